@@ -1,0 +1,1 @@
+"""Ray-distributed experimentation for heterogeneous cross-domain offline reinforcement learning."""

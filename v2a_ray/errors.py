@@ -1,0 +1,43 @@
+"""Errors that a user can cause. Each message says what is wrong, where, and what to do next.
+
+The command line prints the message in red and exits with status 2; anything else that escapes is a defect of ours.
+"""
+
+from __future__ import annotations
+
+
+class V2AError(Exception):
+    """Base of everything a user can cause: wrong settings, bad data, an unusable folder."""
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        lines = [f"{where}: {what}" if where else what]
+        if remedy:
+            lines.append(f"  try: {remedy}")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive default pickling, and these errors cross Ray processes.
+        return (_rebuild, (type(self), self.what, self.where, self.remedy))
+
+
+def _rebuild(kind: type[V2AError], what: str, where: str, remedy: str) -> V2AError:
+    return kind(what, where=where, remedy=remedy)
+
+
+class ConfigError(V2AError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class DomainError(V2AError):
+    """A robot, shift, physics or behaviour does not exist, or does not fit together."""
+
+
+class DataError(V2AError):
+    """A dataset cannot be read, or what it holds is not usable as asked."""
+
+
+class StorageError(V2AError):
+    """A folder cannot be read or written."""
