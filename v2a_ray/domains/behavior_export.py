@@ -1,0 +1,121 @@
+"""From a training's snapshots to behaviours: which one is medium, which one expert, and what they really earn."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from v2a_ray.domains.behaviors import WEIGHTS_FOLDER, GaussianActor, evaluate_policy, load_behavior
+from v2a_ray.domains.domain import Domain, parse_domain
+from v2a_ray.domains.references import normalized_score
+from v2a_ray.errors import DomainError
+
+MAX_REPLAY_SNAPSHOTS = 6
+NUM_EPISODES = 20
+# Evaluation seeds: choosing among snapshots and reporting the choice must not use the same episodes.
+_CHOICE_SEED, _REPORT_SEED = 1_000_000, 2_000_000
+_PACKAGES = ("ray", "torch", "gymnasium", "mujoco", "numpy")
+
+
+def export_behaviors(output_dir: Path | str) -> Path:
+    """Choose and measure behaviours among the snapshots of `output_dir`, finished or not, into `behaviors/`.
+
+    Expert is the best snapshot, medium the one before it whose normalised score is nearest to a third of expert's;
+    up to six snapshots before medium are kept for `medium-replay`. Returns the folder; raises DomainError when there
+    is no snapshot yet.
+    """
+    output = Path(output_dir)
+    if not (output / "progress.json").exists():
+        raise DomainError("no snapshot yet", where=str(output), remedy="let the training run for some minutes")
+    run, progress = read_json(output / "run.json"), read_json(output / "progress.json")
+    domain = parse_domain(run["domain"])
+    chosen = _choose(domain, output / "snapshots", progress["snapshots"])
+    folder = output / "behaviors"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    rows = [_measured(domain, "random", None, folder)]
+    for name, snapshot in chosen.items():
+        shutil.copyfile(output / "snapshots" / f"{snapshot['name']}.safetensors", folder / f"{name}.safetensors")
+        rows.append(_measured(domain, name, snapshot, folder))
+    provenance = {
+        "domain": domain.name,
+        "physics": domain.physics,
+        "algorithm": "PPO (RLlib, new API stack)",
+        "command": f"v2a behaviors train {domain.name} --num-steps {run['num_steps']} --seed {run['seed']}",
+        "seed": run["seed"],
+        "num_steps": progress["num_steps"],
+        "planned_steps": run["num_steps"],
+        "seconds": round(progress["seconds"]),
+        "settings": run["settings"],
+        "versions": {package: version(package) for package in _PACKAGES},
+        "behaviors": rows,
+    }
+    write_json(folder / "provenance.json", provenance)
+    return folder
+
+
+def install_behaviors(output_dir: Path | str, domain: Domain | str) -> Path:
+    """Copy `output_dir/behaviors` into the package, as the weights of `domain`; returns the folder there."""
+    domain = parse_domain(domain) if isinstance(domain, str) else domain
+    source = Path(output_dir) / "behaviors"
+    trained = read_json(source / "provenance.json")["domain"]
+    if trained != domain.name:
+        raise DomainError(f"these behaviours were trained in {trained}", where=str(source), remedy=f"not {domain.name}")
+    target = WEIGHTS_FOLDER / domain.slug
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    return target
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that is complete or absent, also when the process is killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _choose(domain: Domain, folder: Path, snapshots: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Behaviour name -> snapshot, in the order of training, expert last."""
+
+    def score(snapshot: dict[str, Any]) -> float:
+        return normalized_score(domain, float(snapshot["return_mean"]))
+
+    def remeasured(snapshot: dict[str, Any]) -> float:
+        actor = GaussianActor.from_tensors(load_file(folder / f"{snapshot['name']}.safetensors"))
+        return float(evaluate_policy(actor, domain, 10, _CHOICE_SEED).mean())
+
+    # Five episodes per snapshot flatter the luckiest, so the best few are measured again.
+    best = sorted(snapshots, key=score)[-4:]
+    expert = max(best, key=remeasured)
+    before = [each for each in snapshots if each["num_steps"] < expert["num_steps"]] or [expert]
+    medium = min(before, key=lambda each: abs(score(each) - score(expert) / 3.0))
+    earlier = [each for each in snapshots if each["num_steps"] < medium["num_steps"]]
+    kept = np.unique(np.linspace(0, len(earlier) - 1, min(len(earlier), MAX_REPLAY_SNAPSHOTS)).round().astype(int))
+    replay = {earlier[index]["name"]: earlier[index] for index in kept} if earlier else {}
+    return {**replay, "medium": medium, "expert": expert}
+
+
+def _measured(domain: Domain, name: str, snapshot: dict[str, Any] | None, folder: Path) -> dict[str, Any]:
+    """One row of the provenance table; `random` has no snapshot."""
+    policy = load_behavior(domain, name, folder)
+    returns = evaluate_policy(policy, domain, NUM_EPISODES, _REPORT_SEED)
+    return {
+        "behavior": name,
+        "num_steps": snapshot["num_steps"] if snapshot else 0,
+        "num_episodes": NUM_EPISODES,
+        "return_mean": round(float(returns.mean()), 2),
+        "return_std": round(float(returns.std()), 2),
+        "normalized_score": round(float(normalized_score(domain, returns).mean()), 2),
+    }

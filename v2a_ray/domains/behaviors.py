@@ -1,0 +1,187 @@
+"""Behaviour policies: small trained actors that collect data. NumPy only, so a collecting process never loads torch.
+
+Weights live in `weights/<domain slug>/` of this package, or in any folder of the same layout: a safetensors file per
+actor (`medium`, `expert`, `snapshot-000123`: after 123 thousand steps) and `provenance.json`, saying what made them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from v2a_ray.domains.domain import Domain, parse_domain
+from v2a_ray.domains.environments import make_environment
+from v2a_ray.errors import DomainError
+
+Float = NDArray[np.float32]
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+MIXES = ("medium-replay", "medium-expert")
+# RLlib's MeanStdFilter clips normalised observations to this, and an actor must see what it was trained on.
+NORMALIZED_LIMIT = 10.0
+_STD_EPSILON = 1e-8
+
+
+class BehaviorPolicy(Protocol):
+    """Anything that acts on a batch of observations."""
+
+    def act(self, observation: NDArray[Any]) -> Float:
+        """Actions (B, A) float32 in [-1, 1] for observations (B, O)."""
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianActor:
+    """The mean action of a tanh network over normalised observations.
+
+    Attributes:
+        weights, biases: per layer (out, in) and (out,); tanh after every layer but the last.
+        observation_mean, observation_std: (O,) statistics seen in training.
+        log_std: (A,) of the Gaussian that training explored with; `act` does not sample from it.
+    """
+
+    weights: tuple[Float, ...]
+    biases: tuple[Float, ...]
+    observation_mean: Float
+    observation_std: Float
+    log_std: Float
+
+    def act(self, observation: NDArray[Any]) -> Float:
+        """Mean actions (B, A) float32, clipped to [-1, 1], for observations (B, O)."""
+        centred = (observation - self.observation_mean) / (self.observation_std + _STD_EPSILON)
+        hidden = np.clip(centred, -NORMALIZED_LIMIT, NORMALIZED_LIMIT).astype(np.float32)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = np.tanh(hidden @ weight.T + bias)
+        action: Float = np.clip(hidden @ self.weights[-1].T + self.biases[-1], -1.0, 1.0)
+        return action
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, NDArray[Any]]) -> GaussianActor:
+        """Inverse of `to_tensors`."""
+        layers = range(sum(name.endswith(".weight") for name in tensors))
+        return GaussianActor(
+            weights=tuple(tensors[f"layer{index}.weight"] for index in layers),
+            biases=tuple(tensors[f"layer{index}.bias"] for index in layers),
+            observation_mean=tensors["observation_mean"],
+            observation_std=tensors["observation_std"],
+            log_std=tensors["log_std"],
+        )
+
+    def to_tensors(self) -> dict[str, Float]:
+        """The actor as named float32 arrays, the content of its safetensors file."""
+        layers: dict[str, Float] = {}
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            layers |= {f"layer{index}.weight": weight, f"layer{index}.bias": bias}
+        statistics = {name: getattr(self, name) for name in ("observation_mean", "observation_std", "log_std")}
+        return {name: np.ascontiguousarray(value, np.float32) for name, value in (layers | statistics).items()}
+
+
+class UniformPolicy:
+    """Uniformly random actions, the `random` behaviour of every domain."""
+
+    def __init__(self, action_dim: int, seed: int = 0) -> None:
+        self.action_dim = action_dim
+        self.generator = np.random.default_rng(seed)
+
+    def act(self, observation: NDArray[Any]) -> Float:
+        """Actions (B, A) float32, uniform in [-1, 1]."""
+        return self.generator.uniform(-1.0, 1.0, (len(observation), self.action_dim)).astype(np.float32)
+
+
+def load_behavior(
+    domain: Domain | str, behavior: str, folder: Path | str | None = None, seed: int = 0
+) -> BehaviorPolicy:
+    """The policy called `behavior`: `random`, `medium`, `expert`, or a snapshot.
+
+    Args:
+        domain: whose weights to load; with `folder`, only the robot matters.
+        behavior: one policy, not a mix (`behavior_components` resolves those).
+        folder: load from here instead of the package, for example another domain's training output.
+        seed: of `random`.
+
+    Raises DomainError when there are no such weights or they belong to a robot of other dimensions.
+    """
+    domain = parse_domain(domain) if isinstance(domain, str) else domain
+    spec = domain.robot_spec
+    if behavior == "random":
+        return UniformPolicy(spec.action_dim, seed)
+    path = _folder(domain, folder) / f"{behavior}.safetensors"
+    if not path.exists():
+        names = ("random", *_names(path.parent), *MIXES)
+        raise DomainError(f"no behaviour {behavior!r}", where=domain.name, remedy=f"one of {', '.join(names)}")
+    actor = GaussianActor.from_tensors(load_file(path))
+    found = (len(actor.observation_mean), len(actor.biases[-1]))
+    if found != (spec.observation_dim, spec.action_dim):
+        raise DomainError(
+            f"the actor is for {found[0]} observations and {found[1]} actions, "
+            f"{domain.robot} has {spec.observation_dim} and {spec.action_dim}",
+            where=str(path),
+            remedy=f"weights trained on {domain.robot}",
+        )
+    return actor
+
+
+def behavior_components(
+    domain: Domain | str, behavior: str, folder: Path | str | None = None
+) -> list[tuple[str, float]]:
+    """The policies that `behavior` is made of, with the fraction of transitions each collects.
+
+    `medium-replay` is what training saw until it was medium: random actions and every snapshot up to and including
+    medium in equal parts. `medium-expert` is half of each. Anything else is itself.
+    """
+    if behavior == "medium-expert":
+        return [("medium", 0.5), ("expert", 0.5)]
+    if behavior != "medium-replay":
+        return [(behavior, 1.0)]
+    domain = parse_domain(domain) if isinstance(domain, str) else domain
+    snapshots = [name for name in _names(_folder(domain, folder)) if name.startswith("snapshot-")]
+    names = ["random", *snapshots, "medium"]
+    return [(name, 1.0 / len(names)) for name in names]
+
+
+def list_behaviors(folder: Path | str | None = None) -> list[dict[str, Any]]:
+    """One row per packaged policy: domain, behavior, num_steps, return_mean, return_std, normalized_score."""
+    rows = []
+    for path in sorted(Path(folder or WEIGHTS_FOLDER).glob("*/provenance.json")):
+        provenance = json.loads(path.read_text())
+        rows += [{"domain": provenance["domain"], **row} for row in provenance["behaviors"]]
+    return rows
+
+
+def evaluate_policy(policy: BehaviorPolicy, domain: Domain | str, num_episodes: int, seed: int = 0) -> NDArray[Any]:
+    """Undiscounted returns (num_episodes,) of one episode in each of `num_episodes` environments, in lockstep."""
+    environments = [make_environment(domain) for _ in range(num_episodes)]
+    observations = [environment.reset(seed=seed + index)[0] for index, environment in enumerate(environments)]
+    returns = np.zeros(num_episodes)
+    running = list(range(num_episodes))
+    while running:
+        actions = policy.act(np.stack([observations[index] for index in running]))
+        still_running = []
+        for index, action in zip(running, actions, strict=True):
+            observations[index], reward, terminated, truncated, _ = environments[index].step(action)
+            returns[index] += float(reward)
+            if not (terminated or truncated):
+                still_running.append(index)
+        running = still_running
+    return returns
+
+
+def _folder(domain: Domain, folder: Path | str | None) -> Path:
+    path = Path(folder) if folder else WEIGHTS_FOLDER / domain.slug
+    if not path.is_dir():
+        trained = sorted(each.name for each in WEIGHTS_FOLDER.glob("*") if each.is_dir())
+        raise DomainError(
+            f"no trained behaviours for {domain.name}" + ("" if not folder else f" in {path}"),
+            where="behaviour",
+            remedy=f"`v2a behaviors train {domain.name}`; packaged: {', '.join(trained) or 'none'}",
+        )
+    return path
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.safetensors"))

@@ -1,0 +1,102 @@
+"""A domain: a robot, a physics version, and zero or more dynamics shifts, with one name for all of it.
+
+Grammar: `robot/shift[+shift...]@physics`, for example `hopper/gravity-0.5+friction-2@d4rl`. In input `@physics` may be
+left out (d4rl), and so may `/stock`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from v2a_ray.domains.model import domain_edits, stock_specification
+from v2a_ray.domains.robots import RobotSpec, all_robots, robot
+from v2a_ray.domains.shifts import Shift, named_shifts, parse_shift
+from v2a_ray.errors import DomainError
+
+Physics = Literal["d4rl", "modern"]
+PHYSICS: tuple[Physics, ...] = ("d4rl", "modern")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A robot under given dynamics.
+
+    Attributes:
+        robot: the robot's name.
+        shifts: in the order written; none is the stock robot.
+        physics: "d4rl" reproduces data recorded with D4RL, ODRL and OTDF; "modern" leaves MuJoCo's exact capsule
+            inertia. Both keep the semantics of gymnasium's v4 environments, so their rewards are comparable.
+    """
+
+    robot: str
+    shifts: tuple[Shift, ...] = ()
+    physics: Physics = "d4rl"
+
+    @property
+    def shift_name(self) -> str:
+        """`stock`, or the shifts joined by `+`."""
+        return "+".join(shift.name for shift in self.shifts) or "stock"
+
+    @property
+    def name(self) -> str:
+        """Canonical name, for example `hopper/gravity-0.5@d4rl`."""
+        return f"{self.robot}/{self.shift_name}@{self.physics}"
+
+    @property
+    def slug(self) -> str:
+        """The name as a file name, for example `hopper_gravity-0.5_d4rl`."""
+        return f"{self.robot}_{self.shift_name}_{self.physics}"
+
+    @property
+    def gym_id(self) -> str:
+        """Identifier in gymnasium's registry, for example `v2a/hopper-gravity-0.5-d4rl-v0`."""
+        return f"v2a/{self.robot}-{self.shift_name.replace('+', '_')}-{self.physics}-v0"
+
+    @property
+    def robot_spec(self) -> RobotSpec:
+        """The robot's dimensions and constants."""
+        return robot(self.robot)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that defines the domain, as plain values to print: each edit with its old and new numbers."""
+        spec = self.robot_spec
+        stock = stock_specification(spec)
+        return {
+            "name": self.name,
+            "gym_id": self.gym_id,
+            "robot": self.robot,
+            "physics": self.physics,
+            "model": spec.asset,
+            "observation_dim": spec.observation_dim,
+            "action_dim": spec.action_dim,
+            "max_episode_steps": spec.max_episode_steps,
+            "reset_noise_scale": spec.reset_noise_scale,
+            "edits": [
+                {"shift": shift.name, "edit": edit.place, "old": edit.old(stock), "new": edit.value}
+                for shift, edit in domain_edits(spec, self.shifts)
+            ],
+        }
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parse_domain(text: str) -> Domain:
+    """Read a domain's name. Raises DomainError naming the robots, shifts or physics that exist."""
+    body, at, physics = text.strip().partition("@")
+    if at and physics not in PHYSICS:
+        raise DomainError(f"no physics {physics!r}", where=f"domain {text!r}", remedy=f"one of {', '.join(PHYSICS)}")
+    robot_name, slash, shift_text = body.partition("/")
+    robot(robot_name)
+    names = [] if not slash or shift_text == "stock" else shift_text.split("+")
+    shifts = tuple(parse_shift(name, robot_name) for name in names)
+    domain = Domain(robot_name, shifts, cast(Physics, physics) if at else "d4rl")
+    domain_edits(domain.robot_spec, shifts)
+    return domain
+
+
+def catalogue(robot_name: str | None = None, physics: Physics = "d4rl") -> list[Domain]:
+    """Every named domain of a robot, or of all robots: stock and each published shift."""
+    names = [robot_name] if robot_name else list(all_robots())
+    return [Domain(name, shifts, physics) for name in names for shifts in named_shifts(name)]
