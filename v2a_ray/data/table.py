@@ -231,13 +231,12 @@ def concatenate(tables: Sequence[EpisodeTable]) -> EpisodeTable:
     starts = np.cumsum([0, *(table.num_transitions for table in tables)])
     offsets = [np.asarray([0]), *(table.offsets[1:] + start for table, start in zip(tables, starts, strict=False))]
     arrays = ("observation", "action", "reward", "next_observation", "terminated", "truncated")
-    return EpisodeTable(
-        offsets=np.concatenate(offsets).astype(np.int64),
+    names = ("episode_id", *LABELS)
+    columns: dict[str, Any] = {
         **{name: np.concatenate([getattr(table, name) for table in tables]) for name in arrays},
-        **{
-            name: tuple(value for table in tables for value in getattr(table, name)) for name in ("episode_id", *LABELS)
-        },
-    )
+        **{name: tuple(value for table in tables for value in getattr(table, name)) for name in names},
+    }
+    return EpisodeTable(offsets=np.concatenate(offsets).astype(np.int64), **columns)
 
 
 def episodes(table: EpisodeTable) -> Iterator[EpisodeTable]:

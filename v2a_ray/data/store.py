@@ -1,0 +1,228 @@
+"""Episode tables on disk: a folder of `part-*.parquet`, whole episodes in each, with a `manifest.json` beside them.
+
+A folder is written under a temporary name and renamed when complete, so one that exists is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from v2a_ray.data.findings import Finding, place
+from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
+from v2a_ray.data.table import EpisodeTable, episode_schema
+from v2a_ray.errors import DataError, StorageError
+
+MANIFEST = "manifest.json"
+CONVERT = "an episode table has one row per episode; make one with `v2a data convert`"
+
+
+def write_table(
+    table: EpisodeTable,
+    path: Path,
+    *,
+    robot: str = "unknown",
+    num_files: int = 1,
+    findings: Sequence[Finding] = (),
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write a table folder, replacing one that is there, and return its manifest.
+
+    Args:
+        robot: the robot's name, for the manifest.
+        num_files: part files, of about equal numbers of consecutive episodes; fewer if there are fewer episodes.
+        findings: what reading and checking said, kept in the manifest.
+        extra: more keys for the manifest, for example how the data were made.
+
+    Raises:
+        StorageError: no space, or no permission.
+    """
+    with new_folder(path) as partial:
+        parts = []
+        for index, (begin, end) in enumerate(part_bounds(table.num_episodes, num_files)):
+            part = table.select(range(begin, end)) if (begin, end) != (0, table.num_episodes) else table
+            write_part(part, partial, index)
+            parts.append(summarize_part(part))
+        return finish_folder(partial, parts, robot=robot, findings=findings, extra=extra)
+
+
+def part_bounds(num_episodes: int, num_files: int) -> list[tuple[int, int]]:
+    """(begin, end) episodes of each part: consecutive, none empty, sizes differing by at most one."""
+    edges = np.linspace(0, num_episodes, min(num_files, num_episodes) + 1).round().astype(int).tolist()
+    return list(pairwise(edges))
+
+
+def write_part(table: EpisodeTable, folder: Path, index: int) -> None:
+    """Write one part file into a folder made by `new_folder`."""
+    # Small row groups let a reader hold few episodes at a time; zstd halves float columns at little cost.
+    with storage_errors(folder):
+        pq.write_table(table.to_arrow(), part_path(folder, index), row_group_size=256, compression="zstd")
+
+
+def part_path(folder: Path, index: int) -> Path:
+    """Name of a part file; names sort in the order of the parts."""
+    return folder / f"part-{index:05d}.parquet"
+
+
+def finish_folder(
+    partial: Path,
+    parts: Sequence[PartSummary],
+    *,
+    robot: str,
+    findings: Sequence[Finding] = (),
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the manifest of a folder whose parts are written, and return it."""
+    manifest = make_manifest(parts, robot=robot, findings=findings) | (extra or {})
+    with storage_errors(partial):
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends well and vanishes otherwise."""
+    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    with storage_errors(path):
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        with storage_errors(path):
+            if path.exists():
+                # A folder cannot be renamed onto a full one; the old one goes last, so a kill leaves one of the two.
+                old = partial.with_name(partial.name + ".old")
+                path.rename(old)
+                partial.rename(path)
+                shutil.rmtree(old)
+            else:
+                partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror or error}", where=str(path), remedy="check free space and permissions"
+        ) from error
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a table folder. Raises DataError if there is none or it is of another schema version."""
+    file = path / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        version = manifest["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"not a readable manifest: {error}", where=str(file), remedy=CONVERT) from error
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"schema version {version}, this program reads {SCHEMA_VERSION}",
+            where=str(file),
+            remedy="make the table again with this version",
+        )
+    return manifest
+
+
+def part_files(path: Path) -> list[Path]:
+    """The Parquet files of a table: the file itself, or those of a folder in order. Raises DataError if none."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError("holds no .parquet file", where=str(path), remedy=CONVERT)
+    return files
+
+
+def read_parts(files: Sequence[Path]) -> EpisodeTable:
+    """Read part files, in the order given, as one table. Raises DataError for what is not an episode table."""
+    tables = []
+    for file in files:
+        try:
+            tables.append(_to_schema(pq.read_table(file), file))
+        except (OSError, pa.ArrowException) as error:
+            first_line = str(error).splitlines()[0]
+            raise DataError(
+                f"not readable as an episode table: {first_line}", where=str(file), remedy=CONVERT
+            ) from error
+    combined = pa.concat_tables(tables)
+    _check_lists(combined, files)
+    return EpisodeTable.from_arrow(combined, where=str(files[0]))
+
+
+def read_table_folder(path: Path) -> EpisodeTable:
+    """Read a table folder or a single Parquet file; a manifest, if there is one, has to agree with the parts."""
+    table = read_parts(part_files(path))
+    if (path / MANIFEST).exists():
+        manifest = read_manifest(path)
+        expected = (manifest.get("num_episodes"), manifest.get("num_transitions"))
+        if expected != (table.num_episodes, table.num_transitions):
+            raise DataError(
+                f"holds {table.num_episodes} episodes and {table.num_transitions} transitions where its manifest says "
+                f"{expected[0]} and {expected[1]}",
+                where=str(path),
+                remedy="part files are missing or changed; make the table again",
+            )
+    return table
+
+
+def _to_schema(table: pa.Table, file: Path) -> pa.Table:
+    """Bring a table written by pandas, polars or DuckDB (variable lists, float64) to the exact schema."""
+    missing = [name for name in episode_schema(1, 1).names if name not in table.column_names]
+    if missing:
+        raise DataError(f"column {', '.join(missing)} missing", where=str(file), remedy=CONVERT)
+    if not table.num_rows:
+        raise DataError("holds zero rows", where=str(file), remedy="record at least one episode")
+    widths = {}
+    for field in ("observation", "action"):
+        kind = table.schema.field(field).type
+        if not (_is_list(kind) and _is_list(kind.value_type)):
+            raise DataError(
+                f"has type {kind}, expected a list of lists", where=place(file, field=field), remedy=CONVERT
+            )
+        steps = table.column(field)[0].as_py()
+        if not steps or not steps[0]:
+            raise DataError("has no step", where=place(file, episode=0, field=field), remedy="leave the episode out")
+        widths[field] = len(steps[0])
+    schema = episode_schema(widths["observation"], widths["action"])
+    return table.select(schema.names).cast(schema)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _check_lists(table: pa.Table, files: Sequence[Path]) -> None:
+    """Every list of an episode is as long as `length` says, and nothing is null: offsets are computed from lengths."""
+    where = str(files[0]) if len(files) == 1 else str(files[0].parent)
+    for field in table.column_names:
+        if table.column(field).null_count:
+            raise DataError("has null entries", where=place(where, field=field), remedy="fill every column")
+    lengths = table.column("length").to_numpy()
+    for field in ("observation", "action", "reward", "next_observation"):
+        actual = pa.compute.list_value_length(table.column(field)).to_numpy()
+        wrong = (actual != lengths) | (lengths < 1)
+        if wrong.any():
+            episode = int(wrong.argmax())
+            raise DataError(
+                f"has {actual[episode]} steps where length says {lengths[episode]}",
+                where=place(where, episode=episode, field=field),
+                remedy="every list needs one entry per step, and an episode at least one step",
+            )
+    ids = table.column("episode_id")
+    if len(ids.unique()) != len(ids):
+        raise DataError(
+            "names an episode twice", where=place(where, field="episode_id"), remedy="make the names unique"
+        )
