@@ -12,6 +12,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
+_SIZES = {"radius": 0, "half_length": 1}  # of a capsule: index into a geom's `size`
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -20,8 +22,8 @@ class Edit:
     Attributes:
         element: "geom", "joint", "body", or "option".
         name: the element's name in the XML file; empty for "option".
-        attribute: the attribute to set. A geom's "fromto" is (x, y, z, x, y, z) in metres in its body's frame, its
-            "radius" is in metres; a joint's "range" is in degrees or radians, as the robot's file has it.
+        attribute: the attribute to set. A geom's "fromto" is (x, y, z, x, y, z) in its body's frame, its "radius" and
+            "half_length" are lengths, all in metres; a joint's "range" is in degrees or radians, as the file has it.
         value: the new numbers.
     """
 
@@ -38,16 +40,16 @@ class Edit:
     def old(self, spec: mujoco.MjSpec) -> tuple[float, ...] | None:
         """The present value in `spec`, or None where the file gives the geometry in another way."""
         target = _target(spec, self)
-        if self.attribute == "radius":
-            return (float(target.size[0]),)
+        if self.attribute in _SIZES:
+            return (float(target.size[_SIZES[self.attribute]]),)
         values = np.atleast_1d(getattr(target, self.attribute)).astype(float)
         return None if np.isnan(values).any() else tuple(values.tolist())
 
     def apply(self, spec: mujoco.MjSpec) -> None:
         """Change `spec` in place."""
         target = _target(spec, self)
-        if self.attribute == "radius":
-            target.size[0] = self.value[0]
+        if self.attribute in _SIZES:
+            target.size[_SIZES[self.attribute]] = self.value[0]
             return
         getattr(target, self.attribute)[:] = self.value
         if self.attribute == "fromto":

@@ -91,6 +91,10 @@ def robot(name: str) -> RobotSpec:
 
 def all_robots() -> dict[str, RobotSpec]:
     """Every robot by name."""
+    # Each robot's file needs `RobotSpec` from here.
+    from v2a_ray.domains.ant import ANT
+    from v2a_ray.domains.halfcheetah import HALFCHEETAH
     from v2a_ray.domains.hopper import HOPPER
+    from v2a_ray.domains.walker2d import WALKER2D
 
-    return {spec.name: spec for spec in (HOPPER,)}
+    return {spec.name: spec for spec in (HOPPER, WALKER2D, HALFCHEETAH, ANT)}

@@ -1,0 +1,50 @@
+"""Ant: four legs with eight actuated joints, free in space. 27 observations (13 positions, 14 velocities), 8 actions.
+
+Numbers of the shifts: ODRL and OTDF, as edits of gymnasium's ant.xml. Lengths in metres, angles in degrees.
+Observations are the 27 of gymnasium's v4; the 84 contact forces of older 111-wide data are always zero there.
+"""
+
+from __future__ import annotations
+
+from v2a_ray.domains.edits import Edit, capsule
+from v2a_ray.domains.robots import RobotSpec, fixed, scaled_ranges
+
+# geom -> the direction (x, y) that its foot points to
+_FRONT = {"left_ankle_geom": (1.0, 1.0), "right_ankle_geom": (-1.0, 1.0)}
+_BACK = {"third_ankle_geom": (-1.0, -1.0), "fourth_ankle_geom": (1.0, -1.0)}
+
+
+def _feet(geoms: dict[str, tuple[float, float]], reach: float) -> tuple[Edit, ...]:
+    """Lower legs whose tips are `reach` away from the ankle along both axes (stock 0.4)."""
+    return tuple(
+        edit for geom, (x, y) in geoms.items() for edit in capsule(geom, (0.0, 0.0, 0.0, x * reach, y * reach, 0.0))
+    )
+
+
+_REACHES = {"easy": 0.32, "medium": 0.2, "hard": 0.08}
+
+ANT = RobotSpec(
+    name="ant",
+    environment_class="gymnasium.envs.mujoco.ant_v4:AntEnv",
+    asset="ant.xml",
+    observation_dim=27,
+    action_dim=8,
+    num_positions=13,
+    num_velocities=14,
+    num_unobserved_positions=2,
+    velocity_limit=None,
+    reset_noise_scale=0.1,
+    reward_lags=True,
+    joints={
+        "hipjnt": tuple(f"hip_{leg}" for leg in (1, 2, 3, 4)),
+        "anklejnt": tuple(f"ankle_{leg}" for leg in (1, 2, 3, 4)),
+    },
+    morphologies={
+        "alllegs": {level: _feet(_FRONT | _BACK, reach) for level, reach in _REACHES.items()},
+        "halflegs": {level: _feet(_FRONT, reach) for level, reach in _REACHES.items()},
+    },
+    published={
+        "otdf-kinematic": scaled_ranges({"hip_1": 0.01, "hip_2": 0.01}),
+        "otdf-morph": fixed(_feet(_FRONT, 0.1)),
+    },
+)
