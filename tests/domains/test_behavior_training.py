@@ -1,0 +1,72 @@
+"""Training behaviours with RLlib: interrupted, resumed, exported. Tens of seconds, hence slow."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from v2a_ray.domains import make_environment
+from v2a_ray.domains.behaviors import load_behavior
+from v2a_ray.errors import ConfigError
+from v2a_ray.orchestration.behaviors import PPOSettings, TrainingProgress, train_behavior
+
+SMALL = PPOSettings(train_batch_steps=512, minibatch_steps=256, num_epochs=2, num_environments=4)
+
+
+class InterruptedTrainingError(Exception):
+    """Stands for a kill: nothing after an iteration's progress call runs."""
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_and_ends_with_behaviors(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def interrupt(progress: TrainingProgress) -> None:
+        seen.append(progress.num_steps)
+        if len(seen) == 2:
+            raise InterruptedTrainingError
+
+    arguments = {"settings": SMALL, "num_snapshots": 4, "checkpoint_seconds": 0.0}
+    with pytest.raises(InterruptedTrainingError):
+        train_behavior("hopper", tmp_path, 2048, progress=interrupt, **arguments)  # type: ignore[arg-type]
+    saved = json.loads((tmp_path / "progress.json").read_text())["num_steps"]
+    assert saved == seen[-1]
+
+    folder = train_behavior("hopper", tmp_path, 2048, progress=lambda p: seen.append(p.num_steps), **arguments)  # type: ignore[arg-type]
+    assert seen == sorted(set(seen))
+    assert seen[2] <= saved + 512 + SMALL.num_environments
+    assert seen[-1] >= 2048
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert {"random", "medium", "expert"} <= {row["behavior"] for row in provenance["behaviors"]}
+    action = load_behavior("hopper", "expert", folder).act(np.zeros((2, 11)))
+    assert action.shape == (2, 3)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    assert list((tmp_path / "tensorboard").iterdir())
+    with pytest.raises(ConfigError, match="another domain"):
+        train_behavior("hopper/gravity-0.5", tmp_path, 2048, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_shifted_environment_steps_as_fast_as_gymnasiums_own() -> None:
+    def seconds(environment: gymnasium.Env) -> float:  # type: ignore[type-arg]
+        environment.reset(seed=0)
+        generator = np.random.default_rng(0)
+        actions = generator.uniform(-1, 1, (1500, 3)).astype(np.float32)
+        started = time.process_time()
+        for action in actions:
+            _, _, terminated, truncated, _ = environment.step(action)
+            if terminated or truncated:
+                environment.reset()
+        return time.process_time() - started
+
+    # Interleaved and the best of several, because other processes slow both down.
+    # Stock in both cases: a shift changes how often the robot touches the ground, hence the simulation's own cost.
+    pairs = [(seconds(make_environment("hopper@modern")), seconds(gymnasium.make("Hopper-v4"))) for _ in range(10)]
+    ours, theirs = (min(column) for column in zip(*pairs, strict=True))
+    assert theirs / ours >= 0.95
