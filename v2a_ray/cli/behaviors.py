@@ -1,0 +1,98 @@
+"""`v2a behaviors`: the policies that collect data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from v2a_ray.cli import console
+
+app = typer.Typer(help="Behaviour policies of every quality: train, list, evaluate.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_command(
+    folder: Annotated[
+        Path | None, typer.Option(help="Trained behaviours to list instead of the packaged ones.")
+    ] = None,
+) -> None:
+    """List the behaviours, what they earn in their domain and what made them."""
+    from v2a_ray.domains.behaviors import list_behaviors
+
+    table = Table("domain", "behaviour", "steps", "return", "score", "made by", box=None)
+    for row in list_behaviors(folder):
+        table.add_row(
+            row["domain"],
+            row["behavior"],
+            f"{row['num_steps']:,}",
+            f"{row['return_mean']:.0f} ± {row['return_std']:.0f}",
+            f"{row['normalized_score']:.1f}",
+            row.get("command", ""),
+        )
+    console.print(table)
+
+
+@app.command()
+def train(
+    domain: Annotated[str, typer.Argument(help="e.g. hopper/gravity-0.5@d4rl")],
+    output: Annotated[Path | None, typer.Option(help="By default runs/behaviors/DOMAIN.")] = None,
+    num_steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 1_500_000,
+    seed: int = 0,
+    num_environment_runners: Annotated[int, typer.Option(min=0, help="Ray actors that sample; 0: this process.")] = 0,
+    resume: Annotated[bool, typer.Option(help="--no-resume starts over.")] = True,
+    install: Annotated[bool, typer.Option("--install", help="Put the result into the package's weights.")] = False,
+) -> None:
+    """Train behaviours in a domain with RLlib's PPO, keeping snapshots of every quality. Resumes after Ctrl-C."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from v2a_ray.domains import parse_domain
+    from v2a_ray.domains.behavior_export import install_behaviors
+    from v2a_ray.orchestration.behaviors import TrainingProgress, train_behavior
+
+    parsed = parse_domain(domain)
+    folder = output or Path("runs/behaviors") / parsed.slug
+    columns = (
+        TextColumn(parsed.name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=num_steps, note="")
+
+        def report(state: TrainingProgress) -> None:
+            best = "" if state.snapshot_return is None else f", snapshot {state.snapshot_return:.0f}"
+            note = f"{state.steps_per_second:,.0f} steps/s · return {state.return_mean:.0f}{best}"
+            bar.update(task, completed=state.num_steps, note=note)
+
+        behaviors = train_behavior(parsed, folder, num_steps, seed, num_environment_runners, report, resume)
+    if install:
+        behaviors = install_behaviors(folder, parsed)
+    console.print(str(behaviors), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    domain: Annotated[str, typer.Argument(help="Whose behaviour, e.g. hopper/stock@d4rl")],
+    behavior: Annotated[str, typer.Argument(help="random, medium, expert or a snapshot")],
+    in_domain: Annotated[str | None, typer.Option("--in", help="Evaluate in another domain of the same robot.")] = None,
+    num_episodes: Annotated[int, typer.Option(min=1)] = 10,
+    seed: int = 0,
+    folder: Annotated[Path | None, typer.Option(help="Weights from here instead of the package.")] = None,
+) -> None:
+    """Roll a behaviour out without action noise and print its returns."""
+    from v2a_ray.domains import normalized_score, parse_domain
+    from v2a_ray.domains.behaviors import evaluate_policy, load_behavior
+
+    where = parse_domain(in_domain or domain)
+    returns = evaluate_policy(load_behavior(domain, behavior, folder), where, num_episodes, seed)
+    score = normalized_score(where, float(returns.mean()))
+    console.print(
+        f"{behavior} of {domain} in {where.name}: return {returns.mean():.1f} ± {returns.std():.1f}, "
+        f"normalised score {score:.1f}, {num_episodes} episodes",
+        highlight=False,
+    )

@@ -1,0 +1,101 @@
+"""Live progress in the terminal: one line per stage with step, rate, time left and the latest score."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from v2a_ray.methods.plan import Node
+from v2a_ray.orchestration.board import Event
+from v2a_ray.orchestration.compute import Listener
+from v2a_ray.stages.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+_SCORE = "evaluation/normalized_score_mean"
+_UNKNOWN = None
+
+
+class _RateColumn(TextColumn):
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task):  # type: ignore[no-untyped-def]  # rich's own signature is untyped here
+        from rich.text import Text
+
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
+
+
+class StageDisplay(Listener):
+    """A `Listener` that draws. On something that is no terminal it prints a line per stage instead."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.fields[label]:<34}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.steps: dict[str, int] = {}
+
+    def __enter__(self) -> StageDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def started(self, node: Node) -> None:
+        self.tasks[node.name] = self.progress.add_task("", total=_UNKNOWN, label=node.name, note="")
+        self._line(f"{node.name}: started")
+
+    def progressed(self, event: Event) -> None:
+        task = self.tasks.get(event.name)
+        if task is None:
+            return
+        note = ""
+        if "resumed" in event.metrics:
+            self._say(f"{event.name}: goes on at step {event.step:,}")
+        if _SCORE in event.metrics:
+            note = f"score {event.metrics[_SCORE]:.1f}"
+            self._line(f"{event.name}: step {event.step:,} of {event.num_steps:,}, {note}")
+        fields = {"note": note} if note else {}
+        self.progress.update(task, completed=event.step, total=event.num_steps, **fields)
+
+    def done(self, node: Node, artifact: Artifact) -> None:
+        task = self.tasks.pop(node.name, None)
+        if task is not None:
+            self.progress.remove_task(task)
+        if artifact.cached:
+            self._say(f"[cyan]reused[/]   {node.name:<34} {artifact.path}")
+        else:
+            self._say(f"[green]computed[/] {node.name:<34} {artifact.seconds:,.1f} s")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def _line(self, text: str) -> None:
+        """Only where there is no live display."""
+        if not self.console.is_terminal:
+            self._say(text)

@@ -1,0 +1,40 @@
+"""`v2a domains`: robots and dynamics shifts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from v2a_ray.cli import console
+
+app = typer.Typer(help="Robots, physics versions and dynamics shifts.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_domains(
+    robot: Annotated[str | None, typer.Argument(help="e.g. hopper; by default all robots")] = None,
+) -> None:
+    """List the named domains. Any `gravity-K` or `friction-K`, and compositions with `+`, exist besides."""
+    from v2a_ray.domains import catalogue, references
+
+    table = Table("domain", "gymnasium id", "random", "expert", "references", box=None)
+    for domain in catalogue(robot):
+        reference = references(domain)
+        table.add_row(
+            domain.name,
+            domain.gym_id,
+            f"{reference.random_return:.1f}",
+            f"{reference.expert_return:.1f}",
+            reference.source,
+        )
+    console.print(table)
+
+
+@app.command()
+def show(domain: Annotated[str, typer.Argument(help="e.g. hopper/gravity-0.5@d4rl")]) -> None:
+    """Print a domain's parameters and every edit it makes to the stock model."""
+    from v2a_ray.domains import parse_domain
+
+    console.print_json(data=parse_domain(domain).describe(), default=str)

@@ -1,0 +1,141 @@
+"""`v2a run`, `v2a sweep`, `v2a methods`, `v2a config`, `v2a cache`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from v2a_ray.cli import console
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/demo.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. method=dvdf seed=1 policy.num_steps=5000; see `v2a config`"),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray's own messages through.")]
+NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="Cores of the local Ray; by default all.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    for command in (run, sweep, methods, config, cache):
+        app.command()(command)
+
+
+def run(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME-METHOD-seedSEED.")
+    ] = None,
+    num_cpus: NumCpus = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run one experiment: data, modality, advantage, alignment, policy, evaluation.
+
+    Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
+    stopped. With RAY_ADDRESS set it runs on that cluster.
+    """
+    from v2a_ray.cli.display import StageDisplay
+    from v2a_ray.methods.experiment import load_experiment
+    from v2a_ray.orchestration.run import prepare_folder, run_experiment, store_of
+    from v2a_ray.orchestration.session import ray_session
+
+    settings = load_experiment(config_file, overrides or [])
+    folder = prepare_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
+    console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
+    console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
+    with console.status("starting Ray"):
+        session = ray_session(num_cpus, verbose)
+        session.__enter__()
+    try:
+        with StageDisplay(console) as display:
+            result = run_experiment(settings, folder, display)
+    finally:
+        session.__exit__(None, None, None)
+    target = result["target"]
+    console.print(
+        f"\n[bold]normalised score {target['normalized_score_mean']:.1f}[/] ± {target['normalized_score_std']:.1f}"
+        f" · return {target['return_mean']:.0f} ± {target['return_std']:.0f}"
+        f" over {target['num_episodes']} episodes in {settings.target.domain}",
+        highlight=False,
+    )
+    console.print(f"{folder / 'result.json'}", highlight=False, soft_wrap=True)
+
+
+def sweep(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    num_cpus: NumCpus = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a grid of experiments with Ray Tune: shift types, behaviour mixes, methods, seeds.
+
+    Stages that trials share are computed once, before the trials. The same command goes on where it stopped and runs no
+    finished trial again.
+    """
+    from v2a_ray.cli.display import StageDisplay
+    from v2a_ray.orchestration.run import prepare_folder
+    from v2a_ray.orchestration.session import ray_session
+    from v2a_ray.orchestration.sweep import load_sweep, run_sweep
+    from v2a_ray.report.tables import render_cells
+
+    experiment = load_sweep(config_file, overrides or [])
+    folder = prepare_folder(run_dir or Path("runs") / experiment.name)
+    console.print(
+        f"[bold]{experiment.name}[/] · {len(experiment.trials)} trials: {experiment.describe()}", highlight=False
+    )
+    console.print(f"results {folder}", highlight=False, soft_wrap=True)
+    with ray_session(num_cpus, verbose), StageDisplay(console) as display:
+        results = run_sweep(experiment, folder, display)
+    console.print(render_cells(results))
+    console.print(
+        f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", highlight=False, soft_wrap=True
+    )
+
+
+def methods() -> None:
+    """List the methods and what each is a combination of."""
+    from v2a_ray.methods.registry import METHODS
+
+    table = Table(box=None)
+    table.add_column("method", style="bold")
+    table.add_column("what it is")
+    for name, method in METHODS.items():
+        table.add_row(name, method.summary)
+    console.print(table)
+
+
+def config(
+    method: Annotated[str, typer.Option(help="Show the defaults under this method.")] = "v2a",
+) -> None:
+    """Print every setting with its default and meaning."""
+    from v2a_ray.config import ExperimentConfig
+    from v2a_ray.methods.registry import method_settings
+    from v2a_ray.report.tables import settings_table
+
+    console.print(settings_table(ExperimentConfig, method_settings(method)))
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all artifacts.")] = False,
+    store: Annotated[Path | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
+) -> None:
+    """List the artifacts that can be reused, or remove them."""
+    from v2a_ray.stages.artifacts import ArtifactStore, default_store
+
+    artifacts = ArtifactStore(store or default_store())
+    if clear:
+        count = artifacts.clear()
+        console.print(f"removed {count} artifacts from {artifacts.root}", highlight=False, soft_wrap=True)
+        return
+    table = Table("stage", "key", "seconds", "MiB", box=None)
+    for artifact in artifacts.all():
+        size = sum(file.stat().st_size for file in artifact.path.rglob("*") if file.is_file())
+        table.add_row(artifact.stage, artifact.key, f"{artifact.seconds:,.1f}", f"{size / 2**20:.1f}")
+    console.print(table)
+    console.print(str(artifacts.root), highlight=False, soft_wrap=True)

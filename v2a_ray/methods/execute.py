@@ -1,0 +1,257 @@
+"""What computes a node of a plan: read the inputs, fit, write the outputs. No Ray here.
+
+`compute(node, ...)` is the whole method in one process; the orchestration calls the same functions on a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from v2a_ray.config import (
+    AdvantageConfig,
+    AlignmentConfig,
+    ExperimentConfig,
+    ModalityConfig,
+    PolicyConfig,
+    TrainingConfig,
+)
+from v2a_ray.data.sampler import Preprocessing, Transitions, observation_statistics, return_range_scale
+from v2a_ray.data.store import read_table_folder
+from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.domains import parse_domain
+from v2a_ray.evaluation.rollout import evaluate
+from v2a_ray.networks import TanhActor
+from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.alignment import Alignment, conformal_rank, modality_scores, split_target, window_average
+from v2a_ray.stages.artifacts import use_threads
+from v2a_ray.stages.columns import read_episode_column, read_step_column, write_episode_column, write_step_column
+from v2a_ray.stages.contrastive import ContrastiveLearner
+from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.learner import Metrics, Progress, TrainingLoop, silent
+from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
+from v2a_ray.stages.policy import LEARNERS, MixedSampler, make_actor
+from v2a_ray.stages.residual import ResidualLearner
+
+CHECKPOINT = "checkpoint.safetensors"
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage to compute.
+
+    Attributes:
+        config: the experiment.
+        inputs: role (`source`, `target`, `modality`, `advantage`, `alignment`) to the artifact's folder.
+        output: folder to fill.
+        work: folder for checkpoints.
+        progress: called at every logging interval.
+    """
+
+    config: ExperimentConfig
+    inputs: Mapping[str, Path]
+    output: Path
+    work: Path
+    progress: Progress = silent
+
+    def table(self, role: str) -> EpisodeTable:
+        """The episode table of an input."""
+        return read_table_folder(self.inputs[role] / "table")
+
+    def loop(self, training: TrainingConfig, **more: Any) -> TrainingLoop:
+        """The training loop with this job's checkpoint and progress."""
+        return TrainingLoop(
+            num_steps=training.num_steps,
+            checkpoint=self.work / CHECKPOINT,
+            checkpoint_interval_steps=training.checkpoint_interval_steps,
+            log_interval_steps=training.log_interval_steps,
+            progress=self.progress,
+            **more,
+        )
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Recorded metrics as `curves.parquet`: one row per record, one column per metric."""
+        names = sorted({name for row in history for name in row} - {"step"})
+        columns = {name: pa.array([row.get(name) for row in history], pa.float64()) for name in names}
+        steps = pa.array([row["step"] for row in history], pa.int64())
+        pq.write_table(pa.table({"step": steps, **columns}), self.output / "curves.parquet")
+
+
+def preprocessing(config: ExperimentConfig, source: EpisodeTable, target: EpisodeTable) -> Preprocessing:
+    """Standardisation by target statistics and the reward scale over both tables, as configured."""
+    mean, std = observation_statistics(target)
+    if not config.preprocessing.standardize_observations:
+        mean, std = np.zeros_like(mean), np.ones_like(std)
+    scale = config.preprocessing.reward_scale
+    return Preprocessing(mean, std, return_range_scale(source, target) if scale == "return_range" else float(scale))
+
+
+def fit_modality(job: Job) -> None:
+    """Fit encoder and decoder on one process and write the column z."""
+    config = job.config.modality
+    use_threads(config.num_threads)
+    table = modality_table(job)
+    torch.manual_seed(job.config.upstream_seed)
+    model = ModalityModel(table.observation_dim, table.action_dim, config)
+    model.set_statistics(moments(table))
+    history = job.loop(config).run(ModalityLearner(table, model, config, job.config.upstream_seed))
+    finish_modality(job, model, history)
+
+
+def modality_table(job: Job) -> EpisodeTable:
+    """The episodes that the modality is fitted to: the source, and the target's when asked for."""
+    source = job.table("source")
+    return concatenate([source, job.table("target")]) if job.config.modality.include_target else source
+
+
+def finish_modality(job: Job, model: ModalityModel, history: list[dict[str, Any]]) -> None:
+    """Write the fitted model and z of every episode."""
+    table = modality_table(job)
+    latent = encode_episodes(model, table, job.config.modality)
+    write_episode_column(job.output / "column.parquet", "z", table, latent)
+    save_file(model.state_dict(), job.output / "model.safetensors")
+    (job.output / "config.json").write_text(job.config.modality.model_dump_json(indent=1))
+    job.write_history(history)
+
+
+def load_modality(folder: Path, observation_dim: int, action_dim: int) -> ModalityModel:
+    """The model that `finish_modality` wrote."""
+    config = ModalityConfig.model_validate_json((folder / "config.json").read_text())
+    model = ModalityModel(observation_dim, action_dim, config)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model
+
+
+def fit_advantage(job: Job) -> None:
+    """Fit Sparse QL on the source table and write the column `advantage`."""
+    config: AdvantageConfig = job.config.advantage
+    use_threads(config.num_threads)
+    source, target = job.table("source"), job.table("target")
+    columns: dict[str, Float] = {}
+    latent_dim = 0
+    if config.conditioning == "modality":
+        latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
+        latent_dim = latent.shape[1]
+        columns["z"] = latent[source.episode_of_row]
+    transitions = Transitions(source, preprocessing(job.config, source, target), columns)
+    torch.manual_seed(job.config.upstream_seed)
+    learner = AdvantageLearner(transitions, latent_dim, config, job.config.upstream_seed)
+    history = job.loop(config).run(learner)
+    write_step_column(job.output / "column.parquet", "advantage", source, learner.score(transitions))
+    job.write_history(history)
+
+
+def fit_alignment(job: Job) -> None:
+    """Fit the configured estimator and write the column `alignment`, with the held-out target scores beside it."""
+    use_threads(job.config.alignment.num_threads)
+    source, target = job.table("source"), job.table("target")
+    alignment, history = _alignment(job, source, target)
+    write_step_column(job.output / "column.parquet", "alignment", source, alignment.source)
+    pq.write_table(pa.table({"alignment": pa.array(alignment.held_out)}), job.output / "held_out.parquet")
+    job.write_history(history)
+
+
+def _alignment(job: Job, source: EpisodeTable, target: EpisodeTable) -> tuple[Alignment, list[dict[str, Any]]]:
+    config: AlignmentConfig = job.config.alignment
+    seed = job.config.upstream_seed
+    fitted, held_out = split_target(target, config.held_out_fraction, seed)
+    if config.kind == "modality":
+        return _modality_alignment(job, source, target, held_out), []
+    prepared = preprocessing(job.config, source, target)
+    sources, targets, control = (Transitions(table, prepared) for table in (source, fitted, held_out))
+    torch.manual_seed(seed)
+    if config.kind == "contrastive":
+        contrastive = ContrastiveLearner(targets, sources, config, seed)
+        history = job.loop(config).run(contrastive)
+        return Alignment(contrastive.score(sources).numpy(), contrastive.score(control).numpy()), history
+    residual = ResidualLearner(targets, config, seed)
+    history = job.loop(config).run(residual)
+    scores = residual.score(sources).numpy(), residual.score(control).numpy()
+    return _calibrated(*scores, source, held_out, config.window_steps), history
+
+
+def _modality_alignment(job: Job, source: EpisodeTable, target: EpisodeTable, held_out: EpisodeTable) -> Alignment:
+    folder = job.inputs["modality"]
+    model = load_modality(folder, source.observation_dim, source.action_dim)
+    target_latent = read_episode_column(folder / "column.parquet", "z", target)
+    centre = np.average(target_latent, axis=0, weights=target.lengths).astype(np.float32)
+
+    def scores(table: EpisodeTable) -> Float:
+        latent = read_episode_column(folder / "column.parquet", "z", table)
+        return modality_scores(model, table, latent, centre)
+
+    return _calibrated(scores(source), scores(held_out), source, held_out, job.config.alignment.window_steps)
+
+
+def _calibrated(
+    source_score: Float, control: Float, source: EpisodeTable, held_out: EpisodeTable, window: int
+) -> Alignment:
+    """Raw scores, averaged over windows, as ranks among the held-out target's."""
+    reference = window_average(control, held_out, window)
+    ranks = conformal_rank(window_average(source_score, source, window), reference)
+    return Alignment(ranks, conformal_rank(reference, reference))
+
+
+def fit_policy(job: Job) -> None:
+    """Train the policy on what the filter keeps, evaluating it in the target environment."""
+    config: PolicyConfig = job.config.policy
+    use_threads(config.num_threads)
+    source, target = job.table("source"), job.table("target")
+    columns = {
+        name: read_step_column(job.inputs[name] / "column.parquet", name, source)
+        for name in ("advantage", "alignment")
+        if name in job.inputs
+    }
+    prepared = preprocessing(job.config, source, target)
+    source_filter = SourceFilter.prepare(
+        config.filter, source.num_transitions, columns.get("alignment"), _held_out_scores(job)
+    )
+    sampler = MixedSampler(Transitions(target, prepared), Transitions(source, prepared, columns), source_filter, config)
+    torch.manual_seed(job.config.seed)
+    actor = make_actor(target.observation_dim, target.action_dim, config.width, prepared)
+    learner = LEARNERS[config.learner](sampler, actor, config, job.config.seed)
+    evaluation = job.config.evaluation
+    domain = parse_domain(job.config.target.domain)
+    last: dict[str, Any] = {}
+
+    def evaluate_actor() -> Metrics:
+        results = evaluate(numpy_act(actor), domain, evaluation.num_episodes, evaluation.seed)
+        last.update(results.summary(), returns=results.returns.tolist(), lengths=results.lengths.tolist())
+        return {f"evaluation/{name}": last[name] for name in ("return_mean", "normalized_score_mean")}
+
+    loop = job.loop(config, evaluate=evaluate_actor, evaluation_interval_steps=evaluation.interval_steps)
+    history = loop.run(learner)
+    save_file(actor.state_dict(), job.output / "actor.safetensors")
+    last["source_transitions_eligible"] = len(source_filter.eligible) if sampler.uses_source else 0
+    (job.output / "evaluation.json").write_text(json.dumps(last, indent=1))
+    job.write_history(history)
+
+
+def _held_out_scores(job: Job) -> Float | None:
+    if "alignment" not in job.inputs:
+        return None
+    column = pq.read_table(job.inputs["alignment"] / "held_out.parquet").column("alignment")
+    return np.asarray(column.to_numpy(), dtype=np.float32)
+
+
+def numpy_act(actor: TanhActor) -> Any:
+    """`actor.act` from and to NumPy, for roll-outs."""
+
+    def act(observations: Float) -> Float:
+        return actor.act(torch.from_numpy(observations)).numpy()
+
+    return act
+
+
+FIT = {"modality": fit_modality, "advantage": fit_advantage, "alignment": fit_alignment, "policy": fit_policy}

@@ -1,0 +1,130 @@
+"""The plan of an experiment: which artifacts it needs, what each is made from, and under which key.
+
+An artifact is a node; its key hashes the stage, the settings that move its numbers, the keys of its inputs and a seed.
+Two experiments that agree on those share the artifact, so a sweep over seeds, lambda and xi fits the modality once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from v2a_ray.config import DataSpec, ExperimentConfig, Settings
+from v2a_ray.data.mixture import collection_requests, resolve
+from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.domains.behaviors import GaussianActor, load_behavior
+from v2a_ray.errors import DataError
+from v2a_ray.stages.artifacts import stage_key
+
+# How often a stage reports and saves does not move its numbers.
+_BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
+TARGET, SOURCE = "target", "source"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact of a plan.
+
+    Attributes:
+        stage: `data`, `source`, `modality`, `advantage`, `alignment` or `policy`.
+        name: unique in its plan and shown to people; for data the label of the part.
+        key: content key.
+        inputs: role to name of the node it comes from.
+        spec: the data node's specification.
+    """
+
+    stage: str
+    name: str
+    key: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    spec: DataSpec | None = None
+
+
+def make_plan(config: ExperimentConfig) -> dict[str, Node]:
+    """The nodes of an experiment by name, each after its inputs. Raises DataError when a data file is missing."""
+    nodes: dict[str, Node] = {}
+
+    def add(stage: str, settings: Any, inputs: dict[str, str], seed: int = 0) -> None:
+        keys = {role: nodes[name].key for role, name in inputs.items()}
+        nodes[stage] = Node(stage, stage, stage_key(stage, settings, keys, seed), inputs)
+
+    for name, spec in {TARGET: config.target, **{source.label: source for source in config.sources}}.items():
+        # The label is part of the key because it is part of every episode's id.
+        content = {"label": name, **_data_content(spec, config.data_root)}
+        nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
+    add(SOURCE, {}, {source.label: _data_name(source.label) for source in config.sources})
+
+    tables = {SOURCE: SOURCE, TARGET: _data_name(TARGET)}
+    preprocessing = config.preprocessing.model_dump(mode="json")
+    if config.needs_modality:
+        inputs = tables if config.modality.include_target else {SOURCE: SOURCE}
+        add("modality", _moving(config.modality), inputs, config.upstream_seed)
+    if config.advantage.kind != "none":
+        conditioned = {"modality": "modality"} if config.advantage.conditioning == "modality" else {}
+        settings = {"advantage": _moving(config.advantage), "preprocessing": preprocessing}
+        add("advantage", settings, tables | conditioned, config.upstream_seed)
+    if config.alignment.kind != "none":
+        uses_modality = {"modality": "modality"} if config.alignment.kind == "modality" else {}
+        settings = {"alignment": _moving(config.alignment), "preprocessing": preprocessing}
+        add("alignment", settings, tables | uses_modality, config.upstream_seed)
+    columns = {name: name for name in ("advantage", "alignment") if name in nodes}
+    settings = {
+        "policy": _moving(config.policy),
+        "preprocessing": preprocessing,
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "domain": parse_domain(config.target.domain).name,
+    }
+    add("policy", settings, tables | columns, config.seed)
+    return nodes
+
+
+def _data_name(label: str) -> str:
+    return f"data/{label}"
+
+
+def _moving(settings: Settings) -> dict[str, Any]:
+    """The settings that can move a stage's numbers."""
+    return settings.model_dump(mode="json", exclude=_BOOKKEEPING)
+
+
+def _data_content(spec: DataSpec, data_root: str) -> dict[str, Any]:
+    """What determines the transitions of one part: a file's bytes, or policies, domain and seed."""
+    domain = parse_domain(spec.domain)
+    about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
+    if spec.path is None:
+        requests = collection_requests(spec)
+        about["weights"] = {request.component: _weights_digest(domain, request.component) for request in requests}
+        return about | {"num_transitions": spec.num_transitions, "noise_std": spec.noise_std, "seed": spec.seed}
+    about |= {"num_transitions": spec.num_transitions, "subsample": spec.subsample}
+    if spec.subsample == "episodes":
+        about["seed"] = spec.seed
+    return about | {"file": _digest(resolve(spec, data_root))}
+
+
+def _weights_digest(domain: Domain, component: str) -> str:
+    """SHA-256 of a behaviour policy's weights, so that retraining it renews the data."""
+    policy = load_behavior(domain, component)
+    digest = hashlib.sha256()
+    if isinstance(policy, GaussianActor):
+        for name, values in sorted(policy.to_tensors().items()):
+            digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of all files in a folder."""
+    if not path.exists():
+        raise DataError(
+            "no such file", where=str(path), remedy="give the folder of the data with data_root=DIR, or correct `path`"
+        )
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            try:
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+            except OSError as error:
+                raise DataError(f"cannot be read: {error.strerror}", where=str(file)) from None
+    return digest.hexdigest()

@@ -1,0 +1,46 @@
+"""The progress board: a Ray actor that stages report to and the driver reads from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from v2a_ray.stages.learner import Metrics, Progress
+
+
+@dataclass(frozen=True)
+class Event:
+    """One report: `step` of `num_steps` of the node called `name`, with metrics named `group/name`."""
+
+    name: str
+    step: int
+    num_steps: int
+    metrics: Metrics
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Collects events until they are drained."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def report(self, event: Event) -> None:
+        """Add an event."""
+        self.events.append(event)
+
+    def drain(self) -> list[Event]:
+        """All events since the last call, in order."""
+        events, self.events = self.events, []
+        return events
+
+
+def reporter(board: Any, name: str) -> Progress:
+    """A progress callback that reports to `board` without waiting."""
+
+    def report(step: int, num_steps: int, metrics: Metrics) -> None:
+        board.report.remote(Event(name, step, num_steps, metrics))
+
+    return report

@@ -1,0 +1,90 @@
+"""One experiment from configuration to `result.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.errors import StorageError
+from v2a_ray.methods.plan import Node, make_plan
+from v2a_ray.orchestration.board import Event
+from v2a_ray.orchestration.compute import Listener, Work, compute_all
+from v2a_ray.report.curves import plot_run
+from v2a_ray.report.result import make_result, write_json
+from v2a_ray.stages.artifacts import Artifact, ArtifactStore, default_store
+
+
+def store_of(config: ExperimentConfig) -> ArtifactStore:
+    """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` below the present folder."""
+    return ArtifactStore(Path(config.store).expanduser().resolve() if config.store else default_store())
+
+
+def prepare_folder(path: Path) -> Path:
+    """Make a folder that can be written to. Raises StorageError when it cannot."""
+    path = path.expanduser().resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            remedy="choose another folder, or free space",
+        ) from None
+    return path
+
+
+class _Recorder(Listener):
+    """Passes events on and writes them to TensorBoard."""
+
+    def __init__(self, listener: Listener, folder: Path) -> None:
+        self.listener = listener
+        self.writer = SummaryWriter(str(folder))
+
+    def started(self, node: Node) -> None:
+        self.listener.started(node)
+
+    def progressed(self, event: Event) -> None:
+        for name, value in event.metrics.items():
+            if name != "resumed":
+                self.writer.add_scalar(name, value, event.step)
+        self.listener.progressed(event)
+
+    def done(self, node: Node, artifact: Artifact) -> None:
+        self.listener.done(node, artifact)
+
+
+def run_experiment(config: ExperimentConfig, run_dir: Path, listener: Listener | None = None) -> dict[str, Any]:
+    """Compute everything that is missing and write the run directory; Ray is running.
+
+    `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors` and, last,
+    `result.json`, whose content is returned.
+    """
+    store = store_of(config)
+    plan = make_plan(config)
+    run_dir = prepare_folder(run_dir)
+    prepare_folder(store.root)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    recorder = _Recorder(listener or Listener(), run_dir / "tensorboard")
+    try:
+        artifacts = compute_all([Work(config, plan, node) for node in plan.values()], store, recorder)
+    finally:
+        recorder.writer.close()
+    policy = artifacts[plan["policy"].key].path
+    for name in ("curves.parquet", "actor.safetensors"):
+        shutil.copyfile(policy / name, run_dir / name)
+    plot_run(pq.read_table(policy / "curves.parquet"), run_dir / "curves.png", title=f"{config.name} · {config.method}")
+    evaluation = json.loads((policy / "evaluation.json").read_text())
+    result = make_result(config, [(name, artifacts[node.key]) for name, node in plan.items()], evaluation)
+    write_json(run_dir / "result.json", result)
+    return result

@@ -1,0 +1,71 @@
+"""Starting Ray, or joining the cluster that is there, quietly. Token authentication stays as Ray sets it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+from v2a_ray.errors import V2AError
+
+_QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "ray.rllib")
+
+
+@contextmanager
+def ray_session(num_cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
+    """The Ray that is running, the one RAY_ADDRESS names, or a local one that ends with the block.
+
+    Args:
+        num_cpus: cores of a local Ray; by default all.
+        verbose: let Ray's own messages and its workers' output through. They stay in Ray's session folder otherwise.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if not verbose:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+        for name in _QUIET_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+    address = os.environ.get("RAY_ADDRESS", "local")
+    # A local Ray has no dashboard: nothing of it listens beyond this machine.
+    local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
+    ray.init(
+        address=address,
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+        configure_logging=verbose,
+        **local,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def configure_ray_data() -> None:
+    """Settings of Ray Data in this process, for what it reads from here on."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # The new reader of 2.60 lists files in threads that race for an import and fail where aiohttp is not installed.
+    context.use_datasource_v2 = False
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def user_error(error: BaseException) -> V2AError | None:
+    """The V2AError behind an error that crossed process boundaries, if a user caused it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, V2AError):
+            # Ray's wrapper inherits from the cause's class, but its text is a remote traceback.
+            cause = getattr(current, "cause", None)
+            return cause if isinstance(cause, V2AError) else current
+        seen.add(id(current))
+        current = getattr(current, "cause", None) or current.__cause__
+    return None

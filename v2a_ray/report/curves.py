@@ -1,0 +1,76 @@
+"""Learning curves as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pyarrow as pa
+
+SCORE = "evaluation/normalized_score_mean"
+_SIZE = (7.0, 4.2)
+
+
+def score_curve(curves: pa.Table) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Update steps and normalised scores of a policy's evaluations, from its `curves.parquet`."""
+    steps = curves.column("step").to_numpy()
+    scores = curves.column(SCORE).to_numpy(zero_copy_only=False).astype(float)
+    evaluated = ~np.isnan(scores)
+    return steps[evaluated], scores[evaluated]
+
+
+def plot_run(curves: pa.Table, path: Path, title: str) -> None:
+    """The normalised score over update steps of one run."""
+    figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
+    steps, scores = score_curve(curves)
+    axes.plot(steps, scores, marker="o")
+    _finish(figure, axes, path, title)
+
+
+def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path, title: str) -> None:
+    """One panel per task, one line per method: mean over seeds, with a band of one standard deviation.
+
+    Args:
+        cells: task to method to the curves of its seeds.
+    """
+    columns = min(3, len(cells))
+    rows = -(-len(cells) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, 3.6 * rows), layout="constrained", squeeze=False, sharey=True
+    )
+    methods = list(dict.fromkeys(method for by_method in cells.values() for method in by_method))
+    colors = {method: f"C{index}" for index, method in enumerate(methods)}
+    for axes, (task, by_method) in zip(grid.flat, cells.items(), strict=False):
+        for method, seeds in by_method.items():
+            curves = [score_curve(table) for table in seeds]
+            shortest = min(len(steps) for steps, _ in curves)
+            scores = np.stack([values[:shortest] for _, values in curves])
+            steps, mean, std = curves[0][0][:shortest], scores.mean(axis=0), scores.std(axis=0)
+            axes.plot(steps, mean, marker="o", markersize=3, color=colors[method], label=f"{method} (n={len(seeds)})")
+            axes.fill_between(steps, mean - std, mean + std, color=colors[method], alpha=0.15, linewidth=0)
+        axes.set_title(task, fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    for axes in grid.flat[len(cells) :]:
+        axes.set_visible(False)
+    figure.suptitle(title)
+    figure.supxlabel("update steps")
+    figure.supylabel("normalised score in the target")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _finish(figure: Any, axes: Any, path: Path, title: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("update steps")
+    axes.set_ylabel("normalised score in the target")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

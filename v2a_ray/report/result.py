@@ -1,0 +1,50 @@
+"""`result.json`: what a run was, what each stage cost, and how good the policy is in the target."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.stages.artifacts import Artifact
+
+_PACKAGES = ("v2a_ray", "ray", "torch", "numpy", "mujoco", "gymnasium", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that move numbers."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def make_result(
+    config: ExperimentConfig, stages: Sequence[tuple[str, Artifact]], evaluation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of `result.json`; `stages` are (name, artifact) in the order of the plan."""
+    return {
+        "method": config.method,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "stages": [
+            {
+                "name": name,
+                "seconds": round(artifact.seconds, 3),
+                "cached": artifact.cached,
+                "artifact": str(artifact.path),
+            }
+            for name, artifact in stages
+        ],
+        "target": dict(evaluation),
+        "versions": versions(),
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that is either the old one or the new one, whole, whatever happens."""
+    fresh = path.with_suffix(path.suffix + ".tmp")
+    fresh.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(fresh, path)

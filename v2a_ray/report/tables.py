@@ -1,0 +1,145 @@
+"""Tables of results: for the terminal, as Markdown, and as Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+from rich.table import Table
+
+from v2a_ray.config import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of one trial.
+
+    Attributes:
+        labels: axis to value.
+        evaluation: the last evaluation (`EpisodeResults.summary`); empty when the trial failed.
+        seconds: wall time of the policy stage.
+        status: `finished`, or `failed: reason`.
+        artifacts: node to artifact key.
+        curves: recorded metrics over update steps.
+    """
+
+    labels: Mapping[str, str]
+    config: ExperimentConfig
+    evaluation: Mapping[str, Any]
+    seconds: float | None
+    status: str
+    artifacts: Mapping[str, str]
+    curves: pa.Table | None
+
+    @property
+    def method(self) -> str:
+        """The method's label."""
+        return self.labels.get("method", self.config.method)
+
+    @property
+    def task(self) -> str:
+        """Everything but method and seed: a row of the table."""
+        values = [f"{value}" for axis, value in self.labels.items() if axis not in ("method", "seed")]
+        return " · ".join(values) or self.config.name
+
+    @property
+    def score(self) -> float | None:
+        """Mean normalised score in the target."""
+        return self.evaluation.get("normalized_score_mean")
+
+
+def render_cells(results: Sequence[TrialResult]) -> Table:
+    """Mean ± standard deviation over seeds: tasks down, methods across."""
+    header, *rows = _cells(results)
+    table = Table(*header, title="normalised score in the target, mean ± standard deviation over seeds")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def cells_markdown(results: Sequence[TrialResult]) -> str:
+    """The same table as Markdown."""
+    header, *rows = _cells(results)
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
+    methods = list(dict.fromkeys(result.method for result in results))
+    yield ["task", *methods]
+    for task in dict.fromkeys(result.task for result in results):
+        yield [task, *(_cell([r for r in results if r.task == task and r.method == method]) for method in methods)]
+
+
+def _cell(results: Sequence[TrialResult]) -> str:
+    scores = [result.score for result in results if result.score is not None]
+    failed = len(results) - len(scores)
+    text = f"{np.mean(scores):.1f} ± {np.std(scores):.1f} (n={len(scores)})" if scores else "–"
+    return text + (f", {failed} failed" if failed else "")
+
+
+def write_results(results: Sequence[TrialResult], path: Path) -> None:
+    """One row per trial: labels, flattened configuration, metrics, seconds, status, artifact keys."""
+    rows = [
+        {
+            **{f"axis/{name}": value for name, value in result.labels.items()},
+            "status": result.status,
+            "seconds": result.seconds,
+            **{
+                name: value if not isinstance(value, list) else json.dumps(value)
+                for name, value in result.evaluation.items()
+            },
+            **{f"artifact/{name}": key for name, key in result.artifacts.items() if not name.startswith("data/")},
+            **{f"config/{key}": value for key, value in _flatten(result.config.model_dump(mode="json"))},
+        }
+        for result in results
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: _column([row.get(name) for row in rows]) for name in names}
+    fresh = path.with_suffix(".tmp")
+    pq.write_table(pa.table(columns), fresh)
+    fresh.replace(path)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """An Arrow array; a setting that may be a word or a number becomes text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values])
+
+
+def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _flatten(value, f"{prefix}{key}.")
+    elif isinstance(content, list):
+        yield prefix[:-1], json.dumps(content)
+    else:
+        yield prefix[:-1], content
+
+
+def settings_table(model: type[BaseModel], over: Mapping[str, Any]) -> Table:
+    """Every setting of a model with its default, or the value that `over` lays on it, and its meaning."""
+    table = Table("key", "default", "meaning", box=None)
+    for key, default, meaning in _settings(model, over, ""):
+        table.add_row(key, default, meaning)
+    return table
+
+
+def _settings(model: type[BaseModel], over: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield f"{prefix}{name}", "", (inner.__doc__ or "").split("\n")[0]
+            yield from _settings(inner, over.get(name, {}), f"{prefix}{name}.")
+            continue
+        default = "(required)" if field.is_required() else repr(over.get(name, field.default))
+        yield f"{prefix}{name}", default, " ".join((field.description or "").split())

@@ -1,0 +1,167 @@
+"""Loading settings: YAML files, `key.path=value` overrides, and errors that say where.
+
+defaults  <  what the method sets  <  YAML file  <  command line
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from v2a_ray.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+KeyPath = tuple[str | int, ...]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError for a missing, unreadable, malformed or duplicated key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            "no such file", where=str(path), remedy="tune_configs/ holds the configurations we ship"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"not valid YAML: {getattr(error, 'problem', error)}", where=where) from None
+    if not isinstance(content, dict):
+        raise ConfigError("expected `key: value` lines", where=str(path))
+    _refuse_duplicates(root, path)
+    return content
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["policy.num_steps=100"]` to `{"policy": {"num_steps": 100}}`; values are read as YAML.
+
+    A number in a path is a list index: `sources.0.num_transitions=500`.
+    """
+    result: dict[str, Any] = {}
+    for assignment in assignments:
+        path, separator, value = assignment.partition("=")
+        if not separator or not path:
+            raise ConfigError(f"expected key.path=value, got {assignment!r}", where="command line")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"the value is not valid YAML: {value!r}", where=f"command line · {path}") from None
+        section = result
+        *parents, last = path.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{path} goes below a value that was set before", where="command line")
+        section[last] = parsed
+    return result
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` laid over `base`: mappings merge key by key, a mapping with integer keys edits a list, the rest replaces."""
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
+    if isinstance(base, list) and isinstance(over, Mapping) and all(str(key).isdigit() for key in over):
+        edited = list(base)
+        for key, value in over.items():
+            if int(key) >= len(edited):
+                raise ConfigError(
+                    f"list index {key} is out of range: there are {len(edited)} items", where="command line"
+                )
+            edited[int(key)] = merge(edited[int(key)], value)
+        return edited
+    return over
+
+
+def validate(model: type[Model], raw: Mapping[str, Any], where: Path | None = None) -> Model:
+    """`raw` as a settings model. Raises one ConfigError that names every wrong key, its value and what is allowed."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        problems = [_describe(model, item, where) for item in error.errors()]
+        raise ConfigError(
+            "\n".join(problems) if len(problems) > 1 else problems[0],
+            remedy="`v2a config` prints every key with its default and meaning",
+        ) from None
+
+
+def _describe(model: type[BaseModel], item: Any, where: Path | None) -> str:
+    # Branches of a union appear in the location as extra names, e.g. ("reward_scale", "float").
+    location: KeyPath = tuple(part for part in item["loc"] if not _is_union_branch(part))
+    key = ".".join(str(part) for part in location)
+    place = _place(where, location)
+    prefix = f"{place}: {key}" if key else place or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"{prefix}: unknown key{_suggestion(model, location)}"
+    if item["type"] == "missing":
+        return f"{prefix}: is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(item["input"], (dict, list)) else f" (got {item['input']!r})"
+    return f"{prefix}: {message}{shown}"
+
+
+def _is_union_branch(part: str | int) -> bool:
+    return isinstance(part, str) and (
+        part.startswith(("literal[", "constrained-", "function-")) or part in ("float", "int")
+    )
+
+
+def _suggestion(model: type[BaseModel], location: KeyPath) -> str:
+    current: Any = model
+    for part in location[:-1]:
+        if isinstance(part, str):
+            current = _inner_model(current.model_fields[part].annotation) if part in current.model_fields else None
+        if current is None:
+            return ""
+    names = list(current.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _inner_model(part))), None)
+
+
+def _place(where: Path | None, location: KeyPath) -> str:
+    """file:line of the deepest part of `location` that stands in the file."""
+    if where is None:
+        return ""
+    line: int | None = None
+    node = yaml.compose(where.read_text(encoding="utf-8"), Loader=yaml.SafeLoader) if where.exists() else None
+    for part in location:
+        child = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, child = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            child = node.value[part]
+            line = child.start_mark.line + 1
+        if child is None:
+            break
+        node = child
+    return f"{where}:{line}" if line else str(where)
+
+
+def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ConfigError(f"the key {key.value!r} appears twice", where=f"{path}:{key.start_mark.line + 1}")
+            seen.add(key.value)
+            _refuse_duplicates(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_duplicates(value, path)

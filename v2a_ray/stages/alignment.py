@@ -1,0 +1,99 @@
+"""Stage 3, alignment: one number per source transition that says how well it fits the target dynamics.
+
+Every estimator gives a raw score, higher = better aligned, for source transitions and for target data that it was not
+fitted to. The held-out scores calibrate the filter and audit the estimator: a good one gives the source of the target's
+own dynamics the same distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.stages.modality import ModalityModel
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The column, and what calibrates it.
+
+    Attributes:
+        source: (N,) h of every source transition.
+        held_out: (M,) h of target transitions that the estimator did not see.
+    """
+
+    source: Float
+    held_out: Float
+
+
+def split_target(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTable, EpisodeTable]:
+    """The target's part to fit and its part to hold out, about `fraction` of the transitions.
+
+    Whole episodes are held out, because neighbouring transitions resemble each other. With fewer than five episodes the
+    last steps are held out instead.
+    """
+    wanted = fraction * table.num_transitions
+    if table.num_episodes < 5:
+        cut = max(1, table.num_transitions - int(wanted))
+        return table.head(cut), tail(table, cut)
+    order = np.random.default_rng(seed).permutation(table.num_episodes)
+    count = int(np.searchsorted(np.cumsum(table.lengths[order]), wanted)) + 1
+    count = min(count, table.num_episodes - 1)
+    return table.select(np.sort(order[count:])), table.select(np.sort(order[:count]))
+
+
+def tail(table: EpisodeTable, first_row: int) -> EpisodeTable:
+    """The transitions from `first_row` on; an episode that is cut keeps its end."""
+    episode = int(np.searchsorted(table.offsets, first_row, side="right")) - 1
+    kept = table.select(range(episode, table.num_episodes))
+    skip = first_row - int(table.offsets[episode])
+    offsets = np.maximum(kept.offsets - skip, 0)
+    arrays = {name: getattr(kept, name)[skip:] for name in ("observation", "action", "reward", "next_observation")}
+    return kept.replace(offsets=offsets, **arrays)
+
+
+def window_average(values: Float, table: EpisodeTable, window: int) -> Float:
+    """(N,): each value averaged over a centred window of `window` steps that stays inside its episode."""
+    if window <= 1:
+        return values
+    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    row, episode = np.arange(len(values)), table.episode_of_row
+    begin = np.maximum(row - window // 2, table.offsets[episode])
+    end = np.minimum(begin + window, table.offsets[episode + 1])
+    begin = np.maximum(np.minimum(begin, end - window), table.offsets[episode])
+    return ((total[end] - total[begin]) / (end - begin)).astype(np.float32)
+
+
+def conformal_rank(values: Float, held_out: Float) -> Float:
+    """(N,) in [0, 1]: the part of held-out target scores that are at most each value (a conformal p-value).
+
+    It puts any raw score on one scale: target data are uniform on [0, 1], misaligned data pile up at 0.
+    """
+    ranks = np.searchsorted(np.sort(held_out), values, side="right") / len(held_out)
+    return np.asarray(ranks, dtype=np.float32)
+
+
+@torch.no_grad()
+def modality_scores(model: ModalityModel, table: EpisodeTable, latent_EZ: Float, target_latent_Z: Float) -> Float:
+    """(N,): log-likelihood ratio (ours) of a transition under the target's modality against its own.
+
+        score = || d - p(s, a, z_own) ||^2 - || d - p(s, a, z_target) ||^2   with  d = s' - s, standardised
+
+    The decoder was fitted to source states too, so unlike a target-trained model it knows them; where both modalities
+    predict alike, as for the same dynamics under another behaviour, the score is near zero.
+    """
+    steps_NX = model.steps(table)
+    own_NZ = torch.from_numpy(latent_EZ)[torch.from_numpy(table.episode_of_row)]
+    target_Z = torch.from_numpy(target_latent_Z)
+    scores = []
+    for steps_MX, own_MZ in zip(steps_NX.split(8192), own_NZ.split(8192), strict=True):
+        own = model.prediction_error(steps_MX, own_MZ)
+        target = model.prediction_error(steps_MX, target_Z.expand(len(steps_MX), -1))
+        scores.append(own - target)
+    return torch.cat(scores).numpy()

@@ -1,0 +1,133 @@
+"""The content-addressed store: what a stage computed, under the hash of everything that determined it.
+
+<store>/<stage>/<key>/            a finished artifact; never changed
+<store>/<stage>/<key>.work/       checkpoints of an artifact in the making; removed when it is finished
+<store>/<stage>/<key>.tmp-<pid>/  its files being written; renamed when complete, so nothing is ever half there
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from v2a_ray.errors import StorageError
+
+STAGE_VERSION = 1
+"""Part of every key: raise it when a change of code moves the numbers of a stage, and say so in CHANGELOG."""
+
+
+STAGES = ("data", "source", "modality", "advantage", "alignment", "policy")
+
+
+def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0) -> str:
+    """Key of what `stage` computes from `settings`, the keys of its `inputs` and a seed."""
+    content = {"stage": stage, "version": STAGE_VERSION, "settings": settings, "inputs": inputs, "seed": seed}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: where it lies, and whether it was there already."""
+
+    stage: str
+    key: str
+    path: Path
+    seconds: float
+    cached: bool
+
+
+class ArtifactStore:
+    """Artifacts below one folder, which may be shared by many runs and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, stage: str, key: str) -> Path:
+        """Where the finished artifact lies, or will."""
+        return self.root / stage / key
+
+    def work(self, stage: str, key: str) -> Path:
+        """Folder for checkpoints of the artifact while it is being made."""
+        return self.root / stage / f"{key}.work"
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The finished artifact, if there is one."""
+        record = self.path(stage, key) / "artifact.json"
+        if not record.exists():
+            return None
+        seconds = float(json.loads(record.read_text())["seconds"])
+        return Artifact(stage, key, self.path(stage, key), seconds, cached=True)
+
+    def all(self) -> list[Artifact]:
+        """Every finished artifact."""
+        records = sorted(self.root.glob("*/*/artifact.json"))
+        found = (self.find(record.parent.parent.name, record.parent.name) for record in records)
+        return [artifact for artifact in found if artifact]
+
+    def clear(self) -> int:
+        """Remove every artifact and every checkpoint; returns how many artifacts there were."""
+        artifacts = self.all()
+        for stage in STAGES:
+            shutil.rmtree(self.root / stage, ignore_errors=True)
+        return len(artifacts)
+
+    def get_or_make(
+        self, stage: str, key: str, make: Callable[[Path, Path], None], about: Mapping[str, Any]
+    ) -> Artifact:
+        """The artifact; `make(output, work)` fills the folder `output` unless it exists, with checkpoints in `work`.
+
+        When `make` raises, nothing appears under the key and the checkpoints stay.
+        """
+        if found := self.find(stage, key):
+            return found
+        start = time.perf_counter()
+        final, output = self.path(stage, key), self.root / stage / f"{key}.tmp-{os.getpid()}"
+        try:
+            shutil.rmtree(output, ignore_errors=True)
+            output.mkdir(parents=True)
+            make(output, self.work(stage, key))
+            seconds = time.perf_counter() - start
+            record = {"stage": stage, "key": key, "seconds": seconds, **about}
+            (output / "artifact.json").write_text(json.dumps(record, indent=1, default=str))
+            with suppress(FileExistsError):  # another process was faster; both computed the same
+                _rename(output, final)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write: {error.strerror or error}",
+                where=str(error.filename or self.root),
+                remedy="free space or choose another folder with `store=DIR` or V2A_STORE",
+            ) from error
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+        shutil.rmtree(self.work(stage, key), ignore_errors=True)
+        return Artifact(stage, key, final, seconds, cached=False)
+
+
+def default_store() -> Path:
+    """$V2A_STORE, or `runs/artifacts` below the present folder."""
+    return Path(os.environ.get("V2A_STORE") or "runs/artifacts").expanduser().resolve()
+
+
+def _rename(source: Path, destination: Path) -> None:
+    if destination.exists():
+        if (destination / "artifact.json").exists():
+            raise FileExistsError(destination)
+        shutil.rmtree(destination)
+    source.rename(destination)
+
+
+def use_threads(num_threads: int) -> None:
+    """Limit torch to `num_threads`, so that results do not depend on how many cores a node has."""
+    if torch.get_num_threads() != num_threads:
+        torch.set_num_threads(num_threads)

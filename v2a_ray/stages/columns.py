@@ -1,0 +1,63 @@
+"""Columns that a stage adds to the source table: Parquet files of their own, joined by `episode_id` and step.
+
+The base table is never rewritten. `z` is one vector per episode; `advantage` and `alignment` are one number per step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import DataError
+
+Float = NDArray[np.float32]
+
+
+def write_episode_column(path: Path, name: str, table: EpisodeTable, values_EZ: Float) -> None:
+    """One vector (Z,) per episode."""
+    flat = pa.array(np.ascontiguousarray(values_EZ).reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(flat, values_EZ.shape[1])
+    pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
+
+
+def write_step_column(path: Path, name: str, table: EpisodeTable, values_N: Float) -> None:
+    """One number per transition, as one list per episode."""
+    column = pa.ListArray.from_arrays(pa.array(table.offsets.astype(np.int32)), pa.array(values_N))
+    pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
+
+
+def read_episode_column(path: Path, name: str, table: EpisodeTable) -> Float:
+    """(E, Z) in the table's episode order."""
+    stored = pq.read_table(path)
+    order = _order(stored, table, path)
+    column = stored.column(name).combine_chunks()
+    values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return np.ascontiguousarray(values[order])
+
+
+def read_step_column(path: Path, name: str, table: EpisodeTable) -> Float:
+    """(N,) in the table's order of transitions."""
+    stored = pq.read_table(path)
+    order = _order(stored, table, path)
+    column = stored.column(name).combine_chunks().take(pa.array(order))
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    if len(values) != table.num_transitions:
+        raise DataError(f"{len(values)} values for {table.num_transitions} transitions", where=f"{path} · {name}")
+    return np.ascontiguousarray(values)
+
+
+def _order(stored: pa.Table, table: EpisodeTable, path: Path) -> NDArray[np.int64]:
+    position = {episode: index for index, episode in enumerate(stored.column("episode_id").to_pylist())}
+    missing = [episode for episode in table.episode_id if episode not in position]
+    if missing:
+        raise DataError(
+            f"no value for episode {missing[0]!r}",
+            where=str(path),
+            remedy="the column was computed for another table; remove it from the artifact store",
+        )
+    return np.asarray([position[episode] for episode in table.episode_id], dtype=np.int64)

@@ -1,0 +1,87 @@
+"""The filter: which source transitions of a batch a policy trains on, and with what weight (V2A, equation for f).
+
+    f = lambda * h + (1 - lambda) * minmax(A),  min-max over the drawn batch
+
+h and A are columns of the source table, computed once. Shape suffixes: B drawn batch, b kept batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from v2a_ray.config import FilterConfig
+
+Float = NDArray[np.float32]
+MAX_WEIGHT = 100.0
+
+
+def minmax(values_B: Tensor) -> Tensor:
+    """(B,) scaled to [0, 1] over the batch."""
+    low, high = values_B.amin(), values_B.amax()
+    return (values_B - low) / (high - low).clamp(min=1e-8)
+
+
+def calibrated_threshold(held_out: Float, acceptance: float) -> float:
+    """The alignment that a part `acceptance` of held-out target transitions reaches."""
+    return float(np.quantile(held_out, 1.0 - acceptance))
+
+
+@dataclass(frozen=True)
+class SourceFilter:
+    """Chooses rows of a drawn source batch by their columns.
+
+    Attributes:
+        config: rule and constants.
+        eligible: (n,) int64 rows of the source table that may be drawn at all; with the `calibrated` rule those whose
+            alignment the target itself would pass, possibly none; otherwise every row.
+    """
+
+    config: FilterConfig
+    eligible: Tensor
+
+    @staticmethod
+    def prepare(config: FilterConfig, num_rows: int, alignment: Float | None, held_out: Float | None) -> SourceFilter:
+        """Find the eligible rows of a source table of `num_rows` = N.
+
+        Args:
+            alignment: (N,) h of the source, if there is that column.
+            held_out: (M,) h of target transitions that its estimator did not see.
+        """
+        eligible = np.arange(num_rows)
+        if config.rule == "calibrated":
+            assert alignment is not None and held_out is not None  # the configuration refuses it otherwise
+            eligible = eligible[alignment >= calibrated_threshold(held_out, config.target_acceptance)]
+        return SourceFilter(config, torch.from_numpy(eligible))
+
+    def score(self, columns: dict[str, Tensor], batch_size: int) -> Tensor:
+        """f (B,) from the columns that there are; without a column its term is left out."""
+        alignment, advantage = columns.get("alignment"), columns.get("advantage")
+        weight = self.config.alignment_weight
+        if alignment is None and advantage is None:
+            return torch.ones(batch_size)
+        if advantage is None:
+            assert alignment is not None
+            return alignment
+        if alignment is None:
+            return minmax(advantage)
+        return weight * alignment + (1 - weight) * minmax(advantage)
+
+    def __call__(self, columns: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
+        """Indices (b,) to keep and their TD weights (b,)."""
+        score_B = self.score(columns, batch_size)
+        keep = torch.arange(batch_size)
+        if self.config.rule != "none":
+            keep = torch.topk(score_B, max(1, round(self.config.keep_fraction * batch_size)), sorted=False).indices
+        match self.config.weight:
+            case "one":
+                weight_b = torch.ones(len(keep))
+            case "exp_alignment":
+                weight_b = columns["alignment"][keep].exp().clamp(max=MAX_WEIGHT)
+            case "score":
+                weight_b = score_B[keep]
+        return keep, weight_b

@@ -1,0 +1,143 @@
+"""The training loop that every stage shares, and its checkpoints.
+
+A learner owns networks, optimisers and one random generator; the loop owns steps, logging, progress and checkpoints.
+An *update step* is one call of `Learner.update`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+Metrics = dict[str, float]
+Progress = Callable[[int, int, Metrics], None]
+"""Called as progress(step, num_steps, metrics), at every logging interval."""
+
+
+class Learner(Protocol):
+    """What the loop needs of a stage's learner."""
+
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    generator: torch.Generator
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step; the metrics are scalars named `group/name`."""
+        ...
+
+
+def silent(step: int, num_steps: int, metrics: Metrics) -> None:
+    """A progress callback that says nothing."""
+
+
+@dataclass
+class TrainingLoop:
+    """Runs a learner for a number of update steps, and continues where a killed run stopped.
+
+    Attributes:
+        num_steps: update steps in all.
+        checkpoint: file of the newest checkpoint; None keeps none.
+        saves: whether this process writes checkpoints; of several data-parallel workers one does, all restore.
+        checkpoint_interval_steps: work that a kill can cost at most.
+        log_interval_steps: how often metrics are recorded and `progress` is called.
+        evaluate: called at step multiples of `evaluation_interval_steps` and after the last step; its metrics are recorded.
+    """
+
+    num_steps: int
+    checkpoint: Path | None = None
+    saves: bool = True
+    checkpoint_interval_steps: int = 1000
+    log_interval_steps: int = 100
+    progress: Progress = silent
+    evaluate: Callable[[], Metrics] | None = None
+    evaluation_interval_steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One row per recorded metric set: {"step": int, metric: value, ...}."""
+
+    def run(self, learner: Learner) -> list[dict[str, Any]]:
+        """Train to `num_steps` and return the history."""
+        first = self._restore(learner)
+        for step in range(first, self.num_steps):
+            metrics = learner.update(step)
+            done = step + 1
+            record: Metrics = {}
+            if done % self.log_interval_steps == 0 or done == self.num_steps:
+                record |= {name: float(value) for name, value in metrics.items()}
+            if self.evaluate and self._evaluation_due(done):
+                record |= self.evaluate()
+            if record:
+                self._require_finite(record, done)
+                self.history.append({"step": done, **record})
+                self.progress(done, self.num_steps, record)
+            if self.checkpoint and self.saves and done % self.checkpoint_interval_steps == 0 and done < self.num_steps:
+                save_checkpoint(self.checkpoint, learner, done, self.history)
+        return self.history
+
+    def _evaluation_due(self, done: int) -> bool:
+        interval = self.evaluation_interval_steps
+        return done == self.num_steps or (interval > 0 and done % interval == 0)
+
+    def _restore(self, learner: Learner) -> int:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return 0
+        step, self.history = load_checkpoint(self.checkpoint, learner)
+        self.progress(step, self.num_steps, {"resumed": 1.0})
+        return step
+
+    @staticmethod
+    def _require_finite(record: Metrics, step: int) -> None:
+        bad = [name for name, value in record.items() if value != value or value in (float("inf"), float("-inf"))]
+        if bad:
+            raise FloatingPointError(f"{', '.join(bad)} is not finite at update step {step}")
+
+
+def save_checkpoint(path: Path, learner: Learner, step: int, history: list[dict[str, Any]]) -> None:
+    """Write networks, optimisers, generator, step and history to one file, replaced atomically.
+
+    A kill at any moment leaves the old checkpoint or the new one, whole.
+    """
+    tensors = {"generator": learner.generator.get_state()}
+    for name, network in learner.networks.items():
+        tensors |= {f"network/{name}/{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in learner.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".tmp")
+    save_file(
+        {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
+        fresh,
+        metadata={"step": str(step), "history": json.dumps(history)},
+    )
+    os.replace(fresh, path)
+
+
+def load_checkpoint(path: Path, learner: Learner) -> tuple[int, list[dict[str, Any]]]:
+    """Put a checkpoint's state into `learner`; returns (step, history)."""
+    tensors = load_file(path)
+    learner.generator.set_state(tensors.pop("generator"))
+    for name, network in learner.networks.items():
+        network.load_state_dict(_below(tensors, f"network/{name}/"))
+    for name, optimizer in learner.optimizers.items():
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, f"optimizer/{name}/").items():
+            index, entry = key.split("/")
+            states.setdefault(int(index), {})[entry] = value
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    return int(metadata["step"]), json.loads(metadata["history"])
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

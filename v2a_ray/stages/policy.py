@@ -1,0 +1,163 @@
+"""Stage 4, policy: implicit Q-learning (IQL, 2110.06169) or behaviour cloning on what the filter keeps.
+
+Per update step B source and B target transitions are drawn; the filter thins the source half and weighs its TD loss.
+Actor and critics never see z: a deployed policy needs no modality.
+
+Shape suffixes: B batch, b kept source rows, K = 2 critics, O observation dimension, A action dimension.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.config import PolicyConfig
+from v2a_ray.data.sampler import Batch, Preprocessing, Transitions, select_rows
+from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
+from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+
+def make_actor(observation_dim: int, action_dim: int, width: int, preprocessing: Preprocessing) -> TanhActor:
+    """An untrained actor that standardises observations by `preprocessing`."""
+    actor = TanhActor(observation_dim, action_dim, [width] * 2)
+    actor.observation_mean_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_mean)))
+    actor.observation_std_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_std)))
+    return actor
+
+
+class MixedSampler:
+    """Draws what a policy trains on: filtered source and whole target, or one of them."""
+
+    def __init__(
+        self, target: Transitions, source: Transitions, source_filter: SourceFilter, config: PolicyConfig
+    ) -> None:
+        self.target, self.source, self.filter, self.config = target, source, source_filter, config
+        # A calibrated filter may find nothing worth taking: then the target is alone.
+        self.uses_source = config.data != "target" and len(source_filter.eligible) > 0
+        self.uses_target = config.data != "source" or not self.uses_source
+
+    def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
+        size = self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
+        if not self.uses_source:
+            return self.target.sample(size, generator), torch.ones(size)
+        eligible = self.filter.eligible
+        drawn = self.source.at(eligible[torch.randint(len(eligible), (size,), generator=generator)])
+        keep, weight_b = self.filter(drawn.extra, size)
+        kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
+        if not self.uses_target:
+            return kept, weight_b
+        return _join(kept, self.target.sample(size, generator)), torch.cat([weight_b, torch.ones(size)])
+
+
+class IQLLearner:
+    """Implicit Q-learning with a per-transition weight on the TD loss."""
+
+    def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
+        self.sampler, self.actor, self.config = sampler, actor, config
+        self.generator = torch.Generator(sampler.target.rows.device).manual_seed(seed)
+        observation, action = sampler.target.observation_dim, sampler.target.action_dim
+        hidden = [config.width] * 2
+        self.value = mlp(observation, hidden, 1)
+        self.critics = EnsembleMLP(2, observation + action, hidden, 1)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.networks: dict[str, nn.Module] = {
+            "actor": actor,
+            "value": self.value,
+            "critics": self.critics,
+            "target_critics": self.target_critics,
+        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            name: adam(self.networks[name].parameters(), config.learning_rate) for name in ("value", "critics", "actor")
+        }
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step of value function, critics and actor, all against the parameters before the step."""
+        batch, weight_B = self.sampler.sample(self.generator)
+        size = len(weight_B)
+        # V(s) and V(s') in one pass; only V(s) is fitted.
+        values = self.value(torch.cat([batch.observation_BO, batch.next_observation_BO])).squeeze(-1)
+        value_B, next_value_B = values[:size], values[size:].detach()
+        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=1)
+        with torch.no_grad():
+            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
+        value_loss, value_metrics = self.value_loss(q_B, value_B)
+        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
+        actor_loss, actor_metrics = self.actor_loss(batch, q_B - value_B.detach())
+        # The three losses share no trainable parameter, so one backward pass serves all.
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        (value_loss + critic_loss + actor_loss).backward()
+        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        update_target(self.target_critics, self.critics, self.config.target_rate)
+        return value_metrics | critic_metrics | actor_metrics
+
+    def value_loss(self, q_B: Tensor, value_B: Tensor) -> Loss:
+        """Expectile regression of V on the smaller target critic (IQL, equation 5)."""
+        difference_B = q_B - value_B
+        asymmetry_B = torch.where(difference_B > 0, self.config.expectile, 1 - self.config.expectile)
+        loss = (asymmetry_B * difference_B.square()).mean()
+        return loss, {"policy/value_loss": loss.detach(), "policy/value": value_B.detach().mean()}
+
+    def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
+        """Weighted TD loss of both critics on r + gamma * (1 - terminated) * V(s') (IQL, equation 6)."""
+        return_B = batch.reward_B + self.config.discount * batch.continues_B * next_value_B
+        error_KB = self.critics(state_action).squeeze(-1) - return_B
+        loss = (weight_B * error_KB.square()).mean(dim=1).sum()
+        return loss, {"policy/critic_loss": loss.detach()}
+
+    def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
+        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7)."""
+        weight_B = (self.config.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
+        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
+        loss = (weight_B * error_B).mean()
+        return loss, {"policy/actor_loss": loss.detach(), "policy/advantage_weight": weight_B.mean()}
+
+
+class BCLearner:
+    """Behaviour cloning: squared error of the tanh mean."""
+
+    def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
+        self.sampler, self.actor, self.config = sampler, actor, config
+        self.generator = torch.Generator(sampler.target.rows.device).manual_seed(seed)
+        self.networks: dict[str, nn.Module] = {"actor": actor}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"actor": adam(actor.parameters(), config.learning_rate)}
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step of the actor."""
+        batch, weight_B = self.sampler.sample(self.generator)
+        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
+        loss = (weight_B * error_B).mean()
+        self.optimizers["actor"].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
+        self.optimizers["actor"].step()
+        return {"policy/actor_loss": loss.detach()}
+
+
+LEARNERS: dict[str, type[IQLLearner] | type[BCLearner]] = {"iql": IQLLearner, "bc": BCLearner}
+
+
+def cosine(learning_rate: float, step: int, num_steps: int) -> float:
+    """Cosine decay to zero over the run; a function of the step, so that it needs no state to resume."""
+    return 0.5 * learning_rate * (1 + math.cos(math.pi * step / num_steps))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def _join(first: Batch, second: Batch) -> Batch:
+    """Two batches end to end, without stage columns."""
+    names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+    return Batch(**{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}, extra={})
