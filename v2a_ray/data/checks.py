@@ -25,6 +25,7 @@ def check_table(
     where: str,
     robot: RobotLike | None = None,
     row_number: NDArray[np.int64] | None = None,
+    name_episodes: bool = False,
 ) -> list[Finding]:
     """All checks of one table.
 
@@ -32,12 +33,14 @@ def check_table(
         where: the file or folder, for messages.
         robot: what the sizes must fit, or None to accept any.
         row_number: (N,) row of each transition in the file, named in messages if given.
+        name_episodes: name episodes by id, not number; for a table that is a piece of what `where` names.
     """
 
     def locate(row: int, field: str) -> str:
         episode = int(np.searchsorted(table.offsets, row, side="right")) - 1
         number = None if row_number is None else int(row_number[row])
-        return place(where, row=number, episode=episode, step=row - int(table.offsets[episode]), field=field)
+        name = table.episode_id[episode] if name_episodes else episode
+        return place(where, row=number, episode=name, step=row - int(table.offsets[episode]), field=field)
 
     return [
         *_dimensions(table, where, robot),

@@ -62,13 +62,14 @@ def _residual_scores(rows: Rows, candidates: NDArray[np.int64]) -> NDArray[np.fl
     """(C,) how far a step is off the linear model of its features, maximum over features, in median residuals.
 
     Each feature's change is regressed on the state, the action and the other features after the step, which explains
-    positions almost exactly through their velocities. Rows that fit worst are left out and the fit repeated, so that
-    the defects do not hide themselves.
+    positions almost exactly through their velocities. Candidates are no part of the fit, or they would bend it to
+    themselves; rows that fit worst, mostly impacts, are left out and the fit repeated.
     """
     scores = np.zeros(len(candidates))
     if not len(candidates):
         return scores
     sample = np.linspace(0, len(rows) - 1, min(len(rows), MAX_FIT_ROWS)).astype(np.int64)
+    sample = np.setdiff1d(sample, candidates)
     chosen = np.concatenate([sample, candidates])
     before = rows.observation[chosen].astype(np.float64)
     after = rows.next_observation[chosen].astype(np.float64)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -91,35 +93,37 @@ def render(table: EpisodeTable, findings: Sequence[Finding] = ()) -> RenderableT
 
 
 def _sources(summaries: Sequence[SourceSummary]) -> Table:
-    view = Table(title="Sources", title_justify="left")
-    view.add_column("source", overflow="fold")
-    view.add_column("domain · behavior", overflow="fold")
-    for name in ("episodes", "transitions", "length min/mean/max", "return mean ± std", "min … max"):
-        view.add_column(name, justify="right")
+    """Two lines per source, so that it fits a terminal of 80 columns."""
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    view.add_column("source\n[dim]domain · behavior[/]", overflow="fold")
+    view.add_column("episodes\n[dim]terminated[/]", justify="right")
+    view.add_column("transitions", justify="right")
+    view.add_column("length\n[dim]range[/]", justify="right")
+    view.add_column("return\n[dim]range[/]", justify="right")
     view.add_column("returns", no_wrap=True)
     for each in summaries:
         view.add_row(
-            each.source,
-            f"{each.domain} · {each.behavior}",
-            f"{each.num_episodes:,} ({each.num_terminated:,} terminated)",
+            f"{escape(each.source)}\n[dim]{escape(each.domain)} · {escape(each.behavior)}[/]",
+            f"{each.num_episodes:,}\n[dim]{each.num_terminated:,}[/]",
             f"{each.num_transitions:,}",
-            f"{each.lengths.min()} / {each.lengths.mean():.0f} / {each.lengths.max()}",
-            f"{each.returns.mean():.1f} ± {each.returns.std():.1f}",
-            f"{each.returns.min():.1f} … {each.returns.max():.1f}",
+            f"{each.lengths.mean():.0f}\n[dim]{each.lengths.min()}–{each.lengths.max()}[/]",
+            f"{each.returns.mean():.1f} ± {each.returns.std():.1f}\n"
+            f"[dim]{each.returns.min():.1f} to {each.returns.max():.1f}[/]",
             histogram(each.returns),
         )
     return view
 
 
 def _features(summaries: Sequence[SourceSummary]) -> Table:
-    view = Table(title="Range of each feature", title_justify="left")
+    """Range of each feature, one column per source."""
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     view.add_column("feature")
     for each in summaries:
-        view.add_column(each.source, justify="right", overflow="fold")
+        view.add_column(escape(each.source), justify="right", overflow="fold")
     for field in ("observation", "action"):
         ranges = [getattr(each, f"{field}_range") for each in summaries]
         for feature in range(len(ranges[0])):
-            cells = [f"{low:.3g} … {high:.3g}" for low, high in (each[feature] for each in ranges)]
+            cells = [f"{low:.3g} to {high:.3g}" for low, high in (each[feature] for each in ranges)]
             view.add_row(f"{field}[{feature}]", *cells)
     return view
 

@@ -153,10 +153,12 @@ def _check_and_label(
     for index in np.unique(indices):
         source = sources[index]
         table = EpisodeTable.from_arrow(block.filter(pa.array(indices == index)), where=str(source.path))
-        raise_errors(check_table(table, where=str(source.path), robot=robot))
+        raise_errors(check_table(table, where=str(source.path), robot=robot, name_episodes=True))
         labelled = relabel(table, source.name, parse_domain(source.domain), source.behavior)
         # Ids are unique in a source; a number within the block would not be.
-        labelled = labelled.replace(episode_id=tuple(f"{source.name}/{name}" for name in table.episode_id))
+        prefix = f"{source.name}/"
+        names = tuple(name if name.startswith(prefix) else prefix + name for name in table.episode_id)
+        labelled = labelled.replace(episode_id=names)
         targets = np.asarray([plan[int(index), name] for name in table.episode_id], dtype=np.int64)
         arrow = labelled.to_arrow().append_column("part", pa.array(targets[:, 0]))
         pieces.append(arrow.append_column("position", pa.array(targets[:, 1])))
@@ -185,14 +187,21 @@ def _cause(error: BaseException) -> BaseException:
 @contextmanager
 def _ray_data_settings() -> Iterator[None]:
     """Ray Data without bars and messages, for the terminal is ours (its log files are written all the same)."""
+    settings = {
+        "enable_progress_bars": False,
+        # The new reader of 2.60 lists files in threads that race for an import and fail where aiohttp is not installed.
+        "use_datasource_v2": False,
+        # Ray Data's own wrapping loses what a check raised on its way between processes.
+        "raise_original_map_exception": True,
+    }
     context, logger = DataContext.get_current(), logging.getLogger("ray.data")
-    before = (context.enable_progress_bars, context.use_datasource_v2, logger.level)
-    context.enable_progress_bars = False
-    # The new reader of 2.60 lists files in threads that race for an import and fail where aiohttp is not installed.
-    context.use_datasource_v2 = False
+    before, level = {name: getattr(context, name) for name in settings}, logger.level
     logger.setLevel(logging.CRITICAL)
     try:
+        for name, value in settings.items():
+            setattr(context, name, value)
         yield
     finally:
-        context.enable_progress_bars, context.use_datasource_v2 = before[:2]
-        logger.setLevel(before[2])
+        for name, value in before.items():
+            setattr(context, name, value)
+        logger.setLevel(level)

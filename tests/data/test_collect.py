@@ -1,0 +1,81 @@
+"""Collected data depend on their seed alone: not on batching, order, or the number of actors."""
+
+import numpy as np
+import pytest
+from builders import assert_same
+
+from v2a_ray.config import SourceSpec
+from v2a_ray.data.checks import check_table
+from v2a_ray.data.collect import collect_episodes
+from v2a_ray.data.mixture import CollectionRequest
+from v2a_ray.data.table import concatenate
+from v2a_ray.domains import parse_domain
+from v2a_ray.errors import DomainError
+
+HOPPER = parse_domain("hopper/gravity-0.5")
+
+
+class Constant:
+    """Pushes every joint the same way."""
+
+    def act(self, observation):
+        return np.full((len(observation), 3), 0.9, np.float32)
+
+
+def test_episodes_do_not_depend_on_their_company():
+    together = collect_episodes(HOPPER, "random", range(5), seed=3)
+    alone = concatenate([collect_episodes(HOPPER, "random", [index], seed=3) for index in range(5)])
+    assert_same(together, alone)
+    assert_same(collect_episodes(HOPPER, "random", [4, 1], seed=3), together.select([4, 1]))
+    other = collect_episodes(HOPPER, "random", [0], seed=4)
+    assert not np.array_equal(other.observation[0], together.observation[0])
+
+
+def test_collected_episodes_pass_the_checks():
+    table = collect_episodes(HOPPER, "random", range(5))
+    assert check_table(table, where="collected", robot=HOPPER.robot_spec) == []
+    assert table.observation.dtype == table.action.dtype == table.reward.dtype == np.float32
+    assert (table.terminated != table.truncated).all()
+    assert set(table.behavior) == {"random"} and set(table.domain) == {HOPPER.name}
+
+
+def test_noise_is_added_to_the_mean_and_clipped(monkeypatch):
+    monkeypatch.setattr("v2a_ray.data.collect.load_behavior", lambda *_: Constant())
+    still = collect_episodes(HOPPER, "pushing", range(3), noise_std=0.0)
+    assert (still.action == np.float32(0.9)).all()
+    noisy = collect_episodes(HOPPER, "pushing", range(3), noise_std=0.3)
+    assert noisy.action.max() == 1.0
+    assert 0.05 < noisy.action.std() < 0.3
+
+
+def test_an_unknown_behavior_is_a_domain_error():
+    with pytest.raises(DomainError):
+        collect_episodes(HOPPER, "no-such-policy", [0])
+
+
+def test_the_number_of_actors_does_not_matter(ray_cluster):
+    from v2a_ray.orchestration.collect import collect
+
+    requests = [CollectionRequest(HOPPER.name, "random", count, 5, 0.1) for count in (333, 50)]
+    calls: list[tuple[int, int]] = []
+    # Three actors on two CPUs: one of them never starts, and nothing waits for it.
+    results = [
+        collect(requests, num_actors=count, progress=lambda done, total: calls.append((done, total)))
+        for count in (1, 3)
+    ]
+    for one, three in zip(*results, strict=True):
+        assert_same(one, three)
+    assert [table.num_transitions for table in results[0]] == [333, 50]
+    expected = collect_episodes(HOPPER, "random", range(100), seed=5).head(333)
+    assert_same(results[0][0], expected)
+    assert calls[-1] == (383, 383)
+
+
+def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
+    from v2a_ray.orchestration.collect import collect, collect_data
+
+    spec = SourceSpec(name="near", domain=HOPPER.name, behavior="random", num_transitions=60)
+    (table,) = collect_data([spec], num_actors=1)
+    assert set(table.source) == {"near"} and set(table.behavior) == {"random"}
+    with pytest.raises(DomainError):
+        collect([CollectionRequest(HOPPER.name, "no-such-policy", 10, 0, 0.1)], num_actors=1)

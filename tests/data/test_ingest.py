@@ -1,0 +1,66 @@
+"""Several sources become one table through Ray Data: whole episodes, planned order, shards without overlap."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from builders import assert_same
+from test_mixture import hopper_table
+
+from v2a_ray.data.manifest import content_hash
+from v2a_ray.data.mixture import relabel
+from v2a_ray.data.store import part_files, read_manifest, read_table_folder, write_table
+from v2a_ray.data.table import concatenate, episode_schema
+from v2a_ray.domains import parse_domain
+from v2a_ray.errors import DataError
+
+HOPPER = parse_domain("hopper")
+
+
+def write_sources(folder, tables):
+    from v2a_ray.orchestration.ingest import IngestSource
+
+    for name, table in tables.items():
+        write_table(table, folder / name, num_files=2)
+    return [IngestSource(folder / name, name, "hopper/gravity-0.5", "medium") for name in tables]
+
+
+def test_ingest(ray_cluster, tmp_path):
+    from v2a_ray.orchestration.ingest import ingest, table_shard
+
+    tables = {"near": hopper_table((5, 6, 7, 8)), "far": hopper_table((9, 10), seed=1)}
+    sources = write_sources(tmp_path, tables)
+    manifest = ingest(sources, tmp_path / "all", robot=HOPPER.robot_spec, num_files=3)
+    combined = read_table_folder(tmp_path / "all")
+
+    # Sources take turns in proportion, each in its own order, and nothing is lost or changed.
+    assert combined.source == ("near", "far", "near", "near", "far", "near")
+    assert combined.episode_id[:2] == ("near/made/000000", "far/made/000000")
+    for name, table in tables.items():
+        part = combined.select(np.flatnonzero(np.asarray(combined.source) == name))
+        expected = relabel(table, name, parse_domain("hopper/gravity-0.5"), "medium")
+        assert_same(part.replace(episode_id=expected.episode_id), expected)
+    assert pq.read_schema(part_files(tmp_path / "all")[0]).equals(episode_schema(11, 3))
+
+    assert manifest == read_manifest(tmp_path / "all")
+    assert manifest["content_hash"] == content_hash(combined)
+    assert (manifest["num_episodes"], manifest["num_transitions"], manifest["num_files"]) == (6, 45, 3)
+
+    shards = [table_shard(tmp_path / "all", rank, 2) for rank in range(2)]
+    assert sorted(concatenate(shards).episode_id) == sorted(combined.episode_id)
+    with pytest.raises(DataError, match="3 part files cannot be shared by 4 workers"):
+        table_shard(tmp_path / "all", 0, 4)
+
+    # A check that fails inside Ray arrives as the one error it is, and leaves no folder.
+    damaged = tables["far"].action.copy()
+    damaged[10, 1] = np.nan
+    sources = write_sources(tmp_path, {"near": tables["near"], "far": tables["far"].replace(action=damaged)})
+    with pytest.raises(DataError, match=r"far · episode made/000001 · step 1 · field action: value nan"):
+        ingest(sources, tmp_path / "bad", robot=HOPPER.robot_spec)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "far", "near"]
+
+
+def test_no_source(ray_cluster, tmp_path):
+    from v2a_ray.orchestration.ingest import ingest
+
+    with pytest.raises(DataError, match="there is no source"):
+        ingest([], tmp_path / "all", robot=HOPPER.robot_spec)
