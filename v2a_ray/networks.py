@@ -73,7 +73,8 @@ class TanhActor(nn.Module):
     @torch.no_grad()
     def act(self, observation_BO: Tensor) -> Tensor:
         """Action (B, A) for raw observations (B, O)."""
-        return self((observation_BO - self.observation_mean_O) / self.observation_std_O)
+        action_BA: Tensor = self((observation_BO - self.observation_mean_O) / self.observation_std_O)
+        return action_BA
 
 
 class GRUEncoder(nn.Module):

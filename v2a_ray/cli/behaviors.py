@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from v2a_ray.cli import console
+from v2a_ray.cli.console import console
 
 app = typer.Typer(help="Behaviour policies of every quality: train, list, evaluate.", no_args_is_help=True)
 

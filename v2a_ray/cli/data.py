@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from v2a_ray.cli import console
+from v2a_ray.cli.console import console
 
 app = typer.Typer(help="Datasets: collect, convert, inspect.", no_args_is_help=True)
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the episode table to write.")]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 _SCORE = "evaluation/normalized_score_mean"
-_UNKNOWN = None
 
 
 class _RateColumn(TextColumn):
@@ -55,7 +54,6 @@ class StageDisplay(Listener):
             disable=not console.is_terminal,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.steps: dict[str, int] = {}
 
     def __enter__(self) -> StageDisplay:
         self.progress.start()
@@ -67,21 +65,20 @@ class StageDisplay(Listener):
         self.progress.stop()
 
     def started(self, node: Node) -> None:
-        self.tasks[node.name] = self.progress.add_task("", total=_UNKNOWN, label=node.name, note="")
+        self.tasks[node.name] = self.progress.add_task("", total=None, label=node.name, note="")
         self._line(f"{node.name}: started")
 
     def progressed(self, event: Event) -> None:
         task = self.tasks.get(event.name)
         if task is None:
             return
-        note = ""
         if "resumed" in event.metrics:
             self._say(f"{event.name}: goes on at step {event.step:,}")
         if _SCORE in event.metrics:
             note = f"score {event.metrics[_SCORE]:.1f}"
             self._line(f"{event.name}: step {event.step:,} of {event.num_steps:,}, {note}")
-        fields = {"note": note} if note else {}
-        self.progress.update(task, completed=event.step, total=event.num_steps, **fields)
+            self.progress.update(task, note=note)
+        self.progress.update(task, completed=event.step, total=event.num_steps)
 
     def done(self, node: Node, artifact: Artifact) -> None:
         task = self.tasks.pop(node.name, None)

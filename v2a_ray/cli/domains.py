@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from v2a_ray.cli import console
+from v2a_ray.cli.console import console
 
 app = typer.Typer(help="Robots, physics versions and dynamics shifts.", no_args_is_help=True)
 

@@ -110,7 +110,7 @@ class Transitions:
         return self.at(torch.randint(len(self), (batch_size,), generator=generator, device=self.rows.device))
 
     def _batch(self, rows: Tensor) -> Batch:
-        parts = dict(zip(self._names, rows.split(self._widths, dim=1), strict=True))
+        parts = dict(zip(self._names, torch.split(rows, self._widths, dim=1), strict=True))
         extra = {name: parts.pop(name) if keep else parts.pop(name).squeeze(1) for name, keep in self._vector.items()}
         for name in ("reward_B", "continues_B"):
             parts[name] = parts[name].squeeze(1)

@@ -45,6 +45,7 @@ class Node:
 def make_plan(config: ExperimentConfig) -> dict[str, Node]:
     """The nodes of an experiment by name, each after its inputs. Raises DataError when a data file is missing."""
     nodes: dict[str, Node] = {}
+    settings: dict[str, Any]
 
     def add(stage: str, settings: Any, inputs: dict[str, str], seed: int = 0) -> None:
         keys = {role: nodes[name].key for role, name in inputs.items()}
@@ -61,14 +62,15 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
     if config.needs_modality:
         inputs = tables if config.modality.include_target else {SOURCE: SOURCE}
         add("modality", _moving(config.modality), inputs, config.upstream_seed)
+    latent = {"modality": "modality"}
     if config.advantage.kind != "none":
-        conditioned = {"modality": "modality"} if config.advantage.conditioning == "modality" else {}
+        inputs = tables | (latent if config.advantage.conditioning == "modality" else {})
         settings = {"advantage": _moving(config.advantage), "preprocessing": preprocessing}
-        add("advantage", settings, tables | conditioned, config.upstream_seed)
+        add("advantage", settings, inputs, config.upstream_seed)
     if config.alignment.kind != "none":
-        uses_modality = {"modality": "modality"} if config.alignment.kind == "modality" else {}
+        inputs = tables | (latent if config.alignment.kind == "modality" else {})
         settings = {"alignment": _moving(config.alignment), "preprocessing": preprocessing}
-        add("alignment", settings, tables | uses_modality, config.upstream_seed)
+        add("alignment", settings, inputs, config.upstream_seed)
     columns = {name: name for name in ("advantage", "alignment") if name in nodes}
     settings = {
         "policy": _moving(config.policy),

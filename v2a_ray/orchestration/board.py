@@ -20,8 +20,7 @@ class Event:
     metrics: Metrics
 
 
-@ray.remote(num_cpus=0)
-class ProgressBoard:
+class _Board:
     """Collects events until they are drained."""
 
     def __init__(self) -> None:
@@ -35,6 +34,10 @@ class ProgressBoard:
         """All events since the last call, in order."""
         events, self.events = self.events, []
         return events
+
+
+ProgressBoard: Any = ray.remote(num_cpus=0)(_Board)
+"""The actor class."""
 
 
 def reporter(board: Any, name: str) -> Progress:

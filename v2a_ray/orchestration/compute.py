@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import ray
 
 from v2a_ray.config import ExperimentConfig, SourceSpec
-from v2a_ray.data.mixture import load_source, load_target
+from v2a_ray.data.findings import Finding
+from v2a_ray.data.mixture import load_data, load_source
 from v2a_ray.data.store import write_table
+from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.methods.execute import FIT, Job
-from v2a_ray.methods.plan import Node
+from v2a_ray.methods.plan import TARGET, Node
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
 from v2a_ray.orchestration.collect import collect_data
 from v2a_ray.orchestration.ingest import IngestSource, ingest
@@ -131,7 +133,7 @@ def _make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[
     """Episode tables of data parts: one that is read from a file, or several that are rolled out together."""
     specs = [work.node.spec for work in group]
     rollouts = [spec for spec in specs if spec and spec.path is None]
-    tables = iter(())
+    tables: Iterator[EpisodeTable] = iter(())
     start = time.perf_counter()
     if rollouts:
         report = reporter(board, group[0].node.name)
@@ -140,15 +142,17 @@ def _make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[
     return [_store_part(work, store, next(tables, None), seconds) for work in group]
 
 
-def _store_part(work: Work, store: ArtifactStore, rolled_out: Any, seconds: float) -> Artifact:
+def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, seconds: float) -> Artifact:
     spec, root = work.node.spec, work.config.data_root
     assert spec is not None
 
     def make(output: Path, _work: Path) -> None:
         if rolled_out is not None:
-            table, findings = rolled_out, []
+            table, findings = rolled_out, list[Finding]()
+        elif isinstance(spec, SourceSpec):
+            table, findings = load_source(spec, root)
         else:
-            table, findings = load_source(spec, root) if isinstance(spec, SourceSpec) else load_target(spec, root)
+            table, findings = load_data(spec, TARGET, root)
         robot = parse_domain(spec.domain).robot
         write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
 
@@ -193,7 +197,7 @@ def make_stage(
 ) -> Artifact:
     """Fit a stage in this process, or with data-parallel workers where the configuration asks for them."""
     config, node = work.config, work.node
-    fit = FIT[node.stage]
+    fit: Callable[[Job], None] = FIT[node.stage]
     if parallel and node.stage == "modality" and config.modality.num_workers > 1:
         fit = parallel
 

@@ -85,7 +85,7 @@ class AdvantageLearner:
     def score(self, transitions: Transitions, chunk_rows: int = 16384) -> NDArray[np.float32]:
         """(N,): A = min(Q1, Q2) - V of every transition, in order."""
         scores = []
-        for index in torch.arange(len(transitions), device=transitions.rows.device).split(chunk_rows):
+        for index in torch.split(torch.arange(len(transitions), device=transitions.rows.device), chunk_rows):
             batch = transitions.at(index)
             state_BS = with_latent(batch.observation_BO, batch)
             q_B = self.critics(torch.cat([state_BS, batch.action_BA], dim=1)).squeeze(-1).amin(dim=0)

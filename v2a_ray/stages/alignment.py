@@ -92,8 +92,9 @@ def modality_scores(model: ModalityModel, table: EpisodeTable, latent_EZ: Float,
     own_NZ = torch.from_numpy(latent_EZ)[torch.from_numpy(table.episode_of_row)]
     target_Z = torch.from_numpy(target_latent_Z)
     scores = []
-    for steps_MX, own_MZ in zip(steps_NX.split(8192), own_NZ.split(8192), strict=True):
+    for steps_MX, own_MZ in zip(torch.split(steps_NX, 8192), torch.split(own_NZ, 8192), strict=True):
         own = model.prediction_error(steps_MX, own_MZ)
         target = model.prediction_error(steps_MX, target_Z.expand(len(steps_MX), -1))
         scores.append(own - target)
-    return torch.cat(scores).numpy()
+    scores_N: Float = torch.cat(scores).numpy()
+    return scores_N

@@ -88,9 +88,11 @@ class ModalityModel(nn.Module):
 
     def prediction_error(self, steps_MX: Tensor, latent_MZ: Tensor) -> Tensor:
         """(M,): squared error of the predicted state difference, averaged over features and ensemble members."""
-        condition_MC, delta_MO = steps_MX.split([self.observation_dim + self.action_dim, self.observation_dim], dim=1)
+        widths = [self.observation_dim + self.action_dim, self.observation_dim]
+        condition_MC, delta_MO = torch.split(steps_MX, widths, dim=1)
         predicted_KMO = self.decoder(torch.cat([condition_MC, latent_MZ], dim=1))
-        return (predicted_KMO - delta_MO).square().mean(dim=(0, 2))
+        error_M: Tensor = (predicted_KMO - delta_MO).square().mean(dim=(0, 2))
+        return error_M
 
 
 def moments(table: EpisodeTable) -> Tensor:
@@ -109,8 +111,8 @@ def kl_to_standard_normal(mean_BZ: Tensor, log_std_BZ: Tensor) -> Tensor:
 class ModalityLearner:
     """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard.
 
-    With several workers each draws its part of the batch from its own shard; losses are sums over valid steps divided by
-    the count over ALL workers, and gradients are summed, so that any number of workers takes the step that one worker
+    With several workers each draws its part of the batch from its own shard; losses are sums over valid steps divided
+    by the count over ALL workers, and gradients are summed, so that any number of workers takes the step that one worker
     would take on the whole batch.
     """
 
@@ -201,7 +203,8 @@ def sum_gradients(parameters: list[nn.Parameter], reduce: Reduce) -> None:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, part in zip(gradients, torch.split(flat, sizes), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

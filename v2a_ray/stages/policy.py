@@ -93,7 +93,7 @@ class IQLLearner:
         # The three losses share no trainable parameter, so one backward pass serves all.
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        (value_loss + critic_loss + actor_loss).backward()
+        (value_loss + critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
         set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
         for optimizer in self.optimizers.values():
             optimizer.step()
@@ -137,7 +137,7 @@ class BCLearner:
         error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
         loss = (weight_B * error_B).mean()
         self.optimizers["actor"].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
         self.optimizers["actor"].step()
         return {"policy/actor_loss": loss.detach()}

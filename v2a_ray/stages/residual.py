@@ -41,7 +41,7 @@ class ResidualLearner:
         predicted = self.ensemble(inputs.view(members, size, -1))
         loss = (predicted - delta.view(members, size, -1)).square().mean()
         self.optimizers["ensemble"].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizers["ensemble"].step()
         return {"alignment/dynamics_loss": loss.detach()}
 
@@ -53,7 +53,7 @@ class ResidualLearner:
         distance of its members from that mean, both over standardised features.
         """
         scores = []
-        for index in torch.arange(len(transitions)).split(chunk_rows):
+        for index in torch.split(torch.arange(len(transitions)), chunk_rows):
             batch = transitions.at(index)
             predicted_KBO = self.ensemble(self._inputs(batch))
             mean_BO = predicted_KBO.mean(dim=0)

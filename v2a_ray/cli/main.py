@@ -1,0 +1,51 @@
+"""The `v2a` command: parses, calls, prints; no logic. Heavy packages are imported by the commands that use them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import typer
+
+from v2a_ray.cli.console import error_console
+from v2a_ray.errors import V2AError
+
+app = typer.Typer(
+    help="Heterogeneous cross-domain offline reinforcement learning on Ray (V2A).\n\n"
+    "Start with `v2a run tune_configs/demo.yaml`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main() -> None:
+    """Entry point: a user's error is one message and exit code 2, Ctrl-C says how to go on."""
+    _quiet_libraries()
+    from v2a_ray.cli import behaviors, data, domains, experiments
+
+    app.add_typer(data.app, name="data")
+    app.add_typer(behaviors.app, name="behaviors")
+    app.add_typer(domains.app, name="domains")
+    experiments.register(app)
+    try:
+        app()
+    except V2AError as error:
+        error_console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        error_console.print("interrupted; the same command goes on where it stopped", style="yellow")
+        sys.exit(INTERRUPTED)
+
+
+def _quiet_libraries() -> None:
+    """What the terminal shows is ours."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
