@@ -26,7 +26,7 @@ class DataSpec(Settings):
     """Where transitions come from: rolled out from a packaged behaviour policy, or read from a file."""
 
     domain: str
-    """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; `v2a domains list` prints them. For sources, a label."""
+    """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label."""
     behavior: str = "unknown"
     """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
     path: str | None = None
@@ -71,7 +71,7 @@ class PreprocessingConfig(Settings):
     standardize_observations: bool = True
     """Subtract the mean and divide by the standard deviation of the TARGET observations."""
     reward_scale: Literal["return_range"] | Annotated[float, Field(gt=0.0)] = "return_range"
-    """`return_range`: 1000 / (max - min episode return) over source and target, as IQL publishes; or a number (1 = raw)."""
+    """`return_range`: 1000 / (max - min episode return) of source and target, as IQL has it; or a number (1: raw)."""
 
 
 class TrainingConfig(Settings):
@@ -171,7 +171,7 @@ class FilterConfig(Settings):
 
     rule: Literal["none", "top_fraction", "calibrated"] = "none"
     """`none` keeps all. `top_fraction`: the best xi of every batch by f (published). `calibrated`: of the transitions
-    that the target itself would pass at `target_acceptance`, the best xi by f; possibly none, then the target is alone."""
+    that the target itself would pass at `target_acceptance`, the best xi by f; if none passes, the target is alone."""
     keep_fraction: Fraction = 0.5
     """xi."""
     alignment_weight: Fraction = 0.6

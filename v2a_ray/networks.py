@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> nn.Sequential
     """A multilayer perceptron with ReLU between its layers: (..., input_dim) to (..., output_dim)."""
     widths = [input_dim, *hidden, output_dim]
     layers: list[nn.Module] = []
-    for index, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(fan_in, fan_out))
         if index < len(widths) - 2:
             layers.append(nn.ReLU())
@@ -35,7 +36,7 @@ class EnsembleMLP(nn.Module):
         widths = [input_dim, *hidden, output_dim]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             bound = 1.0 / math.sqrt(fan_in)
             self.weights.append(nn.Parameter(torch.empty(num_members, fan_in, fan_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(num_members, 1, fan_out).uniform_(-bound, bound)))
@@ -78,7 +79,7 @@ class TanhActor(nn.Module):
 
 
 class GRUEncoder(nn.Module):
-    """q(z | trajectory): a GRU whose last valid hidden state gives a diagonal Gaussian over z (V2A, TC-ELBO encoder)."""
+    """q(z | trajectory): a GRU whose last valid hidden state gives a diagonal Gaussian over z (V2A's encoder)."""
 
     LOG_STD_RANGE = (-5.0, 2.0)
 

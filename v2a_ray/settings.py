@@ -67,7 +67,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` laid over `base`: mappings merge key by key, a mapping with integer keys edits a list, the rest replaces."""
+    """`over` laid over `base`: mappings merge key by key, one with integer keys edits a list, the rest replaces."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
     if isinstance(base, list) and isinstance(over, Mapping) and all(str(key).isdigit() for key in over):

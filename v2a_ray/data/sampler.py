@@ -1,7 +1,9 @@
 """Transitions as tensors, ready to be sampled.
 
 All columns of a transition lie side by side in one row, so that drawing a batch is one gather; the columns of the batch
-are views into it. Shape suffixes: N transitions, B batch, O observation dimension, A action dimension, Z latent dimension.
+are views into it.
+
+Shape suffixes: N transitions, B batch, O observation dimension, A action dimension, Z latent dimension.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def return_range_scale(*tables: EpisodeTable) -> float:
 
 @dataclass(frozen=True)
 class Batch:
-    """Columns of B transitions, standardised and scaled. `extra` holds what stages added, by name, each (B,) or (B, Z)."""
+    """Columns of B transitions, standardised and scaled. `extra` holds what stages added by name, (B,) or (B, Z)."""
 
     observation_BO: Tensor
     action_BA: Tensor

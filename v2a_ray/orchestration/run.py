@@ -23,7 +23,7 @@ from v2a_ray.stages.artifacts import Artifact, ArtifactStore, default_store
 
 
 def store_of(config: ExperimentConfig) -> ArtifactStore:
-    """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` below the present folder."""
+    """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
     return ArtifactStore(Path(config.store).expanduser().resolve() if config.store else default_store())
 
 

@@ -1,8 +1,8 @@
 """A grid of experiments with Ray Tune.
 
 The plan comes first: every distinct upstream artifact (tables, modality, advantage, alignment) is computed once, as Ray
-tasks, before Tune starts. A trial trains one policy; it gets its number and a file to read its settings from, never data
-or object references, because Tune loses those when it restores an experiment.
+tasks, before Tune starts. A trial trains one policy; it gets its number and a file to read its settings from, never
+data or object references, because Tune loses those when it restores an experiment.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SweepConfig(Settings):
     """Names the results folder."""
     base: str | None = None
     """Experiment file that `settings` are laid over; relative to this file."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of every trial."""
     axes: Annotated[dict[str, list[Any] | dict[str, dict[str, Any]]], Field(min_length=1)]
     """Axis to values. A list varies the setting that the axis is named after (`seed: [0, 1, 2]`,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,4 +46,4 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file that is either the old one or the new one, whole, whatever happens."""
     fresh = path.with_suffix(path.suffix + ".tmp")
     fresh.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(fresh, path)
+    fresh.replace(path)

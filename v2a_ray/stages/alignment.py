@@ -67,7 +67,7 @@ def window_average(values: Float, table: EpisodeTable, window: int) -> Float:
     begin = np.maximum(row - window // 2, table.offsets[episode])
     end = np.minimum(begin + window, table.offsets[episode + 1])
     begin = np.maximum(np.minimum(begin, end - window), table.offsets[episode])
-    return ((total[end] - total[begin]) / (end - begin)).astype(np.float32)
+    return np.asarray((total[end] - total[begin]) / (end - begin), dtype=np.float32)
 
 
 def conformal_rank(values: Float, held_out: Float) -> Float:

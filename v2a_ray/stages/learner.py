@@ -7,7 +7,6 @@ An *update step* is one call of `Learner.update`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +48,7 @@ class TrainingLoop:
         saves: whether this process writes checkpoints; of several data-parallel workers one does, all restore.
         checkpoint_interval_steps: work that a kill can cost at most.
         log_interval_steps: how often metrics are recorded and `progress` is called.
-        evaluate: called at step multiples of `evaluation_interval_steps` and after the last step; its metrics are recorded.
+        evaluate: called at multiples of `evaluation_interval_steps` and after the last step; its metrics are recorded.
     """
 
     num_steps: int
@@ -118,7 +117,7 @@ def save_checkpoint(path: Path, learner: Learner, step: int, history: list[dict[
         fresh,
         metadata={"step": str(step), "history": json.dumps(history)},
     )
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def load_checkpoint(path: Path, learner: Learner) -> tuple[int, list[dict[str, Any]]]:

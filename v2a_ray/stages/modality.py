@@ -3,7 +3,8 @@
     maximise  E_{z ~ q(z | trajectory)} [ sum_t log p(s_{t+1} | s_t, a_t, z) ]  -  beta * KL(q || N(0, I))
 
 The encoder q is a GRU over x_t = [s_t, a_t, s_{t+1} - s_t]; the decoder p is an ensemble of MLPs with unit-variance
-Gaussian likelihood, i.e. a masked squared error on s_{t+1} - s_t. One z for a whole trajectory is the temporal consistency.
+Gaussian likelihood, i.e. a masked squared error on s_{t+1} - s_t. One z for a whole trajectory is the temporal
+consistency.
 
 Shape suffixes: E episodes, B trajectories, T steps, M valid steps of a batch (no padding), K ensemble members,
 O observation dimension, A action dimension, X = O + A + O, Z latent dimension.
@@ -112,8 +113,8 @@ class ModalityLearner:
     """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard.
 
     With several workers each draws its part of the batch from its own shard; losses are sums over valid steps divided
-    by the count over ALL workers, and gradients are summed, so that any number of workers takes the step that one worker
-    would take on the whole batch.
+    by the count over ALL workers, and gradients are summed, so that any number of workers takes the step that one
+    worker would take on the whole batch.
     """
 
     def __init__(
