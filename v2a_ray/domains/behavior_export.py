@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from v2a_ray.errors import DomainError
 
 MAX_REPLAY_SNAPSHOTS = 6
 NUM_EPISODES = 20
+NUM_CANDIDATES = 5
 # Evaluation seeds: choosing among snapshots and reporting the choice must not use the same episodes.
 _CHOICE_SEED, _REPORT_SEED = 1_000_000, 2_000_000
 _PACKAGES = ("ray", "torch", "gymnasium", "mujoco", "numpy")
@@ -92,15 +94,18 @@ def _choose(domain: Domain, folder: Path, snapshots: list[dict[str, Any]]) -> di
     def score(snapshot: dict[str, Any]) -> float:
         return normalized_score(domain, float(snapshot["return_mean"]))
 
-    def remeasured(snapshot: dict[str, Any]) -> float:
-        actor = GaussianActor.from_tensors(load_file(folder / f"{snapshot['name']}.safetensors"))
-        return float(evaluate_policy(actor, domain, 10, _CHOICE_SEED).mean())
+    @functools.cache
+    def remeasured(name: str) -> float:
+        actor = GaussianActor.from_tensors(load_file(folder / f"{name}.safetensors"))
+        return normalized_score(domain, float(evaluate_policy(actor, domain, NUM_EPISODES, _CHOICE_SEED).mean()))
 
-    # Five episodes per snapshot flatter the luckiest, so the best few are measured again.
-    best = sorted(snapshots, key=score)[-4:]
-    expert = max(best, key=remeasured)
+    # Training measures a snapshot in five episodes, which flatters the luckiest: the likeliest are measured again.
+    best = sorted(snapshots, key=score)[-NUM_CANDIDATES:]
+    expert = max(best, key=lambda each: remeasured(each["name"]))
+    third = remeasured(expert["name"]) / 3.0
     before = [each for each in snapshots if each["num_steps"] < expert["num_steps"]] or [expert]
-    medium = min(before, key=lambda each: abs(score(each) - score(expert) / 3.0))
+    nearest = sorted(before, key=lambda each: abs(score(each) - third))[:NUM_CANDIDATES]
+    medium = min(nearest, key=lambda each: abs(remeasured(each["name"]) - third))
     earlier = [each for each in snapshots if each["num_steps"] < medium["num_steps"]]
     kept = np.unique(np.linspace(0, len(earlier) - 1, min(len(earlier), MAX_REPLAY_SNAPSHOTS)).round().astype(int))
     replay = {earlier[index]["name"]: earlier[index] for index in kept} if earlier else {}
