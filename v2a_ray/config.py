@@ -29,6 +29,8 @@ class DataSpec(Settings):
     """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label."""
     behavior: str = "unknown"
     """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
+    policy_domain: str | None = None
+    """Domain whose behaviour policies act, for example a stock policy on a shifted robot; by default `domain` itself."""
     path: str | None = None
     """HDF5 file or episode table to read instead of rolling out; relative to `data_root`."""
     num_transitions: Positive | None = None

@@ -56,7 +56,7 @@ def test_an_unknown_behavior_is_a_domain_error():
 def test_the_number_of_actors_does_not_matter(ray_cluster):
     from v2a_ray.orchestration.collect import collect
 
-    requests = [CollectionRequest(HOPPER.name, "random", count, 5, 0.1) for count in (333, 50)]
+    requests = [CollectionRequest(HOPPER.name, HOPPER.name, "random", count, 5, 0.1) for count in (333, 50)]
     calls: list[tuple[int, int]] = []
     # Three actors on two CPUs: one of them never starts, and nothing waits for it.
     results = [
@@ -78,4 +78,4 @@ def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
     (table,) = collect_data([spec], num_actors=1)
     assert set(table.source) == {"near"} and set(table.behavior) == {"random"}
     with pytest.raises(DomainError):
-        collect([CollectionRequest(HOPPER.name, "no-such-policy", 10, 0, 0.1)], num_actors=1)
+        collect([CollectionRequest(HOPPER.name, HOPPER.name, "no-such-policy", 10, 0, 0.1)], num_actors=1)

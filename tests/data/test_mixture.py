@@ -6,10 +6,10 @@ from builders import arrays_of, write_hdf5
 
 from v2a_ray.config import SourceSpec, TargetSpec
 from v2a_ray.data.findings import Finding
-from v2a_ray.data.mixture import check_mixture, collection_requests, load_source, load_target, take
+from v2a_ray.data.mixture import collection_requests, load_source, load_target, take
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
-from v2a_ray.errors import ConfigError, DataError, DomainError
+from v2a_ray.errors import DataError, DomainError
 
 
 def hopper_table(lengths=(30, 20, 25), seed=0) -> EpisodeTable:
@@ -83,14 +83,3 @@ def test_requests_add_up_exactly(monkeypatch):
     assert [request.num_transitions for request in requests] == [334, 333, 333]
     assert {request.seed for request in requests} == {7}
     assert {request.domain for request in requests} == {parse_domain("hopper").name}
-
-
-def test_bad_mixes():
-    source = SourceSpec(domain="hopper/gravity-0.5", behavior="random", num_transitions=10)
-    check_mixture([source], TargetSpec(domain="hopper", path="x"))
-    with pytest.raises(ConfigError, match="the mix is empty"):
-        check_mixture([])
-    with pytest.raises(ConfigError, match=r"two sources are named 'hopper-gravity-0.5-random'"):
-        check_mixture([source, source])
-    with pytest.raises(DomainError, match="no robot named 'hoper'"):
-        check_mixture([SourceSpec(domain="hoper/stock", behavior="random", num_transitions=10)])

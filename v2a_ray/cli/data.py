@@ -19,6 +19,7 @@ def collect(
     domain: DomainLabel,
     output: Output,
     behavior: Annotated[str, typer.Option(help="random, medium, expert, medium-replay, medium-expert")] = "medium",
+    policy_domain: Annotated[str | None, typer.Option(help="Whose policy acts; by default the domain's own.")] = None,
     num_transitions: Annotated[int, typer.Option(min=1)] = 10_000,
     noise_std: Annotated[float, typer.Option(min=0.0, help="Gaussian noise on actions in [-1, 1].")] = 0.1,
     seed: int = 0,
@@ -33,7 +34,14 @@ def collect(
     from v2a_ray.orchestration.run import prepare_folder
     from v2a_ray.orchestration.session import ray_session
 
-    spec = SourceSpec(domain=domain, behavior=behavior, num_transitions=num_transitions, noise_std=noise_std, seed=seed)
+    spec = SourceSpec(
+        domain=domain,
+        behavior=behavior,
+        policy_domain=policy_domain,
+        num_transitions=num_transitions,
+        noise_std=noise_std,
+        seed=seed,
+    )
     robot = parse_domain(domain).robot
     prepare_folder(output.parent)
     with ray_session(), console.status("collecting") as status:

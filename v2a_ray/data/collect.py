@@ -1,6 +1,6 @@
 """Rolling a behaviour out into episodes. No Ray here; `orchestration.collect` runs this in parallel.
 
-An episode depends on (domain, component, seed, index) alone, never on which process ran it or what ran before it.
+An episode depends on (domain, policy, seed, index) alone, never on which process ran it or what ran before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from v2a_ray.domains.behaviors import BehaviorPolicy, load_behavior
 
 
 def collect_episodes(
-    domain: Domain, component: str, episode_indices: Sequence[int], seed: int = 0, noise_std: float = 0.1
+    domain: Domain,
+    component: str,
+    episode_indices: Sequence[int],
+    seed: int = 0,
+    noise_std: float = 0.1,
+    policy_domain: Domain | None = None,
 ) -> EpisodeTable:
     """Roll out whole episodes, labelled with the domain and the component.
 
@@ -27,23 +32,33 @@ def collect_episodes(
         component: a single policy that `load_behavior` knows; `random` is uniform and takes no noise.
         episode_indices: which episodes; each is the same whatever else is asked for.
         noise_std: standard deviation of Gaussian noise on the action, which is clipped to [-1, 1] afterwards.
+        policy_domain: whose policy acts; by default `domain`.
 
     Raises:
         DomainError: there is no such policy for the domain.
     """
-    return EpisodeCollector(domain, component, seed, noise_std).collect(episode_indices)
+    return EpisodeCollector(domain, component, seed, noise_std, policy_domain).collect(episode_indices)
 
 
 class EpisodeCollector:
     """One environment and one policy, kept between calls because making them takes longer than a short episode."""
 
-    def __init__(self, domain: Domain, component: str, seed: int = 0, noise_std: float = 0.1) -> None:
+    def __init__(
+        self,
+        domain: Domain,
+        component: str,
+        seed: int = 0,
+        noise_std: float = 0.1,
+        policy_domain: Domain | None = None,
+    ) -> None:
         self.domain = domain
         self.component = component
         self.seed = seed
         self.noise_std = noise_std
         self.environment: gymnasium.Env[Any, Any] = make_environment(domain)
-        self.policy: BehaviorPolicy | None = None if component == "random" else load_behavior(domain, component)
+        self.policy: BehaviorPolicy | None = None
+        if component != "random":
+            self.policy = load_behavior(policy_domain or domain, component)
 
     def collect(self, episode_indices: Sequence[int]) -> EpisodeTable:
         """The episodes of these indices, in this order."""

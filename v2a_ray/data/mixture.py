@@ -5,7 +5,6 @@ A part is read from a file or collected by roll-outs; this module reads, and say
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from v2a_ray.data.readers import read_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import behavior_components
-from v2a_ray.errors import ConfigError, DataError
+from v2a_ray.errors import DataError
 
 TARGET_LABEL = "target"
 
@@ -28,6 +27,7 @@ class CollectionRequest:
 
     Attributes:
         domain: canonical name.
+        policy_domain: canonical name of the domain whose policy acts.
         component: the policy, one that `load_behavior` knows.
         num_transitions: exactly as many.
         seed: of the episodes.
@@ -35,38 +35,11 @@ class CollectionRequest:
     """
 
     domain: str
+    policy_domain: str
     component: str
     num_transitions: int
     seed: int
     noise_std: float
-
-
-def check_mixture(sources: Sequence[SourceSpec], target: TargetSpec | None = None) -> None:
-    """Everything about a mix that can be said before any data is touched.
-
-    Raises:
-        ConfigError: no source, two of one name, or robots that differ.
-        DomainError: a domain or behaviour that does not exist.
-    """
-    if not sources:
-        raise ConfigError("the mix is empty", where="sources", remedy="give at least one source")
-    labels = [source.label for source in sources]
-    repeated = next((label for label in labels if labels.count(label) > 1), None)
-    if repeated:
-        raise ConfigError(
-            f"two sources are named {repeated!r}", where="sources", remedy="give one of them another `name`"
-        )
-    specs = [*sources, *([target] if target else [])]
-    robots = {parse_domain(spec.domain).robot for spec in specs}
-    if len(robots) > 1:
-        raise ConfigError(
-            f"different robots: {', '.join(sorted(robots))}",
-            where="sources",
-            remedy="all sources and the target must be of one robot; only its dynamics may differ",
-        )
-    for spec in specs:
-        if spec.path is None:
-            behavior_components(parse_domain(spec.domain), spec.behavior)
 
 
 def load_source(spec: SourceSpec, data_root: str | Path = ".") -> Reading:
@@ -131,14 +104,14 @@ def collection_requests(spec: DataSpec) -> list[CollectionRequest]:
     Fractions become whole numbers that sum to `num_transitions`; the largest remainders round up.
     """
     assert spec.path is None and spec.num_transitions is not None, "config.py requires one of the two"
-    domain = parse_domain(spec.domain)
-    components = behavior_components(domain, spec.behavior)
+    domain, policy_domain = parse_domain(spec.domain), parse_domain(spec.policy_domain or spec.domain)
+    components = behavior_components(policy_domain, spec.behavior)
     exact = np.asarray([fraction for _, fraction in components]) * spec.num_transitions
     counts = np.floor(exact).astype(int)
     missing = spec.num_transitions - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
     return [
-        CollectionRequest(domain.name, component, int(count), spec.seed, spec.noise_std)
+        CollectionRequest(domain.name, policy_domain.name, component, int(count), spec.seed, spec.noise_std)
         for (component, _), count in zip(components, counts, strict=True)
         if count
     ]

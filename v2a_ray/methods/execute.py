@@ -33,7 +33,7 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.alignment import Alignment, conformal_rank, modality_scores, split_target, window_average
+from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.artifacts import use_threads
 from v2a_ray.stages.columns import read_episode_column, read_step_column, write_episode_column, write_step_column
 from v2a_ray.stages.contrastive import ContrastiveLearner
@@ -178,7 +178,7 @@ def _alignment(job: Job, source: EpisodeTable, target: EpisodeTable) -> tuple[Al
     residual = ResidualLearner(targets, config, seed)
     history = job.loop(config).run(residual)
     scores = residual.score(sources).numpy(), residual.score(control).numpy()
-    return _calibrated(*scores, source, held_out, config.window_steps), history
+    return _ranked(*scores, source, held_out, config.window_steps), history
 
 
 def _modality_alignment(job: Job, source: EpisodeTable, target: EpisodeTable, held_out: EpisodeTable) -> Alignment:
@@ -191,16 +191,15 @@ def _modality_alignment(job: Job, source: EpisodeTable, target: EpisodeTable, he
         latent = read_episode_column(folder / "column.parquet", "z", table)
         return modality_scores(model, table, latent, centre)
 
-    return _calibrated(scores(source), scores(held_out), source, held_out, job.config.alignment.window_steps)
+    return _ranked(scores(source), scores(held_out), source, held_out, job.config.alignment.window_steps)
 
 
-def _calibrated(
+def _ranked(
     source_score: Float, control: Float, source: EpisodeTable, held_out: EpisodeTable, window: int
 ) -> Alignment:
-    """Raw scores, averaged over windows, as ranks among the held-out target's."""
-    reference = window_average(control, held_out, window)
-    ranks = conformal_rank(window_average(source_score, source, window), reference)
-    return Alignment(ranks, conformal_rank(reference, reference))
+    """Raw scores, averaged over windows, as ranks among the source's: h is then uniform on [0, 1] over the source."""
+    pool = window_average(source_score, source, window)
+    return Alignment(ranks(pool, pool), ranks(window_average(control, held_out, window), pool))
 
 
 def fit_policy(job: Job) -> None:

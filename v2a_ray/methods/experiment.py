@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.domains import parse_domain
+from v2a_ray.config import DataSpec, ExperimentConfig
+from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.domains.behaviors import behavior_components
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.methods.registry import method_settings
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
@@ -25,18 +26,27 @@ def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfi
     if not isinstance(method, str):
         raise ConfigError(f"method: expected a name, got {method!r}", where=str(path or ""))
     config = validate(ExperimentConfig, merge(method_settings(method), raw), path)
-    specs = {"target": config.target, **{f"sources.{index}": spec for index, spec in enumerate(config.sources)}}
-    robots = {}
+    specs: dict[str, DataSpec] = {"target": config.target}
+    specs |= {f"sources.{index}": spec for index, spec in enumerate(config.sources)}
+    robot = _existing("target", config.target, path).robot
     for key, spec in specs.items():
-        try:
-            robots[key] = parse_domain(spec.domain).robot
-        except DomainError as error:
-            raise DomainError(error.what, where=f"{path or 'settings'} · {key}.domain", remedy=error.remedy) from None
-    for key, robot in robots.items():
-        if robot != robots["target"]:
+        domain = _existing(key, spec, path)
+        if domain.robot != robot:
             raise ConfigError(
-                f"{key} is a {robot}, the target is a {robots['target']}",
+                f"{key} is a {domain.robot}, the target is a {robot}",
                 where=f"{path or 'settings'} · {key}.domain",
                 remedy="all sources and the target must be the same robot",
             )
     return config
+
+
+def _existing(key: str, spec: DataSpec, path: Path | None) -> Domain:
+    """The domain of a specification. Raises DomainError when it, or a behaviour to roll out in it, does not exist."""
+    try:
+        domain = parse_domain(spec.domain)
+        if spec.path is None:
+            behavior_components(parse_domain(spec.policy_domain or spec.domain), spec.behavior)
+    except DomainError as error:
+        where = f"{path or 'settings'} · {key}" + (f" · {error.where}" if error.where else "")
+        raise DomainError(error.what, where=where, remedy=error.remedy) from None
+    return domain

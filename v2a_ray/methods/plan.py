@@ -97,7 +97,8 @@ def _data_content(spec: DataSpec, data_root: str) -> dict[str, Any]:
     about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
     if spec.path is None:
         requests = collection_requests(spec)
-        about["weights"] = {request.component: _weights_digest(domain, request.component) for request in requests}
+        policies = parse_domain(spec.policy_domain or spec.domain)
+        about["weights"] = {request.component: _weights_digest(policies, request.component) for request in requests}
         return about | {"num_transitions": spec.num_transitions, "noise_std": spec.noise_std, "seed": spec.seed}
     about |= {"num_transitions": spec.num_transitions, "subsample": spec.subsample}
     if spec.subsample == "episodes":

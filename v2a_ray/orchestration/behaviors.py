@@ -14,19 +14,15 @@ and `behaviors/` has the layout that `v2a_ray.domains.behaviors.load_behavior(fo
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import ray
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -39,6 +35,7 @@ from v2a_ray.domains import Domain, make_environment, parse_domain
 from v2a_ray.domains.behavior_export import export_behaviors, read_json, write_json
 from v2a_ray.domains.behaviors import GaussianActor, evaluate_policy
 from v2a_ray.errors import ConfigError
+from v2a_ray.orchestration.session import ray_session
 
 _TRAINING_ID = "v2a/behavior-training-v0"
 
@@ -118,7 +115,7 @@ def train_behavior(
         shutil.rmtree(folder, ignore_errors=True)
     run = {"domain": domain.name, "seed": seed, "num_steps": num_steps, "settings": asdict(settings)}
     _claim(folder, run)
-    with _ray_session():
+    with ray_session():
         training = _Training(domain, folder, run, settings, num_environment_runners)
         training.run(num_steps, num_snapshots, checkpoint_seconds, progress)
     return export_behaviors(folder)
@@ -287,20 +284,3 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, run)
-
-
-@contextmanager
-def _ray_session() -> Iterator[None]:
-    """The Ray that is running, the one RAY_ADDRESS names, or a quiet local one for the time of the block."""
-    for name in ("ray", "ray.rllib"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS", "local")
-    own = {"include_dashboard": False, "object_store_memory": 200 * 2**20} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    try:
-        yield
-    finally:
-        ray.shutdown()

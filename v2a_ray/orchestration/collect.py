@@ -81,9 +81,11 @@ class _Collector:
         """Returns once the actor runs."""
 
     def collect(self, request: CollectionRequest, indices: Sequence[int]) -> EpisodeTable:
-        key = (request.domain, request.component, request.seed, request.noise_std)
+        key = (request.domain, request.component, request.seed, request.noise_std, request.policy_domain)
         if self.collector is None or key != self.key:
-            self.key, self.collector = key, EpisodeCollector(parse_domain(request.domain), *key[1:])
+            domain, policy_domain = parse_domain(request.domain), parse_domain(request.policy_domain)
+            self.collector = EpisodeCollector(domain, request.component, request.seed, request.noise_std, policy_domain)
+            self.key = key
         return self.collector.collect(indices)
 
 

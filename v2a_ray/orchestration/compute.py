@@ -106,6 +106,8 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
     node, config = group[0].node, group[0].config
     options: dict[str, Any] = {"max_retries": MAX_RETRIES, "num_cpus": 0}
     if node.stage == "data":
+        # Roll-outs hold no CPU themselves, their actors do; files are read by as many processes as there are cores.
+        options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
         return _make_data.options(**options).remote(group, store, board)
     inputs = {
         role: store.path(group[0].plan[name].stage, group[0].plan[name].key) for role, name in node.inputs.items()

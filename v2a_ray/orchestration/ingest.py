@@ -7,9 +7,7 @@ result does not depend on how Ray schedules it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from ray.data import DataContext
 
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.findings import Finding, RobotLike, raise_errors
@@ -28,6 +25,7 @@ from v2a_ray.data.store import finish_folder, new_folder, part_bounds, part_file
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError, V2AError
+from v2a_ray.orchestration.session import quiet_ray_data
 
 DEFAULT_NUM_FILES = 8
 
@@ -75,7 +73,7 @@ def ingest(
     files = {str(file.absolute()): index for index, source in enumerate(sources) for file in part_files(source.path)}
     plan = _plan(sources, num_files)
     num_parts = 1 + max(part for part, _ in plan.values())
-    with new_folder(output.absolute()) as partial, _ray_data_settings():
+    with new_folder(output.absolute()) as partial, quiet_ray_data():
         rows = (
             ray.data.read_parquet(list(files), include_paths=True, shuffle=None)
             .map_batches(
@@ -182,26 +180,3 @@ def _cause(error: BaseException) -> BaseException:
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
     return error
-
-
-@contextmanager
-def _ray_data_settings() -> Iterator[None]:
-    """Ray Data without bars and messages, for the terminal is ours (its log files are written all the same)."""
-    settings = {
-        "enable_progress_bars": False,
-        # The new reader of 2.60 lists files in threads that race for an import and fail where aiohttp is not installed.
-        "use_datasource_v2": False,
-        # Ray Data's own wrapping loses what a check raised on its way between processes.
-        "raise_original_map_exception": True,
-    }
-    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
-    before, level = {name: getattr(context, name) for name in settings}, logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        for name, value in settings.items():
-            setattr(context, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-        logger.setLevel(level)

@@ -22,7 +22,7 @@ from v2a_ray.data.store import part_files
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.execute import Job, finish_modality
-from v2a_ray.orchestration.session import configure_ray_data
+from v2a_ray.orchestration.session import quiet_ray_data
 from v2a_ray.stages.artifacts import use_threads
 from v2a_ray.stages.learner import Progress, silent
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
@@ -39,7 +39,6 @@ def fit_modality_parallel(job: Job) -> None:
             where="modality.batch_size",
             remedy="make it a multiple of modality.num_workers",
         )
-    configure_ray_data()
     roles = ["source", "target"] if config.include_target else ["source"]
     files = [str(file) for role in roles for file in part_files(job.inputs[role] / "table")]
     if len(files) < config.num_workers:
@@ -50,10 +49,11 @@ def fit_modality_parallel(job: Job) -> None:
         )
     # One dataset per worker instead of one that is split while it streams: which episodes a worker gets then depends
     # on nothing but its rank, and equal seeds give equal results. Reading takes no CPU from the workers that hold all.
-    shards = {
-        f"shard-{rank}": ray.data.read_parquet(files[rank :: config.num_workers], num_cpus=0)
-        for rank in range(config.num_workers)
-    }
+    with quiet_ray_data():
+        shards = {
+            f"shard-{rank}": ray.data.read_parquet(files[rank :: config.num_workers], num_cpus=0)
+            for rank in range(config.num_workers)
+        }
     job.work.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         _worker,

@@ -47,14 +47,27 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False) -> Iterator[
         ray.shutdown()
 
 
-def configure_ray_data() -> None:
-    """Settings of Ray Data in this process, for what it reads from here on."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    # The new reader of 2.60 lists files in threads that race for an import and fail where aiohttp is not installed.
-    context.use_datasource_v2 = False
-    for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+@contextmanager
+def quiet_ray_data() -> Iterator[None]:
+    """Ray Data without bars and messages, for the terminal is ours (its log files are written all the same)."""
+    settings = {
+        "enable_progress_bars": False,
+        # The new reader of 2.60 lists files in threads that race for an import and fail where aiohttp is not installed.
+        "use_datasource_v2": False,
+        # Ray Data's own wrapping loses what a check raised on its way between processes.
+        "raise_original_map_exception": True,
+    }
+    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = {name: getattr(context, name) for name in settings}, logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        for name, value in settings.items():
+            setattr(context, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        logger.setLevel(level)
 
 
 def user_error(error: BaseException) -> V2AError | None:

@@ -70,13 +70,13 @@ def window_average(values: Float, table: EpisodeTable, window: int) -> Float:
     return np.asarray((total[end] - total[begin]) / (end - begin), dtype=np.float32)
 
 
-def conformal_rank(values: Float, held_out: Float) -> Float:
-    """(N,) in [0, 1]: the part of held-out target scores that are at most each value (a conformal p-value).
+def ranks(values: Float, pool: Float) -> Float:
+    """(N,) in [0, 1]: the part of `pool` that is at most each value, its empirical distribution function.
 
-    It puts any raw score on one scale: target data are uniform on [0, 1], misaligned data pile up at 0.
+    It puts any raw score on one scale, keeps its order, and is indifferent to its units.
     """
-    ranks = np.searchsorted(np.sort(held_out), values, side="right") / len(held_out)
-    return np.asarray(ranks, dtype=np.float32)
+    positions = np.searchsorted(np.sort(pool), values, side="right") / len(pool)
+    return np.asarray(positions, dtype=np.float32)
 
 
 @torch.no_grad()

@@ -1,0 +1,134 @@
+"""The main job through the command line: real Ray, real MuJoCo, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+CONFIG: dict[str, Any] = {
+    "name": "tiny",
+    "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},
+    "sources": [
+        {"domain": "hopper/gravity-0.5", "behavior": "medium", "num_transitions": 600},
+        {"domain": "hopper/stock", "behavior": "random", "num_transitions": 600},
+    ],
+    "modality": {"num_steps": 4, "batch_size": 4, "crop_steps": 20, "encoder_width": 8, "decoder_width": 8},
+    "advantage": {"num_steps": 20, "width": 16},
+    "alignment": {"num_steps": 20, "width": 16},
+    "policy": {"num_steps": 300, "width": 16, "checkpoint_interval_steps": 50, "log_interval_steps": 50},
+    "evaluation": {"num_episodes": 3, "interval_steps": 150},
+}
+
+
+def v2a(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "v2a_ray.cli.main", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **more)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(workspace: Path) -> dict[str, Any]:
+    done = v2a("run", "tiny.yaml", "--run-dir", "first", cwd=workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((workspace / "first/result.json").read_text())
+
+
+def test_result_holds_what_is_promised(workspace: Path, first_run: dict[str, Any]) -> None:
+    assert first_run["method"] == "v2a" and first_run["seed"] == 0
+    assert first_run["config"]["policy"]["filter"]["rule"] == "top_fraction"
+    names = [stage["name"] for stage in first_run["stages"]]
+    assert names[-5:] == ["source", "modality", "advantage", "alignment", "policy"]
+    for stage in first_run["stages"]:
+        assert not stage["cached"] and stage["seconds"] > 0 and Path(stage["artifact"]).is_dir()
+    assert first_run["target"]["num_episodes"] == 3
+    assert first_run["versions"]["mujoco"].startswith("3.")
+    curves = pq.read_table(workspace / "first/curves.parquet")
+    scores = curves.column("evaluation/normalized_score_mean").drop_null().to_pylist()
+    assert len(scores) == 2 and scores[-1] == first_run["target"]["normalized_score_mean"]
+    assert list((workspace / "first/tensorboard").glob("events*"))
+    assert (workspace / "first/curves.png").stat().st_size > 1000
+
+
+def test_second_run_reuses_everything_and_says_so(workspace: Path, first_run: dict[str, Any]) -> None:
+    done = v2a("run", "tiny.yaml", "--run-dir", "second", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("reused") == len(first_run["stages"])
+    second = json.loads((workspace / "second/result.json").read_text())
+    assert all(stage["cached"] for stage in second["stages"])
+    assert second["target"] == first_run["target"]
+
+
+def test_equal_seeds_give_equal_bits_without_the_cache(workspace: Path, first_run: dict[str, Any]) -> None:
+    done = v2a("run", "tiny.yaml", "store=fresh", "--run-dir", "third", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    third = json.loads((workspace / "third/result.json").read_text())
+    assert not any(stage["cached"] for stage in third["stages"])
+    assert third["target"] == first_run["target"]
+
+
+def test_another_method_reuses_what_it_shares(workspace: Path, first_run: dict[str, Any]) -> None:
+    done = v2a("run", "tiny.yaml", "method=igdf", "--run-dir", "igdf", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    stages = {stage["name"]: stage["cached"] for stage in json.loads((workspace / "igdf/result.json").read_text())["stages"]}
+    assert stages["source"] and stages["alignment"] and not stages["policy"]
+    assert "modality" not in stages and "advantage" not in stages
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: dict[str, Any]) -> None:
+    overrides = ["policy.num_steps=60000", "policy.checkpoint_interval_steps=200", "evaluation.interval_steps=0"]
+    command = [sys.executable, "-m", "v2a_ray.cli.main", "run", "tiny.yaml", *overrides, "--run-dir", "killed"]
+    driver = subprocess.Popen(command, cwd=workspace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (checkpoints := list(workspace.glob("runs/artifacts/policy/*.work/checkpoint.safetensors"))):
+            assert time.monotonic() < deadline and driver.poll() is None
+            time.sleep(0.1)
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert checkpoints and not (workspace / "killed/result.json").exists()
+    # Fewer steps would be another policy; the same command is what a user types, so it has to end by itself.
+    done = v2a("run", "tiny.yaml", *overrides, "--run-dir", "killed", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    assert "goes on at step" in done.stdout
+    result = json.loads((workspace / "killed/result.json").read_text())
+    assert result["target"]["num_episodes"] == 3
+    assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 60000
+
+
+BAD_RUNS = {
+    "unknown key": (["policy.num_stesp=3"], "unknown key; did you mean 'num_steps'"),
+    "wrong type": (["policy.num_steps=many"], "policy.num_steps"),
+    "unknown method": (["method=magic"], "unknown method 'magic'"),
+    "unknown domain": (["target.domain=hopper/gravitas-2"], "target"),
+    "domain of a label does not exist": (["sources.0.domain=hopper/moon"], "sources.0"),
+    "unknown behaviour": (["sources.0.behavior=genius"], "genius"),
+    "missing file": (["sources.0.path=nowhere.hdf5"], "nowhere.hdf5"),
+    "empty mix": (["sources=[]"], "sources"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_bad_input_is_one_message_and_status_2(case: str, workspace: Path) -> None:
+    overrides, expected = BAD_RUNS[case]
+    done = v2a("run", "tiny.yaml", *overrides, "--run-dir", "bad", cwd=workspace)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ") and expected in done.stderr.replace("\n", "")
+    assert "Traceback" not in done.stderr
+    assert not (workspace / "bad").exists()

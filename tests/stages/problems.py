@@ -1,0 +1,99 @@
+"""Tiny episode tables and learners for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from v2a_ray.config import FilterConfig, PolicyConfig
+from v2a_ray.data.sampler import Preprocessing, Transitions
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.networks import TanhActor
+from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.policy import MixedSampler
+
+
+def table_of(
+    observation: Any,
+    action: Any,
+    reward: Any,
+    next_observation: Any,
+    lengths: Sequence[int],
+    terminated: Sequence[bool],
+) -> EpisodeTable:
+    """A table from its arrays; what does not terminate is truncated."""
+    count = len(lengths)
+    return EpisodeTable(
+        observation=np.asarray(observation, dtype=np.float32),
+        action=np.asarray(action, dtype=np.float32),
+        reward=np.asarray(reward, dtype=np.float32),
+        next_observation=np.asarray(next_observation, dtype=np.float32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        terminated=np.asarray(terminated, dtype=bool),
+        truncated=~np.asarray(terminated, dtype=bool),
+        episode_id=tuple(f"episode/{index:03d}" for index in range(count)),
+        source=("test",) * count,
+        domain=("unknown",) * count,
+        behavior=("unknown",) * count,
+    )
+
+
+def linear_system(
+    lengths: Sequence[int], gain: float, seed: int, observation_dim: int = 2, first_id: int = 0
+) -> EpisodeTable:
+    """Episodes of s' = 0.9 s + gain * a (the action repeated over features), reward -|s|^2, under random actions."""
+    generator = np.random.default_rng(seed)
+    states, actions, following = [], [], []
+    for length in lengths:
+        state = generator.normal(size=observation_dim)
+        for _ in range(length):
+            action = generator.uniform(-1, 1, 1)
+            states.append(state)
+            actions.append(action)
+            state = 0.9 * state + gain * action
+            following.append(state)
+    observation = np.asarray(states)
+    table = table_of(observation, actions, -(observation**2).sum(axis=1), following, lengths, [False] * len(lengths))
+    return table.replace(episode_id=tuple(f"gain{gain}/{first_id + index:03d}" for index in range(len(lengths))))
+
+
+def raw(observation_dim: int) -> Preprocessing:
+    """Neither standardises nor scales."""
+    return Preprocessing(np.zeros(observation_dim, np.float32), np.ones(observation_dim, np.float32), 1.0)
+
+
+def mixed_sampler(
+    target: EpisodeTable, source: EpisodeTable, config: PolicyConfig, columns: dict[str, Any] | None = None
+) -> MixedSampler:
+    """Both tables, unprocessed, with the configured filter over `columns` of the source."""
+    prepared = raw(target.observation_dim)
+    columns = {name: np.asarray(values, dtype=np.float32) for name, values in (columns or {}).items()}
+    source_filter = SourceFilter.prepare(config.filter, source.num_transitions, columns.get("alignment"), None)
+    return MixedSampler(Transitions(target, prepared), Transitions(source, prepared, columns), source_filter, config)
+
+
+def make_actor(table: EpisodeTable, width: int) -> TanhActor:
+    """An untrained actor for the table's dimensions."""
+    return TanhActor(table.observation_dim, table.action_dim, [width] * 2)
+
+
+def weights_of(learner: Any) -> dict[str, torch.Tensor]:
+    """A copy of every parameter and buffer of a learner's networks."""
+    return {
+        f"{name}.{key}": value.detach().clone()
+        for name, network in learner.networks.items()
+        for key, value in network.state_dict().items()
+    }
+
+
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    """Equal bit for bit."""
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+NO_FILTER = FilterConfig()

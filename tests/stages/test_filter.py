@@ -1,0 +1,146 @@
+"""Which source transitions a policy gets, and with what weight."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import linear_system, raw
+
+from v2a_ray.config import FilterConfig, PolicyConfig
+from v2a_ray.data.sampler import Transitions
+from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.policy import MixedSampler
+
+COLUMNS = {
+    "alignment": torch.tensor([0.9, 0.1, 0.5, -0.5, 0.3, 0.7]),
+    "advantage": torch.tensor([-4.0, 6.0, 1.0, 6.0, -4.0, 1.0]),
+}
+"""minmax(A) = 0, 1, 0.5, 1, 0, 0.5."""
+
+
+def filter_of(**settings: object) -> SourceFilter:
+    return SourceFilter.prepare(FilterConfig(**settings), 6, None, None)
+
+
+def kept(source_filter: SourceFilter, columns: dict[str, torch.Tensor], size: int) -> list[int]:
+    return sorted(source_filter(columns, size)[0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("alignment_weight", "keep_fraction", "rows"),
+    [
+        (1.0, 0.5, [0, 2, 5]),  # by h alone
+        (0.0, 1 / 3, [1, 3]),  # by minmax(A) alone
+        (0.6, 0.5, [0, 2, 5]),  # f = 0.54, 0.46, 0.50, 0.10, 0.18, 0.62
+        (0.5, 0.5, [1, 2, 5]),  # f = 0.45, 0.55, 0.50, 0.25, 0.15, 0.60
+        (0.6, 1 / 6, [5]),
+        (0.6, 1.0, [0, 1, 2, 3, 4, 5]),
+        (0.6, 0.0, [5]),  # at least one
+    ],
+)
+def test_top_fraction_keeps_the_best_by_f(alignment_weight: float, keep_fraction: float, rows: list[int]) -> None:
+    source_filter = filter_of(
+        rule="top_fraction", keep_fraction=keep_fraction, alignment_weight=alignment_weight, weight="one"
+    )
+    assert kept(source_filter, COLUMNS, 6) == rows
+
+
+def test_a_column_that_is_not_there_leaves_the_other_to_decide() -> None:
+    source_filter = filter_of(rule="top_fraction", keep_fraction=1 / 3, alignment_weight=0.6)
+    assert kept(source_filter, {"alignment": COLUMNS["alignment"]}, 6) == [0, 5]
+    assert kept(source_filter, {"advantage": COLUMNS["advantage"]}, 6) == [1, 3]
+
+
+def test_weights() -> None:
+    columns = {"alignment": torch.tensor([0.0, 1.0, 9.0]), "advantage": torch.tensor([0.0, 2.0, 4.0])}
+    everything = {"rule": "top_fraction", "keep_fraction": 1.0, "alignment_weight": 0.5}
+
+    def weights(kind: str) -> dict[int, float]:
+        keep, weight = filter_of(weight=kind, **everything)(columns, 3)
+        return dict(zip(keep.tolist(), weight.tolist(), strict=True))
+
+    assert weights("one") == {0: 1.0, 1: 1.0, 2: 1.0}
+    # exp(9) = 8103 is clamped.
+    assert weights("exp_alignment") == pytest.approx({0: 1.0, 1: math.e, 2: 100.0})
+    assert weights("score") == pytest.approx({0: 0.0, 1: 0.75, 2: 5.0})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_order_of_the_batch_does_not_matter(data: st.DataObject) -> None:
+    size = data.draw(st.integers(2, 40))
+    order = torch.tensor(data.draw(st.permutations(range(size))))
+    generator = torch.Generator().manual_seed(size)
+    columns = {name: torch.rand(size, generator=generator) for name in COLUMNS}  # no ties
+    source_filter = filter_of(rule="top_fraction", keep_fraction=data.draw(st.floats(0.05, 1.0)), weight="score")
+    keep, weight = source_filter(columns, size)
+    shuffled_keep, shuffled_weight = source_filter({name: values[order] for name, values in columns.items()}, size)
+    first = dict(zip(keep.tolist(), weight.tolist(), strict=True))
+    second = dict(zip(order[shuffled_keep].tolist(), shuffled_weight.tolist(), strict=True))
+    assert first == pytest.approx(second)
+    assert len(first) == max(1, round(source_filter.config.keep_fraction * size))
+    rejected = set(range(size)) - set(first)
+    score = source_filter.score(columns, size)
+    assert all(score[row] <= min(first.values()) + 1e-6 for row in rejected)
+
+
+def sampler(
+    config: PolicyConfig, alignment: list[float] | None = None, held_out: list[float] | None = None
+) -> MixedSampler:
+    """Eight source rows whose reward is their index plus 100, eight target rows of reward 0."""
+    source, target = linear_system([4, 4], 1.0, seed=0), linear_system([4, 4], 1.0, seed=1)
+    source = source.replace(reward=np.arange(100, 108, dtype=np.float32))
+    target = target.replace(reward=np.zeros(8, np.float32))
+    columns = {} if alignment is None else {"alignment": np.asarray(alignment, np.float32)}
+    held = None if held_out is None else np.asarray(held_out, np.float32)
+    source_filter = SourceFilter.prepare(config.filter, 8, columns.get("alignment"), held)
+    return MixedSampler(Transitions(target, raw(2)), Transitions(source, raw(2), columns), source_filter, config)
+
+
+CALIBRATED = FilterConfig(rule="calibrated", keep_fraction=1.0, alignment_weight=1.0, target_acceptance=0.9)
+
+
+def test_calibrated_draws_only_what_the_target_would_pass() -> None:
+    config = PolicyConfig(batch_size=64, filter=CALIBRATED)
+    # Nine tenths of the held-out scores 0..10 reach 1.
+    scores = [0.99, 5.0, 0.0, -3.0, 1.01, 0.5, 11.0, 0.9]
+    drawn = sampler(config, scores, list(range(11)))
+    assert drawn.uses_source and drawn.uses_target
+    batch, weight = drawn.sample(torch.Generator().manual_seed(0))
+    assert set(batch.reward_B[:64].tolist()) == {101.0, 104.0, 106.0}
+    assert set(batch.reward_B[64:].tolist()) == {0.0}
+    assert weight.tolist() == [1.0] * 128
+
+
+@pytest.mark.parametrize("data", ["mixed", "source"])
+def test_calibrated_with_nothing_acceptable_leaves_the_target_alone(data: str) -> None:
+    drawn = sampler(PolicyConfig(batch_size=8, data=data, filter=CALIBRATED), [-1.0] * 8, list(range(11)))
+    assert not drawn.uses_source
+    batch, weight = drawn.sample(torch.Generator().manual_seed(0))
+    assert batch.reward_B.tolist() == [0.0] * 16  # twice as many of the only table
+    assert weight.tolist() == [1.0] * 16
+
+
+@pytest.mark.parametrize(("data", "num_source", "num_target"), [("mixed", 8, 8), ("source", 16, 0), ("target", 0, 16)])
+def test_unfiltered_sampling_draws_the_configured_tables(data: str, num_source: int, num_target: int) -> None:
+    batch, weight = sampler(PolicyConfig(batch_size=8, data=data)).sample(torch.Generator().manual_seed(0))
+    rewards = batch.reward_B.tolist()
+    assert sum(reward >= 100 for reward in rewards) == num_source
+    assert sum(reward == 0 for reward in rewards) == num_target
+    assert weight.tolist() == [1.0] * len(rewards)
+
+
+def test_filtered_batch_keeps_source_rows_first_and_their_weights_beside_them() -> None:
+    rule = FilterConfig(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="exp_alignment")
+    scores = [0.1 * index for index in range(8)]
+    batch, weight = sampler(PolicyConfig(batch_size=32, filter=rule), scores).sample(torch.Generator().manual_seed(0))
+    assert len(weight) == 8 + 32
+    expected = [math.exp(0.1 * (reward - 100)) for reward in batch.reward_B[:8].tolist()]
+    assert weight[:8].tolist() == pytest.approx(expected)
+    assert weight[8:].tolist() == [1.0] * 32
+    assert batch.reward_B[:8].min() >= 104  # the best quarter of 32 draws from 8 rows

@@ -1,0 +1,205 @@
+"""What every learner promises: reproducible, resumable bit for bit, metrics finite and named `group/name`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
+
+from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, ModalityConfig, PolicyConfig
+from v2a_ray.data.sampler import Transitions
+from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.contrastive import ContrastiveLearner
+from v2a_ray.stages.learner import Learner, TrainingLoop
+from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
+from v2a_ray.stages.policy import BCLearner, IQLLearner
+from v2a_ray.stages.residual import ResidualLearner
+
+NUM_STEPS = 20
+SOURCE = linear_system([9, 6, 12, 5], 1.0, seed=0)
+TARGET = linear_system([8, 7], 0.5, seed=1)
+FILTER = FilterConfig(rule="top_fraction", weight="exp_alignment")
+
+
+def policy(kind: type[IQLLearner] | type[BCLearner], seed: int) -> Learner:
+    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6, filter=FILTER)
+    generator = np.random.default_rng(0)
+    columns = {name: generator.normal(size=SOURCE.num_transitions) for name in ("alignment", "advantage")}
+    return kind(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+
+
+def advantage(seed: int) -> Learner:
+    latent = np.random.default_rng(0).normal(size=(SOURCE.num_transitions, 3)).astype(np.float32)
+    config = AdvantageConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
+    return AdvantageLearner(Transitions(SOURCE, raw(2), {"z": latent}), 3, config, seed)
+
+
+def contrastive(seed: int) -> Learner:
+    config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, embedding_dim=4)
+    return ContrastiveLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
+
+
+def residual(seed: int) -> Learner:
+    config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3)
+    return ResidualLearner(Transitions(TARGET, raw(2)), config, seed)
+
+
+def modality(optimization: str, seed: int) -> Learner:
+    config = ModalityConfig(
+        num_steps=NUM_STEPS,
+        batch_size=4,
+        crop_steps=6,
+        latent_dim=3,
+        encoder_width=6,
+        decoder_width=6,
+        optimization=optimization,
+    )
+    model = ModalityModel(2, 1, config)
+    model.set_statistics(moments(SOURCE))
+    return ModalityLearner(SOURCE, model, config, seed)
+
+
+LEARNERS: dict[str, Callable[[int], Learner]] = {
+    "iql": lambda seed: policy(IQLLearner, seed),
+    "bc": lambda seed: policy(BCLearner, seed),
+    "advantage": advantage,
+    "contrastive": contrastive,
+    "residual": residual,
+    "modality-em": lambda seed: modality("em", seed),
+    "modality-joint": lambda seed: modality("joint", seed),
+}
+every_learner = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS.keys())
+
+
+def fresh(make: Callable[[int], Learner], seed: int = 5) -> Learner:
+    """As a new process makes it."""
+    torch.manual_seed(seed)
+    return make(seed)
+
+
+def loop(checkpoint: Path | None = None, **more: Any) -> TrainingLoop:
+    return TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=10, log_interval_steps=5, **more)
+
+
+def stop_at_15(step: int, num_steps: int, metrics: dict[str, float]) -> None:
+    if step == 15:
+        raise KeyboardInterrupt
+
+
+@every_learner
+def test_equal_seeds_give_equal_weights_and_others_do_not(make: Callable[[int], Learner]) -> None:
+    first, second, other = fresh(make), fresh(make), fresh(make, seed=6)
+    untrained = weights_of(first)
+    for learner in (first, second, other):
+        loop().run(learner)
+    assert_same_weights(weights_of(first), weights_of(second))
+    trained, different = weights_of(first), weights_of(other)
+    names = [name for name in trained if not name.endswith(("_mean_O", "_std_O"))]  # statistics are not trained
+    assert all(not torch.equal(trained[name], untrained[name]) for name in names)
+    assert any(not torch.equal(trained[name], different[name]) for name in names)
+
+
+@every_learner
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
+    make: Callable[[int], Learner], tmp_path: Path
+) -> None:
+    straight = fresh(make)
+    history = loop().run(straight)
+    checkpoint = tmp_path / "work" / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        loop(checkpoint, progress=stop_at_15).run(fresh(make))
+    # What the next process starts from may differ; everything comes from the checkpoint.
+    resumed = fresh(make, seed=5)
+    for network in resumed.networks.values():
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+    reports: list[tuple[int, dict[str, float]]] = []
+    resumed_history = loop(checkpoint, progress=lambda step, _, metrics: reports.append((step, metrics))).run(resumed)
+    assert_same_weights(weights_of(straight), weights_of(resumed))
+    assert resumed_history == history
+    assert reports[0] == (10, {"resumed": 1.0})
+    assert [step for step, _ in reports[1:]] == [15, 20]
+
+
+@every_learner
+def test_half_a_checkpoint_from_a_kill_while_writing_does_no_harm(
+    make: Callable[[int], Learner], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    straight = fresh(make)
+    loop().run(straight)
+    with pytest.raises(KeyboardInterrupt):
+        loop(checkpoint, progress=stop_at_15).run(fresh(make))
+    whole = checkpoint.read_bytes()
+    for leftover in {path.name for path in tmp_path.iterdir()} - {checkpoint.name}:
+        pytest.fail(f"{leftover} was left behind")
+    checkpoint.with_suffix(".tmp").write_bytes(whole[: len(whole) // 2])
+    resumed = fresh(make)
+    TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=3, log_interval_steps=5).run(resumed)
+    assert_same_weights(weights_of(straight), weights_of(resumed))
+    assert checkpoint.read_bytes() != whole  # steps 12, 15 and 18 were saved over it
+
+
+@every_learner
+def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner]) -> None:
+    history = loop().run(fresh(make))
+    assert [row["step"] for row in history] == [5, 10, 15, 20]
+    groups = set()
+    for row in history:
+        names = row.keys() - {"step"}
+        assert names and names == history[0].keys() - {"step"}
+        for name in names:
+            assert re.fullmatch(r"[a-z]+/[a-z_]+", name), name
+            assert math.isfinite(row[name]), name
+            groups.add(name.split("/")[0])
+    assert len(groups) == 1 and groups <= {"modality", "advantage", "alignment", "policy"}
+
+
+def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        loop(checkpoint, saves=False, progress=stop_at_15).run(fresh(LEARNERS["bc"]))
+    assert not checkpoint.exists()
+    with pytest.raises(KeyboardInterrupt):
+        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS["bc"]))
+    saved = checkpoint.read_bytes()
+    resumed = fresh(LEARNERS["bc"])
+    assert [row["step"] for row in loop(checkpoint, saves=False).run(resumed)] == [5, 10, 15, 20]
+    assert checkpoint.read_bytes() == saved
+
+
+def test_a_metric_that_is_not_finite_stops_training(tmp_path: Path) -> None:
+    target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
+    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
+    learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
+    with pytest.raises(FloatingPointError, match=r"policy/critic_loss.* is not finite at update step 5"):
+        loop(tmp_path / "checkpoint.safetensors").run(learner)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
+    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
+    learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(FloatingPointError):  # though metrics are recorded less often than checkpoints
+        TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=2, log_interval_steps=20).run(learner)
+    assert not checkpoint.exists()
+
+
+def test_evaluation_is_recorded_at_its_interval_and_at_the_end() -> None:
+    rows = loop(evaluate=lambda: {"evaluation/score": 1.0}, evaluation_interval_steps=8).run(fresh(LEARNERS["bc"]))
+    assert [row["step"] for row in rows] == [5, 8, 10, 15, 16, 20]
+    assert [row["step"] for row in rows if "evaluation/score" in row] == [8, 16, 20]
+    rows = loop(evaluate=lambda: {"evaluation/score": 1.0}).run(fresh(LEARNERS["bc"]))
+    assert [row["step"] for row in rows if "evaluation/score" in row] == [20]
+    with pytest.raises(FloatingPointError, match="evaluation/score"):
+        loop(evaluate=lambda: {"evaluation/score": math.nan}).run(fresh(LEARNERS["bc"]))
