@@ -22,17 +22,18 @@ def list_command(
     """List the behaviours, what they earn in their domain and what made them."""
     from v2a_ray.domains.behaviors import list_behaviors
 
-    table = Table("domain", "behaviour", "steps", "return", "score", "made by", box=None)
-    for row in list_behaviors(folder):
+    rows = list_behaviors(folder)
+    table = Table(box=None)
+    for name in ("domain", "behaviour", "steps", "return", "score"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        returns = f"{row['return_mean']:.0f} ± {row['return_std']:.0f}"
         table.add_row(
-            row["domain"],
-            row["behavior"],
-            f"{row['num_steps']:,}",
-            f"{row['return_mean']:.0f} ± {row['return_std']:.0f}",
-            f"{row['normalized_score']:.1f}",
-            row.get("command", ""),
+            row["domain"], row["behavior"], f"{row['num_steps']:,}", returns, f"{row['normalized_score']:.1f}"
         )
     console.print(table)
+    for command in dict.fromkeys(row["command"] for row in rows):
+        console.print(f"made by: {command}", style="dim", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -19,16 +19,14 @@ def list_domains(
     """List the named domains. Any `gravity-K` or `friction-K`, and compositions with `+`, exist besides."""
     from v2a_ray.domains import catalogue, references
 
-    table = Table("domain", "gymnasium id", "random", "expert", "references", box=None)
+    table = Table(box=None)
+    table.add_column("domain", no_wrap=True)
+    for name in ("random", "expert", "references"):
+        table.add_column(name)
     for domain in catalogue(robot):
         reference = references(domain)
-        table.add_row(
-            domain.name,
-            domain.gym_id,
-            f"{reference.random_return:.1f}",
-            f"{reference.expert_return:.1f}",
-            reference.source,
-        )
+        returns = f"{reference.random_return:.1f}", f"{reference.expert_return:.1f}"
+        table.add_row(domain.name, *returns, reference.source)
     console.print(table)
 
 

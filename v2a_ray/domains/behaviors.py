@@ -145,11 +145,13 @@ def behavior_components(
 
 
 def list_behaviors(folder: Path | str | None = None) -> list[dict[str, Any]]:
-    """One row per packaged policy: domain, behavior, num_steps, return_mean, return_std, normalized_score."""
+    """One row per packaged policy: domain, behavior, num_steps, return_mean, return_std, normalized_score,
+    and the command that trained it."""
     rows = []
     for path in sorted(Path(folder or WEIGHTS_FOLDER).glob("*/provenance.json")):
         provenance = json.loads(path.read_text())
-        rows += [{"domain": provenance["domain"], **row} for row in provenance["behaviors"]]
+        about = {"domain": provenance["domain"], "command": provenance["command"]}
+        rows += [about | row for row in provenance["behaviors"]]
     return rows
 
 
