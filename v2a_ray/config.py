@@ -30,7 +30,7 @@ class DataSpec(Settings):
     behavior: str = "unknown"
     """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
     policy_domain: str | None = None
-    """Domain whose behaviour policies act, for example a stock policy on a shifted robot; by default `domain` itself."""
+    """Domain whose behaviour policies act, for example a stock policy on a shifted robot; by default `domain`."""
     path: str | None = None
     """HDF5 file or episode table to read instead of rolling out; relative to `data_root`."""
     num_transitions: Positive | None = None

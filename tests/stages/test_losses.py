@@ -206,7 +206,10 @@ def test_preprocessing_statistics_by_hand() -> None:
 
 def test_transitions_keep_columns_apart() -> None:
     table = table_of([[1.0], [2.0]], [[0.1], [0.2]], [3.0, 4.0], [[5.0], [6.0]], [2], [True])
-    columns = {"z": np.asarray([[7.0, 8.0], [9.0, 10.0]], np.float32), "advantage": np.asarray([11.0, 12.0], np.float32)}
+    columns = {
+        "z": np.asarray([[7.0, 8.0], [9.0, 10.0]], np.float32),
+        "advantage": np.asarray([11.0, 12.0], np.float32),
+    }
     batch = Transitions(table, raw(1), columns).at(torch.tensor([1, 0, 1]))
     assert batch.observation_BO.tolist() == [[2.0], [1.0], [2.0]]
     assert batch.next_observation_BO.tolist() == [[6.0], [5.0], [6.0]]

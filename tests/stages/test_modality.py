@@ -42,7 +42,9 @@ def batch_of(learner: ModalityLearner, lengths: list[int], extra_padding: int = 
     noise = torch.randn(len(lengths), 3, generator=torch.Generator().manual_seed(1))
     steps = torch.cat([steps, garbage], dim=1)
     invalid = torch.arange(steps.shape[1]) >= torch.tensor(lengths)[:, None]
-    return TrajectoryBatch(torch.where(invalid[..., None], 1e3 if extra_padding else 0.0, steps), torch.tensor(lengths), noise)
+    return TrajectoryBatch(
+        torch.where(invalid[..., None], 1e3 if extra_padding else 0.0, steps), torch.tensor(lengths), noise
+    )
 
 
 def parameters_of(module: nn.Module) -> list[Tensor]:
@@ -155,9 +157,7 @@ def test_joint_updates_both_networks_on_the_same_loss() -> None:
         for parameter, old in zip(reference.model.encoder.parameters(), before, strict=True):
             parameter.copy_(old)
     step_by_hand(reference, batch, reference.model.decoder, sample=True)
-    for mine, other in zip(
-        ours.model.parameters(), [*after, *reference.model.decoder.parameters()], strict=True
-    ):
+    for mine, other in zip(ours.model.parameters(), [*after, *reference.model.decoder.parameters()], strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
 
 
@@ -214,8 +214,14 @@ def two_systems() -> tuple[ModalityModel, EpisodeTable, np.ndarray, ModalityConf
     """A model fitted briefly to two linear systems that differ in the sign of their gain, and z of each episode."""
     table = concatenate([linear_system([20] * 12, gain, seed=3) for gain in (1.0, -1.0)])
     config = ModalityConfig(
-        num_steps=200, batch_size=16, crop_steps=20, latent_dim=2, encoder_width=16, decoder_width=32,
-        num_decoders=2, learning_rate=3e-3,
+        num_steps=200,
+        batch_size=16,
+        crop_steps=20,
+        latent_dim=2,
+        encoder_width=16,
+        decoder_width=32,
+        num_decoders=2,
+        learning_rate=3e-3,
     )
     learner = learner_of(config, table)
     TrainingLoop(config.num_steps).run(learner)

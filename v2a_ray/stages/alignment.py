@@ -71,12 +71,14 @@ def window_average(values: Float, table: EpisodeTable, window: int) -> Float:
 
 
 def ranks(values: Float, pool: Float) -> Float:
-    """(N,) in [0, 1]: the part of `pool` that is at most each value, its empirical distribution function.
+    """(N,) in [0, 1]: the part of `pool` that is below each value, its equals counted half (mid-ranks).
 
-    It puts any raw score on one scale, keeps its order, and is indifferent to its units.
+    It puts any raw score on one scale, keeps its order, and is indifferent to its units. A value above all of the pool
+    ranks above the pool's best: a calibrated filter can then refuse the whole pool.
     """
-    positions = np.searchsorted(np.sort(pool), values, side="right") / len(pool)
-    return np.asarray(positions, dtype=np.float32)
+    ordered = np.sort(pool)
+    below, not_above = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    return np.asarray((below + not_above) / (2 * len(pool)), dtype=np.float32)
 
 
 @torch.no_grad()

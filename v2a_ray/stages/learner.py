@@ -78,6 +78,8 @@ class TrainingLoop:
                 self.history.append({"step": done, **record})
                 self.progress(done, self.num_steps, record)
             if self.checkpoint and self.saves and done % self.checkpoint_interval_steps == 0 and done < self.num_steps:
+                # A checkpoint of a run that has diverged could never be continued.
+                self._require_finite({name: float(value) for name, value in metrics.items()}, done)
                 save_checkpoint(self.checkpoint, learner, done, self.history)
         return self.history
 
