@@ -35,7 +35,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"not valid YAML: {getattr(error, 'problem', error)}", where=where) from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"not valid YAML: {problem}", where=where) from None
     if not isinstance(content, dict):
         raise ConfigError("expected `key: value` lines", where=str(path))
     _refuse_duplicates(root, path)
@@ -50,7 +51,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for assignment in assignments:
         path, separator, value = assignment.partition("=")
-        if not separator or not path:
+        if not separator or not all(path.split(".")):
             raise ConfigError(f"expected key.path=value, got {assignment!r}", where="command line")
         try:
             parsed = yaml.safe_load(value)
@@ -70,7 +71,7 @@ def merge(base: Any, over: Any) -> Any:
     """`over` laid over `base`: mappings merge key by key, one with integer keys edits a list, the rest replaces."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-    if isinstance(base, list) and isinstance(over, Mapping) and all(str(key).isdigit() for key in over):
+    if isinstance(base, list) and isinstance(over, Mapping) and over and all(str(key).isdigit() for key in over):
         edited = list(base)
         for key, value in over.items():
             if int(key) >= len(edited):
@@ -154,14 +155,20 @@ def _place(where: Path | None, location: KeyPath) -> str:
     return f"{where}:{line}" if line else str(where)
 
 
-def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
+def _refuse_duplicates(node: yaml.Node | None, path: Path, above: tuple[yaml.Node, ...] = ()) -> None:
+    """Raise ConfigError for a key that appears twice, or an alias (`*name`) of something that it is inside of."""
+    if node is None:
+        return
+    if any(node is parent for parent in above):
+        raise ConfigError("an alias refers to what it is inside of", where=f"{path}:{node.start_mark.line + 1}")
+    inside = (*above, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
                 raise ConfigError(f"the key {key.value!r} appears twice", where=f"{path}:{key.start_mark.line + 1}")
             seen.add(key.value)
-            _refuse_duplicates(value, path)
+            _refuse_duplicates(value, path, inside)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_duplicates(value, path)
+            _refuse_duplicates(value, path, inside)
