@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,13 +92,19 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             raw = merge(raw, layer)
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
         try:
-            trials.append(Trial(labels, resolve(merge(raw, over))))
+            trials.append(Trial(labels, _absolute(resolve(merge(raw, over)))))
         except ConfigError as error:
             where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
             raise ConfigError(error.what, where=where, remedy=error.remedy) from None
     return Sweep(
         config.name, {axis: list(values) for axis, values in axes.items()}, trials, config.max_concurrent_trials
     )
+
+
+def _absolute(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment with absolute folders, because Tune runs every trial in a working directory of its own."""
+    folders = {"store": str(store_of(config).root), "data_root": str(Path(config.data_root).expanduser().absolute())}
+    return config.model_copy(update=folders)
 
 
 def _values(axis: str, values: list[Any] | dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -178,6 +185,8 @@ def _claim(sweep: Sweep, folder: Path) -> None:
 
 def _tune(sweep: Sweep, folder: Path, missing: dict[str, Node], listener: Listener) -> dict[int, str]:
     """Run Tune over the trials; returns the reason of every failed one, by its number."""
+    # A trial's reason to fail stands in the results; Tune would print its traceback into the live display.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     threads = max(trial.config.policy.num_threads for trial in sweep.trials)
     trainable = tune.with_resources(train_trial, {"cpu": threads})
     experiment = folder / "tune" / sweep.name
