@@ -1,0 +1,171 @@
+"""Data-parallel modality on real Ray Train workers (gloo): the steps of one worker, and a column for every episode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from problems import linear_system
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from safetensors.torch import load_file
+
+from v2a_ray.config import ExperimentConfig, ModalityConfig
+from v2a_ray.data.store import write_table
+from v2a_ray.data.table import concatenate
+from v2a_ray.errors import ConfigError
+from v2a_ray.methods.execute import Job, load_modality
+from v2a_ray.orchestration.modality_workers import fit_modality_parallel
+from v2a_ray.stages.columns import read_episode_column
+from v2a_ray.stages.modality import ModalityLearner, ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+SETTINGS: dict[str, Any] = {
+    "num_steps": 3,
+    "batch_size": 6,
+    "crop_steps": 8,
+    "latent_dim": 3,
+    "encoder_width": 8,
+    "decoder_width": 8,
+    "kl_weight": 0.1,
+    "learning_rate": 1e-2,
+}
+LENGTHS = [[8, 3, 5, 2, 7, 1], [4, 4, 4, 8, 1, 2], [2, 6, 1, 8, 8, 3]]
+"""Of the trajectories of the three global batches; the halves hold different numbers of steps."""
+CLIPS = {"em": 10.0, "joint": 0.05}
+"""One optimisation takes its gradients as they are, the other clips every one of them."""
+
+
+def config_of(optimization: str) -> ModalityConfig:
+    return ModalityConfig(**SETTINGS, optimization=optimization, gradient_norm_clip=CLIPS[optimization])
+
+
+@pytest.fixture(scope="module")
+def parallel_parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, torch.Tensor]]]:
+    """Parameters of both workers after three updates on their halves of the global batches, by optimisation."""
+    folder = tmp_path_factory.mktemp("parallel")
+    configs = {name: config_of(name) for name in CLIPS}
+
+    def train(settings: dict[str, Any]) -> None:
+        import ray.train
+        import torch
+        from safetensors.torch import save_file
+
+        from v2a_ray.orchestration.modality_workers import sum_over_workers
+        from v2a_ray.stages.modality import ModalityLearner, ModalityModel, TrajectoryBatch
+
+        torch.set_num_threads(1)
+        rank = ray.train.get_context().get_world_rank()
+        half = slice(0, 3) if rank == 0 else slice(3, 6)
+        for name, config in settings["configs"].items():
+            torch.manual_seed(0)
+            model = ModalityModel(2, 1, config)
+            model.set_statistics(settings["moments"])
+            learner = ModalityLearner(settings["table"], model, config, 0, rank, sum_over_workers, 2)
+            for steps, lengths, noise in settings["batches"]:
+                learner.update_on(TrajectoryBatch(steps[half], lengths[half], noise[half]))
+            save_file(model.state_dict(), f"{settings['folder']}/{name}-{rank}.safetensors")
+
+    table = linear_system([12] * 6, 1.0, seed=0)
+    TorchTrainer(
+        train,
+        train_loop_config={
+            "configs": configs,
+            "table": table,
+            "moments": moments(table),
+            "batches": [(batch.steps_BTX, batch.lengths_B, batch.noise_BZ) for batch in global_batches()],
+            "folder": str(folder),
+        },
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(name="test", storage_path=str(folder / "train")),
+    ).fit()
+    return {name: [load_file(folder / f"{name}-{rank}.safetensors") for rank in (0, 1)] for name in CLIPS}
+
+
+def global_batches() -> list[TrajectoryBatch]:
+    table = linear_system([12] * 6, 1.0, seed=0)
+    model = ModalityModel(2, 1, config_of("em"))
+    model.set_statistics(moments(table))
+    steps, generator = model.steps(table), torch.Generator().manual_seed(7)
+    batches = []
+    for lengths in LENGTHS:
+        begins = torch.from_numpy(table.offsets[:-1])
+        noise = torch.randn(6, 3, generator=generator)
+        batches.append(TrajectoryBatch(pad(steps, begins, torch.tensor(lengths)), torch.tensor(lengths), noise))
+    return batches
+
+
+@pytest.mark.parametrize("optimization", ["em", "joint"])
+def test_two_workers_on_halves_take_the_steps_of_one_on_the_whole(
+    optimization: str, parallel_parameters: dict[str, list[dict[str, torch.Tensor]]]
+) -> None:
+    table, config = linear_system([12] * 6, 1.0, seed=0), config_of(optimization)
+    torch.manual_seed(0)
+    model = ModalityModel(2, 1, config)
+    model.set_statistics(moments(table))
+    untrained = {name: value.clone() for name, value in model.state_dict().items()}
+    alone = ModalityLearner(table, model, config, 0)
+    for batch in global_batches():
+        alone.update_on(batch)
+    first, second = parallel_parameters[optimization]
+    assert first.keys() == second.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(first[name], second[name]), name  # the workers agree exactly
+        torch.testing.assert_close(first[name], value, rtol=0, atol=1e-5, msg=name)
+    moved = max((value - untrained[name]).abs().max() for name, value in model.state_dict().items())
+    assert moved > 1e-2  # a thousand times the tolerance
+
+
+def experiment(**modality: Any) -> ExperimentConfig:
+    part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
+    settings = SETTINGS | {"num_steps": 6, "num_workers": 2, "checkpoint_interval_steps": 4, "log_interval_steps": 3}
+    return ExperimentConfig.model_validate(
+        {"name": "test", "target": part, "sources": [part], "upstream_seed": 3, "modality": settings | modality}
+    )
+
+
+def test_two_workers_give_every_episode_a_latent(tmp_path: Path) -> None:
+    table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
+    source = tmp_path / "source"
+    write_table(table, source / "table", num_files=3)
+    job = Job(experiment(), {"source": source}, tmp_path / "output", tmp_path / "work")
+    job.output.mkdir()
+    # As the platform does it: inside a task that holds no CPU, because the workers do.
+    ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
+
+    column = pq.read_table(job.output / "column.parquet").column("episode_id").to_pylist()
+    assert column == list(table.episode_id)
+    latent = read_episode_column(job.output / "column.parquet", "z", table)
+    assert latent.shape == (8, 3) and np.isfinite(latent).all()
+    assert len(np.unique(latent.round(6), axis=0)) == 8
+    model = load_modality(job.output, 2, 1)
+    np.testing.assert_allclose(latent, encode_episodes(model, table, job.config.modality), atol=1e-6)
+    # The statistics are those of both shards together.
+    expected = ModalityModel(2, 1, job.config.modality)
+    expected.set_statistics(moments(table))
+    for name in ("state_mean_O", "state_std_O", "delta_std_O"):
+        torch.testing.assert_close(getattr(model, name), getattr(expected, name))
+    curves = pq.read_table(job.output / "curves.parquet")
+    assert curves.column("step").to_pylist() == [3, 6]
+    assert (job.work / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"batch_size": 5}, "modality.batch_size: a batch of 5 trajectories cannot be shared by 2 workers"),
+        ({"num_workers": 3}, "modality.num_workers: 3 workers, but the table has 2 part files"),
+    ],
+)
+def test_workers_that_cannot_share_are_refused(tmp_path: Path, settings: dict[str, Any], part: str) -> None:
+    write_table(linear_system([5, 5], 1.0, seed=0), tmp_path / "source" / "table", num_files=2)
+    job = Job(experiment(**settings), {"source": tmp_path / "source"}, tmp_path / "output", tmp_path / "work")
+    with pytest.raises(ConfigError) as error:
+        fit_modality_parallel(job)
+    assert part in str(error.value) and "try: " in str(error.value)
