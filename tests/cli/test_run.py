@@ -11,28 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
-CONFIG: dict[str, Any] = {
-    "name": "tiny",
-    "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},
-    "sources": [
-        {"domain": "hopper/gravity-0.5", "behavior": "medium", "num_transitions": 600},
-        {"domain": "hopper/stock", "behavior": "random", "num_transitions": 600},
-    ],
-    "modality": {"num_steps": 4, "batch_size": 4, "crop_steps": 20, "encoder_width": 8, "decoder_width": 8},
-    "advantage": {"num_steps": 20, "width": 16},
-    "alignment": {"num_steps": 20, "width": 16},
-    "policy": {"num_steps": 300, "width": 16, "checkpoint_interval_steps": 50, "log_interval_steps": 50},
-    "evaluation": {"num_episodes": 3, "interval_steps": 150},
-}
-
-
-def v2a(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "v2a_ray.cli.main", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **more)
+from command import CONFIG, v2a
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +69,9 @@ def test_equal_seeds_give_equal_bits_without_the_cache(workspace: Path, first_ru
 def test_another_method_reuses_what_it_shares(workspace: Path, first_run: dict[str, Any]) -> None:
     done = v2a("run", "tiny.yaml", "method=igdf", "--run-dir", "igdf", cwd=workspace)
     assert done.returncode == 0, done.stderr
-    stages = {stage["name"]: stage["cached"] for stage in json.loads((workspace / "igdf/result.json").read_text())["stages"]}
+    stages = {
+        stage["name"]: stage["cached"] for stage in json.loads((workspace / "igdf/result.json").read_text())["stages"]
+    }
     assert stages["source"] and stages["alignment"] and not stages["policy"]
     assert "modality" not in stages and "advantage" not in stages
 
@@ -110,6 +96,47 @@ def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: di
     result = json.loads((workspace / "killed/result.json").read_text())
     assert result["target"]["num_episodes"] == 3
     assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 60000
+
+
+def write_hdf5(path: Path, *, shuffled: bool = False, bad_value: bool = False) -> None:
+    """Two episodes of Hopper's dimensions, in D4RL's layout."""
+    generator = np.random.default_rng(0)
+    states = generator.normal(size=(202, 11)).astype(np.float32)
+    rows = np.concatenate([np.arange(100), np.arange(101, 201)])
+    if shuffled:
+        generator.shuffle(rows)
+    observations = states[rows].copy()
+    if bad_value:
+        observations[117, 4] = np.nan
+    with h5py.File(path, "w") as file:
+        file["observations"], file["next_observations"] = observations, states[rows + 1]
+        file["actions"] = generator.uniform(-1, 1, (200, 3)).astype(np.float32)
+        file["rewards"], file["terminals"] = np.ones(200, np.float32), np.zeros(200, bool)
+
+
+BAD_FILES = {
+    "nan": ({"bad_value": True}, ["episode 1", "step 17", "observation"]),
+    "unordered source": ({"shuffled": True}, ["not in order of time"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_data_is_named_by_place_and_leaves_nothing(case: str, workspace: Path) -> None:
+    content, expected = BAD_FILES[case]
+    write_hdf5(workspace / "bad.hdf5", **content)
+    done = v2a("run", "tiny.yaml", "sources.0.path=bad.hdf5", "store=bad-store", "--run-dir", "bad", cwd=workspace)
+    assert done.returncode == 2, done.stdout + done.stderr
+    message = " ".join(done.stderr.split())
+    assert all(part in message for part in ["error:", "bad.hdf5", *expected]), message
+    assert "Traceback" not in done.stderr
+    assert not (workspace / "bad/result.json").exists()
+    assert not list(workspace.glob("bad-store/*/*.tmp-*"))
+
+
+def test_a_run_directory_that_cannot_be_written(workspace: Path) -> None:
+    (workspace / "a-file").write_text("in the way")
+    done = v2a("run", "tiny.yaml", "--run-dir", "a-file/run", cwd=workspace)
+    assert done.returncode == 2 and "cannot be written" in done.stderr
 
 
 BAD_RUNS = {

@@ -9,7 +9,7 @@ from v2a_ray.data.findings import Finding
 from v2a_ray.data.mixture import collection_requests, load_source, load_target, take
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
-from v2a_ray.errors import DataError, DomainError
+from v2a_ray.errors import DataError
 
 
 def hopper_table(lengths=(30, 20, 25), seed=0) -> EpisodeTable:

@@ -32,6 +32,8 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False) -> Iterator[
         for name in _QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS", "local")
+    # Workers of a local Ray are what the user is waiting for; Ray would run them at the lowest priority.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # A local Ray has no dashboard: nothing of it listens beyond this machine.
     local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
     ray.init(

@@ -1,0 +1,27 @@
+"""The command as a user calls it, and a configuration that is small enough for tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+CONFIG: dict[str, Any] = {
+    "name": "tiny",
+    "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},
+    "sources": [
+        {"domain": "hopper/gravity-0.5", "behavior": "medium", "num_transitions": 600},
+        {"domain": "hopper/stock", "behavior": "random", "num_transitions": 600},
+    ],
+    "modality": {"num_steps": 4, "batch_size": 4, "crop_steps": 20, "encoder_width": 8, "decoder_width": 8},
+    "advantage": {"num_steps": 20, "width": 16},
+    "alignment": {"num_steps": 20, "width": 16},
+    "policy": {"num_steps": 300, "width": 16, "checkpoint_interval_steps": 50, "log_interval_steps": 50},
+    "evaluation": {"num_episodes": 3, "interval_steps": 150},
+}
+
+
+def v2a(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "v2a_ray.cli.main", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **more)

@@ -1,0 +1,77 @@
+"""Sweeps through the command line: shared upstream, tables, resume, a failing trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from command import CONFIG, v2a
+
+SWEEP: dict[str, Any] = {
+    "name": "grid",
+    "base": "tiny.yaml",
+    "settings": {"policy": {"num_steps": 60, "log_interval_steps": 20}, "evaluation": {"interval_steps": 30}},
+    "axes": {
+        "mix": {
+            "low": {"sources": {0: {"domain": "hopper/gravity-0.5"}}},
+            "high": {"sources": {0: {"domain": "hopper/gravity-2", "policy_domain": "hopper/stock"}}},
+        },
+        "method": ["igdf", "iql_mixed"],
+        "seed": [0, 1],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweeps")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "grid.yaml").write_text(yaml.safe_dump(SWEEP))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(workspace: Path) -> str:
+    done = v2a("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_trial_is_in_the_table(workspace: Path, output: str) -> None:
+    rows = pq.read_table(workspace / "grid/results.parquet").to_pylist()
+    assert len(rows) == 8 and {row["status"] for row in rows} == {"finished"}
+    assert len({(row["axis/mix"], row["axis/method"], row["axis/seed"]) for row in rows}) == 8
+    assert all(row["num_episodes"] == 3 for row in rows)
+    table = (workspace / "grid/table.md").read_text()
+    assert table.splitlines()[0] == "| task | igdf | iql_mixed |" and "(n=2)" in table
+    assert (workspace / "grid/curves.png").stat().st_size > 5000
+    assert "igdf" in output and "high" in output
+
+
+def test_shared_stages_are_computed_once(workspace: Path, output: str) -> None:
+    rows = pq.read_table(workspace / "grid/results.parquet").to_pylist()
+    assert len({row["artifact/source"] for row in rows}) == 2
+    assert len(list(workspace.glob("runs/artifacts/source/*/artifact.json"))) == 2
+    assert len(list(workspace.glob("runs/artifacts/alignment/*/artifact.json"))) == 2
+    assert output.count("computed alignment") == 2
+
+
+def test_the_same_command_runs_no_trial_again(workspace: Path, output: str) -> None:
+    again = v2a("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace)
+    assert again.returncode == 0, again.stderr
+    assert "computed" not in again.stdout and again.stdout.count("reused   policy") == 8
+
+
+def test_a_folder_with_another_sweep_is_refused(workspace: Path, output: str) -> None:
+    done = v2a("sweep", "grid.yaml", "axes.seed=[5]", "--run-dir", "grid", cwd=workspace)
+    assert done.returncode == 2 and "other trials" in done.stderr
+
+
+def test_bad_axes_name_the_combination(workspace: Path) -> None:
+    done = v2a("sweep", "grid.yaml", "axes.method=[iql_mixed,magic]", "--run-dir", "none", cwd=workspace)
+    assert done.returncode == 2
+    message = " ".join(done.stderr.split())
+    assert "unknown method 'magic'" in message and "method=magic" in message
