@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -19,7 +19,7 @@ Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataSpec(Settings):
@@ -244,6 +244,8 @@ class ExperimentConfig(Settings):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> ExperimentConfig:
         labels = [source.label for source in self.sources]
+        if "target" in labels:
+            raise ValueError("sources: the name 'target' is taken by the target dataset; give the source another one")
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
             raise ValueError(f"sources: the name {repeated[0]!r} appears more than once; give each source a `name`")
@@ -259,7 +261,16 @@ class ExperimentConfig(Settings):
         return self
 
     @property
+    def columns(self) -> list[str]:
+        """The columns that the policy reads; one that it does not read is not computed."""
+        rule = self.policy.filter
+        if self.policy.data == "target" or (rule.rule == "none" and rule.weight == "one"):
+            return []
+        kinds = {"advantage": self.advantage.kind, "alignment": self.alignment.kind}
+        return [name for name, kind in kinds.items() if kind != "none"]
+
+    @property
     def needs_modality(self) -> bool:
         """Whether any column depends on z."""
-        conditioned = self.advantage.kind != "none" and self.advantage.conditioning == "modality"
-        return conditioned or self.alignment.kind == "modality"
+        conditioned = "advantage" in self.columns and self.advantage.conditioning == "modality"
+        return conditioned or ("alignment" in self.columns and self.alignment.kind == "modality")

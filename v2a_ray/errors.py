@@ -39,5 +39,9 @@ class DataError(V2AError):
     """A dataset cannot be read, or what it holds is not usable as asked."""
 
 
+class DivergenceError(V2AError):
+    """Training produced a number that is not finite."""
+
+
 class StorageError(V2AError):
     """A folder cannot be read or written."""

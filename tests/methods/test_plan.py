@@ -180,7 +180,6 @@ def test_no_method_shares_mutable_settings_with_the_registry() -> None:
     assert repr(METHODS) == before
 
 
-@pytest.mark.xfail(strict=True, reason="config.py does not refuse the name yet; make_plan keys data nodes by label")
 def test_a_source_cannot_take_the_targets_place() -> None:
     """A source named `target` would share the target's node, and with it its data."""
     with pytest.raises(ConfigError, match="target"):

@@ -63,15 +63,15 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         inputs = tables if config.modality.include_target else {SOURCE: SOURCE}
         add("modality", _moving(config.modality), inputs, config.upstream_seed)
     latent = {"modality": "modality"}
-    if config.advantage.kind != "none":
+    if "advantage" in config.columns:
         inputs = tables | (latent if config.advantage.conditioning == "modality" else {})
         settings = {"advantage": _moving(config.advantage), "preprocessing": preprocessing}
         add("advantage", settings, inputs, config.upstream_seed)
-    if config.alignment.kind != "none":
+    if "alignment" in config.columns:
         inputs = tables | (latent if config.alignment.kind == "modality" else {})
         settings = {"alignment": _moving(config.alignment), "preprocessing": preprocessing}
         add("alignment", settings, inputs, config.upstream_seed)
-    columns = {name: name for name in ("advantage", "alignment") if name in nodes}
+    columns = {name: name for name in config.columns}
     settings = {
         "policy": _moving(config.policy),
         "preprocessing": preprocessing,

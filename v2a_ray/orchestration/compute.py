@@ -140,11 +140,13 @@ def _make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[
     if rollouts:
         report = reporter(board, group[0].node.name)
         tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {})))
-    seconds = time.perf_counter() - start
-    return [_store_part(work, store, next(tables, None), seconds) for work in group]
+    # Roll-outs are made together, so each part is charged by its number of transitions.
+    rate = (time.perf_counter() - start) / max(1, sum(spec.num_transitions or 0 for spec in rollouts))
+    return [_store_part(work, store, next(tables, None), rate) for work in group]
 
 
-def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, seconds: float) -> Artifact:
+def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, rate: float) -> Artifact:
+    """Write one part; `rate` is the seconds that a rolled-out transition took."""
     spec, root = work.node.spec, work.config.data_root
     assert spec is not None
 
@@ -158,7 +160,8 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
         robot = parse_domain(spec.domain).robot
         write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
 
-    return store.get_or_make("data", work.node.key, make, {"spec": spec.model_dump()})
+    spent = rate * rolled_out.num_transitions if rolled_out is not None else 0.0
+    return store.get_or_make("data", work.node.key, make, {"spec": spec.model_dump()}, spent)
 
 
 @ray.remote

@@ -25,7 +25,8 @@ class Alignment:
 
     Attributes:
         source: (N,) h of every source transition.
-        held_out: (M,) h of target transitions that the estimator did not see.
+        held_out: (M,) h of target transitions that `contrastive` and `residual` were not fitted to. `modality` has seen
+            them, as it has seen every source transition that it scores: there they are a control, not a test.
     """
 
     source: Float
@@ -40,7 +41,8 @@ def split_target(table: EpisodeTable, fraction: float, seed: int) -> tuple[Episo
     """
     wanted = fraction * table.num_transitions
     if table.num_episodes < 5:
-        cut = max(1, table.num_transitions - int(wanted))
+        # At least one transition on either side.
+        cut = max(1, table.num_transitions - max(1, int(wanted)))
         return table.head(cut), tail(table, cut)
     order = np.random.default_rng(seed).permutation(table.num_episodes)
     count = int(np.searchsorted(np.cumsum(table.lengths[order]), wanted)) + 1

@@ -83,11 +83,17 @@ class ArtifactStore:
         return len(artifacts)
 
     def get_or_make(
-        self, stage: str, key: str, make: Callable[[Path, Path], None], about: Mapping[str, Any]
+        self,
+        stage: str,
+        key: str,
+        make: Callable[[Path, Path], None],
+        about: Mapping[str, Any],
+        spent_seconds: float = 0.0,
     ) -> Artifact:
         """The artifact; `make(output, work)` fills the folder `output` unless it exists, with checkpoints in `work`.
 
-        When `make` raises, nothing appears under the key and the checkpoints stay.
+        When `make` raises, nothing appears under the key and the checkpoints stay. `about` is written beside the
+        artifact; `spent_seconds` were spent on it before the call.
         """
         if found := self.find(stage, key):
             return found
@@ -97,7 +103,7 @@ class ArtifactStore:
             shutil.rmtree(output, ignore_errors=True)
             output.mkdir(parents=True)
             make(output, self.work(stage, key))
-            seconds = time.perf_counter() - start
+            seconds = spent_seconds + time.perf_counter() - start
             record = {"stage": stage, "key": key, "seconds": seconds, **about}
             (output / "artifact.json").write_text(json.dumps(record, indent=1, default=str))
             with suppress(FileExistsError):  # another process was faster; both computed the same

@@ -52,8 +52,11 @@ class ContrastiveLearner:
         return {"alignment/contrastive_loss": loss.detach()}
 
     @torch.no_grad()
-    def score(self, transitions: Transitions) -> Tensor:
+    def score(self, transitions: Transitions, chunk_rows: int = 16384) -> Tensor:
         """(N,): h = cosine(f(s, a), g(s')) in [-1, 1]."""
-        batch = transitions.all()
-        query = self.state_action(torch.cat([batch.observation_BO, batch.action_BA], dim=1))
-        return functional.cosine_similarity(query, self.next_state(batch.next_observation_BO))
+        scores = []
+        for index in torch.split(torch.arange(len(transitions)), chunk_rows):
+            batch = transitions.at(index)
+            query = self.state_action(torch.cat([batch.observation_BO, batch.action_BA], dim=1))
+            scores.append(functional.cosine_similarity(query, self.next_state(batch.next_observation_BO)))
+        return torch.cat(scores)

@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from v2a_ray.errors import DivergenceError
+
 Metrics = dict[str, float]
 Progress = Callable[[int, int, Metrics], None]
 """Called as progress(step, num_steps, metrics), at every logging interval."""
@@ -98,7 +100,11 @@ class TrainingLoop:
     def _require_finite(record: Metrics, step: int) -> None:
         bad = [name for name, value in record.items() if value != value or value in (float("inf"), float("-inf"))]
         if bad:
-            raise FloatingPointError(f"{', '.join(bad)} is not finite at update step {step}")
+            raise DivergenceError(
+                f"{', '.join(bad)} is not finite",
+                where=f"update step {step}",
+                remedy="a lower learning_rate, or another preprocessing.reward_scale; the last checkpoint is kept",
+            )
 
 
 def save_checkpoint(path: Path, learner: Learner, step: int, history: list[dict[str, Any]]) -> None:
