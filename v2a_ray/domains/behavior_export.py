@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,7 @@ from v2a_ray.domains.behaviors import WEIGHTS_FOLDER, GaussianActor, evaluate_po
 from v2a_ray.domains.domain import Domain, parse_domain
 from v2a_ray.domains.references import normalized_score
 from v2a_ray.errors import DomainError
+from v2a_ray.files import read_json, write_json
 
 MAX_REPLAY_SNAPSHOTS = 6
 NUM_EPISODES = 20
@@ -74,18 +73,6 @@ def install_behaviors(output_dir: Path | str, domain: Domain | str) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     return target
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is complete or absent, also when the process is killed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
 
 
 def _choose(domain: Domain, folder: Path, snapshots: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

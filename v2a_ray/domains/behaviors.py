@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from v2a_ray.domains.domain import Domain, parse_domain
-from v2a_ray.domains.environments import make_environment
+from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DomainError
 
 Float = NDArray[np.float32]
@@ -157,20 +157,7 @@ def list_behaviors(folder: Path | str | None = None) -> list[dict[str, Any]]:
 
 def evaluate_policy(policy: BehaviorPolicy, domain: Domain | str, num_episodes: int, seed: int = 0) -> NDArray[Any]:
     """Undiscounted returns (num_episodes,) of one episode in each of `num_episodes` environments, in lockstep."""
-    environments = [make_environment(domain) for _ in range(num_episodes)]
-    observations = [environment.reset(seed=seed + index)[0] for index, environment in enumerate(environments)]
-    returns = np.zeros(num_episodes)
-    running = list(range(num_episodes))
-    while running:
-        actions = policy.act(np.stack([observations[index] for index in running]))
-        still_running = []
-        for index, action in zip(running, actions, strict=True):
-            observations[index], reward, terminated, truncated, _ = environments[index].step(action)
-            returns[index] += float(reward)
-            if not (terminated or truncated):
-                still_running.append(index)
-        running = still_running
-    return returns
+    return roll_out(policy.act, domain, num_episodes, seed)[0]
 
 
 def _folder(domain: Domain, folder: Path | str | None) -> Path:

@@ -248,7 +248,7 @@ def numpy_act(actor: TanhActor) -> Any:
     """`actor.act` from and to NumPy, for roll-outs."""
 
     def act(observations: Float) -> Float:
-        return actor.act(torch.from_numpy(observations)).numpy()
+        return actor.act(torch.from_numpy(observations.astype(np.float32))).numpy()
 
     return act
 

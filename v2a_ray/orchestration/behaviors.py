@@ -32,9 +32,10 @@ from safetensors.numpy import save_file
 from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.domains import Domain, make_environment, parse_domain
-from v2a_ray.domains.behavior_export import export_behaviors, read_json, write_json
+from v2a_ray.domains.behavior_export import export_behaviors
 from v2a_ray.domains.behaviors import GaussianActor, evaluate_policy
 from v2a_ray.errors import ConfigError
+from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.session import ray_session
 
 _TRAINING_ID = "v2a/behavior-training-v0"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,11 +13,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.errors import StorageError
+from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.compute import Listener, Work, compute_all
 from v2a_ray.report.curves import plot_run
-from v2a_ray.report.result import make_result, write_json
+from v2a_ray.report.result import make_result
 from v2a_ray.stages.artifacts import Artifact, ArtifactStore, default_store
 
 
@@ -61,6 +61,14 @@ class _Recorder(Listener):
         self.listener.progressed(event)
 
     def done(self, node: Node, artifact: Artifact) -> None:
+        curves = artifact.path / "curves.parquet"
+        if artifact.cached and curves.exists():
+            # Nobody reports what was computed before; its curves were kept.
+            for row in pq.read_table(curves).to_pylist():
+                step = row.pop("step")
+                for name, value in row.items():
+                    if value is not None:
+                        self.writer.add_scalar(name, value, step)
         self.listener.done(node, artifact)
 
 
@@ -84,7 +92,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path, listener: Listener |
     for name in ("curves.parquet", "actor.safetensors"):
         shutil.copyfile(policy / name, run_dir / name)
     plot_run(pq.read_table(policy / "curves.parquet"), run_dir / "curves.png", title=f"{config.name} · {config.method}")
-    evaluation = json.loads((policy / "evaluation.json").read_text())
+    evaluation = read_json(policy / "evaluation.json")
     result = make_result(config, [(name, artifacts[node.key]) for name, node in plan.items()], evaluation)
     write_json(run_dir / "result.json", result)
     return result

@@ -24,13 +24,13 @@ from ray import tune
 
 from v2a_ray.config import ExperimentConfig, Positive, Settings
 from v2a_ray.errors import ConfigError
+from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
 from v2a_ray.orchestration.compute import Listener, Work, compute_all, input_paths, make_stage
 from v2a_ray.orchestration.run import prepare_folder, store_of
 from v2a_ray.report.curves import plot_cells
-from v2a_ray.report.result import write_json
 from v2a_ray.report.tables import TrialResult, cells_markdown, write_results
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 from v2a_ray.stages.learner import Metrics
@@ -146,7 +146,7 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     results = []
     for index, (trial, plan) in enumerate(_pairs(sweep, plans)):
         artifact = store.find("policy", plan["policy"].key)
-        evaluation = json.loads((artifact.path / "evaluation.json").read_text()) if artifact else {}
+        evaluation = read_json(artifact.path / "evaluation.json") if artifact else {}
         results.append(
             TrialResult(
                 labels=trial.labels,
@@ -174,7 +174,7 @@ def _claim(sweep: Sweep, folder: Path) -> None:
     """Write what the trials are, or see that the folder holds the same sweep."""
     content = [{"labels": trial.labels, "config": trial.config.model_dump(mode="json")} for trial in sweep.trials]
     path = folder / TRIALS_FILE
-    if path.exists() and json.loads(path.read_text())["trials"] != content:
+    if path.exists() and read_json(path)["trials"] != content:
         raise ConfigError(
             "the folder holds a sweep with other trials",
             where=str(folder),
@@ -212,7 +212,7 @@ def _tune(sweep: Sweep, folder: Path, missing: dict[str, Node], listener: Listen
 
 def train_trial(settings: dict[str, Any]) -> None:
     """Tune's trainable: the policy of trial number `trial` in `trials_file`."""
-    entry = json.loads(Path(settings["trials_file"]).read_text())["trials"][settings["trial"]]
+    entry = read_json(Path(settings["trials_file"]))["trials"][settings["trial"]]
     config = ExperimentConfig.model_validate(entry["config"])
     plan = make_plan(config)
     work = Work(config, plan, plan["policy"])
@@ -226,7 +226,7 @@ def train_trial(settings: dict[str, Any]) -> None:
             tune.report({"step": step, **metrics})
 
     artifact = make_stage(work, input_paths(work, store), store, progress)
-    evaluation = json.loads((artifact.path / "evaluation.json").read_text())
+    evaluation = read_json(artifact.path / "evaluation.json")
     tune.report({"step": config.policy.num_steps, "normalized_score_mean": evaluation["normalized_score_mean"]})
 
 

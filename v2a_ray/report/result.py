@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from v2a_ray.config import ExperimentConfig
@@ -40,10 +38,3 @@ def make_result(
         "target": dict(evaluation),
         "versions": versions(),
     }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file that is either the old one or the new one, whole, whatever happens."""
-    fresh = path.with_suffix(path.suffix + ".tmp")
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
-    fresh.replace(path)
