@@ -77,7 +77,7 @@ def test_another_method_reuses_what_it_shares(workspace: Path, first_run: dict[s
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: dict[str, Any]) -> None:
-    overrides = ["policy.num_steps=60000", "policy.checkpoint_interval_steps=200", "evaluation.interval_steps=0"]
+    overrides = ["policy.num_steps=12000", "policy.checkpoint_interval_steps=200", "evaluation.interval_steps=0"]
     command = [sys.executable, "-m", "v2a_ray.cli.main", "run", "tiny.yaml", *overrides, "--run-dir", "killed"]
     driver = subprocess.Popen(command, cwd=workspace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: di
     assert "goes on at step" in done.stdout
     result = json.loads((workspace / "killed/result.json").read_text())
     assert result["target"]["num_episodes"] == 3
-    assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 60000
+    assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 12000
 
 
 def write_hdf5(path: Path, *, shuffled: bool = False, bad_value: bool = False) -> None:
@@ -112,6 +112,29 @@ def write_hdf5(path: Path, *, shuffled: bool = False, bad_value: bool = False) -
         file["observations"], file["next_observations"] = observations, states[rows + 1]
         file["actions"] = generator.uniform(-1, 1, (200, 3)).astype(np.float32)
         file["rewards"], file["terminals"] = np.ones(200, np.float32), np.zeros(200, bool)
+
+
+def test_ctrl_c_says_how_to_go_on(workspace: Path, first_run: dict[str, Any]) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "v2a_ray.cli.main",
+        "run",
+        "tiny.yaml",
+        "policy.num_steps=1000000",
+        "--run-dir",
+        "c",
+    ]
+    driver = subprocess.Popen(command, cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert driver.stdout
+    try:
+        assert any("policy: started" in line for line in driver.stdout)
+        driver.send_signal(signal.SIGINT)
+        _, errors = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    assert driver.returncode == 130
+    assert "interrupted; the same command goes on where it stopped" in errors and "Traceback" not in errors
 
 
 BAD_FILES = {
@@ -154,8 +177,8 @@ BAD_RUNS = {
 @pytest.mark.parametrize("case", BAD_RUNS)
 def test_bad_input_is_one_message_and_status_2(case: str, workspace: Path) -> None:
     overrides, expected = BAD_RUNS[case]
-    done = v2a("run", "tiny.yaml", *overrides, "--run-dir", "bad", cwd=workspace)
+    done = v2a("run", "tiny.yaml", *overrides, "--run-dir", "never", cwd=workspace)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: ") and expected in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
-    assert not (workspace / "bad").exists()
+    assert not (workspace / "never").exists()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from v2a_ray.cli.console import console
+from v2a_ray.cli.console import console, resumable
 
 app = typer.Typer(help="Behaviour policies of every quality: train, list, evaluate.", no_args_is_help=True)
 
@@ -62,7 +62,7 @@ def train(
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as bar:
+    with resumable(), Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=num_steps, note="")
 
         def report(state: TrainingProgress) -> None:

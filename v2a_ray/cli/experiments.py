@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from v2a_ray.cli.console import console
+from v2a_ray.cli.console import console, resumable
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/demo.yaml")]
 Overrides = Annotated[
@@ -48,14 +48,8 @@ def run(
     folder = prepare_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
     console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
-    with console.status("starting Ray"):
-        session = ray_session(num_cpus, verbose)
-        session.__enter__()
-    try:
-        with StageDisplay(console) as display:
-            result = run_experiment(settings, folder, display)
-    finally:
-        session.__exit__(None, None, None)
+    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
+        result = run_experiment(settings, folder, display)
     target = result["target"]
     console.print(
         f"\n[bold]normalised score {target['normalized_score_mean']:.1f}[/] ± {target['normalized_score_std']:.1f}"
@@ -90,7 +84,7 @@ def sweep(
         f"[bold]{experiment.name}[/] · {len(experiment.trials)} trials: {experiment.describe()}", highlight=False
     )
     console.print(f"results {folder}", highlight=False, soft_wrap=True)
-    with ray_session(num_cpus, verbose), StageDisplay(console) as display:
+    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
         results = run_sweep(experiment, folder, display)
     console.print(render_cells(results))
     console.print(

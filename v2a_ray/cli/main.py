@@ -20,11 +20,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR = 2
 
 
 def main() -> None:
-    """Entry point: a user's error is one message and exit code 2, Ctrl-C says how to go on."""
+    """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()
     from v2a_ray.cli import behaviors, data, domains, experiments
 
@@ -37,9 +37,6 @@ def main() -> None:
     except V2AError as error:
         error_console.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        error_console.print("interrupted; the same command goes on where it stopped", style="yellow")
-        sys.exit(INTERRUPTED)
 
 
 def _quiet_libraries() -> None:

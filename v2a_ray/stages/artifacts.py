@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from v2a_ray.errors import StorageError
 
@@ -108,10 +109,11 @@ class ArtifactStore:
             (output / "artifact.json").write_text(json.dumps(record, indent=1, default=str))
             with suppress(FileExistsError):  # another process was faster; both computed the same
                 _rename(output, final)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
+            # safetensors reports a full disk as an error of its own.
             raise StorageError(
-                f"cannot write: {error.strerror or error}",
-                where=str(error.filename or self.root),
+                f"cannot write: {getattr(error, 'strerror', None) or error}",
+                where=str(getattr(error, "filename", None) or self.root),
                 remedy="free space or choose another folder with `store=DIR` or V2A_STORE",
             ) from error
         finally:
