@@ -41,15 +41,17 @@ def run(
     """
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.methods.experiment import load_experiment
+    from v2a_ray.methods.plan import make_plan
     from v2a_ray.orchestration.run import prepare_folder, run_experiment, store_of
     from v2a_ray.orchestration.session import ray_session
 
     settings = load_experiment(config_file, overrides or [])
+    plan = make_plan(settings)
     folder = prepare_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
     console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
     with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
-        result = run_experiment(settings, folder, display)
+        result = run_experiment(settings, plan, folder, display)
     target = result["target"]
     console.print(
         f"\n[bold]normalised score {target['normalized_score_mean']:.1f}[/] ± {target['normalized_score_std']:.1f}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from v2a_ray.config import DataSpec, ExperimentConfig
 from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.domains.behaviors import behavior_components
+from v2a_ray.domains.behaviors import behavior_components, load_behavior
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.methods.registry import method_settings
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
@@ -45,7 +45,9 @@ def _existing(key: str, spec: DataSpec, path: Path | None) -> Domain:
     try:
         domain = parse_domain(spec.domain)
         if spec.path is None:
-            behavior_components(parse_domain(spec.policy_domain or spec.domain), spec.behavior)
+            policy_domain = parse_domain(spec.policy_domain or spec.domain)
+            for component, _ in behavior_components(policy_domain, spec.behavior):
+                load_behavior(policy_domain, component)
     except DomainError as error:
         where = f"{path or 'settings'} · {key}" + (f" · {error.where}" if error.where else "")
         raise DomainError(error.what, where=where, remedy=error.remedy) from None

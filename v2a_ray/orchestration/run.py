@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.errors import StorageError
 from v2a_ray.files import read_json, write_json
-from v2a_ray.methods.plan import Node, make_plan
+from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.compute import Listener, Work, compute_all
 from v2a_ray.report.curves import plot_run
@@ -72,14 +73,15 @@ class _Recorder(Listener):
         self.listener.done(node, artifact)
 
 
-def run_experiment(config: ExperimentConfig, run_dir: Path, listener: Listener | None = None) -> dict[str, Any]:
-    """Compute everything that is missing and write the run directory; Ray is running.
+def run_experiment(
+    config: ExperimentConfig, plan: Mapping[str, Node], run_dir: Path, listener: Listener | None = None
+) -> dict[str, Any]:
+    """Compute everything of `plan` that is missing and write the run directory; Ray is running.
 
     `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors` and, last,
     `result.json`, whose content is returned.
     """
     store = store_of(config)
-    plan = make_plan(config)
     run_dir = prepare_folder(run_dir)
     prepare_folder(store.root)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

@@ -23,7 +23,7 @@ from pydantic import Field
 from ray import tune
 
 from v2a_ray.config import ExperimentConfig, Positive, Settings
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
@@ -57,10 +57,11 @@ class SweepConfig(Settings):
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination: `labels` says which value of every axis, `config` is the experiment."""
+    """One combination: `labels` says which value of every axis, `config` is the experiment, `plan` its artifacts."""
 
     labels: dict[str, str]
     config: ExperimentConfig
+    plan: dict[str, Node]
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             raw = merge(raw, layer)
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
         try:
-            trials.append(Trial(labels, _absolute(resolve(merge(raw, over)))))
-        except ConfigError as error:
+            trial_config = _absolute(resolve(merge(raw, over)))
+            trials.append(Trial(labels, trial_config, make_plan(trial_config)))
+        except V2AError as error:
             where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
-            raise ConfigError(error.what, where=where, remedy=error.remedy) from None
+            raise type(error)(error.what, where=f"{where} · {error.where}".rstrip(" ·"), remedy=error.remedy) from None
     return Sweep(
         config.name, {axis: list(values) for axis, values in axes.items()}, trials, config.max_concurrent_trials
     )
@@ -122,18 +124,17 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     Raises ConfigError when the folder holds another sweep. A trial that fails does not stop the others.
     """
     listener = listener or Listener()
-    plans = [make_plan(trial.config) for trial in sweep.trials]
     store = store_of(sweep.trials[0].config)
     prepare_folder(store.root)
     upstream = {
-        node.key: Work(trial.config, plan, node)
-        for trial, plan in zip(sweep.trials, plans, strict=True)
-        for node in plan.values()
+        node.key: Work(trial.config, trial.plan, node)
+        for trial in sweep.trials
+        for node in trial.plan.values()
         if node.stage != "policy"
     }
     _claim(sweep, folder)
     compute_all(list(upstream.values()), store, listener)
-    policies = {f"policy {' '.join(trial.labels.values())}": plan["policy"] for trial, plan in _pairs(sweep, plans)}
+    policies = {f"policy {' '.join(trial.labels.values())}": trial.plan["policy"] for trial in sweep.trials}
     missing = {name: node for name, node in policies.items() if store.find("policy", node.key) is None}
     for name, node in policies.items():
         if name not in missing and (found := store.find("policy", node.key)):
@@ -144,8 +145,8 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
         else {}
     )
     results = []
-    for index, (trial, plan) in enumerate(_pairs(sweep, plans)):
-        artifact = store.find("policy", plan["policy"].key)
+    for index, trial in enumerate(sweep.trials):
+        artifact = store.find("policy", trial.plan["policy"].key)
         evaluation = read_json(artifact.path / "evaluation.json") if artifact else {}
         results.append(
             TrialResult(
@@ -154,16 +155,12 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
                 evaluation=evaluation,
                 seconds=artifact.seconds if artifact else None,
                 status="finished" if artifact else f"failed: {failures.get(index, 'not finished')}",
-                artifacts={name: node.key for name, node in plan.items()},
+                artifacts={name: node.key for name, node in trial.plan.items()},
                 curves=pq.read_table(artifact.path / "curves.parquet") if artifact else None,
             )
         )
     _report(sweep, folder, results)
     return results
-
-
-def _pairs(sweep: Sweep, plans: Sequence[dict[str, Node]]) -> Iterator[tuple[Trial, dict[str, Node]]]:
-    return zip(sweep.trials, plans, strict=True)
 
 
 def _renamed(node: Node, name: str) -> Node:

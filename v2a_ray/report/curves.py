@@ -55,7 +55,7 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
             steps, mean, std = curves[0][0][:shortest], scores.mean(axis=0), scores.std(axis=0)
             axes.plot(steps, mean, marker="o", markersize=3, color=colors[method], label=f"{method} (n={len(seeds)})")
             axes.fill_between(steps, mean - std, mean + std, color=colors[method], alpha=0.15, linewidth=0)
-        axes.set_title(task, fontsize=10)
+        axes.set_title(task if len(cells) > 1 else "", fontsize=10)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     for axes in grid.flat[len(cells) :]:
