@@ -6,7 +6,7 @@ from builders import arrays_of, write_hdf5
 
 from v2a_ray.config import SourceSpec, TargetSpec
 from v2a_ray.data.findings import Finding
-from v2a_ray.data.mixture import collection_requests, load_source, load_target, take
+from v2a_ray.data.mixture import collection_requests, load_data, load_source, take
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
@@ -48,7 +48,7 @@ def test_a_source_is_cut_and_labelled(tmp_path):
 def test_fewer_transitions_than_asked_for_is_a_warning(tmp_path):
     write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table()))
     spec = TargetSpec(domain="hopper", path="a.hdf5", num_transitions=1000)
-    table, findings = load_target(spec, tmp_path)
+    table, findings = load_data(spec, "target", tmp_path)
     assert table.num_transitions == 75
     assert [finding.check for finding in findings] == ["fewer"]
 
@@ -69,7 +69,7 @@ def test_unordered_transitions_are_a_target_but_no_source(tmp_path):
     arrays = arrays_of(hopper_table((400,)), timeouts=False)
     drawn = np.random.default_rng(0).permutation(400)[:100]
     write_hdf5(tmp_path / "a.hdf5", {key: values[drawn] for key, values in arrays.items()})
-    reading = load_target(TargetSpec(domain="hopper", path="a.hdf5"), tmp_path)
+    reading = load_data(TargetSpec(domain="hopper", path="a.hdf5"), "target", tmp_path)
     assert isinstance(reading.findings[0], Finding) and not reading.ordered
     with pytest.raises(DataError, match=r"not in order of time.*\n.*can only be a target"):
         load_source(SourceSpec(domain="hopper", path="a.hdf5"), tmp_path)

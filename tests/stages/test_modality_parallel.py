@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from v2a_ray.config import ExperimentConfig, ModalityConfig
 from v2a_ray.data.store import write_table
 from v2a_ray.data.table import concatenate
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import V2AError
 from v2a_ray.methods.execute import Job, load_modality
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.stages.columns import read_episode_column
@@ -160,12 +160,12 @@ def test_two_workers_give_every_episode_a_latent(tmp_path: Path) -> None:
     ("settings", "part"),
     [
         ({"batch_size": 5}, "modality.batch_size: a batch of 5 trajectories cannot be shared by 2 workers"),
-        ({"num_workers": 3}, "modality.num_workers: 3 workers, but the table has 2 part files"),
+        ({"num_workers": 3}, "2 part files cannot be shared by 3 workers"),
     ],
 )
 def test_workers_that_cannot_share_are_refused(tmp_path: Path, settings: dict[str, Any], part: str) -> None:
     write_table(linear_system([5, 5], 1.0, seed=0), tmp_path / "source" / "table", num_files=2)
     job = Job(experiment(**settings), {"source": tmp_path / "source"}, tmp_path / "output", tmp_path / "work")
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(V2AError) as error:
         fit_modality_parallel(job)
     assert part in str(error.value) and "try: " in str(error.value)

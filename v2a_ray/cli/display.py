@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from v2a_ray.data.store import read_manifest
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.compute import Listener
@@ -88,6 +89,15 @@ class StageDisplay(Listener):
             self._say(f"[cyan]reused[/]   {node.name:<34} {artifact.path}")
         else:
             self._say(f"[green]computed[/] {node.name:<34} {artifact.seconds:,.1f} s")
+        if node.stage in ("data", "source"):
+            self._warn(artifact)
+
+    def _warn(self, artifact: Artifact) -> None:
+        """What reading and checking found, which otherwise stands in the manifest alone."""
+        for finding in read_manifest(artifact.path / "table")["findings"]:
+            if finding["severity"] == "warning":
+                text = f"warning: {finding['where']}: {finding['message']}"
+                self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)

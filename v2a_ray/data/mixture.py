@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v2a_ray.config import DataSpec, SourceSpec, TargetSpec
+from v2a_ray.config import DataSpec, SourceSpec
 from v2a_ray.data.findings import Finding, Reading, place
 from v2a_ray.data.readers import read_table
 from v2a_ray.data.table import EpisodeTable
@@ -54,13 +54,8 @@ def load_source(spec: SourceSpec, data_root: str | Path = ".") -> Reading:
     return reading
 
 
-def load_target(spec: TargetSpec, data_root: str | Path = ".") -> Reading:
-    """Read, check, cut and label a target that has a `path`; it may be unordered. Raises DataError."""
-    return load_data(spec, TARGET_LABEL, data_root)
-
-
 def load_data(spec: DataSpec, label: str, data_root: str | Path = ".") -> Reading:
-    """Read and check the file of `spec`, take what it asks for, and label it."""
+    """Read and check the file of `spec`, take what it asks for, and label it; it may be unordered. Raises DataError."""
     domain = parse_domain(spec.domain)
     path = resolve(spec, data_root)
     table, findings = read_table(path, robot=domain.robot_spec)

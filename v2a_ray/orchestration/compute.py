@@ -11,9 +11,10 @@ from typing import Any
 import ray
 
 from v2a_ray.config import ExperimentConfig, SourceSpec
+from v2a_ray.data.checks import find_duplicates
 from v2a_ray.data.findings import Finding
 from v2a_ray.data.mixture import load_data, load_source
-from v2a_ray.data.store import write_table
+from v2a_ray.data.store import read_table_folder, write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.methods.execute import FIT, Job
@@ -109,9 +110,7 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
         # Roll-outs hold no CPU themselves, their actors do; files are read by as many processes as there are cores.
         options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
         return _make_data.options(**options).remote(group, store, board)
-    inputs = {
-        role: store.path(group[0].plan[name].stage, group[0].plan[name].key) for role, name in node.inputs.items()
-    }
+    inputs = input_paths(group[0], store)
     if node.stage == "source":
         return _make_source.options(**options).remote(group[0], inputs, store)
     # A data-parallel stage holds no CPU itself: its workers do.
@@ -181,7 +180,8 @@ def _make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -
     robot = parse_domain(config.target.domain).robot_spec
 
     def make(output: Path, _work: Path) -> None:
-        ingest(sources, output / "table", robot=robot)
+        duplicates = find_duplicates({source.name: read_table_folder(source.path) for source in sources})
+        ingest(sources, output / "table", robot=robot, findings=duplicates)
 
     return [store.get_or_make("source", work.node.key, make, {"sources": [source.name for source in sources]})]
 

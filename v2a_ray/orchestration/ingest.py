@@ -21,7 +21,7 @@ from v2a_ray.data.checks import check_table
 from v2a_ray.data.findings import Finding, RobotLike, raise_errors
 from v2a_ray.data.manifest import PartSummary, summarize_part
 from v2a_ray.data.mixture import relabel
-from v2a_ray.data.store import finish_folder, new_folder, part_bounds, part_files, read_parts, write_part
+from v2a_ray.data.store import finish_folder, new_folder, part_bounds, part_files, write_part
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError, V2AError
@@ -94,16 +94,19 @@ def ingest(
         )
 
 
-def table_shard(path: Path, rank: int, world_size: int) -> EpisodeTable:
-    """The episodes of worker `rank` of `world_size`: part files rank, rank + world_size, ... Shards are disjoint."""
-    files = part_files(path)
+def shard_files(paths: Sequence[Path], world_size: int) -> list[list[str]]:
+    """The part files of every worker's shard of the tables `paths`: files rank, rank + world_size, ... Disjoint.
+
+    Raises DataError when there are fewer files than workers.
+    """
+    files = [str(file) for path in paths for file in part_files(path)]
     if world_size > len(files):
         raise DataError(
             f"{len(files)} part files cannot be shared by {world_size} workers",
-            where=str(path),
+            where=", ".join(str(path) for path in paths),
             remedy="use fewer workers, or ingest with more part files",
         )
-    return read_parts(files[rank::world_size])
+    return [files[rank::world_size] for rank in range(world_size)]
 
 
 def _plan(sources: Sequence[IngestSource], num_files: int) -> dict[tuple[int, str], tuple[int, int]]:

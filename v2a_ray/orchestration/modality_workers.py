@@ -18,10 +18,10 @@ from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
-from v2a_ray.data.store import part_files
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.execute import Job, finish_modality
+from v2a_ray.orchestration.ingest import shard_files
 from v2a_ray.orchestration.session import quiet_ray_data
 from v2a_ray.stages.artifacts import use_threads
 from v2a_ray.stages.learner import Progress, silent
@@ -40,20 +40,11 @@ def fit_modality_parallel(job: Job) -> None:
             remedy="make it a multiple of modality.num_workers",
         )
     roles = ["source", "target"] if config.include_target else ["source"]
-    files = [str(file) for role in roles for file in part_files(job.inputs[role] / "table")]
-    if len(files) < config.num_workers:
-        raise ConfigError(
-            f"{config.num_workers} workers, but the table has {len(files)} part files",
-            where="modality.num_workers",
-            remedy="use fewer workers",
-        )
+    files = shard_files([job.inputs[role] / "table" for role in roles], config.num_workers)
     # One dataset per worker instead of one that is split while it streams: which episodes a worker gets then depends
     # on nothing but its rank, and equal seeds give equal results. Reading takes no CPU from the workers that hold all.
     with quiet_ray_data():
-        shards = {
-            f"shard-{rank}": ray.data.read_parquet(files[rank :: config.num_workers], num_cpus=0)
-            for rank in range(config.num_workers)
-        }
+        shards = {f"shard-{rank}": ray.data.read_parquet(mine, num_cpus=0) for rank, mine in enumerate(files)}
     job.work.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         _worker,
