@@ -34,11 +34,10 @@ from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
-from v2a_ray.stages.artifacts import use_threads
 from v2a_ray.stages.columns import read_episode_column, read_step_column, write_episode_column, write_step_column
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.learner import Metrics, Progress, TrainingLoop, silent
+from v2a_ray.stages.learner import Metrics, Progress, TrainingLoop, silent, use_threads
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
 from v2a_ray.stages.policy import LEARNERS, MixedSampler, make_actor
 from v2a_ray.stages.residual import ResidualLearner

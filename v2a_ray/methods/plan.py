@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from v2a_ray.config import DataSpec, ExperimentConfig, Settings
-from v2a_ray.data.mixture import collection_requests, resolve
+from v2a_ray.data.mixture import TARGET_LABEL, collection_requests, resolve
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
 from v2a_ray.errors import DataError
@@ -20,7 +20,7 @@ from v2a_ray.stages.artifacts import stage_key
 
 # How often a stage reports and saves does not move its numbers.
 _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
-TARGET, SOURCE = "target", "source"
+SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         keys = {role: nodes[name].key for role, name in inputs.items()}
         nodes[stage] = Node(stage, stage, stage_key(stage, settings, keys, seed), inputs)
 
-    for name, spec in {TARGET: config.target, **{source.label: source for source in config.sources}}.items():
+    for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in config.sources}}.items():
         # The label is part of the key because it is part of every episode's id.
         content = {"label": name, **_data_content(spec, config.data_root)}
         nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
     add(SOURCE, {}, {source.label: _data_name(source.label) for source in config.sources})
 
-    tables = {SOURCE: SOURCE, TARGET: _data_name(TARGET)}
+    tables = {SOURCE: SOURCE, TARGET_LABEL: _data_name(TARGET_LABEL)}
     preprocessing = config.preprocessing.model_dump(mode="json")
     if config.needs_modality:
         inputs = tables if config.modality.include_target else {SOURCE: SOURCE}

@@ -13,12 +13,12 @@ import ray
 from v2a_ray.config import ExperimentConfig, SourceSpec
 from v2a_ray.data.checks import find_duplicates
 from v2a_ray.data.findings import Finding
-from v2a_ray.data.mixture import load_data, load_source
+from v2a_ray.data.mixture import TARGET_LABEL, load_data, load_source
 from v2a_ray.data.store import read_table_folder, write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.methods.execute import FIT, Job
-from v2a_ray.methods.plan import TARGET, Node
+from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
 from v2a_ray.orchestration.collect import collect_data
 from v2a_ray.orchestration.ingest import IngestSource, ingest
@@ -155,7 +155,7 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
         elif isinstance(spec, SourceSpec):
             table, findings = load_source(spec, root)
         else:
-            table, findings = load_data(spec, TARGET, root)
+            table, findings = load_data(spec, TARGET_LABEL, root)
         robot = parse_domain(spec.domain).robot
         write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
 

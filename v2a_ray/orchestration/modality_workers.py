@@ -23,8 +23,7 @@ from v2a_ray.errors import ConfigError
 from v2a_ray.methods.execute import Job, finish_modality
 from v2a_ray.orchestration.ingest import shard_files
 from v2a_ray.orchestration.session import quiet_ray_data
-from v2a_ray.stages.artifacts import use_threads
-from v2a_ray.stages.learner import Progress, silent
+from v2a_ray.stages.learner import Progress, silent, use_threads
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
 
 MAX_FAILURES = 3

@@ -7,6 +7,7 @@ data or object references, because Tune loses those when it restores an experime
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -134,16 +135,14 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     }
     _claim(sweep, folder)
     compute_all(list(upstream.values()), store, listener)
-    policies = {f"policy {' '.join(trial.labels.values())}": trial.plan["policy"] for trial in sweep.trials}
-    missing = {name: node for name, node in policies.items() if store.find("policy", node.key) is None}
-    for name, node in policies.items():
-        if name not in missing and (found := store.find("policy", node.key)):
-            listener.done(_renamed(node, name), found)
-    failures = (
-        _tune(sweep, folder, {name: _renamed(node, name) for name, node in missing.items()}, listener)
-        if missing
-        else {}
-    )
+    missing: dict[str, Node] = {}
+    for trial in sweep.trials:
+        node = dataclasses.replace(trial.plan["policy"], name=f"policy {' '.join(trial.labels.values())}")
+        if found := store.find("policy", node.key):
+            listener.done(node, found)
+        else:
+            missing[node.name] = node
+    failures = _tune(sweep, folder, missing, listener) if missing else {}
     results = []
     for index, trial in enumerate(sweep.trials):
         artifact = store.find("policy", trial.plan["policy"].key)
@@ -161,10 +160,6 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
         )
     _report(sweep, folder, results)
     return results
-
-
-def _renamed(node: Node, name: str) -> Node:
-    return Node(node.stage, name, node.key, node.inputs)
 
 
 def _claim(sweep: Sweep, folder: Path) -> None:

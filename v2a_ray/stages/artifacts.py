@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from v2a_ray.errors import StorageError
@@ -133,9 +132,3 @@ def _rename(source: Path, destination: Path) -> None:
             raise FileExistsError(destination)
         shutil.rmtree(destination)
     source.rename(destination)
-
-
-def use_threads(num_threads: int) -> None:
-    """Limit torch to `num_threads`, so that results do not depend on how many cores a node has."""
-    if torch.get_num_threads() != num_threads:
-        torch.set_num_threads(num_threads)

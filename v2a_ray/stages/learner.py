@@ -107,6 +107,12 @@ class TrainingLoop:
             )
 
 
+def use_threads(num_threads: int) -> None:
+    """Limit torch to `num_threads`, so that results do not depend on how many cores a node has."""
+    if torch.get_num_threads() != num_threads:
+        torch.set_num_threads(num_threads)
+
+
 def save_checkpoint(path: Path, learner: Learner, step: int, history: list[dict[str, Any]]) -> None:
     """Write networks, optimisers, generator, step and history to one file, replaced atomically.
 
