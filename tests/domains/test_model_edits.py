@@ -5,18 +5,13 @@ The numbers are written out here, not taken from the code: they are ODRL's and O
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import mujoco
 import numpy as np
 import pytest
 
 from v2a_ray.domains import PHYSICS, catalogue, parse_domain
 from v2a_ray.domains.model import compile_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from model_fields import changed_fields
+from v2a_ray.domains.model_fields import changed_fields
 
 # What MuJoCo derives from a geom's shape: its bounds, the mass of bodies, and constants of the whole mechanism.
 DERIVED_FROM_SHAPE = {

@@ -1,4 +1,4 @@
-"""Comparing compiled MuJoCo models field by field."""
+"""Compiled MuJoCo models as named numbers, so that two of them can be compared field by field."""
 
 from __future__ import annotations
 
