@@ -1,10 +1,13 @@
 """Ant: four legs with eight actuated joints, free in space. 27 observations (13 positions, 14 velocities), 8 actions.
 
 Numbers of the shifts: ODRL and OTDF, as edits of gymnasium's ant.xml. Lengths in metres, angles in degrees.
-Observations are the 27 of gymnasium's v4; the 84 contact forces of older 111-wide data are always zero there.
+Observations are the 27 of gymnasium's v4. Data recorded with v2 or v3 and MuJoCo 2 have 111: those and 84 contact
+forces, which are zero in every row; `ant111` observes the same.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from v2a_ray.domains.edits import Edit, capsule
 from v2a_ray.domains.robots import RobotSpec, fixed, scaled_ranges
@@ -48,3 +51,5 @@ ANT = RobotSpec(
         "otdf-morph": fixed(_feet(_FRONT, 0.1)),
     },
 )
+
+ANT111 = replace(ANT, name="ant111", variant_of="ant", observation_dim=111, num_zeros=84)

@@ -6,12 +6,14 @@ left out (d4rl), and so may `/stock`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
+from v2a_ray.domains.execution import Execution
 from v2a_ray.domains.model import domain_edits, stock_specification
 from v2a_ray.domains.robots import RobotSpec, all_robots, robot
-from v2a_ray.domains.shifts import Shift, named_shifts, parse_shift
+from v2a_ray.domains.shift_kinds import Shift
+from v2a_ray.domains.shifts import combined_execution, named_shifts, parse_shift
 from v2a_ray.errors import DomainError
 
 Physics = Literal["d4rl", "modern"]
@@ -58,6 +60,16 @@ class Domain:
         """The robot's dimensions and constants."""
         return robot(self.robot)
 
+    @property
+    def execution(self) -> Execution:
+        """What happens to an action between command and execution. Raises DomainError if two shifts set the same."""
+        return combined_execution(self.shifts)
+
+    @property
+    def base(self) -> Domain:
+        """The same dynamics for the robot that this one is a variant of; itself for a robot in its own right."""
+        return replace(self, robot=self.robot_spec.variant_of or self.robot)
+
     def describe(self) -> dict[str, Any]:
         """Everything that defines the domain, as plain values to print: each edit with its old and new numbers."""
         spec = self.robot_spec
@@ -76,6 +88,7 @@ class Domain:
                 {"shift": shift.name, "edit": edit.place, "old": edit.old(stock), "new": edit.value}
                 for shift, edit in domain_edits(spec, self.shifts)
             ],
+            "execution": asdict(self.execution),
         }
 
     def __str__(self) -> str:
@@ -92,11 +105,13 @@ def parse_domain(text: str) -> Domain:
     names = [] if not slash or shift_text == "stock" else shift_text.split("+")
     shifts = tuple(parse_shift(name, robot_name) for name in names)
     domain = Domain(robot_name, shifts, cast(Physics, physics) if at else "d4rl")
+    # Shifts that contradict each other are found when they are combined.
     domain_edits(domain.robot_spec, shifts)
+    _ = domain.execution
     return domain
 
 
 def catalogue(robot_name: str | None = None, physics: Physics = "d4rl") -> list[Domain]:
-    """Every named domain of a robot, or of all robots: stock and each published shift."""
-    names = [robot_name] if robot_name else list(all_robots())
+    """Every named domain of a robot, or of all robots but variants: stock and each named shift."""
+    names = [robot_name] if robot_name else [spec.name for spec in all_robots().values() if not spec.variant_of]
     return [Domain(name, shifts, physics) for name in names for shifts in named_shifts(name)]

@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 _SIZES = {"radius": 0, "half_length": 1}  # of a capsule: index into a geom's `size`
+_MASS_FACTOR = "mass_factor"
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,11 @@ class Edit:
     """Set `attribute` of one element to `value`, in the units of the robot's XML file.
 
     Attributes:
-        element: "geom", "joint", "body", or "option".
-        name: the element's name in the XML file; empty for "option".
+        element: "geom", "joint", "body", "actuator", or "option".
+        name: the element's name in the XML file; for "actuator" the joint it drives; empty for "option".
         attribute: the attribute to set. A geom's "fromto" is (x, y, z, x, y, z) in its body's frame, its "radius" and
-            "half_length" are lengths, all in metres; a joint's "range" is in degrees or radians, as the file has it.
+            "half_length" are lengths, all in metres; a joint's "range" is in degrees or radians, as the file has it; a
+            body's "mass_factor" multiplies mass and inertia of the finished model, whatever they were computed from.
         value: the new numbers.
     """
 
@@ -39,6 +41,8 @@ class Edit:
 
     def old(self, spec: mujoco.MjSpec) -> tuple[float, ...] | None:
         """The present value in `spec`, or None where the file gives the geometry in another way."""
+        if self.attribute == _MASS_FACTOR:
+            return (1.0,)
         target = _target(spec, self)
         if self.attribute in _SIZES:
             return (float(target.size[_SIZES[self.attribute]]),)
@@ -46,10 +50,15 @@ class Edit:
         return None if np.isnan(values).any() else tuple(values.tolist())
 
     def apply(self, spec: mujoco.MjSpec) -> None:
-        """Change `spec` in place."""
+        """Change `spec` in place, unless this edit has to wait for `finish`."""
+        if self.attribute == _MASS_FACTOR:
+            return
         target = _target(spec, self)
         if self.attribute in _SIZES:
             target.size[_SIZES[self.attribute]] = self.value[0]
+            return
+        if isinstance(getattr(target, self.attribute), float):
+            setattr(target, self.attribute, self.value[0])
             return
         getattr(target, self.attribute)[:] = self.value
         if self.attribute == "fromto":
@@ -58,6 +67,18 @@ class Edit:
             target.pos[:] = 0.0
             target.quat[:] = (1.0, 0.0, 0.0, 0.0)
             target.alt.type = mujoco.mjtOrientation.mjORIENTATION_QUAT
+
+    def finish(self, model: mujoco.MjModel) -> None:
+        """Change `model`, compiled and with its final inertia, in place, if this is an edit of a mass.
+
+        The file gives no masses: they follow from geoms, by a rule that depends on the physics, and HalfCheetah's are
+        then scaled to a total that a load comes on top of.
+        """
+        if self.attribute == _MASS_FACTOR:
+            body = model.body(self.name).id
+            model.body_mass[body] *= self.value[0]
+            model.body_inertia[body] *= self.value[0]
+            mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
 def capsule(geom: str, ends: tuple[float, ...], radius: float | None = None) -> tuple[Edit, ...]:
@@ -74,6 +95,10 @@ def moved(element: str, name: str, position: tuple[float, float, float]) -> Edit
 def _target(spec: mujoco.MjSpec, edit: Edit) -> Any:
     if edit.element == "option":
         return spec.option
+    if edit.element == "actuator":
+        # Most actuators have no name of their own.
+        (target,) = (actuator for actuator in spec.actuators if actuator.target == edit.name)
+        return target
     finders = {"geom": spec.geom, "joint": spec.joint, "body": spec.body}
     target = finders[edit.element](edit.name)
     assert target is not None, f"no {edit.element} named {edit.name} in {spec.modelname}"

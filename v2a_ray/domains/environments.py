@@ -1,23 +1,29 @@
 """From a domain to a gymnasium environment: the v4 class of the robot, given the edited model.
 
 gymnasium's v4 classes take no XML file, so a subclass replaces the one method that loads it. Nothing is added to a
-step: a shifted environment runs as fast as the stock one.
+step: a shifted environment runs as fast as the stock one. Only a domain with noisy or late execution, and a robot
+whose observation ends with zeros, get a subclass that does more.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 from functools import cache
 from typing import Any
 
 import gymnasium
 import mujoco
+import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.utils import EzPickle
 from gymnasium.wrappers import TimeLimit
+from numpy.typing import NDArray
 
 from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
+from v2a_ray.domains.execution import ActionChannel
 from v2a_ray.domains.model import compile_model
-from v2a_ray.domains.robots import robot
+from v2a_ray.domains.robots import all_robots, robot
 
 
 def make_environment(domain: Domain | str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
@@ -33,14 +39,16 @@ def make_environment(domain: Domain | str, render_mode: str | None = None) -> gy
 def make_unwrapped(domain: Domain | str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """The environment without a time limit; what gymnasium's registry calls."""
     domain = parse_domain(domain) if isinstance(domain, str) else domain
-    environment: gymnasium.Env[Any, Any] = _environment_class(domain.robot)(domain, render_mode)
+    environment: gymnasium.Env[Any, Any] = _environment_class(domain.robot, domain.execution.is_exact)(
+        domain, render_mode
+    )
     return environment
 
 
 def register_all() -> None:
     """Put every named domain into gymnasium's registry, so that `gymnasium.make(domain.gym_id)` works."""
-    for physics in PHYSICS:
-        for domain in catalogue(physics=physics):
+    for physics, name in itertools.product(PHYSICS, all_robots()):
+        for domain in catalogue(name, physics):
             if domain.gym_id not in gymnasium.registry:
                 gymnasium.register(
                     id=domain.gym_id,
@@ -52,8 +60,38 @@ def register_all() -> None:
                 )
 
 
+class _Executing:
+    """Puts what `Domain.execution` says between the commanded action, which rewards see, and the simulation."""
+
+    np_random: np.random.Generator
+
+    def __init__(self, domain: Domain, render_mode: str | None = None) -> None:
+        self._channel = ActionChannel(domain.execution, domain.robot_spec.action_dim)
+        super().__init__(domain, render_mode)  # type: ignore[call-arg]
+
+    def reset_model(self) -> NDArray[np.float64]:
+        self._channel.reset()
+        observation: NDArray[np.float64] = super().reset_model()  # type: ignore[misc]
+        return observation
+
+    def do_simulation(self, ctrl: NDArray[Any], n_frames: int) -> None:
+        super().do_simulation(self._channel.execute(ctrl, self.np_random), n_frames)  # type: ignore[misc]
+
+
+class _Padded:
+    """Appends `RobotSpec.num_zeros` zeros to observations."""
+
+    def __init__(self, domain: Domain, render_mode: str | None = None) -> None:
+        super().__init__(domain, render_mode)  # type: ignore[call-arg]
+        self.observation_space = Box(-np.inf, np.inf, (domain.robot_spec.observation_dim,), np.float64)
+        self._zeros = np.zeros(domain.robot_spec.num_zeros)
+
+    def _get_obs(self) -> NDArray[np.float64]:
+        return np.concatenate((super()._get_obs(), self._zeros))  # type: ignore[misc]
+
+
 @cache
-def _environment_class(robot_name: str) -> Any:
+def _environment_class(robot_name: str, executes_exactly: bool) -> Any:
     module, _, name = robot(robot_name).environment_class.partition(":")
     base: Any = getattr(importlib.import_module(module), name)
 
@@ -75,5 +113,7 @@ def _environment_class(robot_name: str) -> Any:
             # The class is local to this function, so pickle by what makes it.
             return make_unwrapped, (self.domain, self.render_mode)
 
-    DomainEnvironment.__name__ = f"{base.__name__}OfDomain"
-    return DomainEnvironment
+    extras: list[type] = [] if executes_exactly else [_Executing]
+    if robot(robot_name).num_zeros:
+        extras.append(_Padded)
+    return type(f"{base.__name__}OfDomain", (*extras, DomainEnvironment), {})

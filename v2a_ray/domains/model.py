@@ -12,7 +12,8 @@ import numpy as np
 from v2a_ray.domains.edits import Edit
 from v2a_ray.domains.inertia import apply_legacy_inertia
 from v2a_ray.domains.robots import RobotSpec
-from v2a_ray.domains.shifts import Shift, shift_edits
+from v2a_ray.domains.shift_kinds import Shift
+from v2a_ray.domains.shifts import shift_edits
 from v2a_ray.errors import DomainError
 
 
@@ -54,6 +55,8 @@ def compile_model(spec: RobotSpec, shifts: Sequence[Shift], physics: str) -> muj
         raise DomainError(f"MuJoCo refuses the model: {error}", where=f"{spec.name}: {places}") from error
     if physics == "d4rl":
         apply_legacy_inertia(model, specification, spec.total_mass)
+    for _, edit in edits:
+        edit.finish(model)
     _check_survives_reset(model, f"{spec.name}: {places}")
     return model
 

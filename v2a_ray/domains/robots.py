@@ -33,7 +33,11 @@ class RobotSpec:
             replaying one transition needs the one before it.
         joints: part of a kinematic shift -> joint names.
         morphologies: part of a morphology shift -> level -> edits.
+        wind_levels: named wind speeds in m/s; the robots differ in the area they offer per kilogram.
         published: names as `otdf-kinematic` -> function of the stock specification to edits.
+        variant_of: name of the robot that differs only in its observation, which this one shares shifts, reference
+            returns and behaviours with; empty for a robot in its own right.
+        num_zeros: zeros at the end of the observation, in place of quantities that recorded data hold no values of.
         max_episode_steps: environment steps after which an episode is truncated.
     """
 
@@ -49,10 +53,13 @@ class RobotSpec:
     joints: Mapping[str, tuple[str, ...]]
     morphologies: Mapping[str, MorphologyLevels]
     published: Mapping[str, Callable[[mujoco.MjSpec], tuple[Edit, ...]]]
+    wind_levels: tuple[float, ...] = (10.0, 20.0, -10.0)
     num_unobserved_positions: int = 1
     total_mass: float | None = None
     floor_keeps_friction: bool = False
     reward_lags: bool = False
+    variant_of: str = ""
+    num_zeros: int = 0
     max_episode_steps: int = 1000
     joint_levels: Mapping[str, float] = field(default_factory=lambda: {"easy": 0.8, "medium": 0.5, "hard": 0.2})
 
@@ -90,11 +97,11 @@ def robot(name: str) -> RobotSpec:
 
 
 def all_robots() -> dict[str, RobotSpec]:
-    """Every robot by name."""
+    """Every robot by name, variants included."""
     # Each robot's file needs `RobotSpec` from here.
-    from v2a_ray.domains.ant import ANT
+    from v2a_ray.domains.ant import ANT, ANT111
     from v2a_ray.domains.halfcheetah import HALFCHEETAH
     from v2a_ray.domains.hopper import HOPPER
     from v2a_ray.domains.walker2d import WALKER2D
 
-    return {spec.name: spec for spec in (HOPPER, WALKER2D, HALFCHEETAH, ANT)}
+    return {spec.name: spec for spec in (HOPPER, WALKER2D, HALFCHEETAH, ANT, ANT111)}

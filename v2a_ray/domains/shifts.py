@@ -1,99 +1,28 @@
-"""Dynamics shifts by name: `gravity-0.5`, `friction-2`, `kinematic-footjnt-easy`, `morph-torso-hard`, `otdf-morph`."""
+"""Dynamics shifts by name: `gravity-0.5`, `kinematic-footjnt-easy`, `morph-torso-hard`, `otdf-morph`, `wind-10`.
+
+`KINDS` is the table of all kinds. Those that peers published come first; the named levels of the others are chosen so
+that the mildest can be walked off by a stock policy and the hardest cannot (see each entry).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import mujoco
 
 from v2a_ray.domains.edits import Edit
-from v2a_ray.domains.robots import RobotSpec, robot, scaled_ranges
+from v2a_ray.domains.execution import Execution
+from v2a_ray.domains.robots import RobotSpec, robot
+from v2a_ray.domains.shift_kinds import KinematicKind, MorphologyKind, Number, NumberKind, OTDFKind, Shift, ShiftKind
 from v2a_ray.errors import DomainError
 
-PUBLISHED_FACTORS = (0.1, 0.5, 2.0, 5.0)
-# Beyond these the simulation is unstable or nothing moves; the published factors are 0.1 to 5.
-SMALLEST_FACTOR, LARGEST_FACTOR = 1e-3, 20.0
+__all__ = ["KINDS", "Shift", "combined_execution", "named_shifts", "parse_shift", "shift_edits"]
+
+AIR_DENSITY, AIR_VISCOSITY = 1.2, 1.8e-5  # kg / m^3 and Pa s, at 20 degrees Celsius
 
 
-@dataclass(frozen=True)
-class Shift:
-    """One change of a robot's dynamics.
-
-    Attributes:
-        kind: "gravity", "friction", "kinematic", "morph" or "otdf".
-        part: the joint or body part ("footjnt", "torso"); for "otdf" which target; empty for gravity and friction.
-        level: "easy", "medium" or "hard"; a factor; or empty for "otdf".
-    """
-
-    kind: str
-    part: str = ""
-    level: str | float = ""
-
-    @property
-    def name(self) -> str:
-        """Canonical name, for example `kinematic-footjnt-easy`."""
-        level = format(self.level, "g") if isinstance(self.level, float) else self.level
-        return "-".join(part for part in (self.kind, self.part, level) if part)
-
-
-def parse_shift(text: str, robot_name: str) -> Shift:
-    """Read one shift of a robot. Raises DomainError with the shifts, parts or levels that exist."""
-    spec = robot(robot_name)
-    where = f"shift {text!r} of {robot_name}"
-    kind, *rest = text.split("-", 1)
-    argument = rest[0] if rest else ""
-    if kind in ("gravity", "friction"):
-        return Shift(kind, level=_factor(argument, where))
-    if text == "otdf-gravity":
-        return Shift("gravity", level=0.5)
-    if kind == "otdf" and text in spec.published:
-        return Shift(kind, part=argument)
-    if kind in ("kinematic", "morph"):
-        part, _, level = argument.partition("-")
-        parts = spec.joints if kind == "kinematic" else spec.morphologies
-        if part not in parts:
-            raise DomainError(f"no part {part!r}", where=where, remedy=f"one of {', '.join(parts)}")
-        levels = spec.joint_levels if kind == "kinematic" else spec.morphologies[part]
-        if level in levels:
-            return Shift(kind, part, level)
-        if kind == "kinematic" and level[:1].isdigit():
-            return Shift(kind, part, _factor(level, where))
-        also = " or a factor on the range" if kind == "kinematic" else ""
-        raise DomainError(f"no level {level!r}", where=where, remedy=f"one of {', '.join(levels)}{also}")
-    known = "stock, gravity-K, friction-K, kinematic-PART-LEVEL, morph-PART-LEVEL, otdf-gravity, otdf-kinematic"
-    raise DomainError("no such shift", where=where, remedy=f"one of {known}, otdf-morph, joined by '+'")
-
-
-def shift_edits(shift: Shift, spec: RobotSpec, stock: mujoco.MjSpec) -> tuple[Edit, ...]:
-    """What `shift` changes in the robot's `stock` specification (read, not changed)."""
-    if shift.kind == "gravity":
-        assert isinstance(shift.level, float)
-        x, y, z = (float(value) for value in stock.option.gravity)
-        return (Edit("option", "", "gravity", (x, y, z * shift.level)),)
-    if shift.kind == "friction":
-        assert isinstance(shift.level, float)
-        return tuple(_friction_edits(shift.level, spec, stock))
-    if shift.kind == "kinematic":
-        factor = shift.level if isinstance(shift.level, float) else spec.joint_levels[shift.level]
-        return scaled_ranges(dict.fromkeys(spec.joints[shift.part], factor))(stock)
-    if shift.kind == "morph":
-        return spec.morphologies[shift.part][str(shift.level)]
-    return spec.published[shift.name](stock)
-
-
-def named_shifts(robot_name: str) -> list[tuple[Shift, ...]]:
-    """Stock (no shift) and every published shift of a robot, one at a time."""
-    spec = robot(robot_name)
-    shifts = [Shift(kind, level=factor) for kind in ("friction", "gravity") for factor in PUBLISHED_FACTORS]
-    shifts += [Shift("kinematic", part, level) for part in spec.joints for level in spec.joint_levels]
-    shifts += [Shift("morph", part, level) for part, levels in spec.morphologies.items() for level in levels]
-    shifts += [Shift("otdf", part=name.removeprefix("otdf-")) for name in spec.published]
-    return [(), *((shift,) for shift in shifts)]
-
-
-def _friction_edits(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
+def _friction(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
+    """All three coefficients of all geoms, or only what `RobotSpec.floor_keeps_friction` leaves."""
     for geom in stock.geoms:
         sliding, torsional, rolling = (float(value) for value in geom.friction)
         if not spec.floor_keeps_friction:
@@ -102,15 +31,110 @@ def _friction_edits(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Ite
             yield Edit("geom", geom.name, "friction", (factor * sliding, torsional, rolling))
 
 
-def _factor(text: str, where: str) -> float:
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = math.nan
-    if not SMALLEST_FACTOR <= factor <= LARGEST_FACTOR:
-        raise DomainError(
-            f"factor {text!r} is not a number between {SMALLEST_FACTOR:g} and {LARGEST_FACTOR:g}",
-            where=where,
-            remedy="a factor on the stock value, for example gravity-0.5",
-        )
-    return factor
+def _gravity(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
+    x, y, z = (float(value) for value in stock.option.gravity)
+    yield Edit("option", "", "gravity", (x, y, z * factor))
+
+
+def _actuator(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
+    """The gear of every actuator: torque per unit of action."""
+    for actuator in stock.actuators:
+        yield Edit("actuator", actuator.target, "gear", tuple(factor * float(gear) for gear in actuator.gear))
+
+
+def _damping(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
+    """Of every actuated joint. All of them are damped in stock, by 0.1 to 6 N m s/rad; the root's joints are not."""
+    for actuator in stock.actuators:
+        damping = float(stock.joint(actuator.target).damping)
+        yield Edit("joint", actuator.target, "damping", (factor * damping,))
+
+
+def _mass(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
+    """A load spread over the torso like its own mass; no other body gets heavier or lighter."""
+    yield Edit("body", "torso", "mass_factor", (factor,))
+
+
+def _wind(speed: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
+    """Wind along x, which rewards walking forwards; positive blows against it. Stock robots move in a vacuum."""
+    yield Edit("option", "", "wind", (-speed, 0.0, 0.0))
+    yield Edit("option", "", "density", (AIR_DENSITY,))
+    yield Edit("option", "", "viscosity", (AIR_VISCOSITY,))
+
+
+def _published(spec: RobotSpec) -> tuple[float, ...]:
+    return (0.1, 0.5, 2.0, 5.0)
+
+
+KINDS: dict[str, ShiftKind] = {
+    "friction": NumberKind("friction", "K", Number("friction factor", 1e-3, 20.0), _published, _friction),
+    "gravity": NumberKind("gravity", "K", Number("gravity factor", 1e-3, 20.0), _published, _gravity),
+    "kinematic": KinematicKind(),
+    "morph": MorphologyKind(),
+    "otdf": OTDFKind(),
+    "actuator": NumberKind(
+        "actuator", "K", Number("actuator strength factor", 1e-2, 10.0), lambda _: (0.8, 0.5, 0.2), _actuator
+    ),
+    "damping": NumberKind(
+        "damping", "K", Number("joint damping factor", 1e-2, 50.0), lambda _: (0.2, 2.0, 5.0), _damping
+    ),
+    "mass": NumberKind("mass", "K", Number("torso mass factor", 0.1, 10.0), lambda _: (1.25, 1.5, 2.0), _mass),
+    "wind": NumberKind(
+        "wind",
+        "V",
+        Number("wind speed (m/s, positive is headwind)", 0.1, 50.0, stock=0.0, signed=True),
+        lambda spec: spec.wind_levels,
+        _wind,
+    ),
+    "action_noise": NumberKind(
+        "action_noise",
+        "S",
+        Number("standard deviation of the action noise", 1e-3, 2.0, stock=0.0),
+        lambda _: (0.1, 0.2, 0.4),
+        execution_field="noise_std",
+    ),
+    "action_delay": NumberKind(
+        "action_delay",
+        "D",
+        Number("action delay (environment steps)", 1, 100, stock=0.0, whole=True),
+        lambda _: (1.0, 2.0, 4.0),
+        execution_field="delay_steps",
+    ),
+}
+
+
+def parse_shift(text: str, robot_name: str) -> Shift:
+    """Read one shift of a robot. Raises DomainError with the shifts, parts, levels or bounds that exist."""
+    spec = robot(robot_name)
+    where = f"shift {text!r} of {robot_name}"
+    kind, _, argument = text.partition("-")
+    if kind in KINDS:
+        return KINDS[kind].parse(argument, spec, where)
+    forms = ", ".join(form for each in KINDS.values() for form in each.forms(spec))
+    raise DomainError("no such shift", where=where, remedy=f"one of stock, {forms}, joined by '+'")
+
+
+def shift_edits(shift: Shift, spec: RobotSpec, stock: mujoco.MjSpec) -> tuple[Edit, ...]:
+    """What `shift` changes in the robot's `stock` specification (read, not changed)."""
+    return KINDS[shift.kind].edits(shift, spec, stock)
+
+
+def combined_execution(shifts: Sequence[Shift]) -> Execution:
+    """What `shifts` together do to commanded actions. Raises DomainError if two set the same."""
+    values: dict[str, float] = {}
+    setter: dict[str, Shift] = {}
+    for shift in shifts:
+        for name, value in KINDS[shift.kind].execution(shift).items():
+            if name in setter:
+                raise DomainError(
+                    f"{setter[name].name} and {shift.name} both set {name}",
+                    where=f"shifts {'+'.join(each.name for each in shifts)}",
+                    remedy="one of them",
+                )
+            setter[name], values[name] = shift, value
+    return Execution(noise_std=values.get("noise_std", 0.0), delay_steps=int(values.get("delay_steps", 0)))
+
+
+def named_shifts(robot_name: str) -> list[tuple[Shift, ...]]:
+    """Stock (no shift) and every named shift of a robot, one at a time."""
+    spec = robot(robot_name)
+    return [(), *((shift,) for kind in KINDS.values() for shift in kind.named(spec))]
