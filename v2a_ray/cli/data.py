@@ -1,4 +1,4 @@
-"""`v2a data`: collect, convert and inspect datasets."""
+"""`v2a data`: collect, convert, inspect and re-simulate datasets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from v2a_ray.cli.console import console
 
-app = typer.Typer(help="Datasets: collect, convert, inspect.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: collect, convert, inspect, re-simulate.", no_args_is_help=True)
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the episode table to write.")]
 DomainLabel = Annotated[str, typer.Option("--domain", help="Domain the data come from, e.g. hopper/gravity-0.5@d4rl.")]
 
@@ -91,3 +91,48 @@ def inspect(
     robot = parse_domain(domain).robot_spec if domain else None
     table, findings = read_table(path, robot=robot)
     console.print(render(table, findings))
+
+
+@app.command()
+def fidelity(
+    files: Annotated[list[Path], typer.Argument(help="HDF5 files in D4RL's layout, or episode tables.")],
+    domain: Annotated[
+        str | None, typer.Option(help="Domain the data claim; by default what their labels or names say.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list of several.")] = False,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Spread this many rows over each file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a page of Markdown.")] = None,
+) -> None:
+    """Re-simulate every transition: were the data recorded in the domain they claim?
+
+    Beside it stand the same rows in the stock robot and in modern physics. Where the domain does not reproduce the
+    data, the verdict names the one that does best. An episode table of several domains gets a row for each.
+    """
+    from v2a_ray.cli.console import error_console
+    from v2a_ray.data.store import storage_errors
+    from v2a_ray.domains import parse_domain
+    from v2a_ray.domains.recorded import compare, recordings
+    from v2a_ray.report.fidelity import render_comparisons, to_markdown
+
+    claimed = parse_domain(domain) if domain else None
+    if output:
+        with storage_errors(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+    # Every file is read before the first is simulated, so that a wrong name is said at once.
+    found = [recording for file in files for recording in recordings(file, claimed)]
+    comparisons = []
+    with error_console.status("re-simulating") as status:
+        for recording in found:
+            status.update(f"re-simulating {recording.file.name} in {recording.domain.name}")
+            comparisons.append(compare(recording, max_rows))
+    if as_json:
+        rows = [each.to_dict() for each in comparisons]
+        console.print_json(data=rows[0] if len(rows) == 1 else rows)
+    else:
+        console.print(render_comparisons(comparisons))
+    if output:
+        options = {"--domain": domain, "--max-rows": max_rows}
+        arguments = [f"{name} {value}" for name, value in options.items() if value is not None]
+        command = " \\\n  ".join(["v2a data fidelity", *arguments, *(file.name for file in files)])
+        with storage_errors(output):
+            output.write_text(to_markdown(comparisons, command))

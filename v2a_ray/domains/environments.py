@@ -66,16 +66,16 @@ class _Executing:
     np_random: np.random.Generator
 
     def __init__(self, domain: Domain, render_mode: str | None = None) -> None:
-        self._channel = ActionChannel(domain.execution, domain.robot_spec.action_dim)
+        self.action_channel = ActionChannel(domain.execution, domain.robot_spec.action_dim)
         super().__init__(domain, render_mode)  # type: ignore[call-arg]
 
     def reset_model(self) -> NDArray[np.float64]:
-        self._channel.reset()
+        self.action_channel.reset()
         observation: NDArray[np.float64] = super().reset_model()  # type: ignore[misc]
         return observation
 
     def do_simulation(self, ctrl: NDArray[Any], n_frames: int) -> None:
-        super().do_simulation(self._channel.execute(ctrl, self.np_random), n_frames)  # type: ignore[misc]
+        super().do_simulation(self.action_channel.execute(ctrl, self.np_random), n_frames)  # type: ignore[misc]
 
 
 class _Padded:

@@ -27,8 +27,8 @@ class FidelityReport:
     Attributes:
         domain: canonical name.
         rows: transitions predicted.
-        rows_excluded: transitions whose observation or next observation holds a clipped velocity, or whose values are
-            not finite: their state is unknown.
+        rows_excluded: transitions whose state before or after is unknown: a velocity at its clipping limit, a value
+            that is not finite, or a last step whose next observation was not recorded (it repeats the observation).
         median_error, p95_error: L-infinity distance of predicted and recorded next observation over the rows.
         reward_median_error: median absolute difference of rewards.
     """
@@ -49,18 +49,20 @@ def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None =
     """Predict every transition of `table` in `domain` and compare with what was recorded.
 
     The root's horizontal position is not observed and set to zero, which changes neither dynamics nor rewards.
-    `max_rows` spreads that many rows evenly over the table. Raises DomainError if the dimensions do not fit.
+    `max_rows` spreads that many rows evenly over the table. Raises DomainError if the dimensions do not fit, and for a
+    domain with action noise: what was executed is not in the table.
     """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     spec = domain.robot_spec
-    if (table.observation_dim, table.action_dim) != (spec.observation_dim, spec.action_dim):
+    check_dimensions(table, domain, domain.name)
+    if domain.execution.noise_std:
         raise DomainError(
-            f"data have {table.observation_dim} observations and {table.action_dim} actions, "
-            f"{domain.robot} has {spec.observation_dim} and {spec.action_dim}",
+            "no transition can be re-simulated, because the noise on its action was not recorded",
             where=domain.name,
-            remedy="the robot that the data were recorded with",
+            remedy="the domain without action_noise, to see how far the noise moves the robot",
         )
-    usable = np.flatnonzero(_usable(table, spec))
+    known = _known(table, spec)
+    usable = np.flatnonzero(known)
     rows = usable
     if max_rows is not None and len(usable) > max_rows:
         rows = usable[np.linspace(0, len(usable) - 1, max_rows).astype(int)]
@@ -68,8 +70,9 @@ def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None =
         raise DomainError(
             "no transition has a known state", where=domain.name, remedy="data with unclipped, finite velocities"
         )
-    previous = _previous(table, rows) if spec.reward_lags else ()
-    predicted, rewards = predict(domain, table.observation[rows], table.action[rows], previous)
+    executed = _executed(table, domain.execution.delay_steps)
+    previous = _previous(table, rows, known, executed) if spec.reward_lags else ()
+    predicted, rewards = predict(domain, table.observation[rows], table.action[rows], previous, executed[rows])
     errors = np.abs(predicted - table.next_observation[rows]).max(axis=1)
     return FidelityReport(
         domain=domain.name,
@@ -81,37 +84,73 @@ def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None =
     )
 
 
-def predict(
-    domain: Domain, observation: NDArray[Any], action: NDArray[Any], previous: Sequence[Transition | None] = ()
-) -> tuple[Float, Float]:
-    """Next observations (N, O) and rewards (N,) of `action` (N, A) taken in the states of `observation` (N, O).
+def check_dimensions(table: EpisodeTable, domain: Domain, where: str) -> None:
+    """Raise DomainError, naming `where`, if the table was recorded with a robot of other dimensions."""
+    spec = domain.robot_spec
+    if (table.observation_dim, table.action_dim) != (spec.observation_dim, spec.action_dim):
+        raise DomainError(
+            f"data have {table.observation_dim} observations and {table.action_dim} actions, "
+            f"{domain.robot} has {spec.observation_dim} and {spec.action_dim}",
+            where=where,
+            remedy="the robot that the data were recorded with",
+        )
 
-    Where `previous` has the (observation, action) one step earlier, that step is replayed first, so that quantities
-    which lag behind the state (`RobotSpec.reward_lags`) are what they were in the recording.
+
+def predict(
+    domain: Domain,
+    observation: NDArray[Any],
+    action: NDArray[Any],
+    previous: Sequence[Transition | None] = (),
+    executed: NDArray[Any] | None = None,
+) -> tuple[Float, Float]:
+    """Next observations (N, O) and rewards (N,) of `action` (N, A) commanded in the states of `observation` (N, O).
+
+    Where `previous` has the observation and executed action one step earlier, that step is replayed first, so that
+    quantities which lag behind the state (`RobotSpec.reward_lags`) are what they were in the recording. `executed`
+    (N, A) is what the actuators get instead of what the domain would make of `action` after a reset.
     """
     environment: Any = make_environment(domain).unwrapped
+    channel = None
+    if executed is not None and not domain.execution.is_exact:
+        environment.action_channel = channel = _Recorded()
     spec = domain.robot_spec
     next_observations, rewards = np.empty(observation.shape), np.empty(len(observation))
     for index in range(len(observation)):
         before = previous[index] if previous else None
         position, velocity = _state(observation[index], spec)
         if before is None:
-            _restart(environment, position, velocity)
+            _restart(environment, position, velocity, spec.reward_lags)
         else:
-            _restart(environment, *_state(before[0], spec))
+            _restart(environment, *_state(before[0], spec), spec.reward_lags)
+            if channel:
+                channel.executed = before[1]
             environment.step(before[1])
             # The rounding of that step is undone, what lags stays; the unobserved position goes on from there.
             hidden = spec.num_unobserved_positions
             environment.data.qpos[hidden:], environment.data.qvel[:] = position[hidden:], velocity
+        if channel and executed is not None:
+            channel.executed = executed[index]
         next_observation, reward, *_ = environment.step(action[index])
         next_observations[index], rewards[index] = next_observation, float(reward)
     return next_observations, rewards
 
 
-def _restart(environment: Any, position: Float, velocity: Float) -> None:
+class _Recorded:
+    """Stands in for an environment's `ActionChannel`: executes what the recording says was executed."""
+
+    executed: NDArray[Any]
+
+    def execute(self, commanded: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+        return self.executed
+
+
+def _restart(environment: Any, position: Float, velocity: Float, lags: bool) -> None:
     # A reset clears the constraint solver's warm start, which would carry digits over from an unrelated row.
     mujoco.mj_resetData(environment.model, environment.data)
-    environment.set_state(position, velocity)
+    environment.data.qpos[:], environment.data.qvel[:] = position, velocity
+    if lags:
+        # The reward will read body positions before the first step computes them.
+        mujoco.mj_forward(environment.model, environment.data)
 
 
 def _state(observation: NDArray[Any], spec: RobotSpec) -> tuple[Float, Float]:
@@ -121,17 +160,31 @@ def _state(observation: NDArray[Any], spec: RobotSpec) -> tuple[Float, Float]:
     return position, observation[split : split + spec.num_velocities].astype(np.float64)
 
 
-def _previous(table: EpisodeTable, rows: NDArray[np.int64]) -> list[Transition | None]:
-    """Per row the transition before it in the same episode, None for an episode's first."""
-    first = set(table.offsets[:-1].tolist())
-    return [None if row in first else (table.observation[row - 1], table.action[row - 1]) for row in rows.tolist()]
+def _executed(table: EpisodeTable, delay_steps: int) -> NDArray[np.float32]:
+    """(N, A) what the actuators got: the action commanded `delay_steps` earlier, zeros before an episode's start."""
+    executed = table.action
+    for _ in range(delay_steps):
+        executed = np.roll(executed, 1, axis=0)
+        executed[table.offsets[:-1]] = 0.0
+    return executed
 
 
-def _usable(table: EpisodeTable, spec: RobotSpec) -> NDArray[np.bool_]:
-    """(N,) whether the state before and after is known: finite, and no velocity at its clipping limit."""
+def _previous(
+    table: EpisodeTable, rows: NDArray[np.int64], known: NDArray[np.bool_], executed: NDArray[np.float32]
+) -> list[Transition | None]:
+    """Per row the transition before it in the same episode, None for an episode's first or if its state is unknown."""
+    followed = np.append(False, known[:-1])
+    followed[table.offsets[:-1]] = False
+    return [(table.observation[row - 1], executed[row - 1]) if followed[row] else None for row in rows.tolist()]
+
+
+def _known(table: EpisodeTable, spec: RobotSpec) -> NDArray[np.bool_]:
+    """(N,) whether the states before and after are known; see `FidelityReport.rows_excluded`."""
     both = np.stack([table.observation, table.next_observation])
-    usable: NDArray[np.bool_] = np.asarray(np.isfinite(both).all(axis=(0, 2)))
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(both).all(axis=(0, 2)))
     if spec.velocity_limit is not None:
         velocities = np.abs(both[:, :, spec.num_positions : spec.num_positions + spec.num_velocities])
-        usable = usable & (velocities < spec.velocity_limit).all(axis=(0, 2))
-    return usable
+        known &= (velocities < spec.velocity_limit).all(axis=(0, 2))
+    unrecorded = (table.terminal_rows > 0) & (both[0] == both[1]).all(axis=1)
+    known &= ~unrecorded
+    return known

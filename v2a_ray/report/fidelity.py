@@ -1,0 +1,77 @@
+"""How well domains reproduce recorded files: a table for the terminal, and a page of Markdown."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from v2a_ray.domains.fidelity import FidelityReport
+from v2a_ray.domains.recorded import REPRODUCED, Comparison
+
+_COLUMNS = ("file", "domain", "rows", "excluded", "this domain", "reward", "stock", "modern physics", "verdict")
+_PAGE = """# Fidelity to recorded data
+
+Every transition of a file is predicted from its own observation: the state is set, the action applied, and the step
+compared with the recorded next observation. Errors are L-infinity distances, median / 95th percentile over the file's
+rows; *reward* is the median absolute difference of rewards. The same rows are predicted in the domain that the file
+claims, in the stock robot of the same physics, and in the claimed domain with modern physics. *Excluded* are rows
+whose state is not known, nearly all because a velocity was clipped in the recording. Below {reproduced:g} a domain
+reproduces the file to the precision of float32.
+
+```
+{command}
+```
+
+mujoco {mujoco}, gymnasium {gymnasium}
+
+"""
+
+
+def render_comparisons(comparisons: Sequence[Comparison]) -> Table:
+    """Three lines per file, so that it fits 80 columns."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("file, domain, verdict", overflow="fold", min_width=36)
+    for name in ("rows\nexcluded", "median\np95", "reward\nmedian", "stock\np95", "modern\np95"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in comparisons:
+        claimed = each.claimed
+        color = "green" if claimed.median_error < REPRODUCED else "red"
+        table.add_row(
+            f"[bold]{escape(each.file.name)}[/]\n{claimed.domain}\n[{color}]{each.verdict}[/]",
+            f"{claimed.rows:,}\n{claimed.rows_excluded:,}",
+            *(
+                f"{claimed.median_error:.0e}\n{claimed.p95_error:.0e}",
+                f"{claimed.reward_median_error:.0e}",
+                f"{each.stock.median_error:.0e}\n{each.stock.p95_error:.0e}",
+                f"{each.modern.median_error:.0e}\n{each.modern.p95_error:.0e}",
+            ),
+        )
+    return table
+
+
+def to_markdown(comparisons: Sequence[Comparison], command: str) -> str:
+    """A page with one row per file, saying what was measured by which `command` (shown as given) and versions."""
+    versions = {name: importlib.metadata.version(name) for name in ("mujoco", "gymnasium")}
+    lines = [f"| {' | '.join(_COLUMNS)} |", f"| {' | '.join(['---'] * len(_COLUMNS))} |"]
+    for each in comparisons:
+        claimed = each.claimed
+        cells = [
+            each.file.name,
+            claimed.domain,
+            f"{claimed.rows:,}",
+            f"{claimed.rows_excluded:,}",
+            _errors(claimed),
+            f"{claimed.reward_median_error:.0e}",
+            _errors(each.stock),
+            _errors(each.modern),
+            each.verdict,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return _PAGE.format(command=command, reproduced=REPRODUCED, **versions) + "\n".join(lines) + "\n"
+
+
+def _errors(report: FidelityReport) -> str:
+    return f"{report.median_error:.0e} / {report.p95_error:.0e}"
