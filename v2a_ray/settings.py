@@ -83,7 +83,12 @@ def merge(base: Any, over: Any) -> Any:
     return over
 
 
-def validate(model: type[Model], raw: Mapping[str, Any], where: Path | None = None) -> Model:
+def validate(
+    model: type[Model],
+    raw: Mapping[str, Any],
+    where: Path | None = None,
+    remedy: str = "`v2a config` prints every key with its default and meaning",
+) -> Model:
     """`raw` as a settings model. Raises one ConfigError that names every wrong key, its value and what is allowed."""
     try:
         return model.model_validate(raw)
@@ -91,7 +96,7 @@ def validate(model: type[Model], raw: Mapping[str, Any], where: Path | None = No
         problems = [_describe(model, item, where) for item in error.errors()]
         raise ConfigError(
             "\n".join(problems) if len(problems) > 1 else problems[0],
-            remedy="`v2a config` prints every key with its default and meaning",
+            remedy=remedy,
         ) from None
 
 
@@ -100,7 +105,7 @@ def _describe(model: type[BaseModel], item: Any, where: Path | None) -> str:
     location: KeyPath = tuple(part for part in item["loc"] if not _is_union_branch(part))
     key = ".".join(str(part) for part in location)
     place = _place(where, location)
-    prefix = f"{place}: {key}" if key else place or "settings"
+    prefix = ": ".join(part for part in (place, key) if part) or "settings"
     if item["type"] == "extra_forbidden":
         return f"{prefix}: unknown key{_suggestion(model, location)}"
     if item["type"] == "missing":

@@ -13,7 +13,8 @@ import pytest
 from v2a_ray.domains import make_environment
 from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.errors import ConfigError
-from v2a_ray.orchestration.behaviors import PPOSettings, TrainingProgress, train_behavior
+from v2a_ray.orchestration.behaviors import TrainingProgress, train_behavior
+from v2a_ray.orchestration.ppo import PPOSettings
 
 SMALL = PPOSettings(train_batch_steps=512, minibatch_steps=256, num_epochs=2, num_environments=4)
 

@@ -39,6 +39,9 @@ def list_command(
 @app.command()
 def train(
     domain: Annotated[str, typer.Argument(help="e.g. hopper/gravity-0.5@d4rl")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings of PPO as key=value, e.g. num_epochs=5.", metavar="[KEY=VALUE]")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="By default runs/behaviors/DOMAIN.")] = None,
     num_steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 1_500_000,
     seed: int = 0,
@@ -52,8 +55,16 @@ def train(
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.behavior_export import install_behaviors
     from v2a_ray.orchestration.behaviors import TrainingProgress, train_behavior
+    from v2a_ray.orchestration.ppo import default_settings
+    from v2a_ray.settings import parse_overrides, validate
 
     parsed = parse_domain(domain)
+    defaults = default_settings(parsed.robot)
+    settings = validate(
+        type(defaults),
+        defaults.model_dump() | parse_overrides(overrides or []),
+        remedy="v2a_ray/orchestration/ppo.py says what each setting means",
+    )
     folder = output or Path("runs/behaviors") / parsed.slug
     columns = (
         TextColumn(parsed.name),
@@ -70,7 +81,7 @@ def train(
             note = f"{state.steps_per_second:,.0f} steps/s · return {state.return_mean:.0f}{best}"
             bar.update(task, completed=state.num_steps, note=note)
 
-        behaviors = train_behavior(parsed, folder, num_steps, seed, num_environment_runners, report, resume)
+        behaviors = train_behavior(parsed, folder, num_steps, seed, num_environment_runners, report, resume, settings)
     if install:
         behaviors = install_behaviors(folder, parsed)
     console.print(str(behaviors), highlight=False, soft_wrap=True)

@@ -49,7 +49,7 @@ def export_behaviors(output_dir: Path | str) -> Path:
         "domain": domain.name,
         "physics": domain.physics,
         "algorithm": "PPO (RLlib, new API stack)",
-        "command": f"v2a behaviors train {domain.name} --num-steps {run['num_steps']} --seed {run['seed']}",
+        "command": run["command"],
         "seed": run["seed"],
         "num_steps": progress["num_steps"],
         "planned_steps": run["num_steps"],
