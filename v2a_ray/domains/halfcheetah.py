@@ -58,6 +58,8 @@ HALFCHEETAH = RobotSpec(
     velocity_limit=None,
     reset_noise_scale=0.1,
     total_mass=14.0,
+    # Stock legs are springs damped to be just stable; five times that, and they do not move.
+    named_levels={"damping": (0.5, 1.25, 2.0)},
     joints={"footjnt": ("bfoot", "ffoot"), "thighjnt": ("bthigh", "fthigh")},
     morphologies={
         "thigh": {

@@ -33,7 +33,7 @@ class RobotSpec:
             replaying one transition needs the one before it.
         joints: part of a kinematic shift -> joint names.
         morphologies: part of a morphology shift -> level -> edits.
-        wind_levels: named wind speeds in m/s; the robots differ in the area they offer per kilogram.
+        named_levels: kind of a continuous shift -> its named levels, where the usual ones do too little or too much.
         published: names as `otdf-kinematic` -> function of the stock specification to edits.
         variant_of: name of the robot that differs only in its observation, which this one shares shifts, reference
             returns and behaviours with; empty for a robot in its own right.
@@ -53,7 +53,6 @@ class RobotSpec:
     joints: Mapping[str, tuple[str, ...]]
     morphologies: Mapping[str, MorphologyLevels]
     published: Mapping[str, Callable[[mujoco.MjSpec], tuple[Edit, ...]]]
-    wind_levels: tuple[float, ...] = (10.0, 20.0, -10.0)
     num_unobserved_positions: int = 1
     total_mass: float | None = None
     floor_keeps_friction: bool = False
@@ -62,6 +61,7 @@ class RobotSpec:
     num_zeros: int = 0
     max_episode_steps: int = 1000
     joint_levels: Mapping[str, float] = field(default_factory=lambda: {"easy": 0.8, "medium": 0.5, "hard": 0.2})
+    named_levels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def scaled_ranges(factors: Mapping[str, float]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]]:

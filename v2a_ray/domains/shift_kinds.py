@@ -107,7 +107,7 @@ class NumberKind(ShiftKind):
         kind: as in names.
         letter: stands for the number in messages.
         number: its meaning and bounds.
-        levels: the named ones, of a robot.
+        levels: the named ones, unless `RobotSpec.named_levels` has others.
         model_edits: of the number, the robot and its stock specification; None for a shift of execution.
         execution_field: the field of `Execution` that is set to the number, or empty.
     """
@@ -115,7 +115,7 @@ class NumberKind(ShiftKind):
     kind: str
     letter: str
     number: Number
-    levels: Callable[[RobotSpec], tuple[float, ...]]
+    levels: tuple[float, ...]
     model_edits: Callable[[float, RobotSpec, mujoco.MjSpec], Iterable[Edit]] | None = None
     execution_field: str = ""
 
@@ -123,11 +123,11 @@ class NumberKind(ShiftKind):
         return [f"{self.kind}-{self.letter}"]
 
     def parse(self, argument: str, spec: RobotSpec, where: str) -> Shift:
-        example = Shift(self.kind, level=self.levels(spec)[1])
+        example = Shift(self.kind, level=self._levels(spec)[1])
         return Shift(self.kind, level=self.number.parse(argument, where, f"for example {example.name}"))
 
     def named(self, spec: RobotSpec) -> list[Shift]:
-        return [Shift(self.kind, level=level) for level in self.levels(spec)]
+        return [Shift(self.kind, level=level) for level in self._levels(spec)]
 
     def edits(self, shift: Shift, spec: RobotSpec, stock: mujoco.MjSpec) -> tuple[Edit, ...]:
         return tuple(self.model_edits(float(shift.level), spec, stock)) if self.model_edits else ()
@@ -135,6 +135,9 @@ class NumberKind(ShiftKind):
     def execution(self, shift: Shift) -> dict[str, float]:
         value = float(shift.level)
         return {self.execution_field: int(value) if self.number.whole else value} if self.execution_field else {}
+
+    def _levels(self, spec: RobotSpec) -> tuple[float, ...]:
+        return spec.named_levels.get(self.kind, self.levels)
 
 
 @dataclass(frozen=True)
