@@ -82,7 +82,7 @@ def _dimensions(table: EpisodeTable, where: str, robot: RobotLike | None) -> lis
             "error",
             f"has {actual} features, {robot.name} has {expected[field]}",
             place(where, field=field),
-            f"use data of {robot.name}, or name the robot that made this data",
+            robot.remedy_for(table.observation_dim, table.action_dim),
         )
         for field, actual in (("observation", table.observation_dim), ("action", table.action_dim))
         if actual != expected[field]

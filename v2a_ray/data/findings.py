@@ -24,6 +24,10 @@ class RobotLike(Protocol):
     @property
     def action_dim(self) -> int: ...
 
+    def remedy_for(self, observation_dim: int, action_dim: int) -> str:
+        """What to try when data have these dimensions instead."""
+        ...
+
 
 @dataclass(frozen=True)
 class Finding:

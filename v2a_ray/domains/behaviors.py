@@ -7,7 +7,7 @@ actor (`medium`, `expert`, `snapshot-000123`: after 123 thousand steps) and `pro
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +31,10 @@ class BehaviorPolicy(Protocol):
     """Anything that acts on a batch of observations."""
 
     def act(self, observation: NDArray[Any]) -> Float:
-        """Actions (B, A) float32 in [-1, 1] for observations (B, O)."""
+        """Actions (B, A) float32 in [-1, 1] for observations (B, O).
+
+        An action depends on its own row alone, to the last bit, so that data do not depend on how they are collected.
+        """
         ...
 
 
@@ -54,11 +57,23 @@ class GaussianActor:
     def act(self, observation: NDArray[Any]) -> Float:
         """Mean actions (B, A) float32, clipped to [-1, 1], for observations (B, O)."""
         centred = (observation - self.observation_mean) / (self.observation_std + _STD_EPSILON)
-        hidden = np.clip(centred, -NORMALIZED_LIMIT, NORMALIZED_LIMIT).astype(np.float32)
+        # One vector-matrix product per row, (B, 1, in) by (in, out): a product of the whole batch rounds differently
+        # with the batch's size.
+        hidden = np.clip(centred, -NORMALIZED_LIMIT, NORMALIZED_LIMIT).astype(np.float32)[:, None]
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.tanh(hidden @ weight.T + bias)
-        action: Float = np.clip(hidden @ self.weights[-1].T + self.biases[-1], -1.0, 1.0)
+        action: Float = np.clip((hidden @ self.weights[-1].T + self.biases[-1])[:, 0], -1.0, 1.0)
         return action
+
+    def ignoring(self, num_observations: int) -> GaussianActor:
+        """The same actor for observations with `num_observations` more entries at their end, which it ignores."""
+        first = np.pad(self.weights[0], ((0, 0), (0, num_observations)))
+        return replace(
+            self,
+            weights=(first, *self.weights[1:]),
+            observation_mean=np.pad(self.observation_mean, (0, num_observations)),
+            observation_std=np.pad(self.observation_std, (0, num_observations), constant_values=1.0),
+        )
 
     @staticmethod
     def from_tensors(tensors: dict[str, NDArray[Any]]) -> GaussianActor:
@@ -99,7 +114,7 @@ def load_behavior(
     """The policy called `behavior`: `random`, `medium`, `expert`, or a snapshot.
 
     Args:
-        domain: whose weights to load; with `folder`, only the robot matters.
+        domain: whose weights to load; with `folder`, only the robot matters. A variant of a robot shares its weights.
         behavior: one policy, not a mix (`behavior_components` resolves those).
         folder: load from here instead of the package, for example another domain's training output.
         seed: of `random`.
@@ -115,6 +130,8 @@ def load_behavior(
         names = ("random", *_names(path.parent), *MIXES)
         raise DomainError(f"no behaviour {behavior!r}", where=domain.name, remedy=f"one of {', '.join(names)}")
     actor = GaussianActor.from_tensors(load_file(path))
+    if len(actor.observation_mean) == spec.observation_dim - spec.num_zeros:
+        actor = actor.ignoring(spec.num_zeros)
     found = (len(actor.observation_mean), len(actor.biases[-1]))
     if found != (spec.observation_dim, spec.action_dim):
         raise DomainError(
@@ -161,7 +178,8 @@ def evaluate_policy(policy: BehaviorPolicy, domain: Domain | str, num_episodes: 
 
 
 def _folder(domain: Domain, folder: Path | str | None) -> Path:
-    path = Path(folder) if folder else WEIGHTS_FOLDER / domain.slug
+    own, shared = WEIGHTS_FOLDER / domain.slug, WEIGHTS_FOLDER / domain.base.slug
+    path = Path(folder) if folder else own if own.is_dir() else shared
     if not path.is_dir():
         trained = sorted(each.name for each in WEIGHTS_FOLDER.glob("*") if each.is_dir())
         raise DomainError(

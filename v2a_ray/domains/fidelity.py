@@ -92,7 +92,7 @@ def check_dimensions(table: EpisodeTable, domain: Domain, where: str) -> None:
             f"data have {table.observation_dim} observations and {table.action_dim} actions, "
             f"{domain.robot} has {spec.observation_dim} and {spec.action_dim}",
             where=where,
-            remedy="the robot that the data were recorded with",
+            remedy=spec.remedy_for(table.observation_dim, table.action_dim),
         )
 
 

@@ -48,16 +48,19 @@ def compile_model(spec: RobotSpec, shifts: Sequence[Shift], physics: str) -> muj
     edits = domain_edits(spec, shifts)
     for _, edit in edits:
         edit.apply(specification)
-    places = ", ".join(edit.place for _, edit in edits) or "stock"
+    shift_names = "+".join(shift.name for shift in shifts) or "stock"
+    where = f"{spec.name}/{shift_names}@{physics}"
+    if edits:
+        where += f", which sets {', '.join(edit.place for _, edit in edits)}"
     try:
         model = specification.compile()
     except ValueError as error:
-        raise DomainError(f"MuJoCo refuses the model: {error}", where=f"{spec.name}: {places}") from error
+        raise DomainError(f"MuJoCo refuses the model: {error}", where=where) from error
     if physics == "d4rl":
         apply_legacy_inertia(model, specification, spec.total_mass)
     for _, edit in edits:
         edit.finish(model)
-    _check_survives_reset(model, f"{spec.name}: {places}")
+    _check_survives_reset(model, where)
     return model
 
 
@@ -65,7 +68,12 @@ def _check_survives_reset(model: mujoco.MjModel, where: str) -> None:
     if not np.any(model.opt.gravity):
         raise DomainError("gravity is zero", where=where, remedy="a gravity factor above 0")
     data = mujoco.MjData(model)
-    mujoco.mj_step(model, data, nstep=5)
+    # MuJoCo would print a warning, and write it to a file in the current folder, of what the error below says.
+    mujoco.set_mju_user_warning(lambda _message: None)
+    try:
+        mujoco.mj_step(model, data, nstep=5)
+    finally:
+        mujoco.set_mju_user_warning(None)
     # MuJoCo resets a state that diverges and counts a warning, so finite numbers alone prove nothing.
     diverged = [kind for kind in ("BADQPOS", "BADQVEL", "BADQACC") if data.warning[_warning(kind)].number]
     if diverged or not np.isfinite(data.qacc).all():

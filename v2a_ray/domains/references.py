@@ -1,18 +1,23 @@
 """Reference returns that a normalised score is measured between: 0 is random, 100 is expert.
 
-Sources: D4RL for stock robots; ODRL and OTDF for the shifts they published; D4RL's stock numbers elsewhere, said so.
+Sources: D4RL for stock robots; ODRL and OTDF for the shifts they published; our own measurements for the other named
+shifts (`own_references.json`, written by `benchmarks/measure_references.py`); D4RL's stock numbers elsewhere, said so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import overload
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.domains.domain import Domain
+from v2a_ray.files import read_json
 
+OWN_REFERENCES = Path(__file__).parent / "own_references.json"
 # robot -> (random, expert)
 _D4RL = {
     "hopper": (-20.272305, 3234.3),
@@ -56,7 +61,22 @@ class References:
 
 
 def references(domain: Domain) -> References:
-    """The reference returns of `domain`; `source` says when they are those of another one."""
+    """The reference returns of `domain`; `source` says when they are those of another one.
+
+    A variant of a robot has that robot's. All were measured in d4rl physics, and stand for modern physics too.
+    """
+    base = domain.base
+    found = published_references(base) or _own_references(base)
+    if found is None:
+        found = References(*_D4RL[base.robot], "D4RL's stock robot; none is published for this shift")
+    if domain.physics == "d4rl":
+        return found
+    return replace(found, source=f"{found.source}; measured in d4rl physics")
+
+
+def published_references(domain: Domain) -> References | None:
+    """What D4RL, OTDF or ODRL published for a domain of a robot in its own right; None where they have nothing."""
+    domain = domain.base
     random, expert = _D4RL[domain.robot]
     if not domain.shifts:
         return References(random, expert, "D4RL")
@@ -70,7 +90,29 @@ def references(domain: Domain) -> References:
         return References(random, table[domain.robot][_FACTORS.index(level)], "ODRL")
     if len(domain.shifts) == 1 and kind in ("kinematic", "morph") and isinstance(domain.shifts[0].level, str):
         return References(random, _ODRL_STOCK_EXPERT.get(domain.robot, expert), "ODRL (equal to stock)")
-    return References(*_D4RL[domain.robot], "D4RL's stock robot; none is published for this shift")
+    return None
+
+
+def _own_references(domain: Domain) -> References | None:
+    """What we measured in the domain; the expert's return only where it is clearly above random's."""
+    measured = _measurements().get(f"{domain.robot}/{domain.shift_name}")
+    if measured is None:
+        return None
+    random, expert = measured["random"], measured["expert"]
+    source = f"ours: random over {random['num_episodes']} episodes"
+    # Between two returns that overlap, a score would measure noise.
+    if expert and expert["return_mean"] - expert["return_std"] > random["return_mean"] + random["return_std"]:
+        source += f", {expert['behavior']} of {expert['policy_domain']} over {expert['num_episodes']}"
+        return References(random["return_mean"], expert["return_mean"], source)
+    source += "; expert of D4RL's stock robot, because no packaged policy is clearly above random here"
+    return References(random["return_mean"], _D4RL[domain.robot][1], source)
+
+
+@cache
+def _measurements() -> dict[str, Any]:
+    """`robot/shift` -> {"random": ..., "expert": ... or None}; see `benchmarks/measure_references.py`."""
+    domains: dict[str, Any] = read_json(OWN_REFERENCES)["domains"]
+    return domains
 
 
 @overload

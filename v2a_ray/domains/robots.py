@@ -63,6 +63,21 @@ class RobotSpec:
     joint_levels: Mapping[str, float] = field(default_factory=lambda: {"easy": 0.8, "medium": 0.5, "hard": 0.2})
     named_levels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
+    def remedy_for(self, observation_dim: int, action_dim: int) -> str:
+        """What to try when data of other dimensions are taken for this robot's: the robot that they fit."""
+        fitting = [
+            spec.name
+            for spec in all_robots().values()
+            if (spec.observation_dim, spec.action_dim) == (observation_dim, action_dim)
+        ]
+        if not fitting:
+            return f"use data of {self.name}; no robot has {observation_dim} observations and {action_dim} actions"
+        found = " or ".join(fitting)
+        return (
+            f"{observation_dim} observations and {action_dim} actions are those of {found}: "
+            f"write {found} instead of {self.name} in the domain's name, or use data of {self.name}"
+        )
+
 
 def scaled_ranges(factors: Mapping[str, float]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]]:
     """Edits that shrink joint ranges: joint name -> factor on the distance from the range's point nearest to zero.
