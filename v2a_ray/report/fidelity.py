@@ -18,8 +18,9 @@ Every transition of a file is predicted from its own observation: the state is s
 compared with the recorded next observation. Errors are L-infinity distances, median / 95th percentile over the file's
 rows; *reward* is the median absolute difference of rewards. The same rows are predicted in the domain that the file
 claims, in the stock robot of the same physics, and in the claimed domain with modern physics. *Excluded* are rows
-whose state is not known, nearly all because a velocity was clipped in the recording. Below {reproduced:g} a domain
-reproduces the file to the precision of float32.
+whose state is not known, nearly all because a velocity was clipped in the recording; rows that reading drops as
+defective (`v2a data inspect`) are in neither column. Below {reproduced:g} a domain reproduces the file to the precision
+of float32.
 
 ```
 {command}
@@ -32,8 +33,8 @@ mujoco {mujoco}, gymnasium {gymnasium}
 
 def render_comparisons(comparisons: Sequence[Comparison]) -> Table:
     """Three lines per file, so that it fits 80 columns."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("file, domain, verdict", overflow="fold", min_width=36)
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("file, domain, verdict", overflow="fold", min_width=40)
     for name in ("rows\nexcluded", "median\np95", "reward\nmedian", "stock\np95", "modern\np95"):
         table.add_column(name, justify="right", no_wrap=True)
     for each in comparisons:

@@ -1,0 +1,38 @@
+"""Run every benchmark that has a target, each in a process of its own, and print one table of what is recorded."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.record import read_results, render
+
+SCRIPTS = ("environment_speed", "rollout_batching", "collection_scaling")
+
+
+def main() -> int:
+    """Status 1 if a script failed or a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that the scripts run; no recording")
+    parser.add_argument("scripts", nargs="*", default=SCRIPTS, help=f"by default {' '.join(SCRIPTS)}")
+    arguments = parser.parse_args()
+    failed = []
+    for script in arguments.scripts:
+        command = [sys.executable, "-m", f"benchmarks.{script}", *(["--quick"] if arguments.quick else [])]
+        if subprocess.run(command, cwd=Path(__file__).parents[1], check=False).returncode:
+            failed.append(script)
+    console = Console()
+    entries = read_results()
+    if not arguments.quick:
+        console.print(render(entries))
+    for script in failed:
+        console.print(f"benchmarks.{script} failed", style="red")
+    return int(bool(failed) or (not arguments.quick and not all(entry["holds"] for entry in entries)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Environment steps per second of a shifted domain against gymnasium's own stock v4 environment, one core."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.wrappers import TimeLimit
+
+from benchmarks.record import Result, interleaved, record, seconds
+from v2a_ray.domains import make_environment
+
+TARGET = 0.95
+# Robot -> gymnasium's environment and a shift that keeps the robot doing what it does in stock, so that both simulate
+# comparable contacts: a solver's time depends on them, and gravity or friction would change them.
+PAIRS = {
+    "hopper": ("Hopper-v4", "kinematic-legjnt-easy"),
+    "walker2d": ("Walker2d-v4", "kinematic-thighjnt-easy"),
+    "halfcheetah": ("HalfCheetah-v4", "kinematic-footjnt-easy"),
+    "ant": ("Ant-v4", "kinematic-anklejnt-easy"),
+}
+
+
+def steps_per_second(environment: gymnasium.Env[Any, Any], num_steps: int, seed: int) -> float:
+    """Random actions, made beforehand; resets are part of stepping, as in collection."""
+    shape = (num_steps, *environment.action_space.shape)
+    actions = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+    environment.reset(seed=seed)
+
+    def run() -> None:
+        for action in actions:
+            *_, terminated, truncated, _ = environment.step(action)
+            if terminated or truncated:
+                environment.reset()
+
+    return num_steps / seconds(run)
+
+
+def main() -> None:
+    """Measure every robot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few steps, no recording")
+    parser.add_argument("--num-steps", type=int, default=10_000, help="per repetition and environment")
+    parser.add_argument("--repetitions", type=int, default=9)
+    arguments = parser.parse_args()
+    num_steps, repetitions = (1000, 3) if arguments.quick else (arguments.num_steps, arguments.repetitions)
+    results = []
+    for robot, (theirs, shift) in PAIRS.items():
+        ours, reference = make_environment(f"{robot}/{shift}"), TimeLimit(gymnasium.make(theirs).unwrapped, 1000)
+        for environment in (ours, reference):
+            steps_per_second(environment, num_steps // 10, seed=0)  # Warm up.
+        measured = interleaved(
+            partial(steps_per_second, ours, num_steps, 1),
+            partial(steps_per_second, reference, num_steps, 1),
+            repetitions,
+        )
+        name = f"environment speed: {robot}/{shift} against {theirs}"
+        results.append(Result(name, *measured[:2], "environment steps / s", measured[2], TARGET))
+    record(results, write=not arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

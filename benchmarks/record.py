@@ -1,0 +1,125 @@
+"""What a benchmark writes down: one entry per name in `results.json`, with the versions that it was measured with.
+
+A ratio is always "how much better ours is", so that every target is a lower bound.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from v2a_ray.files import read_json, write_json
+
+RESULTS = Path(__file__).parent / "results.json"
+PACKAGES = ("ray", "torch", "mujoco", "numpy", "gymnasium")
+
+
+def versions() -> dict[str, str | int]:
+    """Of everything that timings depend on, and the number of cores that this process may use."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages, "cpus": len(os.sched_getaffinity(0))}
+
+
+def invocation() -> str:
+    """The command that is running, as a user would type it in the repository's root."""
+    module = sys.modules["__main__"].__spec__
+    name = module.name if module else Path(sys.argv[0]).stem
+    return " ".join(["python -m", name, *sys.argv[1:]])
+
+
+@dataclass(frozen=True)
+class Result:
+    """One comparison.
+
+    Attributes:
+        name: what was measured; a new result replaces the one of the same name.
+        ours, reference: both in `unit`, medians over repetitions.
+        unit: for example "environment steps / s".
+        ratio: how much better ours is, the median of the ratios of repetitions.
+        target: what `ratio` has to reach.
+        command: what measures it again.
+        versions: see `versions`.
+    """
+
+    name: str
+    ours: float
+    reference: float
+    unit: str
+    ratio: float
+    target: float
+    command: str = field(default_factory=invocation)
+    versions: dict[str, str | int] = field(default_factory=versions)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the target is reached."""
+        return self.ratio >= self.target
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON, with the verdict."""
+        return asdict(self) | {"holds": self.holds}
+
+
+def interleaved(
+    ours: Callable[[], float], reference: Callable[[], float], repetitions: int, *, less_is_better: bool = False
+) -> tuple[float, float, float]:
+    """Call the two measurements in turn, which goes first alternating; medians of ours, reference and their ratio.
+
+    What else the machine does then falls on both alike, and one disturbed repetition does not move a median.
+    """
+    pairs = []
+    for repetition in range(repetitions):
+        if repetition % 2:
+            second = reference()
+            pairs.append((ours(), second))
+        else:
+            pairs.append((ours(), reference()))
+    ratios = [theirs / mine if less_is_better else mine / theirs for mine, theirs in pairs]
+    mine, theirs = zip(*pairs, strict=True)
+    return statistics.median(mine), statistics.median(theirs), statistics.median(ratios)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def record(results: Sequence[Result], *, write: bool = True, path: Path = RESULTS) -> None:
+    """Print the results and put them into `path`, each in place of its name's; `write` is false for quick runs."""
+    Console().print(render([result.to_dict() for result in results]))
+    if write:
+        entries = {entry["name"]: entry for entry in read_results(path)}
+        entries |= {result.name: result.to_dict() for result in results}
+        write_json(path, list(entries.values()))
+
+
+def read_results(path: Path = RESULTS) -> list[dict[str, Any]]:
+    """What was recorded so far."""
+    entries: list[dict[str, Any]] = read_json(path) if path.exists() else []
+    return entries
+
+
+def render(entries: Sequence[dict[str, Any]]) -> Table:
+    """One row per result."""
+    table = Table(box=None)
+    table.add_column("benchmark", overflow="fold")
+    for name in ("ours", "reference", "unit", "ratio", "target", ""):
+        table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=name != "unit")
+    for entry in entries:
+        verdict = "[green]holds[/]" if entry["holds"] else "[red]missed[/]"
+        numbers = f"{entry['ours']:,.5g}", f"{entry['reference']:,.5g}"
+        table.add_row(entry["name"], *numbers, entry["unit"], f"{entry['ratio']:.2f}", f"{entry['target']:g}", verdict)
+    return table
