@@ -6,7 +6,7 @@ from builders import assert_same
 
 from v2a_ray.config import SourceSpec
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.collect import collect_episodes
+from v2a_ray.data.collect import EpisodeCollector, collect_episodes
 from v2a_ray.data.mixture import CollectionRequest
 from v2a_ray.data.table import concatenate
 from v2a_ray.domains import parse_domain
@@ -29,6 +29,17 @@ def test_episodes_do_not_depend_on_their_company():
     assert_same(collect_episodes(HOPPER, "random", [4, 1], seed=3), together.select([4, 1]))
     other = collect_episodes(HOPPER, "random", [0], seed=4)
     assert not np.array_equal(other.observation[0], together.observation[0])
+
+
+@pytest.mark.parametrize(("component", "noise_std"), [("random", 0.0), ("medium", 0.0), ("medium", 0.5)])
+def test_episodes_do_not_depend_on_how_many_run_side_by_side(component, noise_std):
+    # A trained network, because a product of matrices rounds differently with the number of rows.
+    one_by_one, *others = (EpisodeCollector(HOPPER, component, 3, noise_std, num_side_by_side=n) for n in (1, 3, 16))
+    expected = one_by_one.collect(range(8))
+    assert len(set(expected.lengths)) > 1
+    for collector in others:
+        collector.collect([20, 21])  # What ran before in the same simulations changes nothing either.
+        assert_same(collector.collect(range(8)), expected)
 
 
 def test_collected_episodes_pass_the_checks():

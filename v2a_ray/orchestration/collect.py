@@ -19,8 +19,9 @@ from v2a_ray.domains import parse_domain
 
 Progress = Callable[[int, int], None]
 
-# About a tenth of a second of simulation: long against a Ray call, short against the wait for the last task.
-STEPS_PER_TASK = 500
+# About a tenth of a second of simulation, long against a Ray call; and a few seconds: episodes side by side are cheaper
+# than one by one, and the last tasks should still end at about the same time.
+SMALLEST_TASK_STEPS, LARGEST_TASK_STEPS = 500, 8000
 
 
 def collect_data(
@@ -123,11 +124,13 @@ def _collect_one(request: CollectionRequest, pool: _Pool, report: Callable[[int]
     done: dict[int, EpisodeTable] = {}
     run: list[EpisodeTable] = []
     num_transitions = num_in_run = num_requested = 0
-    # The first task of a request is one episode, which tells how long episodes are.
-    mean_length, num_per_task = 0.0, 1
+    # The first tasks of a request are one episode each, which tells how long episodes are.
+    mean_length = 0.0
     while num_transitions < request.num_transitions:
         # At least one task runs; more only while those under way are not expected to be enough.
         while pool.idle and (not running or num_requested * mean_length < request.num_transitions):
+            num_missing = request.num_transitions - num_requested * mean_length
+            num_per_task = _num_episodes(num_missing, mean_length, len(pool.actors)) if mean_length else 1
             indices = range(num_requested, num_requested + num_per_task)
             running[pool.submit(request, indices)] = indices.start
             num_requested = indices.stop
@@ -137,13 +140,18 @@ def _collect_one(request: CollectionRequest, pool: _Pool, report: Callable[[int]
         table = _get(reference)
         done[running.pop(reference)] = table
         mean_length = table.num_transitions / table.num_episodes
-        num_per_task = max(1, int(STEPS_PER_TASK / mean_length))
         while num_in_run in done:
             run.append(done.pop(num_in_run))
             num_in_run += run[-1].num_episodes
             num_transitions += run[-1].num_transitions
         report(min(num_transitions, request.num_transitions))
     return concatenate(run).head(request.num_transitions)
+
+
+def _num_episodes(num_missing: float, mean_length: float, num_actors: int) -> int:
+    """Episodes of the next task: half an actor's share of the transitions that nobody works on yet, within limits."""
+    steps = min(max(num_missing / (2 * num_actors), SMALLEST_TASK_STEPS), LARGEST_TASK_STEPS)
+    return max(1, int(steps / mean_length))
 
 
 def _get(reference: Any) -> EpisodeTable:
