@@ -1,7 +1,7 @@
 """What each named shift costs: the mean return of one stock policy, carried over unchanged.
 
-    python benchmarks/shift_severity.py hopper
-    python benchmarks/shift_severity.py halfcheetah --folder runs/halfcheetah/behaviors --kinds wind mass
+    python -m benchmarks.shift_severity hopper
+    python -m benchmarks.shift_severity halfcheetah --folder runs/halfcheetah/behaviors --kinds wind mass
 
 The named levels of a kind should spread from harmless to not survivable; the levels of those kinds that nobody has
 published were chosen by this table.

@@ -7,11 +7,10 @@ import pickle
 import gymnasium
 import numpy as np
 import pytest
-from ray import cloudpickle
 
 from v2a_ray.domains import Domain, catalogue, make_environment, parse_domain
 
-DOMAINS = catalogue()
+DOMAINS = [*catalogue(), *catalogue("ant111")]
 
 
 def rollout(domain: Domain, seed: int, num_steps: int) -> np.ndarray:
@@ -42,24 +41,53 @@ def test_contract(domain: Domain) -> None:
     assert np.isfinite(first).all()
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], other[0])
-    assert cloudpickle.loads(cloudpickle.dumps(domain)) == domain
     assert gymnasium.spec(domain.gym_id).kwargs == {"domain": domain.name}
 
 
-def test_truncation_at_1000() -> None:
-    environment = make_environment("halfcheetah/gravity-0.5")  # never terminates
+# Each stands still, or lies, for as long as it is let.
+@pytest.mark.parametrize(
+    "name",
+    ["halfcheetah/gravity-0.5", "ant/action_delay-1", "ant111", "hopper/gravity-0.001", "walker2d/gravity-0.001"],
+)
+def test_truncation_at_1000(name: str) -> None:
+    environment = make_environment(name)
     environment.reset(seed=0)
-    flags = [environment.step(np.zeros(6, np.float32))[2:4] for _ in range(1000)]
+    flags = [environment.step(np.zeros(environment.action_space.shape, np.float32))[2:4] for _ in range(1000)]
     assert flags[:-1] == [(False, False)] * 999
     assert flags[-1] == (False, True)
 
 
-@pytest.mark.parametrize("name", ["hopper/otdf-morph@modern", "ant"])
+@pytest.mark.parametrize(
+    "name", ["hopper/otdf-morph@modern", "ant", "ant111", "hopper/action_delay-3+action_noise-0.2"]
+)
 def test_pickling_an_environment_keeps_its_domain(name: str) -> None:
     environment = make_environment(name)
     copy = pickle.loads(pickle.dumps(environment))
     assert copy.unwrapped.domain == parse_domain(name)
     assert np.array_equal(environment.reset(seed=1)[0], copy.reset(seed=1)[0])
+
+
+def test_every_domain_survives_the_way_to_a_ray_actor(ray_cluster: None) -> None:
+    import ray
+
+    def first_steps(environment: gymnasium.Env) -> np.ndarray:  # type: ignore[type-arg]
+        """The observations of a seeded reset and of three steps at full action."""
+        observation, _ = environment.reset(seed=7)
+        action = np.ones(environment.action_space.shape or (), np.float32)
+        return np.stack([observation, *(environment.step(action)[0] for _ in range(3))])
+
+    @ray.remote(num_cpus=1)
+    class Prober:
+        """Takes environments that were made elsewhere, and reports how they behave here."""
+
+        def probe(self, environments: list[gymnasium.Env]) -> list[np.ndarray]:  # type: ignore[type-arg]
+            return [first_steps(environment) for environment in environments]
+
+    environments = [make_environment(domain) for domain in DOMAINS]
+    here = [first_steps(environment) for environment in environments]
+    there = ray.get(Prober.remote().probe.remote(environments))  # type: ignore[attr-defined]
+    for domain, one, other in zip(DOMAINS, here, there, strict=True):
+        assert np.array_equal(one, other), domain
 
 
 @pytest.mark.filterwarnings("ignore")

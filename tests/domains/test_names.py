@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from v2a_ray.domains import catalogue, normalized_score, parse_domain, references
 from v2a_ray.errors import DomainError
@@ -45,17 +48,36 @@ def test_canonical_names(text: str, name: str, slug: str, gym_id: str) -> None:
         ("hopper@mujoco4", "d4rl, modern"),
         ("hopper@", "d4rl, modern"),
         ("hopper/", "gravity-K"),
-        ("hopper/wind-3", "kinematic-PART-LEVEL"),
+        ("hopper/tailwind-3", "kinematic-PART-LEVEL"),
+        ("hopper/tailwind-3", "actuator-K, damping-K, mass-K, wind-V, action_noise-S, action_delay-D"),
         ("hopper/gravity", "gravity-0.5"),
         ("hopper/gravity-0", "between 0.001 and 20"),
         ("hopper/gravity-nan", "between 0.001 and 20"),
         ("hopper/friction--1", "between 0.001 and 20"),
+        ("hopper/gravity-1", "gravity factor 1 is stock itself"),
+        ("hopper/kinematic-footjnt-1.0", "is stock itself"),
+        ("hopper/kinematic-footjnt-20", "between 0.001 and 2"),
+        ("hopper/actuator-inf", "actuator factor 'inf' is not a number between 0.01 and 10"),
+        ("hopper/damping-0", "between 0.01 and 50"),
+        ("hopper/mass--2", "between 0.1 and 50"),
+        ("hopper/wind-0", "is stock itself"),
+        ("hopper/wind--1000", "between 0.1 and 50 (or the negative of one)"),
+        ("hopper/wind-strong", "for example wind-20"),
+        ("ant/wind-strong", "for example wind-3"),
+        ("hopper/action_noise-0", "is stock itself"),
+        ("hopper/action_noise-nan", "between 0.001 and 2"),
+        ("hopper/action_delay-1.5", "not a whole number between 1 and 100"),
+        ("hopper/action_delay-1e9", "not a whole number between 1 and 100"),
         ("hopper/kinematic-hipjnt-easy", "footjnt, legjnt"),
         ("hopper/kinematic-footjnt-extreme", "easy, medium, hard"),
         ("hopper/morph-foot-0.7", "easy, medium, hard"),
         ("hopper/morph-ear-easy", "foot, torso"),
         ("hopper/otdf-friction", "otdf-kinematic"),
         ("hopper/gravity-0.5+gravity-2", "both set option gravity"),
+        ("hopper/mass-2+mass-3", "both set body torso mass_factor"),
+        ("hopper/wind-2+wind--2", "both set option wind"),
+        ("hopper/action_noise-0.1+action_noise-0.1", "both set noise_std"),
+        ("hopper/action_delay-1+gravity-2+action_delay-2", "action_delay-1 and action_delay-2 both set delay_steps"),
         ("hopper/otdf-kinematic+kinematic-footjnt-easy", "both set joint foot_joint range"),
     ],
 )
@@ -65,12 +87,36 @@ def test_a_wrong_name_is_refused_with_what_exists(text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_catalogue_holds_stock_and_every_published_shift_once() -> None:
-    for robot, count in {"hopper": 23, "walker2d": 23, "halfcheetah": 23, "ant": 23}.items():
+# What a name says of a continuous shift; together they may all be combined.
+NUMBERS = {
+    "gravity": st.floats(1e-3, 20),
+    "friction": st.floats(1e-3, 20),
+    "kinematic-footjnt": st.floats(1e-3, 2),
+    "actuator": st.floats(1e-2, 10),
+    "damping": st.floats(1e-2, 50),
+    "mass": st.floats(0.1, 50),
+    "wind": st.floats(0.1, 50) | st.floats(-50, -0.1),
+    "action_noise": st.floats(1e-3, 2),
+    "action_delay": st.integers(1, 100),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=NUMBERS))
+def test_every_domain_is_read_back_from_its_name(numbers: dict[str, float]) -> None:
+    text = "+".join(f"{kind}-{np.format_float_positional(number)}" for kind, number in numbers.items() if number != 1.0)
+    domain = parse_domain(f"hopper/{text}" if text else "hopper")
+    assert parse_domain(domain.name) == domain
+    assert [shift.level for shift in domain.shifts] == [number for number in numbers.values() if number != 1.0]
+
+
+def test_catalogue_holds_stock_and_every_named_shift_once() -> None:
+    for robot in ("hopper", "walker2d", "halfcheetah", "ant", "ant111"):
+        count = 23 + 6 * 3
         names = [domain.name for domain in catalogue(robot)]
         assert len(names) == len(set(names)) == count
         assert names[0] == f"{robot}/stock@d4rl"
-    assert len(catalogue()) == 92
+    assert len(catalogue()) == 4 * 41
+    assert not any(domain.robot == "ant111" for domain in catalogue())
 
 
 def test_description_is_plain_and_gives_old_and_new_numbers() -> None:
@@ -78,6 +124,13 @@ def test_description_is_plain_and_gives_old_and_new_numbers() -> None:
     assert described["edits"] == [
         {"shift": "kinematic-footjnt-easy", "edit": "joint foot_joint range", "old": [-45, 45], "new": [-36, 36]}
     ]
+    assert described["execution"] == {"noise_std": 0, "delay_steps": 0}
+
+
+def test_description_of_shifts_that_are_no_edits() -> None:
+    described = json.loads(json.dumps(parse_domain("hopper/action_delay-2+mass-1.5+action_noise-0.1").describe()))
+    assert described["edits"] == [{"shift": "mass-1.5", "edit": "body torso mass_factor", "old": [1], "new": [1.5]}]
+    assert described["execution"] == {"noise_std": 0.1, "delay_steps": 2}
 
 
 @pytest.mark.parametrize(
