@@ -22,7 +22,9 @@ from v2a_ray.config import Settings
 from v2a_ray.domains import Domain, make_environment
 from v2a_ray.domains.behaviors import GaussianActor
 
-_ENVIRONMENT_ID = "v2a/behavior-training-v0"
+_GYM_ID = "v2a/behavior-training-v0"
+# Registered with gymnasium by importing this module; RLlib's workers do so by the "module:id" form.
+ENVIRONMENT_ID = f"{__name__}:{_GYM_ID}"
 _Positive = Annotated[int, Field(gt=0)]
 _Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -66,10 +68,7 @@ def build_ppo(domain: Domain, settings: PPOSettings, num_steps: int, seed: int, 
     """
     algorithm = (
         PPOConfig()
-        # "module:id" makes every worker import this module, which registers the environment there.
-        .environment(
-            f"{__name__}:{_ENVIRONMENT_ID}", env_config={"domain": domain.name, "reward_scale": settings.reward_scale}
-        )
+        .environment(ENVIRONMENT_ID, env_config={"domain": domain.name, "reward_scale": settings.reward_scale})
         .env_runners(
             num_env_runners=num_runners,
             num_envs_per_env_runner=settings.num_environments,
@@ -149,4 +148,4 @@ def _environment(domain: str, reward_scale: float) -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.TransformReward(make_environment(domain), lambda reward: reward_scale * float(reward))
 
 
-gymnasium.register(_ENVIRONMENT_ID, entry_point=_environment, disable_env_checker=True, order_enforce=False)
+gymnasium.register(_GYM_ID, entry_point=_environment, disable_env_checker=True, order_enforce=False)
