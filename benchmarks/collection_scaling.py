@@ -46,8 +46,8 @@ def main() -> None:
     for column in ("observation", "action", "reward", "next_observation", "offsets"):
         np.testing.assert_array_equal(getattr(tables[many], column), getattr(tables[1], column))
     source = f"{arguments.domain} {arguments.behavior}"
-    name = f"collection: {num_transitions:,} transitions of {source}, {many} cores against 1"
-    record([Result(name, *measured[:2], "transitions / s", measured[2], TARGET)], write=not arguments.quick)
+    name = f"collecting {num_transitions:,} transitions of {source} on {many} cores against 1"
+    record([Result(name, *measured[:2], "rows/s", measured[2], TARGET)], write=not arguments.quick)
 
 
 if __name__ == "__main__":

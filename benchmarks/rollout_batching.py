@@ -41,7 +41,7 @@ def main() -> None:
     # return has to survive it.
     means = {name: float(values.mean()) for name, values in returns.items()}
     print(f"mean return at once {means['at once']:.1f}, one by one {means['one by one']:.1f}")
-    name = f"evaluation: {num_episodes} episodes of {domain.name} {arguments.behavior} at once against one by one"
+    name = f"{num_episodes} episodes of {domain.name} {arguments.behavior} at once against one by one"
     record([Result(name, *measured[:2], "s", measured[2], TARGET)], write=not arguments.quick)
 
 
