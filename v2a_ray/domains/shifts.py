@@ -1,8 +1,8 @@
 """Dynamics shifts by name: `gravity-0.5`, `kinematic-footjnt-easy`, `morph-torso-hard`, `otdf-morph`, `wind-10`.
 
 `KINDS` is the table of all kinds. Those that peers published come first. The named levels of the others were chosen by
-what they cost a stock expert that is carried over unchanged (`benchmarks/shift_severity.py`): from little to nearly
-everything, for each robot; even one step of delay costs most robots most of their return.
+what they cost a stock policy that is carried over unchanged (`benchmarks/shift_severity.py`, docs/shift_severity.md):
+from little to nearly everything, for each robot; only a delay costs most of the return from one step on.
 """
 
 from __future__ import annotations
