@@ -1,0 +1,63 @@
+"""Benchmarks record what they measured; a result replaces the one of its name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.record import Result, interleaved, record
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_results_are_appended_or_replaced_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    record([Result("a", 2.0, 1.0, "steps/s", 2.0, 1.5), Result("b", 1.0, 1.0, "s", 1.0, 2.0)], path=path)
+    record([Result("a", 1.2, 1.0, "steps/s", 1.2, 1.5)], path=path)
+    record([Result("c", 1.0, 1.0, "s", 1.0, 2.0)], path=path, write=False)
+    entries = json.loads(path.read_text())
+    assert [(entry["name"], entry["ratio"], entry["holds"]) for entry in entries] == [
+        ("a", 1.2, False),
+        ("b", 1.0, False),
+    ]
+    keys = {"name", "ours", "reference", "unit", "ratio", "target", "holds", "command", "versions"}
+    assert all(entry.keys() == keys for entry in entries)
+    assert entries[0]["versions"].keys() == {"python", "ray", "torch", "mujoco", "numpy", "gymnasium", "cpus"}
+
+
+@pytest.mark.parametrize("less_is_better", [False, True])
+def test_ratio_is_how_much_better_ours_is(less_is_better: bool) -> None:
+    order = []
+    ours, theirs = iter([2.0, 4.0, 100.0]), iter([1.0, 1.0, 1.0])
+
+    def mine() -> float:
+        order.append("ours")
+        return next(ours)
+
+    def reference() -> float:
+        order.append("reference")
+        return next(theirs)
+
+    measured = interleaved(mine, reference, 3, less_is_better=less_is_better)
+    assert measured == (4.0, 1.0, 0.25 if less_is_better else 4.0)
+    assert order == ["ours", "reference", "reference", "ours", "ours", "reference"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["benchmarks.rollout_batching", "--quick", "--num-episodes", "2", "--behavior", "random"],
+        pytest.param(["benchmarks", "--quick"], marks=pytest.mark.slow),
+    ],
+)
+def test_scripts_run_and_quick_ones_record_nothing(arguments: list[str]) -> None:
+    results = ROOT / "benchmarks" / "results.json"
+    before = results.read_bytes() if results.exists() else None
+    run = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "target" in run.stdout
+    assert before == (results.read_bytes() if results.exists() else None)
