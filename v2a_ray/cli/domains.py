@@ -17,7 +17,10 @@ CHECK_FAILED = 1
 
 @app.command("list")
 def list_domains(robot: Robot = None) -> None:
-    """List the named domains and what each changes. `v2a domains show hopper/gravity-0.73` shows any other."""
+    """List the named domains and what each changes. `v2a domains show hopper/gravity-0.73+wind-5` shows any other.
+
+    `ant111`, Ant observed as in 111-wide data, has the domains of `ant` and is listed when asked for.
+    """
     from v2a_ray.domains import catalogue
     from v2a_ray.domains.descriptions import describe_shift
 
