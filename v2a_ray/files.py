@@ -1,4 +1,4 @@
-"""JSON files that are whole whenever they are there."""
+"""JSON files that are whole whenever they are there, and folders that can be written to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+from v2a_ray.errors import StorageError
 
 
 def read_json(path: Path) -> Any:
@@ -18,3 +20,20 @@ def write_json(path: Path, content: Any) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(json.dumps(content, indent=1) + "\n")
     fresh.replace(path)
+
+
+def prepare_folder(path: Path) -> Path:
+    """Make a folder that can be written to. Raises StorageError when it cannot."""
+    path = path.expanduser().resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            remedy="choose another folder, or free space",
+        ) from None
+    return path

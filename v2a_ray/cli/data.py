@@ -30,8 +30,8 @@ def collect(
     from v2a_ray.data.inspect import render
     from v2a_ray.data.store import write_table
     from v2a_ray.domains import parse_domain
+    from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.collect import collect_data
-    from v2a_ray.orchestration.run import prepare_folder
     from v2a_ray.orchestration.session import ray_session
 
     spec = SourceSpec(
@@ -111,20 +111,21 @@ def fidelity(
     from v2a_ray.cli.console import error_console
     from v2a_ray.data.store import storage_errors
     from v2a_ray.domains import parse_domain
-    from v2a_ray.domains.recorded import compare, recordings
+    from v2a_ray.domains.recorded import check_names, compare, recordings
     from v2a_ray.report.fidelity import render_comparisons, to_markdown
 
     claimed = parse_domain(domain) if domain else None
     if output:
         with storage_errors(output):
             output.parent.mkdir(parents=True, exist_ok=True)
-    # Every file is read before the first is simulated, so that a wrong name is said at once.
-    found = [recording for file in files for recording in recordings(file, claimed)]
+    if claimed is None:
+        check_names(files)
     comparisons = []
-    with error_console.status("re-simulating") as status:
-        for recording in found:
-            status.update(f"re-simulating {recording.file.name} in {recording.domain.name}")
-            comparisons.append(compare(recording, max_rows))
+    with error_console.status("reading") as status:
+        for file in files:
+            for recording in recordings(file, claimed):
+                status.update(f"re-simulating {file.name} in {recording.domain.name}")
+                comparisons.append(compare(recording, max_rows))
     if as_json:
         rows = [each.to_dict() for each in comparisons]
         console.print_json(data=rows[0] if len(rows) == 1 else rows)

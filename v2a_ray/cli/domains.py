@@ -77,7 +77,7 @@ def check(
 
     from v2a_ray.domains import catalogue, parse_domain
     from v2a_ray.domains.checks import check_robot
-    from v2a_ray.orchestration.run import prepare_folder
+    from v2a_ray.files import prepare_folder
 
     if output:
         prepare_folder(output.parent)
@@ -116,7 +116,7 @@ def render(
     """Draw robots in domains beside the stock ones, to scale and in the same pose, one row per robot. No OpenGL."""
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.render import render_domains
-    from v2a_ray.orchestration.run import prepare_folder
+    from v2a_ray.files import prepare_folder
 
     parsed = [parse_domain(name) for name in domains]
     prepare_folder(output.parent)

@@ -40,9 +40,10 @@ def run(
     stopped. With RAY_ADDRESS set it runs on that cluster.
     """
     from v2a_ray.cli.display import StageDisplay
+    from v2a_ray.files import prepare_folder
     from v2a_ray.methods.experiment import load_experiment
     from v2a_ray.methods.plan import make_plan
-    from v2a_ray.orchestration.run import prepare_folder, run_experiment, store_of
+    from v2a_ray.orchestration.run import run_experiment, store_of
     from v2a_ray.orchestration.session import ray_session
 
     settings = load_experiment(config_file, overrides or [])
@@ -75,7 +76,7 @@ def sweep(
     finished trial again.
     """
     from v2a_ray.cli.display import StageDisplay
-    from v2a_ray.orchestration.run import prepare_folder
+    from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.session import ray_session
     from v2a_ray.orchestration.sweep import load_sweep, run_sweep
     from v2a_ray.report.tables import render_cells

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from v2a_ray.domains.domain import Domain, Physics, catalogue
 from v2a_ray.domains.environments import make_environment
 from v2a_ray.domains.intentions import Change, intended_changes
+from v2a_ray.domains.model import has_diverged, quiet_mujoco
 from v2a_ray.domains.model_proof import unintended
 from v2a_ray.domains.probes import distances, make_probes, one_step
 
@@ -176,9 +177,9 @@ def check_survival(environment: Any) -> tuple[str, ...]:
     observation, _ = environment.reset(seed=0)
     for step in range(NUM_SURVIVAL_STEPS):
         action = generator.uniform(-1.0, 1.0, environment.action_space.shape).astype(np.float32)
-        observation, reward, terminated, *_ = environment.step(action)
-        # MuJoCo resets a state that diverges and counts a warning, so finite numbers alone prove nothing.
-        if not np.isfinite([*observation, reward]).all() or _diverged(environment.unwrapped.data):
+        with quiet_mujoco():
+            observation, reward, terminated, *_ = environment.step(action)
+        if not np.isfinite([*observation, reward]).all() or has_diverged(environment.unwrapped.data):
             return (f"diverges after {step + 1} random steps",)
         if terminated:
             observation, _ = environment.reset()
@@ -205,8 +206,3 @@ def _identical(robot_name: str, names: Sequence[str], matrix: Float) -> list[Ide
         )
         for first, second in pairs
     ]
-
-
-def _diverged(data: mujoco.MjData) -> bool:
-    kinds = ("BADQPOS", "BADQVEL", "BADQACC")
-    return any(data.warning[int(getattr(mujoco.mjtWarning, f"mjWARN_{kind}"))].number for kind in kinds)

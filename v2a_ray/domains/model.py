@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import gymnasium.envs.mujoco
@@ -68,17 +69,24 @@ def _check_survives_reset(model: mujoco.MjModel, where: str) -> None:
     if not np.any(model.opt.gravity):
         raise DomainError("gravity is zero", where=where, remedy="a gravity factor above 0")
     data = mujoco.MjData(model)
-    # MuJoCo would print a warning, and write it to a file in the current folder, of what the error below says.
-    mujoco.set_mju_user_warning(lambda _message: None)
-    try:
+    with quiet_mujoco():
         mujoco.mj_step(model, data, nstep=5)
-    finally:
-        mujoco.set_mju_user_warning(None)
-    # MuJoCo resets a state that diverges and counts a warning, so finite numbers alone prove nothing.
-    diverged = [kind for kind in ("BADQPOS", "BADQVEL", "BADQACC") if data.warning[_warning(kind)].number]
-    if diverged or not np.isfinite(data.qacc).all():
+    if has_diverged(data):
         raise DomainError("the simulation diverges at reset", where=where, remedy="milder parameters")
 
 
-def _warning(kind: str) -> int:
-    return int(getattr(mujoco.mjtWarning, f"mjWARN_{kind}"))
+@contextmanager
+def quiet_mujoco() -> Iterator[None]:
+    """MuJoCo would print a warning of a simulation that diverges, and write it to a file in the current folder."""
+    mujoco.set_mju_user_warning(lambda _message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(None)
+
+
+def has_diverged(data: mujoco.MjData) -> bool:
+    """Whether the simulation has had to be reset, or holds accelerations that are no numbers."""
+    # MuJoCo resets a state that diverges and counts a warning, so finite numbers alone prove nothing.
+    kinds = (int(getattr(mujoco.mjtWarning, f"mjWARN_{kind}")) for kind in ("BADQPOS", "BADQVEL", "BADQACC"))
+    return any(data.warning[kind].number for kind in kinds) or not np.isfinite(data.qacc).all()

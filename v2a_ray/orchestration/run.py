@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,7 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.config import ExperimentConfig
-from v2a_ray.errors import StorageError
-from v2a_ray.files import read_json, write_json
+from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.compute import Listener, Work, compute_all
@@ -26,23 +24,6 @@ from v2a_ray.stages.artifacts import Artifact, ArtifactStore, default_store
 def store_of(config: ExperimentConfig) -> ArtifactStore:
     """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
     return ArtifactStore(Path(config.store).expanduser().resolve() if config.store else default_store())
-
-
-def prepare_folder(path: Path) -> Path:
-    """Make a folder that can be written to. Raises StorageError when it cannot."""
-    path = path.expanduser().resolve()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            remedy="choose another folder, or free space",
-        ) from None
-    return path
 
 
 class _Recorder(Listener):

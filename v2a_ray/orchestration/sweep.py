@@ -25,12 +25,12 @@ from ray import tune
 
 from v2a_ray.config import ExperimentConfig, Positive, Settings
 from v2a_ray.errors import ConfigError, V2AError
-from v2a_ray.files import read_json, write_json
+from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
 from v2a_ray.orchestration.compute import Listener, Work, compute_all, input_paths, make_stage
-from v2a_ray.orchestration.run import prepare_folder, store_of
+from v2a_ray.orchestration.run import store_of
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.tables import TrialResult, cells_markdown, write_results
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
