@@ -6,7 +6,7 @@ mislabelled files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from v2a_ray.data.readers import read_table
+from v2a_ray.data.readers import detect_format, read_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
 from v2a_ray.domains.fidelity import FidelityReport, check_dimensions, resimulate
@@ -28,6 +28,7 @@ REPRODUCED = 1e-5
 FOREIGN_ROWS = 1e-3
 SEARCH_ROWS = 200
 UNLABELLED = "unknown"
+LABELLED_FORMAT = "parquet"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,16 @@ class Comparison:
         }
 
 
+def check_names(paths: Sequence[Path]) -> None:
+    """Raise what `recordings` without a domain would raise because of a name, before anything is read.
+
+    Only episode tables carry labels, so every other file's name has to tell its domain.
+    """
+    for path in paths:
+        if detect_format(path).name != LABELLED_FORMAT:
+            _named_domain(path)
+
+
 def recordings(path: Path, domain: Domain | None = None) -> Iterator[Recording]:
     """The transitions of a file or folder, one recording per domain among them.
 
@@ -101,7 +112,7 @@ def recordings(path: Path, domain: Domain | None = None) -> Iterator[Recording]:
         elif label != UNLABELLED:
             claimed = parse_domain(label)
         else:
-            claimed = _domain_told(path, table)
+            claimed = _with_width(_named_domain(path), table)
         check_dimensions(table, claimed, str(path))
         whole = len(set(labels.tolist())) == 1
         yield Recording(path, claimed, table if whole else table.select(np.flatnonzero(labels == label)))
@@ -129,8 +140,8 @@ def nearest_domain(table: EpisodeTable, max_rows: int = SEARCH_ROWS) -> Fidelity
     return min(reports, key=lambda report: report.median_error)
 
 
-def _domain_told(path: Path, table: EpisodeTable) -> Domain:
-    """The domain in the file's name, with the robot's observation layout that has the data's width."""
+def _named_domain(path: Path) -> Domain:
+    """The domain in the file's name. Raises DomainError if there is none."""
     domain = domain_of_file_name(path)
     if domain is None:
         raise DomainError(
@@ -138,6 +149,11 @@ def _domain_told(path: Path, table: EpisodeTable) -> Domain:
             where=str(path),
             remedy="--domain, for example --domain hopper/gravity-0.5@d4rl",
         )
+    return domain
+
+
+def _with_width(domain: Domain, table: EpisodeTable) -> Domain:
+    """The domain with the variant of its robot whose observations are as wide as the data's, if there is one."""
     widths = (table.observation_dim, table.action_dim)
     for spec in all_robots().values():
         if domain.robot in (spec.name, spec.variant_of) and (spec.observation_dim, spec.action_dim) == widths:
