@@ -102,7 +102,13 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         # `log_std` plays no part in acting, so it can carry the return to `measure` below.
         tensors = actor().to_tensors() | {"log_std": np.full(3, returns[index], np.float32)}
         save_file(tensors, tmp_path / "snapshots" / f"{snapshot['name']}.safetensors")
-    run = {"domain": "hopper/stock@d4rl", "seed": 0, "num_steps": 8000, "settings": {}}
+    run = {
+        "domain": "hopper/stock@d4rl",
+        "seed": 0,
+        "num_steps": 8000,
+        "settings": {},
+        "command": "v2a behaviors train",
+    }
     (tmp_path / "run.json").write_text(json.dumps(run))
     (tmp_path / "progress.json").write_text(json.dumps({"num_steps": 8000, "seconds": 1.0, "snapshots": snapshots}))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -18,22 +19,34 @@ def list_command(
     folder: Annotated[
         Path | None, typer.Option(help="Trained behaviours to list instead of the packaged ones.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="A row for every policy, snapshots too.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a page of Markdown.")] = None,
 ) -> None:
-    """List the behaviours, what they earn in their domain and what made them."""
+    """List the behaviours: what they earn in their own domain, over 20 episodes without noise."""
+    from v2a_ray.data.store import storage_errors
     from v2a_ray.domains.behaviors import list_behaviors
+    from v2a_ray.report.behaviors import render_zoo, zoo_markdown
 
     rows = list_behaviors(folder)
+    console.print(_policies(rows) if everything else render_zoo(rows))
+    if output:
+        options = f" --folder {folder}" if folder else ""
+        with storage_errors(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(zoo_markdown(rows, f"v2a behaviors list{options} --output {output}"))
+        console.print(str(output), highlight=False, soft_wrap=True)
+
+
+def _policies(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None)
     for name in ("domain", "behaviour", "steps", "return", "score"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=True, justify="left" if name in ("domain", "behaviour") else "right")
     for row in rows:
         returns = f"{row['return_mean']:.0f} ± {row['return_std']:.0f}"
         table.add_row(
             row["domain"], row["behavior"], f"{row['num_steps']:,}", returns, f"{row['normalized_score']:.1f}"
         )
-    console.print(table)
-    for command in dict.fromkeys(row["command"] for row in rows):
-        console.print(f"made by: {command}", style="dim", highlight=False, soft_wrap=True)
+    return table
 
 
 @app.command()

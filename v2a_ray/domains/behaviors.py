@@ -162,12 +162,13 @@ def behavior_components(
 
 
 def list_behaviors(folder: Path | str | None = None) -> list[dict[str, Any]]:
-    """One row per packaged policy: domain, behavior, num_steps, return_mean, return_std, normalized_score,
-    and the command that trained it."""
+    """One row per packaged policy: domain, behavior, num_steps, num_episodes, return_mean, return_std,
+    normalized_score, and of its training the command and all steps."""
     rows = []
     for path in sorted(Path(folder or WEIGHTS_FOLDER).glob("*/provenance.json")):
         provenance = json.loads(path.read_text())
-        about = {"domain": provenance["domain"], "command": provenance["command"]}
+        about = {name: provenance[name] for name in ("domain", "command")}
+        about["training_steps"] = provenance["num_steps"]
         rows += [about | row for row in provenance["behaviors"]]
     return rows
 

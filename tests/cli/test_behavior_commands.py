@@ -1,0 +1,35 @@
+"""`v2a behaviors`: what a user gets wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import v2a
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hopper", "gama=0.9", "num_epochs=many"], "did you mean 'gamma'"),
+        (["hopper", "gamma=3"], "less than or equal to 1"),
+        (["hoper/stock"], "no robot named 'hoper'"),
+    ],
+)
+def test_a_wrong_argument_of_train_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = v2a("behaviors", "train", *arguments, "--output", "out", cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_zoo_is_a_table_and_a_page(tmp_path: Path) -> None:
+    result = v2a("behaviors", "list", "--output", "zoo/page.md", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (row,) = [line for line in result.stdout.splitlines() if "hopper/stock@d4rl" in line]
+    assert "3226" in row
+    page = (tmp_path / "zoo" / "page.md").read_text()
+    assert "| hopper/stock@d4rl | " in page
+    assert "3226 ± 416" in page
+    assert "v2a behaviors train hopper/stock@d4rl --num-steps 800000 --seed 0" in page
