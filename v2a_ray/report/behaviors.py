@@ -13,8 +13,8 @@ _PAGE = """# Behaviour zoo
 
 Return of the packaged behaviour policies in their own domain: mean ± standard deviation over {num_episodes} episodes
 without action noise, on seeds that neither training nor the choice among snapshots used. `score` is the normalised
-score of medium and expert, `replay` how many snapshots before medium `medium-replay` draws on, `steps` the environment steps
-of training, in millions. Printed by
+score of medium and expert; `replay` counts the snapshots before medium that `medium-replay` draws on; `steps` are the
+environment steps of training, in millions. Printed by
 
 ```bash
 {command}
@@ -35,7 +35,7 @@ def render_zoo(rows: Sequence[dict[str, Any]]) -> Table:
     """One row per domain, from `list_behaviors`."""
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     for name in _COLUMNS:
-        table.add_column(name, no_wrap=True, justify="left" if name == "domain" else "right")
+        table.add_column(name, overflow="fold", justify="left" if name == "domain" else "right")
     for cells in _domains(rows, spread=False):
         table.add_row(*cells)
     return table
@@ -59,5 +59,5 @@ def _domains(rows: Sequence[dict[str, Any]], spread: bool) -> Iterator[list[str]
         policies = {row["behavior"]: row for row in group}
         named = [policies[name] for name in ("random", "medium", "expert")]
         returns = [f"{row['return_mean']:.0f}" + (f" ± {row['return_std']:.0f}" if spread else "") for row in named]
-        scores = " / ".join(f"{row['normalized_score']:.0f}" for row in named[1:])
+        scores = "/".join(f"{row['normalized_score']:.0f}" for row in named[1:])
         yield [domain, *returns, scores, str(len(policies) - len(named)), f"{named[0]['training_steps'] / 1e6:.1f}"]
