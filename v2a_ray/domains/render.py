@@ -123,7 +123,7 @@ def _frame(scenes: Sequence[_Scene]) -> tuple[Float, Float]:
     width, height = (high - low) * (1.2, 1.2)
     spare = max(0.0, 0.85 * height - width) / 2.0
     margin = 0.1 * (high - low).max()
-    extra_height = max(0.0, 0.6 * width - height)
+    extra_height = max(0.0, 0.7 * width - height)
     return low - np.array([margin + spare, margin]), high + np.array([margin + spare, margin + extra_height])
 
 
@@ -208,7 +208,7 @@ def _draw_ranges(axes: Any, scene: _Scene, stock: _Scene) -> None:
     for joint in np.flatnonzero((scene.model.jnt_range != stock.model.jnt_range).any(axis=1)).tolist():
         axes.add_patch(Polygon(_sector(scene, joint, stock.model.jnt_range[joint]), color=_STOCK, alpha=0.25, zorder=3))
         sector = _sector(scene, joint, scene.model.jnt_range[joint])
-        axes.add_patch(Polygon(sector, facecolor=_CHANGED, edgecolor=_CHANGED, alpha=0.75, linewidth=1.5, zorder=3))
+        axes.add_patch(Polygon(sector, facecolor=_CHANGED, edgecolor=_CHANGED, alpha=0.6, linewidth=1.5, zorder=3))
 
 
 def _sector(scene: _Scene, joint: int, limits: Float) -> Float:
@@ -251,11 +251,11 @@ def _draw_arrows(axes: Any, scene: _Scene) -> None:
     if "gravity" in kinds:
         strength = -float(scene.model.opt.gravity[2])
         length = _ARROW_AT_STOCK * np.sqrt(strength / 9.81)
-        axes.annotate("", (0.93, 0.95 - length), (0.93, 0.95), arrowprops=arrow, **style)
-        axes.text(0.9, 0.93, f"{strength:.3g} m/s²", fontsize=8, ha="right", va="top", transform=axes.transAxes)
+        axes.annotate("", (0.05, 0.96 - length), (0.05, 0.96), arrowprops=arrow, **style)
+        axes.text(0.08, 0.95, f"{strength:.3g} m/s²", fontsize=8, va="top", transform=axes.transAxes)
     if "wind" in kinds:
         speed = float(scene.model.opt.wind[0])
         length = np.sign(speed) * _ARROW_AT_STOCK * np.sqrt(abs(speed) / 10.0)
-        for height in (0.74, 0.84, 0.94):
+        for height in (0.78, 0.87, 0.96):
             start = 0.97 if speed < 0 else 0.03
             axes.annotate("", (start + length, height), (start, height), arrowprops=arrow, **style)
