@@ -1,6 +1,7 @@
 """What a table's manifest says, computed part by part, so that the parts can be written by different processes.
 
-Sums are kept in double precision and added in the order of the parts: the same parts give the same bits.
+Statistics are merged in double precision (`data.statistics`): the same parts give the same bits, another partition of
+the same episodes gives the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.data.findings import Finding
+from v2a_ray.data.statistics import Moments
 from v2a_ray.data.table import LABELS, EpisodeTable
 
 SCHEMA_VERSION = 1
 STATISTICS = ("observation", "action", "reward")
+CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,14 @@ class PartSummary:
         digests: one hash per episode, in order.
         labels: per episode (source, domain, behavior).
         lengths, returns: per episode.
-        sums, squares: field -> (features,) float64 sum and sum of squares over transitions.
+        moments: field -> mean and spread over the transitions.
     """
 
     digests: list[bytes]
     labels: list[tuple[str, str, str]]
     lengths: NDArray[np.int64]
     returns: NDArray[np.float64]
-    sums: dict[str, NDArray[np.float64]]
-    squares: dict[str, NDArray[np.float64]]
+    moments: dict[str, Moments]
 
     def to_json(self) -> str:
         """As text without loss, to travel as a value in a table."""
@@ -46,8 +48,7 @@ class PartSummary:
             "labels": self.labels,
             "lengths": self.lengths.tolist(),
             "returns": self.returns.tolist(),
-            "sums": {name: values.tolist() for name, values in self.sums.items()},
-            "squares": {name: values.tolist() for name, values in self.squares.items()},
+            "moments": {name: moments.to_dict() for name, moments in self.moments.items()},
         }
         return json.dumps(plain)
 
@@ -60,8 +61,7 @@ class PartSummary:
             labels=[(source, domain, behavior) for source, domain, behavior in plain["labels"]],
             lengths=np.asarray(plain["lengths"], dtype=np.int64),
             returns=np.asarray(plain["returns"], dtype=np.float64),
-            sums={name: np.asarray(values) for name, values in plain["sums"].items()},
-            squares={name: np.asarray(values) for name, values in plain["squares"].items()},
+            moments={name: Moments.from_dict(moments) for name, moments in plain["moments"].items()},
         )
 
 
@@ -72,15 +72,24 @@ def content_hash(table: EpisodeTable) -> str:
 
 def summarize_part(table: EpisodeTable) -> PartSummary:
     """The part of the manifest that `table` accounts for."""
-    values = {name: getattr(table, name).reshape(table.num_transitions, -1).astype(np.float64) for name in STATISTICS}
+    values = {name: getattr(table, name).reshape(table.num_transitions, -1) for name in STATISTICS}
     return PartSummary(
         digests=_episode_digests(table),
         labels=list(zip(table.source, table.domain, table.behavior, strict=True)),
         lengths=table.lengths,
         returns=table.returns,
-        sums={name: array.sum(axis=0) for name, array in values.items()},
-        squares={name: np.square(array).sum(axis=0) for name, array in values.items()},
+        moments={name: Moments.of(array) for name, array in values.items()},
     )
+
+
+def _moments(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and sum of squares over the rows, in double precision; by chunks that stay in the processor's cache."""
+    sums, squares = np.zeros((2, values.shape[1]))
+    for begin in range(0, len(values), CHUNK_ROWS):
+        chunk = values[begin : begin + CHUNK_ROWS].astype(np.float64)
+        sums += chunk.sum(axis=0)
+        squares += np.square(chunk, out=chunk).sum(axis=0)
+    return sums, squares
 
 
 def make_manifest(parts: Sequence[PartSummary], *, robot: str, findings: Sequence[Finding] = ()) -> dict[str, Any]:
@@ -92,8 +101,8 @@ def make_manifest(parts: Sequence[PartSummary], *, robot: str, findings: Sequenc
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "robot": robot,
-        "observation_dim": len(parts[0].sums["observation"]),
-        "action_dim": len(parts[0].sums["action"]),
+        "observation_dim": len(parts[0].moments["observation"].mean),
+        "action_dim": len(parts[0].moments["action"].mean),
         "num_episodes": len(lengths),
         "num_transitions": count,
         "num_files": len(parts),
@@ -106,11 +115,8 @@ def make_manifest(parts: Sequence[PartSummary], *, robot: str, findings: Sequenc
         ],
     }
     for name in STATISTICS:
-        mean = np.sum([part.sums[name] for part in parts], axis=0) / count
-        variance = np.sum([part.squares[name] for part in parts], axis=0) / count - mean**2
-        manifest[f"{name}_mean"] = mean.tolist()
-        # Rounding can leave the variance of a constant feature a little below zero.
-        manifest[f"{name}_std"] = np.sqrt(np.maximum(variance, 0.0)).tolist()
+        moments = Moments.merge([part.moments[name] for part in parts])
+        manifest |= {f"{name}_mean": moments.mean.tolist(), f"{name}_std": moments.std.tolist()}
     return manifest | {"findings": [finding.to_dict() for finding in findings]}
 
 
