@@ -126,7 +126,7 @@ def distances(predictions: list[Float], probes: Probes) -> tuple[Float, Float]:
 
 
 def _available_policies(stock: Domain) -> dict[str, BehaviorPolicy]:
-    # Packaged weights are those of d4rl physics; in modern physics the same policies still walk.
+    # Packaged weights were trained in d4rl physics. The states they visit in modern physics serve as well.
     found: dict[str, BehaviorPolicy] = {}
     for name in _POLICIES:
         try:

@@ -26,14 +26,17 @@ _PAGE = """# Check of the domain catalogue
 Written by `{command}`. {count} domains, {physics} physics: the check {verdict}.
 
 - **Edits.** Every number of the shifted model is compared with the stock model to which only the declared changes were
-  made, after MuJoCo derived its constants again. Nothing else may differ, and everything declared must.
+  made, after MuJoCo derived its constants again. Nothing else may differ, and everything declared must. Where a shift
+  is a number, the new values follow from it; of joint ranges and shapes (and the inertia of the bodies that own them)
+  the place is checked, not the value.
 - **Survival.** A reset and {num_steps} random steps stay finite, and MuJoCo counts no divergence.
 - **Dynamics distance.** Two domains continue from the same states with the same actions for one environment step. The
   distance is the root mean square, over probes and state dimensions, of the difference of the two next states, each
   dimension divided by the standard deviation of its change per step in stock. It has no unit: 0.1 is a tenth of an
   ordinary step. Below {identical:g} two domains are the same.
-- **Probes** per robot, and the policies that visited most of them in stock: {probes}. The rest are visited states
-  shaken, so that joint limits, contacts and speeds occur that no such policy meets.
+- **Probes** per robot, and the policies that visited most of them in stock:
+  {probes}.
+  The rest are visited states shaken, so that joint limits, contacts and speeds occur that no such policy meets.
 - **Nearly vacuous** is a shift nearer than {vacuous:g} to stock over the states of the last policy listed above. Small
   does not mean harmless: the weakest Hopper shifts above that threshold (tailwind, less damping; at 0.015) cost the
   stock expert two thirds of its return, but those below it are at exactly 0. Where that policy is `random`, no policy
