@@ -146,7 +146,7 @@ def _alignment(table: EpisodeTable, locate: Locate) -> list[Finding]:
 
 def _repeated_rows(table: EpisodeTable, where: str) -> list[Finding]:
     hashes = _row_hashes(table)
-    repeated = len(hashes) - len(np.unique(hashes))
+    repeated = len(hashes) - num_distinct(hashes)
     if not repeated:
         return []
     message = f"{repeated} of {len(hashes)} transitions are copies of others in it"
@@ -162,10 +162,17 @@ def _order(table: EpisodeTable, where: str) -> list[Finding]:
 
 def _row_hashes(table: EpisodeTable) -> NDArray[np.uint64]:
     """(N,) 64-bit hashes of (observation, action, next observation)."""
-    bits = np.ascontiguousarray(
-        np.concatenate([table.observation, table.action, table.next_observation], axis=1, dtype=np.float32)
-    ).view(np.uint32)
-    # Multiply-shift hashing by a fixed random odd matrix; unsigned overflow is the point.
-    weights = np.random.default_rng(0).integers(1, 2**63, (bits.shape[1], 1), dtype=np.uint64) * np.uint64(2) + 1
-    hashes: NDArray[np.uint64] = ((bits.astype(np.uint64) + 1) @ weights)[:, 0]
+    fields = (table.observation, table.action, table.next_observation)
+    columns = [column for field in fields for column in np.ascontiguousarray(field).view(np.uint32).T]
+    # Multiply-shift hashing by fixed random odd numbers; unsigned overflow is the point.
+    weights = np.random.default_rng(0).integers(1, 2**63, len(columns), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    hashes = np.zeros(table.num_transitions, dtype=np.uint64)
+    for column, weight in zip(columns, weights, strict=True):
+        hashes += (column.astype(np.uint64) + np.uint64(1)) * weight
     return hashes
+
+
+def num_distinct(hashes: NDArray[np.uint64]) -> int:
+    """How many different values there are. Sorting beats NumPy's hash table many times over."""
+    ordered = np.sort(hashes)
+    return int((ordered[1:] != ordered[:-1]).sum()) + min(len(ordered), 1)

@@ -21,7 +21,6 @@ from v2a_ray.data.table import LABELS, EpisodeTable
 
 SCHEMA_VERSION = 1
 STATISTICS = ("observation", "action", "reward")
-CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,6 @@ def summarize_part(table: EpisodeTable) -> PartSummary:
         returns=table.returns,
         moments={name: Moments.of(array) for name, array in values.items()},
     )
-
-
-def _moments(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and sum of squares over the rows, in double precision; by chunks that stay in the processor's cache."""
-    sums, squares = np.zeros((2, values.shape[1]))
-    for begin in range(0, len(values), CHUNK_ROWS):
-        chunk = values[begin : begin + CHUNK_ROWS].astype(np.float64)
-        sums += chunk.sum(axis=0)
-        squares += np.square(chunk, out=chunk).sum(axis=0)
-    return sums, squares
 
 
 def make_manifest(parts: Sequence[PartSummary], *, robot: str, findings: Sequence[Finding] = ()) -> dict[str, Any]:
