@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from v2a_ray.config import DataSpec, ExperimentConfig, Settings
+from v2a_ray.data.digests import digest_path
 from v2a_ray.data.mixture import TARGET_LABEL, collection_requests, resolve
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
-from v2a_ray.errors import DataError
-from v2a_ray.stages.artifacts import stage_key
+from v2a_ray.stages.artifacts import stage_key, store_root
 
 # How often a stage reports and saves does not move its numbers.
 _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
@@ -43,7 +43,11 @@ class Node:
 
 
 def make_plan(config: ExperimentConfig) -> dict[str, Node]:
-    """The nodes of an experiment by name, each after its inputs. Raises DataError when a data file is missing."""
+    """The nodes of an experiment by name, each after its inputs. Raises DataError when a data file is missing.
+
+    Digests of data files are remembered in the experiment's store.
+    """
+    store = store_root(config.store)
     nodes: dict[str, Node] = {}
     settings: dict[str, Any]
 
@@ -53,7 +57,7 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
 
     for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in config.sources}}.items():
         # The label is part of the key because it is part of every episode's id.
-        content = {"label": name, **_data_content(spec, config.data_root)}
+        content = {"label": name, **_data_content(spec, config.data_root, store)}
         nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
     add(SOURCE, {}, {source.label: _data_name(source.label) for source in config.sources})
 
@@ -91,43 +95,26 @@ def _moving(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=_BOOKKEEPING)
 
 
-def _data_content(spec: DataSpec, data_root: str) -> dict[str, Any]:
+def _data_content(spec: DataSpec, data_root: str, store: Path) -> dict[str, Any]:
     """What determines the transitions of one part: a file's bytes, or policies, domain and seed."""
     domain = parse_domain(spec.domain)
     about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
     if spec.path is None:
         requests = collection_requests(spec)
         policies = parse_domain(spec.policy_domain or spec.domain)
-        about["weights"] = {request.component: _weights_digest(policies, request.component) for request in requests}
+        about["weights"] = {request.component: weights_digest(policies, request.component) for request in requests}
         return about | {"num_transitions": spec.num_transitions, "noise_std": spec.noise_std, "seed": spec.seed}
     about |= {"num_transitions": spec.num_transitions, "subsample": spec.subsample}
     if spec.subsample == "episodes":
         about["seed"] = spec.seed
-    return about | {"file": _digest(resolve(spec, data_root))}
+    return about | {"file": digest_path(resolve(spec, data_root), store)}
 
 
-def _weights_digest(domain: Domain, component: str) -> str:
+def weights_digest(domain: Domain, component: str) -> str:
     """SHA-256 of a behaviour policy's weights, so that retraining it renews the data."""
     policy = load_behavior(domain, component)
     digest = hashlib.sha256()
     if isinstance(policy, GaussianActor):
         for name, values in sorted(policy.to_tensors().items()):
             digest.update(name.encode() + values.tobytes())
-    return digest.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, or of all files in a folder."""
-    if not path.exists():
-        raise DataError(
-            "no such file", where=str(path), remedy="give the folder of the data with data_root=DIR, or correct `path`"
-        )
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            try:
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-            except OSError as error:
-                raise DataError(f"cannot be read: {error.strerror}", where=str(file)) from None
     return digest.hexdigest()

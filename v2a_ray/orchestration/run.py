@@ -18,12 +18,12 @@ from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.compute import Listener, Work, compute_all
 from v2a_ray.report.curves import plot_run
 from v2a_ray.report.result import make_result
-from v2a_ray.stages.artifacts import Artifact, ArtifactStore, default_store
+from v2a_ray.stages.artifacts import Artifact, ArtifactStore, store_root
 
 
 def store_of(config: ExperimentConfig) -> ArtifactStore:
     """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
-    return ArtifactStore(Path(config.store).expanduser().resolve() if config.store else default_store())
+    return ArtifactStore(store_root(config.store))
 
 
 class _Recorder(Listener):

@@ -121,6 +121,11 @@ class ArtifactStore:
         return Artifact(stage, key, final, seconds, cached=False)
 
 
+def store_root(folder: str | None) -> Path:
+    """The store that a configuration names, absolute; without one the default."""
+    return Path(folder).expanduser().resolve() if folder else default_store()
+
+
 def default_store() -> Path:
     """$V2A_STORE, or `runs/artifacts` below the present folder."""
     return Path(os.environ.get("V2A_STORE") or "runs/artifacts").expanduser().resolve()

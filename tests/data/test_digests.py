@@ -1,0 +1,71 @@
+"""Digests of data files: remembered while the file is the same, never for one that may still change."""
+
+import hashlib
+import os
+import time
+
+import pytest
+
+from v2a_ray.data import digests
+from v2a_ray.data.digests import digest_path
+from v2a_ray.errors import DataError
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Names of the files whose bytes were read."""
+    names, original = [], hashlib.file_digest
+
+    def recording(stream, name):
+        names.append(stream.name.rsplit("/", 1)[-1])
+        return original(stream, name)
+
+    monkeypatch.setattr(digests.hashlib, "file_digest", recording)
+    return names
+
+
+def test_a_settled_file_is_read_once_and_a_changed_one_again(tmp_path, hashed, monkeypatch):
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.05)
+    file, store = tmp_path / "a.hdf5", tmp_path / "store"
+    file.write_bytes(b"one")
+    time.sleep(0.1)
+    first = digest_path(file, store)
+    assert digest_path(file, store) == first == digest_path(file)
+    assert hashed == ["a.hdf5"] * 2  # The second time was the call without a store.
+    # The same size and the same modification time, as `cp -p` leaves them.
+    before = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert digest_path(file, store) != first
+    assert hashed == ["a.hdf5"] * 3
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, hashed):
+    file = tmp_path / "a.hdf5"
+    file.write_bytes(b"one")
+    assert digest_path(file, tmp_path) == digest_path(file, tmp_path)
+    assert hashed == ["a.hdf5"] * 2
+
+
+def test_a_damaged_note_costs_time_only(tmp_path, hashed, monkeypatch):
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.0)
+    file = tmp_path / "a.hdf5"
+    file.write_bytes(b"one")
+    time.sleep(0.05)
+    digest = digest_path(file, tmp_path / "store")
+    (note,) = (tmp_path / "store" / digests.FOLDER).iterdir()
+    note.write_text('{"file":')
+    assert digest_path(file, tmp_path / "store") == digest and len(hashed) == 2
+
+
+def test_a_folder_is_all_its_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    digest = digest_path(tmp_path)
+    (tmp_path / "b").write_text("c")
+    assert digest_path(tmp_path) != digest
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        digest_path(tmp_path / "absent")
