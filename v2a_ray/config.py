@@ -15,6 +15,28 @@ Positive = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 
+CheckName = Literal[
+    "dimensions",
+    "finite",
+    "action_bounds",
+    "alignment",
+    "repeated",
+    "unordered",
+    "reset_as_next",
+    "next_observation_derived",
+    "episode_ends_unknown",
+    "fewer",
+    "terminal_but_healthy",
+    "unhealthy_not_terminal",
+    "time_limit_as_terminal",
+    "reward_scale",
+    "duplicate",
+    "same_dynamics",
+    "wrong_domain",
+]
+"""The checks of data; `v2a_ray.data.checks.CHECKS` says what each means."""
+CheckSeverity = Literal["error", "warning", "ignore"]
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
@@ -206,6 +228,15 @@ class PolicyConfig(TrainingConfig):
     filter: FilterConfig = FilterConfig()
 
 
+class FeedingConfig(Settings):
+    """How transitions reach the learners. Tables that fit are held once per node, whatever the number of trials."""
+
+    memory_gib: Annotated[float, Field(gt=0.0)] = 16.0
+    """Memory that a stage may use for transitions, in GiB. A table that exceeds it is streamed through a shuffle buffer
+    of this size, which changes what is drawn together (see `v2a_ray.data.streaming`); it is the same number on every
+    machine, so that results are. The modality stage, and the target in the alignment stage, have to fit."""
+
+
 class EvaluationConfig(Settings):
     """Roll-outs of the policy in the target environment."""
 
@@ -232,9 +263,12 @@ class ExperimentConfig(Settings):
     """Folder that a relative `path` of data starts from; itself relative to where `v2a` runs."""
     store: str | None = None
     """Folder of reusable artifacts; by default $V2A_STORE, or `runs/artifacts`."""
+    checks: dict[CheckName, CheckSeverity] = {}
+    """Severity of checks of the data where it is to be another than by default; `v2a data checks` lists them."""
     target: TargetSpec
     sources: Annotated[list[SourceSpec], Field(min_length=1)]
     preprocessing: PreprocessingConfig = PreprocessingConfig()
+    feeding: FeedingConfig = FeedingConfig()
     modality: ModalityConfig = ModalityConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     alignment: AlignmentConfig = AlignmentConfig()

@@ -13,15 +13,18 @@ from v2a_ray.errors import DataError
 
 
 def hopper_table(lengths=(30, 20, 25), seed=0) -> EpisodeTable:
-    """Random walks of Hopper's dimensions."""
+    """Random states of a Hopper that stands upright until it falls at the end of every episode."""
     generator = np.random.default_rng(seed)
     count = sum(lengths)
     states = generator.normal(size=(count + 1, 11)).astype(np.float32)
+    states[:, 0], states[:, 1] = generator.uniform(1.0, 1.5, count + 1), generator.uniform(-0.1, 0.1, count + 1)
+    following = states[1:].copy()
+    following[np.cumsum(lengths) - 1, 0] = 0.5
     table = EpisodeTable(
         observation=states[:-1],
         action=generator.uniform(-1, 1, (count, 3)).astype(np.float32),
         reward=np.ones(count, np.float32),
-        next_observation=states[1:],
+        next_observation=following,
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         terminated=np.ones(len(lengths), bool),
         truncated=np.zeros(len(lengths), bool),

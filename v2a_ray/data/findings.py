@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
 
@@ -13,7 +16,7 @@ Severity = Literal["error", "warning", "info"]
 
 
 class RobotLike(Protocol):
-    """What data has to know of a robot: its name and the sizes that its observations and actions must have."""
+    """What data has to know of a robot: its name, its sizes, its time limit, and when it has fallen."""
 
     @property
     def name(self) -> str: ...
@@ -24,8 +27,15 @@ class RobotLike(Protocol):
     @property
     def action_dim(self) -> int: ...
 
+    @property
+    def max_episode_steps(self) -> int: ...
+
     def remedy_for(self, observation_dim: int, action_dim: int) -> str:
         """What to try when data have these dimensions instead."""
+        ...
+
+    def observed_health(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of observations (N, O): (N,) whether surely healthy, (N,) whether surely fallen."""
         ...
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import mujoco
+import numpy as np
+from numpy.typing import NDArray
 
 from v2a_ray.domains.edits import Edit
 from v2a_ray.errors import DomainError
@@ -77,6 +79,13 @@ class RobotSpec:
             f"{observation_dim} observations and {action_dim} actions are those of {found}: "
             f"write {found} instead of {self.name} in the domain's name, or use data of {self.name}"
         )
+
+    def observed_health(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of observations (N, O): (N,) whether surely healthy, (N,) whether surely fallen; see `tasks`."""
+        # Tasks are written in terms of robots.
+        from v2a_ray.domains.tasks import observed_health
+
+        return observed_health(self, observation)
 
 
 def scaled_ranges(factors: Mapping[str, float]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]]:

@@ -69,6 +69,9 @@ class Task:
         return reward_B
 
 
+# Recordings hold float32, whose rounding is 6e-8 of a value.
+_ROUNDING = 1e-6
+
 # By gymnasium class, which is what defines them: robots that differ in their observation only share a task.
 _TASKS = {
     "HopperEnv": Task(1e-3, healthy_reward=1.0, is_healthy=_hopper_healthy),
@@ -81,3 +84,23 @@ _TASKS = {
 def task_of(spec: RobotSpec) -> Task:
     """The task of a robot."""
     return _TASKS[spec.environment_class.partition(":")[2]]
+
+
+def observed_health(spec: RobotSpec, observation_NO: NDArray[Any]) -> tuple[Flags, Flags]:
+    """(N,) whether a robot is surely healthy, and (N,) whether it has surely fallen, in observed states (N, O).
+
+    Neither is sure within rounding of a threshold. A clipped velocity may be any beyond the limit, so that it makes
+    no robot surely healthy whose rule looks at velocities.
+    """
+    split = spec.num_positions
+    observed = observation_NO.astype(np.float64)
+    positions = np.concatenate([np.zeros((len(observed), spec.num_unobserved_positions)), observed[:, :split]], axis=1)
+    velocities = observed[:, split : split + spec.num_velocities]
+    largest = velocities
+    if spec.velocity_limit is not None:
+        largest = np.where(np.abs(velocities) >= spec.velocity_limit, np.inf, velocities)
+    is_healthy = task_of(spec).is_healthy
+    scales = (1.0 - _ROUNDING, 1.0, 1.0 + _ROUNDING)
+    surely = np.logical_and.reduce([is_healthy(positions * scale, largest * scale) for scale in scales])
+    possibly = np.logical_or.reduce([is_healthy(positions * scale, velocities * scale) for scale in scales])
+    return surely, ~possibly

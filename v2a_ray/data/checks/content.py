@@ -1,0 +1,112 @@
+"""Checks of the values of one table, without knowing the simulation they come from.
+
+Shapes and types are the readers' to check, because they know what the file called things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.data.checks.registry import found
+from v2a_ray.data.findings import Finding, RobotLike, place
+from v2a_ray.data.segmentation import breaks, is_unordered
+from v2a_ray.data.table import EpisodeTable
+
+ACTION_TOLERANCE = 1e-6
+Locate = Callable[[int, str], str]
+"""Row of the table and field, to the place that a message names."""
+
+
+def check_dimensions(table: EpisodeTable, where: str, robot: RobotLike) -> list[Finding]:
+    """Widths against the robot's; the remedy names the robot that they fit."""
+    expected = {"observation": robot.observation_dim, "action": robot.action_dim}
+    remedy = robot.remedy_for(table.observation_dim, table.action_dim)
+    return [
+        found(
+            "dimensions",
+            f"has {actual} features, {robot.name} has {expected[field]}",
+            place(where, field=field),
+            remedy,
+        )
+        for field, actual in (("observation", table.observation_dim), ("action", table.action_dim))
+        if actual != expected[field]
+    ]
+
+
+def check_finite(table: EpisodeTable, locate: Locate) -> list[Finding]:
+    """No NaN and no infinity, in any field."""
+    findings = []
+    for field in ("observation", "action", "reward", "next_observation"):
+        values = getattr(table, field).reshape(table.num_transitions, -1)
+        bad = ~np.isfinite(values)
+        if bad.any():
+            row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+            message = f"value {values[row, column]} in column {column} ({int(bad.sum())} not finite in all)"
+            findings.append(found("finite", message, locate(int(row), field)))
+    return findings
+
+
+def check_action_bounds(table: EpisodeTable, locate: Locate) -> list[Finding]:
+    """Actions in [-1, 1]."""
+    outside = np.abs(table.action) > 1.0 + ACTION_TOLERANCE
+    if not outside.any():
+        return []
+    row, column = np.unravel_index(int(outside.argmax()), outside.shape)
+    message = (
+        f"value {table.action[row, column]:.6g} in column {column} is outside [-1, 1] "
+        f"({int(outside.sum())} such values in all)"
+    )
+    return [found("action_bounds", message, locate(int(row), "action"))]
+
+
+def check_alignment(table: EpisodeTable, locate: Locate) -> list[Finding]:
+    """`next_observation[t] == observation[t + 1]` inside every episode."""
+    broken = breaks(table.observation, table.next_observation)
+    broken[table.offsets[1:] - 1] = False
+    if not broken.any():
+        return []
+    row = int(broken.argmax())
+    column = int(np.abs(table.next_observation[row] - table.observation[row + 1]).argmax())
+    message = (
+        f"value {table.next_observation[row, column]:.6g} in column {column} is not the next step's observation "
+        f"{table.observation[row + 1, column]:.6g} ({int(broken.sum())} such steps in all)"
+    )
+    return [found("alignment", message, locate(row, "next_observation"))]
+
+
+def check_repeated(table: EpisodeTable, where: str) -> list[Finding]:
+    """No transition twice."""
+    hashes = row_hashes(table)
+    repeated = len(hashes) - num_distinct(hashes)
+    if not repeated:
+        return []
+    return [found("repeated", f"{repeated} of {len(hashes)} transitions are copies of others in it", place(where))]
+
+
+def check_order(table: EpisodeTable, where: str) -> list[Finding]:
+    """Episodes, not single transitions."""
+    if not is_unordered(table):
+        return []
+    message = f"{table.num_episodes} episodes in {table.num_transitions} rows: transitions are not in order of time"
+    return [found("unordered", message, place(where))]
+
+
+def row_hashes(table: EpisodeTable) -> NDArray[np.uint64]:
+    """(N,) 64-bit hashes of (observation, action, next observation)."""
+    fields = (table.observation, table.action, table.next_observation)
+    columns = [column for field in fields for column in np.ascontiguousarray(field).view(np.uint32).T]
+    # Multiply-shift hashing by fixed random odd numbers; unsigned overflow is the point.
+    weights = np.random.default_rng(0).integers(1, 2**63, len(columns), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    hashes = np.zeros(table.num_transitions, dtype=np.uint64)
+    for column, weight in zip(columns, weights, strict=True):
+        hashes += (column.astype(np.uint64) + np.uint64(1)) * weight
+    return hashes
+
+
+def num_distinct(hashes: NDArray[np.uint64]) -> int:
+    """How many different values there are. Sorting beats NumPy's hash table many times over."""
+    ordered = np.sort(hashes)
+    return int((ordered[1:] != ordered[:-1]).sum()) + min(len(ordered), 1)

@@ -1,0 +1,49 @@
+"""Terminal flags against the robot's own rule of when it has fallen, and against its time limit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.config import CheckName
+from v2a_ray.data.checks.content import Locate
+from v2a_ray.data.checks.registry import found
+from v2a_ray.data.findings import Finding, RobotLike
+from v2a_ray.data.table import EpisodeTable
+
+
+def check_terminals(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list[Finding]:
+    """Steps whose terminal flag contradicts the state they arrive in.
+
+    A state within rounding of a threshold, or with a velocity that the observation clips where the rule looks at it,
+    contradicts nothing. Neither does a terminal whose next observation was not recorded (it repeats the observation).
+    """
+    terminal = table.terminal_rows > 0
+    healthy, fallen = robot.observed_health(table.next_observation)
+    recorded = np.isfinite(table.next_observation).all(axis=1)
+    recorded &= ~(terminal & (table.next_observation == table.observation).all(axis=1))
+    at_limit = np.zeros(table.num_transitions, dtype=bool)
+    at_limit[table.offsets[1:][table.lengths == robot.max_episode_steps] - 1] = True
+    contradicting = terminal & healthy & recorded
+    facts: tuple[tuple[CheckName, NDArray[np.bool_], str], ...] = (
+        (
+            "time_limit_as_terminal",
+            contradicting & at_limit,
+            f"terminal after exactly {robot.max_episode_steps} steps, {robot.name}'s time limit, in a healthy state",
+        ),
+        (
+            "terminal_but_healthy",
+            contradicting & ~at_limit,
+            f"terminal, but {robot.name} goes on from the state it arrives in",
+        ),
+        (
+            "unhealthy_not_terminal",
+            ~terminal & fallen & recorded,
+            f"not terminal, but in the state it arrives in {robot.name} has fallen",
+        ),
+    )
+    return [
+        found(check, f"{what} ({int(rows.sum())} such steps in all)", locate(int(rows.argmax()), "terminated"))
+        for check, rows, what in facts
+        if rows.any()
+    ]

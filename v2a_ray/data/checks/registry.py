@@ -1,0 +1,161 @@
+"""Every check of data there is: its name, how bad what it finds is by default, what that means and what to do.
+
+A user may grade a check anew, as `error`, `warning` or `ignore`, in an experiment (`checks: {action_bounds: warning}`)
+or on the command line (`--check action_bounds=warning`). The grade says what becomes of a finding; what a reader does
+about it, such as dropping a row, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast, get_args
+
+from v2a_ray.config import CheckName, CheckSeverity
+from v2a_ray.data.findings import Finding, Severity
+from v2a_ray.errors import ConfigError
+
+Severities = Mapping[CheckName, CheckSeverity]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: as written in settings and findings.
+        severity: of its findings, unless the user says otherwise.
+        meaning: what is the case when it fires.
+        remedy: what to do then.
+    """
+
+    name: CheckName
+    severity: Severity
+    meaning: str
+    remedy: str
+
+
+_ALL = (
+    Check(
+        "dimensions",
+        "error",
+        "observations or actions are not as wide as the robot's",
+        "use data of that robot, or name the robot that fits",
+    ),
+    Check("finite", "error", "a value is NaN or infinite", "remove these rows, or record them again"),
+    Check(
+        "action_bounds",
+        "error",
+        "an action is outside [-1, 1]",
+        "scale the actions to [-1, 1], as the environment takes them",
+    ),
+    Check(
+        "alignment",
+        "error",
+        "a next observation is not the observation of the following step of its episode",
+        "end the episode there, or store the rows in the order of time",
+    ),
+    Check("repeated", "warning", "transitions occur more than once", "expected only of draws with replacement"),
+    Check(
+        "unordered",
+        "warning",
+        "transitions are not in order of time",
+        "usable as a target; a source needs whole episodes",
+    ),
+    Check(
+        "reset_as_next",
+        "warning",
+        "a row's next observation is the reset of another episode",
+        "nothing: they were dropped and their episodes end as truncated one step earlier",
+    ),
+    Check(
+        "next_observation_derived",
+        "info",
+        "next observations were not recorded and are taken from the following row",
+        "",
+    ),
+    Check(
+        "episode_ends_unknown",
+        "warning",
+        "nothing says where a time limit ended an episode",
+        "record timeouts or next_observations",
+    ),
+    Check("fewer", "warning", "there are fewer transitions than asked for", "lower num_transitions"),
+    Check(
+        "terminal_but_healthy",
+        "warning",
+        "a step is terminal although the robot's next state is one that it goes on from",
+        "mark it as a timeout: a policy would learn that nothing follows",
+    ),
+    Check(
+        "unhealthy_not_terminal",
+        "warning",
+        "a step is not terminal although the robot has fallen",
+        "end the episode there with a terminal, as the environment of the evaluation does",
+    ),
+    Check(
+        "time_limit_as_terminal",
+        "warning",
+        "a terminal stands where the time limit cut a healthy robot's episode",
+        "store these ends as timeouts: a policy would learn that nothing follows",
+    ),
+    Check(
+        "reward_scale",
+        "warning",
+        "rewards are another scale than the domain's, or than the other sources'",
+        "multiply them back: policies and advantages compare rewards of all sources",
+    ),
+    Check(
+        "duplicate",
+        "warning",
+        "two sources hold the same transitions, whatever their names",
+        "leave one of the two out of the mix",
+    ),
+    Check(
+        "same_dynamics",
+        "warning",
+        "two domains of different names are the same dynamics, in general or in all recorded states",
+        "count them as one domain in what you conclude about heterogeneity",
+    ),
+    Check(
+        "wrong_domain",
+        "warning",
+        "data were recorded in another domain than they say",
+        "correct the label; `v2a data fidelity` searches all domains for the right one",
+    ),
+)
+CHECKS: Mapping[str, Check] = {check.name: check for check in _ALL}
+
+
+def found(check: CheckName, message: str, where: str, remedy: str | None = None) -> Finding:
+    """A finding of a registered check, with its default severity, and its remedy unless a better one is given."""
+    entry = CHECKS[check]
+    return Finding(check, entry.severity, message, where, entry.remedy if remedy is None else remedy)
+
+
+def regrade(findings: Sequence[Finding], severities: Severities) -> list[Finding]:
+    """The findings with the user's severities, without the ignored ones."""
+    result = []
+    for finding in findings:
+        severity = severities.get(cast(CheckName, finding.check))
+        if severity is None:
+            result.append(finding)
+        elif severity != "ignore":
+            result.append(replace(finding, severity=severity))
+    return result
+
+
+def parse_severities(assignments: Sequence[str]) -> dict[CheckName, CheckSeverity]:
+    """`["action_bounds=warning"]` as a mapping. Raises ConfigError naming the checks or severities that exist."""
+    result: dict[CheckName, CheckSeverity] = {}
+    for assignment in assignments:
+        name, separator, severity = assignment.partition("=")
+        where = f"--check {assignment}"
+        if name not in CHECKS:
+            raise ConfigError(f"no check named {name!r}", where=where, remedy=f"one of {', '.join(CHECKS)}")
+        if not separator or severity not in get_args(CheckSeverity):
+            raise ConfigError(
+                f"{severity!r} is no severity", where=where, remedy=f"{name}= {', '.join(get_args(CheckSeverity))}"
+            )
+        result[cast(CheckName, name)] = cast(CheckSeverity, severity)
+    return result
