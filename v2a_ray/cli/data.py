@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from v2a_ray.cli.console import console
+from v2a_ray.cli.console import console, resumable
 
 app = typer.Typer(help="Datasets: collect, convert, inspect, re-simulate.", no_args_is_help=True)
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the episode table to write.")]
@@ -25,7 +25,12 @@ def collect(
     seed: int = 0,
     num_actors: Annotated[int | None, typer.Option(min=1, help="By default one per core.")] = None,
 ) -> None:
-    """Roll a behaviour out in parallel Ray actors into an episode table. The number of actors does not change it."""
+    """Roll a behaviour out in parallel Ray actors into an episode table. The number of actors does not change it.
+
+    After Ctrl-C or a kill the same command goes on where it stopped: finished episodes are kept beside the output.
+    """
+    import shutil
+
     from v2a_ray.config import SourceSpec
     from v2a_ray.data.inspect import render
     from v2a_ray.data.store import write_table
@@ -44,13 +49,16 @@ def collect(
     )
     robot = parse_domain(domain).robot
     prepare_folder(output.parent)
-    with ray_session(), console.status("collecting") as status:
+    journal = output.absolute().with_name(f".{output.name}.collecting")
+    with resumable(), ray_session(), console.status("collecting") as status:
         (table,) = collect_data(
             [spec],
             num_actors=num_actors,
             progress=lambda done, total: status.update(f"collecting {done:,} of {total:,}"),
+            journals=[journal],
         )
     write_table(table, output, robot=robot, extra={"spec": spec.model_dump()})
+    shutil.rmtree(journal, ignore_errors=True)
     console.print(render(table))
     console.print(str(output), highlight=False, soft_wrap=True)
 

@@ -2,20 +2,28 @@
 
 Episode indices are handed out in order. The result is the shortest run of episodes 0, 1, 2, ... that reaches the number
 of transitions, cut to it exactly; what actors rolled out beyond that is thrown away. `ray.init` was called before.
+
+With a journal, finished episodes are kept as they arrive: a collection that was killed loses what its actors were at,
+a few seconds, and gives the same table when it is resumed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from v2a_ray.config import DataSpec, SourceSpec
 from v2a_ray.data.collect import EpisodeCollector
+from v2a_ray.data.journal import EpisodeJournal
 from v2a_ray.data.mixture import TARGET_LABEL, CollectionRequest, collection_requests, relabel
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
+from v2a_ray.methods.plan import weights_digest
+from v2a_ray.stages.artifacts import STAGE_VERSION
 
 Progress = Callable[[int, int], None]
 
@@ -25,7 +33,11 @@ SMALLEST_TASK_STEPS, LARGEST_TASK_STEPS = 500, 8000
 
 
 def collect_data(
-    specs: Sequence[DataSpec], *, num_actors: int | None = None, progress: Progress | None = None
+    specs: Sequence[DataSpec],
+    *,
+    num_actors: int | None = None,
+    progress: Progress | None = None,
+    journals: Sequence[Path] | None = None,
 ) -> list[EpisodeTable]:
     """Collect and label what `specs` without path ask for: one table each, components one after another in it.
 
@@ -34,12 +46,20 @@ def collect_data(
     Args:
         num_actors: by default one per CPU of the cluster.
         progress: called as progress(done_transitions, total) over all specs.
+        journals: a folder per spec for what is finished; the caller removes it when the tables are safe.
 
     Raises:
         DomainError: no such domain or behaviour.
+        StorageError: a journal cannot be written.
     """
     requests = [collection_requests(spec) for spec in specs]
-    collected = iter(collect([each for group in requests for each in group], num_actors=num_actors, progress=progress))
+    opened = [
+        _open_journal(journals[index] / request.component, request) if journals else None
+        for index, group in enumerate(requests)
+        for request in group
+    ]
+    flat = [request for group in requests for request in group]
+    collected = iter(collect(flat, num_actors=num_actors, progress=progress, journals=opened))
     tables = []
     for spec, group in zip(specs, requests, strict=True):
         table = concatenate([next(collected) for _ in group])
@@ -49,7 +69,11 @@ def collect_data(
 
 
 def collect(
-    requests: Sequence[CollectionRequest], *, num_actors: int | None = None, progress: Progress | None = None
+    requests: Sequence[CollectionRequest],
+    *,
+    num_actors: int | None = None,
+    progress: Progress | None = None,
+    journals: Sequence[EpisodeJournal | None] | None = None,
 ) -> list[EpisodeTable]:
     """One table per request, with exactly its number of transitions. `progress(done_transitions, total)` over all."""
     num_actors = num_actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -63,8 +87,8 @@ def collect(
     pool = _Pool(num_actors)
     tables = []
     try:
-        for request in requests:
-            tables.append(_collect_one(request, pool, report))
+        for request, journal in zip(requests, journals or [None] * len(requests), strict=True):
+            tables.append(_collect_one(request, pool, report, journal))
             finished += request.num_transitions
     finally:
         pool.close()
@@ -118,34 +142,75 @@ class _Pool:
             ray.kill(actor)
 
 
-def _collect_one(request: CollectionRequest, pool: _Pool, report: Callable[[int], None]) -> EpisodeTable:
+def _collect_one(
+    request: CollectionRequest, pool: _Pool, report: Callable[[int], None], journal: EpisodeJournal | None
+) -> EpisodeTable:
     """Keep the actors busy until the episodes without a gap in their indices are enough."""
     running: dict[Any, int] = {}
-    done: dict[int, EpisodeTable] = {}
-    run: list[EpisodeTable] = []
-    num_transitions = num_in_run = num_requested = 0
-    # The first tasks of a request are one episode each, which tells how long episodes are.
-    mean_length = 0.0
-    while num_transitions < request.num_transitions:
+    run = _Run(journal.load() if journal else {})
+    while run.num_transitions < request.num_transitions:
         # At least one task runs; more only while those under way are not expected to be enough.
-        while pool.idle and (not running or num_requested * mean_length < request.num_transitions):
-            num_missing = request.num_transitions - num_requested * mean_length
-            num_per_task = _num_episodes(num_missing, mean_length, len(pool.actors)) if mean_length else 1
-            indices = range(num_requested, num_requested + num_per_task)
+        while pool.idle and (not running or run.next_index * run.mean_length < request.num_transitions):
+            num_missing = request.num_transitions - run.next_index * run.mean_length
+            # The first tasks of a request are one episode each, which tells how long episodes are.
+            count = _num_episodes(num_missing, run.mean_length, len(pool.actors)) if run.mean_length else 1
+            indices = run.hand_out(count)
             running[pool.submit(request, indices)] = indices.start
-            num_requested = indices.stop
         reference = pool.wait()
         if reference not in running:
             continue  # An actor that has just started, or one that finished more than the last request needed.
-        table = _get(reference)
-        done[running.pop(reference)] = table
-        mean_length = table.num_transitions / table.num_episodes
-        while num_in_run in done:
-            run.append(done.pop(num_in_run))
-            num_in_run += run[-1].num_episodes
-            num_transitions += run[-1].num_transitions
-        report(min(num_transitions, request.num_transitions))
-    return concatenate(run).head(request.num_transitions)
+        table, first_index = _get(reference), running.pop(reference)
+        if journal:
+            journal.add(first_index, table)
+        run.add(first_index, table)
+        report(min(run.num_transitions, request.num_transitions))
+    return concatenate(run.tables).head(request.num_transitions)
+
+
+class _Run:
+    """Episodes of a request: those done without a gap from index 0, those done beyond a gap, and what to do next."""
+
+    def __init__(self, finished: dict[int, EpisodeTable]) -> None:
+        self.tables: list[EpisodeTable] = []
+        self.num_transitions = 0
+        self.next_index = 0
+        self.mean_length = 0.0
+        self._num_episodes = 0
+        self._beyond = dict(finished)
+        # Episodes of an earlier session, which nobody has to collect.
+        self._kept = {index: table.num_episodes for index, table in finished.items()}
+        if finished:
+            counts = [(table.num_transitions, table.num_episodes) for table in finished.values()]
+            num_steps, num_episodes = map(sum, zip(*counts, strict=True))
+            self.mean_length = num_steps / num_episodes
+        self._extend()
+
+    def hand_out(self, count: int) -> range:
+        """Up to `count` consecutive indices that nobody has had, the lowest there are."""
+        while self.next_index in self._kept:
+            self.next_index += self._kept[self.next_index]
+        end = min([self.next_index + count, *(index for index in self._kept if index > self.next_index)])
+        indices = range(self.next_index, end)
+        self.next_index = end
+        return indices
+
+    def add(self, first_index: int, table: EpisodeTable) -> None:
+        """Episodes `first_index` and on are done."""
+        self._beyond[first_index] = table
+        self.mean_length = table.num_transitions / table.num_episodes
+        self._extend()
+
+    def _extend(self) -> None:
+        while self._num_episodes in self._beyond:
+            self.tables.append(self._beyond.pop(self._num_episodes))
+            self._num_episodes += self.tables[-1].num_episodes
+            self.num_transitions += self.tables[-1].num_transitions
+
+
+def _open_journal(folder: Path, request: CollectionRequest) -> EpisodeJournal:
+    """The journal of a request; a policy that was trained again makes it another request."""
+    weights = weights_digest(parse_domain(request.policy_domain), request.component)
+    return EpisodeJournal(folder, {**asdict(request), "weights": weights, "version": STAGE_VERSION})
 
 
 def _num_episodes(num_missing: float, mean_length: float, num_actors: int) -> int:

@@ -138,7 +138,8 @@ def _make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[
     start = time.perf_counter()
     if rollouts:
         report = reporter(board, group[0].node.name)
-        tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {})))
+        journals = [store.work("data", work.node.key) for work in group]
+        tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {}), journals=journals))
     # Roll-outs are made together, so each part is charged by its number of transitions.
     rate = (time.perf_counter() - start) / max(1, sum(spec.num_transitions or 0 for spec in rollouts))
     return [_store_part(work, store, next(tables, None), rate) for work in group]

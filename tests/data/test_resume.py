@@ -1,0 +1,72 @@
+"""A collection that was killed goes on: nothing finished is collected again, and the table is the same to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from builders import assert_same, make_table
+
+from v2a_ray.data.collect import collect_episodes
+from v2a_ray.data.journal import EpisodeJournal
+from v2a_ray.data.store import read_table_folder
+from v2a_ray.domains import parse_domain
+
+COLLECT = ["data", "collect", "--domain", "hopper/stock", "--behavior", "random", "--num-transitions", "60000"]
+
+
+def test_a_killed_collection_is_resumed_bit_for_bit(tmp_path):
+    command = [sys.executable, "-m", "v2a_ray.cli.main", *COLLECT, "--num-actors", "2", "-o", "table"]
+    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / ".table.collecting" / "random"
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(journal.glob("*.parquet"))) < 3:
+            assert time.monotonic() < deadline and driver.poll() is None
+            time.sleep(0.02)
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert not (tmp_path / "table").exists()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    table = read_table_folder(tmp_path / "table")
+    expected = collect_episodes(parse_domain("hopper/stock"), "random", range(table.num_episodes)).head(60000)
+    assert_same(table, expected, labels=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_journal(tmp_path):
+    first, second = make_table((3, 4)), make_table((5,), seed=1)
+    journal = EpisodeJournal(tmp_path / "journal", {"seed": 1})
+    journal.add(2, second)
+    journal.add(0, first)
+    kept = EpisodeJournal(tmp_path / "journal", {"seed": 1}).load()
+    assert list(kept) == [0, 2]
+    assert_same(kept[0], first)
+    assert_same(kept[2], second)
+    (tmp_path / "journal" / "0000000000.parquet").write_bytes(b"PAR1")
+    assert list(EpisodeJournal(tmp_path / "journal", {"seed": 1}).load()) == [2]
+    assert EpisodeJournal(tmp_path / "journal", {"seed": 2}).load() == {}
+
+
+@pytest.mark.parametrize("kept", [[(0, 3)], [(2, 3), (7, 1)], [(0, 2), (2, 2), (6, 40)]])
+def test_gaps_are_filled(kept, ray_cluster, tmp_path):
+    from v2a_ray.data.mixture import CollectionRequest
+    from v2a_ray.orchestration.collect import collect
+
+    domain = parse_domain("hopper")
+    expected = collect_episodes(domain, "random", range(60), seed=4).head(600)
+    journal = EpisodeJournal(Path(tmp_path), {})
+    for begin, count in kept:
+        # A label that no collector gives shows that what was kept is used, and not collected again.
+        part = collect_episodes(domain, "random", range(begin, begin + count), seed=4)
+        journal.add(begin, part.replace(behavior=("kept",) * count))
+    request = CollectionRequest(domain.name, domain.name, "random", 600, 4, 0.1)
+    (table,) = collect([request], num_actors=2, journals=[journal])
+    assert_same(table, expected.replace(behavior=table.behavior))
+    numbers = {index for begin, count in kept for index in range(begin, begin + count)}
+    assert table.behavior == tuple("kept" if i in numbers else "random" for i in range(table.num_episodes))
