@@ -45,14 +45,49 @@ class FidelityReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """Transitions of a table, predicted in one domain; N rows, O observation dimension.
+
+    Attributes:
+        rows: (N,) which transitions of the table.
+        num_excluded: transitions that cannot be predicted, see `FidelityReport.rows_excluded`.
+        next_observation: (N, O), reward: (N,).
+    """
+
+    rows: NDArray[np.int64]
+    num_excluded: int
+    next_observation: Float
+    reward: Float
+
+    def errors(self, table: EpisodeTable) -> Float:
+        """(N,) L-infinity distances to the next observations that `table` recorded."""
+        distances: Float = np.abs(self.next_observation - table.next_observation[self.rows]).max(axis=1)
+        return distances
+
+
 def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None = None) -> FidelityReport:
-    """Predict every transition of `table` in `domain` and compare with what was recorded.
+    """Predict every transition of `table` in `domain` and compare with what was recorded; see `predict_table`."""
+    domain = parse_domain(domain) if isinstance(domain, str) else domain
+    predictions = predict_table(table, domain, max_rows)
+    errors = predictions.errors(table)
+    return FidelityReport(
+        domain=domain.name,
+        rows=len(errors),
+        rows_excluded=predictions.num_excluded,
+        median_error=float(np.median(errors)),
+        p95_error=float(np.quantile(errors, 0.95)),
+        reward_median_error=float(np.median(np.abs(predictions.reward - table.reward[predictions.rows]))),
+    )
+
+
+def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = None) -> Predictions:
+    """Predict the transitions of `table` in `domain`, each from its own recorded observation.
 
     The root's horizontal position is not observed and set to zero, which changes neither dynamics nor rewards.
     `max_rows` spreads that many rows evenly over the table. Raises DomainError if the dimensions do not fit, and for a
     domain with action noise: what was executed is not in the table.
     """
-    domain = parse_domain(domain) if isinstance(domain, str) else domain
     spec = domain.robot_spec
     check_dimensions(table, domain, domain.name)
     if domain.execution.noise_std:
@@ -73,15 +108,7 @@ def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None =
     executed = _executed(table, domain.execution.delay_steps)
     previous = _previous(table, rows, known, executed) if spec.reward_lags else ()
     predicted, rewards = predict(domain, table.observation[rows], table.action[rows], previous, executed[rows])
-    errors = np.abs(predicted - table.next_observation[rows]).max(axis=1)
-    return FidelityReport(
-        domain=domain.name,
-        rows=len(rows),
-        rows_excluded=table.num_transitions - len(usable),
-        median_error=float(np.median(errors)),
-        p95_error=float(np.quantile(errors, 0.95)),
-        reward_median_error=float(np.median(np.abs(rewards - table.reward[rows]))),
-    )
+    return Predictions(rows, table.num_transitions - len(usable), predicted, rewards)
 
 
 def check_dimensions(table: EpisodeTable, domain: Domain, where: str) -> None:

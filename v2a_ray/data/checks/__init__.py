@@ -19,6 +19,7 @@ from v2a_ray.data.checks.content import (
 from v2a_ray.data.checks.health import check_terminals
 from v2a_ray.data.checks.overlap import find_duplicates
 from v2a_ray.data.checks.registry import CHECKS, Check, Severities, found, parse_severities, regrade
+from v2a_ray.data.checks.sources import check_sources
 from v2a_ray.data.findings import Finding, RobotLike, place
 from v2a_ray.data.table import EpisodeTable
 
@@ -26,6 +27,7 @@ __all__ = [
     "CHECKS",
     "Check",
     "Severities",
+    "check_sources",
     "check_table",
     "find_duplicates",
     "found",

@@ -1,0 +1,123 @@
+"""Are rewards of one scale? Against the simulator where the domain is known, between sources by regression otherwise.
+
+A dynamics shift changes what happens, not what is paid for it, so one reward function of (observation, action, next
+observation) explains all sources of a robot, however good their behaviour: a source that it explains times a constant
+was scaled. Between 24 files of two robots, three shifts and random to expert behaviour, the constant of every pair
+whose fit explains 90 % of the variance is 0.91 to 1.09, while the median |reward| differs 27-fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.data.checks.registry import found
+from v2a_ray.data.findings import Finding, place
+from v2a_ray.data.table import EpisodeTable
+
+Float = NDArray[np.float64]
+
+# Of the simulator's rewards, which are exact.
+EXACT_TOLERANCE = 1e-3
+# Of another source's reward function, which is fitted.
+FITTED_FACTOR = 1.3
+EXPLAINED_VARIANCE = 0.9
+FIT_ROWS = 2000
+
+
+class Law(NamedTuple):
+    """`recorded = factor * expected + offset`, and the part of the recorded variance that this explains."""
+
+    factor: float
+    offset: float
+    explained: float
+
+    def __str__(self) -> str:
+        sign = "+" if self.offset > 0 else "−"
+        return f"{self.factor:.4g} times" + (
+            "" if abs(self.offset) < EXACT_TOLERANCE else f" {sign} {abs(self.offset):.4g}"
+        )
+
+
+def fit_law(expected: Float, recorded: Float) -> Law | None:
+    """The line through (expected, recorded), both (N,), fitted again without the 5 % that fit worst.
+
+    None if expected rewards are all the same, so that any factor fits.
+    """
+    if expected.std() < 1e-9:
+        return None
+    kept = np.ones(len(expected), dtype=bool)
+    for _ in range(2):
+        factor, offset = np.polyfit(expected[kept], recorded[kept], 1)
+        residual = np.abs(recorded - factor * expected - offset)
+        kept = residual <= np.quantile(residual, 0.95)
+    variance = recorded[kept].var()
+    explained = 1.0 - np.square(residual[kept]).mean() / variance if variance > 0 else 1.0
+    return Law(float(factor), float(offset), float(explained))
+
+
+def check_rewards_against_simulator(name: str, domain: str, expected: Float, recorded: Float) -> list[Finding]:
+    """Rewards (N,) of a source against what its domain pays for the same steps."""
+    law = fit_law(expected, recorded)
+    if law is None or law.explained < 1.0 - EXACT_TOLERANCE:
+        return []
+    if abs(law.factor - 1.0) < EXACT_TOLERANCE and abs(law.offset) < EXACT_TOLERANCE:
+        return []
+    message = f"rewards are {law} what {domain} pays for the same steps"
+    return [found("reward_scale", message, place(name, field="reward"))]
+
+
+def check_rewards_between_sources(tables: Mapping[str, EpisodeTable]) -> list[Finding]:
+    """Every source whose rewards are another scale than those of the source that most others agree with.
+
+    Nothing is said of a pair in which no linear reward function explains both.
+    """
+    names = list(tables)
+    samples = {name: _sample(table) for name, table in tables.items()}
+    laws = {name: _laws(samples[name], samples) for name in names}
+    agreeing = {name: sum(law is not None and not _differs(law) for law in laws[name].values()) for name in names}
+    reference = max(names, key=lambda name: agreeing[name])
+    return [
+        found(
+            "reward_scale",
+            f"rewards are about {law.factor:.2g} times those of {reference} for the same steps",
+            place(name, field="reward"),
+        )
+        for name, law in laws[reference].items()
+        if law is not None and _differs(law)
+    ]
+
+
+def _differs(law: Law) -> bool:
+    return not 1.0 / FITTED_FACTOR < law.factor < FITTED_FACTOR
+
+
+def _sample(table: EpisodeTable) -> tuple[Float, Float]:
+    """Features (N, 2 O + 2) that rewards are linear in, and rewards (N,), of rows spread over a table."""
+    rows = np.linspace(0, table.num_transitions - 1, min(table.num_transitions, FIT_ROWS)).astype(np.int64)
+    rows = rows[
+        np.isfinite(table.observation[rows]).all(axis=1) & np.isfinite(table.next_observation[rows]).all(axis=1)
+    ]
+    rows = rows[np.isfinite(table.action[rows]).all(axis=1) & np.isfinite(table.reward[rows])]
+    effort = np.square(table.action[rows].astype(np.float64)).sum(axis=1, keepdims=True)
+    features = [table.observation[rows], table.next_observation[rows], effort, np.ones_like(effort)]
+    return np.concatenate(features, axis=1, dtype=np.float64), table.reward[rows].astype(np.float64)
+
+
+def _laws(own: tuple[Float, Float], samples: Mapping[str, tuple[Float, Float]]) -> dict[str, Law | None]:
+    """Per source how its rewards relate to the reward function fitted to one of them; None where it explains little."""
+    features, rewards = own
+    if len(rewards) < 2 * features.shape[1]:
+        return dict.fromkeys(samples)
+    weights = np.linalg.lstsq(features, rewards, rcond=None)[0]
+    residual = np.abs(rewards - features @ weights)
+    usual = residual <= np.quantile(residual, 0.95)
+    weights = np.linalg.lstsq(features[usual], rewards[usual], rcond=None)[0]
+    laws = {}
+    for name, (others, recorded) in samples.items():
+        law = fit_law(others @ weights, recorded) if len(recorded) else None
+        laws[name] = law if law and law.explained > EXPLAINED_VARIANCE else None
+    return laws
