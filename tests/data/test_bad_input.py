@@ -91,7 +91,7 @@ def test_files_that_are_no_data(tmp_path):
     for path, message in (
         (disguised, "is of no known format"),
         (empty, "is empty"),
-        (tmp_path, "is a folder without .parquet files"),
+        (tmp_path, "is a folder without a dataset"),
         (tmp_path / "absent.hdf5", "no such file"),
     ):
         with pytest.raises(DataError, match=message):
@@ -155,5 +155,5 @@ def test_truncated_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(make_table().to_arrow(), path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match="not readable as an episode table"):
+    with pytest.raises(DataError, match="not readable as Parquet"):
         read_table(path)

@@ -1,25 +1,18 @@
-"""Every registered format: what is written is read back, and D4RL files become the right episodes."""
+"""Files with D4RL's keys become the right episodes, read at once or in slices."""
 
-import importlib
+from itertools import pairwise
 
+import h5py
 import numpy as np
 import pytest
 from builders import arrays_of, assert_same, make_table, write_hdf5
 
 from v2a_ray.data.findings import Finding
-from v2a_ray.data.readers import FORMATS, detect_format, read_table
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_round_trip(name, tmp_path):
-    table = make_table((5, 1, 4, 7))
-    path = tmp_path / f"data{FORMATS[name].suffixes[0]}"
-    importlib.import_module(FORMATS[name].module).write(table, path)
-    assert detect_format(path).name == name
-    reading = read_table(path)
-    assert_same(reading.table, table, labels=name == "parquet")
-    assert reading.findings == []
-    assert reading.ordered
+from v2a_ray.data.formats.d4rl import read_rows, scan
+from v2a_ray.data.location import locate
+from v2a_ray.data.readers import read_table
+from v2a_ray.data.table import concatenate
+from v2a_ray.errors import DataError
 
 
 def test_breaks_end_episodes_without_timeouts(tmp_path):
@@ -70,3 +63,81 @@ def test_float64_observations_with_float32_successors_are_one_episode(tmp_path):
 
 def checks(findings: list[Finding]) -> list[str]:
     return [finding.check for finding in findings]
+
+
+LAYOUTS = {
+    "all keys": {},
+    "no timeouts": {"timeouts": False},
+    "no next_observations": {"next_observations": False},
+    "neither": {"timeouts": False, "next_observations": False},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("per_trajectory", [False, True])
+def test_slices_between_episode_ends_are_the_whole(layout, per_trajectory, tmp_path):
+    table = make_table((5, 3, 4, 1, 6), terminated=[True, False, False, True, False])
+    if per_trajectory:
+        path = write_hdf5(tmp_path / "a.hdf5", trajectories(table, **layout))
+    else:
+        path = write_hdf5(tmp_path / "a.hdf5", arrays_of(table, **layout))
+    location = locate(path)
+    bounds = scan(location).bounds
+    assert bounds[0] == 0 and bounds[-1] == table.num_transitions == scan(location).num_rows
+    whole = read_table(path).table
+    parts = [read_rows(location, int(begin), int(end))[0] for begin, end in pairwise(bounds)]
+    assert np.concatenate([part.number for part in parts]).tolist() == read_rows(location)[0].number.tolist()
+    joined = concatenate([part.to_table(f"slice{index}") for index, part in enumerate(parts)])
+    assert_same(joined, whole, labels=False)
+
+
+def test_scan_reads_flags_alone(tmp_path):
+    """Where timeouts say how episodes end, the observations are not read: here they cannot be."""
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for key, values in arrays_of(make_table((500, 300))).items():
+            file.create_dataset(key, data=values, compression="gzip")
+        begin = file["observations"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[begin : begin + 64] = b"\0" * 64
+    path.write_bytes(content)
+    found = scan(locate(path))
+    assert found.bounds.tolist() == [0, 500, 800]
+    assert found.terminated.tolist() == [True, False]
+    with pytest.raises(DataError, match="not readable as HDF5"):
+        read_rows(locate(path), 0, 500)
+
+
+def test_breaks_are_found_across_blocks_of_the_scan(tmp_path, monkeypatch):
+    monkeypatch.setattr("v2a_ray.data.formats.d4rl.SCAN_ROWS", 4)
+    table = make_table((4, 3, 1, 5), terminated=[False] * 4)
+    path = write_hdf5(tmp_path / "a.hdf5", arrays_of(table, timeouts=False))
+    assert scan(locate(path)).bounds.tolist() == table.offsets.tolist()
+
+
+def test_one_group_per_trajectory_in_the_order_of_their_numbers(tmp_path):
+    table = make_table((2,) * 12)
+    shuffled = dict(reversed(trajectories(table).items()))
+    assert_same(read_table(write_hdf5(tmp_path / "a.hdf5", shuffled)).table, table, labels=False)
+    below = {f"data/{key}": values for key, values in shuffled.items()}
+    assert_same(read_table(write_hdf5(tmp_path / "b.hdf5", below)).table, table, labels=False)
+
+
+def test_trajectories_that_do_not_fit_together(tmp_path):
+    table = make_table((5, 3))
+    arrays = trajectories(table)
+    del arrays["traj_1/timeouts"]
+    with pytest.raises(DataError, match="group traj_1 · field timeouts: missing, where other trajectories have it"):
+        read_table(write_hdf5(tmp_path / "a.hdf5", arrays))
+    arrays = trajectories(table) | {"traj_1/actions": np.zeros((3, 4))}
+    with pytest.raises(DataError, match=r"group traj_1: \(observation, action\) dimensions differ"):
+        read_table(write_hdf5(tmp_path / "b.hdf5", arrays))
+
+
+def trajectories(table, **layout):
+    """The arrays of every episode under a group of its own."""
+    return {
+        f"traj_{episode}/{key}": values
+        for episode in range(table.num_episodes)
+        for key, values in arrays_of(table.select([episode]), **layout).items()
+    }

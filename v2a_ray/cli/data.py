@@ -9,8 +9,12 @@ import typer
 
 from v2a_ray.cli.console import console, resumable
 
-app = typer.Typer(help="Datasets: collect, convert, inspect, re-simulate.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: collect, convert, export, inspect, re-simulate.", no_args_is_help=True)
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the episode table to write.")]
+DataPath = Annotated[
+    str, typer.Argument(help="File, folder or URI of data in any format (see `v2a data convert --help`).")
+]
+InputFormat = Annotated[str | None, typer.Option("--format", help="Name of the format, if looking is not enough.")]
 DomainLabel = Annotated[str, typer.Option("--domain", help="Domain the data come from, e.g. hopper/gravity-0.5@d4rl.")]
 
 
@@ -65,30 +69,66 @@ def collect(
 
 @app.command()
 def convert(
-    path: Annotated[Path, typer.Argument(help="HDF5 in D4RL's layout, or an episode table.")],
+    path: DataPath,
     domain: DomainLabel,
-    output: Output,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder or URI of the episode table to write.")],
     behavior: Annotated[str, typer.Option(help="Label of the policy that collected it.")] = "unknown",
     name: Annotated[str | None, typer.Option(help="Label of the source; by default the file's name.")] = None,
+    format: InputFormat = None,
 ) -> None:
-    """Read, check and segment a dataset, and write it as an episode table (Parquet, one row per episode)."""
+    """Read, check and segment a dataset, and write it as an episode table (Parquet, one row per episode).
+
+    Formats, found by looking at the file: d4rl (HDF5, also of OTDF and ODRL), minari, npz, rllib, rllib-columns,
+    parquet. From a path, s3://, gs://, any scheme of fsspec, or minari://D4RL/hopper/medium-v0.
+    """
     from v2a_ray.data.inspect import render
+    from v2a_ray.data.location import locate, publishing
     from v2a_ray.data.mixture import relabel
-    from v2a_ray.data.readers import read_table
+    from v2a_ray.data.readers import read_table, resolve_location
     from v2a_ray.data.store import write_table
     from v2a_ray.domains import parse_domain
 
     parsed = parse_domain(domain)
-    table, findings = read_table(path, robot=parsed.robot_spec)
-    table = relabel(table, name or path.stem, parsed, behavior)
-    write_table(table, output, robot=parsed.robot, findings=findings)
+    location = resolve_location(path)
+    table, findings = read_table(location, robot=parsed.robot_spec, format=format)
+    table = relabel(table, name or location.stem, parsed, behavior)
+    with publishing(locate(output)) as local:
+        write_table(table, local, robot=parsed.robot, findings=findings)
     console.print(render(table, findings))
-    console.print(str(output), highlight=False, soft_wrap=True)
+    console.print(output, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    path: DataPath,
+    output: Annotated[str, typer.Option("--output", "-o", help="File, folder or URI to write.")],
+    format: Annotated[
+        str | None,
+        typer.Option(help="d4rl, minari, npz, rllib, rllib-columns or parquet; by default what the ending says."),
+    ] = None,
+) -> None:
+    """Write a dataset in another format, for other libraries.
+
+    d4rl: one HDF5 file (.hdf5). npz: a numpy archive with the same keys (.npz). minari: a dataset folder that Minari
+    loads. rllib: a folder for RLlib's offline algorithms with input_read_episodes=True; rllib-columns: the same as one
+    row per step. Labels survive in minari, rllib and parquet.
+
+    Example: v2a data export runs/table -o hopper.hdf5
+    """
+    from v2a_ray.data.readers import export_table, read_table
+
+    table, _ = read_table(path)
+    written = export_table(table, output, format=format)
+    console.print(
+        f"{table.num_episodes:,} episodes, {table.num_transitions:,} transitions as {written}: {output}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="HDF5 file, Parquet file, or folder of an episode table.")],
+    path: DataPath,
     domain: Annotated[str | None, typer.Option(help="Check the dimensions against this domain's robot.")] = None,
 ) -> None:
     """Show what is inside a dataset and what is wrong with it."""

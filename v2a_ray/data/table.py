@@ -243,3 +243,31 @@ def episodes(table: EpisodeTable) -> Iterator[EpisodeTable]:
     """The episodes one by one, each as a table of its own."""
     for index in range(table.num_episodes):
         yield table.select([index])
+
+
+def unlabelled(
+    *,
+    observation: Float,
+    action: Float,
+    reward: Float,
+    next_observation: Float,
+    lengths: Sequence[int] | NDArray[np.int64],
+    terminated: Sequence[bool] | NDArray[np.bool_],
+    episode_id: Sequence[str],
+) -> EpisodeTable:
+    """A table of episodes of unknown source, domain and behaviour; those not terminated are truncated."""
+    ended = np.asarray(terminated, dtype=bool)
+    unknown = ("unknown",) * len(ended)
+    return EpisodeTable(
+        observation=observation,
+        action=action,
+        reward=reward,
+        next_observation=next_observation,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        terminated=ended,
+        truncated=~ended,
+        episode_id=tuple(episode_id),
+        source=unknown,
+        domain=unknown,
+        behavior=unknown,
+    )

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from v2a_ray.data.readers import detect_format, read_table
+from v2a_ray.data.formats.registry import detect_format
+from v2a_ray.data.readers import read_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
 from v2a_ray.domains.fidelity import FidelityReport, check_dimensions, resimulate

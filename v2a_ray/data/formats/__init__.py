@@ -1,0 +1,1 @@
+"""How datasets are stored: one module per format, imported when used; `registry.py` lists them."""

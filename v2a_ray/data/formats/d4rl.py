@@ -1,0 +1,206 @@
+"""HDF5 with D4RL's keys (`formats/arrays.py`): reader, also of what OTDF and ODRL publish, and writer.
+
+The keys lie flat in the file, under one group, or under one group per trajectory; other groups, such as `metadata`, are
+not read. A large file is read in slices: `scan` finds where episodes end, `read_rows` reads what lies between two ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.data.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.formats.arrays import (
+    FLAGS,
+    OPTIONAL,
+    REQUIRED,
+    Arrays,
+    arrays_of,
+    check_keys,
+    check_rows,
+    check_shape,
+    convert,
+    segment,
+    to_reading,
+)
+from v2a_ray.data.formats.hdf5 import dataset, opened, subgroups, write_arrays
+from v2a_ray.data.location import Location
+from v2a_ray.data.segmentation import Rows, breaks
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import DataError
+
+SCAN_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Where episodes lie in a file.
+
+    Attributes:
+        bounds: (E + 1,) int64; rows bounds[e]:bounds[e + 1] begin and end with an episode. Where `timeouts` say where
+            episodes end, `read_rows` may find that such a piece holds more than one.
+        terminated: (E,) bool, whether the last row reached a terminal state.
+    """
+
+    bounds: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.bounds[-1])
+
+
+def holds(location: Location) -> bool:
+    """Any HDF5 file that no other format claims: what it lacks is then said key by key."""
+    return not location.is_folder
+
+
+def read(location: Location, robot: RobotLike | None) -> Reading:
+    """Read, segment into episodes and check. Raises DataError if the file cannot be read or an array is unusable."""
+    rows, findings = read_rows(location)
+    return to_reading(rows, findings, location.stem, str(location), robot)
+
+
+def write(table: EpisodeTable, path: Path) -> None:
+    """Write a table as flat gzipped keys, with next_observations and timeouts. Labels and episode ids are not kept."""
+    write_arrays(path, arrays_of(table))
+
+
+def scan(location: Location) -> Scan:
+    """Where episodes end, from the flags alone.
+
+    Only a file without `timeouts` has its observations read, a block at a time, for breaks between rows.
+    Raises DataError as `read` does for what it reads.
+    """
+    with _recording(location) as recording:
+        last = recording.group_ends.copy()
+        terminal = recording.values("terminals", 0, recording.num_rows)
+        last |= terminal
+        if "timeouts" in recording.keys:
+            last |= recording.values("timeouts", 0, recording.num_rows)
+        elif "next_observations" in recording.keys:
+            for begin in range(0, recording.num_rows - 1, SCAN_ROWS):
+                # One row more, because a break lies between two.
+                end = min(begin + SCAN_ROWS + 1, recording.num_rows)
+                pair = (recording.values(key, begin, end) for key in ("observations", "next_observations"))
+                last[begin:end] |= breaks(*pair)
+        ends = np.flatnonzero(last) + 1
+        return Scan(np.concatenate([[0], ends]).astype(np.int64), terminal[ends - 1])
+
+
+def read_rows(location: Location, begin: int = 0, end: int | None = None) -> tuple[Rows, list[Finding]]:
+    """Rows [begin, end) of a file, segmented into episodes; nothing else of it is read. By default all.
+
+    Both ends must be in `scan(location).bounds`. The slices of a file together are its rows, each once: whether a row
+    is the last of its episode does not depend on the slice.
+
+    Raises:
+        DataError: the file cannot be read, an array is unusable, or no row is left.
+    """
+    with _recording(location) as recording:
+        end = recording.num_rows if end is None else end
+        arrays: Arrays = {key: recording.values(key, begin, end) for key in recording.keys}
+        group_ends = recording.group_ends[begin:end]
+        if len(recording.groups) > 1:
+            # A trajectory's group ends it, whatever its flags say.
+            arrays["timeouts"] = arrays.get("timeouts", np.zeros(end - begin, dtype=bool)) | group_ends
+    return segment(arrays, str(location), begin)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """The D4RL keys of an open file as one flat recording.
+
+    Attributes:
+        where: the file, for messages.
+        groups: that hold the keys, in order: one, or one per trajectory.
+        keys: that all groups have.
+        counts: rows of each group.
+    """
+
+    where: str
+    groups: list[h5py.Group]
+    keys: list[str]
+    counts: list[int]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.counts)
+
+    @cached_property
+    def group_ends(self) -> NDArray[np.bool_]:
+        """(N,) bool, the last row of a group, and so of the file."""
+        ends = np.zeros(self.num_rows, dtype=bool)
+        ends[np.cumsum(self.counts) - 1] = True
+        return ends
+
+    def values(self, key: str, begin: int, end: int) -> NDArray[Any]:
+        """Rows [begin, end) of one key, converted; flags are (N,) bool."""
+        pieces, start = [], 0
+        for group, count in zip(self.groups, self.counts, strict=True):
+            low, high = max(begin - start, 0), min(end - start, count)
+            if low < high:
+                where = group_place(self.where, group)
+                pieces.append(convert(key, dataset(group, key, where)[low:high], where, low))
+            start += count
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@contextmanager
+def _recording(location: Location) -> Iterator[_Recording]:
+    """The file's recording. Raises DataError for keys that are missing, of the wrong shape, or do not fit together."""
+    where = str(location)
+    with opened(location) as file:
+        groups = _groups(file)
+        # A group's own list of names, because asking a group whether it has a name opens what a link leads to.
+        keys = check_keys(list(groups[0]), group_place(where, groups[0]))
+        counts, widths = [], set()
+        for group in groups:
+            inside = group_place(where, group)
+            check_keys(list(group), inside)
+            missing = sorted(set(keys) - set(group))
+            if missing:
+                raise DataError(
+                    "missing, where other trajectories have it",
+                    where=place(inside, field=missing[0]),
+                    remedy="give all trajectories the same keys",
+                )
+            shapes = {}
+            for key in keys:
+                found = dataset(group, key, inside)
+                check_shape(found, (REQUIRED | OPTIONAL)[key], place(inside, field=key))
+                shapes[key] = found.shape
+            counts.append(check_rows(shapes, inside))
+            widths.add((shapes["observations"][1], shapes["actions"][1]))
+            if len(widths) > 1:
+                raise DataError(
+                    f"(observation, action) dimensions differ from other trajectories': {sorted(widths)}",
+                    where=inside,
+                    remedy="one file holds the data of one robot",
+                )
+        yield _Recording(where, groups, keys, counts)
+
+
+def _groups(file: h5py.File) -> list[h5py.Group]:
+    """The groups that hold the keys: the file itself, the one group inside that does, or all that do."""
+    if {*REQUIRED, *FLAGS} & set(file):
+        return [file]
+    named = subgroups(file)
+    found = [file[name] for name in named if "observations" in list(file[name])]
+    if not found and len(named) == 1:
+        inner = file[named[0]]
+        found = [inner[name] for name in subgroups(inner) if "observations" in list(inner[name])]
+    return found or [file]
+
+
+def group_place(where: str, group: h5py.Group) -> str:
+    """The file, and the group inside it if that is not the file itself."""
+    return where if group.name == "/" else place(where, group=group.name.lstrip("/"))

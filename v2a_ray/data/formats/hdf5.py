@@ -1,0 +1,84 @@
+"""HDF5 files from anywhere: opened from any location, and never read beyond the file itself.
+
+HDF5 can point to other files in four ways (external links, external storage, virtual datasets, and soft links that pass
+through one of them). A dataset that does is refused, because whoever wrote the file chose what would be opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from v2a_ray.data.findings import place
+from v2a_ray.data.location import Location
+from v2a_ray.data.store import new_file
+from v2a_ray.errors import DataError
+
+
+@contextmanager
+def opened(location: Location) -> Iterator[h5py.File]:
+    """The file, open for reading. Raises DataError if it cannot be read, also from inside the block."""
+    try:
+        if location.local is not None:
+            with h5py.File(location.local, "r") as file:
+                yield file
+        else:
+            with location.open() as stream, h5py.File(stream, "r") as file:
+                yield file
+    except (OSError, RuntimeError, KeyError) as error:
+        # h5py reports a truncated file, a damaged chunk and a missing permission all as OSError, and damaged
+        # metadata as RuntimeError or KeyError.
+        message = str(error).strip("'\"")
+        raise DataError(
+            f"not readable as HDF5: {message}",
+            where=str(location),
+            remedy="it may be incomplete; download or copy it again",
+        ) from error
+
+
+def member(group: h5py.Group, key: str, where: str) -> Any:
+    """A group or dataset by name. Raises DataError if it is a link, or its data are in another file."""
+    inside = place(where, field=key)
+    link = group.get(key, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise DataError("is a link to another file", where=inside, remedy="store the array in this file")
+    if isinstance(link, h5py.SoftLink):
+        raise DataError("is a soft link", where=inside, remedy="store the array itself, or a hard link to it")
+    found = group[key]
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise DataError("keeps its values in another file", where=inside, remedy="store the array in this file")
+    return found
+
+
+def dataset(group: h5py.Group, key: str, where: str) -> Any:
+    """A dataset by name. Raises DataError if it is a group, a link, or its data are in another file."""
+    found = member(group, key, where)
+    if not isinstance(found, h5py.Dataset):
+        raise DataError("is a group, not an array", where=place(where, field=key), remedy="store one flat array")
+    return found
+
+
+def subgroups(group: h5py.Group) -> list[str]:
+    """Names of the groups directly inside that belong to this file, by their numbers: `episode_2`, `episode_10`."""
+    hard = [key for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)]
+    return sorted((key for key in hard if isinstance(group[key], h5py.Group)), key=_natural)
+
+
+def write_arrays(path: Path, arrays: dict[str, Any], *, compression: str | None = "gzip") -> None:
+    """Write flat arrays, whole or not at all. Raises StorageError."""
+    with new_file(path) as partial, h5py.File(partial, "w") as file:
+        for key, values in arrays.items():
+            file.create_dataset(key, data=values, compression=compression)
+
+
+def _natural(name: str) -> tuple[Any, ...]:
+    """Sort key that takes runs of digits as numbers."""
+    digits = np.asarray([character.isdigit() for character in name])
+    edges = np.flatnonzero(np.diff(digits)) + 1
+    parts = [name[begin:end] for begin, end in zip([0, *edges], [*edges, len(name)], strict=True)]
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)

@@ -1,0 +1,55 @@
+"""NumPy archives with D4RL's keys (`formats/arrays.py`). Arrays of Python objects are pickles, and refused."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v2a_ray.data.findings import Reading, RobotLike, place
+from v2a_ray.data.formats.arrays import arrays_of, read_arrays, segment, to_reading
+from v2a_ray.data.location import Location
+from v2a_ray.data.store import new_file
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import DataError
+
+REMEDY = "it may be incomplete; download or copy it again, or write it with numpy.savez"
+
+
+def holds(location: Location) -> bool:
+    """Any archive: no other format is a zip file."""
+    return not location.is_folder
+
+
+def read(location: Location, robot: RobotLike | None) -> Reading:
+    """Read, segment into episodes and check. Raises DataError if the file cannot be read or an array is unusable."""
+    where = str(location)
+    with location.open() as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"not readable as an npz archive: {error}", where=where, remedy=REMEDY) from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError("is a single array, not an archive", where=where, remedy="write it with numpy.savez")
+
+        def fetch(key: str) -> Any:
+            try:
+                return archive[key]
+            except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                objects = "Object arrays" in str(error)
+                what = "holds object, not numbers" if objects else f"not readable: {error}"
+                remedy = "store it as float32" if objects else REMEDY
+                raise DataError(what, where=place(where, field=key), remedy=remedy) from error
+
+        arrays = read_arrays(fetch, archive.files, where)
+    rows, findings = segment(arrays, where)
+    return to_reading(rows, findings, location.stem, where, robot)
+
+
+def write(table: EpisodeTable, path: Path) -> None:
+    """Write a table as compressed arrays, with next_observations and timeouts. Labels and ids are not kept."""
+    with new_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays_of(table))  # type: ignore[arg-type]

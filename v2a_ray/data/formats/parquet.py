@@ -1,0 +1,38 @@
+"""Our own format in the registry: an episode table as a Parquet file or a folder of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from v2a_ray.data.checks import check_table
+from v2a_ray.data.findings import Reading, RobotLike
+from v2a_ray.data.location import Location, local_copy
+from v2a_ray.data.store import part_files, read_table_folder, write_table
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import DataError
+
+
+def holds(location: Location) -> bool:
+    """A Parquet file, or a folder with some in it."""
+    return not location.is_folder or bool(location.files(".parquet"))
+
+
+def read(location: Location, robot: RobotLike | None) -> Reading:
+    """Read a table and check it again: files may come from elsewhere."""
+    with local_copy(location) as path:
+        if location.local is not None and path.is_dir():
+            for file in part_files(path):
+                location.member(file.name)
+        try:
+            table = read_table_folder(path)
+        except DataError as error:
+            # A copy's path means nothing to the user.
+            raise DataError(
+                error.what, where=error.where.replace(str(path), str(location)), remedy=error.remedy
+            ) from error
+    return Reading(table, check_table(table, where=str(location), robot=robot))
+
+
+def write(table: EpisodeTable, path: Path) -> None:
+    """Write a table folder with its manifest."""
+    write_table(table, path)

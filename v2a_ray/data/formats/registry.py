@@ -1,0 +1,129 @@
+"""The formats that data can have. A module is imported when its format is used.
+
+A format is chosen by its URI scheme or by looking at the file, not by trust in its name: a pickle called `data.hdf5`
+is refused. Every module of the registry has
+
+    holds(location) -> bool                asked when other formats share its first bytes
+    read(location, robot) -> Reading       raises DataError
+    write(table, path) -> None             atomic, to a local path; raises StorageError
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from pyarrow import fs
+
+from v2a_ray.data.findings import Reading, RobotLike
+from v2a_ray.data.location import Location, locate
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import DataError
+
+HDF5_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PAR1", b"PK\x03\x04"
+MAGIC_BYTES = 8
+
+
+class FormatModule(Protocol):
+    """What a module of the registry offers."""
+
+    def holds(self, location: Location) -> bool:
+        """Whether the content of a file with the right first bytes, or of a folder, is of this format."""
+        ...
+
+    def read(self, location: Location, robot: RobotLike | None) -> Reading:
+        """Read, segment into episodes and check. Raises DataError."""
+        ...
+
+    def write(self, table: EpisodeTable, path: Path) -> None:
+        """Write a whole table, or nothing. Raises StorageError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to store episodes.
+
+    Attributes:
+        name: as written in settings and commands, and a URI scheme if `scheme`.
+        summary: one line of help.
+        suffixes: usual endings of the name, for messages; none if it is a folder.
+        magic: first bytes of a file.
+        folder: whether a folder can hold it.
+        keeps_labels: whether ids of episodes and labels survive.
+    """
+
+    name: str
+    summary: str
+    suffixes: tuple[str, ...]
+    magic: bytes
+    folder: bool = False
+    keeps_labels: bool = False
+
+    def load(self) -> FormatModule:
+        """Import the format's module."""
+        return cast(FormatModule, importlib.import_module(f"v2a_ray.data.formats.{self.name.replace('-', '_')}"))
+
+
+# Those that share first bytes are asked in this order, and the last takes what no other claims.
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        Format("minari", "Minari dataset folder", (), HDF5_MAGIC, folder=True, keeps_labels=True),
+        Format("d4rl", "HDF5 with D4RL keys, also of OTDF and ODRL", (".hdf5", ".h5"), HDF5_MAGIC),
+        Format("npz", "numpy archive with D4RL keys", (".npz",), ZIP_MAGIC),
+        Format("rllib", "RLlib's recorded episodes", (), PARQUET_MAGIC, folder=True, keeps_labels=True),
+        Format("rllib-columns", "RLlib's recorded columns, one row per step", (), PARQUET_MAGIC, folder=True),
+        Format("parquet", "episode table", (".parquet",), PARQUET_MAGIC, folder=True, keeps_labels=True),
+    )
+}
+
+
+def known_formats() -> str:
+    """The formats and their endings, for messages."""
+    return ", ".join(f"{each.name} ({' '.join(each.suffixes) or 'folder'})" for each in FORMATS.values())
+
+
+def format_named(name: str) -> Format:
+    """A format by name. Raises DataError if there is none of it."""
+    if name not in FORMATS:
+        raise DataError(f"there is no format {name!r}", where="format", remedy=f"known formats: {known_formats()}")
+    return FORMATS[name]
+
+
+def format_for_output(location: Location) -> Format:
+    """The format that the ending of a name to be written stands for. Raises DataError if it stands for none."""
+    for entry in FORMATS.values():
+        if location.suffix in entry.suffixes:
+            return entry
+    raise DataError(
+        f"the ending {location.suffix!r} stands for no format" if location.suffix else "the name does not say a format",
+        where=str(location),
+        remedy=f"give --format; known formats: {known_formats()}",
+    )
+
+
+def detect_format(path: str | Path | Location) -> Format:
+    """The format of a file or folder. Raises DataError if it does not exist or is none of those known."""
+    location = locate(path)
+    if location.is_folder:
+        for entry in FORMATS.values():
+            if entry.folder and entry.load().holds(location):
+                return entry
+        raise DataError(
+            "is a folder without a dataset", where=str(location), remedy=f"give a file or one of: {known_formats()}"
+        )
+    if location.kind() == fs.FileType.NotFound:
+        raise DataError("no such file", where=str(location), remedy="check the path")
+    magic = location.first_bytes(MAGIC_BYTES)
+    candidates = [entry for entry in FORMATS.values() if magic.startswith(entry.magic)]
+    for entry in candidates[:-1]:
+        if entry.load().holds(location):
+            return entry
+    if candidates:
+        return candidates[-1]
+    if not magic:
+        raise DataError("is empty", where=str(location), remedy="download or copy it again")
+    raise DataError("is of no known format", where=str(location), remedy=f"known formats: {known_formats()}")

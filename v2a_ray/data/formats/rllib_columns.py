@@ -1,0 +1,152 @@
+"""RLlib's recorded columns: Parquet with one row per step and the names of RLlib's `Columns`.
+
+eps_id, obs (O), actions (A), rewards, new_obs (O), terminateds, truncateds. This is what RLlib 2.60 writes with
+`output_write_episodes=False` and reads by default. Columns that RLlib compressed are pickles and are refused.
+
+Shape suffixes: N rows, O observation dimension, A action dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from v2a_ray.data.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.formats.arrays import Arrays, check_keys, check_rows, check_shape, convert, segment, to_reading
+from v2a_ray.data.formats.parquet_files import parquet_files, read_columns, schema_names, write_folder
+from v2a_ray.data.location import Location
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import DataError
+
+EPISODE, STEP = "eps_id", "t"
+KEYS = {
+    "obs": "observations",
+    "actions": "actions",
+    "rewards": "rewards",
+    "terminateds": "terminals",
+    "new_obs": "next_observations",
+    "truncateds": "timeouts",
+}
+RANKS = {"obs": 2, "actions": 2, "rewards": 1, "terminateds": 1, "new_obs": 2, "truncateds": 1}
+ROW_GROUP_ROWS = 65_536
+
+
+def holds(location: Location) -> bool:
+    """Whether the first Parquet file has RLlib's names of columns."""
+    return {"obs", "actions"} <= set(schema_names(location))
+
+
+def read(location: Location, robot: RobotLike | None) -> Reading:
+    """Read, put rows of one episode together and check. Raises DataError."""
+    where = str(location)
+    tables = [read_columns(file) for file in parquet_files(location)]
+    names = {KEYS[name]: name for name in KEYS if all(name in table.column_names for table in tables)}
+    try:
+        check_keys(names, where)
+    except DataError as error:
+        raise DataError(error.what, where=where, remedy="RLlib's columns are needed: " + ", ".join(KEYS)) from error
+    arrays: Arrays = {}
+    for key, name in names.items():
+        inside = place(where, field=name)
+        pieces = [_matrix(table.column(name), RANKS[name], inside) for table in tables]
+        if len({piece.shape[1:] for piece in pieces}) > 1:
+            raise DataError("differs in width between files", where=inside, remedy="one dataset is of one robot")
+        arrays[key] = np.concatenate(pieces)
+        check_shape(arrays[key], RANKS[name], inside)
+        arrays[key] = convert(key, arrays[key], where)
+    check_rows({key: array.shape for key, array in arrays.items()}, where)
+    findings: list[Finding] = []
+    if all(EPISODE in table.column_names for table in tables):
+        findings = _group_episodes(arrays, tables, where)
+    rows, more = segment(arrays, where)
+    return to_reading(rows, findings + more, location.stem, where, robot)
+
+
+def write(table: EpisodeTable, path: Path) -> None:
+    """Write a folder that RLlib reads. Labels are not kept. Raises StorageError."""
+    ends = np.zeros(table.num_transitions, dtype=np.int64)
+    ends[table.offsets[1:] - 1] = 1
+    episode = table.episode_of_row
+    columns = {
+        EPISODE: pa.array(np.asarray(table.episode_id, dtype=object)[episode], pa.string()),
+        "obs": _lists(table.observation),
+        "actions": _lists(table.action),
+        "rewards": pa.array(table.reward),
+        "new_obs": _lists(table.next_observation),
+        "terminateds": pa.array(ends.astype(bool) & table.terminated[episode]),
+        "truncateds": pa.array(ends.astype(bool) & table.truncated[episode]),
+    }
+    arrow = pa.table(columns)
+
+    def groups() -> Iterator[pa.Table]:
+        for begin in range(0, arrow.num_rows, ROW_GROUP_ROWS):
+            yield arrow.slice(begin, ROW_GROUP_ROWS)
+
+    write_folder(path, groups())
+
+
+def _lists(values: NDArray[np.float32]) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _matrix(column: pa.ChunkedArray, rank: int, where: str) -> NDArray[Any]:
+    """A column of numbers, or of lists of numbers of one length. Raises DataError for anything else."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    if isinstance(array.type, pa.BaseExtensionType):
+        # Ray Data's tensors keep their values in plain lists.
+        array = array.storage
+    kind = array.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string(kind):
+        raise DataError(
+            "is compressed by RLlib, which pickles; nothing is unpickled",
+            where=where,
+            remedy="record with output_compress_columns=[]",
+        )
+    if array.null_count:
+        raise DataError("has null entries", where=where, remedy="fill every row")
+    if rank == 1:
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+            raise DataError(f"holds {kind}, not numbers", where=where, remedy="store one number per row")
+        return np.asarray(array.to_numpy(zero_copy_only=False))
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise DataError(f"holds {kind}, not lists of numbers", where=where, remedy="store one vector per row")
+    values = array.flatten()
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)) or values.null_count:
+        raise DataError(f"holds {kind}, not lists of numbers", where=where, remedy="store one vector per row")
+    if not len(array):
+        return np.zeros((0, 0), dtype=np.float32)
+    widths = np.unique(pa.compute.list_value_length(array).to_numpy(zero_copy_only=False))
+    if len(widths) > 1:
+        raise DataError(
+            f"has vectors of {int(widths[0])} to {int(widths[-1])} features", where=where, remedy="one robot per file"
+        )
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(array), int(widths[0]))
+
+
+def _group_episodes(arrays: Arrays, tables: list[pa.Table], where: str) -> list[Finding]:
+    """Bring the rows of an episode together, in order of time, and mark its last row; in place."""
+    ids = np.concatenate([table.column(EPISODE).to_numpy() for table in tables]).astype(str)
+    _, first, index = np.unique(ids, return_index=True, return_inverse=True)
+    # Episodes in order of their first row.
+    appearance = first[index]
+    steps = np.arange(len(ids))
+    if all(STEP in table.column_names for table in tables):
+        steps = np.concatenate([table.column(STEP).to_numpy() for table in tables])
+    order = np.lexsort((steps, appearance))
+    for key, array in arrays.items():
+        arrays[key] = array[order]
+    ends = np.append(np.diff(appearance[order]) != 0, True)
+    arrays["timeouts"] = arrays.get("timeouts", np.zeros(len(ids), dtype=bool)) | ends
+    moved = int((order != np.arange(len(ids))).sum())
+    if not moved:
+        return []
+    message = f"{moved} rows were moved, to bring those of an episode together in order of time"
+    return [Finding("rows_moved", "info", message, where)]

@@ -1,0 +1,206 @@
+"""Where data is: a local path, NFS, or object storage, named by a path or URI.
+
+`s3://`, `gs://`, `hdfs://` and `file://` go through `pyarrow.fs`; every other scheme (`memory://`, `az://`, `hf://`, …)
+through fsspec, if the package for it is installed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from v2a_ray.errors import DataError, StorageError
+
+REMEDY = "check the path and its permissions"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder of some file system; it need not exist.
+
+    Attributes:
+        name: as the user wrote it, for messages.
+        path: inside the file system.
+        filesystem: where it is.
+    """
+
+    name: str
+    path: str
+    filesystem: fs.FileSystem
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def stem(self) -> str:
+        """The last part of the path without its suffix."""
+        return PurePosixPath(self.path).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
+
+    @property
+    def local(self) -> Path | None:
+        """The path, if the operating system can open it."""
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def __truediv__(self, part: str) -> Location:
+        return Location(f"{self.name.rstrip('/')}/{part}", f"{self.path.rstrip('/')}/{part}", self.filesystem)
+
+    def kind(self) -> fs.FileType:
+        """Whether it is a file, a folder, or absent. Raises DataError if that cannot be told."""
+        with reading(self):
+            if self.local is not None and self.local.is_symlink():
+                # Says "too many levels of symbolic links" of a loop, which pyarrow calls absent.
+                self.local.stat()
+            return self.filesystem.get_file_info(self.path).type
+
+    @property
+    def is_folder(self) -> bool:
+        return bool(self.kind() == fs.FileType.Directory)
+
+    def exists(self) -> bool:
+        return bool(self.kind() != fs.FileType.NotFound)
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """A seekable binary file. Raises DataError if it cannot be read, also from inside the block."""
+        with reading(self):
+            stream = self.local.open("rb") if self.local is not None else self.filesystem.open_input_file(self.path)
+            with stream:
+                yield stream
+
+    def first_bytes(self, count: int) -> bytes:
+        with self.open() as file:
+            return bytes(file.read(count))
+
+    def files(self, suffix: str) -> list[Location]:
+        """All files below this folder that end in `suffix`, sorted. Raises DataError if one leads out of the folder."""
+        with reading(self):
+            found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
+        prefix = self.path.rstrip("/") + "/"
+        names = [info.path.removeprefix(prefix) for info in found if info.path.endswith(suffix)]
+        # A name that begins with a dot or underscore is somebody's temporary or bookkeeping file.
+        return [self.member(name) for name in sorted(names) if not name.rsplit("/", 1)[-1].startswith((".", "_"))]
+
+    def member(self, part: str) -> Location:
+        """A file below this folder. Raises DataError if it is a link out of the folder."""
+        inside = self / part
+        if self.local is not None:
+            with reading(inside):
+                resolved = (self.local / part).resolve()
+            if not resolved.is_relative_to(self.local.resolve()):
+                raise DataError(
+                    f"leads out of its dataset's folder, to {resolved}",
+                    where=str(inside),
+                    remedy="copy the file into the folder",
+                )
+        return inside
+
+
+@contextmanager
+def reading(location: Location | Path | str) -> Iterator[None]:
+    """Turn what a file system raises into a DataError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=str(location), remedy="check the path") from error
+    except (OSError, RuntimeError, pa.ArrowException) as error:
+        # pathlib raises RuntimeError for a loop of symbolic links.
+        message = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DataError(f"cannot be read: {message}", where=str(location), remedy=REMEDY) from error
+
+
+def locate(name: str | Path | Location, filesystem: fs.FileSystem | None = None) -> Location:
+    """Where a path or URI is.
+
+    Args:
+        name: a path, or a URI with a scheme.
+        filesystem: of pyarrow, for `name` to be a path in it; by default what the scheme says, or the local one.
+
+    Raises:
+        DataError: the scheme is unknown, or needs a package that is not installed.
+    """
+    if isinstance(name, Location):
+        return name
+    text = str(name)
+    if filesystem is not None:
+        return Location(text, text, filesystem)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return Location(text, str(Path(text).expanduser().absolute()), fs.LocalFileSystem())
+    try:
+        if scheme in ("file", "s3", "gs", "gcs", "hdfs"):
+            filesystem, path = fs.FileSystem.from_uri(text)
+            return Location(text, path, filesystem)
+        import fsspec
+
+        remote, path = fsspec.core.url_to_fs(text)
+    except ImportError as error:
+        raise DataError(f"{scheme}:// needs a package: {error}", where=text, remedy="install it") from error
+    except (ValueError, OSError, pa.ArrowException) as error:
+        first_line = str(error).splitlines()[0]
+        raise DataError(f"not a usable address: {first_line}", where=text, remedy="give a path or URI") from error
+    return Location(text, path, fs.PyFileSystem(fs.FSSpecHandler(remote)))
+
+
+@contextmanager
+def local_copy(location: Location) -> Iterator[Path]:
+    """The file or folder on the local disk: itself, or a copy that goes when the block ends."""
+    if location.local is not None:
+        yield location.local
+        return
+    with tempfile.TemporaryDirectory(prefix="v2a-") as folder:
+        copy = Path(folder) / PurePosixPath(location.path).name
+        with reading(location):
+            if not location.is_folder:
+                fs.copy_files(location.path, str(copy), source_filesystem=location.filesystem)
+            else:
+                copy.mkdir()
+                fs.copy_files(location.path, str(copy), source_filesystem=location.filesystem)
+        yield copy
+
+
+@contextmanager
+def publishing(location: Location) -> Iterator[Path]:
+    """A local path to write; what is written there appears at `location` when the block ends well.
+
+    Raises StorageError if it cannot be written, and then leaves nothing there.
+    """
+    if location.local is not None:
+        yield location.local
+        return
+    with tempfile.TemporaryDirectory(prefix="v2a-") as folder:
+        written = Path(folder) / PurePosixPath(location.path).name
+        yield written
+        remote = location.filesystem
+        try:
+            if written.is_dir():
+                remote.create_dir(location.path)
+            fs.copy_files(str(written), location.path, destination_filesystem=remote)
+        except (OSError, pa.ArrowException) as error:
+            _remove(location, written.is_dir())
+            raise StorageError(
+                f"cannot be written: {str(error).splitlines()[0]}",
+                where=str(location),
+                remedy="check credentials, free space and permissions",
+            ) from error
+
+
+def _remove(location: Location, folder: bool) -> None:
+    """Undo a broken upload; what cannot be removed was never written."""
+    try:
+        if folder:
+            location.filesystem.delete_dir(location.path)
+        else:
+            location.filesystem.delete_file(location.path)
+    except (OSError, pa.ArrowException):
+        return
