@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from v2a_ray.data.findings import Finding, Reading, RobotLike, place
-from v2a_ray.data.formats.arrays import Arrays, check_keys, check_rows, check_shape, convert, segment, to_reading
+from v2a_ray.data.formats.arrays import REQUIRED, Arrays, check_rows, check_shape, convert, segment, to_reading
 from v2a_ray.data.formats.parquet_files import parquet_files, read_columns, schema_names, write_folder
 from v2a_ray.data.location import Location
 from v2a_ray.data.table import EpisodeTable
@@ -45,14 +45,17 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
     """Read, put rows of one episode together and check. Raises DataError."""
     where = str(location)
     tables = [read_columns(file) for file in parquet_files(location)]
-    names = {KEYS[name]: name for name in KEYS if all(name in table.column_names for table in tables)}
-    try:
-        check_keys(names, where)
-    except DataError as error:
-        raise DataError(error.what, where=where, remedy="RLlib's columns are needed: " + ", ".join(KEYS)) from error
+    present = [name for name in KEYS if all(name in table.column_names for table in tables)]
+    for name, key in KEYS.items():
+        if key in REQUIRED and name not in present:
+            raise DataError(
+                f"missing (the file holds: {', '.join(tables[0].column_names[:12])})",
+                where=place(where, field=name),
+                remedy="RLlib's columns are needed: " + ", ".join(KEYS),
+            )
     arrays: Arrays = {}
-    for key, name in names.items():
-        inside = place(where, field=name)
+    for name in present:
+        key, inside = KEYS[name], place(where, field=name)
         pieces = [_matrix(table.column(name), RANKS[name], inside) for table in tables]
         if len({piece.shape[1:] for piece in pieces}) > 1:
             raise DataError("differs in width between files", where=inside, remedy="one dataset is of one robot")
