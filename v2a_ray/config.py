@@ -25,6 +25,9 @@ CheckName = Literal[
     "reset_as_next",
     "next_observation_derived",
     "episode_ends_unknown",
+    "episode_unfinished",
+    "episodes_missing",
+    "rows_moved",
     "fewer",
     "terminal_but_healthy",
     "unhealthy_not_terminal",
@@ -57,8 +60,13 @@ class DataSpec(Settings):
     """HDF5 file or episode table to read instead of rolling out; relative to `data_root`."""
     num_transitions: Positive | None = None
     """Exact number of transitions; without it a `path` is taken whole."""
-    subsample: Literal["first", "episodes"] = "first"
-    """With `path`: take the first transitions, or whole episodes drawn at random without replacement."""
+    num_episodes: Positive | None = None
+    """With `path`: at most this many episodes; with `num_transitions`, what is reached first counts."""
+    subsample: Literal["first", "episodes", "transitions"] = "first"
+    """With `path`: take the first ones in the file, whole episodes drawn at random, or single transitions drawn at
+    random (a target only, because they have no order)."""
+    replacement: bool = False
+    """Draw with replacement, as the published V2A draws its 10 % of the target (`subsample: transitions`)."""
     noise_std: Annotated[float, Field(ge=0.0)] = 0.1
     """Standard deviation of Gaussian noise on rolled-out actions (action range is -1 to 1)."""
     seed: int = 0
@@ -66,11 +74,29 @@ class DataSpec(Settings):
 
     @model_validator(mode="after")
     def _rollouts_need_a_length(self) -> DataSpec:
-        if self.path is None and self.num_transitions is None:
+        if self.path is None and self.num_transitions is None and not self._is_weighted:
             raise ValueError("num_transitions is needed when there is no path (data are rolled out)")
         if self.path is None and self.behavior == "unknown":
             raise ValueError("behavior is needed when there is no path (data are rolled out)")
         return self
+
+    @model_validator(mode="after")
+    def _draws_need_a_file_and_a_number(self) -> DataSpec:
+        if self.path is None and (self.num_episodes or self.replacement or self.subsample != "first"):
+            raise ValueError("num_episodes, subsample and replacement need a path; num_transitions sizes roll-outs")
+        if self.replacement and self.subsample == "first":
+            raise ValueError("replacement needs subsample=episodes or subsample=transitions")
+        drawn = self.replacement or self.subsample == "transitions"
+        if drawn and not (self.num_transitions or self.num_episodes or self._is_weighted):
+            raise ValueError("replacement and subsample=transitions need num_transitions")
+        if self.subsample == "transitions" and self.num_episodes:
+            raise ValueError("subsample=transitions takes num_transitions, not num_episodes")
+        return self
+
+    @property
+    def _is_weighted(self) -> bool:
+        """Whether the mix says how many transitions are taken."""
+        return False
 
 
 class SourceSpec(DataSpec):
@@ -78,6 +104,22 @@ class SourceSpec(DataSpec):
 
     name: str | None = None
     """Unique name of this part; by default made from domain and behaviour."""
+    weight: Annotated[float, Field(gt=0.0)] | None = None
+    """Share of the mix's `num_transitions`, relative to the other sources' weights. All sources have one, or none."""
+    on_error: Literal["stop", "skip"] | None = None
+    """`skip`: leave the source out, with a warning, if it cannot be read or fails a check. Default: `mix.on_error`."""
+
+    @model_validator(mode="after")
+    def _parts_of_a_source_are_in_order(self) -> SourceSpec:
+        if self.subsample == "transitions":
+            raise ValueError("subsample=transitions is for the target; a source needs whole episodes")
+        if self.weight is not None and self.num_transitions is not None:
+            raise ValueError("weight and num_transitions contradict each other; give one of them")
+        return self
+
+    @property
+    def _is_weighted(self) -> bool:
+        return self.weight is not None
 
     @property
     def label(self) -> str:
@@ -87,6 +129,19 @@ class SourceSpec(DataSpec):
 
 class TargetSpec(DataSpec):
     """The target dataset; `domain` is also where the policy is evaluated."""
+
+
+class MixConfig(Settings):
+    """How the sources become one table."""
+
+    num_transitions: Positive | None = None
+    """Transitions of the whole mix, shared out by the sources' weights."""
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Part of every source's episodes that is held out: written beside the table, trained on by no stage."""
+    seed: int = 0
+    """Seed of which episodes are held out."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do with a source that cannot be read or fails a check: stop, or leave it out with a warning."""
 
 
 class PreprocessingConfig(Settings):
@@ -267,6 +322,7 @@ class ExperimentConfig(Settings):
     """Severity of checks of the data where it is to be another than by default; `v2a data checks` lists them."""
     target: TargetSpec
     sources: Annotated[list[SourceSpec], Field(min_length=1)]
+    mix: MixConfig = MixConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     feeding: FeedingConfig = FeedingConfig()
     modality: ModalityConfig = ModalityConfig()
@@ -283,6 +339,11 @@ class ExperimentConfig(Settings):
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
             raise ValueError(f"sources: the name {repeated[0]!r} appears more than once; give each source a `name`")
+        weights = [source.weight for source in self.sources if source.weight is not None]
+        if weights and len(weights) < len(self.sources):
+            raise ValueError("sources: give all of them a weight, or none")
+        if bool(weights) != (self.mix.num_transitions is not None):
+            raise ValueError("mix.num_transitions and weights of the sources need each other")
         rule = self.policy.filter
         if rule.rule != "none" and self.alignment.kind == "none" and self.advantage.kind == "none":
             raise ValueError("policy.filter.rule needs a column to filter by: set alignment.kind or advantage.kind")

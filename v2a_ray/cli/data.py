@@ -127,6 +127,46 @@ def export(
 
 
 @app.command()
+def mix(
+    config_file: Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment file: its sources and `mix`.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. mix.validation_fraction=0.1")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the table to write.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be taken; write nothing.")] = False,
+) -> None:
+    """Write the source mix of an experiment as one episode table, or show what it takes.
+
+    It is the table that `v2a run` trains on, and is kept for it. Held-out episodes go to DIR/validation.
+    """
+    from v2a_ray.cli.display import StageDisplay
+    from v2a_ray.data.mixture import mix_name
+    from v2a_ray.errors import ConfigError
+    from v2a_ray.files import prepare_folder
+    from v2a_ray.methods.experiment import load_experiment
+    from v2a_ray.methods.plan import make_plan
+    from v2a_ray.orchestration.mix import make_mix, preview_mix
+    from v2a_ray.orchestration.session import ray_session
+    from v2a_ray.report.mix import render_mix
+
+    config = load_experiment(config_file, overrides or [])
+    if output is None and not dry_run:
+        raise ConfigError("there is no folder to write to", where="v2a data mix", remedy="give --output, or --dry-run")
+    console.print(mix_name(config, make_plan(config)["source"].key), highlight=False, soft_wrap=True)
+    if dry_run:
+        console.print(render_mix(preview_mix(config)))
+        return
+    assert output is not None, "checked above"
+    prepare_folder(output.absolute().parent)
+    with resumable(), ray_session(), StageDisplay(console) as display:
+        manifest = make_mix(config, output, display)
+    for source in manifest["sources"]:
+        counts = f"{source['num_episodes']:>8,} episodes {source['num_transitions']:>11,} transitions"
+        console.print(f"{source['source']:<34} {counts}", highlight=False)
+    console.print(str(output), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def inspect(
     path: DataPath,
     domain: Annotated[str | None, typer.Option(help="Check the dimensions against this domain's robot.")] = None,

@@ -17,9 +17,10 @@ from rich.progress import (
 )
 
 from v2a_ray.data.store import read_manifest
+from v2a_ray.files import read_json
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
-from v2a_ray.orchestration.compute import Listener
+from v2a_ray.orchestration.compute import REFUSED, Listener
 from v2a_ray.stages.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class StageDisplay(Listener):
             return
         if "resumed" in event.metrics:
             self._say(f"{event.name}: goes on at step {event.step:,}")
+        for name in event.metrics:
+            if name.startswith("streamed/"):
+                table = name.removeprefix("streamed/")
+                self._say(f"{event.name}: the {table} exceeds feeding.memory_gib and is streamed")
         if _SCORE in event.metrics:
             note = f"score {event.metrics[_SCORE]:.1f}"
             self._line(f"{event.name}: step {event.step:,} of {event.num_steps:,}, {note}")
@@ -94,6 +99,11 @@ class StageDisplay(Listener):
 
     def _warn(self, artifact: Artifact) -> None:
         """What reading and checking found, which otherwise stands in the manifest alone."""
+        if (artifact.path / REFUSED).exists():
+            refused = read_json(artifact.path / REFUSED)
+            text = f"WARNING: source {refused['source']} is left out of the mix: {refused['reason']}"
+            self.console.print(text, style="bold red", markup=False, highlight=False, soft_wrap=True)
+            return
         for finding in read_manifest(artifact.path / "table")["findings"]:
             if finding["severity"] == "warning":
                 text = f"warning: {finding['where']}: {finding['message']}"

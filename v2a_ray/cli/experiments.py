@@ -40,6 +40,7 @@ def run(
     stopped. With RAY_ADDRESS set it runs on that cluster.
     """
     from v2a_ray.cli.display import StageDisplay
+    from v2a_ray.data.mixture import mix_name
     from v2a_ray.files import prepare_folder
     from v2a_ray.methods.experiment import load_experiment
     from v2a_ray.methods.plan import make_plan
@@ -50,6 +51,7 @@ def run(
     plan = make_plan(settings)
     folder = prepare_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
     console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
+    console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
     with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
         result = run_experiment(settings, plan, folder, display)

@@ -13,9 +13,10 @@ from typing import Any
 
 from v2a_ray.config import DataSpec, ExperimentConfig, Settings
 from v2a_ray.data.digests import digest_path
-from v2a_ray.data.mixture import TARGET_LABEL, collection_requests, resolve
+from v2a_ray.data.mixture import TARGET_LABEL, collection_requests, mix_sources, resolve, skips
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
+from v2a_ray.errors import DataError
 from v2a_ray.stages.artifacts import stage_key, store_root
 
 # How often a stage reports and saves does not move its numbers.
@@ -55,11 +56,11 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         keys = {role: nodes[name].key for role, name in inputs.items()}
         nodes[stage] = Node(stage, stage, stage_key(stage, settings, keys, seed), inputs)
 
-    for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in config.sources}}.items():
+    for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
         # The label is part of the key because it is part of every episode's id.
-        content = {"label": name, **_data_content(spec, config.data_root, store)}
+        content = {"label": name, **_data_content(spec, config, store)}
         nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
-    add(SOURCE, {}, {source.label: _data_name(source.label) for source in config.sources})
+    add(SOURCE, _mix_content(config), {source.label: _data_name(source.label) for source in config.sources})
 
     tables = {SOURCE: SOURCE, TARGET_LABEL: _data_name(TARGET_LABEL)}
     preprocessing = config.preprocessing.model_dump(mode="json")
@@ -95,7 +96,14 @@ def _moving(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=_BOOKKEEPING)
 
 
-def _data_content(spec: DataSpec, data_root: str, store: Path) -> dict[str, Any]:
+def _mix_content(config: ExperimentConfig) -> dict[str, Any]:
+    """What determines the mix beside its sources."""
+    if not config.mix.validation_fraction:
+        return {}
+    return {"validation_fraction": config.mix.validation_fraction, "seed": config.mix.seed}
+
+
+def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict[str, Any]:
     """What determines the transitions of one part: a file's bytes, or policies, domain and seed."""
     domain = parse_domain(spec.domain)
     about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
@@ -105,9 +113,20 @@ def _data_content(spec: DataSpec, data_root: str, store: Path) -> dict[str, Any]
         about["weights"] = {request.component: weights_digest(policies, request.component) for request in requests}
         return about | {"num_transitions": spec.num_transitions, "noise_std": spec.noise_std, "seed": spec.seed}
     about |= {"num_transitions": spec.num_transitions, "subsample": spec.subsample}
-    if spec.subsample == "episodes":
+    # What is left at its default is no part of the key, so that settings which did not exist renew nothing.
+    if spec.subsample != "first":
         about["seed"] = spec.seed
-    return about | {"file": digest_path(resolve(spec, data_root), store)}
+    if spec.num_episodes is not None:
+        about["num_episodes"] = spec.num_episodes
+    if spec.replacement:
+        about["replacement"] = True
+    if not skips(config, spec):
+        return about | {"file": digest_path(resolve(spec, config.data_root), store)}
+    try:
+        digest: str | None = digest_path(resolve(spec, config.data_root), store)
+    except DataError:
+        digest = None  # Reading it says why, and leaves it out.
+    return about | {"file": digest, "on_error": "skip"}
 
 
 def weights_digest(domain: Domain, component: str) -> str:

@@ -11,12 +11,14 @@ from typing import Any
 import ray
 
 from v2a_ray.config import ExperimentConfig, SourceSpec
-from v2a_ray.data.checks import find_duplicates
-from v2a_ray.data.findings import Finding
-from v2a_ray.data.mixture import TARGET_LABEL, load_data, load_source
+from v2a_ray.data.checks import check_sources, regrade
+from v2a_ray.data.findings import Finding, raise_errors
+from v2a_ray.data.mixture import TARGET_LABEL, held_out_episodes, load_data, load_source, mix_manifest, skips
 from v2a_ray.data.store import read_table_folder, write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
+from v2a_ray.errors import DataError
+from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.execute import FIT, Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
@@ -27,6 +29,8 @@ from v2a_ray.orchestration.session import user_error
 from v2a_ray.stages.artifacts import Artifact, ArtifactStore
 
 POLL_SECONDS = 0.25
+REFUSED = "refused.json"
+"""In the artifact of a source that is left out, instead of its table: its name and the reason."""
 MAX_RETRIES = 2
 """How often a stage is tried again when its worker dies; it goes on from its checkpoint."""
 
@@ -147,16 +151,24 @@ def _make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[
 
 def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, rate: float) -> Artifact:
     """Write one part; `rate` is the seconds that a rolled-out transition took."""
-    spec, root = work.node.spec, work.config.data_root
+    spec, root, checks = work.node.spec, work.config.data_root, work.config.checks
     assert spec is not None
 
     def make(output: Path, _work: Path) -> None:
+        try:
+            fill(output)
+        except DataError as error:
+            if not skips(work.config, spec):
+                raise
+            write_json(output / REFUSED, {"source": work.node.name.removeprefix("data/"), "reason": str(error)})
+
+    def fill(output: Path) -> None:
         if rolled_out is not None:
             table, findings = rolled_out, list[Finding]()
         elif isinstance(spec, SourceSpec):
-            table, findings = load_source(spec, root)
+            table, findings = load_source(spec, root, checks)
         else:
-            table, findings = load_data(spec, TARGET_LABEL, root)
+            table, findings = load_data(spec, TARGET_LABEL, root, checks)
         robot = parse_domain(spec.domain).robot
         write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
 
@@ -177,12 +189,35 @@ def _make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -
             spec.behavior if spec.path else None,
         )
         for spec in config.sources
+        if not (inputs[spec.label] / REFUSED).exists()
     ]
+    refused = [read_json(path) for spec in config.sources if (path := inputs[spec.label] / REFUSED).exists()]
+    if not sources:
+        raise DataError(
+            f"all {len(refused)} sources were refused; the first because of: {refused[0]['reason']}",
+            where="mix",
+            remedy="correct the data, or see all reasons with `on_error: stop`",
+        )
     robot = parse_domain(config.target.domain).robot_spec
 
     def make(output: Path, _work: Path) -> None:
-        duplicates = find_duplicates({source.name: read_table_folder(source.path) for source in sources})
-        ingest(sources, output / "table", robot=robot, findings=duplicates)
+        tables = {source.name: read_table_folder(source.path) for source in sources}
+        found = check_sources(tables, {source.name: parse_domain(source.domain) for source in sources})
+        findings = regrade(found, config.checks)
+        raise_errors(findings)
+        held_out = {
+            name: held_out_episodes(table.num_episodes, config.mix.validation_fraction, config.mix.seed, name)
+            for name, table in tables.items()
+        }
+        ingest(
+            sources,
+            output / "table",
+            robot=robot,
+            findings=findings,
+            checks=config.checks,
+            held_out=held_out,
+            extra=mix_manifest(config, work.node.key, refused, held_out),
+        )
 
     return [store.get_or_make("source", work.node.key, make, {"sources": [source.name for source in sources]})]
 

@@ -7,7 +7,7 @@ result does not depend on how Ray schedules it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from numpy.typing import NDArray
 
-from v2a_ray.data.checks import check_table
+from v2a_ray.data.checks import Severities, check_table, regrade
 from v2a_ray.data.findings import Finding, RobotLike, raise_errors
 from v2a_ray.data.manifest import PartSummary, summarize_part
 from v2a_ray.data.mixture import relabel
@@ -28,6 +29,8 @@ from v2a_ray.errors import DataError, V2AError
 from v2a_ray.orchestration.session import quiet_ray_data
 
 DEFAULT_NUM_FILES = 8
+VALIDATION = "validation"
+"""Name of the folder with the held-out episodes, beside that of the table."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ def ingest(
     robot: RobotLike,
     num_files: int = DEFAULT_NUM_FILES,
     findings: Sequence[Finding] = (),
+    checks: Severities | None = None,
+    held_out: Mapping[str, NDArray[np.int64]] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Combine sources into one table folder and return its manifest.
 
@@ -63,6 +69,10 @@ def ingest(
     Args:
         num_files: part files; fewer if there are fewer episodes. At least the number of workers that will share it.
         findings: what reading the sources said, for the manifest.
+        checks: severities of checks that are to be others than by default.
+        held_out: source name to episodes (indices) that are left out of the table and written to the table folder
+            `validation` beside `output` instead.
+        extra: more keys for the manifest.
 
     Raises:
         DataError: no source, a source that cannot be read, or a check that fails.
@@ -70,15 +80,37 @@ def ingest(
     """
     if not sources:
         raise DataError("there is no source", where="mix", remedy="give at least one source with transitions")
+    ids = [[name for file in part_files(source.path) for name in _episode_ids(file)] for source in sources]
+    out = [set((held_out or {}).get(source.name, np.empty(0, np.int64)).tolist()) for source in sources]
+    if any(out):
+        chosen = [[name for i, name in enumerate(names) if i in left] for names, left in zip(ids, out, strict=True)]
+        _combine(
+            sources, chosen, output.with_name(VALIDATION), robot, num_files, (), checks or {}, {"part": VALIDATION}
+        )
+    chosen = [[name for i, name in enumerate(names) if i not in left] for names, left in zip(ids, out, strict=True)]
+    return _combine(sources, chosen, output, robot, num_files, findings, checks or {}, extra or {})
+
+
+def _combine(
+    sources: Sequence[IngestSource],
+    chosen: Sequence[Sequence[str]],
+    output: Path,
+    robot: RobotLike,
+    num_files: int,
+    findings: Sequence[Finding],
+    checks: Severities,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the `chosen` episodes (ids, per source) as one table and return its manifest."""
     files = {str(file.absolute()): index for index, source in enumerate(sources) for file in part_files(source.path)}
-    plan = _plan(sources, num_files)
+    plan = _plan(chosen, num_files)
     num_parts = 1 + max(part for part, _ in plan.values())
     with new_folder(output.absolute()) as partial, quiet_ray_data():
         rows = (
             ray.data.read_parquet(list(files), include_paths=True, shuffle=None)
             .map_batches(
                 _check_and_label,
-                fn_kwargs={"sources": sources, "files": files, "plan": plan, "robot": robot},
+                fn_kwargs={"sources": sources, "files": files, "plan": plan, "robot": robot, "checks": checks},
                 batch_format="pyarrow",
                 batch_size=None,
             )
@@ -90,7 +122,11 @@ def ingest(
         except ray.exceptions.RayError as error:
             raise _cause(error) from None
         return finish_folder(
-            partial, [summaries[part] for part in range(num_parts)], robot=robot.name, findings=findings
+            partial,
+            [summaries[part] for part in range(num_parts)],
+            robot=robot.name,
+            findings=findings,
+            extra=dict(extra),
         )
 
 
@@ -109,14 +145,13 @@ def shard_files(paths: Sequence[Path], world_size: int) -> list[list[str]]:
     return [files[rank::world_size] for rank in range(world_size)]
 
 
-def _plan(sources: Sequence[IngestSource], num_files: int) -> dict[tuple[int, str], tuple[int, int]]:
-    """(source index, episode id) -> (part, position in the combined table), from the id columns alone.
+def _plan(chosen: Sequence[Sequence[str]], num_files: int) -> dict[tuple[int, str], tuple[int, int]]:
+    """(source index, episode id) -> (part, position in the combined table), from the ids of each source's episodes.
 
     Episode i of a source of n stands at (i + 1/2) / n of the combined table.
     """
     keys, places = [], []
-    for index, source in enumerate(sources):
-        ids = [name for file in part_files(source.path) for name in _episode_ids(file)]
+    for index, ids in enumerate(chosen):
         keys += [(index, name) for name in ids]
         places += ((np.arange(len(ids)) + 0.5) / len(ids)).tolist()
     # A stable sort: episodes at the same place stay in the order of the sources.
@@ -144,6 +179,7 @@ def _check_and_label(
     files: dict[str, int],
     plan: dict[tuple[int, str], tuple[int, int]],
     robot: RobotLike,
+    checks: Severities,
 ) -> pa.Table:
     """A Ray Data task: check the episodes of a block, label them, and add the columns `part` and `position`.
 
@@ -153,8 +189,13 @@ def _check_and_label(
     pieces = []
     for index in np.unique(indices):
         source = sources[index]
-        table = EpisodeTable.from_arrow(block.filter(pa.array(indices == index)), where=str(source.path))
-        raise_errors(check_table(table, where=str(source.path), robot=robot, name_episodes=True))
+        wanted = [(int(index), name) in plan for name in block.column("episode_id").to_pylist()]
+        rows = block.filter(pa.array((indices == index) & np.asarray(wanted)))
+        if not rows.num_rows:
+            continue
+        table = EpisodeTable.from_arrow(rows, where=str(source.path))
+        found = check_table(table, where=str(source.path), robot=robot, name_episodes=True)
+        raise_errors(regrade(found, checks))
         labelled = relabel(table, source.name, parse_domain(source.domain), source.behavior)
         # Ids are unique in a source; a number within the block would not be.
         prefix = f"{source.name}/"
@@ -163,7 +204,10 @@ def _check_and_label(
         targets = np.asarray([plan[int(index), name] for name in table.episode_id], dtype=np.int64)
         arrow = labelled.to_arrow().append_column("part", pa.array(targets[:, 0]))
         pieces.append(arrow.append_column("position", pa.array(targets[:, 1])))
-    return pa.concat_tables(pieces) if pieces else block
+    if pieces:
+        return pa.concat_tables(pieces)
+    numbers = pa.array([], pa.int64())
+    return block.slice(0, 0).drop_columns(["path"]).append_column("part", numbers).append_column("position", numbers)
 
 
 def _write_group(group: pa.Table, *, folder: str) -> pa.Table:

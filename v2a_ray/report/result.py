@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from v2a_ray.config import ExperimentConfig
+from v2a_ray.data.mixture import mix_name
 from v2a_ray.stages.artifacts import Artifact
 
 _PACKAGES = ("v2a_ray", "ray", "torch", "numpy", "mujoco", "gymnasium", "pyarrow")
@@ -22,10 +23,12 @@ def make_result(
     config: ExperimentConfig, stages: Sequence[tuple[str, Artifact]], evaluation: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The content of `result.json`; `stages` are (name, artifact) in the order of the plan."""
+    mix_key = dict(stages)["source"].key
     return {
         "method": config.method,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
+        "mix": {"name": mix_name(config, mix_key), "hash": mix_key},
         "stages": [
             {
                 "name": name,

@@ -1,0 +1,47 @@
+"""What a mix would take, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+
+class Row(Protocol):
+    """One source of a mix; see `orchestration.mix.MixRow`."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def behavior(self) -> str: ...
+    @property
+    def num_episodes(self) -> int | None: ...
+    @property
+    def num_held_out(self) -> int | None: ...
+    @property
+    def num_transitions(self) -> int: ...
+    @property
+    def refused(self) -> str | None: ...
+
+
+def render_mix(rows: Sequence[Row]) -> Table:
+    """One row per source with its share of all transitions; a refused source says why."""
+    total = sum(row.num_transitions for row in rows) or 1
+    table = Table("source", "domain", "behavior", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("episodes", "held out", "transitions", "share"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        names = [escape(name) for name in (row.source, row.domain, row.behavior)]
+        if row.refused:
+            table.add_row(*names, "[bold red]refused[/]", "", "", "")
+            table.add_row(f"[red]{escape(row.refused)}[/]")
+            continue
+        episodes = ["to be rolled out" if row.num_episodes is None else f"{row.num_episodes:,}"]
+        episodes.append("" if row.num_held_out is None else f"{row.num_held_out:,}")
+        table.add_row(*names, *episodes, f"{row.num_transitions:,}", f"{row.num_transitions / total:.1%}")
+    return table
