@@ -37,7 +37,8 @@ def test_result_holds_what_is_promised(workspace: Path, first_run: dict[str, Any
     assert first_run["method"] == "v2a" and first_run["seed"] == 0
     assert first_run["config"]["policy"]["filter"]["rule"] == "top_fraction"
     names = [stage["name"] for stage in first_run["stages"]]
-    assert names[-5:] == ["source", "modality", "advantage", "alignment", "policy"]
+    expected = ["source", "rows/source", "rows/target", "modality", "advantage", "alignment", "policy"]
+    assert names[-len(expected) :] == expected
     for stage in first_run["stages"]:
         assert not stage["cached"] and stage["seconds"] > 0 and Path(stage["artifact"]).is_dir()
     assert first_run["target"]["num_episodes"] == 3

@@ -93,15 +93,15 @@ def test_the_published_constants_of_the_methods() -> None:
 def test_inputs_of_the_stages() -> None:
     nodes = plan("v2a")
     assert nodes["modality"].inputs == {"source": "source"}
-    assert nodes["advantage"].inputs == {"source": "source", "target": "data/target", "modality": "modality"}
-    assert nodes["alignment"].inputs == {"source": "source", "target": "data/target"}
-    assert nodes["policy"].inputs == {
-        "source": "source",
-        "target": "data/target",
+    tables = {"source": "source", "target": "data/target", "source_rows": "rows/source"}
+    assert nodes["advantage"].inputs == tables | {"modality": "modality"}
+    assert nodes["alignment"].inputs == tables
+    assert nodes["policy"].inputs == tables | {
+        "target_rows": "rows/target",
         "advantage": "advantage",
         "alignment": "alignment",
     }
-    assert plan("v2a_calibrated")["alignment"].inputs.keys() == {"source", "target", "modality"}
+    assert plan("v2a_calibrated")["alignment"].inputs == tables | {"modality": "modality"}
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,10 @@ def test_inputs_of_the_stages() -> None:
         ("advantage.alpha=0.5", {"advantage", "policy"}),
         ("alignment.num_steps=5", {"alignment", "policy"}),
         ("preprocessing.reward_scale=1", {"advantage", "alignment", "policy"}),
-        ("target.seed=9", {"data/target", "advantage", "alignment", "policy"}),
-        ("target.num_transitions=50", {"data/target", "advantage", "alignment", "policy"}),
-        ("sources.0.noise_std=0.5", {"data/hopper-gravity-0.5-random", "source", *COLUMNS, "policy"}),
+        ("feeding.memory_gib=1", {"advantage", "alignment", "policy"}),
+        ("target.seed=9", {"data/target", "rows/target", "advantage", "alignment", "policy"}),
+        ("target.num_transitions=50", {"data/target", "rows/target", "advantage", "alignment", "policy"}),
+        ("sources.0.noise_std=0.5", {"data/hopper-gravity-0.5-random", "source", "rows/source", *COLUMNS, "policy"}),
         # What is only reported, or where it is kept, moves no number.
         ("name=other", set()),
         ("store=/elsewhere", set()),
@@ -163,7 +164,7 @@ def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
     assert first["policy"].key == second["policy"].key
     file.write_bytes(b"two")
     third = plan("iql", *changes)
-    assert {name for name in first if first[name].key != third[name].key} == {"data/target", "policy"}
+    assert {name for name in first if first[name].key != third[name].key} == {"data/target", "rows/target", "policy"}
     file.unlink()
     with pytest.raises(DataError, match=r"data\.hdf5: no such file\n  try: .*data_root"):
         plan("iql", *changes)

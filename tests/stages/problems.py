@@ -71,7 +71,7 @@ def mixed_sampler(
     """Both tables, unprocessed, with the configured filter over `columns` of the source."""
     prepared = raw(target.observation_dim)
     columns = {name: np.asarray(values, dtype=np.float32) for name, values in (columns or {}).items()}
-    source_filter = SourceFilter.prepare(config.filter, source.num_transitions, columns.get("alignment"), None)
+    source_filter = SourceFilter.prepare(config.filter, columns.get("alignment"), None)
     return MixedSampler(Transitions(target, prepared), Transitions(source, prepared, columns), source_filter, config)
 
 

@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 def filter_of(**settings: object) -> SourceFilter:
-    return SourceFilter.prepare(FilterConfig(**settings), 6, None, None)
+    return SourceFilter.prepare(FilterConfig(**settings), None, None)
 
 
 def kept(source_filter: SourceFilter, columns: dict[str, torch.Tensor], size: int) -> list[int]:
@@ -98,7 +98,7 @@ def sampler(
     target = target.replace(reward=np.zeros(8, np.float32))
     columns = {} if alignment is None else {"alignment": np.asarray(alignment, np.float32)}
     held = None if held_out is None else np.asarray(held_out, np.float32)
-    source_filter = SourceFilter.prepare(config.filter, 8, columns.get("alignment"), held)
+    source_filter = SourceFilter.prepare(config.filter, columns.get("alignment"), held)
     return MixedSampler(Transitions(target, raw(2)), Transitions(source, raw(2), columns), source_filter, config)
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from v2a_ray.config import AdvantageConfig, FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import Batch, Transitions, observation_statistics, return_range_scale
+from v2a_ray.data.manifest import make_manifest, summarize_part
+from v2a_ray.data.sampler import Batch, Transitions, make_preprocessing, return_range_scale
 from v2a_ray.stages.advantage import AdvantageLearner, sparse_value_loss
 from v2a_ray.stages.alignment import ranks, split_target, window_average
 from v2a_ray.stages.contrastive import contrastive_loss
@@ -168,7 +169,7 @@ def test_calibrating_on_ranks_accepts_what_calibrating_on_scores_does(num_accept
     source[:num_acceptable] = 20.0
     pool = ranks(source, source)
     rule = FilterConfig(rule="calibrated", target_acceptance=0.9)
-    eligible = SourceFilter.prepare(rule, 40, pool, ranks(held_out, source)).eligible
+    eligible = SourceFilter.prepare(rule, pool, ranks(held_out, source)).eligible
     assert eligible.tolist() == list(range(num_acceptable))
 
 
@@ -196,12 +197,16 @@ def test_split_target_partitions_the_transitions() -> None:
 def test_preprocessing_statistics_by_hand() -> None:
     observation = [[1.0, 5.0], [3.0, 5.0], [1.0, 5.0], [3.0, 5.0]]
     table = table_of(observation, np.zeros((4, 1)), [1.0, 2.0, 10.0, 3.0], observation, [2, 2], [True, False])
-    mean, std = observation_statistics(table)
-    assert mean.tolist() == [2.0, 5.0]
-    np.testing.assert_allclose(std, [1.0, 1e-3])  # a constant feature gets the floor
-    assert return_range_scale(table) == pytest.approx(1000 / (13 - 3))
     doubled = table.replace(reward=table.reward * 2)
-    assert return_range_scale(table, doubled) == pytest.approx(1000 / (26 - 3))
+    once, twice = (make_manifest([summarize_part(part)], robot="unknown") for part in (table, doubled))
+    found = make_preprocessing(once, twice, standardize=True, reward_scale=None)
+    assert found.observation_mean.tolist() == [2.0, 5.0]
+    np.testing.assert_allclose(found.observation_std, [1.0, 1e-3])  # a constant feature gets the floor
+    assert found.reward_scale == pytest.approx(1000 / (26 - 3))
+    assert return_range_scale(once) == pytest.approx(1000 / (13 - 3))
+    plain = make_preprocessing(once, twice, standardize=False, reward_scale=2.0)
+    assert (plain.observation_mean.tolist(), plain.observation_std.tolist()) == ([0.0, 0.0], [1.0, 1.0])
+    assert plain.reward_scale == 2.0
 
 
 def test_transitions_keep_columns_apart() -> None:

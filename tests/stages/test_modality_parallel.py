@@ -19,7 +19,8 @@ from v2a_ray.config import ExperimentConfig, ModalityConfig
 from v2a_ray.data.store import write_table
 from v2a_ray.data.table import concatenate
 from v2a_ray.errors import V2AError
-from v2a_ray.methods.execute import Job, load_modality
+from v2a_ray.methods.execute import load_modality
+from v2a_ray.methods.job import Job
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.stages.columns import read_episode_column
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, TrajectoryBatch, encode_episodes, moments, pad

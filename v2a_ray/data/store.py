@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
-from v2a_ray.data.table import EpisodeTable, episode_schema
+from v2a_ray.data.table import LABELS, EpisodeTable, episode_schema
 from v2a_ray.errors import DataError, StorageError
 
 MANIFEST = "manifest.json"
@@ -65,8 +65,15 @@ def part_bounds(num_episodes: int, num_files: int) -> list[tuple[int, int]]:
 def write_part(table: EpisodeTable, folder: Path, index: int) -> None:
     """Write one part file into a folder made by `new_folder`."""
     # Small row groups let a reader hold few episodes at a time; zstd halves float columns at little cost.
+    # A dictionary of float values costs time and saves nothing; labels repeat.
     with storage_errors(folder):
-        pq.write_table(table.to_arrow(), part_path(folder, index), row_group_size=256, compression="zstd")
+        pq.write_table(
+            table.to_arrow(),
+            part_path(folder, index),
+            row_group_size=256,
+            compression="zstd",
+            use_dictionary=list(LABELS),
+        )
 
 
 def part_path(folder: Path, index: int) -> Path:
@@ -166,10 +173,7 @@ def read_parts(files: Sequence[Path]) -> EpisodeTable:
         try:
             tables.append(_to_schema(pq.read_table(file), file))
         except (OSError, pa.ArrowException) as error:
-            first_line = str(error).splitlines()[0]
-            raise DataError(
-                f"not readable as an episode table: {first_line}", where=str(file), remedy=CONVERT
-            ) from error
+            raise _unreadable(file, error) from error
     combined = pa.concat_tables(tables)
     _check_lists(combined, files)
     return EpisodeTable.from_arrow(combined, where=str(files[0]))
@@ -189,6 +193,27 @@ def read_table_folder(path: Path) -> EpisodeTable:
                 remedy="part files are missing or changed; make the table again",
             )
     return table
+
+
+def read_row_groups(path: Path) -> Iterator[EpisodeTable]:
+    """The episodes of a table folder or file in order, a group of a few hundred at a time, as tables.
+
+    Raises DataError for what is not an episode table.
+    """
+    for file in part_files(path):
+        try:
+            parquet = pq.ParquetFile(file)
+            for index in range(parquet.num_row_groups):
+                group = _to_schema(parquet.read_row_group(index), file)
+                _check_lists(group, [file])
+                yield EpisodeTable.from_arrow(group, where=str(file))
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    first_line = str(error).splitlines()[0]
+    return DataError(f"not readable as an episode table: {first_line}", where=str(file), remedy=CONVERT)
 
 
 def _to_schema(table: pa.Table, file: Path) -> pa.Table:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,79 +19,39 @@ from safetensors.torch import load_file, save_file
 from v2a_ray.config import (
     AdvantageConfig,
     AlignmentConfig,
-    ExperimentConfig,
     ModalityConfig,
     PolicyConfig,
-    TrainingConfig,
 )
-from v2a_ray.data.sampler import Preprocessing, Transitions, observation_statistics, return_range_scale
-from v2a_ray.data.store import read_table_folder
+from v2a_ray.data.rows import RowFile, write_rows
+from v2a_ray.data.sampler import Column, EpisodeValues, Transitions
+from v2a_ray.data.streaming import StreamedTransitions, open_transitions
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
+from v2a_ray.methods.job import Job, preprocessing, require_memory
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
-from v2a_ray.stages.columns import read_episode_column, read_step_column, write_episode_column, write_step_column
+from v2a_ray.stages.columns import (
+    EpisodeIndex,
+    read_episode_column,
+    read_step_column,
+    write_episode_column,
+    write_step_column,
+)
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.learner import Metrics, Progress, TrainingLoop, silent, use_threads
+from v2a_ray.stages.learner import Metrics, use_threads
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
 from v2a_ray.stages.policy import LEARNERS, MixedSampler, make_actor
 from v2a_ray.stages.residual import ResidualLearner
 
-CHECKPOINT = "checkpoint.safetensors"
 Float = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One stage to compute.
-
-    Attributes:
-        config: the experiment.
-        inputs: role (`source`, `target`, `modality`, `advantage`, `alignment`) to the artifact's folder.
-        output: folder to fill.
-        work: folder for checkpoints.
-        progress: called at every logging interval.
-    """
-
-    config: ExperimentConfig
-    inputs: Mapping[str, Path]
-    output: Path
-    work: Path
-    progress: Progress = silent
-
-    def table(self, role: str) -> EpisodeTable:
-        """The episode table of an input."""
-        return read_table_folder(self.inputs[role] / "table")
-
-    def loop(self, training: TrainingConfig, **more: Any) -> TrainingLoop:
-        """The training loop with this job's checkpoint and progress."""
-        return TrainingLoop(
-            num_steps=training.num_steps,
-            checkpoint=self.work / CHECKPOINT,
-            checkpoint_interval_steps=training.checkpoint_interval_steps,
-            log_interval_steps=training.log_interval_steps,
-            progress=self.progress,
-            **more,
-        )
-
-    def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Recorded metrics as `curves.parquet`: one row per record, one column per metric."""
-        names = sorted({name for row in history for name in row} - {"step"})
-        columns = {name: pa.array([row.get(name) for row in history], pa.float64()) for name in names}
-        steps = pa.array([row["step"] for row in history], pa.int64())
-        pq.write_table(pa.table({"step": steps, **columns}), self.output / "curves.parquet")
-
-
-def preprocessing(config: ExperimentConfig, source: EpisodeTable, target: EpisodeTable) -> Preprocessing:
-    """Standardisation by target statistics and the reward scale over both tables, as configured."""
-    mean, std = observation_statistics(target)
-    if not config.preprocessing.standardize_observations:
-        mean, std = np.zeros_like(mean), np.ones_like(std)
-    scale = config.preprocessing.reward_scale
-    return Preprocessing(mean, std, return_range_scale(source, target) if scale == "return_range" else float(scale))
+def fit_rows(job: Job) -> None:
+    """Lay a table out for sampling."""
+    write_rows(job.inputs["table"] / "table", job.output)
 
 
 def fit_modality(job: Job) -> None:
@@ -110,6 +68,7 @@ def fit_modality(job: Job) -> None:
 
 def modality_table(job: Job) -> EpisodeTable:
     """The episodes that the modality is fitted to: the source, and the target's when asked for."""
+    require_memory(job, "modality", *(["source", "target"] if job.config.modality.include_target else ["source"]))
     source = job.table("source")
     return concatenate([source, job.table("target")]) if job.config.modality.include_target else source
 
@@ -136,17 +95,19 @@ def fit_advantage(job: Job) -> None:
     """Fit Sparse QL on the source table and write the column `advantage`."""
     config: AdvantageConfig = job.config.advantage
     use_threads(config.num_threads)
-    source, target = job.table("source"), job.table("target")
-    columns: dict[str, Float] = {}
+    source = job.rows("source")
+    columns: dict[str, Column] = {}
     latent_dim = 0
     if config.conditioning == "modality":
         latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
         latent_dim = latent.shape[1]
-        columns["z"] = latent[source.episode_of_row]
-    transitions = Transitions(source, preprocessing(job.config, source, target), columns)
+        columns["z"] = EpisodeValues(latent, source.offsets)
+    transitions = open_transitions(
+        source, preprocessing(job), columns, memory_bytes=job.memory_bytes, seed=job.config.upstream_seed
+    )
     torch.manual_seed(job.config.upstream_seed)
     learner = AdvantageLearner(transitions, latent_dim, config, job.config.upstream_seed)
-    history = job.loop(config).run(learner)
+    history = job.loop(config, feeds={"source": transitions}).run(learner)
     write_step_column(job.output / "column.parquet", "advantage", source, learner.score(transitions))
     job.write_history(history)
 
@@ -154,25 +115,28 @@ def fit_advantage(job: Job) -> None:
 def fit_alignment(job: Job) -> None:
     """Fit the configured estimator and write the column `alignment`, with the held-out target scores beside it."""
     use_threads(job.config.alignment.num_threads)
-    source, target = job.table("source"), job.table("target")
-    alignment, history = _alignment(job, source, target)
+    source = job.rows("source")
+    alignment, history = _alignment(job, source)
     write_step_column(job.output / "column.parquet", "alignment", source, alignment.source)
     pq.write_table(pa.table({"alignment": pa.array(alignment.held_out)}), job.output / "held_out.parquet")
     job.write_history(history)
 
 
-def _alignment(job: Job, source: EpisodeTable, target: EpisodeTable) -> tuple[Alignment, list[dict[str, Any]]]:
+def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any]]]:
     config: AlignmentConfig = job.config.alignment
     seed = job.config.upstream_seed
+    target_bytes = require_memory(job, "alignment", "target")
+    target = job.table("target")
     fitted, held_out = split_target(target, config.held_out_fraction, seed)
     if config.kind == "modality":
-        return _modality_alignment(job, source, target, held_out), []
-    prepared = preprocessing(job.config, source, target)
-    sources, targets, control = (Transitions(table, prepared) for table in (source, fitted, held_out))
+        return _modality_alignment(job, target, held_out), []
+    prepared = preprocessing(job)
+    sources = open_transitions(source, prepared, memory_bytes=job.memory_bytes - target_bytes, seed=seed)
+    targets, control = (Transitions(table, prepared) for table in (fitted, held_out))
     torch.manual_seed(seed)
     if config.kind == "contrastive":
         contrastive = ContrastiveLearner(targets, sources, config, seed)
-        history = job.loop(config).run(contrastive)
+        history = job.loop(config, feeds={"source": sources}).run(contrastive)
         return Alignment(contrastive.score(sources).numpy(), contrastive.score(control).numpy()), history
     residual = ResidualLearner(targets, config, seed)
     history = job.loop(config).run(residual)
@@ -180,7 +144,9 @@ def _alignment(job: Job, source: EpisodeTable, target: EpisodeTable) -> tuple[Al
     return _ranked(*scores, source, held_out, config.window_steps), history
 
 
-def _modality_alignment(job: Job, source: EpisodeTable, target: EpisodeTable, held_out: EpisodeTable) -> Alignment:
+def _modality_alignment(job: Job, target: EpisodeTable, held_out: EpisodeTable) -> Alignment:
+    require_memory(job, "alignment", "source", "target")
+    source = job.table("source")
     folder = job.inputs["modality"]
     model = load_modality(folder, source.observation_dim, source.action_dim)
     target_latent = read_episode_column(folder / "column.parquet", "z", target)
@@ -194,7 +160,7 @@ def _modality_alignment(job: Job, source: EpisodeTable, target: EpisodeTable, he
 
 
 def _ranked(
-    source_score: Float, control: Float, source: EpisodeTable, held_out: EpisodeTable, window: int
+    source_score: Float, control: Float, source: EpisodeIndex, held_out: EpisodeTable, window: int
 ) -> Alignment:
     """Raw scores, averaged over windows, as ranks among the source's: h is then uniform on [0, 1] over the source."""
     pool = window_average(source_score, source, window)
@@ -205,20 +171,26 @@ def fit_policy(job: Job) -> None:
     """Train the policy on what the filter keeps, evaluating it in the target environment."""
     config: PolicyConfig = job.config.policy
     use_threads(config.num_threads)
-    source, target = job.table("source"), job.table("target")
+    source, target = job.rows("source"), job.rows("target")
     columns = {
         name: read_step_column(job.inputs[name] / "column.parquet", name, source)
         for name in ("advantage", "alignment")
         if name in job.inputs
     }
-    prepared = preprocessing(job.config, source, target)
-    source_filter = SourceFilter.prepare(
-        config.filter, source.num_transitions, columns.get("alignment"), _held_out_scores(job)
+    prepared, seed = preprocessing(job), job.config.seed
+    source_filter = SourceFilter.prepare(config.filter, columns.get("alignment"), _held_out_scores(job))
+    # The target is small as a rule; one that is not leaves the source half of the memory.
+    for_target = min(target.num_bytes, job.memory_bytes // 2)
+    sampler = MixedSampler(
+        open_transitions(target, prepared, memory_bytes=for_target, seed=seed),
+        open_transitions(source, prepared, columns, memory_bytes=job.memory_bytes - for_target, seed=seed),
+        source_filter,
+        config,
     )
-    sampler = MixedSampler(Transitions(target, prepared), Transitions(source, prepared, columns), source_filter, config)
-    torch.manual_seed(job.config.seed)
+    feeds = {"target": sampler.target, "source": sampler.source}
+    torch.manual_seed(seed)
     actor = make_actor(target.observation_dim, target.action_dim, config.width, prepared)
-    learner = LEARNERS[config.learner](sampler, actor, config, job.config.seed)
+    learner = LEARNERS[config.learner](sampler, actor, config, seed)
     evaluation = job.config.evaluation
     domain = parse_domain(job.config.target.domain)
     last: dict[str, Any] = {}
@@ -228,10 +200,12 @@ def fit_policy(job: Job) -> None:
         last.update(results.summary(), returns=results.returns.tolist(), lengths=results.lengths.tolist())
         return {f"evaluation/{name}": last[name] for name in ("return_mean", "normalized_score_mean")}
 
-    loop = job.loop(config, evaluate=evaluate_actor, evaluation_interval_steps=evaluation.interval_steps)
+    interval = evaluation.interval_steps
+    loop = job.loop(config, feeds=feeds, evaluate=evaluate_actor, evaluation_interval_steps=interval)
     history = loop.run(learner)
     save_file(actor.state_dict(), job.output / "actor.safetensors")
-    last["source_transitions_eligible"] = len(source_filter.eligible) if sampler.uses_source else 0
+    last["source_transitions_eligible"] = len(sampler.source) if sampler.uses_source else 0
+    last["streamed_tables"] = [role for role, feed in feeds.items() if isinstance(feed, StreamedTransitions)]
     (job.output / "evaluation.json").write_text(json.dumps(last, indent=1))
     job.write_history(history)
 
@@ -252,4 +226,10 @@ def numpy_act(actor: TanhActor) -> Any:
     return act
 
 
-FIT = {"modality": fit_modality, "advantage": fit_advantage, "alignment": fit_alignment, "policy": fit_policy}
+FIT = {
+    "rows": fit_rows,
+    "modality": fit_modality,
+    "advantage": fit_advantage,
+    "alignment": fit_alignment,
+    "policy": fit_policy,
+}

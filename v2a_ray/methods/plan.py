@@ -7,11 +7,12 @@ Two experiments that agree on those share the artifact, so a sweep over seeds, l
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v2a_ray.config import DataSpec, ExperimentConfig, Settings
+from v2a_ray.config import DataSpec, ExperimentConfig, FeedingConfig, Settings
 from v2a_ray.data.digests import digest_path
 from v2a_ray.data.mixture import TARGET_LABEL, collection_requests, mix_sources, resolve, skips
 from v2a_ray.domains import Domain, parse_domain
@@ -29,7 +30,7 @@ class Node:
     """One artifact of a plan.
 
     Attributes:
-        stage: `data`, `source`, `modality`, `advantage`, `alignment` or `policy`.
+        stage: `data`, `source`, `rows`, `modality`, `advantage`, `alignment` or `policy`.
         name: unique in its plan and shown to people; for data the label of the part.
         key: content key.
         inputs: role to name of the node it comes from.
@@ -50,40 +51,49 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
     """
     store = store_root(config.store)
     nodes: dict[str, Node] = {}
-    settings: dict[str, Any]
 
-    def add(stage: str, settings: Any, inputs: dict[str, str], seed: int = 0) -> None:
+    # `rows` are a table in another form, for which the table's own key stands.
+    def add(
+        stage: str, settings: Any, inputs: dict[str, str], seed: int = 0, rows: Mapping[str, str] | None = None
+    ) -> None:
         keys = {role: nodes[name].key for role, name in inputs.items()}
-        nodes[stage] = Node(stage, stage, stage_key(stage, settings, keys, seed), inputs)
+        nodes[stage] = Node(stage, stage, stage_key(stage, settings, keys, seed), inputs | dict(rows or {}))
 
     for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
         # The label is part of the key because it is part of every episode's id.
-        content = {"label": name, **_data_content(spec, config, store)}
+        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config)}
         nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
-    add(SOURCE, _mix_content(config), {source.label: _data_name(source.label) for source in config.sources})
+    add(
+        SOURCE,
+        _mix_content(config) | _strict_checks(config),
+        {source.label: _data_name(source.label) for source in config.sources},
+    )
 
     tables = {SOURCE: SOURCE, TARGET_LABEL: _data_name(TARGET_LABEL)}
-    preprocessing = config.preprocessing.model_dump(mode="json")
+    for role, table in tables.items():
+        key = stage_key("rows", {}, {"table": nodes[table].key})
+        nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
+    source_rows = {"source_rows": "rows/source"}
+    common: dict[str, Any] = {"preprocessing": config.preprocessing.model_dump(mode="json")}
+    if config.feeding != FeedingConfig():
+        common["feeding"] = config.feeding.model_dump(mode="json")
     if config.needs_modality:
         inputs = tables if config.modality.include_target else {SOURCE: SOURCE}
         add("modality", _moving(config.modality), inputs, config.upstream_seed)
     latent = {"modality": "modality"}
     if "advantage" in config.columns:
         inputs = tables | (latent if config.advantage.conditioning == "modality" else {})
-        settings = {"advantage": _moving(config.advantage), "preprocessing": preprocessing}
-        add("advantage", settings, inputs, config.upstream_seed)
+        add("advantage", common | {"advantage": _moving(config.advantage)}, inputs, config.upstream_seed, source_rows)
     if "alignment" in config.columns:
         inputs = tables | (latent if config.alignment.kind == "modality" else {})
-        settings = {"alignment": _moving(config.alignment), "preprocessing": preprocessing}
-        add("alignment", settings, inputs, config.upstream_seed)
+        add("alignment", common | {"alignment": _moving(config.alignment)}, inputs, config.upstream_seed, source_rows)
     columns = {name: name for name in config.columns}
-    settings = {
+    settings = common | {
         "policy": _moving(config.policy),
-        "preprocessing": preprocessing,
         "evaluation": config.evaluation.model_dump(mode="json"),
         "domain": parse_domain(config.target.domain).name,
     }
-    add("policy", settings, tables | columns, config.seed)
+    add("policy", settings, tables | columns, config.seed, source_rows | {"target_rows": "rows/target"})
     return nodes
 
 
@@ -101,6 +111,12 @@ def _mix_content(config: ExperimentConfig) -> dict[str, Any]:
     if not config.mix.validation_fraction:
         return {}
     return {"validation_fraction": config.mix.validation_fraction, "seed": config.mix.seed}
+
+
+def _strict_checks(config: ExperimentConfig) -> dict[str, Any]:
+    """The checks that must not fire. Data made without them were never held to them."""
+    strict = sorted(name for name, severity in config.checks.items() if severity == "error")
+    return {"strict_checks": strict} if strict else {}
 
 
 def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict[str, Any]:

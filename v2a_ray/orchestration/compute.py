@@ -19,7 +19,8 @@ from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.files import read_json, write_json
-from v2a_ray.methods.execute import FIT, Job
+from v2a_ray.methods.execute import FIT
+from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
 from v2a_ray.orchestration.collect import collect_data
@@ -119,7 +120,8 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
         return _make_source.options(**options).remote(group[0], inputs, store)
     # A data-parallel stage holds no CPU itself: its workers do.
     parallel = node.stage == "modality" and config.modality.num_workers > 1
-    options["num_cpus"] = 0 if parallel else getattr(config, node.stage).num_threads
+    threads = 1 if node.stage == "rows" else getattr(config, node.stage).num_threads
+    options["num_cpus"] = 0 if parallel else threads
     return _make_stage.options(**options).remote(group[0], inputs, store, board)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.execute import Job, finish_modality
+from v2a_ray.methods.execute import finish_modality
+from v2a_ray.methods.job import Job, require_memory
 from v2a_ray.orchestration.ingest import shard_files
 from v2a_ray.orchestration.session import quiet_ray_data
 from v2a_ray.stages.learner import Progress, silent, use_threads
@@ -39,6 +40,7 @@ def fit_modality_parallel(job: Job) -> None:
             remedy="make it a multiple of modality.num_workers",
         )
     roles = ["source", "target"] if config.include_target else ["source"]
+    require_memory(job, "modality", *roles)
     files = shard_files([job.inputs[role] / "table" for role in roles], config.num_workers)
     # One dataset per worker instead of one that is split while it streams: which episodes a worker gets then depends
     # on nothing but its rank, and equal seeds give equal results. Reading takes no CPU from the workers that hold all.

@@ -38,7 +38,7 @@ class _Recorder(Listener):
 
     def progressed(self, event: Event) -> None:
         for name, value in event.metrics.items():
-            if name != "resumed":
+            if name != "resumed" and not name.startswith("streamed/"):
                 self.writer.add_scalar(name, value, event.step)
         self.listener.progressed(event)
 

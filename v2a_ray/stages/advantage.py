@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from v2a_ray.config import AdvantageConfig
-from v2a_ray.data.sampler import Batch, Transitions
+from v2a_ray.data.sampler import Batch, TransitionSampler
 from v2a_ray.networks import EnsembleMLP, adam, mlp, update_target
 
 
@@ -26,12 +26,12 @@ def sparse_value_loss(q_B: Tensor, value_B: Tensor, alpha: float) -> Tensor:
 class AdvantageLearner:
     """Fits Q(s, a, z) and V(s, z) on the source table; A = min(Q1, Q2) - V.
 
-    `transitions` carries z as the extra column `z` (N, Z) when the advantage is conditioned on it.
+    `transitions` carries z as the extra column `z` when the advantage is conditioned on it.
     """
 
-    def __init__(self, transitions: Transitions, latent_dim: int, config: AdvantageConfig, seed: int) -> None:
+    def __init__(self, transitions: TransitionSampler, latent_dim: int, config: AdvantageConfig, seed: int) -> None:
         self.transitions, self.config = transitions, config
-        self.generator = torch.Generator(transitions.rows.device).manual_seed(seed)
+        self.generator = torch.Generator(transitions.device).manual_seed(seed)
         state_dim, hidden = transitions.observation_dim + latent_dim, [config.width] * 2
         self.value = mlp(state_dim, hidden, 1)
         self.critics = EnsembleMLP(2, state_dim + transitions.action_dim, hidden, 1)
@@ -82,11 +82,10 @@ class AdvantageLearner:
         self.optimizers[name].step()
 
     @torch.no_grad()
-    def score(self, transitions: Transitions, chunk_rows: int = 16384) -> NDArray[np.float32]:
+    def score(self, transitions: TransitionSampler, chunk_rows: int = 16384) -> NDArray[np.float32]:
         """(N,): A = min(Q1, Q2) - V of every transition, in order."""
         scores = []
-        for index in torch.split(torch.arange(len(transitions), device=transitions.rows.device), chunk_rows):
-            batch = transitions.at(index)
+        for batch in transitions.chunks(chunk_rows):
             state_BS = with_latent(batch.observation_BO, batch)
             q_B = self.critics(torch.cat([state_BS, batch.action_BA], dim=1)).squeeze(-1).amin(dim=0)
             scores.append(q_B - self.value(state_BS).squeeze(-1))

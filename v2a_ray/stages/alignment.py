@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from v2a_ray.data.table import EpisodeTable
+from v2a_ray.stages.columns import EpisodeIndex
 from v2a_ray.stages.modality import ModalityModel
 
 Float = NDArray[np.float32]
@@ -60,12 +61,12 @@ def tail(table: EpisodeTable, first_row: int) -> EpisodeTable:
     return kept.replace(offsets=offsets, **arrays)
 
 
-def window_average(values: Float, table: EpisodeTable, window: int) -> Float:
+def window_average(values: Float, table: EpisodeIndex, window: int) -> Float:
     """(N,): each value averaged over a centred window of `window` steps that stays inside its episode."""
     if window <= 1:
         return values
     total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    row, episode = np.arange(len(values)), table.episode_of_row
+    row, episode = np.arange(len(values)), np.repeat(np.arange(len(table.offsets) - 1), np.diff(table.offsets))
     begin = np.maximum(row - window // 2, table.offsets[episode])
     end = np.minimum(begin + window, table.offsets[episode + 1])
     begin = np.maximum(np.minimum(begin, end - window), table.offsets[episode])

@@ -6,32 +6,51 @@ The base table is never rewritten. `z` is one vector per episode; `advantage` an
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
 
 Float = NDArray[np.float32]
 
 
-def write_episode_column(path: Path, name: str, table: EpisodeTable, values_EZ: Float) -> None:
+class EpisodeIndex(Protocol):
+    """Which transitions are which episode: an `EpisodeTable`, or a `RowFile` that stands for one."""
+
+    @property
+    def episode_id(self) -> tuple[str, ...]:
+        """E names."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(E + 1,); episode e is the transitions offsets[e]:offsets[e + 1]."""
+        ...
+
+    @property
+    def num_transitions(self) -> int:
+        """N."""
+        ...
+
+
+def write_episode_column(path: Path, name: str, table: EpisodeIndex, values_EZ: Float) -> None:
     """One vector (Z,) per episode."""
     flat = pa.array(np.ascontiguousarray(values_EZ).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, values_EZ.shape[1])
     pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
 
 
-def write_step_column(path: Path, name: str, table: EpisodeTable, values_N: Float) -> None:
+def write_step_column(path: Path, name: str, table: EpisodeIndex, values_N: Float) -> None:
     """One number per transition, as one list per episode."""
     column = pa.ListArray.from_arrays(pa.array(table.offsets.astype(np.int32)), pa.array(values_N))
     pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
 
 
-def read_episode_column(path: Path, name: str, table: EpisodeTable) -> Float:
+def read_episode_column(path: Path, name: str, table: EpisodeIndex) -> Float:
     """(E, Z) in the table's episode order."""
     stored = pq.read_table(path)
     order = _order(stored, table, path)
@@ -40,7 +59,7 @@ def read_episode_column(path: Path, name: str, table: EpisodeTable) -> Float:
     return np.ascontiguousarray(values[order])
 
 
-def read_step_column(path: Path, name: str, table: EpisodeTable) -> Float:
+def read_step_column(path: Path, name: str, table: EpisodeIndex) -> Float:
     """(N,) in the table's order of transitions."""
     stored = pq.read_table(path)
     order = _order(stored, table, path)
@@ -51,7 +70,7 @@ def read_step_column(path: Path, name: str, table: EpisodeTable) -> Float:
     return np.ascontiguousarray(values)
 
 
-def _order(stored: pa.Table, table: EpisodeTable, path: Path) -> NDArray[np.int64]:
+def _order(stored: pa.Table, table: EpisodeIndex, path: Path) -> NDArray[np.int64]:
     position = {episode: index for index, episode in enumerate(stored.column("episode_id").to_pylist())}
     missing = [episode for episode in table.episode_id if episode not in position]
     if missing:

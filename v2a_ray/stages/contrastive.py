@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from v2a_ray.config import AlignmentConfig
-from v2a_ray.data.sampler import Transitions
+from v2a_ray.data.sampler import TransitionSampler
 from v2a_ray.networks import adam, mlp
 
 
@@ -28,9 +28,11 @@ def contrastive_loss(query_BD: Tensor, positive_BD: Tensor, negative_ND: Tensor)
 class ContrastiveLearner:
     """Encoders f(s, a) and g(s'): positives are target transitions, negatives are next states of source transitions."""
 
-    def __init__(self, target: Transitions, source: Transitions, config: AlignmentConfig, seed: int) -> None:
+    def __init__(
+        self, target: TransitionSampler, source: TransitionSampler, config: AlignmentConfig, seed: int
+    ) -> None:
         self.target, self.source, self.config = target, source, config
-        self.generator = torch.Generator(target.rows.device).manual_seed(seed)
+        self.generator = torch.Generator(target.device).manual_seed(seed)
         hidden = [config.width] * 2
         self.state_action = mlp(target.observation_dim + target.action_dim, hidden, config.embedding_dim)
         self.next_state = mlp(target.observation_dim, hidden, config.embedding_dim)
@@ -52,11 +54,10 @@ class ContrastiveLearner:
         return {"alignment/contrastive_loss": loss.detach()}
 
     @torch.no_grad()
-    def score(self, transitions: Transitions, chunk_rows: int = 16384) -> Tensor:
+    def score(self, transitions: TransitionSampler, chunk_rows: int = 16384) -> Tensor:
         """(N,): h = cosine(f(s, a), g(s')) in [-1, 1]."""
         scores = []
-        for index in torch.split(torch.arange(len(transitions)), chunk_rows):
-            batch = transitions.at(index)
+        for batch in transitions.chunks(chunk_rows):
             query = self.state_action(torch.cat([batch.observation_BO, batch.action_BA], dim=1))
             scores.append(functional.cosine_similarity(query, self.next_state(batch.next_observation_BO)))
         return torch.cat(scores)

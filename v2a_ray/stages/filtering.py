@@ -38,25 +38,25 @@ class SourceFilter:
     Attributes:
         config: rule and constants.
         eligible: (n,) int64 rows of the source table that may be drawn at all; with the `calibrated` rule those whose
-            alignment the target itself would pass, possibly none; otherwise every row.
+            alignment the target itself would pass, possibly none. None: every row.
     """
 
     config: FilterConfig
-    eligible: Tensor
+    eligible: Tensor | None
 
     @staticmethod
-    def prepare(config: FilterConfig, num_rows: int, alignment: Float | None, held_out: Float | None) -> SourceFilter:
-        """Find the eligible rows of a source table of `num_rows` = N.
+    def prepare(config: FilterConfig, alignment: Float | None, held_out: Float | None) -> SourceFilter:
+        """Find the eligible rows of a source table of N rows.
 
         Args:
             alignment: (N,) h of the source, if there is that column.
             held_out: (M,) h of target transitions that its estimator did not see.
         """
-        eligible = np.arange(num_rows)
-        if config.rule == "calibrated":
-            assert alignment is not None and held_out is not None  # the configuration refuses it otherwise
-            eligible = eligible[alignment >= calibrated_threshold(held_out, config.target_acceptance)]
-        return SourceFilter(config, torch.from_numpy(eligible))
+        if config.rule != "calibrated":
+            return SourceFilter(config, None)
+        assert alignment is not None and held_out is not None  # the configuration refuses it otherwise
+        passes = alignment >= calibrated_threshold(held_out, config.target_acceptance)
+        return SourceFilter(config, torch.from_numpy(np.flatnonzero(passes)))
 
     def score(self, columns: dict[str, Tensor], batch_size: int) -> Tensor:
         """f (B,) from the columns that there are; without a column its term is left out."""

@@ -7,7 +7,7 @@ An *update step* is one call of `Learner.update`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,18 @@ class Learner(Protocol):
         ...
 
 
+class Feed(Protocol):
+    """What a learner draws from, as far as a checkpoint has to know it (`data.sampler.TransitionSampler`)."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where it stands."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        ...
+
+
 def silent(step: int, num_steps: int, metrics: Metrics) -> None:
     """A progress callback that says nothing."""
 
@@ -50,6 +62,7 @@ class TrainingLoop:
         saves: whether this process writes checkpoints; of several data-parallel workers one does, all restore.
         checkpoint_interval_steps: work that a kill can cost at most.
         log_interval_steps: how often metrics are recorded and `progress` is called.
+        feeds: what the learner draws from, by name; saved and restored with it.
         evaluate: called at multiples of `evaluation_interval_steps` and after the last step; its metrics are recorded.
     """
 
@@ -59,6 +72,7 @@ class TrainingLoop:
     checkpoint_interval_steps: int = 1000
     log_interval_steps: int = 100
     progress: Progress = silent
+    feeds: Mapping[str, Feed] = field(default_factory=dict)
     evaluate: Callable[[], Metrics] | None = None
     evaluation_interval_steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -82,7 +96,7 @@ class TrainingLoop:
             if self.checkpoint and self.saves and done % self.checkpoint_interval_steps == 0 and done < self.num_steps:
                 # A checkpoint of a run that has diverged could never be continued.
                 self._require_finite({name: float(value) for name, value in metrics.items()}, done)
-                save_checkpoint(self.checkpoint, learner, done, self.history)
+                save_checkpoint(self.checkpoint, learner, done, self.history, self.feeds)
         return self.history
 
     def _evaluation_due(self, done: int) -> bool:
@@ -92,7 +106,7 @@ class TrainingLoop:
     def _restore(self, learner: Learner) -> int:
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
-        step, self.history = load_checkpoint(self.checkpoint, learner)
+        step, self.history = load_checkpoint(self.checkpoint, learner, self.feeds)
         self.progress(step, self.num_steps, {"resumed": 1.0})
         return step
 
@@ -113,8 +127,10 @@ def use_threads(num_threads: int) -> None:
         torch.set_num_threads(num_threads)
 
 
-def save_checkpoint(path: Path, learner: Learner, step: int, history: list[dict[str, Any]]) -> None:
-    """Write networks, optimisers, generator, step and history to one file, replaced atomically.
+def save_checkpoint(
+    path: Path, learner: Learner, step: int, history: list[dict[str, Any]], feeds: Mapping[str, Feed] | None = None
+) -> None:
+    """Write networks, optimisers, generator, feeds, step and history to one file, replaced atomically.
 
     A kill at any moment leaves the old checkpoint or the new one, whole.
     """
@@ -124,6 +140,8 @@ def save_checkpoint(path: Path, learner: Learner, step: int, history: list[dict[
     for name, optimizer in learner.optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    for name, feed in (feeds or {}).items():
+        tensors |= {f"feed/{name}/{key}": value for key, value in feed.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".tmp")
     save_file(
@@ -134,8 +152,10 @@ def save_checkpoint(path: Path, learner: Learner, step: int, history: list[dict[
     fresh.replace(path)
 
 
-def load_checkpoint(path: Path, learner: Learner) -> tuple[int, list[dict[str, Any]]]:
-    """Put a checkpoint's state into `learner`; returns (step, history)."""
+def load_checkpoint(
+    path: Path, learner: Learner, feeds: Mapping[str, Feed] | None = None
+) -> tuple[int, list[dict[str, Any]]]:
+    """Put a checkpoint's state into `learner` and `feeds`; returns (step, history)."""
     tensors = load_file(path)
     learner.generator.set_state(tensors.pop("generator"))
     for name, network in learner.networks.items():
@@ -146,6 +166,8 @@ def load_checkpoint(path: Path, learner: Learner) -> tuple[int, list[dict[str, A
             index, entry = key.split("/")
             states.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    for name, feed in (feeds or {}).items():
+        feed.load_state_dict(_below(tensors, f"feed/{name}/"))
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     return int(metadata["step"]), json.loads(metadata["history"])

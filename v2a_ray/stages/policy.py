@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from v2a_ray.config import PolicyConfig
-from v2a_ray.data.sampler import Batch, Preprocessing, Transitions, select_rows
+from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, select_rows
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
@@ -35,20 +35,22 @@ class MixedSampler:
     """Draws what a policy trains on: filtered source and whole target, or one of them."""
 
     def __init__(
-        self, target: Transitions, source: Transitions, source_filter: SourceFilter, config: PolicyConfig
+        self, target: TransitionSampler, source: TransitionSampler, source_filter: SourceFilter, config: PolicyConfig
     ) -> None:
         self.target, self.source, self.filter, self.config = target, source, source_filter, config
+        eligible = source_filter.eligible
         # A calibrated filter may find nothing worth taking: then the target is alone.
-        self.uses_source = config.data != "target" and len(source_filter.eligible) > 0
+        self.uses_source = config.data != "target" and (eligible is None or len(eligible) > 0)
         self.uses_target = config.data != "source" or not self.uses_source
+        if eligible is not None and self.uses_source:
+            self.source = source.restricted(eligible)
 
     def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
         """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
         size = self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
         if not self.uses_source:
             return self.target.sample(size, generator), torch.ones(size)
-        eligible = self.filter.eligible
-        drawn = self.source.at(eligible[torch.randint(len(eligible), (size,), generator=generator)])
+        drawn = self.source.sample(size, generator)
         keep, weight_b = self.filter(drawn.extra, size)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
         if not self.uses_target:
@@ -61,7 +63,7 @@ class IQLLearner:
 
     def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
         self.sampler, self.actor, self.config = sampler, actor, config
-        self.generator = torch.Generator(sampler.target.rows.device).manual_seed(seed)
+        self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         observation, action = sampler.target.observation_dim, sampler.target.action_dim
         hidden = [config.width] * 2
         self.value = mlp(observation, hidden, 1)
@@ -127,7 +129,7 @@ class BCLearner:
 
     def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
         self.sampler, self.actor, self.config = sampler, actor, config
-        self.generator = torch.Generator(sampler.target.rows.device).manual_seed(seed)
+        self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         self.networks: dict[str, nn.Module] = {"actor": actor}
         self.optimizers: dict[str, torch.optim.Optimizer] = {"actor": adam(actor.parameters(), config.learning_rate)}
 

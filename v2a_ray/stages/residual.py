@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from v2a_ray.config import AlignmentConfig
-from v2a_ray.data.sampler import Batch, Transitions
+from v2a_ray.data.sampler import Batch, Transitions, TransitionSampler
 from v2a_ray.networks import EnsembleMLP, adam
 
 
@@ -23,7 +23,7 @@ class ResidualLearner:
 
     def __init__(self, target: Transitions, config: AlignmentConfig, seed: int) -> None:
         self.target, self.config = target, config
-        self.generator = torch.Generator(target.rows.device).manual_seed(seed)
+        self.generator = torch.Generator(target.device).manual_seed(seed)
         observation, action = target.observation_dim, target.action_dim
         self.ensemble = EnsembleMLP(config.num_members, observation + action, [config.width] * 2, observation)
         batch = target.all()
@@ -46,15 +46,14 @@ class ResidualLearner:
         return {"alignment/dynamics_loss": loss.detach()}
 
     @torch.no_grad()
-    def score(self, transitions: Transitions, chunk_rows: int = 8192) -> Tensor:
+    def score(self, transitions: TransitionSampler, chunk_rows: int = 8192) -> Tensor:
         """(N,): log(disagreement / error); higher is better aligned.
 
         Error is the distance of the ensemble's mean prediction from what happened, disagreement the root mean square
         distance of its members from that mean, both over standardised features.
         """
         scores = []
-        for index in torch.split(torch.arange(len(transitions)), chunk_rows):
-            batch = transitions.at(index)
+        for batch in transitions.chunks(chunk_rows):
             predicted_KBO = self.ensemble(self._inputs(batch))
             mean_BO = predicted_KBO.mean(dim=0)
             error_B = (mean_BO - self._delta(batch)).norm(dim=1)
