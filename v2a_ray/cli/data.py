@@ -15,6 +15,14 @@ DataPath = Annotated[
     str, typer.Argument(help="File, folder or URI of data in any format (see `v2a data convert --help`).")
 ]
 InputFormat = Annotated[str | None, typer.Option("--format", help="Name of the format, if looking is not enough.")]
+CheckSeverities = Annotated[
+    list[str] | None,
+    typer.Option("--check", metavar="NAME=SEVERITY", help="error, warning or ignore; `v2a data checks` has the names."),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write all findings to this file: Markdown if it ends in .md, else JSON."),
+]
 DomainLabel = Annotated[str, typer.Option("--domain", help="Domain the data come from, e.g. hopper/gravity-0.5@d4rl.")]
 
 
@@ -36,12 +44,12 @@ def collect(
     import shutil
 
     from v2a_ray.config import SourceSpec
-    from v2a_ray.data.inspect import render
     from v2a_ray.data.store import write_table
     from v2a_ray.domains import parse_domain
     from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.collect import collect_data
     from v2a_ray.orchestration.session import ray_session
+    from v2a_ray.report.datasets import render
 
     spec = SourceSpec(
         domain=domain,
@@ -75,22 +83,31 @@ def convert(
     behavior: Annotated[str, typer.Option(help="Label of the policy that collected it.")] = "unknown",
     name: Annotated[str | None, typer.Option(help="Label of the source; by default the file's name.")] = None,
     format: InputFormat = None,
+    report: Report = None,
+    check: CheckSeverities = None,
 ) -> None:
     """Read, check and segment a dataset, and write it as an episode table (Parquet, one row per episode).
 
     Formats, found by looking at the file: d4rl (HDF5, also of OTDF and ODRL), minari, npz, rllib, rllib-columns,
     parquet. From a path, s3://, gs://, any scheme of fsspec, or minari://D4RL/hopper/medium-v0.
     """
-    from v2a_ray.data.inspect import render
+    from v2a_ray.data.checks import parse_severities
+    from v2a_ray.data.findings import raise_errors
     from v2a_ray.data.location import locate, publishing
     from v2a_ray.data.mixture import relabel
-    from v2a_ray.data.readers import read_table, resolve_location
+    from v2a_ray.data.readers import examine_table, resolve_location
     from v2a_ray.data.store import write_table
     from v2a_ray.domains import parse_domain
+    from v2a_ray.report.datasets import render
+    from v2a_ray.report.findings import write_findings
 
-    parsed = parse_domain(domain)
+    parsed, severities = parse_domain(domain), parse_severities(check or [])
     location = resolve_location(path)
-    table, findings = read_table(location, robot=parsed.robot_spec, format=format)
+    table, findings = examine_table(location, robot=parsed.robot_spec, format=format, checks=severities)
+    if report:
+        # Written before a check refuses the data, because that is when it is needed most.
+        write_findings(report, findings, {"datasets": [path], "checked as": {path: parsed.name}})
+    raise_errors(findings)
     table = relabel(table, name or location.stem, parsed, behavior)
     with publishing(locate(output)) as local:
         write_table(table, local, robot=parsed.robot, findings=findings)
@@ -168,17 +185,73 @@ def mix(
 
 @app.command()
 def inspect(
-    path: DataPath,
-    domain: Annotated[str | None, typer.Option(help="Check the dimensions against this domain's robot.")] = None,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or URIs of data.")],
+    domain: Annotated[
+        str | None, typer.Option(help="Domain that all are of; by default what their labels or names say.")
+    ] = None,
+    format: InputFormat = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write a picture (.png) or a page (.html).")
+    ] = None,
+    report: Report = None,
+    check: CheckSeverities = None,
 ) -> None:
-    """Show what is inside a dataset and what is wrong with it."""
-    from v2a_ray.data.inspect import render
-    from v2a_ray.data.readers import read_table
-    from v2a_ray.domains import parse_domain
+    """Show what is inside datasets and what is wrong with them, each alone and together.
 
-    robot = parse_domain(domain).robot_spec if domain else None
-    table, findings = read_table(path, robot=robot)
-    console.print(render(table, findings))
+    Together: the same transitions twice, rewards of different scales, domains that are one under two names, data of
+    another domain than they say. Exit status 2 if a check of severity `error` fires.
+
+    Example: v2a data inspect a.hdf5 b.hdf5 -o both.html --check action_bounds=warning
+    """
+    from v2a_ray.cli.console import error_console
+    from v2a_ray.data.checks import parse_severities
+    from v2a_ray.data.inspect import inspect_datasets
+    from v2a_ray.domains import parse_domain
+    from v2a_ray.report.dataset_page import check_output, write_inspection
+    from v2a_ray.report.datasets import render_inspection
+    from v2a_ray.report.findings import write_findings
+
+    severities = parse_severities(check or [])
+    if output:
+        check_output(output)
+    with error_console.status("inspecting"):
+        inspection = inspect_datasets(
+            paths, domain=parse_domain(domain) if domain else None, format=format, checks=severities
+        )
+    console.print(render_inspection(inspection))
+    if output:
+        write_inspection(output, inspection)
+        console.print(str(output), highlight=False, soft_wrap=True)
+    if report:
+        write_findings(report, inspection.findings, {"datasets": paths, "checked as": inspection.assumed})
+    if inspection.has_errors:
+        raise typer.Exit(2)
+
+
+@app.command("list")
+def list_command(
+    folder: Annotated[Path, typer.Argument(help="Searched with everything below it.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the datasets under a folder, from manifests and metadata; `?` is what only reading all of it would tell."""
+    from v2a_ray.data.listing import list_datasets
+    from v2a_ray.report.datasets import render_list
+
+    listed = list_datasets(folder)
+    if as_json:
+        console.print_json(data=[each.to_dict() for each in listed])
+    elif listed:
+        console.print(render_list(listed))
+    else:
+        console.print(f"no dataset under {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def checks() -> None:
+    """List every check of data: what it is called, how severe it is by default, when it fires and what to do."""
+    from v2a_ray.report.datasets import render_checks
+
+    console.print(render_checks())
 
 
 @app.command()

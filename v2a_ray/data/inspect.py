@@ -1,24 +1,25 @@
-"""What is inside a dataset: a summary per source as plain values, and the same for the terminal."""
+"""What is inside a dataset: a summary per source, as plain values. `v2a_ray.report.datasets` shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
+from v2a_ray.data.checks import Severities, check_sources, regrade
 from v2a_ray.data.findings import Finding
+from v2a_ray.data.readers import examine_table
 from v2a_ray.data.table import EpisodeTable
+from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.domains.file_names import domain_of_file_name
+from v2a_ray.errors import DomainError
 
-HISTOGRAM_BINS = 12
-BARS = " ▁▂▃▄▅▆▇█"
-COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
+UNLABELLED = "unknown"
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class SourceSummary:
         num_terminated: episodes that ended in a terminal state; the others were cut.
         lengths: (E,) steps per episode.
         returns: (E,) undiscounted return per episode.
-        observation_range, action_range: (O, 2) and (A, 2), smallest and largest value of each feature.
+        observation_range, action_range: (O, 2) and (A, 2), smallest and largest finite value of each feature.
+        observation_quantiles, action_quantiles: (O, 3) and (A, 3), the 5th, 50th and 95th percentile.
     """
 
     source: str
@@ -44,6 +46,81 @@ class SourceSummary:
     returns: NDArray[np.float64]
     observation_range: NDArray[np.float32]
     action_range: NDArray[np.float32]
+    observation_quantiles: NDArray[np.float32]
+    action_quantiles: NDArray[np.float32]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Datasets that were looked at together.
+
+    Attributes:
+        sources: one summary per source of every dataset.
+        findings: of each dataset alone, then between them.
+        assumed: name of a dataset to the domain that the checks took it to be of, where one was told.
+    """
+
+    sources: Sequence[SourceSummary]
+    findings: Sequence[Finding]
+    assumed: Mapping[str, str]
+
+    @property
+    def has_errors(self) -> bool:
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+def inspect_datasets(
+    paths: Sequence[str],
+    *,
+    domain: Domain | None = None,
+    format: str | None = None,
+    checks: Severities | None = None,
+) -> Inspection:
+    """Read datasets, check each, and check them against each other.
+
+    Args:
+        domain: that all of them are of; by default what each one's labels say, or else its name.
+        format: of all of them; by default found by looking.
+        checks: severities of checks that are to be others than by default.
+
+    Raises DataError for what cannot be read as a table; what is wrong with values is among the findings.
+    """
+    names = unique_names(paths)
+    tables, domains, findings = {}, {}, []
+    summaries: list[SourceSummary] = []
+    for path, name in zip(paths, names, strict=True):
+        told = domain or domain_of_file_name(Path(path))
+        reading = examine_table(path, robot=told.robot_spec if told else None, format=format, checks=checks)
+        table = reading.table
+        labelled = _labelled_domain(table)
+        if domain is None and labelled is not None and labelled != told:
+            # Only its labels say the robot, and they are known after reading.
+            told = labelled
+            reading = examine_table(path, robot=told.robot_spec, format=format, checks=checks)
+        tables[name] = table
+        if told is not None:
+            domains[name] = told
+        findings += reading.findings
+        summaries += summarize(_described(table, name, told))
+    usable = {name: table for name, table in tables.items() if _is_finite(table)}
+    between = check_sources(usable, {name: each for name, each in domains.items() if name in usable})
+    return Inspection(
+        summaries,
+        [*findings, *regrade(between, checks or {})],
+        {name: each.name for name, each in domains.items()},
+    )
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """A name per dataset: its file's, or its whole path where two files are called the same."""
+    stems = [_stem(path) for path in paths]
+    names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)]
+    # The very same path twice is still two arguments.
+    return [name if names.count(name) == 1 else f"{name} ({index + 1})" for index, name in enumerate(names)]
 
 
 def summarize(table: EpisodeTable) -> list[SourceSummary]:
@@ -53,6 +130,7 @@ def summarize(table: EpisodeTable) -> list[SourceSummary]:
     for source in dict.fromkeys(table.source):
         episodes = np.flatnonzero(labels == source)
         part = table.select(episodes) if len(episodes) < table.num_episodes else table
+        ranges = {name: _ranges(getattr(part, name)) for name in ("observation", "action")}
         summaries.append(
             SourceSummary(
                 source=source,
@@ -63,70 +141,50 @@ def summarize(table: EpisodeTable) -> list[SourceSummary]:
                 num_terminated=int(part.terminated.sum()),
                 lengths=part.lengths,
                 returns=part.returns,
-                observation_range=_ranges(part.observation),
-                action_range=_ranges(part.action),
+                observation_range=ranges["observation"][:, [0, -1]],
+                action_range=ranges["action"][:, [0, -1]],
+                observation_quantiles=ranges["observation"][:, 1:-1],
+                action_quantiles=ranges["action"][:, 1:-1],
             )
         )
     return summaries
 
 
-def histogram(values: NDArray[np.float64], bins: int = HISTOGRAM_BINS) -> str:
-    """A histogram of one character per bin, from the smallest to the largest value."""
-    counts, _ = np.histogram(values, bins=bins)
-    # Rounded up, so that a bin with anything in it is never blank.
-    heights = np.ceil(counts / max(int(counts.max()), 1) * (len(BARS) - 1)).astype(int)
-    return "".join(BARS[height] for height in heights)
-
-
-def render(table: EpisodeTable, findings: Sequence[Finding] = ()) -> RenderableType:
-    """Everything about a table for `rich.print`: sources, ranges of the features, and findings."""
-    summaries = summarize(table)
-    parts: list[RenderableType] = [_sources(summaries), _features(summaries)]
-    for finding in findings:
-        text = Text(f"{finding.severity}: {finding}", style=COLORS[finding.severity])
-        if finding.remedy:
-            text.append(f"\n  {finding.remedy}", style="dim")
-        parts.append(text)
-    if not findings:
-        parts.append(Text("all checks passed", style="green"))
-    return Group(*parts)
-
-
-def _sources(summaries: Sequence[SourceSummary]) -> Table:
-    """Two lines per source, so that it fits a terminal of 80 columns."""
-    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    view.add_column("source\n[dim]domain · behavior[/]", overflow="fold")
-    view.add_column("episodes\n[dim]terminated[/]", justify="right")
-    view.add_column("transitions", justify="right")
-    view.add_column("length\n[dim]range[/]", justify="right")
-    view.add_column("return\n[dim]range[/]", justify="right")
-    view.add_column("returns", no_wrap=True)
-    for each in summaries:
-        view.add_row(
-            f"{escape(each.source)}\n[dim]{escape(each.domain)} · {escape(each.behavior)}[/]",
-            f"{each.num_episodes:,}\n[dim]{each.num_terminated:,}[/]",
-            f"{each.num_transitions:,}",
-            f"{each.lengths.mean():.0f}\n[dim]{each.lengths.min()}–{each.lengths.max()}[/]",
-            f"{each.returns.mean():.1f} ± {each.returns.std():.1f}\n"
-            f"[dim]{each.returns.min():.1f} to {each.returns.max():.1f}[/]",
-            histogram(each.returns),
-        )
-    return view
-
-
-def _features(summaries: Sequence[SourceSummary]) -> Table:
-    """Range of each feature, one column per source."""
-    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    view.add_column("feature")
-    for each in summaries:
-        view.add_column(escape(each.source), justify="right", overflow="fold")
-    for field in ("observation", "action"):
-        ranges = [getattr(each, f"{field}_range") for each in summaries]
-        for feature in range(len(ranges[0])):
-            cells = [f"{low:.3g} to {high:.3g}" for low, high in (each[feature] for each in ranges)]
-            view.add_row(f"{field}[{feature}]", *cells)
-    return view
-
-
 def _ranges(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.stack([values.min(axis=0), values.max(axis=0)], axis=1)
+    """(F, 5) smallest, 5th, 50th, 95th percentile and largest of the finite values of each feature; NaN if none is."""
+    ranges = np.full((values.shape[1], len(QUANTILES)), np.nan, dtype=np.float32)
+    for feature, column in enumerate(values.T):
+        finite = column[np.isfinite(column)]
+        if len(finite):
+            ranges[feature] = np.quantile(finite, QUANTILES)
+    return ranges
+
+
+def _labelled_domain(table: EpisodeTable) -> Domain | None:
+    """The one domain that all episodes are labelled with."""
+    labels = set(table.domain)
+    if len(labels) != 1 or labels == {UNLABELLED}:
+        return None
+    try:
+        return parse_domain(labels.pop())
+    except DomainError:
+        return None
+
+
+def _is_finite(table: EpisodeTable) -> bool:
+    fields = (table.observation, table.action, table.reward, table.next_observation)
+    return all(bool(np.isfinite(field).all()) for field in fields)
+
+
+def _described(table: EpisodeTable, name: str, domain: Domain | None) -> EpisodeTable:
+    """The table with a source label of its own, if it has one, and the domain it was taken to be of, if it says none."""
+    count = table.num_episodes
+    if len(set(table.source)) == 1:
+        table = table.replace(source=(name,) * count)
+    if domain is not None and set(table.domain) == {UNLABELLED}:
+        table = table.replace(domain=(domain.name,) * count)
+    return table
+
+
+def _stem(path: str) -> str:
+    return Path(path).stem

@@ -80,6 +80,9 @@ _ALL = (
         "nothing says where a time limit ended an episode",
         "record timeouts or next_observations",
     ),
+    Check("episode_unfinished", "info", "recording stopped in the middle of an episode", ""),
+    Check("episodes_missing", "warning", "episodes that the dataset lists are not in it", "download or copy it again"),
+    Check("rows_moved", "info", "rows of one episode lay apart and were brought together", ""),
     Check("fewer", "warning", "there are fewer transitions than asked for", "lower num_transitions"),
     Check(
         "terminal_but_healthy",

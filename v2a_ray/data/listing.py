@@ -1,0 +1,165 @@
+"""The datasets under a folder, at a glance: manifests, metadata and single columns are read, observations are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from v2a_ray.data.formats.arrays import check_keys
+from v2a_ray.data.formats.hdf5 import dataset, opened
+from v2a_ray.data.formats.registry import FORMATS, detect_format
+from v2a_ray.data.location import locate
+from v2a_ray.data.store import MANIFEST, read_manifest
+from v2a_ray.errors import DataError, V2AError
+
+PROBLEM_SEVERITIES = ("error", "warning")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One dataset; what is not known without reading all of it is None.
+
+    Attributes:
+        name: its path below the folder that was listed.
+        path: its path.
+        format: of the registry; empty if it cannot be read.
+        num_episodes, num_transitions: counts.
+        mean_return: undiscounted return per episode.
+        domain: labels, or what the name tells; empty if nothing does.
+        problems: names of the checks that fired when it was made, with how often, or why it cannot be read.
+        unreadable: whether `problems` is the latter.
+    """
+
+    name: str
+    path: str
+    format: str = ""
+    num_episodes: int | None = None
+    num_transitions: int | None = None
+    mean_return: float | None = None
+    domain: str = ""
+    problems: str = ""
+    unreadable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def list_datasets(folder: Path) -> list[Listed]:
+    """Every dataset under `folder`, sorted by path; one that cannot be read is listed with the reason.
+
+    Raises DataError if `folder` is no folder that can be read.
+    """
+    if not folder.is_dir():
+        raise DataError("is no folder", where=str(folder), remedy="give the folder that datasets are in")
+    return [_listed(path, folder) for path in _candidates(folder)]
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    """Folders that are a dataset, and files with an ending of a known format that are not inside of such a folder."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(folder), remedy="check permissions") from error
+    if (folder / MANIFEST).exists():
+        yield folder
+        return
+    suffixes = {suffix for entry in FORMATS.values() for suffix in entry.suffixes}
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            yield from [entry] if _is_dataset(entry) else _candidates(entry)
+        elif entry.suffix in suffixes:
+            yield entry
+
+
+def _is_dataset(folder: Path) -> bool:
+    try:
+        detect_format(folder)
+    except DataError:
+        return False
+    # A folder of several tables' files is no dataset itself, a folder of parts is.
+    return (folder / MANIFEST).exists() or not any(child.is_dir() for child in folder.rglob("*/*.parquet"))
+
+
+def _listed(path: Path, folder: Path) -> Listed:
+    name = str(path.relative_to(folder)) if path != folder else path.name
+    try:
+        entry = detect_format(path)
+        details = _details(path, entry.name)
+    except V2AError as error:
+        return Listed(name, str(path), problems=error.what, unreadable=True)
+    return Listed(name, str(path), entry.name, **({"domain": _domain_of_name(path)} | details))
+
+
+def _details(path: Path, format_name: str) -> dict[str, Any]:
+    if (path / MANIFEST).exists() and format_name == "parquet":
+        return _of_manifest(read_manifest(path))
+    try:
+        if format_name == "parquet" and path.is_file():
+            return _of_parquet(path)
+        if format_name == "d4rl":
+            return _of_hdf5(path)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"not readable: {str(error).splitlines()[0]}", where=str(path)) from error
+    return {}
+
+
+def _of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    fired = [each["check"] for each in manifest.get("findings", []) if each["severity"] in PROBLEM_SEVERITIES]
+    return {
+        "num_episodes": manifest["num_episodes"],
+        "num_transitions": manifest["num_transitions"],
+        "mean_return": manifest["return"]["mean"],
+        "domain": ", ".join(dict.fromkeys(source["domain"] for source in manifest["sources"])),
+        "problems": ", ".join(
+            f"{check} × {fired.count(check)}" if fired.count(check) > 1 else check for check in dict.fromkeys(fired)
+        ),
+    }
+
+
+def _of_parquet(path: Path) -> dict[str, Any]:
+    """Of a table's file without manifest, from three columns."""
+    table = pq.read_table(path, columns=["length", "reward", "domain"])
+    rewards = table.column("reward").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    domains = [label for label in pc.unique(table.column("domain")).to_pylist() if label != "unknown"]
+    return {
+        "num_episodes": table.num_rows,
+        "num_transitions": int(pc.sum(table.column("length")).as_py() or 0),
+        "mean_return": float(rewards.sum(dtype=np.float64)) / max(table.num_rows, 1),
+    } | ({"domain": ", ".join(domains)} if domains else {})
+
+
+def _of_hdf5(path: Path) -> dict[str, Any]:
+    """Of a file in D4RL's layout. Without timeouts, only its observations say where episodes end."""
+    where = str(path)
+    with opened(locate(path)) as file:
+        check_keys(file, where)
+        rewards, terminals = dataset(file, "rewards", where), dataset(file, "terminals", where)
+        known: dict[str, Any] = {"num_transitions": int(rewards.shape[0])}
+        if "timeouts" not in file:
+            return known
+        ends = (np.asarray(terminals).reshape(-1) > 0.5) | (
+            np.asarray(dataset(file, "timeouts", where)).reshape(-1) > 0.5
+        )
+        if not len(ends):
+            return known
+        ends[-1] = True
+        count = int(ends.sum())
+        return known | {"num_episodes": count, "mean_return": float(np.sum(rewards, dtype=np.float64)) / count}
+
+
+def _domain_of_name(path: Path) -> str:
+    # Names of domains load MuJoCo, which a list of tables with manifests has no use for.
+    from v2a_ray.domains.file_names import domain_of_file_name
+
+    domain = domain_of_file_name(path)
+    return domain.name if domain else ""

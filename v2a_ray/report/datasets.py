@@ -1,0 +1,131 @@
+"""Datasets in the terminal: what is in them, what checks found, and lists of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from v2a_ray.data.checks import CHECKS
+from v2a_ray.data.findings import Finding
+from v2a_ray.data.inspect import Inspection, SourceSummary, summarize
+from v2a_ray.data.listing import Listed
+from v2a_ray.data.table import EpisodeTable
+
+HISTOGRAM_BINS = 12
+BARS = " ▁▂▃▄▅▆▇█"
+COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
+
+
+def histogram(values: NDArray[np.float64], bins: int = HISTOGRAM_BINS) -> str:
+    """A histogram of one character per bin, from the smallest to the largest finite value."""
+    counts, _ = np.histogram(values[np.isfinite(values)], bins=bins)
+    # Rounded up, so that a bin with anything in it is never blank.
+    heights = np.ceil(counts / max(int(counts.max()), 1) * (len(BARS) - 1)).astype(int)
+    return "".join(BARS[height] for height in heights)
+
+
+def render(table: EpisodeTable, findings: Sequence[Finding] = ()) -> RenderableType:
+    """Everything about one table for `rich.print`: sources, ranges of the features, and findings."""
+    return _render(summarize(table), findings)
+
+
+def render_inspection(inspection: Inspection) -> RenderableType:
+    """Everything about datasets that were looked at together, and which robot the checks took them to be of."""
+    parts = [_render(inspection.sources, inspection.findings)]
+    for name, domain in inspection.assumed.items():
+        parts.append(Text(f"{name} was checked as {domain}", style="dim"))
+    return Group(*parts)
+
+
+def render_checks() -> Table:
+    """Every check with its default severity, meaning and remedy."""
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in ("check", "severity", "fires when"):
+        view.add_column(name, overflow="fold")
+    for check in CHECKS.values():
+        text = Text(check.meaning)
+        if check.remedy:
+            text.append(f"\n{check.remedy}", style="dim")
+        view.add_row(check.name, Text(check.severity, style=COLORS[check.severity]), text)
+    return view
+
+
+def render_list(listed: Sequence[Listed]) -> Table:
+    """Two lines per dataset."""
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    view.add_column("dataset\n[dim]domain[/]", overflow="fold")
+    view.add_column("format")
+    for name in ("episodes", "transitions", "return"):
+        view.add_column(name, justify="right", no_wrap=True)
+    view.add_column("problems", overflow="fold")
+    for each in listed:
+        view.add_row(
+            f"{escape(each.name)}\n[dim]{escape(each.domain)}[/]",
+            escape(each.format),
+            *(f"{count:,}" if count is not None else "?" for count in (each.num_episodes, each.num_transitions)),
+            f"{each.mean_return:.1f}" if each.mean_return is not None else "?",
+            Text(each.problems, style=COLORS["error"] if each.unreadable else COLORS["warning"]),
+        )
+    return view
+
+
+def _render(summaries: Sequence[SourceSummary], findings: Sequence[Finding]) -> RenderableType:
+    parts: list[RenderableType] = [_sources(summaries), *_features(summaries)]
+    for finding in findings:
+        text = Text(f"{finding.severity} {finding.check}: {finding}", style=COLORS[finding.severity])
+        if finding.remedy:
+            text.append(f"\n  {finding.remedy}", style="dim")
+        parts.append(text)
+    if not findings:
+        parts.append(Text("all checks passed", style="green"))
+    return Group(*parts)
+
+
+def _sources(summaries: Sequence[SourceSummary]) -> Table:
+    """Two lines per source, so that it fits a terminal of 80 columns."""
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    view.add_column("source\n[dim]domain · behavior[/]", overflow="fold")
+    view.add_column("episodes\n[dim]terminated[/]", justify="right")
+    view.add_column("transitions", justify="right")
+    view.add_column("length\n[dim]range[/]", justify="right")
+    view.add_column("return\n[dim]range[/]", justify="right")
+    view.add_column("returns", no_wrap=True)
+    for each in summaries:
+        view.add_row(
+            f"{escape(each.source)}\n[dim]{escape(each.domain)} · {escape(each.behavior)}[/]",
+            f"{each.num_episodes:,}\n[dim]{each.num_terminated:,}[/]",
+            f"{each.num_transitions:,}",
+            f"{each.lengths.mean():.0f}\n[dim]{each.lengths.min()}–{each.lengths.max()}[/]",
+            f"{each.returns.mean():.1f} ± {each.returns.std():.1f}\n"
+            f"[dim]{each.returns.min():.1f} to {each.returns.max():.1f}[/]",
+            histogram(each.returns),
+        )
+    return view
+
+
+def _features(summaries: Sequence[SourceSummary]) -> list[Table]:
+    """Range of each feature, one column per source; a table for each width that observations and actions have."""
+    groups: dict[tuple[int, int], list[SourceSummary]] = {}
+    for each in summaries:
+        groups.setdefault((len(each.observation_range), len(each.action_range)), []).append(each)
+    return [_feature_table(group) for group in groups.values()]
+
+
+def _feature_table(summaries: Sequence[SourceSummary]) -> Table:
+    view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    view.add_column("feature")
+    for each in summaries:
+        view.add_column(escape(each.source), justify="right", overflow="fold")
+    for field in ("observation", "action"):
+        ranges = [getattr(each, f"{field}_range") for each in summaries]
+        for feature in range(len(ranges[0])):
+            cells = [f"{low:.3g} to {high:.3g}" for low, high in (each[feature] for each in ranges)]
+            view.add_row(f"{field}[{feature}]", *cells)
+    return view
