@@ -126,6 +126,10 @@ def test_the_ending_chooses_the_format(tmp_path):
             export_table(labelled_table(), path)
     with pytest.raises(DataError, match="there is no format 'csv'"):
         read_table(tmp_path / "a.npz", format="csv")
+    with pytest.raises(DataError, match=r"a\.npz: is not d4rl: it begins with b'PK"):
+        read_table(tmp_path / "a.npz", format="d4rl")
+    with pytest.raises(DataError, match="is a folder, and d4rl is one file"):
+        read_table(tmp_path, format="d4rl")
 
 
 def test_addresses_that_are_none():

@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from v2a_ray.data.checks import Severities, regrade
 from v2a_ray.data.findings import Reading, RobotLike, raise_errors
-from v2a_ray.data.formats.registry import detect_format, format_for_output, format_named
+from v2a_ray.data.formats.registry import check_format, detect_format, format_for_output, format_named
 from v2a_ray.data.location import Location, locate, publishing
 from v2a_ray.data.table import EpisodeTable
 
@@ -58,7 +58,7 @@ def examine_table(
         DataError: it cannot be read as a table: unreadable, missing keys, shapes, types.
     """
     location = resolve_location(path, filesystem)
-    chosen = format_named(format) if format else detect_format(location)
+    chosen = check_format(location, format) if format else detect_format(location)
     table, findings = chosen.load().read(location, robot)
     return Reading(table, regrade(findings, checks or {}))
 

@@ -125,7 +125,7 @@ def segment(arrays: Arrays, where: str, first_row: int = 0) -> tuple[Rows, list[
         last |= breaks(observation, next_observation)
     else:
         next_observation, keep = shift_by_one(observation, last, terminal)
-        findings = _derived(int((~keep).sum()), "timeouts" in arrays, where)
+        findings = derived_findings(int((~keep).sum()), "timeouts" in arrays, where)
     rows = Rows(
         observation=observation,
         action=arrays["actions"],
@@ -187,7 +187,8 @@ def arrays_of(table: EpisodeTable) -> Arrays:
     }
 
 
-def _derived(num_dropped: int, has_timeouts: bool, where: str) -> list[Finding]:
+def derived_findings(num_dropped: int, has_timeouts: bool, where: str) -> list[Finding]:
+    """What there is to say about a recording without next observations, `num_dropped` rows of which have none."""
     message = (
         f"no next_observations: taken from the following row; {num_dropped} last rows of episodes without a "
         "terminal state dropped"

@@ -31,7 +31,7 @@ from v2a_ray.data.formats.arrays import (
     segment,
     to_reading,
 )
-from v2a_ray.data.formats.hdf5 import dataset, opened, subgroups, write_arrays
+from v2a_ray.data.formats.hdf5 import dataset, opened, subgroups, written
 from v2a_ray.data.location import Location
 from v2a_ray.data.segmentation import Rows, breaks
 from v2a_ray.data.table import EpisodeTable
@@ -71,7 +71,9 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
 
 def write(table: EpisodeTable, path: Path) -> None:
     """Write a table as flat gzipped keys, with next_observations and timeouts. Labels and episode ids are not kept."""
-    write_arrays(path, arrays_of(table))
+    with written(path) as file:
+        for key, values in arrays_of(table).items():
+            file.create_dataset(key, data=values, compression="gzip")
 
 
 def scan(location: Location) -> Scan:

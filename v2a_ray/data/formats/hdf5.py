@@ -6,6 +6,7 @@ through one of them). A dataset that does is refused, because whoever wrote the 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def opened(location: Location) -> Iterator[h5py.File]:
     except (OSError, RuntimeError, KeyError) as error:
         # h5py reports a truncated file, a damaged chunk and a missing permission all as OSError, and damaged
         # metadata as RuntimeError or KeyError.
-        message = str(error).strip("'\"")
+        message = " ".join(str(error).split()).strip("'\"")
         raise DataError(
             f"not readable as HDF5: {message}",
             where=str(location),
@@ -69,11 +70,17 @@ def subgroups(group: h5py.Group) -> list[str]:
     return sorted((key for key in hard if isinstance(group[key], h5py.Group)), key=_natural)
 
 
-def write_arrays(path: Path, arrays: dict[str, Any], *, compression: str | None = "gzip") -> None:
-    """Write flat arrays, whole or not at all. Raises StorageError."""
-    with new_file(path) as partial, h5py.File(partial, "w") as file:
-        for key, values in arrays.items():
-            file.create_dataset(key, data=values, compression=compression)
+@contextmanager
+def written(path: Path) -> Iterator[h5py.File]:
+    """A file to fill, which is at `path` when the block ends well. Raises StorageError.
+
+    It is made in memory first: the HDF5 library crashes the process when a disk is full.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        yield file
+    with new_file(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
 
 
 def _natural(name: str) -> tuple[Any, ...]:

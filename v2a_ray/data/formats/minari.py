@@ -22,7 +22,7 @@ from v2a_ray.data.checks import check_table
 from v2a_ray.data.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import check_shape
 from v2a_ray.data.formats.d4rl import group_place
-from v2a_ray.data.formats.hdf5 import dataset, member, opened, subgroups
+from v2a_ray.data.formats.hdf5 import dataset, member, opened, subgroups, written
 from v2a_ray.data.location import Location, reading
 from v2a_ray.data.store import new_folder, storage_errors
 from v2a_ray.data.table import LABELS, EpisodeTable, concatenate, unlabelled
@@ -72,20 +72,19 @@ def write(table: EpisodeTable, path: Path) -> None:
     """Write a dataset folder that Minari loads; labels and ids are kept. Raises StorageError."""
     with new_folder(path) as partial:
         folder = partial / "data"
+        with written(folder / MAIN_FILE) as file:
+            for episode in range(table.num_episodes):
+                _write_episode(file, table, episode)
+        metadata = {
+            "dataset_id": _dataset_id(path.name),
+            "total_episodes": table.num_episodes,
+            "total_steps": table.num_transitions,
+            "data_format": "hdf5",
+            "minari_version": MINARI_VERSION,
+            "observation_space": _box(table.observation_dim, np.inf),
+            "action_space": _box(table.action_dim, 1.0),
+        }
         with storage_errors(path):
-            folder.mkdir()
-            with h5py.File(folder / MAIN_FILE, "w", track_order=True) as file:
-                for episode in range(table.num_episodes):
-                    _write_episode(file, table, episode)
-            metadata = {
-                "dataset_id": _dataset_id(path.name),
-                "total_episodes": table.num_episodes,
-                "total_steps": table.num_transitions,
-                "data_format": "hdf5",
-                "minari_version": MINARI_VERSION,
-                "observation_space": _box(table.observation_dim, np.inf),
-                "action_space": _box(table.action_dim, 1.0),
-            }
             (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from pyarrow import fs
-
 from v2a_ray.data.findings import Reading, RobotLike
 from v2a_ray.data.location import Location, locate
 from v2a_ray.data.table import EpisodeTable
@@ -105,6 +103,23 @@ def format_for_output(location: Location) -> Format:
     )
 
 
+def check_format(location: Location, name: str) -> Format:
+    """The format that a user says a file or folder has. Raises DataError if it cannot be, or does not exist."""
+    chosen = format_named(name)
+    if location.is_folder:
+        if not chosen.folder:
+            raise DataError(f"is a folder, and {name} is one file", where=str(location), remedy="give the file")
+    else:
+        magic = _magic(location)
+        if not magic.startswith(chosen.magic):
+            raise DataError(
+                f"is not {name}: it begins with {magic!r}",
+                where=str(location),
+                remedy=f"known formats: {known_formats()}",
+            )
+    return chosen
+
+
 def detect_format(path: str | Path | Location) -> Format:
     """The format of a file or folder. Raises DataError if it does not exist or is none of those known."""
     location = locate(path)
@@ -115,15 +130,21 @@ def detect_format(path: str | Path | Location) -> Format:
         raise DataError(
             "is a folder without a dataset", where=str(location), remedy=f"give a file or one of: {known_formats()}"
         )
-    if location.kind() == fs.FileType.NotFound:
-        raise DataError("no such file", where=str(location), remedy="check the path")
-    magic = location.first_bytes(MAGIC_BYTES)
+    magic = _magic(location)
     candidates = [entry for entry in FORMATS.values() if magic.startswith(entry.magic)]
     for entry in candidates[:-1]:
         if entry.load().holds(location):
             return entry
     if candidates:
         return candidates[-1]
+    raise DataError("is of no known format", where=str(location), remedy=f"known formats: {known_formats()}")
+
+
+def _magic(location: Location) -> bytes:
+    """The first bytes of a file. Raises DataError if there are none."""
+    if not location.exists():
+        raise DataError("no such file", where=str(location), remedy="check the path")
+    magic = location.first_bytes(MAGIC_BYTES)
     if not magic:
         raise DataError("is empty", where=str(location), remedy="download or copy it again")
-    raise DataError("is of no known format", where=str(location), remedy=f"known formats: {known_formats()}")
+    return magic
