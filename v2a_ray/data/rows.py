@@ -143,8 +143,8 @@ class RowFile:
         wanted = (min(end, self.num_transitions) - begin) * width
         try:
             values = np.fromfile(self.path, np.float32, wanted, offset=self._data_start + begin * self.row_bytes)
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", where=str(self.path), remedy=_REMEDY) from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot be read: {error}", where=str(self.path), remedy=_REMEDY) from error
         if len(values) != wanted:
             raise DataError("ends before its last row", where=str(self.path), remedy=_REMEDY)
         return values.reshape(-1, width)
