@@ -90,7 +90,12 @@ def convert(
 
     Formats, found by looking at the file: d4rl (HDF5, also of OTDF and ODRL), minari, npz, rllib, rllib-columns,
     parquet. From a path, s3://, gs://, any scheme of fsspec, or minari://D4RL/hopper/medium-v0.
+
+    A d4rl file from 512 MiB on is read in slices by Ray tasks on all cores, with the same result, unless there is a
+    --report to write; below that, starting Ray costs more than it saves.
     """
+    from rich.progress import Progress
+
     from v2a_ray.data.checks import parse_severities
     from v2a_ray.data.findings import raise_errors
     from v2a_ray.data.location import locate, publishing
@@ -98,11 +103,30 @@ def convert(
     from v2a_ray.data.readers import examine_table, resolve_location
     from v2a_ray.data.store import write_table
     from v2a_ray.domains import parse_domain
+    from v2a_ray.orchestration.convert import convert_hdf5, is_worth_ray
+    from v2a_ray.orchestration.session import ray_session
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings import write_findings
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
     location = resolve_location(path)
+    if not report and is_worth_ray(location, format):
+        with resumable(), ray_session(), Progress(console=console) as bar, publishing(locate(output)) as local:
+            task = bar.add_task("converting", total=None)
+            manifest = convert_hdf5(
+                location,
+                local,
+                domain=parsed,
+                name=name or location.stem,
+                behavior=behavior,
+                checks=severities,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        for finding in manifest["findings"]:
+            console.print(f"{finding['severity']}: {finding['where']}: {finding['message']}", markup=False)
+        counts = f"{manifest['num_episodes']:,} episodes, {manifest['num_transitions']:,} transitions"
+        console.print(f"{counts}: {output}", highlight=False, soft_wrap=True)
+        return
     table, findings = examine_table(location, robot=parsed.robot_spec, format=format, checks=severities)
     if report:
         # Written before a check refuses the data, because that is when it is needed most.
