@@ -90,13 +90,17 @@ class ResetDetector:
 
     def find(self, rows: Rows) -> NDArray[np.int64]:
         """Indices of the rows whose next observation is a reset. Nothing is found in recordings under 200 rows."""
+        found, scores = self.candidates(rows)
+        return found[scores > RESIDUAL_SCORE]
+
+    def candidates(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Indices (C,) of the rows that arrive where episodes start, and by how much (C,) each breaks the kinematics."""
         if self.survey.num_rows < MIN_ROWS or not self.survey.finite:
-            return np.empty(0, dtype=np.int64)
-        candidates = self._candidates(rows.observation, rows.next_observation)
-        if not len(candidates):
-            return candidates
-        chosen = (rows.observation[candidates], rows.action[candidates], rows.next_observation[candidates])
-        return candidates[self._scores(*chosen) > RESIDUAL_SCORE]
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        found = self._candidates(rows.observation, rows.next_observation)
+        if not len(found):
+            return found, np.empty(0)
+        return found, self._scores(rows.observation[found], rows.action[found], rows.next_observation[found])
 
     @cached_property
     def _starts(self) -> Float:

@@ -177,7 +177,7 @@ def _is_finite(table: EpisodeTable) -> bool:
 
 
 def _described(table: EpisodeTable, name: str, domain: Domain | None) -> EpisodeTable:
-    """The table with a source label of its own, if it has one, and the domain it was taken to be of, if it says none."""
+    """The table under a name of its own, if it has one source, and with the assumed domain, if it says none."""
     count = table.num_episodes
     if len(set(table.source)) == 1:
         table = table.replace(source=(name,) * count)
