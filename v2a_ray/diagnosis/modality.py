@@ -1,0 +1,93 @@
+"""Modality recovery: does z of an episode say which dynamics the episode came from?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+Float = NDArray[np.floating[Any]]
+Labels = NDArray[np.str_]
+NUM_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class ModalityAudit:
+    """What z holds; every number is over episodes, each of which has one z.
+
+    Attributes:
+        probe_domain: balanced accuracy of a linear probe for the domain, on episodes that it was not fitted to.
+        chance_domain: of guessing: one over the number of domains.
+        probe_behavior, chance_behavior: the same for the behaviour. z need not hold it, and what it holds of it is not
+            dynamics.
+        silhouette: of the true domains in z, from -1 to 1; above 0.5 is clear separation.
+        adjusted_rand, mutual_information: of k-means with as many clusters as domains, against the domains; 1 is equal,
+            0 is chance. Mutual information is normalised.
+    """
+
+    num_episodes: int
+    num_domains: int
+    probe_domain: float | None
+    chance_domain: float
+    probe_behavior: float | None
+    chance_behavior: float
+    silhouette: float | None
+    adjusted_rand: float | None
+    mutual_information: float | None
+
+    @property
+    def grade(self) -> str:
+        """`good`: nine episodes in ten are placed. `bad`: less than half of the way from chance to that."""
+        if self.probe_domain is None:
+            return "unknown"
+        if self.probe_domain >= 0.9:
+            return "good"
+        return "bad" if self.probe_domain < (self.chance_domain + 0.9) / 2 else "fair"
+
+
+def audit_modality(latent_EZ: Float, domain: Labels, behavior: Labels, seed: int = 0) -> ModalityAudit:
+    """Probe and cluster z (E, Z) against the labels (E,) of its episodes."""
+    domains, behaviors = len(set(domain.tolist())), len(set(behavior.tolist()))
+    silhouette = rand = information = None
+    if 1 < domains < len(latent_EZ):
+        clusters = KMeans(domains, n_init=10, random_state=seed).fit_predict(latent_EZ)
+        silhouette = float(silhouette_score(latent_EZ, domain))
+        rand = float(adjusted_rand_score(domain, clusters))
+        information = float(normalized_mutual_info_score(domain, clusters))
+    return ModalityAudit(
+        num_episodes=len(latent_EZ),
+        num_domains=domains,
+        probe_domain=probe_accuracy(latent_EZ, domain, seed),
+        chance_domain=1 / domains,
+        probe_behavior=probe_accuracy(latent_EZ, behavior, seed),
+        chance_behavior=1 / behaviors,
+        silhouette=silhouette,
+        adjusted_rand=rand,
+        mutual_information=information,
+    )
+
+
+def probe_accuracy(latent_EZ: Float, labels: Labels, seed: int = 0) -> float | None:
+    """Balanced accuracy of logistic regression in stratified cross-validation; None if a label has one episode only."""
+    counts = np.unique(labels, return_counts=True)[1]
+    if len(counts) < 2 or counts.min() < 2:
+        return None
+    folds = StratifiedKFold(min(NUM_FOLDS, int(counts.min())), shuffle=True, random_state=seed)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
+    return float(cross_val_score(probe, latent_EZ, labels, cv=folds, scoring="balanced_accuracy").mean())
+
+
+def principal_plane(latent_EZ: Float) -> Float:
+    """(E, 2): z on its two directions of largest variance; the second is zero where z has one dimension."""
+    centred = latent_EZ - latent_EZ.mean(axis=0)
+    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    plane = (left * scale)[:, :2]
+    return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
