@@ -4,7 +4,8 @@ Such a row looks like an ordinary step: its next observation even equals the fol
 together give it away. It arrives close to where episodes start although it did not leave from there, and the step
 breaks the kinematics that all other steps obey (a position moves by about velocity times time step).
 
-On 24 OTDF and stock files the true rows score 247 and more on the second fact, all other candidates 65 and less.
+On 24 OTDF and stock files the true rows score 247 and more on the second fact, all other candidates 65 and less; on
+roll-outs of our own `python -m benchmarks.reset_detection` measures both.
 
 Both facts need the whole recording, but little of it: `survey` keeps where episodes start and a sample of rows, which
 are the same however the recording is cut into slices; what is learned from them judges every row by itself.
@@ -35,6 +36,9 @@ MAX_STARTS = 64
 # In standard deviations of each feature; the quantile forgives features that barely move and so are all noise.
 START_DISTANCE = 0.5
 FEATURE_QUANTILE = 0.8
+# Known starts from which their spread can be told, and how many standard deviations of it a reset can be off.
+MIN_STARTS_WITH_SPREAD = 6
+START_SPREADS = 6.0
 # In medians of the absolute residual.
 RESIDUAL_SCORE = 100.0
 
@@ -45,7 +49,7 @@ class Survey:
 
     Attributes:
         num_rows: N.
-        finite: whether all observations and next observations are finite.
+        finite: whether all observations, actions and next observations are finite.
         starts: (E, O) first observation of every episode.
         observation, action, next_observation: (M, O), (M, A), (M, O), the sampled rows.
     """
@@ -64,7 +68,7 @@ def survey(rows: Rows, num_file_rows: int) -> Survey:
     sample = np.flatnonzero(np.isin(rows.number, wanted, assume_unique=True))
     return Survey(
         num_rows=len(rows),
-        finite=bool(np.isfinite(rows.observation).all() and np.isfinite(rows.next_observation).all()),
+        finite=all(np.isfinite(values).all() for values in (rows.observation, rows.action, rows.next_observation)),
         starts=rows.observation[np.append(True, rows.last[:-1])],
         observation=rows.observation[sample],
         action=rows.action[sample],
@@ -94,7 +98,7 @@ class ResetDetector:
         return found[scores > RESIDUAL_SCORE]
 
     def candidates(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Indices (C,) of the rows that arrive where episodes start, and by how much (C,) each breaks the kinematics."""
+        """Indices (C,) of the rows that arrive where episodes start, and how far (C,) each is off the kinematics."""
         if self.survey.num_rows < MIN_ROWS or not self.survey.finite:
             return np.empty(0, dtype=np.int64), np.empty(0)
         found = self._candidates(rows.observation, rows.next_observation)
@@ -120,8 +124,20 @@ class ResetDetector:
         """Rows that arrive near a start and did not leave from there."""
         near = np.flatnonzero(self._may_be_near_a_start(after_NO))
         arrives = self._distance_to_starts(after_NO[near])
-        near, arrives = near[arrives < START_DISTANCE], arrives[arrives < START_DISTANCE]
+        close = (arrives < START_DISTANCE) & self._among_starts(after_NO[near])
+        near, arrives = near[close], arrives[close]
         return near[self._distance_to_starts(before_NO[near]) > 2 * arrives]
+
+    def _among_starts(self, states_NO: Float) -> NDArray[np.bool_]:
+        """(N,) bool, whether every feature is one that a start can have, where there are enough starts to tell.
+
+        A robot that passes its initial posture, or nearly does while it hits the floor, has not its initial speeds.
+        """
+        if len(self._starts) < MIN_STARTS_WITH_SPREAD:
+            return np.ones(len(states_NO), dtype=bool)
+        spread_O = START_SPREADS * self._starts.std(axis=0) + 1e-6
+        apart_NO = np.abs(states_NO - self._starts.mean(axis=0))
+        return np.asarray((apart_NO <= spread_O).all(axis=1))
 
     def _may_be_near_a_start(self, states_NO: Float) -> NDArray[np.bool_]:
         """(N,) bool, false only for rows that are far from all starts: a cheap look at the box around the starts."""

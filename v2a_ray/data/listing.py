@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from v2a_ray.data.formats.arrays import check_keys
 from v2a_ray.data.formats.hdf5 import dataset, opened
-from v2a_ray.data.formats.registry import FORMATS, detect_format
+from v2a_ray.data.formats.registry import FORMATS, PARQUET_MAGIC, detect_format
 from v2a_ray.data.location import locate
 from v2a_ray.data.store import MANIFEST, read_manifest
 from v2a_ray.errors import DataError, V2AError
@@ -82,12 +82,16 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 
 def _is_dataset(folder: Path) -> bool:
+    """Whether a folder is one dataset, not a folder of several."""
+    if (folder / MANIFEST).exists():
+        return True
+    if any(folder.rglob(MANIFEST)):
+        return False
     try:
-        detect_format(folder)
+        # Formats of Parquet files accept files at any depth; here they have to lie in the folder itself.
+        return detect_format(folder).magic != PARQUET_MAGIC or any(folder.glob("*.parquet"))
     except DataError:
         return False
-    # A folder of several tables' files is no dataset itself, a folder of parts is.
-    return (folder / MANIFEST).exists() or not any(child.is_dir() for child in folder.rglob("*/*.parquet"))
 
 
 def _listed(path: Path, folder: Path) -> Listed:
