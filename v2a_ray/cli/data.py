@@ -100,17 +100,18 @@ def convert(
     from v2a_ray.data.findings import raise_errors
     from v2a_ray.data.location import locate, publishing
     from v2a_ray.data.mixture import relabel
-    from v2a_ray.data.readers import examine_table, resolve_location
+    from v2a_ray.data.readers import examine_table, is_worth_ray, resolve_location
     from v2a_ray.data.store import write_table
     from v2a_ray.domains import parse_domain
-    from v2a_ray.orchestration.convert import convert_hdf5, is_worth_ray
-    from v2a_ray.orchestration.session import ray_session
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings import write_findings
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
     location = resolve_location(path)
     if not report and is_worth_ray(location, format):
+        from v2a_ray.orchestration.convert import convert_hdf5
+        from v2a_ray.orchestration.session import ray_session
+
         with resumable(), ray_session(), Progress(console=console) as bar, publishing(locate(output)) as local:
             task = bar.add_task("converting", total=None)
             manifest = convert_hdf5(

@@ -13,6 +13,8 @@ from v2a_ray.data.location import Location, locate, publishing
 from v2a_ray.data.table import EpisodeTable
 
 MINARI_SCHEME = "minari://"
+LARGE_BYTES = 512 * 2**20
+"""HDF5 from this size on is worth Ray: reading it takes one process several times as long as Ray takes to start."""
 
 
 def read_table(
@@ -84,3 +86,11 @@ def resolve_location(path: str | Path | Location, filesystem: fs.FileSystem | No
 
         return download(path.removeprefix(MINARI_SCHEME))
     return locate(path, filesystem)
+
+
+def is_worth_ray(location: Location, format: str | None = None) -> bool:
+    """Whether `orchestration.convert` can read the data, and faster than one process although Ray has to start."""
+    local = location.local
+    if local is None or not local.is_file() or local.stat().st_size < LARGE_BYTES:
+        return False
+    return (format or detect_format(location).name) == "d4rl"

@@ -91,7 +91,12 @@ def breaks(observation: Float, next_observation: Float) -> Bool:
 
 def is_unordered(table: EpisodeTable) -> bool:
     """Whether most rows end their episode by being cut, as in a random subsample of transitions."""
-    return table.num_transitions > 1 and int(table.truncated.sum()) > UNORDERED_BREAK_SHARE * table.num_transitions
+    return too_many_cuts(int(table.truncated.sum()), table.num_transitions)
+
+
+def too_many_cuts(num_truncated: int, num_transitions: int) -> bool:
+    """`is_unordered` from the counts of a table, or of all its pieces."""
+    return num_transitions > 1 and num_truncated > UNORDERED_BREAK_SHARE * num_transitions
 
 
 def shift_by_one(observation: Float, last: Bool, terminal: Bool) -> tuple[Float, Bool]:

@@ -11,6 +11,8 @@ from v2a_ray.data.checks.registry import found
 from v2a_ray.data.findings import Finding, RobotLike
 from v2a_ray.data.table import EpisodeTable
 
+BLOCK_ROWS = 4096
+
 
 def check_terminals(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list[Finding]:
     """Steps whose terminal flag contradicts the state they arrive in.
@@ -19,7 +21,12 @@ def check_terminals(table: EpisodeTable, locate: Locate, robot: RobotLike) -> li
     contradicts nothing. Neither does a terminal whose next observation was not recorded (it repeats the observation).
     """
     terminal = table.terminal_rows > 0
-    healthy, fallen = robot.observed_health(table.next_observation)
+    # By blocks that stay in the processor's cache: the rule is tried at several scalings of every state.
+    blocks = [
+        robot.observed_health(table.next_observation[begin : begin + BLOCK_ROWS])
+        for begin in range(0, table.num_transitions, BLOCK_ROWS)
+    ]
+    healthy, fallen = (np.concatenate(flags) for flags in zip(*blocks, strict=True))
     recorded = np.isfinite(table.next_observation).all(axis=1)
     recorded &= ~(terminal & (table.next_observation == table.observation).all(axis=1))
     at_limit = np.zeros(table.num_transitions, dtype=bool)

@@ -32,7 +32,7 @@ def check_keys(present: Collection[str], where: str) -> list[str]:
     """The keys to read. Raises DataError if a required one is missing."""
     for key in REQUIRED:
         if key not in present:
-            held = ", ".join(sorted(present)[:12]) or "nothing"
+            held = ", ".join(sorted(map(str, present))[:12]) or "nothing"
             raise DataError(
                 f"missing (the file holds: {held})",
                 where=place(where, field=key),
@@ -158,19 +158,22 @@ def without_resets(rows: Rows, found: NDArray[np.int64], where: str) -> tuple[Ro
     """Drop the rows `found`, whose next observation is another episode's reset; the step before becomes truncated."""
     if not len(found):
         return rows, []
-    numbers = rows.number[found]
-    named = ", ".join(str(number) for number in numbers[:MAX_ROWS_NAMED])
-    named += f" and {len(numbers) - MAX_ROWS_NAMED} more" if len(numbers) > MAX_ROWS_NAMED else ""
     keep = np.ones(len(rows), dtype=bool)
     keep[found] = False
-    finding = Finding(
+    return rows.keep(keep), [reset_finding(rows.number[found], where)]
+
+
+def reset_finding(numbers: NDArray[np.int64], where: str) -> Finding:
+    """That the rows of these numbers in the file were dropped by `without_resets`."""
+    named = ", ".join(str(number) for number in numbers[:MAX_ROWS_NAMED])
+    named += f" and {len(numbers) - MAX_ROWS_NAMED} more" if len(numbers) > MAX_ROWS_NAMED else ""
+    return Finding(
         "reset_as_next",
         "warning",
-        f"{len(found)} rows hold another episode's reset as their next observation: row {named}",
+        f"{len(numbers)} rows hold another episode's reset as their next observation: row {named}",
         place(where, field="next_observation"),
         "nothing: they were dropped and their episodes end as truncated one step earlier",
     )
-    return rows.keep(keep), [finding]
 
 
 def arrays_of(table: EpisodeTable) -> Arrays:
