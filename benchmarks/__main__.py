@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks.record import read_results, render
 
-SCRIPTS = ("environment_speed", "rollout_batching", "collection_scaling")
+SCRIPTS = ("environment_speed", "rollout_batching", "collection_scaling", "convert_speed", "ingest_scaling")
 
 
 def main() -> int:
