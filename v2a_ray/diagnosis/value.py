@@ -13,6 +13,10 @@ from v2a_ray.diagnosis.measures import rank_correlation
 Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.str_]
 NUM_PAIRS = 200_000
+NOTICEABLE = 0.02
+"""A smaller difference of rank correlations is not read: another seed of the fits moves them as much."""
+RELIABLE = 0.3
+"""Below this agreement of two oracles their noise is larger than what they say."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class ValueAudit:
     def closed(self) -> float | None:
         """The part of the distance from A(s, a) to the ceiling that z closes; None where there is no distance."""
         ceiling, without = self.ceiling.mean_rank_correlation, self.of_everything.mean_rank_correlation
-        if self.gain is None or ceiling is None or without is None or ceiling - without < 0.02:
+        if self.gain is None or ceiling is None or without is None or ceiling - without < NOTICEABLE:
             return None
         return self.gain / (ceiling - without)
 
@@ -76,13 +80,14 @@ class ValueAudit:
     def grade(self) -> str:
         """`good`: z repairs at least a quarter of the misassignment. `bad`: z makes it worse.
 
-        Differences below 0.02 are within what another seed moves.
+        It says nothing when oracles agree with each other to less than RELIABLE.
         """
-        if self.gain is None:
+        ceiling = self.ceiling.mean_rank_correlation
+        if self.gain is None or ceiling is None or ceiling < RELIABLE:
             return "unknown"
-        if self.gain < -0.02:
+        if self.gain < -NOTICEABLE:
             return "bad"
-        return "good" if self.gain >= 0.02 and (self.closed is None or self.closed >= 0.25) else "fair"
+        return "good" if self.gain >= NOTICEABLE and (self.closed is None or self.closed >= 0.25) else "fair"
 
 
 def audit_value(

@@ -1,0 +1,86 @@
+"""The filter audit against counts that can be made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from cases import SHORT, evidence, settings
+
+from v2a_ray.config import ExperimentConfig, FilterConfig
+from v2a_ray.diagnosis.acceptance import audit_filter, draw_batches, nearest_distance, own_distance
+from v2a_ray.stages.filtering import SourceFilter
+
+TOP_HALF = {"rule": "top_fraction", "keep_fraction": 0.5, "alignment_weight": 1.0, "weight": "one"}
+
+
+def with_filter(**rule: object) -> ExperimentConfig:
+    policy = {"filter": TOP_HALF | rule, "batch_size": 128}
+    return settings(alignment={"kind": "contrastive"}, advantage={"kind": "none"}, policy=policy)
+
+
+def test_the_better_half_passes_and_is_counted_by_part() -> None:
+    # 400 near transitions above 400 far ones: about half of a batch is near, and the best half passes.
+    audit = audit_filter(evidence(config=with_filter()), oracle=None)
+    near = [part for part in audit.parts if part.domain == SHORT["near"]]
+    far = [part for part in audit.parts if part.domain == SHORT["far"]]
+    assert audit.overall.acceptance == pytest.approx(0.5, abs=1e-9)
+    assert sum(part.kept_share for part in near) > 0.95
+    assert sum(part.drawn_share for part in near) == pytest.approx(0.5, abs=0.02)
+    assert all(part.acceptance > 0.9 for part in near) and all(part.acceptance < 0.1 for part in far)
+    assert audit.overall.mismatch.kept is not None and audit.overall.mismatch.refused is not None
+    assert audit.overall.mismatch.kept < 0.02 < 0.15 < audit.overall.mismatch.refused
+
+
+def test_precision_against_what_is_worth_taking() -> None:
+    case = evidence(config=with_filter())
+    oracle = np.random.default_rng(3).normal(size=len(case.rows))
+    audit = audit_filter(case, oracle)
+    # A quarter of the source is near and above the median; of what passes, nearly all near, about half is.
+    assert audit.near_domains == [SHORT["near"]]
+    assert audit.base_rate == pytest.approx(0.25)
+    assert audit.precision == pytest.approx(0.5, abs=0.05) and audit.recall == pytest.approx(0.97, abs=0.05)
+    assert audit.lift == pytest.approx(2.0, abs=0.2) and audit.grade == "good"
+    assert audit.overall.oracle_rank.kept == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_filter_that_reads_noise_is_bad() -> None:
+    case = evidence(config=with_filter())
+    noise = np.random.default_rng(4).normal(size=len(case.rows)).astype(np.float32)
+    oracle = np.random.default_rng(5).normal(size=len(case.rows))
+    audit = audit_filter(evidence(config=with_filter(), alignment=noise), oracle)
+    assert audit.lift == pytest.approx(1.0, abs=0.25)
+    assert audit.overall.mismatch_correlation == pytest.approx(0.0, abs=0.1)
+
+
+def test_without_a_rule_everything_passes() -> None:
+    audit = audit_filter(evidence(config=settings(method="iql_mixed"), alignment=None, held_out=None), oracle=None)
+    assert audit.overall.acceptance == 1.0 and audit.overall.mismatch.refused is None
+    assert audit.grade == "unknown"
+
+
+def test_a_calibrated_filter_that_refuses_everything_says_so() -> None:
+    config = with_filter(rule="calibrated")
+    audit = audit_filter(evidence(config=config, held_out=np.full(50, 5.0, np.float32)), oracle=None)
+    assert audit.eligible_share == 0.0 and audit.overall.acceptance == 0.0
+
+
+def test_draws_are_counted() -> None:
+    everything = SourceFilter(FilterConfig.model_validate(TOP_HALF), None)
+    # Of two that are drawn the better passes: the one of rank u in [0, 1] with probability u.
+    values = torch.linspace(0, 1, 2000)
+    draws = draw_batches(everything, {"alignment": values}, 2000, batch_size=2)
+    assert draws.drawn.sum() == 2 * draws.kept.sum() == 40_000
+    passing = draws.kept / draws.drawn
+    assert np.abs(passing.reshape(10, -1).mean(axis=1) - (np.arange(10) + 0.5) / 10).max() < 0.03
+
+
+def test_distances_to_the_targets_states() -> None:
+    case = evidence()
+    assert nearest_distance(case.target.observation, case.target) == pytest.approx(0.0)
+    moved = case.target.observation + case.target.observation.std(axis=0)
+    # One standard deviation in every dimension; another state may be nearer.
+    assert nearest_distance(moved, case.target).max() <= 1.0 + 1e-6
+    own = own_distance(case.target)
+    assert own is not None and 0 < own < 2
+    assert own_distance(case.target.select([0])) is None
