@@ -30,6 +30,10 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
             raise DataError(
                 error.what, where=error.where.replace(str(path), str(location)), remedy=error.remedy
             ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"holds damaged text: {error}", where=str(location), remedy="download or copy it again"
+            ) from error
     return Reading(table, check_table(table, where=str(location), robot=robot))
 
 

@@ -39,7 +39,12 @@ def read_columns(file: Location, columns: list[str] | None = None) -> pa.Table:
                 where=place(file, field=name),
                 remedy="all files of a recording have the same columns",
             )
-    return _opened(file, lambda stream: pq.read_table(stream, columns=columns))
+    table = _opened(file, lambda stream: pq.read_table(stream, columns=columns))
+    try:
+        table.validate(full=True)
+    except (ValueError, pa.ArrowException) as error:
+        raise _damaged(file, error) from error
+    return table
 
 
 def write_folder(path: Path, groups: Iterable[pa.Table]) -> None:
@@ -60,8 +65,12 @@ def _opened(file: Location, use: Any) -> Any:
         try:
             return use(stream)
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise DataError(
-                f"not readable as Parquet: {str(error).splitlines()[0]}",
-                where=str(file),
-                remedy="it may be incomplete; download or copy it again",
-            ) from error
+            raise _damaged(file, error) from error
+
+
+def _damaged(file: Location, error: Exception) -> DataError:
+    return DataError(
+        f"not readable as Parquet: {str(error).splitlines()[0]}",
+        where=str(file),
+        remedy="it may be incomplete; download or copy it again",
+    )
