@@ -40,6 +40,8 @@ BLOCK_BYTES = 256 * 1024
 READ_AHEAD_BLOCKS = 8
 MIN_BUFFER_BLOCKS = 16
 """A buffer of fewer blocks does not shuffle."""
+OVERHEAD_BYTES = 12 * 2**20
+"""Of the thread, its allocator and Python, measured at 6 to 8 MiB."""
 _INDEX_BYTES = 8
 _Piece = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Consecutive rows of the stream, and which rows of the table they are."""
@@ -88,9 +90,9 @@ class StreamedTransitions:
         # Blocks are held read ahead, in the making, and while they go into the buffer.
         held = (READ_AHEAD_BLOCKS + 3) * self._block_rows
         per_row = self._file.row_bytes + _INDEX_BYTES
-        available = (self._memory_bytes - self._columns.num_bytes - mask_bytes) // per_row - held
+        fixed = self._columns.num_bytes + mask_bytes + OVERHEAD_BYTES
+        available = (self._memory_bytes - fixed) // per_row - held
         if available < min(MIN_BUFFER_BLOCKS * self._block_rows, self._length):
-            fixed = self._columns.num_bytes + mask_bytes
             least = fixed + (MIN_BUFFER_BLOCKS * self._block_rows + held) * per_row
             raise ConfigError(
                 f"{self._memory_bytes / 2**20:,.0f} MiB are too little to shuffle {self._length:,} transitions",
