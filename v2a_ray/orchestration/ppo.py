@@ -2,7 +2,7 @@
 
 What made the difference on gymnasium's MuJoCo robots: observations normalised by running statistics; few large
 minibatches, because RLlib's learner is bound by the overhead of each; rewards scaled down; and, for two robots, little
-exploration noise at the start (docs/behaviors.md compares).
+exploration noise at the start (docs/behavior_algorithms.md).
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class PPOSettings(Settings):
     """Vectorised environments per runner."""
 
 
-# Found by trial on the stock robots. HalfCheetah and Ant settle for the first gait that survives wide exploration,
-# Hopper and Walker2d for standing still without it. HalfCheetah never falls, so a shorter horizon loses nothing and
-# makes the advantages less noisy.
+# Found by trial (docs/behavior_algorithms.md). With wide exploration HalfCheetah settles for its first gait, without it
+# Walker2d for standing still. HalfCheetah never falls, so a shorter horizon loses nothing and makes the advantages
+# less noisy.
 _CAREFUL = {"initial_log_std": -1.0, "reward_scale": 0.1}
 _ROBOT_SETTINGS: dict[str, dict[str, float]] = {
     "halfcheetah": {**_CAREFUL, "gamma": 0.98, "gae_lambda": 0.92},
