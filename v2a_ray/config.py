@@ -261,11 +261,33 @@ class FilterConfig(Settings):
     """Weight of a kept source transition in the TD loss: 1, exp(h) clamped at 100, or the score f."""
 
 
+class TD3BCConfig(Settings):
+    """What `policy.learner=td3_bc` alone reads (2106.06860)."""
+
+    q_weight: Annotated[float, Field(ge=0.0)] = 2.5
+    """Weight of Q / mean|Q| against the squared error to the data's action."""
+    noise_std: Annotated[float, Field(ge=0.0)] = 0.2
+    """Standard deviation of the noise on the target actor's action (action range is -1 to 1)."""
+    noise_clip: Annotated[float, Field(ge=0.0)] = 0.5
+    """Largest absolute value of that noise."""
+    delay_steps: Positive = 2
+    """Update steps of the critics per update of the actor and the moving averages."""
+
+
+class AWACConfig(Settings):
+    """What `policy.learner=awac` alone reads (2006.09359)."""
+
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """lambda: weight exp(A / lambda) of the actor's likelihood, clamped at 100."""
+    num_samples: Positive = 1
+    """Actions of the policy that estimate its value at a state."""
+
+
 class PolicyConfig(TrainingConfig):
     """Stage 4: the policy, trained offline on what the filter keeps."""
 
-    learner: Literal["iql", "bc"] = "iql"
-    """Implicit Q-learning, or behaviour cloning."""
+    learner: Literal["iql", "bc", "td3_bc", "awac"] = "iql"
+    """Implicit Q-learning, behaviour cloning, TD3+BC, or advantage-weighted actor-critic."""
     data: Literal["mixed", "target", "source"] = "mixed"
     """Which tables the policy trains on."""
     num_steps: Positive = 20000
@@ -280,6 +302,8 @@ class PolicyConfig(TrainingConfig):
     """IQL's beta: weight exp(beta * A) of advantage-weighted regression, clamped at 100."""
     target_rate: Rate = 0.005
     """Rate of the target critics' moving average."""
+    td3_bc: TD3BCConfig = TD3BCConfig()
+    awac: AWACConfig = AWACConfig()
     filter: FilterConfig = FilterConfig()
 
 

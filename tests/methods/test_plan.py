@@ -66,6 +66,8 @@ def test_every_method_resolves_and_plans(method: str) -> None:
         ("iql_source", set()),
         ("iql_mixed", set()),
         ("bc_target", set()),
+        ("td3_bc", set()),
+        ("awac_source", set()),
         ("igdf", {"alignment"}),
         ("dvdf", {"advantage", "alignment"}),
         ("v2a", {"modality", "advantage", "alignment"}),
@@ -138,6 +140,12 @@ def test_inputs_of_the_stages() -> None:
 )
 def test_a_setting_renews_what_it_moves_and_nothing_else(override: str, nodes: set[str]) -> None:
     assert renewed("v2a", override) == nodes
+
+
+def test_a_learners_own_settings_renew_its_policy_only() -> None:
+    assert renewed("td3_bc", "policy.td3_bc.q_weight=1") == {"policy"}
+    assert renewed("awac", "policy.awac.temperature=2") == {"policy"}
+    assert renewed("iql", "policy.td3_bc.q_weight=1", "policy.awac.temperature=2") == set()
 
 
 def test_methods_share_what_they_have_in_common() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.learner import Learner, TrainingLoop
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
-from v2a_ray.stages.policy import BCLearner, IQLLearner
+from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
 
 NUM_STEPS = 20
@@ -29,11 +30,11 @@ TARGET = linear_system([8, 7], 0.5, seed=1)
 FILTER = FilterConfig(rule="top_fraction", weight="exp_alignment")
 
 
-def policy(kind: type[IQLLearner] | type[BCLearner], seed: int) -> Learner:
+def policy(kind: str, seed: int) -> Learner:
     config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6, filter=FILTER)
     generator = np.random.default_rng(0)
     columns = {name: generator.normal(size=SOURCE.num_transitions) for name in ("alignment", "advantage")}
-    return kind(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+    return POLICY_LEARNERS[kind](mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
 
 
 def advantage(seed: int) -> Learner:
@@ -68,8 +69,7 @@ def modality(optimization: str, seed: int) -> Learner:
 
 
 LEARNERS: dict[str, Callable[[int], Learner]] = {
-    "iql": lambda seed: policy(IQLLearner, seed),
-    "bc": lambda seed: policy(BCLearner, seed),
+    **{kind: partial(policy, kind) for kind in POLICY_LEARNERS},
     "advantage": advantage,
     "contrastive": contrastive,
     "residual": residual,
@@ -180,7 +180,7 @@ def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:
 def test_a_metric_that_is_not_finite_stops_training(tmp_path: Path) -> None:
     target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
     config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
-    learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
+    learner = POLICY_LEARNERS["iql"](mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
     with pytest.raises(DivergenceError, match=r"update step 5: .*policy/critic_loss.* is not finite"):
         loop(tmp_path / "checkpoint.safetensors").run(learner)
     assert not (tmp_path / "checkpoint.safetensors").exists()
@@ -189,7 +189,7 @@ def test_a_metric_that_is_not_finite_stops_training(tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
     config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
-    learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
+    learner = POLICY_LEARNERS["iql"](mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(DivergenceError):  # though metrics are recorded less often than checkpoints
         TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=2, log_interval_steps=20).run(learner)

@@ -43,7 +43,8 @@ from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter
 from v2a_ray.stages.learner import Metrics, use_threads
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
-from v2a_ray.stages.policy import LEARNERS, MixedSampler, make_actor
+from v2a_ray.stages.policy import MixedSampler, make_actor
+from v2a_ray.stages.policy_learners import LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
 
 Float = NDArray[np.float32]

@@ -22,6 +22,8 @@ from v2a_ray.stages.artifacts import stage_key, store_root
 
 # How often a stage reports and saves does not move its numbers.
 _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
+_LEARNER_SECTIONS = frozenset({"td3_bc", "awac"})
+"""Sections of `policy` that one learner alone reads."""
 SOURCE = "source"
 
 
@@ -89,7 +91,7 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         add("alignment", common | {"alignment": _moving(config.alignment)}, inputs, config.upstream_seed, source_rows)
     columns = {name: name for name in config.columns}
     settings = common | {
-        "policy": _moving(config.policy),
+        "policy": _moving(config.policy, chosen=config.policy.learner, sections=_LEARNER_SECTIONS),
         "evaluation": config.evaluation.model_dump(mode="json"),
         "domain": parse_domain(config.target.domain).name,
     }
@@ -101,9 +103,9 @@ def _data_name(label: str) -> str:
     return f"data/{label}"
 
 
-def _moving(settings: Settings) -> dict[str, Any]:
-    """The settings that can move a stage's numbers."""
-    return settings.model_dump(mode="json", exclude=_BOOKKEEPING)
+def _moving(settings: Settings, chosen: str = "", sections: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The settings that can move a stage's numbers. Of `sections`, each named after a kind, the `chosen` one can."""
+    return settings.model_dump(mode="json", exclude=_BOOKKEEPING | (sections - {chosen}))
 
 
 def _mix_content(config: ExperimentConfig) -> dict[str, Any]:

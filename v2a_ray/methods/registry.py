@@ -1,7 +1,8 @@
 """Methods as combinations: which columns the source table gets, and how the policy filters by them.
 
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
-*is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169.
+*is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
+TD3+BC 2106.06860, AWAC 2006.09359.
 """
 
 from __future__ import annotations
@@ -68,9 +69,11 @@ METHODS: dict[str, Method] = {
     ),
     "iql": Method("IQL, unfiltered, on `policy.data`: mixed (default), target or source", _learner("iql", "mixed")),
     "bc": Method("behaviour cloning of `policy.data`: mixed (default), target or source", _learner("bc", "mixed")),
+    "td3_bc": Method("TD3+BC, unfiltered, on `policy.data`", _learner("td3_bc", "mixed")),
+    "awac": Method("advantage-weighted actor-critic, unfiltered, on `policy.data`", _learner("awac", "mixed")),
     **{
         f"{learner}_{data}": Method(f"{title} on {where}", _learner(learner, data))
-        for learner, title in (("iql", "IQL"), ("bc", "behaviour cloning"))
+        for learner, title in (("iql", "IQL"), ("bc", "behaviour cloning"), ("td3_bc", "TD3+BC"), ("awac", "AWAC"))
         for data, where in (
             ("target", "the target dataset alone"),
             ("source", "the source mix alone"),

@@ -145,9 +145,6 @@ class BCLearner:
         return {"policy/actor_loss": loss.detach()}
 
 
-LEARNERS: dict[str, type[IQLLearner] | type[BCLearner]] = {"iql": IQLLearner, "bc": BCLearner}
-
-
 def cosine(learning_rate: float, step: int, num_steps: int) -> float:
     """Cosine decay to zero over the run; a function of the step, so that it needs no state to resume."""
     return 0.5 * learning_rate * (1 + math.cos(math.pi * step / num_steps))
