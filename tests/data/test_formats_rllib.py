@@ -245,12 +245,13 @@ def test_rllib_trains_on_the_export(name, ray_cluster, tmp_path):
         .training(train_batch_size_per_learner=128, lr=3e-3)
     )
     algorithm = config.build_algo()
+    errors = []
     try:
-        for _ in range(6):
+        # How much of the data an iteration gets depends on how busy Ray Data is, so iterations are not counted.
+        while len(errors) < 40 and min(errors, default=np.inf) > 0.5 * table.action.var():
             algorithm.train()
-        results = algorithm.learner_group.foreach_learner(lambda learner: act(learner.module["default_policy"]))
-        mean = next(iter(results)).get()
+            results = algorithm.learner_group.foreach_learner(lambda learner: act(learner.module["default_policy"]))
+            errors.append(((next(iter(results)).get() - table.action) ** 2).mean())
     finally:
         algorithm.stop()
-    error = ((mean - table.action) ** 2).mean()
-    assert error < 0.5 * table.action.var(), (error, table.action.var())
+    assert errors[-1] < 0.5 * table.action.var(), (errors, table.action.var())
