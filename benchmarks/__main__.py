@@ -11,7 +11,16 @@ from rich.console import Console
 
 from benchmarks.record import read_results, render
 
-SCRIPTS = ("environment_speed", "rollout_batching", "collection_scaling", "convert_speed", "ingest_scaling")
+SCRIPTS = (
+    "environment_speed",
+    "rollout_batching",
+    "collection_scaling",
+    "convert_speed",
+    "ingest_scaling",
+    "sampling_speed",
+    "shared_tables",
+    "streaming_rate",
+)
 
 
 def main() -> int:

@@ -1,0 +1,137 @@
+"""Stages on a source table that exceeds the memory allowed: they stream, resume, or say that they cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.data import streaming
+from v2a_ray.data.store import write_table
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import ConfigError
+from v2a_ray.methods.execute import FIT
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.job import Job
+from v2a_ray.stages.learner import Metrics, silent
+
+NUM_SOURCE = 4000
+ROW_BYTES = 27 * 4
+QUARTER_GIB = NUM_SOURCE * ROW_BYTES / 4 / 2**30
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 5 * ROW_BYTES)
+    monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
+    torch.set_num_threads(1)
+
+
+def hopper_like(num_transitions: int, seed: int) -> EpisodeTable:
+    generator = np.random.default_rng(seed)
+    states = generator.normal(size=(num_transitions + 1, 11)).astype(np.float32)
+    count = num_transitions // 50
+    return EpisodeTable(
+        observation=states[:-1],
+        action=generator.uniform(-1, 1, (num_transitions, 3)).astype(np.float32),
+        reward=generator.normal(size=num_transitions).astype(np.float32),
+        next_observation=states[1:],
+        offsets=np.arange(count + 1) * 50,
+        terminated=np.zeros(count, bool),
+        truncated=np.ones(count, bool),
+        episode_id=tuple(f"{seed}/{index}" for index in range(count)),
+        source=("made",) * count,
+        domain=("unknown",) * count,
+        behavior=("unknown",) * count,
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Inputs of a stage: a source, a small target, and their row files."""
+    folder = tmp_path_factory.mktemp("tables")
+    inputs = {}
+    for seed, (role, size) in enumerate({"source": NUM_SOURCE, "target": 300}.items()):
+        write_table(hopper_like(size, seed), folder / role / "table", robot="hopper")
+        (folder / f"{role}_rows").mkdir()
+        FIT["rows"](Job(experiment(), {"table": folder / role}, folder / f"{role}_rows", folder / "work"))
+        inputs |= {role: folder / role, f"{role}_rows": folder / f"{role}_rows"}
+    return inputs
+
+
+def experiment(method: str = "iql_mixed", memory_gib: float = QUARTER_GIB, **sections: Any) -> ExperimentConfig:
+    rolled_out = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 300}
+    small = {"num_steps": 60, "width": 8, "batch_size": 32, "checkpoint_interval_steps": 20, "log_interval_steps": 10}
+    raw = {"name": "test", "method": method, "target": rolled_out, "sources": [rolled_out]}
+    raw |= {"feeding": {"memory_gib": memory_gib}, "evaluation": {"num_episodes": 1, "interval_steps": 0}}
+    raw |= {"advantage": small, "alignment": small, "policy": small}
+    return resolve(raw | {name: raw.get(name, {}) | values for name, values in sections.items()})
+
+
+def fit(
+    stage: str, config: ExperimentConfig, inputs: dict[str, Path], folder: Path, fail_at_step: int | None = None
+) -> Path:
+    """Fit into `folder`; `fail_at_step` breaks off there, which leaves the checkpoint."""
+    told: list[str] = []
+
+    def progress(step: int, num_steps: int, metrics: Metrics) -> None:
+        told.extend(metrics)
+        if step == fail_at_step:
+            raise KeyboardInterrupt
+
+    (folder / "output").mkdir(parents=True, exist_ok=True)
+    FIT[stage](Job(config, inputs, folder / "output", folder / "work", progress))
+    # A residual alignment only scores its source, in order, so there is nothing to announce.
+    draws = stage != "alignment" or config.alignment.kind == "contrastive"
+    assert ("streamed/source" in told) == (draws and config.feeding.memory_gib < 1)
+    return folder / "output"
+
+
+def test_a_policy_streams_and_goes_on_where_it_was_stopped(tables: dict[str, Path], tmp_path: Path) -> None:
+    whole = fit("policy", experiment(), tables, tmp_path / "whole")
+    assert json.loads((whole / "evaluation.json").read_text())["streamed_tables"] == ["source"]
+    with pytest.raises(KeyboardInterrupt):
+        fit("policy", experiment(), tables, tmp_path / "broken", fail_at_step=50)
+    resumed = fit("policy", experiment(), tables, tmp_path / "broken")
+    in_memory = fit("policy", experiment(memory_gib=1.0), tables, tmp_path / "memory")
+    actors = [load_file(folder / "actor.safetensors") for folder in (whole, resumed, in_memory)]
+    for name, values in actors[0].items():
+        assert torch.equal(values, actors[1][name]), name
+    assert any(not torch.equal(values, actors[2][name]) for name, values in actors[0].items())
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "residual"])
+def test_columns_are_computed_from_a_stream(kind: str, tables: dict[str, Path], tmp_path: Path) -> None:
+    config = experiment("dvdf", alignment={"kind": kind})
+    for stage in ("advantage", "alignment"):
+        column = pq.read_table(fit(stage, config, tables, tmp_path / stage) / "column.parquet").column(stage)
+        assert sum(len(values) for values in column.to_pylist()) == NUM_SOURCE
+
+
+def test_a_residual_alignment_does_not_depend_on_how_the_source_is_read(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    """It is fitted to the target; the source is only scored, in order."""
+    columns = [
+        pq.read_table(
+            fit("alignment", experiment("v2a", gib, alignment={"kind": "residual"}), tables, tmp_path / str(gib))
+            / "column.parquet"
+        )
+        for gib in (QUARTER_GIB, 1.0)
+    ]
+    assert columns[0].equals(columns[1])
+
+
+@pytest.mark.parametrize("stage", ["modality", "alignment"])
+def test_a_stage_that_cannot_stream_says_so(stage: str, tables: dict[str, Path], tmp_path: Path) -> None:
+    config = experiment("v2a_calibrated")
+    with pytest.raises(ConfigError, match=rf"the {stage} stage cannot stream(.|\n)*raise it") as error:
+        FIT[stage](Job(config, tables, tmp_path, tmp_path / "work", silent))
+    assert error.value.where == "feeding.memory_gib"
