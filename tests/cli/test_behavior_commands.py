@@ -24,6 +24,20 @@ def test_a_wrong_argument_of_train_is_one_message(arguments: list[str], message:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("behaviors", "evaluate", "hopper/stock", "expert", "--in", "ant/stock"),
+        ("data", "collect", "--domain", "ant", "--policy-domain", "hopper", "--output", "out"),
+    ],
+)
+def test_a_policy_of_another_robot_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    result = v2a(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "a policy of hopper cannot act on ant" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
 def test_the_zoo_is_a_table_and_a_page(tmp_path: Path) -> None:
     result = v2a("behaviors", "list", "--output", "zoo/page.md", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -14,7 +14,7 @@ Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.str_]
 NUM_PAIRS = 200_000
 NOTICEABLE = 0.02
-"""A smaller difference of rank correlations is not read. A judgement; how far seeds of the fits move them is unmeasured."""
+"""A smaller difference of rank correlations is not read. A judgement: how far seeds move them is unmeasured."""
 RELIABLE = 0.3
 """Below this agreement of two oracles their noise is larger than what they say."""
 

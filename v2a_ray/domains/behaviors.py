@@ -143,6 +143,16 @@ def load_behavior(
     return actor
 
 
+def check_robot(policy_domain: Domain, domain: Domain) -> None:
+    """Raise DomainError unless a policy of `policy_domain` can act in `domain`: both are of one robot."""
+    if policy_domain.robot != domain.robot:
+        raise DomainError(
+            f"a policy of {policy_domain.robot} cannot act on {domain.robot}",
+            where=domain.name,
+            remedy=f"a behaviour of {domain.robot}, `v2a behaviors list` names them",
+        )
+
+
 def behavior_components(
     domain: Domain | str, behavior: str, folder: Path | str | None = None
 ) -> list[tuple[str, float]]:
