@@ -111,10 +111,10 @@ def evaluate(
 ) -> None:
     """Roll a behaviour out without action noise and print its returns."""
     from v2a_ray.domains import normalized_score, parse_domain
-    from v2a_ray.domains.behaviors import check_robot, evaluate_policy, load_behavior
+    from v2a_ray.domains.behaviors import evaluate_policy, load_behavior, require_same_robot
 
     where = parse_domain(in_domain or domain)
-    check_robot(parse_domain(domain), where)
+    require_same_robot(parse_domain(domain), where)
     returns = evaluate_policy(load_behavior(domain, behavior, folder), where, num_episodes, seed)
     score = normalized_score(where, float(returns.mean()))
     console.print(

@@ -20,7 +20,7 @@ from v2a_ray.data.findings import Finding, Reading, place, raise_errors
 from v2a_ray.data.readers import read_table
 from v2a_ray.data.table import LABELS, EpisodeTable
 from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.domains.behaviors import behavior_components, check_robot
+from v2a_ray.domains.behaviors import behavior_components, require_same_robot
 from v2a_ray.errors import ConfigError, DataError
 
 TARGET_LABEL = "target"
@@ -219,7 +219,7 @@ def collection_requests(spec: DataSpec) -> list[CollectionRequest]:
     """
     assert spec.path is None and spec.num_transitions is not None, "config.py requires one of the two"
     domain, policy_domain = parse_domain(spec.domain), parse_domain(spec.policy_domain or spec.domain)
-    check_robot(policy_domain, domain)
+    require_same_robot(policy_domain, domain)
     components = behavior_components(policy_domain, spec.behavior)
     counts = apportion(np.asarray([fraction for _, fraction in components]), spec.num_transitions)
     return [

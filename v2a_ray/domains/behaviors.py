@@ -143,7 +143,7 @@ def load_behavior(
     return actor
 
 
-def check_robot(policy_domain: Domain, domain: Domain) -> None:
+def require_same_robot(policy_domain: Domain, domain: Domain) -> None:
     """Raise DomainError unless a policy of `policy_domain` can act in `domain`: both are of one robot."""
     if policy_domain.robot != domain.robot:
         raise DomainError(

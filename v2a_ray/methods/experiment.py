@@ -8,7 +8,7 @@ from typing import Any
 
 from v2a_ray.config import DataSpec, ExperimentConfig
 from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.domains.behaviors import behavior_components, check_robot, load_behavior
+from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.methods.registry import method_settings
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
@@ -46,7 +46,7 @@ def _existing(key: str, spec: DataSpec, path: Path | None) -> Domain:
         domain = parse_domain(spec.domain)
         if spec.path is None:
             policy_domain = parse_domain(spec.policy_domain or spec.domain)
-            check_robot(policy_domain, parse_domain(spec.domain))
+            require_same_robot(policy_domain, domain)
             for component, _ in behavior_components(policy_domain, spec.behavior):
                 load_behavior(policy_domain, component)
     except DomainError as error:
