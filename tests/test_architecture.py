@@ -104,7 +104,7 @@ def test_files_stay_short(file: Path) -> None:
         ("stages/x.py", "from v2a_ray.methods.plan import Node", ["methods"]),
         ("data/x.py", "def f():\n    from v2a_ray import orchestration", ["orchestration"]),
         ("methods/x.py", "from v2a_ray.evaluation.rollout import evaluate", []),
-        ("config.py", "import v2a_ray.data.table", ["data"]),
+        ("config/base.py", "import v2a_ray.data.table", ["data"]),
         ("data/x.py", "from v2a_ray.domains import Domain\nimport v2a_ray.errors", []),
     ],
 )

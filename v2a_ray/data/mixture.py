@@ -89,7 +89,7 @@ def take(table: EpisodeTable, spec: DataSpec) -> EpisodeTable:
         return table
     generator = np.random.default_rng(spec.seed)
     if spec.subsample == "transitions":
-        assert spec.num_transitions is not None, "config.py requires it"
+        assert spec.num_transitions is not None, "the configuration requires it"
         count = spec.num_transitions if spec.replacement else min(spec.num_transitions, table.num_transitions)
         return _single_steps(table, generator.choice(table.num_transitions, count, replace=spec.replacement))
     if spec.replacement:
@@ -217,7 +217,7 @@ def collection_requests(spec: DataSpec) -> list[CollectionRequest]:
 
     Fractions become whole numbers that sum to `num_transitions`.
     """
-    assert spec.path is None and spec.num_transitions is not None, "config.py requires one of the two"
+    assert spec.path is None and spec.num_transitions is not None, "the configuration requires one of the two"
     domain, policy_domain = parse_domain(spec.domain), parse_domain(spec.policy_domain or spec.domain)
     require_same_robot(policy_domain, domain)
     components = behavior_components(policy_domain, spec.behavior)

@@ -1,0 +1,46 @@
+"""Every setting of an experiment: typed, with its unit, default and meaning.
+
+YAML files hold only what differs from these defaults. Counts are `num_`, durations end in `_steps` or `_episodes`,
+`source_` and `target_` are never abbreviated. Constants are the published ones (V2A 2605.24862, IQL 2110.06169,
+IGDF 2405.06192, Sparse QL 2303.15810) unless the docstring under a field says otherwise.
+"""
+
+from v2a_ray.config.base import Fraction, Positive, Rate, Settings, TrainingConfig
+from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, ModalityConfig
+from v2a_ray.config.data import (
+    CheckName,
+    CheckSeverity,
+    DataSpec,
+    FeedingConfig,
+    MixConfig,
+    PreprocessingConfig,
+    SourceSpec,
+    TargetSpec,
+)
+from v2a_ray.config.experiment import EvaluationConfig, ExperimentConfig
+from v2a_ray.config.policy import AWACConfig, FilterConfig, PolicyConfig, TD3BCConfig
+
+__all__ = [
+    "AWACConfig",
+    "AdvantageConfig",
+    "AlignmentConfig",
+    "CheckName",
+    "CheckSeverity",
+    "DataSpec",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "FeedingConfig",
+    "FilterConfig",
+    "Fraction",
+    "MixConfig",
+    "ModalityConfig",
+    "PolicyConfig",
+    "Positive",
+    "PreprocessingConfig",
+    "Rate",
+    "Settings",
+    "SourceSpec",
+    "TD3BCConfig",
+    "TargetSpec",
+    "TrainingConfig",
+]

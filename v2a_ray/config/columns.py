@@ -1,0 +1,84 @@
+"""The stages that add a column to the source table: modality, advantage, alignment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from v2a_ray.config.base import Fraction, Positive, Rate, TrainingConfig
+
+
+class ModalityConfig(TrainingConfig):
+    """Stage 1: which dynamics each source episode came from (TC-ELBO)."""
+
+    num_steps: Positive = 2500
+    """Published: up to 100,000. On the real Hopper mix 2,500 already separate the domains."""
+    batch_size: Positive = 16
+    """Trajectories per update step, over all workers."""
+    crop_steps: Positive = 200
+    """Length that training trajectories are cropped to, in environment steps."""
+    latent_dim: Positive = 16
+    """Dimension of z (published: 8 to 128)."""
+    encoder_width: Positive = 256
+    """Width of the GRU."""
+    decoder_width: Positive = 256
+    """Width of the decoder's hidden layers."""
+    decoder_layers: Positive = 2
+    """Hidden layers of a decoder; two make the three linear layers of the published one."""
+    num_decoders: Positive = 3
+    """Members of the decoder ensemble."""
+    kl_weight: Annotated[float, Field(ge=0.0)] = 1e-3
+    """Weight beta of the KL divergence to N(0, I)."""
+    optimization: Literal["em", "joint"] = "em"
+    """`em`: encoder and decoder in turn, as published. `joint`: one step on the ELBO, about half the cost."""
+    gradient_norm_clip: Annotated[float, Field(gt=0.0)] = 10.0
+    """Largest norm of a network's gradient."""
+    standardize: bool = True
+    """Standardise states and state differences by source statistics (the published code does not)."""
+    inference: Literal["whole", "crops"] = "whole"
+    """z of an episode: the encoder mean over the whole episode, or averaged over consecutive crops of `crop_steps`."""
+    num_workers: Positive = 1
+    """Data-parallel workers; the source table is sharded between them. One worker needs no process group."""
+    include_target: bool = False
+    """Fit on the target's episodes too (never their labels), so that target and source share one latent space."""
+
+
+class AdvantageConfig(TrainingConfig):
+    """Stage 2: the value column, an advantage by Sparse QL."""
+
+    kind: Literal["none", "sparse_q"] = "none"
+    """`none` leaves the column out."""
+    conditioning: Literal["none", "modality"] = "none"
+    """`modality` gives A(s, a, z), V2A's; `none` gives the global A(s, a), DVDF's."""
+    num_steps: Positive = 5000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers."""
+    alpha: Annotated[float, Field(gt=0.0)] = 0.2
+    """Sparsity of the value regularisation."""
+    discount: Fraction = 0.99
+    target_rate: Rate = 0.005
+    """Rate of the target critics' moving average."""
+    target_interval_steps: Positive = 2
+    """Update steps between updates of the target critics."""
+
+
+class AlignmentConfig(TrainingConfig):
+    """Stage 3: how well each source transition fits the target dynamics."""
+
+    kind: Literal["none", "contrastive", "residual", "modality"] = "none"
+    """`contrastive` is published (IGDF). `residual` and `modality` are ours; see `v2a_ray.stages.alignment`."""
+    num_steps: Positive = 7000
+    batch_size: Positive = 128
+    width: Positive = 256
+    """Width of the hidden layers."""
+    embedding_dim: Positive = 64
+    """`contrastive`: dimension in which f(s, a) and g(s') are compared."""
+    num_members: Positive = 5
+    """`residual`: dynamics models in the ensemble."""
+    window_steps: Positive = 1
+    """`residual`, `modality`: raw scores are averaged over a centred window of this many steps inside the episode,
+    because dynamics belong to a trajectory while one transition's error is noisy; 1 leaves them as they are."""
+    held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Part of the target kept from the fit; its scores calibrate the filter and audit the alignment."""

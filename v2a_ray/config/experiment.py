@@ -1,0 +1,99 @@
+"""One experiment: data, one method, one seed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from v2a_ray.config.base import Positive, Settings
+from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, ModalityConfig
+from v2a_ray.config.data import (
+    CheckName,
+    CheckSeverity,
+    FeedingConfig,
+    MixConfig,
+    PreprocessingConfig,
+    SourceSpec,
+    TargetSpec,
+)
+from v2a_ray.config.policy import PolicyConfig
+
+
+class EvaluationConfig(Settings):
+    """Roll-outs of the policy in the target environment."""
+
+    num_episodes: Positive = 10
+    """Episodes per evaluation."""
+    interval_steps: Annotated[int, Field(ge=0)] = 5000
+    """Update steps of the policy between evaluations; 0 evaluates at the end only."""
+    seed: int = 1000
+    """Seed of the first evaluation episode; the others count up from it."""
+
+
+class ExperimentConfig(Settings):
+    """One experiment: data, one method, one seed."""
+
+    name: str
+    """Names the run directory."""
+    method: str = "v2a"
+    """Which columns and which filter; `v2a methods` prints them. It sets the defaults of the sections below."""
+    seed: int = 0
+    """Seed of the policy stage."""
+    upstream_seed: int = 0
+    """Seed of the modality, advantage and alignment stages, so that a sweep over `seed` fits those once."""
+    data_root: str = "."
+    """Folder that a relative `path` of data starts from; itself relative to where `v2a` runs."""
+    store: str | None = None
+    """Folder of reusable artifacts; by default $V2A_STORE, or `runs/artifacts`."""
+    checks: dict[CheckName, CheckSeverity] = Field(default_factory=dict)
+    """Severity of checks of the data where it is to be another than by default; `v2a data checks` lists them."""
+    target: TargetSpec
+    sources: Annotated[list[SourceSpec], Field(min_length=1)]
+    mix: MixConfig = MixConfig()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    feeding: FeedingConfig = FeedingConfig()
+    modality: ModalityConfig = ModalityConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    policy: PolicyConfig = PolicyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> ExperimentConfig:
+        labels = [source.label for source in self.sources]
+        if "target" in labels:
+            raise ValueError("sources: the name 'target' is taken by the target dataset; give the source another one")
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"sources: the name {repeated[0]!r} appears more than once; give each source a `name`")
+        weights = [source.weight for source in self.sources if source.weight is not None]
+        if weights and len(weights) < len(self.sources):
+            raise ValueError("sources: give all of them a weight, or none")
+        if bool(weights) != (self.mix.num_transitions is not None):
+            raise ValueError("mix.num_transitions and weights of the sources need each other")
+        rule = self.policy.filter
+        if rule.rule != "none" and self.alignment.kind == "none" and self.advantage.kind == "none":
+            raise ValueError("policy.filter.rule needs a column to filter by: set alignment.kind or advantage.kind")
+        if rule.rule == "calibrated" and self.alignment.kind == "none":
+            raise ValueError("policy.filter.rule=calibrated needs alignment.kind")
+        if rule.weight == "exp_alignment" and self.alignment.kind == "none":
+            raise ValueError("policy.filter.weight=exp_alignment needs alignment.kind")
+        if self.alignment.kind == "modality" and not self.modality.include_target:
+            raise ValueError("alignment.kind=modality needs modality.include_target=true")
+        return self
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the policy reads; one that it does not read is not computed."""
+        rule = self.policy.filter
+        if self.policy.data == "target" or (rule.rule == "none" and rule.weight == "one"):
+            return []
+        kinds = {"advantage": self.advantage.kind, "alignment": self.alignment.kind}
+        return [name for name, kind in kinds.items() if kind != "none"]
+
+    @property
+    def needs_modality(self) -> bool:
+        """Whether any column depends on z."""
+        conditioned = "advantage" in self.columns and self.advantage.conditioning == "modality"
+        return conditioned or ("alignment" in self.columns and self.alignment.kind == "modality")

@@ -1,0 +1,71 @@
+"""The policy: what it trains on, which learner, and which source transitions it keeps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from v2a_ray.config.base import Fraction, Positive, Rate, Settings, TrainingConfig
+
+
+class FilterConfig(Settings):
+    """Which source transitions a policy trains on: f = lambda * h + (1 - lambda) * minmax(A)."""
+
+    rule: Literal["none", "top_fraction", "calibrated"] = "none"
+    """`none` keeps all. `top_fraction`: the best xi of every batch by f (published). `calibrated`: of the transitions
+    that the target itself would pass at `target_acceptance`, the best xi by f; if none passes, the target is alone."""
+    keep_fraction: Fraction = 0.5
+    """xi."""
+    alignment_weight: Fraction = 0.6
+    """lambda; 1 is alignment alone, 0 is value alone."""
+    target_acceptance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
+    """`calibrated`: the part of held-out target data whose alignment passes the threshold."""
+    weight: Literal["one", "exp_alignment", "score"] = "one"
+    """Weight of a kept source transition in the TD loss: 1, exp(h) clamped at 100, or the score f."""
+
+
+class TD3BCConfig(Settings):
+    """What `policy.learner=td3_bc` alone reads (2106.06860)."""
+
+    q_weight: Annotated[float, Field(ge=0.0)] = 2.5
+    """Weight of Q / mean|Q| against the squared error to the data's action."""
+    noise_std: Annotated[float, Field(ge=0.0)] = 0.2
+    """Standard deviation of the noise on the target actor's action (action range is -1 to 1)."""
+    noise_clip: Annotated[float, Field(ge=0.0)] = 0.5
+    """Largest absolute value of that noise."""
+    delay_steps: Positive = 2
+    """Update steps of the critics per update of the actor and the moving averages."""
+
+
+class AWACConfig(Settings):
+    """What `policy.learner=awac` alone reads (2006.09359)."""
+
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """lambda: weight exp(A / lambda) of the actor's likelihood, clamped at 100."""
+    num_samples: Positive = 1
+    """Actions of the policy that estimate its value at a state."""
+
+
+class PolicyConfig(TrainingConfig):
+    """Stage 4: the policy, trained offline on what the filter keeps."""
+
+    learner: Literal["iql", "bc", "td3_bc", "awac"] = "iql"
+    """Implicit Q-learning, behaviour cloning, TD3+BC, or advantage-weighted actor-critic."""
+    data: Literal["mixed", "target", "source"] = "mixed"
+    """Which tables the policy trains on."""
+    num_steps: Positive = 20000
+    batch_size: Positive = 128
+    """Transitions drawn per table and update step; training on one table alone draws twice as many."""
+    width: Positive = 256
+    """Width of the two hidden layers."""
+    discount: Fraction = 0.99
+    expectile: Rate = 0.7
+    """IQL's tau: which expectile of Q the value function fits."""
+    temperature: Annotated[float, Field(ge=0.0)] = 3.0
+    """IQL's beta: weight exp(beta * A) of advantage-weighted regression, clamped at 100."""
+    target_rate: Rate = 0.005
+    """Rate of the target critics' moving average."""
+    td3_bc: TD3BCConfig = TD3BCConfig()
+    awac: AWACConfig = AWACConfig()
+    filter: FilterConfig = FilterConfig()
