@@ -8,7 +8,8 @@ from builders import arrays_of, assert_same, make_table, write_hdf5
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from v2a_ray.data.checks import check_table, find_duplicates
+from v2a_ray.data.checks import check_table
+from v2a_ray.data.checks.overlap import Content, find_duplicates
 from v2a_ray.data.readers import read_table
 from v2a_ray.data.store import part_bounds, part_files, read_parts, write_table
 from v2a_ray.data.table import EpisodeTable, concatenate
@@ -79,7 +80,8 @@ def test_hdf5_and_back(table, tmp_path):
 
 def test_duplicates_are_found_under_other_names():
     first, second = make_table((50, 50), seed=0), make_table((50, 50), seed=1)
-    found = find_duplicates({"a": first, "b": second, "c": first.head(80)})
+    tables = {"a": first, "b": second, "c": first.head(80)}
+    found = find_duplicates({name: Content.of(table) for name, table in tables.items()})
     assert [(finding.where, finding.message) for finding in found] == [
         ("a", "80 of 80 distinct transitions are also in c")
     ]

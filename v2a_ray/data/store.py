@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
@@ -24,6 +25,8 @@ from v2a_ray.data.table import LABELS, EpisodeTable, episode_schema
 from v2a_ray.errors import DataError, StorageError
 
 MANIFEST = "manifest.json"
+ROW_GROUP_EPISODES = 32
+"""Some megabytes, so that pieces of a table can be read without the rest."""
 CONVERT = "an episode table has one row per episode; make one with `v2a data convert`"
 
 
@@ -64,13 +67,13 @@ def part_bounds(num_episodes: int, num_files: int) -> list[tuple[int, int]]:
 
 def write_part(table: EpisodeTable, folder: Path, index: int) -> None:
     """Write one part file into a folder made by `new_folder`."""
-    # Small row groups let a reader hold few episodes at a time; zstd halves float columns at little cost.
+    # Small row groups let a reader take few episodes at a time; zstd halves float columns at little cost.
     # A dictionary of float values costs time and saves nothing; labels repeat.
     with storage_errors(folder):
         pq.write_table(
             table.to_arrow(),
             part_path(folder, index),
-            row_group_size=256,
+            row_group_size=ROW_GROUP_EPISODES,
             compression="zstd",
             use_dictionary=list(LABELS),
         )
@@ -209,6 +212,46 @@ def read_row_groups(path: Path) -> Iterator[EpisodeTable]:
                 yield EpisodeTable.from_arrow(group, where=str(file))
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(file, error) from error
+
+
+def count_episodes(path: Path) -> int:
+    """Episodes of a table folder or file, from its metadata alone. Raises DataError for what is not Parquet."""
+    return sum(_open(file).metadata.num_rows for file in part_files(path))
+
+
+def read_episodes(path: Path, episodes: NDArray[np.int64]) -> EpisodeTable:
+    """The given episodes (sorted indices) of a table folder or file; row groups without any of them are not read.
+
+    Raises DataError for what is not an episode table.
+    """
+    tables, first = [], 0
+    for file in part_files(path):
+        parquet = _open(file)
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        edges = first + np.cumsum([0, *sizes])
+        first = int(edges[-1])
+        wanted = episodes[np.searchsorted(episodes, edges[0]) : np.searchsorted(episodes, edges[-1])]
+        # Which group each episode is in, and how many episodes of the file are in groups that are not read.
+        groups = np.searchsorted(edges, wanted, side="right") - 1
+        chosen = np.unique(groups)
+        if not len(chosen):
+            continue
+        start = np.zeros(len(sizes), dtype=np.int64)
+        start[chosen] = np.cumsum([0, *(sizes[group] for group in chosen[:-1])])
+        try:
+            read = parquet.read_row_groups(chosen.tolist())
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(file, error) from error
+        tables.append(_to_schema(read, file).take(pa.array(start[groups] + wanted - edges[groups])))
+        _check_lists(tables[-1], [file])
+    return EpisodeTable.from_arrow(pa.concat_tables(tables), where=str(path))
+
+
+def _open(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from error
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:

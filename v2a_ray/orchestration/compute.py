@@ -11,12 +11,12 @@ from typing import Any
 import ray
 
 from v2a_ray.config import ExperimentConfig, SourceSpec
-from v2a_ray.data.checks import check_sources, regrade
+from v2a_ray.data.checks import SourceFacts, check_facts, regrade
 from v2a_ray.data.findings import Finding, raise_errors
 from v2a_ray.data.mixture import TARGET_LABEL, held_out_episodes, load_data, load_source, mix_manifest, skips
-from v2a_ray.data.store import read_table_folder, write_table
+from v2a_ray.data.store import count_episodes, read_table_folder, write_table
 from v2a_ray.data.table import EpisodeTable
-from v2a_ray.domains import parse_domain
+from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.execute import FIT
@@ -179,6 +179,12 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
 
 
 @ray.remote
+def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
+    """What has to be known of one source to check it against the others."""
+    return SourceFacts.of(read_table_folder(table), domains)
+
+
+@ray.remote
 def _make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
     """The combined source table, by Ray Data."""
     config = work.config
@@ -203,13 +209,16 @@ def _make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -
     robot = parse_domain(config.target.domain).robot_spec
 
     def make(output: Path, _work: Path) -> None:
-        tables = {source.name: read_table_folder(source.path) for source in sources}
-        found = check_sources(tables, {source.name: parse_domain(source.domain) for source in sources})
-        findings = regrade(found, config.checks)
+        domains = {source.name: parse_domain(source.domain) for source in sources}
+        distinct = list(dict.fromkeys(domains.values()))
+        facts = ray.get([_describe.remote(source.path, distinct) for source in sources])
+        findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
         held_out = {
-            name: held_out_episodes(table.num_episodes, config.mix.validation_fraction, config.mix.seed, name)
-            for name, table in tables.items()
+            source.name: held_out_episodes(
+                count_episodes(source.path), config.mix.validation_fraction, config.mix.seed, source.name
+            )
+            for source in sources
         }
         ingest(
             sources,

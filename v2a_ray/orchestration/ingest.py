@@ -1,8 +1,8 @@
 """From one table per source to the combined source table, with Ray Data. `ray.init` was called before.
 
-Ray Data reads the sources' Parquet files, checks and labels every block where it lies, and brings the episodes of one
-part file together; one task writes each part. The order of episodes is planned beforehand from ids alone, so the
-result does not depend on how Ray schedules it.
+The order of episodes is planned beforehand, from numbers of episodes alone, so that each part file needs a known piece
+of every source. Ray Data runs one task per part, which reads, checks, labels and writes it: nothing is shuffled between
+tasks, a task needs the memory of its part, and the result does not depend on how Ray schedules it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
@@ -22,8 +20,16 @@ from v2a_ray.data.checks import Severities, check_table, regrade
 from v2a_ray.data.findings import Finding, RobotLike, raise_errors
 from v2a_ray.data.manifest import PartSummary, summarize_part
 from v2a_ray.data.mixture import relabel
-from v2a_ray.data.store import finish_folder, new_folder, part_bounds, part_files, write_part
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.store import (
+    count_episodes,
+    finish_folder,
+    new_folder,
+    part_bounds,
+    part_files,
+    read_episodes,
+    write_part,
+)
+from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError, V2AError
 from v2a_ray.orchestration.session import quiet_ray_data
@@ -80,20 +86,18 @@ def ingest(
     """
     if not sources:
         raise DataError("there is no source", where="mix", remedy="give at least one source with transitions")
-    ids = [[name for file in part_files(source.path) for name in _episode_ids(file)] for source in sources]
-    out = [set((held_out or {}).get(source.name, np.empty(0, np.int64)).tolist()) for source in sources]
-    if any(out):
-        chosen = [[name for i, name in enumerate(names) if i in left] for names, left in zip(ids, out, strict=True)]
-        _combine(
-            sources, chosen, output.with_name(VALIDATION), robot, num_files, (), checks or {}, {"part": VALIDATION}
-        )
-    chosen = [[name for i, name in enumerate(names) if i not in left] for names, left in zip(ids, out, strict=True)]
-    return _combine(sources, chosen, output, robot, num_files, findings, checks or {}, extra or {})
+    counts = [count_episodes(source.path) for source in sources]
+    out = [(held_out or {}).get(source.name, np.empty(0, dtype=np.int64)) for source in sources]
+    if any(len(episodes) for episodes in out):
+        validation = output.with_name(VALIDATION)
+        _combine(sources, out, validation, robot, num_files, (), checks or {}, {"part": VALIDATION})
+    kept = [np.setdiff1d(np.arange(count), episodes) for count, episodes in zip(counts, out, strict=True)]
+    return _combine(sources, kept, output, robot, num_files, findings, checks or {}, extra or {})
 
 
 def _combine(
     sources: Sequence[IngestSource],
-    chosen: Sequence[Sequence[str]],
+    chosen: Sequence[NDArray[np.int64]],
     output: Path,
     robot: RobotLike,
     num_files: int,
@@ -101,21 +105,20 @@ def _combine(
     checks: Severities,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write the `chosen` episodes (ids, per source) as one table and return its manifest."""
-    files = {str(file.absolute()): index for index, source in enumerate(sources) for file in part_files(source.path)}
-    plan = _plan(chosen, num_files)
-    num_parts = 1 + max(part for part, _ in plan.values())
+    """Write the `chosen` episodes (sorted indices, per source) as one table and return its manifest."""
+    parts = _plan([len(episodes) for episodes in chosen], num_files)
     with new_folder(output.absolute()) as partial, quiet_ray_data():
-        rows = (
-            ray.data.read_parquet(list(files), include_paths=True, shuffle=None)
-            .map_batches(
-                _check_and_label,
-                fn_kwargs={"sources": sources, "files": files, "plan": plan, "robot": robot, "checks": checks},
-                batch_format="pyarrow",
-                batch_size=None,
-            )
-            .groupby("part", num_partitions=num_parts)
-            .map_groups(_write_group, fn_kwargs={"folder": str(partial)}, batch_format="pyarrow")
+        rows = ray.data.range(len(parts), override_num_blocks=len(parts)).map_batches(
+            _write_parts,
+            fn_kwargs={
+                "sources": sources,
+                "chosen": chosen,
+                "parts": parts,
+                "folder": partial,
+                "robot": robot,
+                "checks": checks,
+            },
+            batch_size=1,
         )
         try:
             summaries = {row["part"]: PartSummary.from_json(row["summary"]) for row in rows.take_all()}
@@ -123,7 +126,7 @@ def _combine(
             raise _cause(error) from None
         return finish_folder(
             partial,
-            [summaries[part] for part in range(num_parts)],
+            [summaries[part] for part in range(len(parts))],
             robot=robot.name,
             findings=findings,
             extra=dict(extra),
@@ -145,78 +148,78 @@ def shard_files(paths: Sequence[Path], world_size: int) -> list[list[str]]:
     return [files[rank::world_size] for rank in range(world_size)]
 
 
-def _plan(chosen: Sequence[Sequence[str]], num_files: int) -> dict[tuple[int, str], tuple[int, int]]:
-    """(source index, episode id) -> (part, position in the combined table), from the ids of each source's episodes.
+@dataclass(frozen=True)
+class _PartPlan:
+    """What one part file holds.
 
-    Episode i of a source of n stands at (i + 1/2) / n of the combined table.
+    Attributes:
+        ranges: source (index) to the consecutive ones (begin, end) of its chosen episodes that are in the part.
+        order: for every episode of the part, its place among those of `ranges` laid end to end.
     """
-    keys, places = [], []
-    for index, ids in enumerate(chosen):
-        keys += [(index, name) for name in ids]
-        places += ((np.arange(len(ids)) + 0.5) / len(ids)).tolist()
+
+    ranges: dict[int, tuple[int, int]]
+    order: NDArray[np.int64]
+
+
+def _plan(num_episodes: Sequence[int], num_files: int) -> list[_PartPlan]:
+    """The parts of the combined table, from the number of episodes of each source.
+
+    Episode i of a source of n stands at (i + 1/2) / n of the combined table, so every part holds consecutive episodes
+    of each source: a part can be written from a piece of every source, without a shuffle.
+    """
+    source = np.repeat(np.arange(len(num_episodes)), num_episodes)
+    episode = np.concatenate([np.arange(count) for count in num_episodes])
     # A stable sort: episodes at the same place stay in the order of the sources.
-    order = np.argsort(places, kind="stable")
-    part_of_position = [
-        part for part, (begin, end) in enumerate(part_bounds(len(keys), num_files)) for _ in range(begin, end)
-    ]
-    return {keys[episode]: (part_of_position[position], position) for position, episode in enumerate(order)}
+    order = np.argsort((episode + 0.5) / np.asarray(num_episodes)[source], kind="stable")
+    parts = []
+    for begin, end in part_bounds(len(order), num_files):
+        sources, episodes = source[order[begin:end]], episode[order[begin:end]]
+        ranges = {int(index): _bounds(episodes[sources == index]) for index in np.unique(sources)}
+        firsts = np.cumsum([0, *(last - first for first, last in ranges.values())])
+        start = {index: int(first) - ranges[index][0] for index, first in zip(ranges, firsts, strict=False)}
+        place = np.asarray([start[int(index)] for index in sources], dtype=np.int64) + episodes
+        parts.append(_PartPlan(ranges, place))
+    return parts
 
 
-def _episode_ids(file: Path) -> list[str]:
-    try:
-        ids: list[str] = pq.read_table(file, columns=["episode_id"]).column("episode_id").to_pylist()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(
-            f"not readable as an episode table: {error}", where=str(file), remedy="make the table again"
-        ) from error
-    return ids
+def _bounds(consecutive: NDArray[np.int64]) -> tuple[int, int]:
+    return int(consecutive[0]), int(consecutive[-1]) + 1
 
 
-def _check_and_label(
-    block: pa.Table,
+def _write_parts(
+    batch: dict[str, NDArray[np.int64]],
     *,
     sources: Sequence[IngestSource],
-    files: dict[str, int],
-    plan: dict[tuple[int, str], tuple[int, int]],
+    chosen: Sequence[NDArray[np.int64]],
+    parts: Sequence[_PartPlan],
+    folder: Path,
     robot: RobotLike,
     checks: Severities,
-) -> pa.Table:
-    """A Ray Data task: check the episodes of a block, label them, and add the columns `part` and `position`.
-
-    Ray Data decides what a block is: a piece of a file, or several small files together.
-    """
-    indices = np.asarray([files[path] for path in block.column("path").to_pylist()], dtype=np.int64)
-    pieces = []
-    for index in np.unique(indices):
-        source = sources[index]
-        wanted = [(int(index), name) in plan for name in block.column("episode_id").to_pylist()]
-        rows = block.filter(pa.array((indices == index) & np.asarray(wanted)))
-        if not rows.num_rows:
-            continue
-        table = EpisodeTable.from_arrow(rows, where=str(source.path))
-        found = check_table(table, where=str(source.path), robot=robot, name_episodes=True)
-        raise_errors(regrade(found, checks))
-        labelled = relabel(table, source.name, parse_domain(source.domain), source.behavior)
-        # Ids are unique in a source; a number within the block would not be.
-        prefix = f"{source.name}/"
-        names = tuple(name if name.startswith(prefix) else prefix + name for name in table.episode_id)
-        labelled = labelled.replace(episode_id=names)
-        targets = np.asarray([plan[int(index), name] for name in table.episode_id], dtype=np.int64)
-        arrow = labelled.to_arrow().append_column("part", pa.array(targets[:, 0]))
-        pieces.append(arrow.append_column("position", pa.array(targets[:, 1])))
-    if pieces:
-        return pa.concat_tables(pieces)
-    numbers = pa.array([], pa.int64())
-    return block.slice(0, 0).drop_columns(["path"]).append_column("part", numbers).append_column("position", numbers)
+) -> dict[str, list[Any]]:
+    """A Ray Data task: read, check, label and write the episodes of a part; returns its share of the manifest."""
+    written: dict[str, list[Any]] = {"part": [], "summary": []}
+    for part in batch["id"].tolist():
+        plan = parts[part]
+        pieces = [
+            _labelled(sources[index], chosen[index][begin:end], robot, checks)
+            for index, (begin, end) in plan.ranges.items()
+        ]
+        table = concatenate(pieces).select(plan.order)
+        write_part(table, folder, part)
+        written["part"].append(part)
+        written["summary"].append(summarize_part(table).to_json())
+    return written
 
 
-def _write_group(group: pa.Table, *, folder: str) -> pa.Table:
-    """A Ray Data task: write all episodes of one part, in order, and return their share of the manifest."""
-    part = int(group.column("part")[0].as_py())
-    ordered = group.sort_by("position") if group.num_rows > 1 else group
-    table = EpisodeTable.from_arrow(ordered.drop_columns(["part", "position"]))
-    write_part(table, Path(folder), part)
-    return pa.table({"part": [part], "summary": [summarize_part(table).to_json()]})
+def _labelled(source: IngestSource, episodes: NDArray[np.int64], robot: RobotLike, checks: Severities) -> EpisodeTable:
+    """The given episodes (sorted indices) of a source, checked and labelled."""
+    table = read_episodes(source.path, episodes)
+    raise_errors(regrade(check_table(table, where=str(source.path), robot=robot, name_episodes=True), checks))
+    labelled = relabel(table, source.name, parse_domain(source.domain), source.behavior)
+    # Ids are unique in a source; a number within the part would not be.
+    prefix = f"{source.name}/"
+    names = tuple(name if name.startswith(prefix) else prefix + name for name in table.episode_id)
+    return labelled.replace(episode_id=names)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -17,9 +17,8 @@ from v2a_ray.data.checks.content import (
     check_repeated,
 )
 from v2a_ray.data.checks.health import check_terminals
-from v2a_ray.data.checks.overlap import find_duplicates
 from v2a_ray.data.checks.registry import CHECKS, Check, Severities, found, parse_severities, regrade
-from v2a_ray.data.checks.sources import check_sources
+from v2a_ray.data.checks.sources import SourceFacts, check_facts, check_sources
 from v2a_ray.data.findings import Finding, RobotLike, place
 from v2a_ray.data.table import EpisodeTable
 
@@ -27,9 +26,10 @@ __all__ = [
     "CHECKS",
     "Check",
     "Severities",
+    "SourceFacts",
+    "check_facts",
     "check_sources",
     "check_table",
-    "find_duplicates",
     "found",
     "parse_severities",
     "regrade",

@@ -6,10 +6,11 @@ every source in its own domain and in those of the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from v2a_ray.data.checks.registry import found
 from v2a_ray.data.checks.rewards import check_rewards_against_simulator
@@ -17,7 +18,7 @@ from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import Domain
 from v2a_ray.domains.checks import check_robot
-from v2a_ray.domains.fidelity import Predictions, predict_table
+from v2a_ray.domains.fidelity import predict_table
 from v2a_ray.errors import DomainError
 
 # Steps recorded in float32 are reproduced to 1e-6; in another domain the median is above 1e-3.
@@ -67,45 +68,69 @@ def check_same_names(domains: Mapping[str, Domain]) -> tuple[list[Finding], set[
 
 @dataclass(frozen=True)
 class Fit:
-    """How a domain predicts a sample of a source: quantiles of the L-infinity error."""
+    """How a domain predicts a sample of a source: quantiles of the L-infinity error, and rewards.
+
+    Attributes:
+        median, high: 50th and 95th percentile of the error.
+        expected, recorded: (N,) rewards that the domain pays for the sampled steps, and those of the source.
+    """
 
     median: float
     high: float
-    predictions: Predictions
+    expected: NDArray[np.float64]
+    recorded: NDArray[np.float64]
 
     @property
     def reproduces(self) -> bool:
         return self.median < REPRODUCED
 
 
+def fit_domains(table: EpisodeTable, domains: Sequence[Domain]) -> dict[Domain, Fit]:
+    """Re-simulate a sample of a table in each domain; without those that cannot predict these data at all."""
+    fits = {}
+    for domain in domains:
+        try:
+            predictions = predict_table(table, domain, SAMPLE_ROWS)
+        except DomainError:
+            continue
+        errors = predictions.errors(table)
+        fits[domain] = Fit(
+            float(np.median(errors)),
+            float(np.quantile(errors, FITTING_QUANTILE)),
+            predictions.reward,
+            table.reward[predictions.rows].astype(np.float64),
+        )
+    return fits
+
+
 def check_recordings(
-    tables: Mapping[str, EpisodeTable], domains: Mapping[str, Domain], identical: set[frozenset[Domain]]
+    fits: Mapping[str, Mapping[Domain, Fit]], domains: Mapping[str, Domain], identical: set[frozenset[Domain]]
 ) -> list[Finding]:
-    """Re-simulate a sample of every source in its domain and the others'.
+    """Does every source fit its own domain, and no other?
 
     A source whose domain cannot be re-simulated (its actions were noisy, or no row has a known state) is left out. A
     source that neither its own domain nor any other here reproduces passes: it may be real, or of another simulator.
+
+    Args:
+        fits: name of the source to its fits in the domains of all sources.
+        domains: name of the source to its own domain.
+        identical: pairs of domains that are one.
     """
-    distinct = list(dict.fromkeys(domains.values()))
     findings = []
     for name, own in domains.items():
-        table = tables[name]
-        fits = {domain: fit for domain in distinct if (fit := _fit(table, domain)) is not None}
         others = {
             domain: fit
-            for domain, fit in fits.items()
+            for domain, fit in fits[name].items()
             if domain != own and frozenset({domain.base, own.base}) not in identical
         }
-        mine = fits.get(own)
+        mine = fits[name].get(own)
         if mine is not None and mine.reproduces:
-            rows, expected = mine.predictions.rows, mine.predictions.reward
-            recorded = table.reward[rows].astype(np.float64)
-            findings += check_rewards_against_simulator(name, own.name, expected, recorded)
+            findings += check_rewards_against_simulator(name, own.name, mine.expected, mine.recorded)
             findings += [
                 found(
                     "same_dynamics",
                     f"{domain} predicts these data as well as {own}, which they say they were recorded in "
-                    f"(95 % of {len(rows)} sampled steps within {max(fit.high, mine.high):.0e})",
+                    f"(95 % of {len(mine.expected)} sampled steps within {max(fit.high, mine.high):.0e})",
                     place(name),
                     "where this behaviour goes the two do not differ; take other data if it is to be told apart",
                 )
@@ -124,13 +149,3 @@ def check_recordings(
                 if fit.reproduces
             ]
     return findings
-
-
-def _fit(table: EpisodeTable, domain: Domain) -> Fit | None:
-    """None where the domain cannot predict these data at all."""
-    try:
-        predictions = predict_table(table, domain, SAMPLE_ROWS)
-    except DomainError:
-        return None
-    errors = predictions.errors(table)
-    return Fit(float(np.median(errors)), float(np.quantile(errors, FITTING_QUANTILE)), predictions)

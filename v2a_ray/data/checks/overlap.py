@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -18,27 +19,47 @@ from v2a_ray.data.table import EpisodeTable
 LARGEST_SHARE = 0.05
 
 
-def find_duplicates(tables: Mapping[str, EpisodeTable]) -> list[Finding]:
+@dataclass(frozen=True)
+class Content:
+    """What tells whether two tables hold the same transitions.
+
+    Attributes:
+        num_transitions: of the table.
+        digest: of the transitions in order, of nothing that a name or another segmentation into episodes changes.
+        hashes: distinct 64-bit hashes of the transitions, sorted.
+    """
+
+    num_transitions: int
+    digest: str
+    hashes: NDArray[np.uint64]
+
+    @staticmethod
+    def of(table: EpisodeTable) -> Content:
+        """The content of a table."""
+        return Content(table.num_transitions, _digest(table), _distinct(row_hashes(table)))
+
+
+def find_duplicates(contents: Mapping[str, Content]) -> list[Finding]:
     """Every pair of tables that are the same or have more than a few transitions in common, whatever their names.
 
     Args:
-        tables: name of the source to its table.
+        contents: name of the source to what is in its table.
     """
-    contents = {name: _content(table) for name, table in tables.items()}
-    hashes = {name: _distinct(row_hashes(table)) for name, table in tables.items()}
-    sizes = {name: len(values) for name, values in hashes.items()}
     # Pairs are compared by what occurs in more than one table, which is mostly nothing.
-    everything = np.sort(np.concatenate(list(hashes.values()))) if hashes else np.empty(0, np.uint64)
-    shared = _distinct(everything[1:][everything[1:] == everything[:-1]])
-    hashes = {name: values[np.isin(values, shared, kind="sort")] for name, values in hashes.items()}
+    everything = [content.hashes for content in contents.values()]
+    together = np.sort(np.concatenate(everything)) if everything else np.empty(0, np.uint64)
+    shared = _distinct(together[1:][together[1:] == together[:-1]])
+    common_hashes = {
+        name: content.hashes[np.isin(content.hashes, shared, kind="sort")] for name, content in contents.items()
+    }
     findings = []
-    for (first, first_rows), (second, second_rows) in combinations(hashes.items(), 2):
-        if contents[first] == contents[second]:
-            message = f"is the same recording as {second}: all {tables[first].num_transitions} transitions, in order"
+    for (first, mine), (second, other) in combinations(contents.items(), 2):
+        if mine.digest == other.digest:
+            message = f"is the same recording as {second}: all {mine.num_transitions} transitions, in order"
             findings.append(found("duplicate", message, place(first)))
             continue
-        common = len(np.intersect1d(first_rows, second_rows, assume_unique=True))
-        smaller = min(sizes[first], sizes[second])
+        common = len(np.intersect1d(common_hashes[first], common_hashes[second], assume_unique=True))
+        smaller = min(len(mine.hashes), len(other.hashes))
         if common > LARGEST_SHARE * smaller:
             message = f"{common} of {smaller} distinct transitions are also in {second}"
             findings.append(found("duplicate", message, place(first)))
@@ -51,8 +72,7 @@ def _distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
 
 
-def _content(table: EpisodeTable) -> str:
-    """Hash of the transitions in order, of nothing that a name or another segmentation into episodes changes."""
+def _digest(table: EpisodeTable) -> str:
     digest = hashlib.sha256(f"{table.observation_dim},{table.action_dim}".encode())
     for field in (table.observation, table.action, table.reward, table.next_observation):
         digest.update(np.ascontiguousarray(field).data)

@@ -70,13 +70,19 @@ def check_rewards_against_simulator(name: str, domain: str, expected: Float, rec
     return [found("reward_scale", message, place(name, field="reward"))]
 
 
-def check_rewards_between_sources(tables: Mapping[str, EpisodeTable]) -> list[Finding]:
+class RewardSample(NamedTuple):
+    """Rows spread over a table: features (N, 2 O + 2) that rewards are linear in, and rewards (N,)."""
+
+    features: Float
+    rewards: Float
+
+
+def check_rewards_between_sources(samples: Mapping[str, RewardSample]) -> list[Finding]:
     """Every source whose rewards are another scale than those of the source that most others agree with.
 
     Nothing is said of a pair in which no linear reward function explains both.
     """
-    names = list(tables)
-    samples = {name: _sample(table) for name, table in tables.items()}
+    names = list(samples)
     laws = {name: _laws(samples[name], samples) for name in names}
     agreeing = {name: sum(law is not None and not _differs(law) for law in laws[name].values()) for name in names}
     reference = max(names, key=lambda name: agreeing[name])
@@ -95,8 +101,8 @@ def _differs(law: Law) -> bool:
     return not 1.0 / FITTED_FACTOR < law.factor < FITTED_FACTOR
 
 
-def _sample(table: EpisodeTable) -> tuple[Float, Float]:
-    """Features (N, 2 O + 2) that rewards are linear in, and rewards (N,), of rows spread over a table."""
+def sample_rewards(table: EpisodeTable) -> RewardSample:
+    """At most `FIT_ROWS` finite rows of a table."""
     rows = np.linspace(0, table.num_transitions - 1, min(table.num_transitions, FIT_ROWS)).astype(np.int64)
     rows = rows[
         np.isfinite(table.observation[rows]).all(axis=1) & np.isfinite(table.next_observation[rows]).all(axis=1)
@@ -104,10 +110,10 @@ def _sample(table: EpisodeTable) -> tuple[Float, Float]:
     rows = rows[np.isfinite(table.action[rows]).all(axis=1) & np.isfinite(table.reward[rows])]
     effort = np.square(table.action[rows].astype(np.float64)).sum(axis=1, keepdims=True)
     features = [table.observation[rows], table.next_observation[rows], effort, np.ones_like(effort)]
-    return np.concatenate(features, axis=1, dtype=np.float64), table.reward[rows].astype(np.float64)
+    return RewardSample(np.concatenate(features, axis=1, dtype=np.float64), table.reward[rows].astype(np.float64))
 
 
-def _laws(own: tuple[Float, Float], samples: Mapping[str, tuple[Float, Float]]) -> dict[str, Law | None]:
+def _laws(own: RewardSample, samples: Mapping[str, RewardSample]) -> dict[str, Law | None]:
     """Per source how its rewards relate to the reward function fitted to one of them; None where it explains little."""
     features, rewards = own
     if len(rewards) < 2 * features.shape[1]:
