@@ -26,8 +26,8 @@ def main() -> None:
     """Measure one mix."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="16 files of 5,000 transitions once, no recording")
-    parser.add_argument("--transitions-per-file", type=int, default=250_000)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--transitions-per-file", type=int, default=1_000_000)
+    parser.add_argument("--repetitions", type=int, default=2)
     arguments = parser.parse_args()
     per_file = 5_000 if arguments.quick else arguments.transitions_per_file
     hashes = set()

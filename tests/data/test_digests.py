@@ -4,10 +4,13 @@ import hashlib
 import os
 import time
 
+import fsspec
 import pytest
+from pyarrow import fs
 
 from v2a_ray.data import digests
 from v2a_ray.data.digests import digest_path
+from v2a_ray.data.location import Location
 from v2a_ray.errors import DataError
 
 
@@ -69,3 +72,27 @@ def test_a_folder_is_all_its_files(tmp_path):
 def test_a_missing_file(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         digest_path(tmp_path / "absent")
+
+
+def test_a_remote_file_without_a_modification_time_is_read():
+    storage = fsspec.filesystem("memory")
+    storage.pipe("/digests/a.hdf5", b"one")
+    first = digest_path("memory://digests/a.hdf5")
+    assert digest_path("memory://digests/a.hdf5") == first
+    storage.pipe("/digests/a.hdf5", b"two")
+    assert digest_path("memory://digests/a.hdf5") != first
+    with pytest.raises(DataError, match="no such file"):
+        digest_path("memory://digests/absent")
+
+
+def test_a_remote_file_is_known_by_address_size_and_time(tmp_path, monkeypatch):
+    # fsspec's local file system knows times, as object storage does, and is reached through the same code.
+    storage = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("file")))
+    path = tmp_path / "a.hdf5"
+    path.write_bytes(b"one")
+    location = Location("s3://bucket/a.hdf5", str(path), storage)
+    monkeypatch.setattr(Location, "open", lambda self: pytest.fail("its bytes were read"))
+    first = digest_path(location)
+    assert digest_path(location) == first
+    os.utime(path, ns=(0, 10**18))
+    assert digest_path(location) != first

@@ -61,6 +61,17 @@ def test_ingest(ray_cluster, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "far", "near"]
 
 
+def test_a_large_table_has_more_parts(ray_cluster, tmp_path, monkeypatch):
+    from v2a_ray.orchestration import ingest as module
+
+    sources = write_sources(tmp_path, {"near": hopper_table((9,) * 30), "far": hopper_table((8,) * 20, seed=1)})
+    assert module.ingest(sources, tmp_path / "few", robot=HOPPER.robot_spec)["num_files"] == module.MIN_FILES
+    monkeypatch.setattr(module, "PART_BYTES", 2000)
+    many = module.ingest(sources, tmp_path / "many", robot=HOPPER.robot_spec)
+    assert many["num_files"] > 10
+    assert_same(read_table_folder(tmp_path / "many"), read_table_folder(tmp_path / "few"))
+
+
 def test_no_source(ray_cluster, tmp_path):
     from v2a_ray.orchestration.ingest import ingest
 

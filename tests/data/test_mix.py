@@ -1,5 +1,7 @@
 """Mixes: shares, draws, held-out episodes, sources that are left out."""
 
+import os
+
 import numpy as np
 import pytest
 from builders import arrays_of, make_table, write_hdf5
@@ -9,7 +11,9 @@ from test_mixture import hopper_table
 
 from v2a_ray.config import DataSpec, ExperimentConfig, TargetSpec
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.mixture import apportion, held_out_episodes, load_data, mix_name, mix_sources, take
+from v2a_ray.data.manifest import content_hash
+from v2a_ray.data.mixture import apportion, held_out_episodes, load_data, load_source, mix_name, mix_sources, take
+from v2a_ray.data.readers import LARGE_BYTES
 from v2a_ray.data.store import read_manifest, read_table_folder
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.methods.plan import make_plan
@@ -173,3 +177,35 @@ def test_mix_command(ray_cluster, tmp_path):
     with pytest.raises(DataError, match="all 2 sources were refused"):
         make_mix(experiment(sources[2:], **settings), tmp_path / "c", Listener())
     assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
+
+
+def test_data_by_uri_are_the_same_data(tmp_path):
+    write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table()))
+    by_path = experiment([file_source()], data_root=str(tmp_path), store=str(tmp_path / "store"))
+    by_uri = experiment([file_source(f"file://{tmp_path}/a.hdf5")], store=str(tmp_path / "store"))
+    by_root = experiment([file_source()], data_root=f"file://{tmp_path}", store=str(tmp_path / "store"))
+    keys = {make_plan(config)["source"].key for config in (by_path, by_uri, by_root)}
+    assert len(keys) == 1
+    tables = [load_source(config.sources[0], config.data_root).table for config in (by_path, by_uri, by_root)]
+    assert len({content_hash(table) for table in tables}) == 1
+
+
+def test_a_large_file_of_a_mix_is_read_by_many_tasks(ray_cluster, tmp_path):
+    from v2a_ray.orchestration.compute import Listener
+    from v2a_ray.orchestration.mix import make_mix
+
+    hashes = []
+    for size in (0, LARGE_BYTES):
+        write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table((40,) * 10)))
+        # What lies behind the end of an HDF5 file is not its content; the hole takes no disk.
+        os.truncate(tmp_path / "a.hdf5", max(size, (tmp_path / "a.hdf5").stat().st_size))
+        config = experiment([file_source()], data_root=str(tmp_path), store=str(tmp_path / f"store-{size}"))
+        hashes.append(make_mix(config, tmp_path / "mix", Listener())["content_hash"])
+    assert hashes[0] == hashes[1]
+    # A source has to be in order, however large it is.
+    order = np.random.default_rng(0).permutation(400)
+    shuffled = {name: values[order] for name, values in arrays_of(hopper_table((40,) * 10)).items()}
+    write_hdf5(tmp_path / "a.hdf5", shuffled)
+    os.truncate(tmp_path / "a.hdf5", LARGE_BYTES)
+    with pytest.raises(DataError, match="not in order of time"):
+        make_mix(config, tmp_path / "other", Listener())

@@ -20,7 +20,8 @@ from v2a_ray.data.store import read_manifest
 from v2a_ray.files import read_json
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
-from v2a_ray.orchestration.compute import REFUSED, Listener
+from v2a_ray.orchestration.compute import Listener
+from v2a_ray.orchestration.tables import REFUSED
 from v2a_ray.stages.artifacts import Artifact
 
 if TYPE_CHECKING:

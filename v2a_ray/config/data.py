@@ -44,7 +44,8 @@ class DataSpec(Settings):
     policy_domain: str | None = None
     """Domain whose behaviour policies act, for example a stock policy on a shifted robot; by default `domain`."""
     path: str | None = None
-    """HDF5 file or episode table to read instead of rolling out; relative to `data_root`."""
+    """File or folder to read instead of rolling out, of any format that `v2a data convert` reads: a path relative to
+    `data_root`, or a URI (`s3://`, `gs://`, `minari://ID`, ...), which every node of the cluster has to reach."""
     num_transitions: Positive | None = None
     """Exact number of transitions; without it a `path` is taken whole."""
     num_episodes: Positive | None = None

@@ -43,7 +43,7 @@ class ExperimentConfig(Settings):
     upstream_seed: int = 0
     """Seed of the modality, advantage and alignment stages, so that a sweep over `seed` fits those once."""
     data_root: str = "."
-    """Folder that a relative `path` of data starts from; itself relative to where `v2a` runs."""
+    """Folder or URI that a relative `path` of data starts from; a folder is relative to where `v2a` runs."""
     store: str | None = None
     """Folder of reusable artifacts; by default $V2A_STORE, or `runs/artifacts`."""
     checks: dict[CheckName, CheckSeverity] = Field(default_factory=dict)

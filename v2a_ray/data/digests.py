@@ -1,4 +1,4 @@
-"""SHA-256 of data files, remembered beside the artifacts: a sweep plans every trial, and hashing gigabytes takes long.
+"""What stands for data files in keys, remembered beside the artifacts: a sweep plans every trial, hashing takes long.
 
 A digest is used again while the file's path, size, modification time and change time are what they were. It is not
 remembered for a file that changed within the last seconds, because a second change within one tick of the file
@@ -12,31 +12,57 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from v2a_ray.data.location import Location, locate, reading
 from v2a_ray.errors import DataError
 from v2a_ray.files import read_json, write_json
 
 FOLDER = "digests"
+READ_BYTES = 2**24
 SETTLED_SECONDS = 3.0
 """The coarsest clocks of file systems in use tick every two seconds."""
 
 
-def digest_path(path: Path, store: Path | None = None) -> str:
-    """SHA-256 of a file, or of all files in a folder; remembered in the folder `store`, if there is one.
+def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
+    """SHA-256 that stands for a file, or for all files in a folder.
+
+    Of a local file it is that of its bytes, remembered in the folder `store`, if there is one. Of a remote one it is
+    that of its address, size and modification time, because reading it all may take as long as the whole experiment;
+    where the storage does not know the time, of its bytes.
 
     Raises DataError when it does not exist or cannot be read.
     """
-    if not path.exists():
+    location = locate(path)
+    if not location.exists():
         raise DataError(
-            "no such file", where=str(path), remedy="give the folder of the data with data_root=DIR, or correct `path`"
+            "no such file",
+            where=str(location),
+            remedy="give the folder of the data with data_root=DIR, or correct `path`",
         )
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    if location.local is None:
+        for part in location.files("") if location.is_folder else [location]:
+            digest.update(_remote_digest(part))
+        return digest.hexdigest()
+    local = location.local
+    for file in sorted(local.rglob("*")) if local.is_dir() else [local]:
         if file.is_file():
             try:
                 digest.update(_digest(file, store))
             except OSError as error:
                 raise DataError(f"cannot be read: {error.strerror}", where=str(file)) from None
     return digest.hexdigest()
+
+
+def _remote_digest(location: Location) -> bytes:
+    with reading(location):
+        info = location.filesystem.get_file_info(location.path)
+    if info.mtime_ns is not None:
+        return hashlib.sha256(f"{location} {info.size} {info.mtime_ns}".encode()).digest()
+    with location.open() as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+    return digest.digest()
 
 
 def _digest(file: Path, store: Path | None) -> bytes:

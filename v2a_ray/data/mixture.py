@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from v2a_ray.config import DataSpec, ExperimentConfig, SourceSpec
 from v2a_ray.data.checks import Severities, found, regrade
 from v2a_ray.data.findings import Finding, Reading, place, raise_errors
-from v2a_ray.data.readers import read_table
+from v2a_ray.data.location import Location, locate
+from v2a_ray.data.readers import read_table, resolve_location
 from v2a_ray.data.table import LABELS, EpisodeTable
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import behavior_components, require_same_robot
@@ -51,12 +52,17 @@ def load_source(spec: SourceSpec, data_root: str | Path = ".", checks: Severitie
     """Read, check, cut and label a source that has a `path`. Raises DataError, also for unordered transitions."""
     reading = load_data(spec, spec.label, data_root, checks)
     if not reading.ordered:
-        raise DataError(
-            "the transitions are not in order of time, so whole episodes, which tell dynamics apart, cannot be had",
-            where=str(resolve(spec, data_root)),
-            remedy="use the recording it was drawn from; unordered data can only be a target",
-        )
+        raise unordered_source(spec, data_root)
     return reading
+
+
+def unordered_source(spec: DataSpec, data_root: str | Path) -> DataError:
+    """What to say of a source whose rows are not in order of time."""
+    return DataError(
+        "the transitions are not in order of time, so whole episodes, which tell dynamics apart, cannot be had",
+        where=str(resolve(spec, data_root)),
+        remedy="use the recording it was drawn from; unordered data can only be a target",
+    )
 
 
 def load_data(spec: DataSpec, label: str, data_root: str | Path = ".", checks: Severities | None = None) -> Reading:
@@ -206,10 +212,18 @@ def relabel(table: EpisodeTable, label: str, domain: Domain, behavior: str | Non
     return labelled if behavior else labelled.replace(behavior=table.behavior)
 
 
-def resolve(spec: DataSpec, data_root: str | Path) -> Path:
-    """Absolute path of the file of `spec`: Ray workers run in another directory."""
+def resolve(spec: DataSpec, data_root: str | Path) -> Location:
+    """Where the data of `spec` are: its path or URI, from `data_root` (a path or URI, too) unless it is absolute.
+
+    Local paths become absolute, because Ray workers run in another directory. A published Minari dataset
+    (`minari://ID`) is downloaded once. Raises DataError for an address that cannot be used.
+    """
     assert spec.path is not None, "only data with a path is read"
-    return (Path(data_root) / Path(spec.path).expanduser()).absolute()
+    if "://" in spec.path:
+        return resolve_location(spec.path)
+    if "://" in str(data_root):
+        return locate(f"{str(data_root).rstrip('/')}/{spec.path}")
+    return locate((Path(data_root) / Path(spec.path).expanduser()).absolute())
 
 
 def collection_requests(spec: DataSpec) -> list[CollectionRequest]:

@@ -219,6 +219,12 @@ def count_episodes(path: Path) -> int:
     return sum(_open(file).metadata.num_rows for file in part_files(path))
 
 
+def table_bytes(path: Path) -> int:
+    """Bytes of a table folder or file in memory, from its metadata alone. Raises DataError for what is not Parquet."""
+    metadata = [_open(file).metadata for file in part_files(path)]
+    return sum(each.row_group(group).total_byte_size for each in metadata for group in range(each.num_row_groups))
+
+
 def read_episodes(path: Path, episodes: NDArray[np.int64]) -> EpisodeTable:
     """The given episodes (sorted indices) of a table folder or file; row groups without any of them are not read.
 

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from v2a_ray.config import ExperimentConfig, SourceSpec
-from v2a_ray.data.checks import SourceFacts, check_facts, regrade
-from v2a_ray.data.findings import Finding, raise_errors
-from v2a_ray.data.mixture import TARGET_LABEL, held_out_episodes, load_data, load_source, mix_manifest, skips
-from v2a_ray.data.store import count_episodes, read_table_folder, write_table
-from v2a_ray.data.table import EpisodeTable
-from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.errors import DataError
-from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
-from v2a_ray.orchestration.collect import collect_data
-from v2a_ray.orchestration.ingest import IngestSource, ingest
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import user_error
+from v2a_ray.orchestration.tables import make_data, make_source
+from v2a_ray.orchestration.work import Work, input_paths
 from v2a_ray.stages.artifacts import Artifact, ArtifactStore
 
 POLL_SECONDS = 0.25
-REFUSED = "refused.json"
-"""In the artifact of a source that is left out, instead of its table: its name and the reason."""
 MAX_RETRIES = 2
 """How often a stage is tried again when its worker dies; it goes on from its checkpoint."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A node of some experiment's plan that has to be there."""
-
-    config: ExperimentConfig
-    plan: Mapping[str, Node]
-    node: Node
 
 
 @dataclass
@@ -114,10 +93,10 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
     if node.stage == "data":
         # Roll-outs hold no CPU themselves, their actors do; files are read by as many processes as there are cores.
         options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
-        return _make_data.options(**options).remote(group, store, board)
+        return make_data.options(**options).remote(group, store, board)
     inputs = input_paths(group[0], store)
     if node.stage == "source":
-        return _make_source.options(**options).remote(group[0], inputs, store)
+        return make_source.options(**options).remote(group[0], inputs, store)
     # A data-parallel stage holds no CPU itself: its workers do.
     parallel = node.stage == "modality" and config.modality.num_workers > 1
     threads = 1 if node.stage == "rows" else getattr(config, node.stage).num_threads
@@ -133,104 +112,6 @@ def _result(reference: Any) -> list[Artifact]:
             raise mine from None
         raise
     return artifacts
-
-
-@ray.remote
-def _make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[Artifact]:
-    """Episode tables of data parts: one that is read from a file, or several that are rolled out together."""
-    specs = [work.node.spec for work in group]
-    rollouts = [spec for spec in specs if spec and spec.path is None]
-    tables: Iterator[EpisodeTable] = iter(())
-    start = time.perf_counter()
-    if rollouts:
-        report = reporter(board, group[0].node.name)
-        journals = [store.work("data", work.node.key) for work in group]
-        tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {}), journals=journals))
-    # Roll-outs are made together, so each part is charged by its number of transitions.
-    rate = (time.perf_counter() - start) / max(1, sum(spec.num_transitions or 0 for spec in rollouts))
-    return [_store_part(work, store, next(tables, None), rate) for work in group]
-
-
-def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, rate: float) -> Artifact:
-    """Write one part; `rate` is the seconds that a rolled-out transition took."""
-    spec, root, checks = work.node.spec, work.config.data_root, work.config.checks
-    assert spec is not None
-
-    def make(output: Path, _work: Path) -> None:
-        try:
-            fill(output)
-        except DataError as error:
-            if not skips(work.config, spec):
-                raise
-            write_json(output / REFUSED, {"source": work.node.name.removeprefix("data/"), "reason": str(error)})
-
-    def fill(output: Path) -> None:
-        if rolled_out is not None:
-            table, findings = rolled_out, list[Finding]()
-        elif isinstance(spec, SourceSpec):
-            table, findings = load_source(spec, root, checks)
-        else:
-            table, findings = load_data(spec, TARGET_LABEL, root, checks)
-        robot = parse_domain(spec.domain).robot
-        write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
-
-    spent = rate * rolled_out.num_transitions if rolled_out is not None else 0.0
-    return store.get_or_make("data", work.node.key, make, {"spec": spec.model_dump()}, spent)
-
-
-@ray.remote
-def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
-    """What has to be known of one source to check it against the others."""
-    return SourceFacts.of(read_table_folder(table), domains)
-
-
-@ray.remote
-def _make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
-    """The combined source table, by Ray Data."""
-    config = work.config
-    # Behaviours of a mix keep the label of the policy that acted.
-    sources = [
-        IngestSource(
-            inputs[spec.label] / "table",
-            spec.label,
-            parse_domain(spec.domain).name,
-            spec.behavior if spec.path else None,
-        )
-        for spec in config.sources
-        if not (inputs[spec.label] / REFUSED).exists()
-    ]
-    refused = [read_json(path) for spec in config.sources if (path := inputs[spec.label] / REFUSED).exists()]
-    if not sources:
-        raise DataError(
-            f"all {len(refused)} sources were refused; the first because of: {refused[0]['reason']}",
-            where="mix",
-            remedy="correct the data, or see all reasons with `on_error: stop`",
-        )
-    robot = parse_domain(config.target.domain).robot_spec
-
-    def make(output: Path, _work: Path) -> None:
-        domains = {source.name: parse_domain(source.domain) for source in sources}
-        distinct = list(dict.fromkeys(domains.values()))
-        facts = ray.get([_describe.remote(source.path, distinct) for source in sources])
-        findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
-        raise_errors(findings)
-        held_out = {
-            source.name: held_out_episodes(
-                count_episodes(source.path), config.mix.validation_fraction, config.mix.seed, source.name
-            )
-            for source in sources
-        }
-        ingest(
-            sources,
-            output / "table",
-            robot=robot,
-            findings=findings,
-            checks=config.checks,
-            held_out=held_out,
-            extra=mix_manifest(config, work.node.key, refused, held_out),
-        )
-
-    return [store.get_or_make("source", work.node.key, make, {"sources": [source.name for source in sources]})]
 
 
 @ray.remote
@@ -258,9 +139,3 @@ def make_stage(
 
     about = {"config": config.model_dump(mode="json"), "inputs": {role: str(path) for role, path in inputs.items()}}
     return store.get_or_make(node.stage, node.key, make, about)
-
-
-def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
-    """Folder of every input of a node."""
-    nodes = {role: work.plan[name] for role, name in work.node.inputs.items()}
-    return {role: store.path(node.stage, node.key) for role, node in nodes.items()}

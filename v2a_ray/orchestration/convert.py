@@ -11,7 +11,7 @@ Each slice is read once and lies in Ray's object store, which spills to disk, un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def convert_hdf5(
     checks: Severities | None = None,
     rows_per_slice: int = SLICE_ROWS,
     progress: Progress | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read, check, label and write a file as an episode table with one part file per slice; returns its manifest.
 
@@ -57,6 +58,7 @@ def convert_hdf5(
         name, behavior: labels.
         checks: severities of checks that are to be others than by default.
         progress: called as progress(done_tasks, tasks).
+        extra: more keys for the manifest.
 
     Raises:
         DataError: what cannot be read, or a check that fails; nothing is written then.
@@ -92,7 +94,8 @@ def convert_hdf5(
             reading = derived_findings(found.num_rows - num_kept, has_timeouts, str(location))
         findings = regrade([*reading, *_whole(parts, partial, ordered, job)], checks or {})
         raise_errors(findings)
-        return finish_folder(partial, [part.summary for part in parts], robot=domain.robot, findings=findings)
+        summaries = [part.summary for part in parts]
+        return finish_folder(partial, summaries, robot=domain.robot, findings=findings, extra=dict(extra or {}))
 
 
 @dataclass(frozen=True)

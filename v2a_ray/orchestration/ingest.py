@@ -27,6 +27,7 @@ from v2a_ray.data.store import (
     part_bounds,
     part_files,
     read_episodes,
+    table_bytes,
     write_part,
 )
 from v2a_ray.data.table import EpisodeTable, concatenate
@@ -34,7 +35,10 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError, V2AError
 from v2a_ray.orchestration.session import quiet_ray_data
 
-DEFAULT_NUM_FILES = 8
+MIN_FILES = 8
+"""Enough for as many workers to share a small table."""
+PART_BYTES = 256 * 2**20
+"""About the size, uncompressed, of a part of a large table: what one task holds several times over."""
 VALIDATION = "validation"
 """Name of the folder with the held-out episodes, beside that of the table."""
 
@@ -61,7 +65,7 @@ def ingest(
     output: Path,
     *,
     robot: RobotLike,
-    num_files: int = DEFAULT_NUM_FILES,
+    num_files: int | None = None,
     findings: Sequence[Finding] = (),
     checks: Severities | None = None,
     held_out: Mapping[str, NDArray[np.int64]] | None = None,
@@ -73,7 +77,8 @@ def ingest(
     with it every worker's shard, holds all of them in about their proportions.
 
     Args:
-        num_files: part files; fewer if there are fewer episodes. At least the number of workers that will share it.
+        num_files: part files, at least the number of workers that will share the table; fewer if there are fewer
+            episodes. By default as many as `PART_BYTES` asks for, and no less than `MIN_FILES`.
         findings: what reading the sources said, for the manifest.
         checks: severities of checks that are to be others than by default.
         held_out: source name to episodes (indices) that are left out of the table and written to the table folder
@@ -86,6 +91,7 @@ def ingest(
     """
     if not sources:
         raise DataError("there is no source", where="mix", remedy="give at least one source with transitions")
+    num_files = num_files or max(MIN_FILES, -(-sum(table_bytes(source.path) for source in sources) // PART_BYTES))
     counts = [count_episodes(source.path) for source in sources]
     out = [(held_out or {}).get(source.name, np.empty(0, dtype=np.int64)) for source in sources]
     if any(len(episodes) for episodes in out):

@@ -15,7 +15,8 @@ from v2a_ray.config import ExperimentConfig
 from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
-from v2a_ray.orchestration.compute import Listener, Work, compute_all
+from v2a_ray.orchestration.compute import Listener, compute_all
+from v2a_ray.orchestration.work import Work
 from v2a_ray.report.curves import plot_run
 from v2a_ray.report.result import make_result
 from v2a_ray.stages.artifacts import Artifact, ArtifactStore, store_root

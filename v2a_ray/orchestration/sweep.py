@@ -29,8 +29,9 @@ from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
-from v2a_ray.orchestration.compute import Listener, Work, compute_all, input_paths, make_stage
+from v2a_ray.orchestration.compute import Listener, compute_all, make_stage
 from v2a_ray.orchestration.run import store_of
+from v2a_ray.orchestration.work import Work, input_paths
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.tables import TrialResult, cells_markdown, write_results
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
@@ -106,8 +107,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 def _absolute(config: ExperimentConfig) -> ExperimentConfig:
     """The experiment with absolute folders, because Tune runs every trial in a working directory of its own."""
-    folders = {"store": str(store_of(config).root), "data_root": str(Path(config.data_root).expanduser().absolute())}
-    return config.model_copy(update=folders)
+    root = config.data_root if "://" in config.data_root else str(Path(config.data_root).expanduser().absolute())
+    return config.model_copy(update={"store": str(store_of(config).root), "data_root": root})
 
 
 def _values(axis: str, values: list[Any] | dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

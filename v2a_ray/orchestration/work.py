@@ -1,0 +1,26 @@
+"""One node that has to be computed, and where its inputs lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.methods.plan import Node
+from v2a_ray.stages.artifacts import ArtifactStore
+
+
+@dataclass(frozen=True)
+class Work:
+    """A node of some experiment's plan that has to be there."""
+
+    config: ExperimentConfig
+    plan: Mapping[str, Node]
+    node: Node
+
+
+def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
+    """Folder of every input of a node."""
+    nodes = {role: work.plan[name] for role, name in work.node.inputs.items()}
+    return {role: store.path(node.stage, node.key) for role, node in nodes.items()}
