@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
@@ -30,7 +31,7 @@ from v2a_ray.data.store import (
     table_bytes,
     write_part,
 )
-from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError, V2AError
 from v2a_ray.orchestration.session import quiet_ray_data
@@ -206,11 +207,12 @@ def _write_parts(
     written: dict[str, list[Any]] = {"part": [], "summary": []}
     for part in batch["id"].tolist():
         plan = parts[part]
+        # Ordered while in Arrow, where episodes of several tables are taken with one copy.
         pieces = [
-            _labelled(sources[index], chosen[index][begin:end], robot, checks)
+            _labelled(sources[index], chosen[index][begin:end], robot, checks).to_arrow()
             for index, (begin, end) in plan.ranges.items()
         ]
-        table = concatenate(pieces).select(plan.order)
+        table = EpisodeTable.from_arrow(pa.concat_tables(pieces).take(pa.array(plan.order)))
         write_part(table, folder, part)
         written["part"].append(part)
         written["summary"].append(summarize_part(table).to_json())
