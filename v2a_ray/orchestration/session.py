@@ -58,6 +58,8 @@ def quiet_ray_data() -> Iterator[None]:
         "use_datasource_v2": False,
         # Ray Data's own wrapping loses what a check raised on its way between processes.
         "raise_original_map_exception": True,
+        # Memory is reserved per operator of a long pipeline; ours have one, which waits a second for its second task.
+        "op_resource_reservation_enabled": False,
     }
     context, logger = DataContext.get_current(), logging.getLogger("ray.data")
     before, level = {name: getattr(context, name) for name in settings}, logger.level
