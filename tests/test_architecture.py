@@ -17,7 +17,7 @@ LAYERS = [
     {"cli"},
     {"orchestration"},
     # Methods may import evaluation (a policy is evaluated while it trains), never the other way round.
-    {"report", "diagnosis"},
+    {"report", "diagnosis", "export"},
     {"methods"},
     {"evaluation"},
     {"stages"},

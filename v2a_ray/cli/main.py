@@ -26,13 +26,14 @@ USER_ERROR = 2
 def main() -> None:
     """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()
-    from v2a_ray.cli import behaviors, data, diagnosis, domains, experiments
+    from v2a_ray.cli import behaviors, data, diagnosis, domains, experiments, export
 
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
     app.add_typer(domains.app, name="domains")
     experiments.register(app)
     diagnosis.register(app)
+    export.register(app)
     try:
         app()
     except V2AError as error:

@@ -1,0 +1,1 @@
+"""Trained policies outside the platform: one file or folder per policy, in formats that others load."""

@@ -1,0 +1,249 @@
+"""Formats of one file: PyTorch's exported program (.pt2) and ONNX (.onnx), both from raw observations to actions.
+
+Nothing that we read is unpickled: `torch.export.load` may, so `v2a evaluate` reads the parameters that lie beside the
+program in the archive; an ONNX file is protobuf and runs as it is.
+
+Shape suffixes: B batch, O observation dimension, A action dimension.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from v2a_ray.data.store import new_file, storage_errors
+from v2a_ray.domains import parse_domain
+from v2a_ray.domains.rollout import Act
+from v2a_ray.errors import ConfigError, DataError, StorageError
+from v2a_ray.export.policies import MARK, Policy, TrainedPolicy, act_of, actor_of
+from v2a_ray.networks import TanhActor
+
+TOLERANCE = 1e-5
+"""An export whose actions differ by more is not written."""
+NUM_OBSERVATIONS = 1000
+_ABOUT, _PARAMETERS = "v2a.json", "actor.safetensors.base64"
+
+
+class Deployed(nn.Module):
+    """The actor as a graph: standardisation, network, tanh."""
+
+    def __init__(self, actor: TanhActor) -> None:
+        super().__init__()
+        self.actor = actor
+
+    def forward(self, observation_BO: Tensor) -> Tensor:
+        """Actions (B, A) for raw observations (B, O)."""
+        standardized_BO = (observation_BO - self.actor.observation_mean_O) / self.actor.observation_std_O
+        action_BA: Tensor = self.actor(standardized_BO)
+        return action_BA
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """How a policy becomes the bytes of one file, and how those act.
+
+    Attributes:
+        suffix: of the file.
+        encode: a policy as bytes.
+        run: bytes, written by us a moment ago, as what a user of the format gets when loading them.
+    """
+
+    suffix: str
+    encode: Callable[[TrainedPolicy], bytes]
+    run: Callable[[bytes], Act]
+
+
+def export_file(policy: TrainedPolicy, name: str, output: Path) -> float:
+    """Write the policy in the format `name`, whole or not at all, replacing an export of ours.
+
+    Returns the largest difference (absolute, in actions of [-1, 1]) to the original on 1,000 observations.
+
+    Raises:
+        ConfigError: no such format, or a package that it needs is missing.
+        StorageError: `output` exists and is not ours, or cannot be written, or the loaded export acts differently.
+    """
+    file_format = FORMATS[name]
+    require_ours(output)
+    content = file_format.encode(policy)
+    with new_file(output) as partial:
+        partial.write_bytes(content)
+        return require_equal(policy.actor, file_format.run(partial.read_bytes()), output)
+
+
+def require_ours(output: Path) -> None:
+    """Raise StorageError when `output` exists and the platform did not write it."""
+    with storage_errors(output):
+        file = output / _ABOUT if output.is_dir() else output
+        ours = not output.exists() or (file.is_file() and MARK.encode() in file.read_bytes())
+    if not ours:
+        raise StorageError("exists and is not ours", where=str(output), remedy="choose another --output")
+
+
+def require_equal(actor: TanhActor, act: Act, where: Path) -> float:
+    """The largest difference on `trial_observations`; raises StorageError when it exceeds `TOLERANCE`."""
+    observation_BO = trial_observations(actor)
+    difference = float(np.abs(act_of(actor)(observation_BO) - act(observation_BO)).max())
+    if not difference <= TOLERANCE:
+        raise StorageError(
+            f"the export acts differently: by {difference:.2g}, allowed are {TOLERANCE:g}",
+            where=str(where),
+            remedy="another format; nothing was written",
+        )
+    return difference
+
+
+def trial_observations(actor: TanhActor) -> NDArray[np.float32]:
+    """(1000, O): normal, with the actor's mean and three times its standard deviation, so beyond the data too."""
+    mean, std = actor.observation_mean_O.numpy(), actor.observation_std_O.numpy()
+    noise = np.random.default_rng(0).standard_normal((NUM_OBSERVATIONS, len(mean)))
+    return np.asarray(mean + 3.0 * std * noise, dtype=np.float32)
+
+
+def encode_program(policy: TrainedPolicy) -> bytes:
+    """`torch.export`: a program that PyTorch loads in Python, AOTInductor compiles and ExecuTorch lowers."""
+    buffer = io.BytesIO()
+    files = {_ABOUT: json.dumps(policy.about), _PARAMETERS: base64.b64encode(save(policy.actor.state_dict())).decode()}
+    with quiet():
+        torch.export.save(_program(policy), buffer, extra_files=files)
+    return buffer.getvalue()
+
+
+def _program(policy: TrainedPolicy) -> torch.export.ExportedProgram:
+    batch = torch.zeros(2, policy.actor.observation_mean_O.shape[0])
+    shapes = {"observation_BO": {0: torch.export.Dim("batch")}}
+    return torch.export.export(Deployed(policy.actor).eval(), (batch,), dynamic_shapes=shapes)
+
+
+def run_program(content: bytes) -> Act:
+    """What `torch.export.load` makes of a program."""
+    with quiet():
+        module = torch.export.load(io.BytesIO(content)).module()
+
+    @torch.no_grad()
+    def act(observation_BO: NDArray[Any]) -> NDArray[np.float32]:
+        action_BA: NDArray[np.float32] = module(torch.from_numpy(np.asarray(observation_BO, np.float32))).numpy()
+        return action_BA
+
+    return act
+
+
+def encode_onnx(policy: TrainedPolicy) -> bytes:
+    """ONNX with input `observation` (batch, O) and output `action` (batch, A)."""
+    _package("onnxscript")
+    onnx = _package("onnx")
+    batch = torch.zeros(2, policy.actor.observation_mean_O.shape[0])
+    with quiet():
+        program = torch.onnx.export(
+            Deployed(policy.actor).eval(),
+            (batch,),
+            input_names=["observation"],
+            output_names=["action"],
+            dynamic_shapes={"observation_BO": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {_ABOUT: json.dumps(policy.about)})
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def run_onnx(content: bytes) -> Act:
+    """What onnxruntime makes of a model, on one CPU thread."""
+    session, _ = _onnx_session(content)
+
+    def act(observation_BO: NDArray[Any]) -> NDArray[np.float32]:
+        (action_BA,) = session.run(["action"], {"observation": np.asarray(observation_BO, np.float32)})
+        return np.asarray(action_BA, dtype=np.float32)
+
+    return act
+
+
+def _onnx_session(content: bytes) -> tuple[Any, dict[str, str]]:
+    runtime = _package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session, dict(session.get_modelmeta().custom_metadata_map)
+
+
+FORMATS = {
+    "torch-export": FileFormat(".pt2", encode_program, run_program),
+    "onnx": FileFormat(".onnx", encode_onnx, run_onnx),
+}
+
+
+def open_export(path: Path) -> Policy:
+    """The policy in a file that `export_file` wrote, or a folder for RLlib. Raises DataError for anything else."""
+    try:
+        if path.is_dir():
+            about = json.loads((path / _ABOUT).read_text())
+            act = act_of(actor_of(load((path / "actor.safetensors").read_bytes())))
+        elif path.suffix == ".onnx":
+            content = path.read_bytes()
+            about, act = json.loads(_onnx_session(content)[1][_ABOUT]), run_onnx(content)
+        else:
+            about, act = _read_program(path)
+        return Policy(str(path), parse_domain(about["domain"]), act)
+    except ConfigError:
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise DataError(
+            f"not an export of this platform: {str(error).splitlines()[0] if str(error) else error!r}",
+            where=str(path),
+            remedy="give a run directory, a file or folder that `v2a export` wrote, or a behaviour, "
+            "for example hopper/stock:expert",
+        ) from error
+
+
+def _read_program(path: Path) -> tuple[dict[str, Any], Act]:
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rsplit("/", 1)[-1]: name for name in archive.namelist()}
+        about = json.loads(archive.read(names[_ABOUT]))
+        parameters = base64.b64decode(archive.read(names[_PARAMETERS]))
+    return about, act_of(actor_of(load(parameters)))
+
+
+def write_about(policy: TrainedPolicy, folder: Path) -> None:
+    """What a folder of ours holds beside another library's files: what it is, and its parameters, not pickled."""
+    (folder / _ABOUT).write_text(json.dumps(policy.about, indent=1) + "\n")
+    (folder / "actor.safetensors").write_bytes(save(policy.actor.state_dict()))
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"the package {name} is not installed", where="format onnx", remedy="pip install 'v2a_ray[export]'"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """PyTorch's exporters and RLlib comment on themselves."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,79 @@
+"""A trained policy as RLlib's `RLModule`, in the new API stack; `ray.init` is not needed.
+
+Ray pickles the constructor's arguments (a class, two gymnasium spaces and a dictionary), and restoring unpickles them:
+load only checkpoints whose origin you trust. `v2a evaluate` does not restore them; it reads the parameters beside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from v2a_ray.data.store import new_folder
+from v2a_ray.domains.rollout import Act
+from v2a_ray.export.formats import quiet, require_equal, require_ours, write_about
+from v2a_ray.export.policies import TrainedPolicy
+from v2a_ray.networks import TanhActor
+
+
+class TanhActorModule(TorchRLModule):
+    """Deterministic actions in [-1, 1] for raw observations, in training, exploration and inference alike.
+
+    `model_config` holds `hidden`: the widths of the layers.
+    """
+
+    def setup(self) -> None:
+        """Called by RLlib."""
+        observation, action = self.observation_space.shape[0], self.action_space.shape[0]
+        self.actor = TanhActor(observation, action, self.model_config["hidden"])
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {Columns.ACTIONS: self.actor.act(batch[Columns.OBS])}
+
+
+def make_module(policy: TrainedPolicy) -> TanhActorModule:
+    """The policy's network as an RLModule."""
+    weights = [value for name, value in policy.actor.body.state_dict().items() if name.endswith("weight")]
+    observation, action = weights[0].shape[1], len(weights[-1])
+    module = TanhActorModule(
+        observation_space=Box(-np.inf, np.inf, (observation,), np.float32),
+        action_space=Box(-1.0, 1.0, (action,), np.float32),
+        model_config={"hidden": [len(weight) for weight in weights[:-1]]},
+        inference_only=True,
+    )
+    module.actor.load_state_dict(policy.actor.state_dict())
+    return module
+
+
+def export_rllib(policy: TrainedPolicy, output: Path) -> float:
+    """Write the checkpoint folder, whole or not at all, replacing one of ours.
+
+    `RLModule.from_checkpoint(output)` loads it wherever v2a_ray is installed. Returns the largest difference to the
+    original on 1,000 observations. Raises StorageError as `export_file` does.
+    """
+    require_ours(output)
+    with new_folder(output) as partial:
+        make_module(policy).save_to_path(partial.resolve())
+        write_about(policy, partial)
+        return require_equal(policy.actor, module_act(partial), output)
+
+
+def module_act(folder: Path) -> Act:
+    """What RLlib makes of a checkpoint folder. Unpickles: for folders that were written a moment ago."""
+    with quiet():
+        module = RLModule.from_checkpoint(folder.resolve())
+
+    def act(observation_BO: NDArray[Any]) -> NDArray[np.float32]:
+        batch = {Columns.OBS: torch.from_numpy(np.asarray(observation_BO, dtype=np.float32))}
+        action_BA: NDArray[np.float32] = module.forward_inference(batch)[Columns.ACTIONS].numpy()
+        return action_BA
+
+    return act
