@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from v2a_ray.data.formats.arrays import check_keys
 from v2a_ray.data.formats.hdf5 import dataset, opened
+from v2a_ray.data.formats.minari import read_metadata
 from v2a_ray.data.formats.registry import FORMATS, PARQUET_MAGIC, detect_format
 from v2a_ray.data.location import locate
 from v2a_ray.data.store import MANIFEST, read_manifest
 from v2a_ray.errors import DataError, V2AError
 
+ENDS = ("rewards", "terminals", "timeouts")
+"""What of D4RL's layout is read: what episodes earn and where they end."""
 PROBLEM_SEVERITIES = ("error", "warning")
 
 
@@ -112,7 +117,12 @@ def _details(path: Path, format_name: str) -> dict[str, Any]:
             return _of_parquet(path)
         if format_name == "d4rl":
             return _of_hdf5(path)
-    except (OSError, KeyError, pa.ArrowException) as error:
+        if format_name == "npz":
+            return _of_npz(path)
+        if format_name == "minari" and path.is_dir():
+            metadata = read_metadata(locate(path))
+            return {"num_episodes": metadata.get("total_episodes"), "num_transitions": metadata.get("total_steps")}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise DataError(f"not readable: {str(error).splitlines()[0]}", where=str(path)) from error
     return {}
 
@@ -143,22 +153,29 @@ def _of_parquet(path: Path) -> dict[str, Any]:
 
 
 def _of_hdf5(path: Path) -> dict[str, Any]:
-    """Of a file in D4RL's layout. Without timeouts, only its observations say where episodes end."""
+    """Of a file in D4RL's layout."""
     where = str(path)
     with opened(locate(path)) as file:
         check_keys(file, where)
-        rewards, terminals = dataset(file, "rewards", where), dataset(file, "terminals", where)
-        known: dict[str, Any] = {"num_transitions": int(rewards.shape[0])}
-        if "timeouts" not in file:
-            return known
-        ends = (np.asarray(terminals).reshape(-1) > 0.5) | (
-            np.asarray(dataset(file, "timeouts", where)).reshape(-1) > 0.5
-        )
-        if not len(ends):
-            return known
-        ends[-1] = True
-        count = int(ends.sum())
-        return known | {"num_episodes": count, "mean_return": float(np.sum(rewards, dtype=np.float64)) / count}
+        return _of_arrays({key: np.asarray(dataset(file, key, where)) for key in ENDS if key in file})
+
+
+def _of_npz(path: Path) -> dict[str, Any]:
+    """Of an archive with the keys of D4RL's layout."""
+    with np.load(path, allow_pickle=False) as archive:
+        return _of_arrays({key: archive[key] for key in ENDS if key in archive})
+
+
+def _of_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Of `rewards`, `terminals` and `timeouts`. Without timeouts, only observations say where episodes end."""
+    rewards = arrays["rewards"]
+    known: dict[str, Any] = {"num_transitions": len(rewards)}
+    if "timeouts" not in arrays or not len(rewards):
+        return known
+    ends = (arrays["terminals"].reshape(-1) > 0.5) | (arrays["timeouts"].reshape(-1) > 0.5)
+    ends[-1] = True
+    count = int(ends.sum())
+    return known | {"num_episodes": count, "mean_return": float(np.sum(rewards, dtype=np.float64)) / count}
 
 
 def _domain_of_name(path: Path) -> str:

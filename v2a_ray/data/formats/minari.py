@@ -48,7 +48,7 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
     file_location = _main_file(location) if location.is_folder else location
     if file_location is None:
         raise DataError(f"holds no {MAIN_FILE}", where=where, remedy="give a Minari dataset's folder")
-    metadata = _metadata(location) if location.is_folder else {}
+    metadata = read_metadata(location) if location.is_folder else {}
     name = str(metadata.get("dataset_id") or location.stem)
     with opened(file_location) as file:
         names = [key for key in subgroups(file) if re.fullmatch(r"episode_\d+", key)]
@@ -96,7 +96,7 @@ def _main_file(location: Location) -> Location | None:
     return None
 
 
-def _metadata(location: Location) -> dict[str, Any]:
+def read_metadata(location: Location) -> dict[str, Any]:
     """What the dataset's metadata say; older ones have none. Raises DataError if they are unusable."""
     for part in (f"data/{METADATA}", METADATA):
         if not (location / part).exists():

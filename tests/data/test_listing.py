@@ -1,0 +1,20 @@
+"""The datasets under a folder, from what can be known without reading observations."""
+
+import numpy as np
+from builders import make_table
+
+from v2a_ray.data.listing import list_datasets
+from v2a_ray.data.readers import export_table
+
+
+def test_counts_of_every_format_that_says_them(tmp_path):
+    table = make_table((5, 7, 9), seed=0)
+    for name, format_name in (("a.hdf5", "d4rl"), ("b.npz", "npz"), ("c", "minari"), ("d.parquet", "parquet")):
+        export_table(table, tmp_path / name, format=format_name)
+    (tmp_path / "e.npz").write_bytes(b"PK\x03\x04 and nothing else")
+    listed = {each.name: each for each in list_datasets(tmp_path)}
+    assert [each.format for each in listed.values()] == ["d4rl", "npz", "minari", "parquet", ""]
+    assert listed.pop("e.npz").unreadable
+    assert {(each.num_episodes, each.num_transitions) for each in listed.values()} == {(3, 21)}
+    for name in ("a.hdf5", "b.npz", "d.parquet"):
+        assert np.isclose(listed[name].mean_return, table.returns.mean(), rtol=1e-5)
