@@ -18,7 +18,7 @@ from v2a_ray.config.data import (
     TargetSpec,
 )
 from v2a_ray.config.experiment import EvaluationConfig, ExperimentConfig
-from v2a_ray.config.policy import AWACConfig, FilterConfig, PolicyConfig, TD3BCConfig
+from v2a_ray.config.policy import AWACConfig, FilterConfig, GroupedConfig, PolicyConfig, TD3BCConfig
 
 __all__ = [
     "AWACConfig",
@@ -32,6 +32,7 @@ __all__ = [
     "FeedingConfig",
     "FilterConfig",
     "Fraction",
+    "GroupedConfig",
     "MixConfig",
     "ModalityConfig",
     "PolicyConfig",

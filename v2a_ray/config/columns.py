@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from v2a_ray.config.base import Fraction, Positive, Rate, TrainingConfig
 
@@ -16,8 +16,8 @@ class ModalityConfig(TrainingConfig):
     """Published: up to 100,000. On the real Hopper mix 2,500 already separate the domains."""
     batch_size: Positive = 16
     """Trajectories per update step, over all workers."""
-    crop_steps: Positive = 200
-    """Length that training trajectories are cropped to, in environment steps."""
+    crop_steps: Positive | None = 200
+    """Length that training trajectories are cropped to, in environment steps; `null` trains on whole episodes."""
     latent_dim: Positive = 16
     """Dimension of z (published: 8 to 128)."""
     encoder_width: Positive = 256
@@ -43,20 +43,31 @@ class ModalityConfig(TrainingConfig):
     include_target: bool = False
     """Fit on the target's episodes too (never their labels), so that target and source share one latent space."""
 
+    @model_validator(mode="after")
+    def _crops_need_a_length(self) -> ModalityConfig:
+        if self.inference == "crops" and self.crop_steps is None:
+            raise ValueError("inference=crops needs crop_steps")
+        return self
+
 
 class AdvantageConfig(TrainingConfig):
-    """Stage 2: the value column, an advantage by Sparse QL."""
+    """Stage 2: the value column, an advantage."""
 
-    kind: Literal["none", "sparse_q"] = "none"
-    """`none` leaves the column out."""
+    kind: Literal["none", "sparse_q", "iql"] = "none"
+    """`none` leaves the column out. V is fitted by Sparse QL (published), or by IQL's expectile regression."""
     conditioning: Literal["none", "modality"] = "none"
     """`modality` gives A(s, a, z), V2A's; `none` gives the global A(s, a), DVDF's."""
+    latent: Literal["learned", "shuffled", "oracle"] = "learned"
+    """What z is, for ablation. `shuffled`: every episode gets the z of another one, drawn at random. `oracle`: the TRUE
+    DOMAIN LABEL, one-hot. That is the only training that reads labels, and what it gives is no result of a method."""
     num_steps: Positive = 5000
     batch_size: Positive = 256
     width: Positive = 256
     """Width of the two hidden layers."""
     alpha: Annotated[float, Field(gt=0.0)] = 0.2
-    """Sparsity of the value regularisation."""
+    """`sparse_q`: sparsity of the value regularisation."""
+    expectile: Rate = 0.7
+    """`iql`: which expectile of Q the value function fits."""
     discount: Fraction = 0.99
     target_rate: Rate = 0.005
     """Rate of the target critics' moving average."""
@@ -67,14 +78,19 @@ class AdvantageConfig(TrainingConfig):
 class AlignmentConfig(TrainingConfig):
     """Stage 3: how well each source transition fits the target dynamics."""
 
-    kind: Literal["none", "contrastive", "residual", "modality"] = "none"
-    """`contrastive` is published (IGDF). `residual` and `modality` are ours; see `v2a_ray.stages.alignment`."""
+    kind: Literal["none", "contrastive", "classifier", "residual", "modality"] = "none"
+    """`contrastive` (IGDF) and `classifier` (DARA) are published. `residual` and `modality` are ours; see
+    `v2a_ray.stages.alignment`."""
     num_steps: Positive = 7000
     batch_size: Positive = 128
     width: Positive = 256
     """Width of the hidden layers."""
     embedding_dim: Positive = 64
     """`contrastive`: dimension in which f(s, a) and g(s') are compared."""
+    noise_std: Annotated[float, Field(ge=0.0)] = 1.0
+    """`classifier`: standard deviation of Gaussian noise on its standardised inputs while it is fitted."""
+    log_ratio_clip: Annotated[float, Field(gt=0.0)] = 10.0
+    """`classifier`: largest absolute value of the score."""
     num_members: Positive = 5
     """`residual`: dynamics models in the ensemble."""
     window_steps: Positive = 1

@@ -79,6 +79,17 @@ class ExperimentConfig(Settings):
             raise ValueError("policy.filter.rule=calibrated needs alignment.kind")
         if rule.weight == "exp_alignment" and self.alignment.kind == "none":
             raise ValueError("policy.filter.weight=exp_alignment needs alignment.kind")
+        if self.policy.reward_correction:
+            if self.alignment.kind == "none":
+                raise ValueError("policy.reward_correction needs alignment.kind")
+            if self.policy.learner == "bc":
+                raise ValueError("policy.reward_correction does nothing for policy.learner=bc, which reads no reward")
+        corrected = bool(self.policy.reward_correction)
+        if self.policy.uses_rllib and (rule.rule != "none" or rule.weight != "one" or corrected):
+            raise ValueError(
+                f"policy.learner={self.policy.learner} reads no columns: policy.filter needs rule=none and weight=one, "
+                "and policy.reward_correction has to be 0"
+            )
         if self.alignment.kind == "modality" and not self.modality.include_target:
             raise ValueError("alignment.kind=modality needs modality.include_target=true")
         return self
@@ -87,13 +98,26 @@ class ExperimentConfig(Settings):
     def columns(self) -> list[str]:
         """The columns that the policy reads; one that it does not read is not computed."""
         rule = self.policy.filter
-        if self.policy.data == "target" or (rule.rule == "none" and rule.weight == "one"):
+        if self.policy.data == "target":
             return []
+        if rule.rule == "none" and rule.weight == "one":
+            return ["alignment"] if self.policy.reward_correction else []
         kinds = {"advantage": self.advantage.kind, "alignment": self.alignment.kind}
         return [name for name, kind in kinds.items() if kind != "none"]
 
     @property
     def needs_modality(self) -> bool:
-        """Whether any column depends on z."""
+        """Whether z is a column of the source table: another column or the learner depends on it."""
+        aligned = "alignment" in self.columns and self.alignment.kind == "modality"
+        return self.advantage_reads_z or aligned or self.groups_by_z
+
+    @property
+    def advantage_reads_z(self) -> bool:
+        """Whether the advantage is conditioned on the learned z, shuffled or not."""
         conditioned = "advantage" in self.columns and self.advantage.conditioning == "modality"
-        return conditioned or ("alignment" in self.columns and self.alignment.kind == "modality")
+        return conditioned and self.advantage.latent != "oracle"
+
+    @property
+    def groups_by_z(self) -> bool:
+        """Whether the learner needs source episodes in groups."""
+        return self.policy.learner == "grouped" and self.policy.data != "target"

@@ -21,6 +21,12 @@ class FilterConfig(Settings):
     """lambda; 1 is alignment alone, 0 is value alone."""
     target_acceptance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
     """`calibrated`: the part of held-out target data whose alignment passes the threshold."""
+    normalization: Literal["batch", "table", "ranks"] = "batch"
+    """How A is brought to [0, 1]: min-max over the drawn batch (published) or over the whole source table, or its rank
+    in that table. `ranks` does the same to h, so that lambda weighs two quantities of equal scale; the weight exp(h)
+    keeps the h that was computed."""
+    normalize_alignment: bool = False
+    """`batch`, `table`: bring h to [0, 1] as A is (published: h as it is)."""
     weight: Literal["one", "exp_alignment", "score"] = "one"
     """Weight of a kept source transition in the TD loss: 1, exp(h) clamped at 100, or the score f."""
 
@@ -47,11 +53,21 @@ class AWACConfig(Settings):
     """Actions of the policy that estimate its value at a state."""
 
 
+class GroupedConfig(Settings):
+    """What `policy.learner=grouped` alone reads (after 2602.18025)."""
+
+    num_groups: Positive = 4
+    """Clusters of z among the source episodes; the target is a group of its own beside them."""
+
+
 class PolicyConfig(TrainingConfig):
     """Stage 4: the policy, trained offline on what the filter keeps."""
 
-    learner: Literal["iql", "bc", "td3_bc", "awac"] = "iql"
-    """Implicit Q-learning, behaviour cloning, TD3+BC, or advantage-weighted actor-critic."""
+    learner: Literal[
+        "iql", "bc", "td3_bc", "awac", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"
+    ] = "iql"
+    """Implicit Q-learning, behaviour cloning, TD3+BC, advantage-weighted actor-critic, or implicit Q-learning whose
+    actor is updated for one group of episodes after another."""
     data: Literal["mixed", "target", "source"] = "mixed"
     """Which tables the policy trains on."""
     num_steps: Positive = 20000
@@ -66,6 +82,15 @@ class PolicyConfig(TrainingConfig):
     """IQL's beta: weight exp(beta * A) of advantage-weighted regression, clamped at 100."""
     target_rate: Rate = 0.005
     """Rate of the target critics' moving average."""
+    reward_correction: float = 0.0
+    """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward, so that
+    `preprocessing.reward_scale` scales the sum and eta means the same under any scale."""
     td3_bc: TD3BCConfig = TD3BCConfig()
     awac: AWACConfig = AWACConfig()
+    grouped: GroupedConfig = GroupedConfig()
     filter: FilterConfig = FilterConfig()
+
+    @property
+    def uses_rllib(self) -> bool:
+        """Whether RLlib trains the policy: a peer of ours, on the same tables, without columns."""
+        return self.learner.startswith("rllib_")

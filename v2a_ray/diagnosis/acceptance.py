@@ -22,7 +22,7 @@ from torch import Tensor
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.diagnosis.evidence import Evidence
 from v2a_ray.diagnosis.measures import rank_correlation, ranks_within, weighted_mean
-from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 
 Float = NDArray[np.floating[Any]]
 DRAWS_PER_TRANSITION = 20
@@ -122,7 +122,9 @@ def audit_filter(evidence: Evidence, oracle: Float | None) -> FilterAudit:
     """Draw and filter as the policy stage did; `oracle` (n,) are oracle advantages of the examined transitions."""
     config = evidence.run.config.policy
     columns = {"alignment": evidence.alignment, "advantage": evidence.advantage}
-    tensors = {name: torch.tensor(values) for name, values in columns.items() if values is not None}
+    present = {name: np.asarray(values, dtype=np.float32) for name, values in columns.items() if values is not None}
+    present |= normalized_columns(config.filter, present)
+    tensors = {name: torch.from_numpy(values.copy()) for name, values in present.items()}
     held_out = None if evidence.held_out is None else np.asarray(evidence.held_out, dtype=np.float32)
     alignment = None if evidence.alignment is None else np.asarray(evidence.alignment, dtype=np.float32)
     source_filter = SourceFilter.prepare(config.filter, alignment, held_out)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from v2a_ray.config import AdvantageConfig
 from v2a_ray.data.sampler import EpisodeValues, Transitions
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.diagnosis.evidence import Evidence
@@ -58,7 +60,9 @@ def find_or_fit(evidence: Evidence, quick: bool, progress: FitProgress) -> Advan
     """Advantages found in the run, found in its store, or fitted now; with `quick` nothing is fitted."""
     config, table = evidence.run.config, evidence.source
     everything = np.arange(table.num_episodes)
-    own = None if evidence.advantage is None else config.advantage.conditioning
+    # An ablated z makes a column that is neither A(s, a) nor A(s, a, z).
+    is_own = evidence.advantage is not None and config.advantage.latent == "learned"
+    own = config.advantage.conditioning if is_own else None
 
     def column(name: str, uses_latent: bool) -> Float | None:
         if own == ("modality" if uses_latent else "none"):
@@ -89,9 +93,7 @@ def _column(evidence: Evidence, fit: _Fit, quick: bool, progress: FitProgress) -
     if fit.uses_latent:
         inputs["modality"] = run.artifacts["modality"].name
     settings = {
-        "advantage": run.config.advantage.model_dump(
-            mode="json", exclude={"kind", "conditioning", "checkpoint_interval_steps", "log_interval_steps"}
-        ),
+        "advantage": _settings_of_fit(run.config.advantage),
         "preprocessing": run.config.preprocessing.model_dump(mode="json"),
         "episodes": list(table.episode_id),
     }
@@ -107,6 +109,12 @@ def _column(evidence: Evidence, fit: _Fit, quick: bool, progress: FitProgress) -
             return None
         artifact = run.store.get_or_make(STAGE, key, make, {"fit": fit.name, "inputs": inputs})
     return read_step_column(artifact.path / "column.parquet", "advantage", table)
+
+
+def _settings_of_fit(config: AdvantageConfig) -> dict[str, Any]:
+    """What moves the numbers of a fit; `sparse_q` unless the run itself has another kind."""
+    unused = {"conditioning", "latent", "checkpoint_interval_steps", "log_interval_steps"}
+    return config.model_dump(mode="json", exclude=unused | (set() if config.kind == "iql" else {"kind", "expectile"}))
 
 
 def _fit(evidence: Evidence, table: EpisodeTable, fit: _Fit, work: Path, progress: FitProgress) -> Float:

@@ -32,15 +32,19 @@ from v2a_ray.methods.job import Job, preprocessing, require_memory
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
+from v2a_ray.stages.classifier import ClassifierLearner
 from v2a_ray.stages.columns import (
     EpisodeIndex,
+    one_hot,
     read_episode_column,
+    read_labels,
     read_step_column,
     write_episode_column,
     write_step_column,
 )
 from v2a_ray.stages.contrastive import ContrastiveLearner
-from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.filtering import SourceFilter, normalized_columns
+from v2a_ray.stages.grouped import episode_groups
 from v2a_ray.stages.learner import Metrics, use_threads
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
 from v2a_ray.stages.policy import MixedSampler, make_actor
@@ -100,7 +104,7 @@ def fit_advantage(job: Job) -> None:
     columns: dict[str, Column] = {}
     latent_dim = 0
     if config.conditioning == "modality":
-        latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
+        latent = _latent(job, source)
         latent_dim = latent.shape[1]
         columns["z"] = EpisodeValues(latent, source.offsets)
     transitions = open_transitions(
@@ -111,6 +115,16 @@ def fit_advantage(job: Job) -> None:
     history = job.loop(config, feeds={"source": transitions}).run(learner)
     write_step_column(job.output / "column.parquet", "advantage", source, learner.score(transitions))
     job.write_history(history)
+
+
+def _latent(job: Job, source: RowFile) -> Float:
+    """(E, Z): what the advantage is conditioned on. The oracle alone reads labels: it is an ablation, not a method."""
+    if job.config.advantage.latent == "oracle":
+        return one_hot(read_labels(job.inputs["source"] / "table", source, "domain"))
+    learned = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
+    if job.config.advantage.latent == "shuffled":
+        return np.random.default_rng(job.config.upstream_seed).permutation(learned)
+    return learned
 
 
 def fit_alignment(job: Job) -> None:
@@ -139,6 +153,10 @@ def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any
         contrastive = ContrastiveLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(contrastive)
         return Alignment(contrastive.score(sources).numpy(), contrastive.score(control).numpy()), history
+    if config.kind == "classifier":
+        classifier = ClassifierLearner(targets, sources, config, seed)
+        history = job.loop(config, feeds={"source": sources}).run(classifier)
+        return Alignment(classifier.score(sources).numpy(), classifier.score(control).numpy()), history
     residual = ResidualLearner(targets, config, seed)
     history = job.loop(config).run(residual)
     scores = residual.score(sources).numpy(), residual.score(control).numpy()
@@ -178,15 +196,22 @@ def fit_policy(job: Job) -> None:
         for name in ("advantage", "alignment")
         if name in job.inputs
     }
+    columns |= normalized_columns(config.filter, columns)
+    extra: dict[str, Column] = dict(columns)
+    if job.config.groups_by_z:
+        latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
+        groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
+        extra["group"] = EpisodeValues(groups, source.offsets)
     prepared, seed = preprocessing(job), job.config.seed
     source_filter = SourceFilter.prepare(config.filter, columns.get("alignment"), _held_out_scores(job))
     # The target is small as a rule; one that is not leaves the source half of the memory.
     for_target = min(target.num_bytes, job.memory_bytes // 2)
     sampler = MixedSampler(
         open_transitions(target, prepared, memory_bytes=for_target, seed=seed),
-        open_transitions(source, prepared, columns, memory_bytes=job.memory_bytes - for_target, seed=seed),
+        open_transitions(source, prepared, extra, memory_bytes=job.memory_bytes - for_target, seed=seed),
         source_filter,
         config,
+        prepared.reward_scale,
     )
     feeds = {"target": sampler.target, "source": sampler.source}
     torch.manual_seed(seed)

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v2a_ray.config import DataSpec, ExperimentConfig, FeedingConfig, Settings
+from v2a_ray.config import (
+    AdvantageConfig,
+    AlignmentConfig,
+    DataSpec,
+    ExperimentConfig,
+    FeedingConfig,
+    FilterConfig,
+    PolicyConfig,
+    Settings,
+)
 from v2a_ray.data.digests import digest_path
 from v2a_ray.data.mixture import TARGET_LABEL, collection_requests, mix_sources, resolve, skips
 from v2a_ray.domains import Domain, parse_domain
@@ -22,8 +31,16 @@ from v2a_ray.stages.artifacts import stage_key, store_root
 
 # How often a stage reports and saves does not move its numbers.
 _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
-_LEARNER_SECTIONS = frozenset({"td3_bc", "awac"})
+_LEARNER_SECTIONS = frozenset({"td3_bc", "awac", "grouped"})
 """Sections of `policy` that one learner alone reads."""
+_LATER: dict[type[Settings], frozenset[str]] = {
+    AdvantageConfig: frozenset({"latent", "expectile"}),
+    AlignmentConfig: frozenset({"noise_std", "log_ratio_clip"}),
+    FilterConfig: frozenset({"normalization", "normalize_alignment"}),
+    PolicyConfig: frozenset({"reward_correction"}),
+}
+"""Settings that came after the first artifacts. At its default such a setting is no part of a key, so that a new
+choice renews nothing that was computed without it."""
 SOURCE = "source"
 
 
@@ -84,12 +101,12 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         add("modality", _moving(config.modality), inputs, config.upstream_seed)
     latent = {"modality": "modality"}
     if "advantage" in config.columns:
-        inputs = tables | (latent if config.advantage.conditioning == "modality" else {})
+        inputs = tables | (latent if config.advantage_reads_z else {})
         add("advantage", common | {"advantage": _moving(config.advantage)}, inputs, config.upstream_seed, source_rows)
     if "alignment" in config.columns:
         inputs = tables | (latent if config.alignment.kind == "modality" else {})
         add("alignment", common | {"alignment": _moving(config.alignment)}, inputs, config.upstream_seed, source_rows)
-    columns = {name: name for name in config.columns}
+    columns = {name: name for name in config.columns} | (latent if config.groups_by_z else {})
     settings = common | {
         "policy": _moving(config.policy, chosen=config.policy.learner, sections=_LEARNER_SECTIONS),
         "evaluation": config.evaluation.model_dump(mode="json"),
@@ -105,7 +122,22 @@ def _data_name(label: str) -> str:
 
 def _moving(settings: Settings, chosen: str = "", sections: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The settings that can move a stage's numbers. Of `sections`, each named after a kind, the `chosen` one can."""
-    return settings.model_dump(mode="json", exclude=_BOOKKEEPING | (sections - {chosen}))
+    return _without_later(settings, settings.model_dump(mode="json", exclude=_BOOKKEEPING | (sections - {chosen})))
+
+
+def _without_later(settings: Settings, content: dict[str, Any]) -> dict[str, Any]:
+    """`content`, a dump of `settings`, without what `_LATER` names and is at its default."""
+    left_out = {
+        name
+        for name in _LATER.get(type(settings), ())
+        if getattr(settings, name) == type(settings).model_fields[name].default
+    }
+    inner = {name: value for name, value in settings if isinstance(value, Settings)}
+    return {
+        name: _without_later(inner[name], value) if name in inner else value
+        for name, value in content.items()
+        if name not in left_out
+    }
 
 
 def _mix_content(config: ExperimentConfig) -> dict[str, Any]:

@@ -72,6 +72,10 @@ METHODS: dict[str, Method] = {
     "td3_bc": Method("TD3+BC, unfiltered, on `policy.data`", _learner("td3_bc", "mixed")),
     "awac": Method("advantage-weighted actor-critic, unfiltered, on `policy.data`", _learner("awac", "mixed")),
     **{
+        f"rllib_{name}": Method(f"RLlib's {name.upper()} on `policy.data`, a peer", _learner(f"rllib_{name}", "mixed"))
+        for name in ("bc", "marwil", "cql", "iql")
+    },
+    **{
         f"{learner}_{data}": Method(f"{title} on {where}", _learner(learner, data))
         for learner, title in (("iql", "IQL"), ("bc", "behaviour cloning"), ("td3_bc", "TD3+BC"), ("awac", "AWAC"))
         for data, where in (

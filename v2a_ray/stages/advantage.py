@@ -1,4 +1,5 @@
-"""Stage 2, advantage: the value column, by Sparse Q-learning (2303.15810), given z (V2A) or not (DVDF).
+"""Stage 2, advantage: the value column, by Sparse Q-learning (2303.15810) or IQL (2110.06169),
+given z (V2A) or not (DVDF).
 
 Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimension, Z latent dimension (0 without z).
 """
@@ -23,10 +24,18 @@ def sparse_value_loss(q_B: Tensor, value_B: Tensor, alpha: float) -> Tensor:
     return (torch.relu(u_B).square() + value_B / alpha).mean()
 
 
+def expectile_value_loss(q_B: Tensor, value_B: Tensor, expectile: float) -> Tensor:
+    """mean( |tau - 1[Q < V]| (Q - V)^2 )  (IQL, equation 5)."""
+    difference_B = q_B - value_B
+    asymmetry_B = torch.where(difference_B > 0, expectile, 1 - expectile)
+    return (asymmetry_B * difference_B.square()).mean()
+
+
 class AdvantageLearner:
     """Fits Q(s, a, z) and V(s, z) on the source table; A = min(Q1, Q2) - V.
 
-    `transitions` carries z as the extra column `z` when the advantage is conditioned on it.
+    `transitions` carries z as the extra column `z` when the advantage is conditioned on it. `config.kind` chooses the
+    loss of V; the critics are the same for both.
     """
 
     def __init__(self, transitions: TransitionSampler, latent_dim: int, config: AdvantageConfig, seed: int) -> None:
@@ -61,11 +70,14 @@ class AdvantageLearner:
         return metrics | critic_metrics
 
     def value_loss(self, state_BS: Tensor, state_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sparse value loss against the smaller target critic."""
+        """The loss of V against the smaller target critic."""
         with torch.no_grad():
             q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
         value_B = self.value(state_BS).squeeze(-1)
-        loss = sparse_value_loss(q_B, value_B, self.config.alpha)
+        if self.config.kind == "iql":
+            loss = expectile_value_loss(q_B, value_B, self.config.expectile)
+        else:
+            loss = sparse_value_loss(q_B, value_B, self.config.alpha)
         return loss, {"advantage/value_loss": loss.detach(), "advantage/value": value_B.detach().mean()}
 
     def critic_loss(self, batch: Batch, state_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

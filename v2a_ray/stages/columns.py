@@ -5,6 +5,7 @@ The base table is never rewritten. `z` is one vector per episode; `advantage` an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from v2a_ray.data.store import part_files
 from v2a_ray.errors import DataError
 
 Float = NDArray[np.float32]
@@ -68,6 +70,20 @@ def read_step_column(path: Path, name: str, table: EpisodeIndex) -> Float:
     if len(values) != table.num_transitions:
         raise DataError(f"{len(values)} values for {table.num_transitions} transitions", where=f"{path} · {name}")
     return np.ascontiguousarray(values)
+
+
+def read_labels(folder: Path, table: EpisodeIndex, name: str) -> list[str]:
+    """The label `name` of every episode, from a table folder, in the order of `table`. For oracles and diagnosis only:
+    a learner never sees labels."""
+    stored = pa.concat_tables(pq.read_table(file, columns=["episode_id", name]) for file in part_files(folder))
+    found: list[str] = stored.column(name).take(pa.array(_order(stored, table, folder))).to_pylist()
+    return found
+
+
+def one_hot(labels: Sequence[str]) -> Float:
+    """(E, number of distinct labels), columns in alphabetical order."""
+    names = np.asarray(labels)
+    return np.asarray(names[:, None] == np.unique(names), dtype=np.float32)
 
 
 def _order(stored: pa.Table, table: EpisodeIndex, path: Path) -> NDArray[np.int64]:

@@ -2,11 +2,14 @@
 
     f = lambda * h + (1 - lambda) * minmax(A),  min-max over the drawn batch
 
+`filter.normalization` brings A, and h if wanted, to [0, 1] in other ways (`normalized_columns`).
+
 h and A are columns of the source table, computed once. Shape suffixes: B drawn batch, b kept batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from v2a_ray.config import FilterConfig
+from v2a_ray.stages.alignment import ranks
 
 Float = NDArray[np.float32]
 MAX_WEIGHT = 100.0
@@ -29,6 +33,22 @@ def minmax(values_B: Tensor) -> Tensor:
 def calibrated_threshold(held_out: Float, acceptance: float) -> float:
     """The alignment that a part `acceptance` of held-out target transitions reaches."""
     return float(np.quantile(held_out, 1.0 - acceptance))
+
+
+def normalized_columns(config: FilterConfig, columns: Mapping[str, Float]) -> dict[str, Float]:
+    """(N,) columns `normalized_alignment` and `normalized_advantage` over a whole source table, beside its `columns`.
+
+    Without them, with `normalization: batch`, terms are normalised batch by batch. Ranks are mid-ranks in [0, 1].
+    """
+    if config.normalization == "batch":
+        return {}
+    names = {"advantage"}
+    if config.normalize_alignment or config.normalization == "ranks":
+        names.add("alignment")
+    found = {name: values for name, values in columns.items() if name in names}
+    if config.normalization == "ranks":
+        return {f"normalized_{name}": ranks(values, values) for name, values in found.items()}
+    return {f"normalized_{name}": minmax(torch.tensor(values)).numpy() for name, values in found.items()}
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,13 @@ class SourceFilter:
     def score(self, columns: dict[str, Tensor], batch_size: int) -> Tensor:
         """f (B,) from the columns that there are; without a column its term is left out."""
         alignment, advantage = columns.get("alignment"), columns.get("advantage")
+        if self.config.normalization == "batch":
+            advantage = None if advantage is None else minmax(advantage)
+            if alignment is not None and self.config.normalize_alignment:
+                alignment = minmax(alignment)
+        else:
+            advantage = columns.get("normalized_advantage")
+            alignment = columns.get("normalized_alignment", alignment)
         weight = self.config.alignment_weight
         if alignment is None and advantage is None:
             return torch.ones(batch_size)
@@ -68,8 +95,8 @@ class SourceFilter:
             assert alignment is not None
             return alignment
         if alignment is None:
-            return minmax(advantage)
-        return weight * alignment + (1 - weight) * minmax(advantage)
+            return advantage
+        return weight * alignment + (1 - weight) * advantage
 
     def __call__(self, columns: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
         """Indices (b,) to keep and their TD weights (b,)."""

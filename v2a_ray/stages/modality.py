@@ -180,7 +180,7 @@ class ModalityLearner:
         """Random crops of random episodes; every episode is equally likely."""
         episodes = torch.randint(len(self.offsets) - 1, (self.num_trajectories,), generator=self.generator)
         begins, ends = self.offsets[episodes], self.offsets[episodes + 1]
-        lengths = (ends - begins).clamp(max=self.config.crop_steps)
+        lengths = (ends - begins).clamp(max=self.config.crop_steps) if self.config.crop_steps else ends - begins
         slack = ends - begins - lengths
         shift = (torch.rand(len(episodes), generator=self.generator) * (slack + 1)).long()
         noise = torch.randn(len(episodes), self.config.latent_dim, generator=self.generator)
@@ -240,7 +240,10 @@ def encode_episodes(model: ModalityModel, table: EpisodeTable, config: ModalityC
     steps_NX = model.steps(table)
     latent = np.zeros((table.num_episodes, config.latent_dim), dtype=np.float32)
     weight = np.zeros((table.num_episodes, 1), dtype=np.float32)
-    crop = config.crop_steps if config.inference == "crops" else int(table.lengths.max())
+    crop = int(table.lengths.max())
+    if config.inference == "crops":
+        assert config.crop_steps is not None  # the configuration refuses it otherwise
+        crop = config.crop_steps
     for episodes, begins, lengths in _pieces(table, crop):
         mean_BZ, _ = model.encoder(pad(steps_NX, begins, lengths), lengths)
         np.add.at(latent, episodes, mean_BZ.numpy() * lengths[:, None].numpy())

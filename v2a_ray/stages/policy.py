@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from v2a_ray.config import PolicyConfig
 from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, select_rows
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
+from v2a_ray.stages.advantage import expectile_value_loss
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -35,8 +37,15 @@ class MixedSampler:
     """Draws what a policy trains on: filtered source and whole target, or one of them."""
 
     def __init__(
-        self, target: TransitionSampler, source: TransitionSampler, source_filter: SourceFilter, config: PolicyConfig
+        self,
+        target: TransitionSampler,
+        source: TransitionSampler,
+        source_filter: SourceFilter,
+        config: PolicyConfig,
+        reward_scale: float = 1.0,
     ) -> None:
+        """`reward_scale` is what `source` multiplies recorded rewards by; the reward correction is scaled alike."""
+        self.correction = config.reward_correction * reward_scale
         self.target, self.source, self.filter, self.config = target, source, source_filter, config
         eligible = source_filter.eligible
         # A calibrated filter may find nothing worth taking: then the target is alone.
@@ -53,6 +62,8 @@ class MixedSampler:
         drawn = self.source.sample(size, generator)
         keep, weight_b = self.filter(drawn.extra, size)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
+        if self.correction:
+            kept = replace(kept, reward_B=kept.reward_B + self.correction * kept.extra["alignment"])
         if not self.uses_target:
             return kept, weight_b
         return _join(kept, self.target.sample(size, generator)), torch.cat([weight_b, torch.ones(size)])
@@ -82,6 +93,20 @@ class IQLLearner:
     def update(self, step: int) -> dict[str, Tensor]:
         """One update step of value function, critics and actor, all against the parameters before the step."""
         batch, weight_B = self.sampler.sample(self.generator)
+        critic_loss, metrics, advantage_B = self.critic_losses(batch, weight_B)
+        actor_loss, actor_metrics = self.actor_loss(batch, advantage_B)
+        # The losses share no trainable parameter, so one backward pass serves all.
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        (critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
+        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        update_target(self.target_critics, self.critics, self.config.target_rate)
+        return metrics | actor_metrics
+
+    def critic_losses(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss of V plus that of both critics, their metrics, and the advantage (B,) for the actor."""
         size = len(weight_B)
         # V(s) and V(s') in one pass; only V(s) is fitted.
         values = self.value(torch.cat([batch.observation_BO, batch.next_observation_BO])).squeeze(-1)
@@ -91,22 +116,11 @@ class IQLLearner:
             q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
         value_loss, value_metrics = self.value_loss(q_B, value_B)
         critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
-        actor_loss, actor_metrics = self.actor_loss(batch, q_B - value_B.detach())
-        # The three losses share no trainable parameter, so one backward pass serves all.
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        (value_loss + critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
-        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        update_target(self.target_critics, self.critics, self.config.target_rate)
-        return value_metrics | critic_metrics | actor_metrics
+        return value_loss + critic_loss, value_metrics | critic_metrics, q_B - value_B.detach()
 
     def value_loss(self, q_B: Tensor, value_B: Tensor) -> Loss:
         """Expectile regression of V on the smaller target critic (IQL, equation 5)."""
-        difference_B = q_B - value_B
-        asymmetry_B = torch.where(difference_B > 0, self.config.expectile, 1 - self.config.expectile)
-        loss = (asymmetry_B * difference_B.square()).mean()
+        loss = expectile_value_loss(q_B, value_B, self.config.expectile)
         return loss, {"policy/value_loss": loss.detach(), "policy/value": value_B.detach().mean()}
 
     def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
@@ -157,6 +171,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def _join(first: Batch, second: Batch) -> Batch:
-    """Two batches end to end, without stage columns."""
+    """Two batches end to end, without stage columns but `group`, which is -1 in the second."""
     names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
-    return Batch(**{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}, extra={})
+    extra = {}
+    if "group" in first.extra:
+        extra["group"] = torch.cat([first.extra["group"], torch.full((len(second.reward_B),), -1.0)])
+    return Batch(**{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}, extra=extra)

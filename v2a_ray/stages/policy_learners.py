@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from v2a_ray.stages.actor_critics import AWACLearner, TD3BCLearner
+from v2a_ray.stages.grouped import GroupedLearner
 from v2a_ray.stages.policy import BCLearner, IQLLearner
 
 LEARNERS: dict[str, type[IQLLearner] | type[BCLearner] | type[TD3BCLearner] | type[AWACLearner]] = {
@@ -10,4 +11,5 @@ LEARNERS: dict[str, type[IQLLearner] | type[BCLearner] | type[TD3BCLearner] | ty
     "bc": BCLearner,
     "td3_bc": TD3BCLearner,
     "awac": AWACLearner,
+    "grouped": GroupedLearner,
 }
