@@ -133,6 +133,9 @@ def make_stage(
     fit: Callable[[Job], None] = FIT[node.stage]
     if parallel and node.stage == "modality" and config.modality.num_workers > 1:
         fit = parallel
+    if node.stage == "policy" and config.policy.uses_rllib:
+        # Importing RLlib takes seconds, which only its peers should pay.
+        from v2a_ray.orchestration.rllib_peers import fit_rllib_policy as fit
 
     def make(output: Path, folder: Path) -> None:
         fit(Job(config, inputs, output, folder, progress))
