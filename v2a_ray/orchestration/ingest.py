@@ -33,8 +33,8 @@ from v2a_ray.data.store import (
 )
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
-from v2a_ray.errors import DataError, V2AError
-from v2a_ray.orchestration.session import quiet_ray_data
+from v2a_ray.errors import DataError
+from v2a_ray.orchestration.session import quiet_ray_data, user_error
 
 MIN_FILES = 8
 """Enough for as many workers to share a small table."""
@@ -130,7 +130,7 @@ def _combine(
         try:
             summaries = {row["part"]: PartSummary.from_json(row["summary"]) for row in rows.take_all()}
         except ray.exceptions.RayError as error:
-            raise _cause(error) from None
+            raise user_error(error) or error from None
         return finish_folder(
             partial,
             [summaries[part] for part in range(len(parts))],
@@ -228,13 +228,3 @@ def _labelled(source: IngestSource, episodes: NDArray[np.int64], robot: RobotLik
     prefix = f"{source.name}/"
     names = tuple(name if name.startswith(prefix) else prefix + name for name in table.episode_id)
     return labelled.replace(episode_id=names)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a task of ours raised, without Ray's wrapping, if it is a user's mistake; else the error itself."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, V2AError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
