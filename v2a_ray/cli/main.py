@@ -26,7 +26,7 @@ USER_ERROR = 2
 def main() -> None:
     """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()
-    from v2a_ray.cli import behaviors, data, diagnosis, domains, experiments, export
+    from v2a_ray.cli import behaviors, data, diagnosis, domains, evaluate, experiments, export, select
 
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
@@ -34,6 +34,8 @@ def main() -> None:
     experiments.register(app)
     diagnosis.register(app)
     export.register(app)
+    evaluate.register(app)
+    select.register(app)
     try:
         app()
     except V2AError as error:

@@ -95,6 +95,16 @@ def render_domains(domains: Sequence[Domain], path: Path | str) -> None:
     figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
 
 
+def camera_of(domain: Domain) -> Float:
+    """(3, 3): rows are the picture's right, up, and towards the camera, for the domain's robot."""
+    return _camera(*_OBLIQUE.get(domain.base.robot, (0.0, 0.0)))
+
+
+def robot_outlines(domain: Domain, model: mujoco.MjModel, data: mujoco.MjData) -> list[Float]:
+    """Outlines (P, 2) of the robot as it stands in `data`, in metres, farthest from the camera first."""
+    return list(_outlines(_Scene(domain, model, data, camera_of(domain))).values())
+
+
 def _scene(domain: Domain) -> _Scene:
     spec = domain.robot_spec
     model = compile_model(spec, domain.shifts, domain.physics)
@@ -105,7 +115,7 @@ def _scene(domain: Domain) -> _Scene:
     mujoco.mj_forward(model, data)
     data.qpos[spec.num_unobserved_positions] -= lowest_point(model, data)
     mujoco.mj_forward(model, data)
-    return _Scene(domain, model, data, _camera(*_OBLIQUE.get(domain.base.robot, (0.0, 0.0))))
+    return _Scene(domain, model, data, camera_of(domain))
 
 
 def _camera(azimuth: float, elevation: float) -> Float:

@@ -27,17 +27,19 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from v2a_ray.data.store import new_file, storage_errors
+from v2a_ray.data.store import new_file
 from v2a_ray.domains import parse_domain
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import ConfigError, DataError, StorageError
-from v2a_ray.export.policies import MARK, Policy, TrainedPolicy, act_of, actor_of
+from v2a_ray.evaluation.output import ABOUT, require_ours
+from v2a_ray.export.policies import Policy, TrainedPolicy, act_of, actor_of
 from v2a_ray.networks import TanhActor
 
 TOLERANCE = 1e-5
 """An export whose actions differ by more is not written."""
 NUM_OBSERVATIONS = 1000
-_ABOUT, _PARAMETERS = "v2a.json", "actor.safetensors.base64"
+WANTED = "give a run directory, what `v2a export` wrote, or a behaviour, for example hopper/stock:expert"
+_PARAMETERS = "actor.safetensors.base64"
 
 
 class Deployed(nn.Module):
@@ -86,15 +88,6 @@ def export_file(policy: TrainedPolicy, name: str, output: Path) -> float:
         return require_equal(policy.actor, file_format.run(partial.read_bytes()), output)
 
 
-def require_ours(output: Path) -> None:
-    """Raise StorageError when `output` exists and the platform did not write it."""
-    with storage_errors(output):
-        file = output / _ABOUT if output.is_dir() else output
-        ours = not output.exists() or (file.is_file() and MARK.encode() in file.read_bytes())
-    if not ours:
-        raise StorageError("exists and is not ours", where=str(output), remedy="choose another --output")
-
-
 def require_equal(actor: TanhActor, act: Act, where: Path) -> float:
     """The largest difference on `trial_observations`; raises StorageError when it exceeds `TOLERANCE`."""
     observation_BO = trial_observations(actor)
@@ -118,7 +111,7 @@ def trial_observations(actor: TanhActor) -> NDArray[np.float32]:
 def encode_program(policy: TrainedPolicy) -> bytes:
     """`torch.export`: a program that PyTorch loads in Python, AOTInductor compiles and ExecuTorch lowers."""
     buffer = io.BytesIO()
-    files = {_ABOUT: json.dumps(policy.about), _PARAMETERS: base64.b64encode(save(policy.actor.state_dict())).decode()}
+    files = {ABOUT: json.dumps(policy.about), _PARAMETERS: base64.b64encode(save(policy.actor.state_dict())).decode()}
     with quiet():
         torch.export.save(_program(policy), buffer, extra_files=files)
     return buffer.getvalue()
@@ -160,7 +153,7 @@ def encode_onnx(policy: TrainedPolicy) -> bytes:
         )
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, {_ABOUT: json.dumps(policy.about)})
+    onnx.helper.set_model_props(model, {ABOUT: json.dumps(policy.about)})
     content: bytes = model.SerializeToString()
     return content
 
@@ -195,11 +188,11 @@ def open_export(path: Path) -> Policy:
     """The policy in a file that `export_file` wrote, or a folder for RLlib. Raises DataError for anything else."""
     try:
         if path.is_dir():
-            about = json.loads((path / _ABOUT).read_text())
+            about = json.loads((path / ABOUT).read_text())
             act = act_of(actor_of(load((path / "actor.safetensors").read_bytes())))
         elif path.suffix == ".onnx":
             content = path.read_bytes()
-            about, act = json.loads(_onnx_session(content)[1][_ABOUT]), run_onnx(content)
+            about, act = json.loads(_onnx_session(content)[1][ABOUT]), run_onnx(content)
         else:
             about, act = _read_program(path)
         return Policy(str(path), parse_domain(about["domain"]), act)
@@ -209,22 +202,21 @@ def open_export(path: Path) -> Policy:
         raise DataError(
             f"not an export of this platform: {str(error).splitlines()[0] if str(error) else error!r}",
             where=str(path),
-            remedy="give a run directory, a file or folder that `v2a export` wrote, or a behaviour, "
-            "for example hopper/stock:expert",
+            remedy=WANTED,
         ) from error
 
 
 def _read_program(path: Path) -> tuple[dict[str, Any], Act]:
     with zipfile.ZipFile(path) as archive:
         names = {name.rsplit("/", 1)[-1]: name for name in archive.namelist()}
-        about = json.loads(archive.read(names[_ABOUT]))
+        about = json.loads(archive.read(names[ABOUT]))
         parameters = base64.b64decode(archive.read(names[_PARAMETERS]))
     return about, act_of(actor_of(load(parameters)))
 
 
 def write_about(policy: TrainedPolicy, folder: Path) -> None:
     """What a folder of ours holds beside another library's files: what it is, and its parameters, not pickled."""
-    (folder / _ABOUT).write_text(json.dumps(policy.about, indent=1) + "\n")
+    (folder / ABOUT).write_text(json.dumps(policy.about, indent=1) + "\n")
     (folder / "actor.safetensors").write_bytes(save(policy.actor.state_dict()))
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.domains.behaviors import load_behavior
+from v2a_ray.domains.behaviors import MIXES, load_behavior
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import DataError, DomainError
+from v2a_ray.evaluation.output import MARK
 from v2a_ray.files import read_json
 from v2a_ray.networks import TanhActor
 from v2a_ray.settings import validate
@@ -31,11 +32,13 @@ class Policy:
         name: as the user wrote it.
         domain: that it was made for; it can act in every other of the same robot.
         act: raw observations (B, O) to actions (B, A) in [-1, 1].
+        run: the run that trained it, if it was given as one.
     """
 
     name: str
     domain: Domain
     act: Act
+    run: TrainedPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,7 @@ class TrainedPolicy:
         folder: the run directory.
         config: of the run.
         actor: the network, which standardises observations itself.
-        target_data: folder of the run's target table.
-        target_key: content key of that table: runs that share it were trained for the same data.
+        target_data, source_data: folders of the tables in the run's store.
         return_mean: over the run's own evaluation episodes in the target, undiscounted.
     """
 
@@ -55,7 +57,7 @@ class TrainedPolicy:
     config: ExperimentConfig
     actor: TanhActor
     target_data: Path
-    target_key: str
+    source_data: Path
     return_mean: float
 
     @property
@@ -77,10 +79,6 @@ class TrainedPolicy:
         }
 
 
-MARK = "v2a_ray export"
-"""In every file that the platform writes for use elsewhere, so that no other file is ever replaced."""
-
-
 def open_trained(folder: Path) -> TrainedPolicy:
     """The policy of the run in `folder`. Raises DataError: no run, not finished, or its policy is gone or no actor."""
     file = folder / "result.json"
@@ -96,14 +94,14 @@ def open_trained(folder: Path) -> TrainedPolicy:
     try:
         result = read_json(file)
         stages = {stage["name"]: stage for stage in result["stages"]}
-        target = Path(stages["data/target"]["artifact"])
+        target, source = (Path(stages[name]["artifact"]) / "table" for name in ("data/target", "source"))
         return_mean, content = float(result["target"]["return_mean"]), result["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"not the result of a run: {error!r}", where=str(file), remedy="give a folder that `v2a run` wrote"
         ) from error
     config = validate(ExperimentConfig, content, file)
-    return TrainedPolicy(folder, config, load_actor(folder / "actor.safetensors"), target, target.name, return_mean)
+    return TrainedPolicy(folder, config, load_actor(folder / "actor.safetensors"), target, source, return_mean)
 
 
 def load_actor(file: Path) -> TanhActor:
@@ -155,6 +153,8 @@ def behavior_policy(text: str) -> Policy:
     """The behaviour `DOMAIN:NAME`, for example `hopper/stock:medium`. Raises DomainError when there is none."""
     domain_name, _, behavior = text.rpartition(":")
     domain = parse_domain(domain_name)
+    if behavior in MIXES:
+        raise DomainError(f"{behavior} is data of several policies", where=text, remedy="one policy: medium, expert")
     return Policy(text, domain, load_behavior(domain, behavior).act)
 
 

@@ -19,7 +19,8 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from v2a_ray.data.store import new_folder
 from v2a_ray.domains.rollout import Act
-from v2a_ray.export.formats import quiet, require_equal, require_ours, write_about
+from v2a_ray.evaluation.output import require_ours
+from v2a_ray.export.formats import quiet, require_equal, write_about
 from v2a_ray.export.policies import TrainedPolicy
 from v2a_ray.networks import TanhActor
 
@@ -61,7 +62,8 @@ def export_rllib(policy: TrainedPolicy, output: Path) -> float:
     """
     require_ours(output)
     with new_folder(output) as partial:
-        make_module(policy).save_to_path(partial.resolve())
+        with quiet():
+            make_module(policy).save_to_path(partial.resolve())
         write_about(policy, partial)
         return require_equal(policy.actor, module_act(partial), output)
 

@@ -1,0 +1,167 @@
+"""An episode as a film: GIF, or MP4 where `imageio-ffmpeg` is installed. Drawn by matplotlib, so no display is needed.
+
+Shape suffixes: T environment steps, P joint positions, V joint velocities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import imageio.v3
+import mujoco
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from numpy.typing import NDArray
+
+from v2a_ray.data.store import new_file
+from v2a_ray.domains import Domain, make_environment
+from v2a_ray.domains.render import camera_of, robot_outlines
+from v2a_ray.domains.rollout import Act
+from v2a_ray.errors import ConfigError
+from v2a_ray.evaluation.output import MARK
+
+FORMATS = (".gif", ".mp4")
+FRAMES_PER_SECOND = 25
+_WIDTH_METRES, _PIXELS, _ASPECT = 3.4, 420, 0.72
+_ROBOT, _EDGE, _FLOOR, _LINE = "#8fa9c9", "#2b3a4d", "#dddddd", "#aaaaaa"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What a robot did.
+
+    Attributes:
+        domain: where.
+        positions_TP, velocities_TV: of the joints, before each step and after the last.
+        returns_T: undiscounted return so far, 0 at first.
+        seconds: of one environment step.
+        fallen: whether it ended because the robot was not healthy.
+    """
+
+    domain: Domain
+    positions_TP: NDArray[np.float64]
+    velocities_TV: NDArray[np.float64]
+    returns_T: NDArray[np.float64]
+    seconds: float
+    fallen: bool
+
+    @property
+    def num_frames(self) -> int:
+        """Of a film in real time."""
+        return 1 + int((len(self.returns_T) - 1) * self.seconds * FRAMES_PER_SECOND)
+
+
+def require_format(path: Path) -> None:
+    """Raise ConfigError when no film of this name can be written."""
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise ConfigError(
+            f"no film format {suffix!r}", where="--video", remedy=f"a name ending in {' or '.join(FORMATS)}"
+        )
+    if suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise ConfigError(
+            "the package imageio-ffmpeg is not installed",
+            where="--video",
+            remedy="pip install 'v2a_ray[video]', or a name ending in .gif",
+        )
+
+
+def record(act: Act, domain: Domain, seed: int, max_seconds: float) -> Episode:
+    """Roll out one episode, reset with `seed`, for at most `max_seconds` of the robot's time."""
+    environment: Any = make_environment(domain)
+    observation, _ = environment.reset(seed=seed)
+    simulation, seconds = environment.unwrapped, float(environment.unwrapped.dt)
+    states, returns = [], [0.0]
+    terminated = truncated = False
+    while True:
+        states.append((simulation.data.qpos.copy(), simulation.data.qvel.copy()))
+        if terminated or truncated or len(states) * seconds > max_seconds:
+            break
+        observation, reward, terminated, truncated, _ = environment.step(act(observation[None])[0])
+        returns.append(returns[-1] + float(reward))
+    environment.close()
+    positions, velocities = zip(*states, strict=True)
+    return Episode(domain, np.stack(positions), np.stack(velocities), np.asarray(returns), seconds, bool(terminated))
+
+
+def frames(episode: Episode) -> Iterator[NDArray[np.uint8]]:
+    """Pictures (height, width, 3) in real time, the robot in the middle."""
+    environment: Any = make_environment(episode.domain)
+    model, data = environment.unwrapped.model, environment.unwrapped.data
+    camera = camera_of(episode.domain)
+    last = len(episode.returns_T) - 1
+    for step in np.linspace(0, last, episode.num_frames).round().astype(int).tolist():
+        data.qpos[:], data.qvel[:] = episode.positions_TP[step], episode.velocities_TV[step]
+        mujoco.mj_forward(model, data)
+        words = f"{step * episode.seconds:4.1f} s   return {episode.returns_T[step]:,.0f}"
+        if episode.fallen and step == last:
+            words += "   fallen"
+        yield _draw(robot_outlines(episode.domain, model, data), camera, episode.domain, words)
+    environment.close()
+
+
+def write_film(pictures: list[NDArray[np.uint8]], path: Path) -> None:
+    """Write a GIF that repeats for ever, or an MP4, whole or not at all. Raises as `require_format` does."""
+    require_format(path)
+    with new_file(path) as partial:
+        # Writers go by the suffix.
+        named = partial.with_name(partial.name + path.suffix.lower())
+        try:
+            if path.suffix.lower() == ".gif":
+                milliseconds = 1000 // FRAMES_PER_SECOND
+                imageio.v3.imwrite(named, pictures, plugin="pillow", duration=milliseconds, loop=0, comment=MARK)
+            else:
+                comment = ["-metadata", f"comment={MARK}"]
+                imageio.v3.imwrite(named, pictures, plugin="FFMPEG", fps=FRAMES_PER_SECOND, output_params=comment)
+            named.replace(partial)
+        finally:
+            named.unlink(missing_ok=True)
+
+
+def _draw(
+    outlines: list[NDArray[np.float64]], camera: NDArray[np.float64], domain: Domain, words: str
+) -> NDArray[np.uint8]:
+    figure = Figure(figsize=(_PIXELS / 100, _PIXELS * _ASPECT / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    points = np.concatenate(outlines)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
+    height = _WIDTH_METRES * _ASPECT
+    # Seen from the side the floor stays where it is; seen from above the picture follows the robot.
+    bottom = -0.12 * height if camera[2, 2] == 0.0 else middle[1] - height / 2.0
+    axes.set_xlim(middle[0] - _WIDTH_METRES / 2.0, middle[0] + _WIDTH_METRES / 2.0)
+    axes.set_ylim(bottom, bottom + height)
+    axes.axis("off")
+    _draw_floor(axes, camera)
+    for outline in outlines:
+        axes.add_patch(Polygon(outline, facecolor=_ROBOT, edgecolor=_EDGE, linewidth=0.9))
+    axes.text(0.02, 0.97, domain.name, transform=axes.transAxes, va="top", fontsize=9, fontweight="bold")
+    axes.text(0.98, 0.97, words, transform=axes.transAxes, va="top", ha="right", fontsize=9, family="monospace")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_floor(axes: Any, camera: NDArray[np.float64]) -> None:
+    """A mark at every metre, numbered, without which nobody sees the robot move."""
+    left, right = axes.get_xlim()
+    if camera[2, 2] == 0.0:
+        axes.axhspan(axes.get_ylim()[0], 0.0, color=_FLOOR, zorder=0)
+        for metre in range(int(np.ceil(left)), int(np.floor(right)) + 1):
+            axes.plot([metre, metre], [-0.08, 0.0], color=_EDGE, linewidth=1.0, zorder=1)
+            axes.text(metre, -0.1, f"{metre} m", ha="center", va="top", fontsize=7, color=_EDGE, clip_on=True)
+        return
+    # The point of the floor (z = 0) in the middle of the picture.
+    centre = np.array([(left + right) / 2.0, sum(axes.get_ylim()) / 2.0])
+    x, y = np.linalg.solve(camera[:2, :2], centre)
+    reach = 6
+    for metre in range(-reach, reach + 1):
+        across, along = round(x) + metre, round(y) + metre
+        lines = [[(across, y - reach), (across, y + reach)], [(x - reach, along), (x + reach, along)]]
+        for line in lines:
+            axes.plot(*(np.asarray(line) @ camera[:2, :2].T).T, color=_LINE, linewidth=0.7, zorder=0)

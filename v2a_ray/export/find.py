@@ -1,0 +1,26 @@
+"""From what a user typed to a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from v2a_ray.errors import DataError
+from v2a_ray.evaluation.output import ABOUT
+from v2a_ray.export.formats import WANTED, open_export
+from v2a_ray.export.policies import Policy, act_of, behavior_policy, open_trained
+
+
+def find_policy(text: str) -> Policy:
+    """The run, export or behaviour that `text` names; what exists as a file or folder is that.
+
+    Raises DataError when it is neither, DomainError for a behaviour that does not exist.
+    """
+    path = Path(text)
+    if path.is_dir() and not (path / ABOUT).exists():
+        trained = open_trained(path)
+        return Policy(text, trained.domain, act_of(trained.actor), trained)
+    if not path.exists() and ":" in text:
+        return behavior_policy(text)
+    if not path.exists():
+        raise DataError("neither a file or folder nor DOMAIN:BEHAVIOR", where=text, remedy=WANTED)
+    return open_export(path)

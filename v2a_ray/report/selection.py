@@ -1,0 +1,66 @@
+"""What `v2a select` shows and writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from v2a_ray.data.store import storage_errors
+from v2a_ray.evaluation.output import MARK
+from v2a_ray.export.selection import Candidate, rank_correlation
+from v2a_ray.files import write_json
+
+
+def render_selection(candidates: Sequence[Candidate]) -> Table:
+    """One row per policy, best value first."""
+    table = Table(title="discounted value by fitted Q evaluation, mean ± standard deviation over critics", box=None)
+    table.add_column("policy", overflow="fold")
+    for name in ("value", "true return"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in candidates:
+        known = "–" if one.true_return is None else f"{one.true_return:,.0f}"
+        table.add_row(one.name, f"{one.value.mean:,.1f} ± {one.value.std:,.1f}", known)
+    return table
+
+
+def selection_in_words(candidates: Sequence[Candidate]) -> str:
+    """The choice, how far it is to be trusted, and on how little it rests."""
+    best = candidates[0]
+    words = [f"chosen: {best.name}, over {best.value.num_episodes} held-out first states"]
+    correlation, count = rank_correlation(candidates)
+    if math.isnan(correlation):
+        words.append("no rank correlation: fewer than three policies with different true returns (--true-episodes)")
+        return "\n".join(words)
+    words.append(f"rank correlation with true returns: {correlation:.2f} (Spearman, {count} policies)")
+    if best.true_return is not None:
+        lost = max(one.true_return for one in candidates if one.true_return is not None) - best.true_return
+        words.append(f"lost by choosing it: {lost:,.0f} of true return")
+    return "\n".join(words)
+
+
+def write_selection(candidates: Sequence[Candidate], settings: dict[str, Any], path: Path) -> None:
+    """Everything as JSON, best value first."""
+    correlation, count = rank_correlation(candidates)
+    content = {
+        "made_by": MARK,
+        "settings": settings,
+        "rank_correlation": None if math.isnan(correlation) else correlation,
+        "num_policies_with_true_return": count,
+        "policies": [
+            {
+                "policy": one.name,
+                "value": one.value.mean,
+                "value_of_critic": one.value.of_critic.tolist(),
+                "num_held_out_episodes": one.value.num_episodes,
+                "true_return": one.true_return,
+            }
+            for one in candidates
+        ],
+    }
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, content)
