@@ -97,16 +97,21 @@ def sweep(
     )
 
 
-def methods() -> None:
-    """List the methods and what each is a combination of."""
-    from v2a_ray.methods.registry import METHODS
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method with all its settings.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+) -> None:
+    """List the methods and what each is a combination of, or show one with its source, deviations and settings."""
+    from v2a_ray.methods import combinations
+    from v2a_ray.report.methods import method_page, methods_table
 
-    table = Table(box=None)
-    table.add_column("method", style="bold")
-    table.add_column("what it is")
-    for name, method in METHODS.items():
-        table.add_row(name, method.summary)
-    console.print(table)
+    if name is not None:
+        console.print(method_page(name))
+    elif markdown:
+        typer.echo(combinations.markdown())
+    else:
+        console.print(methods_table())
+        console.print("`v2a methods NAME` shows one with its source, deviations and settings", style="dim")
 
 
 def config(

@@ -2,7 +2,7 @@
 
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
 *is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
-TD3+BC 2106.06860, AWAC 2006.09359.
+TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, grouped updates 2602.18025.
 """
 
 from __future__ import annotations
@@ -20,10 +20,37 @@ class Method:
     Attributes:
         summary: one line for `v2a methods`.
         settings: what it lays over the defaults, as nested sections.
+        source: what it is taken from; of a method of ours, what it was made from.
+        deviations: where it differs from its source, and the key that undoes it where there is one.
+        published: whether its source describes this combination; otherwise it is ours.
     """
 
     summary: str
     settings: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    deviations: tuple[str, ...] = ()
+    published: bool = True
+
+
+_SCALED = (
+    "rewards are scaled and states standardised by the target "
+    "(raw: preprocessing.reward_scale=1 preprocessing.standardize_observations=false)"
+)
+_SHORT_MODALITY = "the modality stage takes 2,500 steps where up to 100,000 are published (modality.num_steps)"
+_HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it (alignment.held_out_fraction)"
+_BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "iql": ("IQL", "2110.06169", (_SCALED, "the actor is the deterministic tanh mean, fitted by squared error")),
+    "bc": ("behaviour cloning", "Pomerleau 1989", (_SCALED, "squared error of the tanh mean")),
+    "td3_bc": ("TD3+BC", "2106.06860", ("rewards are scaled too (preprocessing.reward_scale=1)",)),
+    "awac": ("AWAC", "2006.09359", (_SCALED, "weights are clamped at 100; published code normalises them per batch")),
+}
+"""Learners that are methods by themselves: title, source, deviations."""
+
+
+def _plain(learner: str, data: str, where: str) -> Method:
+    """A learner alone, without any column."""
+    title, source, deviations = _BASES[learner]
+    return Method(f"{title} on {where}", _learner(learner, data), source, deviations)
 
 
 def _learner(learner: str, data: str) -> dict[str, Any]:
@@ -42,6 +69,8 @@ METHODS: dict[str, Method] = {
             "alignment": {"kind": "contrastive"},
             "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.6, weight="exp_alignment"),
         },
+        "V2A, 2605.24862, with IGDF's alignment",
+        (_SCALED, _SHORT_MODALITY, _HELD_OUT, "encoder inputs are standardised (raw: modality.standardize=false)"),
     ),
     "v2a_calibrated": Method(
         "V2A with modality alignment and a calibrated filter (ours): of what the target would pass, the best half by f",
@@ -51,6 +80,9 @@ METHODS: dict[str, Method] = {
             "alignment": {"kind": "modality", "window_steps": 50},
             "policy": _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one"),
         },
+        "V2A, 2605.24862",
+        (_SCALED, _SHORT_MODALITY, "alignment, filter rule and weight are ours"),
+        published=False,
     ),
     "dvdf": Method(
         "global A(s, a), contrastive h; best half by 0.7 h + 0.3 minmax(A), weight by that score",
@@ -59,6 +91,8 @@ METHODS: dict[str, Method] = {
             "alignment": {"kind": "contrastive"},
             "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.7, weight="score"),
         },
+        "DVDF, 2512.02435, with IGDF's alignment",
+        (_SCALED, _HELD_OUT),
     ),
     "igdf": Method(
         "contrastive h; best three quarters by h, weight exp(h)",
@@ -66,18 +100,55 @@ METHODS: dict[str, Method] = {
             "alignment": {"kind": "contrastive"},
             "policy": _filtered(rule="top_fraction", keep_fraction=0.75, alignment_weight=1.0, weight="exp_alignment"),
         },
+        "IGDF, 2405.06192",
+        (_SCALED, _HELD_OUT),
     ),
-    "iql": Method("IQL, unfiltered, on `policy.data`: mixed (default), target or source", _learner("iql", "mixed")),
-    "bc": Method("behaviour cloning of `policy.data`: mixed (default), target or source", _learner("bc", "mixed")),
-    "td3_bc": Method("TD3+BC, unfiltered, on `policy.data`", _learner("td3_bc", "mixed")),
-    "awac": Method("advantage-weighted actor-critic, unfiltered, on `policy.data`", _learner("awac", "mixed")),
+    "dara": Method(
+        "classifier Δr; source rewards become r + 0.1 Δr",
+        {
+            "alignment": {"kind": "classifier"},
+            "policy": {"learner": "iql", "data": "mixed", "reward_correction": 0.1},
+        },
+        "DARA, 2203.06662",
+        (
+            _SCALED,
+            _HELD_OUT,
+            "the learner is IQL (published: BEAR, CQL, BCQ, AWR, MOPO)",
+            "0.1 Δr counts in units of the recorded reward; the sum is scaled",
+        ),
+    ),
+    "dara_filter": Method(
+        "classifier Δr; best quarter by Δr (ours)",
+        {
+            "alignment": {"kind": "classifier"},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="one"),
+        },
+        "Δr of DARA, 2203.06662",
+        (_SCALED, _HELD_OUT, "Δr filters instead of correcting the reward"),
+        published=False,
+    ),
+    "grouped": Method(
+        "IQL on the mix, its actor updated for one cluster of z after another, the target among them",
+        _learner("grouped", "mixed"),
+        "after 2602.18025",
+        (
+            _SCALED,
+            _SHORT_MODALITY,
+            "groups are clusters of z; published: clusters of robots by the distance of their morphologies",
+            "order, weight and learning rate of the groups are our choice (v2a_ray.stages.grouped)",
+        ),
+        published=False,
+    ),
+    **{learner: _plain(learner, "mixed", "`policy.data`: mixed, target or source, unfiltered") for learner in _BASES},
     **{
-        f"rllib_{name}": Method(f"RLlib's {name.upper()} on `policy.data`, a peer", _learner(f"rllib_{name}", "mixed"))
+        f"rllib_{name}": Method(
+            f"RLlib's {name.upper()} on `policy.data`, a peer", _learner(f"rllib_{name}", "mixed"), "Ray RLlib"
+        )
         for name in ("bc", "marwil", "cql", "iql")
     },
     **{
-        f"{learner}_{data}": Method(f"{title} on {where}", _learner(learner, data))
-        for learner, title in (("iql", "IQL"), ("bc", "behaviour cloning"), ("td3_bc", "TD3+BC"), ("awac", "AWAC"))
+        f"{learner}_{data}": _plain(learner, data, where)
+        for learner in _BASES
         for data, where in (
             ("target", "the target dataset alone"),
             ("source", "the source mix alone"),
