@@ -47,14 +47,12 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
 from v2a_ray.stages.learner import Metrics, use_threads
-from v2a_ray.stages.policy import cosine
+from v2a_ray.stages.policy import cosine, set_learning_rate
 
 Float = NDArray[np.float32]
 Columns = dict[str, NDArray[Any]]
 """RLlib's training columns by its names (obs, actions, rewards, new_obs, terminateds, ...), one row per transition."""
 
-DECAY_POINTS = 100
-"""RLlib's schedules are piecewise linear: the cosine decay of our actor, in so many pieces."""
 MARWIL_BETA = 1.0
 """RLlib's default and largest value. MARWIL divides advantages by their running scale, so our temperature has no
 counterpart."""
@@ -138,6 +136,9 @@ class PeerLearner:
         self.module: Any = self.learner.module[DEFAULT_MODULE_ID]
         self.networks: dict[str, nn.Module] = {"module": self.module}
         self.optimizers: dict[str, torch.optim.Optimizer] = dict(self.learner._named_optimizers)
+        # What trains the actor decays as ours does, except in CQL, whose actor follows its critic.
+        names = () if config.learner == "rllib_cql" else ("default_policy_policy", "default_policy_default_optimizer")
+        self.decaying = [optimizer for name, optimizer in self.optimizers.items() if name in names]
         self.tables: list[Columns] = []
 
     def add_table(self, table: EpisodeTable, folder: Path) -> None:
@@ -161,6 +162,9 @@ class PeerLearner:
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One call of RLlib's `Learner.update` on one batch."""
+        # Set from the step, before it: RLlib's own schedules act after an update and are no part of a checkpoint.
+        for optimizer in self.decaying:
+            set_learning_rate(optimizer, cosine(self.config.learning_rate, step, self.config.num_steps))
         batch = SampleBatch(self.sample())
         results = self.learner.update(
             batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(batch)),
@@ -206,24 +210,19 @@ class PeerLearner:
 def algorithm_config(config: PolicyConfig, seed: int) -> AlgorithmConfig:
     """The RLlib algorithm of `policy.learner` with our numbers; what has no counterpart keeps RLlib's default."""
     rate = config.learning_rate
-    decay = [
-        [config.num_steps * point // DECAY_POINTS, cosine(rate, point, DECAY_POINTS)] for point in range(DECAY_POINTS)
-    ] + [[config.num_steps, 0.0]]
-    # A schedule of fewer steps than points would name a step twice.
-    decay = [[step, value] for step, value in dict(map(tuple, decay)).items()]
     common = {"gamma": config.discount, "train_batch_size_per_learner": 2 * config.batch_size}
     critic = {"twin_q": True, "tau": config.target_rate, "target_network_update_freq": 0}
     if config.learner == "rllib_bc":
-        algorithm = BCConfig().training(**common, lr=decay)
+        algorithm = BCConfig().training(**common, lr=rate)
     elif config.learner == "rllib_marwil":
-        algorithm = MARWILConfig().training(**common, lr=decay, beta=MARWIL_BETA)
+        algorithm = MARWILConfig().training(**common, lr=rate, beta=MARWIL_BETA)
     elif config.learner == "rllib_iql":
         algorithm = IQLConfig().training(
             **common,
             **critic,
             beta=config.temperature,
             expectile=config.expectile,
-            actor_lr=decay,
+            actor_lr=rate,
             critic_lr=rate,
             value_lr=rate,
         )

@@ -60,8 +60,8 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Compute everything of `plan` that is missing and write the run directory; Ray is running.
 
-    `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors` and, last,
-    `result.json`, whose content is returned.
+    `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors` (of
+    RLlib's learners `module.safetensors`) and, last, `result.json`, whose content is returned.
     """
     store = store_of(config)
     run_dir = prepare_folder(run_dir)
@@ -73,7 +73,8 @@ def run_experiment(
     finally:
         recorder.writer.close()
     policy = artifacts[plan["policy"].key].path
-    for name in ("curves.parquet", "actor.safetensors"):
+    weights = "module.safetensors" if config.policy.uses_rllib else "actor.safetensors"
+    for name in ("curves.parquet", weights):
         shutil.copyfile(policy / name, run_dir / name)
     plot_run(pq.read_table(policy / "curves.parquet"), run_dir / "curves.png", title=f"{config.name} · {config.method}")
     evaluation = read_json(policy / "evaluation.json")
