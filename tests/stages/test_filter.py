@@ -13,7 +13,7 @@ from problems import linear_system, raw
 
 from v2a_ray.config import FilterConfig, PolicyConfig
 from v2a_ray.data.sampler import Transitions
-from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.policy import MixedSampler
 
 COLUMNS = {
@@ -68,6 +68,52 @@ def test_weights() -> None:
     # exp(9) = 8103 is clamped.
     assert weights("exp_alignment") == pytest.approx({0: 1.0, 1: math.e, 2: 100.0})
     assert weights("score") == pytest.approx({0: 0.0, 1: 0.75, 2: 5.0})
+
+
+def scores(alignment: list[float], advantage: list[float], drawn: list[int], **settings: object) -> list[float]:
+    """f of the rows `drawn` of a table with these columns."""
+    source_filter = filter_of(rule="top_fraction", alignment_weight=0.5, **settings)
+    columns = {
+        name: np.asarray(values, np.float32) for name, values in zip(COLUMNS, (alignment, advantage), strict=True)
+    }
+    columns |= normalized_columns(source_filter.config, columns)
+    batch = {name: torch.from_numpy(values[drawn]) for name, values in columns.items()}
+    return source_filter.score(batch, len(drawn)).tolist()
+
+
+def test_normalization_by_hand() -> None:
+    # h is 0.2 to 0.4 and A has an outlier; the batch is the first three rows.
+    h, advantage, drawn = [0.2, 0.4, 0.3, 0.4], [0.0, 1.0, 2.0, 100.0], [0, 1, 2]
+    # A in the batch: 0, 0.5, 1.
+    assert scores(h, advantage, drawn) == pytest.approx([0.1, 0.45, 0.65])
+    # h in the batch: 0, 1, 0.5.
+    assert scores(h, advantage, drawn, normalize_alignment=True) == pytest.approx([0.0, 0.75, 0.75])
+    # A in the table: 0, 0.01, 0.02.
+    assert scores(h, advantage, drawn, normalization="table") == pytest.approx([0.1, 0.205, 0.16])
+    # h in the table: 0, 1, 0.5.
+    both = scores(h, advantage, drawn, normalization="table", normalize_alignment=True)
+    assert both == pytest.approx([0.0, 0.505, 0.26])
+    # Mid-ranks of four: h 1/8, 3/4, 3/8 (the two 0.4 share theirs), A 1/8, 3/8, 5/8.
+    assert scores(h, advantage, drawn, normalization="ranks") == pytest.approx([0.125, 0.5625, 0.5])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.01, 100.0))
+def test_ranks_make_the_filter_indifferent_to_the_scales_of_its_columns(seed: int, factor: float) -> None:
+    generator = np.random.default_rng(seed)
+    h, advantage = generator.normal(size=(2, 20))
+    drawn = list(range(0, 20, 2))
+    plain = scores(h.tolist(), advantage.tolist(), drawn, normalization="ranks")
+    scaled = scores((factor * h).tolist(), np.exp(advantage).tolist(), drawn, normalization="ranks")
+    assert scaled == pytest.approx(plain)
+
+
+def test_the_weight_is_of_the_alignment_that_was_computed() -> None:
+    source_filter = filter_of(rule="top_fraction", keep_fraction=1.0, weight="exp_alignment", normalization="ranks")
+    columns = {"alignment": np.asarray([2.0, 4.0], np.float32), "advantage": np.zeros(2, np.float32)}
+    columns |= normalized_columns(source_filter.config, columns)
+    _, weight = source_filter({name: torch.from_numpy(values) for name, values in columns.items()}, 2)
+    assert sorted(weight.tolist()) == pytest.approx([math.exp(2), math.exp(4)])
 
 
 @settings(max_examples=40, deadline=None)

@@ -18,6 +18,7 @@ from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, Modal
 from v2a_ray.data.sampler import Transitions
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.classifier import ClassifierLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.learner import Learner, TrainingLoop
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
@@ -41,6 +42,16 @@ def advantage(seed: int) -> Learner:
     latent = np.random.default_rng(0).normal(size=(SOURCE.num_transitions, 3)).astype(np.float32)
     config = AdvantageConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
     return AdvantageLearner(Transitions(SOURCE, raw(2), {"z": latent}), 3, config, seed)
+
+
+def expectile_advantage(seed: int) -> Learner:
+    config = AdvantageConfig(kind="iql", num_steps=NUM_STEPS, batch_size=8, width=6)
+    return AdvantageLearner(Transitions(SOURCE, raw(2)), 0, config, seed)
+
+
+def classifier(seed: int) -> Learner:
+    config = AlignmentConfig(kind="classifier", num_steps=NUM_STEPS, batch_size=8, width=6)
+    return ClassifierLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
 
 
 def contrastive(seed: int) -> Learner:
@@ -71,6 +82,8 @@ def modality(optimization: str, seed: int) -> Learner:
 LEARNERS: dict[str, Callable[[int], Learner]] = {
     **{kind: partial(policy, kind) for kind in POLICY_LEARNERS},
     "advantage": advantage,
+    "advantage-iql": expectile_advantage,
+    "classifier": classifier,
     "contrastive": contrastive,
     "residual": residual,
     "modality-em": lambda seed: modality("em", seed),

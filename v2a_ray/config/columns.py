@@ -87,6 +87,9 @@ class AlignmentConfig(TrainingConfig):
     """Width of the hidden layers."""
     embedding_dim: Positive = 64
     """`contrastive`: dimension in which f(s, a) and g(s') are compared."""
+    contrastive_score: Literal["cosine", "logit"] = "cosine"
+    """`contrastive`: h is the cosine of f(s, a) and g(s') (published), or the logit f . g that was fitted. On systems
+    with known dynamics the logit orders transitions by their density ratio, and the cosine much less so."""
     noise_std: Annotated[float, Field(ge=0.0)] = 1.0
     """`classifier`: standard deviation of Gaussian noise on its standardised inputs while it is fitted."""
     log_ratio_clip: Annotated[float, Field(gt=0.0)] = 10.0

@@ -55,9 +55,13 @@ class ContrastiveLearner:
 
     @torch.no_grad()
     def score(self, transitions: TransitionSampler, chunk_rows: int = 16384) -> Tensor:
-        """(N,): h = cosine(f(s, a), g(s')) in [-1, 1]."""
+        """(N,): h = cosine(f(s, a), g(s')) in [-1, 1], or the logit f(s, a) . g(s') itself."""
         scores = []
         for batch in transitions.chunks(chunk_rows):
             query = self.state_action(torch.cat([batch.observation_BO, batch.action_BA], dim=1))
-            scores.append(functional.cosine_similarity(query, self.next_state(batch.next_observation_BO)))
+            key = self.next_state(batch.next_observation_BO)
+            if self.config.contrastive_score == "logit":
+                scores.append((query * key).sum(dim=1))
+            else:
+                scores.append(functional.cosine_similarity(query, key))
         return torch.cat(scores)

@@ -1,0 +1,55 @@
+"""The premise in a laboratory: where two dynamics value an action oppositely, `dvdf` keeps the wrong samples and `v2a`
+the right ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from problems import raw, table_of
+
+from v2a_ray.config import AdvantageConfig, FilterConfig
+from v2a_ray.data.sampler import Transitions
+from v2a_ray.methods.registry import method_settings
+from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.learner import TrainingLoop
+
+# One state. Under dynamics z an action earns z * a. Three quarters of the data are from z = 1, so that one advantage
+# for all prefers a = 1, which is wrong for every transition of z = -1.
+ACTION = np.asarray([1.0, -1.0] * 8, np.float32)
+Z = np.repeat(np.asarray([1.0, -1.0], np.float32), [12, 4])
+EARNED = Z * ACTION
+FEWER = Z == -1
+
+
+def kept(method: str, **changes: Any) -> np.ndarray:
+    """Which of the 16 transitions the method keeps, judging by its advantage; all are equally aligned."""
+    settings = method_settings(method)
+    count = len(ACTION)
+    ones = np.ones((count, 1))
+    table = table_of(ones, ACTION[:, None], EARNED, ones, [1] * count, [True] * count)
+    conditioned = settings["advantage"]["conditioning"] == "modality"
+    transitions = Transitions(table, raw(1), {"z": Z[:, None]} if conditioned else {})
+    config = AdvantageConfig(
+        num_steps=500, batch_size=512, width=16, learning_rate=3e-3, target_rate=0.1, **settings["advantage"] | changes
+    )
+    torch.manual_seed(0)
+    learner = AdvantageLearner(transitions, 1 if conditioned else 0, config, seed=0)
+    TrainingLoop(config.num_steps).run(learner)
+    advantage = torch.from_numpy(learner.score(transitions))
+    source_filter = SourceFilter.prepare(FilterConfig.model_validate(settings["policy"]["filter"]), None, None)
+    keep, _ = source_filter({"alignment": torch.zeros(count), "advantage": advantage}, count)
+    return np.isin(np.arange(count), keep.numpy())
+
+
+@pytest.mark.parametrize("kind", ["sparse_q", "iql"])
+def test_dvdf_keeps_the_wrong_samples_and_v2a_the_right_ones(kind: str) -> None:
+    dvdf, v2a = kept("dvdf", kind=kind), kept("v2a", kind=kind)
+    assert dvdf.sum() == v2a.sum() == 8
+    # Half of the fewer dynamics' four transitions are good. DVDF keeps exactly the other half.
+    assert EARNED[FEWER & dvdf].tolist() == [-1.0, -1.0]
+    assert EARNED[v2a].tolist() == [1.0] * 8
+    assert EARNED[dvdf].mean() == pytest.approx(0.5)
