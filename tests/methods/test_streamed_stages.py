@@ -89,7 +89,7 @@ def fit(
     (folder / "output").mkdir(parents=True, exist_ok=True)
     FIT[stage](Job(config, inputs, folder / "output", folder / "work", progress))
     # A residual alignment only scores its source, in order, so there is nothing to announce.
-    draws = stage != "alignment" or config.alignment.kind == "contrastive"
+    draws = stage != "alignment" or config.alignment.kind in ("contrastive", "classifier")
     assert ("streamed/source" in told) == (draws and config.feeding.memory_gib < 1)
     return folder / "output"
 
@@ -107,7 +107,7 @@ def test_a_policy_streams_and_goes_on_where_it_was_stopped(tables: dict[str, Pat
     assert any(not torch.equal(values, actors[2][name]) for name, values in actors[0].items())
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "residual"])
+@pytest.mark.parametrize("kind", ["contrastive", "classifier", "residual"])
 def test_columns_are_computed_from_a_stream(kind: str, tables: dict[str, Path], tmp_path: Path) -> None:
     config = experiment("dvdf", alignment={"kind": kind})
     for stage in ("advantage", "alignment"):
