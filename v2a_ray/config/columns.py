@@ -78,9 +78,9 @@ class AdvantageConfig(TrainingConfig):
 class AlignmentConfig(TrainingConfig):
     """Stage 3: how well each source transition fits the target dynamics."""
 
-    kind: Literal["none", "contrastive", "classifier", "residual", "modality"] = "none"
-    """`contrastive` (IGDF) and `classifier` (DARA) are published. `residual` and `modality` are ours; see
-    `v2a_ray.stages.alignment`."""
+    kind: Literal["none", "contrastive", "classifier", "optimal_transport", "residual", "modality"] = "none"
+    """`contrastive` (IGDF), `classifier` (DARA) and `optimal_transport` (OTDF) are published. `residual` and `modality`
+    are ours; see `v2a_ray.stages.alignment`."""
     num_steps: Positive = 7000
     batch_size: Positive = 128
     width: Positive = 256
@@ -94,6 +94,14 @@ class AlignmentConfig(TrainingConfig):
     """`classifier`: standard deviation of Gaussian noise on its standardised inputs while it is fitted."""
     log_ratio_clip: Annotated[float, Field(gt=0.0)] = 10.0
     """`classifier`: largest absolute value of the score."""
+    block_transitions: Positive = 10000
+    """`optimal_transport`: source transitions that are moved onto the target together."""
+    regularization: Annotated[float, Field(gt=0.0)] = 0.05
+    """`optimal_transport`: epsilon, weight of the plan's entropy against a cost in [0, 2]. Ours; none is published."""
+    max_iterations: Positive = 1000
+    """`optimal_transport`: Sinkhorn iterations per block at most."""
+    max_target_transitions: Positive = 20000
+    """`optimal_transport`: a larger target is represented by as many of its transitions, drawn by seed."""
     num_members: Positive = 5
     """`residual`: dynamics models in the ensemble."""
     window_steps: Positive = 1

@@ -47,6 +47,7 @@ from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.grouped import episode_groups
 from v2a_ray.stages.learner import Metrics, use_threads
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
+from v2a_ray.stages.optimal_transport import OptimalTransport
 from v2a_ray.stages.policy import MixedSampler, make_actor
 from v2a_ray.stages.policy_learners import LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
@@ -157,6 +158,10 @@ def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any
         classifier = ClassifierLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(classifier)
         return Alignment(classifier.score(sources).numpy(), classifier.score(control).numpy()), history
+    if config.kind == "optimal_transport":
+        transport = OptimalTransport(targets, config, seed)
+        moved = transport.score(sources, lambda done, total: job.progress(done, total, {}))
+        return Alignment(moved.numpy(), transport.score(control).numpy()), []
     residual = ResidualLearner(targets, config, seed)
     history = job.loop(config).run(residual)
     scores = residual.score(sources).numpy(), residual.score(control).numpy()

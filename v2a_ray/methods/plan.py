@@ -35,7 +35,17 @@ _LEARNER_SECTIONS = frozenset({"td3_bc", "awac", "grouped"})
 """Sections of `policy` that one learner alone reads."""
 _LATER: dict[type[Settings], frozenset[str]] = {
     AdvantageConfig: frozenset({"latent", "expectile"}),
-    AlignmentConfig: frozenset({"contrastive_score", "noise_std", "log_ratio_clip"}),
+    AlignmentConfig: frozenset(
+        {
+            "contrastive_score",
+            "noise_std",
+            "log_ratio_clip",
+            "block_transitions",
+            "regularization",
+            "max_iterations",
+            "max_target_transitions",
+        }
+    ),
     FilterConfig: frozenset({"normalization", "normalize_alignment"}),
     PolicyConfig: frozenset({"reward_correction"}),
 }

@@ -38,6 +38,10 @@ _SCALED = (
 )
 _SHORT_MODALITY = "the modality stage takes 2,500 steps where up to 100,000 are published (modality.num_steps)"
 _HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it (alignment.held_out_fraction)"
+_TRANSPORT = (
+    "h is the mean cost of a transition under its part of the plan, not its share of the total (the same order); "
+    "the entropy's weight is ours (alignment.regularization)"
+)
 _BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "iql": ("IQL", "2110.06169", (_SCALED, "the actor is the deterministic tanh mean, fitted by squared error")),
     "bc": ("behaviour cloning", "Pomerleau 1989", (_SCALED, "squared error of the tanh mean")),
@@ -93,6 +97,38 @@ METHODS: dict[str, Method] = {
         },
         "DVDF, 2512.02435, with IGDF's alignment",
         (_SCALED, _HELD_OUT),
+    ),
+    "v2a_ot": Method(
+        "modality z, A(s, a, z), optimal-transport h; best half by 0.6 minmax(h) + 0.4 minmax(A), weight exp(h)",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+            "alignment": {"kind": "optimal_transport"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.5,
+                alignment_weight=0.6,
+                normalize_alignment=True,
+                weight="exp_alignment",
+            ),
+        },
+        "V2A, 2605.24862, with OTDF's alignment",
+        (_SCALED, _SHORT_MODALITY, _HELD_OUT, _TRANSPORT),
+    ),
+    "dvdf_ot": Method(
+        "global A(s, a), optimal-transport h; best half by 0.7 minmax(h) + 0.3 minmax(A), weight by that score",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "none"},
+            "alignment": {"kind": "optimal_transport"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.5,
+                alignment_weight=0.7,
+                normalize_alignment=True,
+                weight="score",
+            ),
+        },
+        "DVDF, 2512.02435, with OTDF's alignment",
+        (_SCALED, _HELD_OUT, _TRANSPORT),
     ),
     "igdf": Method(
         "contrastive h; best three quarters by h, weight exp(h)",

@@ -1,0 +1,62 @@
+"""Optimal-transport scores: against POT's exact plan, against blocks of other sizes, near against far."""
+
+import numpy as np
+import ot
+import pytest
+import torch
+from problems import linear_system, raw
+from scipy.stats import spearmanr
+
+from v2a_ray.config import AlignmentConfig
+from v2a_ray.data.sampler import Transitions
+from v2a_ray.stages.optimal_transport import OptimalTransport, transport_scores
+
+
+def points(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 5, generator=generator) + shift
+
+
+@pytest.mark.parametrize(("regularization", "tolerance"), [(0.05, 0.06), (0.005, 0.01)])
+def test_the_score_is_that_of_the_exact_plan_within_the_regularisation(regularization, tolerance):
+    source, target = points(50, 0), points(50, 1, shift=0.3)
+    found = transport_scores(source, target, regularization, 20_000)
+    unit = [x / x.norm(dim=1, keepdim=True) for x in (source, target)]
+    cost = (1 - unit[0] @ unit[1].T).double().numpy()
+    exact = ot.emd(np.full(50, 1 / 50), np.full(50, 1 / 50), cost)
+    expected = -50 * (exact * cost).sum(axis=1)
+    # The entropy may raise the total cost by epsilon log n, and never lowers it below the exact one.
+    assert -expected.mean() - 1e-3 <= -found.mean().item() <= -expected.mean() + regularization * np.log(50)
+    assert abs(found.mean().item() - expected.mean()) < tolerance
+    assert spearmanr(found, expected).statistic > 0.7
+
+
+def test_hand_computed():
+    # Two sources, two targets, orthogonal: each is moved onto its twin at no cost, or onto the other at cost 1.
+    source = torch.tensor([[2.0, 0.0], [0.0, 5.0]])
+    target = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    # The plan of a row is proportional to (exp(-0 / eps), exp(-1 / eps)), so its mean cost is 1 / (1 + e^(1/eps)).
+    assert transport_scores(source, target, 0.5, 1000).tolist() == pytest.approx([-1 / (1 + np.exp(2))] * 2, rel=1e-4)
+    # A source that is nowhere near the target costs more: opposite directions cost 2.
+    far = transport_scores(-source, target, 0.5, 1000)
+    assert (far < -0.9).all()
+
+
+def score(source, target, **settings):
+    config = AlignmentConfig(kind="optimal_transport", **settings)
+    return OptimalTransport(Transitions(target, raw(2)), config, 0).score(Transitions(source, raw(2)))
+
+
+def test_dynamics_near_the_target_score_higher_and_blocks_hardly_matter():
+    target = linear_system([40] * 5, 0.5, seed=0)
+    near, far = linear_system([40] * 5, 0.5, seed=1), linear_system([40] * 5, -0.9, seed=2)
+    assert score(near, target).mean() > score(far, target).mean() + 0.05
+    whole, blocks = score(near, target), score(near, target, block_transitions=100)
+    assert spearmanr(whole, blocks).statistic > 0.9 and (whole - blocks).abs().mean() < 0.1
+
+
+def test_a_large_target_is_sampled_by_seed():
+    target, source = linear_system([50] * 8, 0.5, seed=0), linear_system([30], 0.5, seed=1)
+    few = score(source, target, max_target_transitions=50)
+    assert torch.equal(few, score(source, target, max_target_transitions=50))
+    assert not torch.equal(few, score(source, target))
