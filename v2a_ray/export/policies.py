@@ -101,6 +101,12 @@ def open_trained(folder: Path) -> TrainedPolicy:
             f"not the result of a run: {error!r}", where=str(file), remedy="give a folder that `v2a run` wrote"
         ) from error
     config = validate(ExperimentConfig, content, file)
+    if config.policy.uses_rllib:
+        raise DataError(
+            f"its policy is a module of RLlib ({config.policy.learner}), a peer to compare scores with",
+            where=str(folder),
+            remedy="its scores are in result.json, its weights in module.safetensors",
+        )
     return TrainedPolicy(folder, config, load_actor(folder / "actor.safetensors"), target, source, return_mean)
 
 
