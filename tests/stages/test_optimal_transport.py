@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from v2a_ray.config import AlignmentConfig
 from v2a_ray.data.sampler import Transitions
+from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.optimal_transport import OptimalTransport, transport_scores
 
 
@@ -40,6 +41,11 @@ def test_hand_computed():
     # A source that is nowhere near the target costs more: opposite directions cost 2.
     far = transport_scores(-source, target, 0.5, 1000)
     assert (far < -0.9).all()
+
+
+def test_a_plan_that_has_not_converged_is_no_score():
+    with pytest.raises(DivergenceError, match=r"(?s)not converged in 1 iterations.*max_iterations"):
+        transport_scores(points(50, 0), points(50, 1), 0.005, 1)
 
 
 def score(source, target, **settings):

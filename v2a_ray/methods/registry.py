@@ -96,7 +96,7 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.7, weight="score"),
         },
         "DVDF, 2512.02435, with IGDF's alignment",
-        (_SCALED, _HELD_OUT),
+        (_SCALED, _HELD_OUT, "as published, the score weighs the TD loss: with h a cosine that weight can be negative"),
     ),
     "v2a_ot": Method(
         "modality z, A(s, a, z), optimal-transport h; best half by 0.6 minmax(h) + 0.4 minmax(A), weight exp(h)",
