@@ -63,9 +63,9 @@ class GroupedConfig(Settings):
 class PolicyConfig(TrainingConfig):
     """Stage 4: the policy, trained offline on what the filter keeps."""
 
-    learner: Literal[
-        "iql", "bc", "td3_bc", "awac", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"
-    ] = "iql"
+    learner: Literal["iql", "bc", "td3_bc", "awac", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"] = (
+        "iql"
+    )
     """Implicit Q-learning, behaviour cloning, TD3+BC, advantage-weighted actor-critic, or implicit Q-learning whose
     actor is updated for one group of episodes after another."""
     data: Literal["mixed", "target", "source"] = "mixed"
