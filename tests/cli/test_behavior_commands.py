@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import v2a
+from command import v2a_here
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from command import v2a
     ],
 )
 def test_a_wrong_argument_of_train_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = v2a("behaviors", "train", *arguments, "--output", "out", cwd=tmp_path)
+    result = v2a_here("behaviors", "train", *arguments, "--output", "out", cwd=tmp_path)
     assert result.returncode == 2
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
@@ -32,14 +32,14 @@ def test_a_wrong_argument_of_train_is_one_message(arguments: list[str], message:
     ],
 )
 def test_a_policy_of_another_robot_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    result = v2a(*arguments, cwd=tmp_path)
+    result = v2a_here(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert "a policy of hopper cannot act on ant" in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
 
 
 def test_the_zoo_is_a_table_and_a_page(tmp_path: Path) -> None:
-    result = v2a("behaviors", "list", "--output", "zoo/page.md", cwd=tmp_path)
+    result = v2a_here("behaviors", "list", "--output", "zoo/page.md", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     (row,) = [line for line in result.stdout.splitlines() if "hopper/stock@d4rl" in line]
     assert "3226" in row

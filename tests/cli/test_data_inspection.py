@@ -5,7 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from command import v2a
+from command import v2a, v2a_here
 
 from v2a_ray.data.collect import EpisodeCollector
 from v2a_ray.data.formats.arrays import arrays_of
@@ -62,12 +62,12 @@ def test_inspect(folder, tmp_path):
     ],
 )
 def test_wrong_options(arguments, message, folder):
-    failed = v2a("data", "inspect", "hopper_stock_random.hdf5", *arguments, cwd=folder)
+    failed = v2a_here("data", "inspect", "hopper_stock_random.hdf5", *arguments, cwd=folder)
     assert failed.returncode == 2 and message in failed.stderr
 
 
 def test_list(folder):
-    listed = json.loads(v2a("data", "list", ".", "--json", cwd=folder).stdout)
+    listed = json.loads(v2a_here("data", "list", ".", "--json", cwd=folder).stdout)
     assert [each["name"] for each in listed] == [
         "<script>hopper_stock_random.hdf5",
         "broken.hdf5",
@@ -79,11 +79,11 @@ def test_list(folder):
     for each, name in ((file, "d4rl"), (table, "parquet")):
         assert (each["format"], each["num_episodes"], each["domain"]) == (name, 20, "hopper/stock@d4rl")
         assert np.isclose(each["mean_return"], listed[0]["mean_return"])
-    assert "broken.hdf5" in v2a("data", "list", cwd=folder).stdout
-    failed = v2a("data", "list", "absent", cwd=folder)
+    assert "broken.hdf5" in v2a_here("data", "list", cwd=folder).stdout
+    failed = v2a_here("data", "list", "absent", cwd=folder)
     assert failed.returncode == 2 and "is no folder" in failed.stderr
 
 
 def test_checks(tmp_path):
-    shown = v2a("data", "checks", cwd=tmp_path).stdout
+    shown = v2a_here("data", "checks", cwd=tmp_path).stdout
     assert "time_limit_as_terminal" in shown and "warning" in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import v2a
+from command import v2a_here
 from typer.testing import CliRunner
 
 from v2a_ray.cli.domains import app
@@ -14,10 +14,10 @@ from v2a_ray.errors import DomainError
 
 
 def test_the_command(tmp_path: Path) -> None:
-    done = v2a("domains", "render", "ant/gravity-2", "-o", "new/ant.png", cwd=tmp_path)
+    done = v2a_here("domains", "render", "ant/gravity-2", "-o", "new/ant.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "new" / "ant.png").stat().st_size > 5000
-    refused = v2a("domains", "render", "hopper/gravity-0", "-o", "x.png", cwd=tmp_path)
+    refused = v2a_here("domains", "render", "hopper/gravity-0", "-o", "x.png", cwd=tmp_path)
     assert refused.returncode == 2
     assert "try:" in refused.stderr
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import imageio.v3
 import numpy as np
 import pytest
-from command import v2a
+from command import v2a, v2a_here
 from finished_run import finished_run
 
 from v2a_ray.domains import normalized_score, parse_domain
@@ -64,7 +64,7 @@ def test_intervals() -> None:
 )
 def test_what_a_user_gets_wrong(arguments: list[str], message: str, tmp_path: Path) -> None:
     finished_run(tmp_path / "run")
-    done = v2a("evaluate", *arguments, cwd=tmp_path)
+    done = v2a_here("evaluate", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in " ".join(done.stderr.split()), done.stderr
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr and not done.stdout
 
@@ -107,5 +107,5 @@ def test_select_refuses_runs_of_different_data_and_policies_without_any(tmp_path
         (["hopper/stock:medium"], "none of the policies is a run"),
         (["one", "ant/stock:medium"], "a policy of ant and cannot act on hopper"),
     ):
-        done = v2a("select", *arguments, cwd=tmp_path)
+        done = v2a_here("select", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and message in " ".join(done.stderr.split()), done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command import v2a
+from command import v2a, v2a_here
 from finished_run import finished_run
 
 from v2a_ray.errors import ConfigError, DataError, StorageError
@@ -94,7 +94,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
 def test_wrong_arguments_change_nothing(arguments: list[str], message: str, tmp_path: Path) -> None:
     finished_run(tmp_path / "run")
     before = json.loads((tmp_path / "run/result.json").read_text())
-    done = v2a("export", "run", *arguments, cwd=tmp_path)
+    done = v2a_here("export", "run", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
     assert json.loads((tmp_path / "run/result.json").read_text()) == before
     assert sorted(each.name for each in (tmp_path / "run").iterdir()) == ["actor.safetensors", "result.json"]
