@@ -72,6 +72,8 @@ def test_precedence_is_default_method_file_command_line(tmp_path: Path) -> None:
         "keep_fraction": 0.6,
         "alignment_weight": 0.7,
         "target_acceptance": 0.9,
+        "normalization": "batch",
+        "normalize_alignment": False,
         "weight": "score",
     }
 
@@ -106,7 +108,7 @@ def test_precedence_is_default_method_file_command_line(tmp_path: Path) -> None:
         ),
         pytest.param(
             ("num_steps: 10", "learner: sac"),
-            ["experiment.yaml:13: policy.learner", "'iql', 'bc', 'td3_bc' or 'awac'", "(got 'sac')"],
+            ["experiment.yaml:13: policy.learner", "'iql', 'bc', 'td3_bc', 'awac', 'grouped', 'rllib_bc'", "(got 'sac')"],
             id="not among the choices",
         ),
         pytest.param(
