@@ -92,7 +92,7 @@ def estimate(
     num_true_episodes: int,
     on_progress: OnProgress,
 ) -> list[Candidate]:
-    """Every policy with its value, best first. All are fitted to the same episodes, with the same seed.
+    """Every policy with its value, by `OfflineValue.lower`. All are fitted to the same episodes, with the same seed.
 
     The true return is that of `num_true_episodes` roll-outs in the target; with 0, what the policy's run measured.
     """
@@ -106,7 +106,7 @@ def estimate(
 
         value = offline_value(policy.act, table, first_EO, config, seed, progress)
         candidates.append(Candidate(policy.name, value, _true_return(policy, data.domain, num_true_episodes)))
-    return sorted(candidates, key=lambda candidate: -candidate.value.mean)
+    return sorted(candidates, key=lambda candidate: -candidate.value.lower)
 
 
 def _true_return(policy: Policy, domain: Domain, num_episodes: int) -> float | None:
@@ -117,8 +117,8 @@ def _true_return(policy: Policy, domain: Domain, num_episodes: int) -> float | N
 
 
 def rank_correlation(candidates: Sequence[Candidate]) -> tuple[float, int]:
-    """Spearman's correlation of values and true returns, and over how many policies; NaN below three, or if all tie."""
-    known = [(one.value.mean, one.true_return) for one in candidates if one.true_return is not None]
+    """Spearman's correlation of `lower` and true returns, and over how many policies; NaN below three or if all tie."""
+    known = [(one.value.lower, one.true_return) for one in candidates if one.true_return is not None]
     if len(known) < 3 or any(len(set(column)) < 2 for column in zip(*known, strict=True)):
         return float("nan"), len(known)
     values, returns = np.asarray(known).T

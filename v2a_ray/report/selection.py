@@ -16,8 +16,11 @@ from v2a_ray.files import write_json
 
 
 def render_selection(candidates: Sequence[Candidate]) -> Table:
-    """One row per policy, best value first."""
-    table = Table(title="discounted value by fitted Q evaluation, mean ± standard deviation over critics", box=None)
+    """One row per policy, best first."""
+    table = Table(
+        title="value by fitted Q evaluation: mean ± standard deviation over critics, in order of the difference",
+        box=None,
+    )
     table.add_column("policy", overflow="fold")
     for name in ("value", "true return"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -43,7 +46,7 @@ def selection_in_words(candidates: Sequence[Candidate]) -> str:
 
 
 def write_selection(candidates: Sequence[Candidate], settings: dict[str, Any], path: Path) -> None:
-    """Everything as JSON, best value first."""
+    """Everything as JSON, best first."""
     correlation, count = rank_correlation(candidates)
     content = {
         "made_by": MARK,
@@ -54,6 +57,7 @@ def write_selection(candidates: Sequence[Candidate], settings: dict[str, Any], p
             {
                 "policy": one.name,
                 "value": one.value.mean,
+                "lower_value": one.value.lower,
                 "value_of_critic": one.value.of_critic.tolist(),
                 "num_held_out_episodes": one.value.num_episodes,
                 "true_return": one.true_return,

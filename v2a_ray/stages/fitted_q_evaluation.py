@@ -75,6 +75,12 @@ class OfflineValue:
         """Over critics. Errors that all of them share, as in states that the data lack, do not show in it."""
         return float(self.of_critic.std())
 
+    @property
+    def lower(self) -> float:
+        """Mean less one standard deviation: what policies are ordered by. Critics agree where the data are, and invent
+        values each of its own for actions that are in no data, so doubt counts against a policy."""
+        return self.mean - self.std
+
 
 def hold_out_first_states(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTable, Float]:
     """The episodes to fit to and the first states (E, O) of the others: `split_target`, the rule of every stage.
