@@ -42,7 +42,8 @@ def select(
 
     For whoever has data of the target but no simulator. The value is the mean of Q(s, pi(s)) over first states of
     episodes that Q was not fitted to. The policies themselves were trained on these episodes too, unless --data gives
-    others. Where true returns are known, the rank correlation says how good the order is.
+    others. The order is by mean less standard deviation over critics. Where true returns are known, the rank
+    correlation says how good it is.
 
         v2a select runs/demo-v2a-seed0 runs/demo-iql-seed0 runs/demo-dvdf-seed0
 
