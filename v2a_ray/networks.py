@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -75,6 +78,11 @@ class TanhActor(nn.Module):
     def act(self, observation_BO: Tensor) -> Tensor:
         """Action (B, A) for raw observations (B, O)."""
         action_BA: Tensor = self((observation_BO - self.observation_mean_O) / self.observation_std_O)
+        return action_BA
+
+    def act_numpy(self, observation_BO: NDArray[Any]) -> NDArray[np.float32]:
+        """`act` from and to NumPy, for roll-outs."""
+        action_BA: NDArray[np.float32] = self.act(torch.from_numpy(observation_BO.astype(np.float32))).numpy()
         return action_BA
 
 

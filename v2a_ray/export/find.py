@@ -7,7 +7,7 @@ from pathlib import Path
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.output import ABOUT
 from v2a_ray.export.formats import WANTED, open_export
-from v2a_ray.export.policies import Policy, act_of, behavior_policy, open_trained
+from v2a_ray.export.policies import Policy, behavior_policy, open_trained
 
 
 def find_policy(text: str) -> Policy:
@@ -18,7 +18,7 @@ def find_policy(text: str) -> Policy:
     path = Path(text)
     if path.is_dir() and not (path / ABOUT).exists():
         trained = open_trained(path)
-        return Policy(text, trained.domain, act_of(trained.actor), trained)
+        return Policy(text, trained.domain, trained.actor.act_numpy, trained)
     if not path.exists() and ":" in text:
         return behavior_policy(text)
     if not path.exists():

@@ -32,7 +32,7 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import ConfigError, DataError, StorageError
 from v2a_ray.evaluation.output import ABOUT, require_ours
-from v2a_ray.export.policies import Policy, TrainedPolicy, act_of, actor_of
+from v2a_ray.export.policies import Policy, TrainedPolicy, actor_of
 from v2a_ray.networks import TanhActor
 
 TOLERANCE = 1e-5
@@ -91,7 +91,7 @@ def export_file(policy: TrainedPolicy, name: str, output: Path) -> float:
 def require_equal(actor: TanhActor, act: Act, where: Path) -> float:
     """The largest difference on `trial_observations`; raises StorageError when it exceeds `TOLERANCE`."""
     observation_BO = trial_observations(actor)
-    difference = float(np.abs(act_of(actor)(observation_BO) - act(observation_BO)).max())
+    difference = float(np.abs(actor.act_numpy(observation_BO) - act(observation_BO)).max())
     if not difference <= TOLERANCE:
         raise StorageError(
             f"the export acts differently: by {difference:.2g}, allowed are {TOLERANCE:g}",
@@ -189,7 +189,7 @@ def open_export(path: Path) -> Policy:
     try:
         if path.is_dir():
             about = json.loads((path / ABOUT).read_text())
-            act = act_of(actor_of(load((path / "actor.safetensors").read_bytes())))
+            act: Act = actor_of(load((path / "actor.safetensors").read_bytes())).act_numpy
         elif path.suffix == ".onnx":
             content = path.read_bytes()
             about, act = json.loads(_onnx_session(content)[1][ABOUT]), run_onnx(content)
@@ -211,7 +211,7 @@ def _read_program(path: Path) -> tuple[dict[str, Any], Act]:
         names = {name.rsplit("/", 1)[-1]: name for name in archive.namelist()}
         about = json.loads(archive.read(names[ABOUT]))
         parameters = base64.b64decode(archive.read(names[_PARAMETERS]))
-    return about, act_of(actor_of(load(parameters)))
+    return about, actor_of(load(parameters)).act_numpy
 
 
 def write_about(policy: TrainedPolicy, folder: Path) -> None:

@@ -7,9 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -144,15 +141,6 @@ def _is_weight(name: str) -> bool:
 def _layer(name: str) -> int:
     middle = name.split(".")[1] if "." in name else ""
     return int(middle) if middle.isdigit() else -1
-
-
-def act_of(actor: TanhActor) -> Act:
-    """`actor.act` from and to NumPy."""
-
-    def act(observation: NDArray[Any]) -> NDArray[np.float32]:
-        return actor.act(torch.from_numpy(np.asarray(observation, dtype=np.float32))).numpy()
-
-    return act
 
 
 def behavior_policy(text: str) -> Policy:

@@ -29,7 +29,6 @@ from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
-from v2a_ray.networks import TanhActor
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
@@ -227,7 +226,7 @@ def fit_policy(job: Job) -> None:
     last: dict[str, Any] = {}
 
     def evaluate_actor() -> Metrics:
-        results = evaluate(numpy_act(actor), domain, evaluation.num_episodes, evaluation.seed)
+        results = evaluate(actor.act_numpy, domain, evaluation.num_episodes, evaluation.seed)
         last.update(results.summary(), returns=results.returns.tolist(), lengths=results.lengths.tolist())
         return {f"evaluation/{name}": last[name] for name in ("return_mean", "normalized_score_mean")}
 
@@ -246,15 +245,6 @@ def _held_out_scores(job: Job) -> Float | None:
         return None
     column = pq.read_table(job.inputs["alignment"] / "held_out.parquet").column("alignment")
     return np.asarray(column.to_numpy(), dtype=np.float32)
-
-
-def numpy_act(actor: TanhActor) -> Any:
-    """`actor.act` from and to NumPy, for roll-outs."""
-
-    def act(observations: Float) -> Float:
-        return actor.act(torch.from_numpy(observations.astype(np.float32))).numpy()
-
-    return act
 
 
 FIT = {
