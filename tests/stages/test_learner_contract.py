@@ -21,7 +21,8 @@ from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.classifier import ClassifierLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.learner import Learner, TrainingLoop
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
+from v2a_ray.stages.modality import ModalityModel, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
 

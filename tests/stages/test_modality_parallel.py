@@ -23,7 +23,8 @@ from v2a_ray.methods.execute import load_modality
 from v2a_ray.methods.job import Job
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.stages.columns import read_episode_column
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
+from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
+from v2a_ray.stages.modality_learner import ModalityLearner
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -59,7 +60,8 @@ def parallel_parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
         from safetensors.torch import save_file
 
         from v2a_ray.orchestration.modality_workers import sum_over_workers
-        from v2a_ray.stages.modality import ModalityLearner, ModalityModel, TrajectoryBatch
+        from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch
+        from v2a_ray.stages.modality_learner import ModalityLearner
 
         torch.set_num_threads(1)
         rank = ray.train.get_context().get_world_rank()

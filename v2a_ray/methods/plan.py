@@ -19,6 +19,7 @@ from v2a_ray.config import (
     ExperimentConfig,
     FeedingConfig,
     FilterConfig,
+    ModalityConfig,
     PolicyConfig,
     Settings,
 )
@@ -34,6 +35,16 @@ _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
 _LEARNER_SECTIONS = frozenset({"td3_bc", "awac", "grouped"})
 """Sections of `policy` that one learner alone reads."""
 _LATER: dict[type[Settings], frozenset[str]] = {
+    ModalityConfig: frozenset(
+        {
+            "encoder",
+            "skip_padding",
+            "patience_evaluations",
+            "min_improvement",
+            "validation_fraction",
+            "validation_interval_steps",
+        }
+    ),
     AdvantageConfig: frozenset({"latent", "expectile"}),
     AlignmentConfig: frozenset(
         {
