@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -55,9 +57,10 @@ def test_pad_takes_rows_and_fills_with_zeros() -> None:
     assert padded.squeeze(-1).tolist() == [[1.0, 2.0, 3.0], [5.0, 6.0, 0.0]]
 
 
+@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}, {"skip_padding": True}])
 @pytest.mark.parametrize("sample", [True, False])
-def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool) -> None:
-    learner = learner_of(TINY)
+def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str, Any]) -> None:
+    learner = learner_of(TINY.model_copy(update=form))
     short, long = batch_of(learner, [4, 2, 5]), batch_of(learner, [4, 2, 5], extra_padding=7)
     assert long.steps_BTX.shape[1] == short.steps_BTX.shape[1] + 7
     for ours, theirs in zip(
@@ -74,8 +77,9 @@ def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool) -> None:
         torch.testing.assert_close(value, padded_parts[name], rtol=1e-6, atol=1e-6)
 
 
-def test_padding_gets_no_gradient() -> None:
-    learner = learner_of(TINY)
+@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}, {"skip_padding": True}])
+def test_padding_gets_no_gradient(form: dict[str, Any]) -> None:
+    learner = learner_of(TINY.model_copy(update=form))
     batch = batch_of(learner, [4, 2, 5])
     steps = batch.steps_BTX.clone().requires_grad_()
     loss, _ = learner.loss(TrajectoryBatch(steps, batch.lengths_B, batch.noise_BZ), sample=True)
@@ -203,12 +207,13 @@ def test_whole_and_crop_inference() -> None:
     assert np.abs(whole[0] - crops[0]).max() > 1e-4  # nine are two
 
 
-@pytest.fixture(scope="module")
-def two_systems() -> tuple[ModalityModel, EpisodeTable, np.ndarray, ModalityConfig]:
+@pytest.fixture(scope="module", params=["gru", "pooled"])
+def two_systems(request: pytest.FixtureRequest) -> tuple[ModalityModel, EpisodeTable, np.ndarray, ModalityConfig]:
     """A model fitted briefly to two linear systems that differ in the sign of their gain, and z of each episode."""
     table = concatenate([linear_system([20] * 12, gain, seed=3) for gain in (1.0, -1.0)])
     config = ModalityConfig(
         num_steps=200,
+        encoder=request.param,
         batch_size=16,
         crop_steps=20,
         latent_dim=2,

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 
 from v2a_ray.config import ExperimentConfig, ModalityConfig
 from v2a_ray.data.store import write_table
-from v2a_ray.data.table import concatenate
+from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.errors import V2AError
 from v2a_ray.methods.execute import load_modality
 from v2a_ray.methods.job import Job
+from v2a_ray.orchestration.ingest import shard_files
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.stages.columns import read_episode_column
 from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
@@ -157,6 +158,30 @@ def test_two_workers_give_every_episode_a_latent(tmp_path: Path) -> None:
     curves = pq.read_table(job.output / "curves.parquet")
     assert curves.column("step").to_pylist() == [3, 6]
     assert (job.work / "checkpoint.safetensors").exists()
+
+
+def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
+    """No evaluation is 99 % below the first, so the second one stops; the weights are the ones that it judged."""
+    table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
+    write_table(table, tmp_path / "source" / "table", num_files=2)
+    stopping = {"patience_evaluations": 1, "min_improvement": 0.99, "validation_interval_steps": 2}
+    job = Job(experiment(**stopping), {"source": tmp_path / "source"}, tmp_path / "output", tmp_path / "work")
+    job.output.mkdir()
+    ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
+
+    curves = pq.read_table(job.output / "curves.parquet")
+    assert curves.column("step").to_pylist() == [2, 3, 4]
+    found = curves.column("modality/validation_loss").to_pylist()
+    model, config = load_modality(job.output, 2, 1), job.config.modality
+    errors = []
+    for rank, files in enumerate(shard_files([tmp_path / "source" / "table"], 2)):
+        shard = EpisodeTable.from_arrow(pq.read_table(files))
+        for batch in ModalityLearner(shard, model, config, job.config.upstream_seed, rank).validation:
+            with torch.no_grad():
+                mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
+                errors.append(model.reconstruction_error(batch, mean))
+    assert len(errors) == 2
+    assert found[1] is None and found[2] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class ModalityConfig(TrainingConfig):
     patience_evaluations: Positive | None = None
     """Stop after this many evaluations in a row without a better loss on held-out episodes. `null` holds out none and
     runs all `num_steps`."""
-    min_improvement: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
+    min_improvement: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     """How much less than the best so far a held-out loss must be to count as better, as a part of the best."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Episodes held out, of every worker's; they get a z like all others."""

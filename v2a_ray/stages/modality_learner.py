@@ -133,22 +133,26 @@ class ModalityLearner:
             error_M = self.model.reconstruction_error(batch, mean_BZ)
             total += torch.tensor([float(error_M.sum()), float(len(error_M))], dtype=torch.float64)
         error, count = self.reduce(total).tolist()
-        if not count:
-            raise ConfigError(
-                "there is no episode to hold out: each worker needs two",
-                where="modality.patience_evaluations",
-                remedy="fewer workers, more episodes, or null, which trains for modality.num_steps",
-            )
         return {VALIDATION_LOSS: error / count}
 
     def stopping(self) -> dict[str, Any]:
-        """What a `TrainingLoop` needs to stop this learner early, if it is asked for.
+        """What a `TrainingLoop` needs to stop this learner early; nothing if that is not asked for.
 
-        The weights are kept as they are when it stops, not those of the best evaluation: by then the loss has been flat
-        for the whole patience, and a copy of the best would double what checkpoints hold.
+        The weights are kept as they are when it stops, not those of the best evaluation: the held-out loss flattens and
+        hardly rises, so they differ by less than `min_improvement`, and checkpoints need not hold a second copy.
+
+        Raises:
+            ConfigError: no worker has an episode to hold out.
         """
         if self.config.patience_evaluations is None:
             return {}
+        num_held_out = self.reduce(torch.tensor(float(len(self.validation))))
+        if not num_held_out:
+            raise ConfigError(
+                "early stopping has no episode to hold out: a worker needs two",
+                where="modality.patience_evaluations",
+                remedy="more episodes, fewer workers, or null, which trains for all of modality.num_steps",
+            )
         return {
             "evaluate": self.validate,
             "evaluation_interval_steps": self.config.validation_interval_steps,
@@ -179,7 +183,9 @@ def _validation_batches(crops: Crops, seed: int, rank: int) -> list[TrajectoryBa
     """One crop of every episode, in batches of similar length."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
     order = crops.offsets.diff().argsort(stable=True)
-    return [crops.of(episodes_B, generator) for episodes_B in order.split(VALIDATION_BATCH_SIZE) if len(episodes_B)]
+    return [
+        crops.of(episodes_B, generator) for episodes_B in torch.split(order, VALIDATION_BATCH_SIZE) if len(episodes_B)
+    ]
 
 
 def sum_gradients(parameters: list[nn.Parameter], reduce: Reduce) -> None:
