@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,14 @@ def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
                 errors.append(model.reconstruction_error(batch, mean))
     assert len(errors) == 2
     assert found[1] is None and found[2] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
+
+    # A checkpoint was saved at step 4, too: workers that start from it stop at once, all of them.
+    again = replace(job, output=tmp_path / "again")
+    again.output.mkdir()
+    ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(again))
+    assert pq.read_table(again.output / "curves.parquet").equals(curves)
+    for name, value in load_file(again.output / "model.safetensors").items():
+        assert torch.equal(value, model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
