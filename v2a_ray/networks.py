@@ -122,8 +122,8 @@ class GRUEncoder(nn.Module):
         """(B, H): the hidden state after each trajectory's last valid step.
 
         The trajectories run side by side, longest first, and drop out at the bottom as they end. One call of the GRU
-        lasts from one end to the next; torch's packed sequences make one call per step, which on a CPU is slower than
-        computing the padding.
+        lasts from one end to the next. torch's packed sequences do the same, and on a CPU take as long as computing the
+        padding, or longer (docs/modality_cost.md).
         """
         order_B = lengths_B.argsort(descending=True)
         sorted_BTX, lengths = steps_BTX[order_B], lengths_B[order_B].tolist()
