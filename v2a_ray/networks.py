@@ -158,6 +158,12 @@ class PooledEncoder(nn.Module):
         return _gaussian(self.head(mean_BH))
 
 
+def gaussian_log_density(mean: Tensor, log_std: Tensor, values: Tensor) -> Tensor:
+    """(...,): log N(values; mean, exp(log_std)^2) of (..., D), summed over the D features."""
+    standardized = (values - mean) / log_std.exp()
+    return (-0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+
+
 @torch.no_grad()
 def update_target(target: nn.Module, online: nn.Module, rate: float) -> None:
     """Exponential moving average of the parameters: target += rate * (online - target)."""

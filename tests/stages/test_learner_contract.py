@@ -14,15 +14,23 @@ import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
-from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, ModalityConfig, PolicyConfig
+from v2a_ray.config import AdvantageConfig, AlignmentConfig, DensityConfig, FilterConfig, ModalityConfig, PolicyConfig
 from v2a_ray.data.sampler import Transitions
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.classifier import ClassifierLearner
+from v2a_ray.stages.conditional_vae import (
+    BehaviorDensity,
+    ConditionalVAE,
+    DensityLearner,
+    DynamicsDensityLearner,
+    behavior_split,
+)
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.learner import Learner, TrainingLoop
 from v2a_ray.stages.modality import ModalityModel, moments
 from v2a_ray.stages.modality_learner import ModalityLearner
+from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
 from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
 
@@ -37,6 +45,25 @@ def policy(kind: str, seed: int) -> Learner:
     generator = np.random.default_rng(0)
     columns = {name: generator.normal(size=SOURCE.num_transitions) for name in ("alignment", "advantage")}
     return POLICY_LEARNERS[kind](mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+
+
+def in_support(kind: str, seed: int) -> Learner:
+    """Policies that are held to the support of a behaviour."""
+    config = PolicyConfig(learner=kind, num_steps=NUM_STEPS, batch_size=8, width=6, density_weight=0.1)
+    density = BehaviorDensity(ConditionalVAE(1, 2, 1, 2, 6), num_samples=3)
+    return make_learner(mixed_sampler(TARGET, SOURCE, config), make_actor(TARGET, 6), config, seed, density)
+
+
+def density(seed: int) -> Learner:
+    config = DensityConfig(num_steps=NUM_STEPS, batch_size=8)
+    feeds = [Transitions(table, raw(2)) for table in (TARGET, SOURCE)]
+    return DensityLearner(ConditionalVAE(1, 2, 1, 2, 6), behavior_split, feeds, config, seed)
+
+
+def dynamics_density(seed: int) -> Learner:
+    config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3, density_latent_dim=2)
+    target = Transitions(TARGET, raw(2))
+    return DynamicsDensityLearner(target, [target], config, seed)
 
 
 def advantage(seed: int) -> Learner:
@@ -75,6 +102,9 @@ def modality(seed: int, **settings: Any) -> ModalityLearner:
 
 LEARNERS: dict[str, Callable[[int], Learner]] = {
     **{kind: partial(policy, kind) for kind in POLICY_LEARNERS},
+    **{f"{kind}-in-support": partial(in_support, kind) for kind in IN_SUPPORT},
+    "density": density,
+    "dynamics_density": dynamics_density,
     "advantage": advantage,
     "advantage-iql": expectile_advantage,
     "classifier": classifier,
@@ -171,7 +201,7 @@ def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner])
             assert re.fullmatch(r"[a-z]+/[a-z_]+", name), name
             assert math.isfinite(row[name]), name
             groups.add(name.split("/")[0])
-    assert len(groups) == 1 and groups <= {"modality", "advantage", "alignment", "policy"}
+    assert len(groups) == 1 and groups <= {"modality", "advantage", "alignment", "density", "policy"}
 
 
 def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:

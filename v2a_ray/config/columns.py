@@ -1,4 +1,4 @@
-"""The stages that add a column to the source table: modality, advantage, alignment."""
+"""The stages before the policy: the columns of the source table (modality, advantage, alignment), and a density."""
 
 from __future__ import annotations
 
@@ -92,9 +92,11 @@ class AdvantageConfig(TrainingConfig):
 class AlignmentConfig(TrainingConfig):
     """Stage 3: how well each source transition fits the target dynamics."""
 
-    kind: Literal["none", "contrastive", "classifier", "optimal_transport", "residual", "modality"] = "none"
-    """`contrastive` (IGDF), `classifier` (DARA) and `optimal_transport` (OTDF) are published. `residual` and `modality`
-    are ours; see `v2a_ray.stages.alignment`."""
+    kind: Literal[
+        "none", "contrastive", "classifier", "optimal_transport", "dynamics_density", "residual", "modality"
+    ] = "none"
+    """`contrastive` (IGDF), `classifier` (DARA), `optimal_transport` (OTDF) and `dynamics_density` (BOSA) are
+    published. `residual` and `modality` are ours; see `v2a_ray.stages.alignment`."""
     num_steps: Positive = 7000
     batch_size: Positive = 128
     width: Positive = 256
@@ -117,9 +119,31 @@ class AlignmentConfig(TrainingConfig):
     max_target_transitions: Positive = 20000
     """`optimal_transport`: a larger target is represented by as many of its transitions, drawn by seed."""
     num_members: Positive = 5
-    """`residual`: dynamics models in the ensemble."""
+    """`residual`, `dynamics_density`: dynamics models in the ensemble."""
+    fit_dynamics_to: Literal["target", "mixed"] = "target"
+    """`dynamics_density`: data that p(s' | s, a) is fitted to. `mixed` is a mistake in circulation, to measure what it
+    costs: the score then says that source dynamics are likely, because they were learned."""
+    density_latent_dim: Positive = 16
+    """`dynamics_density`: latent dimension of the conditional variational autoencoders."""
+    density_samples: Positive = 8
+    """`dynamics_density`: draws of the latent that estimate a density."""
     window_steps: Positive = 1
     """`residual`, `modality`: raw scores are averaged over a centred window of this many steps inside the episode,
     because dynamics belong to a trajectory while one transition's error is noisy; 1 leaves them as they are."""
     held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Part of the target kept from the fit; its scores calibrate the filter and audit the alignment."""
+
+
+class DensityConfig(TrainingConfig):
+    """The density pi(a | s) of a behaviour policy, for learners that stay in its support (`policy.density_weight`)."""
+
+    fit_to: Literal["target", "mixed"] = "target"
+    """Data whose behaviour is modelled: OTDF's is the target's, BOSA's that of source and target, half and half."""
+    num_steps: Positive = 10000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers of encoder and decoder (published: 750)."""
+    latent_dim: Positive | None = None
+    """Latent dimension; by default twice the action dimension."""
+    num_samples: Positive = 4
+    """Draws of the latent that estimate a density in a step of the policy."""

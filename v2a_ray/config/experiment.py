@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from v2a_ray.config.base import Positive, Settings
-from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, ModalityConfig
+from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, DensityConfig, ModalityConfig
 from v2a_ray.config.data import (
     CheckName,
     CheckSeverity,
@@ -56,6 +56,7 @@ class ExperimentConfig(Settings):
     modality: ModalityConfig = ModalityConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     alignment: AlignmentConfig = AlignmentConfig()
+    density: DensityConfig = DensityConfig()
     policy: PolicyConfig = PolicyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -77,8 +78,14 @@ class ExperimentConfig(Settings):
             raise ValueError("policy.filter.rule needs a column to filter by: set alignment.kind or advantage.kind")
         if rule.rule == "calibrated" and self.alignment.kind == "none":
             raise ValueError("policy.filter.rule=calibrated needs alignment.kind")
-        if rule.weight == "exp_alignment" and self.alignment.kind == "none":
-            raise ValueError("policy.filter.weight=exp_alignment needs alignment.kind")
+        if rule.weight in ("exp_alignment", "above_threshold") and self.alignment.kind == "none":
+            raise ValueError(f"policy.filter.weight={rule.weight} needs alignment.kind")
+        if rule.weight == "exp_score" and self.alignment.kind == "none" and self.advantage.kind == "none":
+            raise ValueError("policy.filter.weight=exp_score needs a column: set alignment.kind or advantage.kind")
+        if self.policy.density_weight and self.policy.learner not in ("iql", "bosa"):
+            raise ValueError(f"policy.density_weight does nothing for policy.learner={self.policy.learner}")
+        if self.policy.learner == "bosa" and not self.policy.density_weight:
+            raise ValueError("policy.learner=bosa needs a policy.density_weight above 0 (published: 0.1)")
         if self.policy.reward_correction:
             if self.alignment.kind == "none":
                 raise ValueError("policy.reward_correction needs alignment.kind")
@@ -116,6 +123,11 @@ class ExperimentConfig(Settings):
         """Whether the advantage is conditioned on the learned z, shuffled or not."""
         conditioned = "advantage" in self.columns and self.advantage.conditioning == "modality"
         return conditioned and self.advantage.latent != "oracle"
+
+    @property
+    def needs_density(self) -> bool:
+        """Whether the policy is held to the support of a behaviour, whose density is then fitted."""
+        return self.policy.density_weight > 0
 
     @property
     def groups_by_z(self) -> bool:

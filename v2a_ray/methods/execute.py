@@ -41,6 +41,13 @@ from v2a_ray.stages.columns import (
     write_episode_column,
     write_step_column,
 )
+from v2a_ray.stages.conditional_vae import (
+    BehaviorDensity,
+    ConditionalVAE,
+    DensityLearner,
+    DynamicsDensityLearner,
+    behavior_split,
+)
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.grouped import episode_groups
@@ -49,7 +56,7 @@ from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
 from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.optimal_transport import OptimalTransport
 from v2a_ray.stages.policy import MixedSampler, make_actor
-from v2a_ray.stages.policy_learners import LEARNERS
+from v2a_ray.stages.policy_learners import make_learner
 from v2a_ray.stages.residual import ResidualLearner
 
 Float = NDArray[np.float32]
@@ -159,6 +166,11 @@ def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any
         classifier = ClassifierLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(classifier)
         return Alignment(classifier.score(sources).numpy(), classifier.score(control).numpy()), history
+    if config.kind == "dynamics_density":
+        feeds = [targets] if config.fit_dynamics_to == "target" else [targets, sources]
+        dynamics = DynamicsDensityLearner(targets, feeds, config, seed)
+        history = job.loop(config, feeds={"source": sources}).run(dynamics)
+        return Alignment(dynamics.score(sources).numpy(), dynamics.score(control).numpy()), history
     if config.kind == "optimal_transport":
         transport = OptimalTransport(targets, config, seed)
         moved = transport.score(sources, lambda done, total: job.progress(done, total, {}))
@@ -192,6 +204,40 @@ def _ranked(
     return Alignment(ranks(pool, pool), ranks(window_average(control, held_out, window), pool))
 
 
+def fit_density(job: Job) -> None:
+    """Fit the density of a behaviour policy and write the model."""
+    config = job.config.density
+    use_threads(config.num_threads)
+    seed = job.config.upstream_seed
+    roles = ["target"] if config.fit_to == "target" else ["source", "target"]
+    feeds = {
+        role: open_transitions(
+            job.rows(role), preprocessing(job), memory_bytes=job.memory_bytes // len(roles), seed=seed
+        )
+        for role in roles
+    }
+    torch.manual_seed(seed)
+    model = _density_model(job)
+    learner = DensityLearner(model, behavior_split, list(feeds.values()), config, seed)
+    history = job.loop(config, feeds=feeds).run(learner)
+    save_file(model.state_dict(), job.output / "model.safetensors")
+    job.write_history(history)
+
+
+def _density_model(job: Job) -> ConditionalVAE:
+    config, target = job.config.density, job.rows("target")
+    latent_dim = config.latent_dim or 2 * target.action_dim
+    return ConditionalVAE(1, target.observation_dim, target.action_dim, latent_dim, config.width)
+
+
+def _density(job: Job) -> BehaviorDensity | None:
+    if "density" not in job.inputs:
+        return None
+    model = _density_model(job)
+    model.load_state_dict(load_file(job.inputs["density"] / "model.safetensors"))
+    return BehaviorDensity(model, job.config.density.num_samples)
+
+
 def fit_policy(job: Job) -> None:
     """Train the policy on what the filter keeps, evaluating it in the target environment."""
     config: PolicyConfig = job.config.policy
@@ -220,9 +266,10 @@ def fit_policy(job: Job) -> None:
         prepared.reward_scale,
     )
     feeds = {"target": sampler.target, "source": sampler.source}
+    density = _density(job)
     torch.manual_seed(seed)
     actor = make_actor(target.observation_dim, target.action_dim, config.width, prepared)
-    learner = LEARNERS[config.learner](sampler, actor, config, seed)
+    learner = make_learner(sampler, actor, config, seed, density)
     evaluation = job.config.evaluation
     domain = parse_domain(job.config.target.domain)
     last: dict[str, Any] = {}
@@ -254,5 +301,6 @@ FIT = {
     "modality": fit_modality,
     "advantage": fit_advantage,
     "alignment": fit_alignment,
+    "density": fit_density,
     "policy": fit_policy,
 }

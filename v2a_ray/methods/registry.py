@@ -2,7 +2,7 @@
 
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
 *is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
-TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, grouped updates 2602.18025.
+TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), grouped updates 2602.18025.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ _HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it
 _TRANSPORT = (
     "h is the mean cost of a transition under its part of the plan, not its share of the total (the same order); "
     "the entropy's weight is ours (alignment.regularization)"
+)
+_DENSITY = (
+    "the behaviour's density takes 10,000 steps at width 256 and learns its standard deviations (density.num_steps, "
+    ".width; published: width 750)"
 )
 _BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "iql": ("IQL", "2110.06169", (_SCALED, "the actor is the deterministic tanh mean, fitted by squared error")),
@@ -138,6 +142,51 @@ METHODS: dict[str, Method] = {
         },
         "IGDF, 2405.06192",
         (_SCALED, _HELD_OUT),
+    ),
+    "otdf": Method(
+        "optimal-transport h; best quarter by h, weight exp(minmax(h) - 1); actor held to the target's behaviour",
+        {
+            "alignment": {"kind": "optimal_transport"},
+            "density": {"fit_to": "target"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.25,
+                alignment_weight=1.0,
+                normalize_alignment=True,
+                weight="exp_score",
+            )
+            | {"density_weight": 0.1},
+        },
+        "OTDF, ICLR 2025",
+        (
+            _SCALED,
+            _HELD_OUT,
+            _TRANSPORT,
+            _DENSITY,
+            "published weights of the actor's term are tuned per task, 0.1 to 0.5 (policy.density_weight)",
+        ),
+    ),
+    "bosa": Method(
+        "TD3 in support: TD where every target dynamics model gives s' over 0.01; actor held to the mix's behaviour",
+        {
+            "alignment": {"kind": "dynamics_density", "fit_dynamics_to": "target"},
+            "density": {"fit_to": "mixed"},
+            "policy": {
+                "learner": "bosa",
+                "data": "mixed",
+                "density_weight": 0.1,
+                "filter": {"rule": "none", "weight": "above_threshold"},
+            },
+        },
+        "BOSA, 2306.12755",
+        (
+            _SCALED,
+            _HELD_OUT,
+            _DENSITY,
+            "dynamics models take 7,000 steps at width 256; published: 100,000 at 750 (alignment.num_steps, .width)",
+            "p(s' | s, a) is that of s' - s in units of its standard deviations in the target, and so is the threshold "
+            "(policy.filter.weight_threshold)",
+        ),
     ),
     "dara": Method(
         "classifier Δr; source rewards become r + 0.1 Δr",

@@ -98,12 +98,16 @@ class SourceFilter:
             return advantage
         return weight * alignment + (1 - weight) * advantage
 
+    def num_kept(self, batch_size: int) -> int:
+        """b, of `batch_size` drawn transitions."""
+        return batch_size if self.config.rule == "none" else max(1, round(self.config.keep_fraction * batch_size))
+
     def __call__(self, columns: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
         """Indices (b,) to keep and their TD weights (b,)."""
         score_B = self.score(columns, batch_size)
         keep = torch.arange(batch_size)
         if self.config.rule != "none":
-            keep = torch.topk(score_B, max(1, round(self.config.keep_fraction * batch_size)), sorted=False).indices
+            keep = torch.topk(score_B, self.num_kept(batch_size), sorted=False).indices
         match self.config.weight:
             case "one":
                 weight_b = torch.ones(len(keep))
@@ -111,4 +115,8 @@ class SourceFilter:
                 weight_b = columns["alignment"][keep].exp().clamp(max=MAX_WEIGHT)
             case "score":
                 weight_b = score_B[keep]
+            case "exp_score":
+                weight_b = (score_B[keep] - 1).exp().clamp(max=MAX_WEIGHT)
+            case "above_threshold":
+                weight_b = (columns["alignment"][keep] > self.config.weight_threshold).float()
         return keep, weight_b

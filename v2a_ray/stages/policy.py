@@ -20,6 +20,7 @@ from v2a_ray.config import PolicyConfig
 from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, select_rows
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
 from v2a_ray.stages.advantage import expectile_value_loss
+from v2a_ray.stages.conditional_vae import BehaviorDensity
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -54,9 +55,19 @@ class MixedSampler:
         if eligible is not None and self.uses_source:
             self.source = source.restricted(eligible)
 
+    @property
+    def num_drawn(self) -> int:
+        """Transitions drawn per table."""
+        return self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
+
+    @property
+    def num_source_rows(self) -> int:
+        """Rows of a batch that are from the source; they come first."""
+        return self.filter.num_kept(self.num_drawn) if self.uses_source else 0
+
     def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
         """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
-        size = self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
+        size = self.num_drawn
         if not self.uses_source:
             return self.target.sample(size, generator), torch.ones(size)
         drawn = self.source.sample(size, generator)
@@ -70,10 +81,20 @@ class MixedSampler:
 
 
 class IQLLearner:
-    """Implicit Q-learning with a per-transition weight on the TD loss."""
+    """Implicit Q-learning with a per-transition weight on the TD loss.
 
-    def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
-        self.sampler, self.actor, self.config = sampler, actor, config
+    With a `density` the actor is also held to its support (OTDF).
+    """
+
+    def __init__(
+        self,
+        sampler: MixedSampler,
+        actor: TanhActor,
+        config: PolicyConfig,
+        seed: int,
+        density: BehaviorDensity | None = None,
+    ) -> None:
+        self.sampler, self.actor, self.config, self.density = sampler, actor, config, density
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         observation, action = sampler.target.observation_dim, sampler.target.action_dim
         hidden = [config.width] * 2
@@ -131,11 +152,17 @@ class IQLLearner:
         return loss, {"policy/critic_loss": loss.detach()}
 
     def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
-        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7)."""
+        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7) - w log pi_b(pi(s) | s)."""
         weight_B = (self.config.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
-        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
+        policy_BA = self.actor(batch.observation_BO)
+        error_B = (policy_BA - batch.action_BA).square().sum(dim=1)
         loss = (weight_B * error_B).mean()
-        return loss, {"policy/actor_loss": loss.detach(), "policy/advantage_weight": weight_B.mean()}
+        metrics = {"policy/advantage_weight": weight_B.mean()}
+        if self.density:
+            log_density_B = self.density.log_density(batch.observation_BO, policy_BA, self.generator)
+            loss = loss - self.config.density_weight * log_density_B.mean()
+            metrics["policy/log_density"] = log_density_B.detach().mean()
+        return loss, {"policy/actor_loss": loss.detach()} | metrics
 
 
 class BCLearner:
