@@ -20,6 +20,8 @@ SCRIPTS = (
     "sampling_speed",
     "shared_tables",
     "streaming_rate",
+    "training_steps",
+    "d3rlpy_iql",
 )
 
 

@@ -28,7 +28,8 @@ from v2a_ray.stages.conditional_vae import (
 )
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.learner import Learner, TrainingLoop
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
+from v2a_ray.stages.modality import ModalityModel, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
 from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
@@ -91,16 +92,9 @@ def residual(seed: int) -> Learner:
     return ResidualLearner(Transitions(TARGET, raw(2)), config, seed)
 
 
-def modality(optimization: str, seed: int) -> Learner:
-    config = ModalityConfig(
-        num_steps=NUM_STEPS,
-        batch_size=4,
-        crop_steps=6,
-        latent_dim=3,
-        encoder_width=6,
-        decoder_width=6,
-        optimization=optimization,
-    )
+def modality(seed: int, **settings: Any) -> ModalityLearner:
+    tiny = {"batch_size": 4, "crop_steps": 6, "latent_dim": 3, "encoder_width": 6, "decoder_width": 6}
+    config = ModalityConfig.model_validate({"num_steps": NUM_STEPS, **tiny, **settings})
     model = ModalityModel(2, 1, config)
     model.set_statistics(moments(SOURCE))
     return ModalityLearner(SOURCE, model, config, seed)
@@ -116,8 +110,11 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "classifier": classifier,
     "contrastive": contrastive,
     "residual": residual,
-    "modality-em": lambda seed: modality("em", seed),
-    "modality-joint": lambda seed: modality("joint", seed),
+    "modality-em": lambda seed: modality(seed, optimization="em"),
+    "modality-joint": lambda seed: modality(seed, optimization="joint"),
+    "modality-pooled": lambda seed: modality(seed, encoder="pooled"),
+    "modality-skip-padding": lambda seed: modality(seed, skip_padding=True),
+    "modality-held-out": lambda seed: modality(seed, patience_evaluations=3),
 }
 every_learner = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS.keys())
 
@@ -247,3 +244,59 @@ def test_evaluation_is_recorded_at_its_interval_and_at_the_end() -> None:
     assert [row["step"] for row in rows if "evaluation/score" in row] == [20]
     with pytest.raises(DivergenceError, match="evaluation/score"):
         loop(evaluate=lambda: {"evaluation/score": math.nan}).run(fresh(LEARNERS["bc"]))
+
+
+def never_good_enough(seed: int, encoder: str) -> ModalityLearner:
+    """Evaluated every 4 steps; no evaluation is 90 % below the first, so the second without that, at step 12, stops."""
+    stopping = {"patience_evaluations": 2, "min_improvement": 0.9, "validation_interval_steps": 4}
+    return modality(seed, encoder=encoder, **stopping)
+
+
+@pytest.mark.parametrize("encoder", ["gru", "pooled"])
+@pytest.mark.parametrize("checkpoint_interval_steps", [3, 5])
+@pytest.mark.parametrize("killed_at", [4, 10, 12])
+def test_a_run_killed_before_or_at_its_early_stop_ends_there_bit_for_bit(
+    killed_at: int, checkpoint_interval_steps: int, encoder: str, tmp_path: Path
+) -> None:
+    def run(checkpoint: Path | None, killed_at: int | None = None) -> tuple[Learner, list[dict[str, Any]]]:
+        def progress(step: int, num_steps: int, metrics: dict[str, float]) -> None:
+            if step == killed_at:
+                raise KeyboardInterrupt
+
+        torch.manual_seed(5)
+        learner = never_good_enough(5, encoder)
+        training = TrainingLoop(
+            NUM_STEPS,
+            checkpoint,
+            checkpoint_interval_steps=checkpoint_interval_steps,
+            log_interval_steps=5,
+            progress=progress,
+            **learner.stopping(),
+        )
+        return learner, training.run(learner)
+
+    straight, history = run(None)
+    assert [row["step"] for row in history] == [4, 5, 8, 10, 12]
+    assert [row["step"] for row in history if "modality/validation_loss" in row] == [4, 8, 12]
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, killed_at)
+    for _ in range(2):  # the second finds a checkpoint of the stop itself, or of the step before
+        resumed, resumed_history = run(checkpoint)
+        assert_same_weights(weights_of(straight), weights_of(resumed))
+        assert resumed_history == history
+
+
+def test_a_stopped_run_does_not_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    updates: list[int] = []
+
+    def run() -> None:
+        learner = fresh(LEARNERS["bc"])
+        update = learner.update
+        learner.update = lambda step: updates.append(step) or update(step)  # type: ignore[method-assign]
+        loop(checkpoint, stop=lambda history: len(history) == 2).run(learner)
+
+    run()
+    run()
+    assert updates == list(range(10))

@@ -20,8 +20,13 @@ class ModalityConfig(TrainingConfig):
     """Length that training trajectories are cropped to, in environment steps; `null` trains on whole episodes."""
     latent_dim: Positive = 16
     """Dimension of z (published: 8 to 128)."""
+    encoder: Literal["gru", "pooled"] = "gru"
+    """`gru` reads a trajectory in order, as published. `pooled` (ours) encodes every transition by itself and averages,
+    for a small part of the cost."""
     encoder_width: Positive = 256
-    """Width of the GRU."""
+    """Width of the GRU, or of the pooled encoder's two hidden layers."""
+    skip_padding: bool = False
+    """`gru`: leave out the steps behind a trajectory's end. Equal up to rounding, and faster where lengths differ."""
     decoder_width: Positive = 256
     """Width of the decoder's hidden layers."""
     decoder_layers: Positive = 2
@@ -42,6 +47,15 @@ class ModalityConfig(TrainingConfig):
     """Data-parallel workers; the source table is sharded between them. One worker needs no process group."""
     include_target: bool = False
     """Fit on the target's episodes too (never their labels), so that target and source share one latent space."""
+    patience_evaluations: Positive | None = None
+    """Stop after this many evaluations in a row without a better loss on held-out episodes. `null` holds out none and
+    runs all `num_steps`."""
+    min_improvement: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """How much less than the best so far a held-out loss must be to count as better, as a part of the best."""
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Episodes held out, of every worker's; they get a z like all others."""
+    validation_interval_steps: Positive = 100
+    """Update steps between evaluations."""
 
     @model_validator(mode="after")
     def _crops_need_a_length(self) -> ModalityConfig:

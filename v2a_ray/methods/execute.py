@@ -52,7 +52,8 @@ from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.grouped import episode_groups
 from v2a_ray.stages.learner import Metrics, use_threads
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
+from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.optimal_transport import OptimalTransport
 from v2a_ray.stages.policy import MixedSampler, make_actor
 from v2a_ray.stages.policy_learners import make_learner
@@ -74,7 +75,8 @@ def fit_modality(job: Job) -> None:
     torch.manual_seed(job.config.upstream_seed)
     model = ModalityModel(table.observation_dim, table.action_dim, config)
     model.set_statistics(moments(table))
-    history = job.loop(config).run(ModalityLearner(table, model, config, job.config.upstream_seed))
+    learner = ModalityLearner(table, model, config, job.config.upstream_seed)
+    history = job.loop(config, **learner.stopping()).run(learner)
     finish_modality(job, model, history)
 
 

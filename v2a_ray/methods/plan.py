@@ -19,6 +19,7 @@ from v2a_ray.config import (
     ExperimentConfig,
     FeedingConfig,
     FilterConfig,
+    ModalityConfig,
     PolicyConfig,
     Settings,
 )
@@ -32,6 +33,16 @@ from v2a_ray.stages.artifacts import stage_key, store_root
 # How often a stage reports and saves does not move its numbers.
 _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
 _LATER: dict[type[Settings], frozenset[str]] = {
+    ModalityConfig: frozenset(
+        {
+            "encoder",
+            "skip_padding",
+            "patience_evaluations",
+            "min_improvement",
+            "validation_fraction",
+            "validation_interval_steps",
+        }
+    ),
     AdvantageConfig: frozenset({"latent", "expectile"}),
     AlignmentConfig: frozenset(
         {
