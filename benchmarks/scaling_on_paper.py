@@ -1,8 +1,8 @@
 """What the modality stage would move and hold on a large cluster, from formulas and from what was measured here.
 
 Prints a Markdown table for docs/scaling.md. Counted are the published sizes on Hopper; the time of an update step is
-the one measured on this machine's processor, so that no speed of a GPU is assumed: a faster worker makes communication a
-larger part, which the last row turns around.
+the one measured on this machine's processor, so that no speed of a GPU is assumed: a faster worker makes communication
+a larger part, which the last row turns around.
 """
 
 from __future__ import annotations
