@@ -14,10 +14,20 @@ import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
-from v2a_ray.config import AdvantageConfig, AlignmentConfig, DensityConfig, FilterConfig, ModalityConfig, PolicyConfig
+from v2a_ray.config import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    FilterConfig,
+    ModalityConfig,
+    PolicyConfig,
+)
 from v2a_ray.data.sampler import Transitions
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.artifacts import STAGES
 from v2a_ray.stages.classifier import ClassifierLearner
 from v2a_ray.stages.conditional_vae import (
     BehaviorDensity,
@@ -27,6 +37,8 @@ from v2a_ray.stages.conditional_vae import (
     behavior_split,
 )
 from v2a_ray.stages.contrastive import ContrastiveLearner
+from v2a_ray.stages.correction import CorrectionLearner
+from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
 from v2a_ray.stages.learner import Learner, TrainingLoop
 from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
 from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
@@ -91,6 +103,24 @@ def residual(seed: int) -> Learner:
     return ResidualLearner(Transitions(TARGET, raw(2)), config, seed)
 
 
+def dynamics(seed: int) -> Learner:
+    config = DynamicsConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3)
+    return DynamicsLearner(Transitions(TARGET, raw(2)), config, seed)
+
+
+def correction(seed: int) -> Learner:
+    config = CorrectionConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
+    return CorrectionLearner(Transitions(TARGET, raw(2)), DynamicsModel(3, 2, 1, 6), config, seed)
+
+
+def corrected_policy(seed: int) -> Learner:
+    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6, correct_transitions=True)
+    generator, size = np.random.default_rng(0), SOURCE.num_transitions
+    columns = {"corrected_action": generator.uniform(-1, 1, (size, 1)), "corrected_reward": generator.normal(size=size)}
+    columns["correction_kept"] = generator.integers(0, 2, size)
+    return make_learner(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+
+
 def modality(optimization: str, seed: int) -> Learner:
     config = ModalityConfig(
         num_steps=NUM_STEPS,
@@ -116,6 +146,9 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "classifier": classifier,
     "contrastive": contrastive,
     "residual": residual,
+    "dynamics": dynamics,
+    "correction": correction,
+    "iql-corrected": corrected_policy,
     "modality-em": lambda seed: modality("em", seed),
     "modality-joint": lambda seed: modality("joint", seed),
 }
@@ -204,7 +237,7 @@ def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner])
             assert re.fullmatch(r"[a-z]+/[a-z_]+", name), name
             assert math.isfinite(row[name]), name
             groups.add(name.split("/")[0])
-    assert len(groups) == 1 and groups <= {"modality", "advantage", "alignment", "density", "policy"}
+    assert len(groups) == 1 and groups <= {*STAGES}
 
 
 def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:

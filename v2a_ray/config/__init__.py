@@ -6,7 +6,14 @@ IGDF 2405.06192, Sparse QL 2303.15810) unless the docstring under a field says o
 """
 
 from v2a_ray.config.base import Fraction, Positive, Rate, Settings, TrainingConfig
-from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, DensityConfig, ModalityConfig
+from v2a_ray.config.columns import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    ModalityConfig,
+)
 from v2a_ray.config.data import (
     CheckName,
     CheckSeverity,
@@ -27,8 +34,10 @@ __all__ = [
     "BOSAConfig",
     "CheckName",
     "CheckSeverity",
+    "CorrectionConfig",
     "DataSpec",
     "DensityConfig",
+    "DynamicsConfig",
     "EvaluationConfig",
     "ExperimentConfig",
     "FeedingConfig",

@@ -1,4 +1,5 @@
-"""The stages before the policy: the columns of the source table (modality, advantage, alignment), and a density."""
+"""The stages before the policy: the columns of the source table (modality, advantage, alignment, correction), and
+models that are none (density, dynamics)."""
 
 from __future__ import annotations
 
@@ -133,3 +134,25 @@ class DensityConfig(TrainingConfig):
     """Latent dimension; by default twice the action dimension."""
     num_samples: Positive = 4
     """Draws of the latent that estimate a density in a step of the policy."""
+
+
+class DynamicsConfig(TrainingConfig):
+    """Models of the target's dynamics, for methods that ask what the target would have done (STC)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 128
+    """Transitions per member and update step."""
+    width: Positive = 256
+    """Width of the two hidden layers."""
+    num_members: Positive = 5
+    """Models in the ensemble."""
+
+
+class CorrectionConfig(TrainingConfig):
+    """The inverse policy model and the reward model of the target that correct source transitions
+    (`policy.correct_transitions`)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers of either model."""

@@ -100,6 +100,9 @@ class PolicyConfig(TrainingConfig):
     reward_correction: float = 0.0
     """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward, so that
     `preprocessing.reward_scale` scales the sum and eta means the same under any scale."""
+    correct_transitions: bool = False
+    """STC: source transitions get the action and the reward that they would have had in the target, where models of the
+    target's dynamics confirm it (sections `correction` and `dynamics`)."""
     density_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """`iql`, `bosa`: weight w of -log pi_b(pi(s) | s) in the actor's loss, which keeps the policy in the support of the
     behaviour whose density section `density` fits; 0 leaves it out, and no density is fitted."""

@@ -29,6 +29,7 @@ from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
+from v2a_ray.methods.target_models import corrections, fit_correction, fit_dynamics
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
@@ -247,7 +248,7 @@ def fit_policy(job: Job) -> None:
         if name in job.inputs
     }
     columns |= normalized_columns(config.filter, columns)
-    extra: dict[str, Column] = dict(columns)
+    extra: dict[str, Column] = {**columns, **corrections(job, source)}
     if job.config.groups_by_z:
         latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
         groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
@@ -300,5 +301,7 @@ FIT = {
     "advantage": fit_advantage,
     "alignment": fit_alignment,
     "density": fit_density,
+    "dynamics": fit_dynamics,
+    "correction": fit_correction,
     "policy": fit_policy,
 }

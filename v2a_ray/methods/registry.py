@@ -2,7 +2,8 @@
 
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
 *is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
-TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), grouped updates 2602.18025.
+TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), STC 2602.05776,
+grouped updates 2602.18025.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def _plain(learner: str, data: str, where: str) -> Method:
     return Method(f"{title} on {where}", _learner(learner, data), source, deviations)
 
 
-def _learner(learner: str, data: str) -> dict[str, Any]:
-    return {"policy": {"learner": learner, "data": data}}
+def _learner(learner: str, data: str, **more: Any) -> dict[str, Any]:
+    return {"policy": {"learner": learner, "data": data, **more}}
 
 
 def _filtered(**rule: Any) -> dict[str, Any]:
@@ -186,6 +187,20 @@ METHODS: dict[str, Method] = {
             "dynamics models take 7,000 steps at width 256; published: 100,000 at 750 (alignment.num_steps, .width)",
             "p(s' | s, a) is that of s' - s in units of its standard deviations in the target, and so is the threshold "
             "(policy.filter.weight_threshold)",
+        ),
+    ),
+    "stc": Method(
+        "source actions and rewards corrected to what the target would need and pay, where target dynamics confirm it",
+        _learner("iql", "mixed", correct_transitions=True),
+        "STC, 2602.05776",
+        (
+            _SCALED,
+            "its description gives the three models and what each is for; the rest of this list is our choice",
+            "the learner is IQL without a filter (policy.learner, policy.filter)",
+            "a source transition whose correction is refused stays as it was recorded",
+            "s' fits better where the mean of five dynamics models is nearer to it, over features in units of their "
+            "standard deviations in the target (dynamics.num_members)",
+            "all models are deterministic and take 10,000 steps at width 256 (dynamics, correction)",
         ),
     ),
     "dara": Method(

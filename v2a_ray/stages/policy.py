@@ -21,6 +21,7 @@ from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, select
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
 from v2a_ray.stages.advantage import expectile_value_loss
 from v2a_ray.stages.conditional_vae import BehaviorDensity
+from v2a_ray.stages.correction import with_corrections
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -73,6 +74,8 @@ class MixedSampler:
         drawn = self.source.sample(size, generator)
         keep, weight_b = self.filter(drawn.extra, size)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
+        if self.config.correct_transitions:
+            kept = with_corrections(kept)
         if self.correction:
             kept = replace(kept, reward_B=kept.reward_B + self.correction * kept.extra["alignment"])
         if not self.uses_target:
