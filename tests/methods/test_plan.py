@@ -153,6 +153,10 @@ def test_models_of_the_target_are_fitted_once_for_a_sweep() -> None:
     assert renewed("stc", "correction.width=8") == {"correction", "policy"}
     assert renewed("stc", "dynamics.num_members=2") == {"dynamics", "correction", "policy"}
     assert {"dynamics", "correction"}.isdisjoint(plan("stc", "policy.data=target"))
+    assert renewed("droco", "policy.droco.penalty_weight=2") == {"policy"}
+    assert renewed("iql", "policy.droco.penalty_weight=2") == set()
+    assert "dynamics" not in plan("droco", "policy.data=target")
+    assert plan("droco")["dynamics"].key == plan("stc")["dynamics"].key
     # The filter is free: corrected transitions can be filtered too.
     assert plan("stc")["correction"].key == plan("igdf", "policy.correct_transitions=true")["correction"].key
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from problems import linear_system, mixed_sampler, raw, table_of
+from problems import linear_system, mixed_sampler, pushed_dynamics, raw, table_of
 from torch import Tensor, nn
 
 from v2a_ray.config import CorrectionConfig, DynamicsConfig, PolicyConfig
@@ -30,21 +29,6 @@ def constant(network: nn.Module, values: Tensor) -> None:
         list(network.parameters())[-1].copy_(values)
 
 
-def push(num_members: int = 2, scale: float = 1.0) -> DynamicsModel:
-    """Members that expect (s' - s) / scale = relu(a) - relu(-a) + 0.5 k of one feature and one action: a, pushed."""
-    model = DynamicsModel(num_members, 1, 1, 2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        first, second, last = model.ensemble.weights
-        first[:, 1] = torch.tensor([1.0, -1.0])
-        second.copy_(torch.eye(2).expand(num_members, 2, 2))
-        last[:, :, 0] = torch.tensor([1.0, -1.0])
-        model.ensemble.biases[2][:, 0, 0] = 0.5 * torch.arange(num_members)
-        model.delta_std_O.fill_(scale)
-    return model
-
-
 def step(state: list[float], action: list[float], following: list[float]) -> Batch:
     size = len(state)
     table = table_of(
@@ -59,7 +43,7 @@ def step(state: list[float], action: list[float], following: list[float]) -> Bat
 
 
 def test_where_members_expect_the_target_to_go_by_hand() -> None:
-    model = push(scale=2.0)
+    model = pushed_dynamics(scale=2.0)
     found = model.next_observation(torch.tensor([[1.0], [1.0]]), torch.tensor([[0.5], [-1.0]]))
     # 1 + 2 (a + 0 or 0.5)
     assert found[:, :, 0].tolist() == [[2.0, -1.0], [3.0, 0.0]]
@@ -71,14 +55,14 @@ def test_where_members_expect_the_target_to_go_by_hand() -> None:
 def test_a_correction_is_kept_where_it_fits_the_target_better() -> None:
     # Members expect a + 0.25 on average; s' - s = 1. Recorded 0: error 0.75.
     batch = step([0.0] * 4, [0.0] * 4, [1.0] * 4)
-    better = fits_better(push(), batch, torch.tensor([[0.75], [0.1], [0.0], [-0.5]]))
+    better = fits_better(pushed_dynamics(), batch, torch.tensor([[0.75], [0.1], [0.0], [-0.5]]))
     assert better.tolist() == [True, True, False, False]  # no better is not better
 
 
 def test_losses_and_columns_by_hand() -> None:
     table = table_of([[0.0], [0.0]], [[0.5], [-0.5]], [1.0, 3.0], [[1.0], [0.0]], [2], [False])
     target = Transitions(table, raw(1))
-    learner = CorrectionLearner(target, push(), CorrectionConfig(batch_size=2, width=4), seed=0)
+    learner = CorrectionLearner(target, pushed_dynamics(), CorrectionConfig(batch_size=2, width=4), seed=0)
     # Rewards of mean 2 and standard deviation sqrt 2; the models answer tanh 1 and one standard deviation.
     constant(learner.inverse, torch.tensor([1.0]))
     constant(learner.reward, torch.tensor([1.0]))

@@ -121,6 +121,12 @@ def corrected_policy(seed: int) -> Learner:
     return make_learner(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
 
 
+def droco(seed: int) -> Learner:
+    config = PolicyConfig(learner="droco", num_steps=NUM_STEPS, batch_size=8, width=6)
+    sampler = mixed_sampler(TARGET, SOURCE, config)
+    return make_learner(sampler, make_actor(TARGET, 6), config, seed, dynamics=DynamicsModel(3, 2, 1, 6))
+
+
 def modality(optimization: str, seed: int) -> Learner:
     config = ModalityConfig(
         num_steps=NUM_STEPS,
@@ -149,6 +155,7 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "dynamics": dynamics,
     "correction": correction,
     "iql-corrected": corrected_policy,
+    "droco": droco,
     "modality-em": lambda seed: modality("em", seed),
     "modality-joint": lambda seed: modality("joint", seed),
 }

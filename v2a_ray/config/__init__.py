@@ -25,7 +25,15 @@ from v2a_ray.config.data import (
     TargetSpec,
 )
 from v2a_ray.config.experiment import EvaluationConfig, ExperimentConfig
-from v2a_ray.config.policy import AWACConfig, BOSAConfig, FilterConfig, GroupedConfig, PolicyConfig, TD3BCConfig
+from v2a_ray.config.policy import (
+    AWACConfig,
+    BOSAConfig,
+    DROCOConfig,
+    FilterConfig,
+    GroupedConfig,
+    PolicyConfig,
+    TD3BCConfig,
+)
 
 __all__ = [
     "AWACConfig",
@@ -35,6 +43,7 @@ __all__ = [
     "CheckName",
     "CheckSeverity",
     "CorrectionConfig",
+    "DROCOConfig",
     "DataSpec",
     "DensityConfig",
     "DynamicsConfig",

@@ -137,7 +137,7 @@ class DensityConfig(TrainingConfig):
 
 
 class DynamicsConfig(TrainingConfig):
-    """Models of the target's dynamics, for methods that ask what the target would have done (STC)."""
+    """Models of the target's dynamics, for methods that ask what the target would have done (STC, DROCO)."""
 
     num_steps: Positive = 10000
     batch_size: Positive = 128

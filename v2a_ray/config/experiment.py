@@ -146,7 +146,12 @@ class ExperimentConfig(Settings):
     @property
     def needs_dynamics(self) -> bool:
         """Whether models of the target's dynamics are fitted."""
-        return self.needs_correction
+        return self.needs_correction or self.policy_reads_dynamics
+
+    @property
+    def policy_reads_dynamics(self) -> bool:
+        """Whether the learner itself asks models of the target's dynamics."""
+        return self.policy.learner == "droco" and self.policy.data != "target"
 
     @property
     def groups_by_z(self) -> bool:

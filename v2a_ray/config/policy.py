@@ -64,6 +64,17 @@ class BOSAConfig(Settings):
     """Weight of the mean Q of source transitions in the critic's loss."""
 
 
+class DROCOConfig(Settings):
+    """What `policy.learner=droco` alone reads (after 2512.02486). The constants are ours: none is published."""
+
+    penalty_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """beta: weight of how far V(s') of a source transition is above the value of where the target might have gone. At 1
+    the backup is the smallest of these values; 0 is IQL's."""
+    huber_threshold: Annotated[float, Field(gt=0.0)] = 1.0
+    """TD errors of source transitions above it count linearly, in units of scaled rewards, of which an episode has a
+    range of 1,000 (`preprocessing.reward_scale`)."""
+
+
 class GroupedConfig(Settings):
     """What `policy.learner=grouped` alone reads (after 2602.18025)."""
 
@@ -71,7 +82,13 @@ class GroupedConfig(Settings):
     """Clusters of z among the source episodes; the target is a group of its own beside them."""
 
 
-LEARNER_SECTIONS = {"td3_bc": {"td3_bc"}, "awac": {"awac"}, "grouped": {"grouped"}, "bosa": {"td3_bc", "bosa"}}
+LEARNER_SECTIONS = {
+    "td3_bc": {"td3_bc"},
+    "awac": {"awac"},
+    "grouped": {"grouped"},
+    "bosa": {"td3_bc", "bosa"},
+    "droco": {"droco"},
+}
 """Sections of `policy` that only some learners read, by learner."""
 
 
@@ -79,10 +96,11 @@ class PolicyConfig(TrainingConfig):
     """Stage 4: the policy, trained offline on what the filter keeps."""
 
     learner: Literal[
-        "iql", "bc", "td3_bc", "awac", "bosa", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"
+        "iql", "bc", "td3_bc", "awac", "bosa", "droco", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"
     ] = "iql"
     """Implicit Q-learning, behaviour cloning, TD3+BC, advantage-weighted actor-critic, BOSA's supported optimisation,
-    or implicit Q-learning whose actor is updated for one group of episodes after another."""
+    implicit Q-learning with DROCO's robust values, or implicit Q-learning whose actor is updated for one group of
+    episodes after another."""
     data: Literal["mixed", "target", "source"] = "mixed"
     """Which tables the policy trains on."""
     num_steps: Positive = 20000
@@ -109,6 +127,7 @@ class PolicyConfig(TrainingConfig):
     td3_bc: TD3BCConfig = TD3BCConfig()
     awac: AWACConfig = AWACConfig()
     bosa: BOSAConfig = BOSAConfig()
+    droco: DROCOConfig = DROCOConfig()
     grouped: GroupedConfig = GroupedConfig()
     filter: FilterConfig = FilterConfig()
 

@@ -29,7 +29,7 @@ from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
-from v2a_ray.methods.target_models import corrections, fit_correction, fit_dynamics
+from v2a_ray.methods.target_models import corrections, fit_correction, fit_dynamics, load_dynamics
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
@@ -266,9 +266,10 @@ def fit_policy(job: Job) -> None:
     )
     feeds = {"target": sampler.target, "source": sampler.source}
     density = _density(job)
+    dynamics = load_dynamics(job) if "dynamics" in job.inputs else None
     torch.manual_seed(seed)
     actor = make_actor(target.observation_dim, target.action_dim, config.width, prepared)
-    learner = make_learner(sampler, actor, config, seed, density)
+    learner = make_learner(sampler, actor, config, seed, density, dynamics)
     evaluation = job.config.evaluation
     domain = parse_domain(job.config.target.domain)
     last: dict[str, Any] = {}

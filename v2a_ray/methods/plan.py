@@ -125,6 +125,8 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         columns["density"] = "density"
     if config.needs_dynamics:
         add("dynamics", common | {"dynamics": _moving(config.dynamics)}, tables, config.upstream_seed, roles)
+        if config.policy_reads_dynamics:
+            columns["dynamics"] = "dynamics"
     if config.needs_correction:
         inputs = tables | {"dynamics": "dynamics"}
         add("correction", common | {"correction": _moving(config.correction)}, inputs, config.upstream_seed, roles)

@@ -3,7 +3,7 @@
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
 *is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
 TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), STC 2602.05776,
-grouped updates 2602.18025.
+DROCO 2512.02486, grouped updates 2602.18025.
 """
 
 from __future__ import annotations
@@ -202,6 +202,22 @@ METHODS: dict[str, Method] = {
             "standard deviations in the target (dynamics.num_members)",
             "all models are deterministic and take 10,000 steps at width 256 (dynamics, correction)",
         ),
+    ),
+    "droco": Method(
+        "IQL that backs source rows up by the worst value of where source and target models say they lead",
+        _learner("droco", "mixed"),
+        "after DROCO, 2512.02486",
+        (
+            _SCALED,
+            "the operator is as described: robust on source rows, in-sample on target rows; what follows is our choice",
+            "the perturbed next states are s' and what each of five models of the target's dynamics expects "
+            "(dynamics.num_members)",
+            "the value penalty is how far V(s') is above the smallest of theirs, with weight 1 "
+            "(policy.droco.penalty_weight)",
+            "Huber's loss holds for source rows alone, from a TD error of 1 on (policy.droco.huber_threshold)",
+            "the actor is IQL's on both tables",
+        ),
+        published=False,
     ),
     "dara": Method(
         "classifier Δr; source rewards become r + 0.1 Δr",
