@@ -144,6 +144,7 @@ def test_only_the_learned_latent_needs_the_modality() -> None:
     [
         ("iql", "policy.reward_correction=0.1", "policy.reward_correction needs alignment.kind"),
         ("dara", "policy.learner=bc", "reads no reward"),
+        ("dara", "policy.reward_correction_data=mixed", "needs alignment.kind=state_ratio"),
         ("rllib_bc", "policy.correct_transitions=true", "reads no columns"),
         ("v2a", "modality={inference: crops, crop_steps: null}", "inference=crops needs crop_steps"),
     ],

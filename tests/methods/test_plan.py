@@ -157,6 +157,8 @@ def test_models_of_the_target_are_fitted_once_for_a_sweep() -> None:
     assert renewed("iql", "policy.droco.penalty_weight=2") == set()
     assert "dynamics" not in plan("droco", "policy.data=target")
     assert plan("droco")["dynamics"].key == plan("stc")["dynamics"].key
+    assert renewed("srpo", "seed=1") == renewed("srpo", "policy.reward_correction_data=source") == {"policy"}
+    assert renewed("srpo", "alignment.high_value_fraction=0.2") == {"alignment", "policy"}
     # The filter is free: corrected transitions can be filtered too.
     assert plan("stc")["correction"].key == plan("igdf", "policy.correct_transitions=true")["correction"].key
 

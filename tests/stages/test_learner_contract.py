@@ -44,6 +44,7 @@ from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
 from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
 from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
+from v2a_ray.stages.state_ratio import StateRatioLearner
 
 NUM_STEPS = 20
 SOURCE = linear_system([9, 6, 12, 5], 1.0, seed=0)
@@ -91,6 +92,11 @@ def expectile_advantage(seed: int) -> Learner:
 def classifier(seed: int) -> Learner:
     config = AlignmentConfig(kind="classifier", num_steps=NUM_STEPS, batch_size=8, width=6)
     return ClassifierLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
+
+
+def state_ratio(seed: int) -> Learner:
+    config = AlignmentConfig(kind="state_ratio", num_steps=NUM_STEPS, batch_size=8, width=6)
+    return StateRatioLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
 
 
 def contrastive(seed: int) -> Learner:
@@ -150,6 +156,7 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "advantage": advantage,
     "advantage-iql": expectile_advantage,
     "classifier": classifier,
+    "state_ratio": state_ratio,
     "contrastive": contrastive,
     "residual": residual,
     "dynamics": dynamics,

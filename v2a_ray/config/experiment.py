@@ -100,6 +100,8 @@ class ExperimentConfig(Settings):
                 raise ValueError("policy.reward_correction needs alignment.kind")
             if self.policy.learner == "bc":
                 raise ValueError("policy.reward_correction does nothing for policy.learner=bc, which reads no reward")
+        if self.policy.reward_correction_data == "mixed" and self.alignment.kind != "state_ratio":
+            raise ValueError("policy.reward_correction_data=mixed needs alignment.kind=state_ratio")
         corrected = bool(self.policy.reward_correction) or self.policy.correct_transitions
         if self.policy.uses_rllib and (rule.rule != "none" or rule.weight != "one" or corrected):
             raise ValueError(

@@ -65,7 +65,7 @@ class BOSAConfig(Settings):
 
 
 class DROCOConfig(Settings):
-    """What `policy.learner=droco` alone reads (after 2512.02486). The constants are ours: none is published."""
+    """What `policy.learner=droco` alone reads (after 2512.02486). The constants are ours."""
 
     penalty_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """beta: weight of how far V(s') of a source transition is above the value of where the target might have gone. At 1
@@ -118,6 +118,9 @@ class PolicyConfig(TrainingConfig):
     reward_correction: float = 0.0
     """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward, so that
     `preprocessing.reward_scale` scales the sum and eta means the same under any scale."""
+    reward_correction_data: Literal["source", "mixed"] = "source"
+    """Whose rewards are corrected: DARA's correction is of the source alone, SRPO's (`alignment.kind=state_ratio`) of
+    both tables."""
     correct_transitions: bool = False
     """STC: source transitions get the action and the reward that they would have had in the target, where models of the
     target's dynamics confirm it (sections `correction` and `dynamics`)."""

@@ -58,8 +58,11 @@ from v2a_ray.stages.optimal_transport import OptimalTransport
 from v2a_ray.stages.policy import MixedSampler, make_actor
 from v2a_ray.stages.policy_learners import make_learner
 from v2a_ray.stages.residual import ResidualLearner
+from v2a_ray.stages.state_ratio import StateRatioLearner
 
 Float = NDArray[np.float32]
+TARGET_COLUMN = "target.parquet"
+"""Beside the source's column that of the target, where the policy reads it."""
 
 
 def fit_rows(job: Job) -> None:
@@ -165,6 +168,12 @@ def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any
         classifier = ClassifierLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(classifier)
         return Alignment(classifier.score(sources).numpy(), classifier.score(control).numpy()), history
+    if config.kind == "state_ratio":
+        ratio = StateRatioLearner(targets, sources, config, seed)
+        history = job.loop(config, feeds={"source": sources}).run(ratio)
+        scored = ratio.score(Transitions(target, prepared)).numpy()
+        write_step_column(job.output / TARGET_COLUMN, "alignment", target, scored)
+        return Alignment(ratio.score(sources).numpy(), ratio.score(control).numpy()), history
     if config.kind == "dynamics_density":
         feeds = [targets] if config.fit_dynamics_to == "target" else [targets, sources]
         dynamics = DynamicsDensityLearner(targets, feeds, config, seed)
@@ -258,7 +267,7 @@ def fit_policy(job: Job) -> None:
     # The target is small as a rule; one that is not leaves the source half of the memory.
     for_target = min(target.num_bytes, job.memory_bytes // 2)
     sampler = MixedSampler(
-        open_transitions(target, prepared, memory_bytes=for_target, seed=seed),
+        open_transitions(target, prepared, _target_columns(job, target), memory_bytes=for_target, seed=seed),
         open_transitions(source, prepared, extra, memory_bytes=job.memory_bytes - for_target, seed=seed),
         source_filter,
         config,
@@ -287,6 +296,12 @@ def fit_policy(job: Job) -> None:
     last["streamed_tables"] = [role for role, feed in feeds.items() if isinstance(feed, StreamedTransitions)]
     (job.output / "evaluation.json").write_text(json.dumps(last, indent=1))
     job.write_history(history)
+
+
+def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:
+    if "alignment" not in job.inputs or job.config.policy.reward_correction_data == "source":
+        return {}
+    return {"alignment": read_step_column(job.inputs["alignment"] / TARGET_COLUMN, "alignment", target)}
 
 
 def _held_out_scores(job: Job) -> Float | None:

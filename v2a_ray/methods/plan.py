@@ -45,10 +45,11 @@ _LATER: dict[type[Settings], frozenset[str]] = {
             "fit_dynamics_to",
             "density_latent_dim",
             "density_samples",
+            "high_value_fraction",
         }
     ),
     FilterConfig: frozenset({"normalization", "normalize_alignment", "weight_threshold"}),
-    PolicyConfig: frozenset({"reward_correction", "density_weight", "correct_transitions"}),
+    PolicyConfig: frozenset({"reward_correction", "reward_correction_data", "density_weight", "correct_transitions"}),
 }
 """Settings that came after the first artifacts. At its default such a setting is no part of a key, so that a new
 choice renews nothing that was computed without it."""

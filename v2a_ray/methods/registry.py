@@ -3,7 +3,7 @@
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
 *is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
 TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), STC 2602.05776,
-DROCO 2512.02486, grouped updates 2602.18025.
+DROCO 2512.02486, SRPO 2306.03552, grouped updates 2602.18025.
 """
 
 from __future__ import annotations
@@ -216,6 +216,30 @@ METHODS: dict[str, Method] = {
             "(policy.droco.penalty_weight)",
             "Huber's loss holds for source rows alone, from a TD error of 1 on (policy.droco.huber_threshold)",
             "the actor is IQL's on both tables",
+        ),
+        published=False,
+    ),
+    "srpo": Method(
+        "IQL with rewards r + 0.1 log ratio of s among states of high value to the others, on both tables",
+        {
+            "alignment": {"kind": "state_ratio"},
+            "policy": {
+                "learner": "iql",
+                "data": "mixed",
+                "reward_correction": 0.1,
+                "reward_correction_data": "mixed",
+            },
+        },
+        "after SRPO, 2306.03552",
+        (
+            _SCALED,
+            _HELD_OUT,
+            "the discriminator and its term in the reward are as described; what follows is our choice",
+            "the learner is IQL (published: an addition to context encoders, CaDM and MAPLE, which infer the dynamics)",
+            "values are those of an IQL on half source and half target; the better half of a batch is of high value "
+            "(alignment.high_value_fraction)",
+            "its inputs are perturbed and its logit clipped as DARA's are (alignment.noise_std, .log_ratio_clip)",
+            "0.1 counts in units of the recorded reward; the sum is scaled (policy.reward_correction)",
         ),
         published=False,
     ),
