@@ -14,10 +14,20 @@ import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
-from v2a_ray.config import AdvantageConfig, AlignmentConfig, DensityConfig, FilterConfig, ModalityConfig, PolicyConfig
+from v2a_ray.config import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    FilterConfig,
+    ModalityConfig,
+    PolicyConfig,
+)
 from v2a_ray.data.sampler import Transitions
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.artifacts import STAGES
 from v2a_ray.stages.classifier import ClassifierLearner
 from v2a_ray.stages.conditional_vae import (
     BehaviorDensity,
@@ -27,12 +37,15 @@ from v2a_ray.stages.conditional_vae import (
     behavior_split,
 )
 from v2a_ray.stages.contrastive import ContrastiveLearner
+from v2a_ray.stages.correction import CorrectionLearner
+from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
 from v2a_ray.stages.learner import Learner, TrainingLoop
 from v2a_ray.stages.modality import ModalityModel, moments
 from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
 from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
+from v2a_ray.stages.state_ratio import StateRatioLearner
 
 NUM_STEPS = 20
 SOURCE = linear_system([9, 6, 12, 5], 1.0, seed=0)
@@ -82,6 +95,11 @@ def classifier(seed: int) -> Learner:
     return ClassifierLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
 
 
+def state_ratio(seed: int) -> Learner:
+    config = AlignmentConfig(kind="state_ratio", num_steps=NUM_STEPS, batch_size=8, width=6)
+    return StateRatioLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
+
+
 def contrastive(seed: int) -> Learner:
     config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, embedding_dim=4)
     return ContrastiveLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
@@ -90,6 +108,30 @@ def contrastive(seed: int) -> Learner:
 def residual(seed: int) -> Learner:
     config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3)
     return ResidualLearner(Transitions(TARGET, raw(2)), config, seed)
+
+
+def dynamics(seed: int) -> Learner:
+    config = DynamicsConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3)
+    return DynamicsLearner(Transitions(TARGET, raw(2)), config, seed)
+
+
+def correction(seed: int) -> Learner:
+    config = CorrectionConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
+    return CorrectionLearner(Transitions(TARGET, raw(2)), DynamicsModel(3, 2, 1, 6), config, seed)
+
+
+def corrected_policy(seed: int) -> Learner:
+    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6, correct_transitions=True)
+    generator, size = np.random.default_rng(0), SOURCE.num_transitions
+    columns = {"corrected_action": generator.uniform(-1, 1, (size, 1)), "corrected_reward": generator.normal(size=size)}
+    columns["correction_kept"] = generator.integers(0, 2, size)
+    return make_learner(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+
+
+def droco(seed: int) -> Learner:
+    config = PolicyConfig(learner="droco", num_steps=NUM_STEPS, batch_size=8, width=6)
+    sampler = mixed_sampler(TARGET, SOURCE, config)
+    return make_learner(sampler, make_actor(TARGET, 6), config, seed, dynamics=DynamicsModel(3, 2, 1, 6))
 
 
 def modality(seed: int, **settings: Any) -> ModalityLearner:
@@ -108,13 +150,23 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "advantage": advantage,
     "advantage-iql": expectile_advantage,
     "classifier": classifier,
+    "state_ratio": state_ratio,
     "contrastive": contrastive,
     "residual": residual,
+<<<<<<< HEAD
     "modality-em": lambda seed: modality(seed, optimization="em"),
     "modality-joint": lambda seed: modality(seed, optimization="joint"),
     "modality-pooled": lambda seed: modality(seed, encoder="pooled"),
     "modality-skip-padding": lambda seed: modality(seed, skip_padding=True),
     "modality-held-out": lambda seed: modality(seed, patience_evaluations=3),
+=======
+    "dynamics": dynamics,
+    "correction": correction,
+    "iql-corrected": corrected_policy,
+    "droco": droco,
+    "modality-em": lambda seed: modality("em", seed),
+    "modality-joint": lambda seed: modality("joint", seed),
+>>>>>>> 576d5184f6a3b34b1462d13b515a0ad49e9e4cc7
 }
 every_learner = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS.keys())
 
@@ -201,7 +253,7 @@ def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner])
             assert re.fullmatch(r"[a-z]+/[a-z_]+", name), name
             assert math.isfinite(row[name]), name
             groups.add(name.split("/")[0])
-    assert len(groups) == 1 and groups <= {"modality", "advantage", "alignment", "density", "policy"}
+    assert len(groups) == 1 and groups <= {*STAGES}
 
 
 def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ IGDF 2405.06192, Sparse QL 2303.15810) unless the docstring under a field says o
 """
 
 from v2a_ray.config.base import Fraction, Positive, Rate, Settings, TrainingConfig
-from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, DensityConfig, ModalityConfig
+from v2a_ray.config.columns import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    ModalityConfig,
+)
 from v2a_ray.config.data import (
     CheckName,
     CheckSeverity,
@@ -18,7 +25,15 @@ from v2a_ray.config.data import (
     TargetSpec,
 )
 from v2a_ray.config.experiment import EvaluationConfig, ExperimentConfig
-from v2a_ray.config.policy import AWACConfig, BOSAConfig, FilterConfig, GroupedConfig, PolicyConfig, TD3BCConfig
+from v2a_ray.config.policy import (
+    AWACConfig,
+    BOSAConfig,
+    DROCOConfig,
+    FilterConfig,
+    GroupedConfig,
+    PolicyConfig,
+    TD3BCConfig,
+)
 
 __all__ = [
     "AWACConfig",
@@ -27,8 +42,11 @@ __all__ = [
     "BOSAConfig",
     "CheckName",
     "CheckSeverity",
+    "CorrectionConfig",
+    "DROCOConfig",
     "DataSpec",
     "DensityConfig",
+    "DynamicsConfig",
     "EvaluationConfig",
     "ExperimentConfig",
     "FeedingConfig",

@@ -1,4 +1,5 @@
-"""The stages before the policy: the columns of the source table (modality, advantage, alignment), and a density."""
+"""The stages before the policy: the columns of the source table (modality, advantage, alignment, correction), and
+models that are none (density, dynamics)."""
 
 from __future__ import annotations
 
@@ -93,10 +94,18 @@ class AlignmentConfig(TrainingConfig):
     """Stage 3: how well each source transition fits the target dynamics."""
 
     kind: Literal[
-        "none", "contrastive", "classifier", "optimal_transport", "dynamics_density", "residual", "modality"
+        "none",
+        "contrastive",
+        "classifier",
+        "optimal_transport",
+        "dynamics_density",
+        "state_ratio",
+        "residual",
+        "modality",
     ] = "none"
     """`contrastive` (IGDF), `classifier` (DARA), `optimal_transport` (OTDF) and `dynamics_density` (BOSA) are
-    published. `residual` and `modality` are ours; see `v2a_ray.stages.alignment`."""
+    published. `state_ratio` is after SRPO and scores states by their value, not dynamics. `residual` and `modality` are
+    ours; see `v2a_ray.stages.alignment`."""
     num_steps: Positive = 7000
     batch_size: Positive = 128
     width: Positive = 256
@@ -107,9 +116,11 @@ class AlignmentConfig(TrainingConfig):
     """`contrastive`: h is the cosine of f(s, a) and g(s') (published), or the logit f . g that was fitted. On systems
     with known dynamics the logit orders transitions by their density ratio, and the cosine much less so."""
     noise_std: Annotated[float, Field(ge=0.0)] = 1.0
-    """`classifier`: standard deviation of Gaussian noise on its standardised inputs while it is fitted."""
+    """`classifier`, `state_ratio`: standard deviation of Gaussian noise on standardised inputs while it is fitted."""
     log_ratio_clip: Annotated[float, Field(gt=0.0)] = 10.0
-    """`classifier`: largest absolute value of the score."""
+    """`classifier`, `state_ratio`: largest absolute value of the score."""
+    high_value_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """`state_ratio`: part of every batch's states that counts as of high value. Ours."""
     block_transitions: Positive = 10000
     """`optimal_transport`: source transitions that are moved onto the target together."""
     regularization: Annotated[float, Field(gt=0.0)] = 0.05
@@ -147,3 +158,25 @@ class DensityConfig(TrainingConfig):
     """Latent dimension; by default twice the action dimension."""
     num_samples: Positive = 4
     """Draws of the latent that estimate a density in a step of the policy."""
+
+
+class DynamicsConfig(TrainingConfig):
+    """Models of the target's dynamics, for methods that ask what the target would have done (STC, DROCO)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 128
+    """Transitions per member and update step."""
+    width: Positive = 256
+    """Width of the two hidden layers."""
+    num_members: Positive = 5
+    """Models in the ensemble."""
+
+
+class CorrectionConfig(TrainingConfig):
+    """The inverse policy model and the reward model of the target that correct source transitions
+    (`policy.correct_transitions`)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers of either model."""

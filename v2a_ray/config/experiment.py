@@ -7,7 +7,14 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from v2a_ray.config.base import Positive, Settings
-from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, DensityConfig, ModalityConfig
+from v2a_ray.config.columns import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    ModalityConfig,
+)
 from v2a_ray.config.data import (
     CheckName,
     CheckSeverity,
@@ -57,6 +64,8 @@ class ExperimentConfig(Settings):
     advantage: AdvantageConfig = AdvantageConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     density: DensityConfig = DensityConfig()
+    dynamics: DynamicsConfig = DynamicsConfig()
+    correction: CorrectionConfig = CorrectionConfig()
     policy: PolicyConfig = PolicyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -91,11 +100,13 @@ class ExperimentConfig(Settings):
                 raise ValueError("policy.reward_correction needs alignment.kind")
             if self.policy.learner == "bc":
                 raise ValueError("policy.reward_correction does nothing for policy.learner=bc, which reads no reward")
-        corrected = bool(self.policy.reward_correction)
+        if self.policy.reward_correction_data == "mixed" and self.alignment.kind != "state_ratio":
+            raise ValueError("policy.reward_correction_data=mixed needs alignment.kind=state_ratio")
+        corrected = bool(self.policy.reward_correction) or self.policy.correct_transitions
         if self.policy.uses_rllib and (rule.rule != "none" or rule.weight != "one" or corrected):
             raise ValueError(
                 f"policy.learner={self.policy.learner} reads no columns: policy.filter needs rule=none and weight=one, "
-                "and policy.reward_correction has to be 0"
+                "and there is no policy.reward_correction or policy.correct_transitions"
             )
         if self.alignment.kind == "modality" and not self.modality.include_target:
             raise ValueError("alignment.kind=modality needs modality.include_target=true")
@@ -128,6 +139,21 @@ class ExperimentConfig(Settings):
     def needs_density(self) -> bool:
         """Whether the policy is held to the support of a behaviour, whose density is then fitted."""
         return self.policy.density_weight > 0
+
+    @property
+    def needs_correction(self) -> bool:
+        """Whether source transitions are corrected before the policy trains on them."""
+        return self.policy.correct_transitions and self.policy.data != "target"
+
+    @property
+    def needs_dynamics(self) -> bool:
+        """Whether models of the target's dynamics are fitted."""
+        return self.needs_correction or self.policy_reads_dynamics
+
+    @property
+    def policy_reads_dynamics(self) -> bool:
+        """Whether the learner itself asks models of the target's dynamics."""
+        return self.policy.learner == "droco" and self.policy.data != "target"
 
     @property
     def groups_by_z(self) -> bool:

@@ -64,6 +64,17 @@ class BOSAConfig(Settings):
     """Weight of the mean Q of source transitions in the critic's loss."""
 
 
+class DROCOConfig(Settings):
+    """What `policy.learner=droco` alone reads (after 2512.02486). The constants are ours."""
+
+    penalty_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """beta: weight of how far V(s') of a source transition is above the value of where the target might have gone. At 1
+    the backup is the smallest of these values; 0 is IQL's."""
+    huber_threshold: Annotated[float, Field(gt=0.0)] = 1.0
+    """TD errors of source transitions above it count linearly, in units of scaled rewards, of which an episode has a
+    range of 1,000 (`preprocessing.reward_scale`)."""
+
+
 class GroupedConfig(Settings):
     """What `policy.learner=grouped` alone reads (after 2602.18025)."""
 
@@ -71,7 +82,13 @@ class GroupedConfig(Settings):
     """Clusters of z among the source episodes; the target is a group of its own beside them."""
 
 
-LEARNER_SECTIONS = {"td3_bc": {"td3_bc"}, "awac": {"awac"}, "grouped": {"grouped"}, "bosa": {"td3_bc", "bosa"}}
+LEARNER_SECTIONS = {
+    "td3_bc": {"td3_bc"},
+    "awac": {"awac"},
+    "grouped": {"grouped"},
+    "bosa": {"td3_bc", "bosa"},
+    "droco": {"droco"},
+}
 """Sections of `policy` that only some learners read, by learner."""
 
 
@@ -79,10 +96,11 @@ class PolicyConfig(TrainingConfig):
     """Stage 4: the policy, trained offline on what the filter keeps."""
 
     learner: Literal[
-        "iql", "bc", "td3_bc", "awac", "bosa", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"
+        "iql", "bc", "td3_bc", "awac", "bosa", "droco", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"
     ] = "iql"
     """Implicit Q-learning, behaviour cloning, TD3+BC, advantage-weighted actor-critic, BOSA's supported optimisation,
-    or implicit Q-learning whose actor is updated for one group of episodes after another."""
+    implicit Q-learning with DROCO's robust values, or implicit Q-learning whose actor is updated for one group of
+    episodes after another."""
     data: Literal["mixed", "target", "source"] = "mixed"
     """Which tables the policy trains on."""
     num_steps: Positive = 20000
@@ -100,12 +118,19 @@ class PolicyConfig(TrainingConfig):
     reward_correction: float = 0.0
     """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward, so that
     `preprocessing.reward_scale` scales the sum and eta means the same under any scale."""
+    reward_correction_data: Literal["source", "mixed"] = "source"
+    """Whose rewards are corrected: DARA's correction is of the source alone, SRPO's (`alignment.kind=state_ratio`) of
+    both tables."""
+    correct_transitions: bool = False
+    """STC: source transitions get the action and the reward that they would have had in the target, where models of the
+    target's dynamics confirm it (sections `correction` and `dynamics`)."""
     density_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """`iql`, `bosa`: weight w of -log pi_b(pi(s) | s) in the actor's loss, which keeps the policy in the support of the
     behaviour whose density section `density` fits; 0 leaves it out, and no density is fitted."""
     td3_bc: TD3BCConfig = TD3BCConfig()
     awac: AWACConfig = AWACConfig()
     bosa: BOSAConfig = BOSAConfig()
+    droco: DROCOConfig = DROCOConfig()
     grouped: GroupedConfig = GroupedConfig()
     filter: FilterConfig = FilterConfig()
 

@@ -90,7 +90,12 @@ def changes(name: str) -> Iterator[tuple[str, Any]]:
 def effective_settings(name: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every setting that moves a method's numbers, defaults included; data apart."""
     config = method_config(name)
-    needed = {"modality": config.needs_modality, "density": config.needs_density}
+    needed = {
+        "modality": config.needs_modality,
+        "density": config.needs_density,
+        "dynamics": config.needs_dynamics,
+        "correction": config.needs_correction,
+    }
     used = {"preprocessing", "policy", *config.columns, *(name for name, wanted in needed.items() if wanted)}
     sections = {key: value for key, value in config.model_dump().items() if key in used}
     sections["policy"] = {

@@ -29,6 +29,7 @@ from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
+from v2a_ray.methods.target_models import corrections, fit_correction, fit_dynamics, load_dynamics
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
@@ -58,8 +59,11 @@ from v2a_ray.stages.optimal_transport import OptimalTransport
 from v2a_ray.stages.policy import MixedSampler, make_actor
 from v2a_ray.stages.policy_learners import make_learner
 from v2a_ray.stages.residual import ResidualLearner
+from v2a_ray.stages.state_ratio import StateRatioLearner
 
 Float = NDArray[np.float32]
+TARGET_COLUMN = "target.parquet"
+"""Beside the source's column that of the target, where the policy reads it."""
 
 
 def fit_rows(job: Job) -> None:
@@ -166,6 +170,12 @@ def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any
         classifier = ClassifierLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(classifier)
         return Alignment(classifier.score(sources).numpy(), classifier.score(control).numpy()), history
+    if config.kind == "state_ratio":
+        ratio = StateRatioLearner(targets, sources, config, seed)
+        history = job.loop(config, feeds={"source": sources}).run(ratio)
+        scored = ratio.score(Transitions(target, prepared)).numpy()
+        write_step_column(job.output / TARGET_COLUMN, "alignment", target, scored)
+        return Alignment(ratio.score(sources).numpy(), ratio.score(control).numpy()), history
     if config.kind == "dynamics_density":
         feeds = [targets] if config.fit_dynamics_to == "target" else [targets, sources]
         dynamics = DynamicsDensityLearner(targets, feeds, config, seed)
@@ -249,7 +259,7 @@ def fit_policy(job: Job) -> None:
         if name in job.inputs
     }
     columns |= normalized_columns(config.filter, columns)
-    extra: dict[str, Column] = dict(columns)
+    extra: dict[str, Column] = {**columns, **corrections(job, source)}
     if job.config.groups_by_z:
         latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
         groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
@@ -259,7 +269,7 @@ def fit_policy(job: Job) -> None:
     # The target is small as a rule; one that is not leaves the source half of the memory.
     for_target = min(target.num_bytes, job.memory_bytes // 2)
     sampler = MixedSampler(
-        open_transitions(target, prepared, memory_bytes=for_target, seed=seed),
+        open_transitions(target, prepared, _target_columns(job, target), memory_bytes=for_target, seed=seed),
         open_transitions(source, prepared, extra, memory_bytes=job.memory_bytes - for_target, seed=seed),
         source_filter,
         config,
@@ -267,9 +277,10 @@ def fit_policy(job: Job) -> None:
     )
     feeds = {"target": sampler.target, "source": sampler.source}
     density = _density(job)
+    dynamics = load_dynamics(job) if "dynamics" in job.inputs else None
     torch.manual_seed(seed)
     actor = make_actor(target.observation_dim, target.action_dim, config.width, prepared)
-    learner = make_learner(sampler, actor, config, seed, density)
+    learner = make_learner(sampler, actor, config, seed, density, dynamics)
     evaluation = job.config.evaluation
     domain = parse_domain(job.config.target.domain)
     last: dict[str, Any] = {}
@@ -289,6 +300,12 @@ def fit_policy(job: Job) -> None:
     job.write_history(history)
 
 
+def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:
+    if "alignment" not in job.inputs or job.config.policy.reward_correction_data == "source":
+        return {}
+    return {"alignment": read_step_column(job.inputs["alignment"] / TARGET_COLUMN, "alignment", target)}
+
+
 def _held_out_scores(job: Job) -> Float | None:
     if "alignment" not in job.inputs:
         return None
@@ -302,5 +319,7 @@ FIT = {
     "advantage": fit_advantage,
     "alignment": fit_alignment,
     "density": fit_density,
+    "dynamics": fit_dynamics,
+    "correction": fit_correction,
     "policy": fit_policy,
 }

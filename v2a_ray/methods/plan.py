@@ -56,10 +56,11 @@ _LATER: dict[type[Settings], frozenset[str]] = {
             "fit_dynamics_to",
             "density_latent_dim",
             "density_samples",
+            "high_value_fraction",
         }
     ),
     FilterConfig: frozenset({"normalization", "normalize_alignment", "weight_threshold"}),
-    PolicyConfig: frozenset({"reward_correction", "density_weight"}),
+    PolicyConfig: frozenset({"reward_correction", "reward_correction_data", "density_weight", "correct_transitions"}),
 }
 """Settings that came after the first artifacts. At its default such a setting is no part of a key, so that a new
 choice renews nothing that was computed without it."""
@@ -71,7 +72,7 @@ class Node:
     """One artifact of a plan.
 
     Attributes:
-        stage: `data`, `source`, `rows`, `modality`, `advantage`, `alignment`, `density` or `policy`.
+        stage: one of `v2a_ray.stages.artifacts.STAGES` but `diagnosis`.
         name: unique in its plan and shown to people; for data the label of the part.
         key: content key.
         inputs: role to name of the node it comes from.
@@ -129,17 +130,25 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         inputs = tables | (latent if config.alignment.kind == "modality" else {})
         add("alignment", common | {"alignment": _moving(config.alignment)}, inputs, config.upstream_seed, source_rows)
     columns = {name: name for name in config.columns} | (latent if config.groups_by_z else {})
+    # Both tables move these, even fitted to one: they set the preprocessing.
+    roles = source_rows | {"target_rows": "rows/target"}
     if config.needs_density:
-        # Both tables move it, even fitted to one: they set the preprocessing.
-        roles = source_rows | {"target_rows": "rows/target"}
         add("density", common | {"density": _moving(config.density)}, tables, config.upstream_seed, roles)
         columns["density"] = "density"
+    if config.needs_dynamics:
+        add("dynamics", common | {"dynamics": _moving(config.dynamics)}, tables, config.upstream_seed, roles)
+        if config.policy_reads_dynamics:
+            columns["dynamics"] = "dynamics"
+    if config.needs_correction:
+        inputs = tables | {"dynamics": "dynamics"}
+        add("correction", common | {"correction": _moving(config.correction)}, inputs, config.upstream_seed, roles)
+        columns["correction"] = "correction"
     settings = common | {
         "policy": _moving(config.policy, config.policy.unread_sections),
         "evaluation": config.evaluation.model_dump(mode="json"),
         "domain": parse_domain(config.target.domain).name,
     }
-    add("policy", settings, tables | columns, config.seed, source_rows | {"target_rows": "rows/target"})
+    add("policy", settings, tables | columns, config.seed, roles)
     return nodes
 
 

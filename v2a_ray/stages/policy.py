@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from v2a_ray.config import PolicyConfig
-from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, select_rows
+from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, join_rows, select_rows
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
 from v2a_ray.stages.advantage import expectile_value_loss
 from v2a_ray.stages.conditional_vae import BehaviorDensity
+from v2a_ray.stages.correction import with_corrections
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -73,11 +74,19 @@ class MixedSampler:
         drawn = self.source.sample(size, generator)
         keep, weight_b = self.filter(drawn.extra, size)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
+        if self.config.correct_transitions:
+            kept = with_corrections(kept)
         if self.correction:
-            kept = replace(kept, reward_B=kept.reward_B + self.correction * kept.extra["alignment"])
+            kept = self._with_corrected_reward(kept)
         if not self.uses_target:
             return kept, weight_b
-        return _join(kept, self.target.sample(size, generator)), torch.cat([weight_b, torch.ones(size)])
+        target = self.target.sample(size, generator)
+        if self.correction and self.config.reward_correction_data == "mixed":
+            target = self._with_corrected_reward(target)
+        return _join(kept, target), torch.cat([weight_b, torch.ones(size)])
+
+    def _with_corrected_reward(self, batch: Batch) -> Batch:
+        return replace(batch, reward_B=batch.reward_B + self.correction * batch.extra["alignment"])
 
 
 class IQLLearner:
@@ -199,8 +208,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 def _join(first: Batch, second: Batch) -> Batch:
     """Two batches end to end, without stage columns but `group`, which is -1 in the second."""
-    names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
     extra = {}
     if "group" in first.extra:
         extra["group"] = torch.cat([first.extra["group"], torch.full((len(second.reward_B),), -1.0)])
-    return Batch(**{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}, extra=extra)
+    return replace(join_rows(first, second), extra=extra)
