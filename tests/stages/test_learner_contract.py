@@ -153,20 +153,15 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "state_ratio": state_ratio,
     "contrastive": contrastive,
     "residual": residual,
-<<<<<<< HEAD
     "modality-em": lambda seed: modality(seed, optimization="em"),
     "modality-joint": lambda seed: modality(seed, optimization="joint"),
     "modality-pooled": lambda seed: modality(seed, encoder="pooled"),
     "modality-skip-padding": lambda seed: modality(seed, skip_padding=True),
     "modality-held-out": lambda seed: modality(seed, patience_evaluations=3),
-=======
     "dynamics": dynamics,
     "correction": correction,
     "iql-corrected": corrected_policy,
     "droco": droco,
-    "modality-em": lambda seed: modality("em", seed),
-    "modality-joint": lambda seed: modality("joint", seed),
->>>>>>> 576d5184f6a3b34b1462d13b515a0ad49e9e4cc7
 }
 every_learner = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS.keys())
 
