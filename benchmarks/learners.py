@@ -16,7 +16,8 @@ from v2a_ray.data.table import EpisodeTable
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
+from v2a_ray.stages.modality import ModalityModel, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
 
 SOURCE_EPISODES, TARGET_EPISODES = 30, 5

@@ -55,7 +55,14 @@ def modality(optimization: Literal["em", "joint"], target: float) -> Comparison:
     """TC-ELBO on 16 crops of 200 steps; the reference is EM."""
     ours, drawn = learners.modality_learner(optimization), learners.modality_learner("em")
     reference = ModalityReference(drawn)
-    return Comparison(f"modality {optimization}", updates(ours), lambda: reference.update(drawn.draw()), target, 3, 3)
+    return Comparison(
+        f"modality {optimization}",
+        updates(ours),
+        lambda: reference.update(drawn.crops.draw(drawn.num_trajectories, drawn.generator)),
+        target,
+        3,
+        3,
+    )
 
 
 def advantage() -> Comparison:

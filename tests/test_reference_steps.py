@@ -14,7 +14,8 @@ from v2a_ray.data.table import EpisodeTable
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
+from v2a_ray.stages.modality import ModalityModel, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
 
 OBSERVATION_DIM, ACTION_DIM, LATENT_DIM = 5, 2, 4
@@ -87,7 +88,7 @@ def test_modality_em_step_and_its_padding(source_table: EpisodeTable) -> None:
     reference = ModalityReference(learner)
     padded = False
     for _ in range(NUM_STEPS):
-        batch = learner.draw()
+        batch = learner.crops.draw(learner.num_trajectories, learner.generator)
         padded |= bool(batch.lengths_B.min() < batch.steps_BTX.shape[1])
         assert_equal_losses(reference.update(batch), learner.update_on(batch))
     assert padded

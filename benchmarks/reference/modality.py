@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.reference.networks import adam, separate
-from v2a_ray.stages.modality import ModalityLearner, TrajectoryBatch, kl_to_standard_normal
+from v2a_ray.stages.modality import TrajectoryBatch, kl_to_standard_normal
+from v2a_ray.stages.modality_learner import ModalityLearner
 
 
 class ModalityReference:

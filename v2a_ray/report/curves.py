@@ -42,25 +42,32 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
     """
     columns = min(3, len(cells))
     rows = -(-len(cells) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(4.6 * columns, 3.6 * rows), layout="constrained", squeeze=False, sharey=True
-    )
     methods = list(dict.fromkeys(method for by_method in cells.values() for method in by_method))
-    colors = {method: f"C{index}" for index, method in enumerate(methods)}
+    legend_columns = 2 * columns
+    size = (4.6 * columns, 3.6 * rows + 0.2 * -(-len(methods) // legend_columns))
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    styles = {
+        # Beyond ten methods colours come again, with another line.
+        method: {"color": f"C{index % 10}", "linestyle": ("-", "--", ":", "-.")[index // 10 % 4]}
+        for index, method in enumerate(methods)
+    }
+    lines: dict[str, Any] = {}
     for axes, (task, by_method) in zip(grid.flat, cells.items(), strict=False):
         for method, seeds in by_method.items():
             curves = [score_curve(table) for table in seeds]
             shortest = min(len(steps) for steps, _ in curves)
             scores = np.stack([values[:shortest] for _, values in curves])
             steps, mean, std = curves[0][0][:shortest], scores.mean(axis=0), scores.std(axis=0)
-            axes.plot(steps, mean, marker="o", markersize=3, color=colors[method], label=f"{method} (n={len(seeds)})")
-            axes.fill_between(steps, mean - std, mean + std, color=colors[method], alpha=0.15, linewidth=0)
+            (lines[method],) = axes.plot(steps, mean, marker="o", markersize=3, **styles[method])
+            axes.fill_between(steps, mean - std, mean + std, color=styles[method]["color"], alpha=0.15, linewidth=0)
         axes.set_title(task if len(cells) > 1 else "", fontsize=10)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
     for axes in grid.flat[len(cells) :]:
         axes.set_visible(False)
-    figure.suptitle(title)
+    counts = sorted({len(seeds) for by_method in cells.values() for seeds in by_method.values()})
+    seeds_text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    figure.suptitle(f"{title} · mean ± standard deviation of {seeds_text} seeds")
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns, fontsize=8)
     figure.supxlabel("update steps")
     figure.supylabel("normalised score in the target")
     figure.savefig(path, dpi=130)

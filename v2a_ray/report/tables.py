@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from v2a_ray.config import ExperimentConfig
+from v2a_ray.evaluation.interval import interquartile_mean
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class TrialResult:
 
     @property
     def task(self) -> str:
-        """Everything but method and seed: a row of the table."""
+        """Everything but method and seed: a column of the table."""
         values = [f"{value}" for axis, value in self.labels.items() if axis not in ("method", "seed")]
         return " · ".join(values) or self.config.name
 
@@ -56,7 +57,7 @@ class TrialResult:
 
 
 def render_cells(results: Sequence[TrialResult]) -> Table:
-    """Mean ± standard deviation over seeds: tasks down, methods across."""
+    """One row per method: mean ± standard deviation over seeds of every task, and the interquartile mean of all."""
     header, *rows = _cells(results)
     table = Table(*header, title="normalised score in the target, mean ± standard deviation over seeds")
     for row in rows:
@@ -72,10 +73,20 @@ def cells_markdown(results: Sequence[TrialResult]) -> str:
 
 
 def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
-    methods = list(dict.fromkeys(result.method for result in results))
-    yield ["task", *methods]
-    for task in dict.fromkeys(result.task for result in results):
-        yield [task, *(_cell([r for r in results if r.task == task and r.method == method]) for method in methods)]
+    tasks = list(dict.fromkeys(result.task for result in results))
+    yield ["method", *tasks, "interquartile mean [95 %]"]
+    for method in dict.fromkeys(result.method for result in results):
+        cells = [[r for r in results if r.task == task and r.method == method] for task in tasks]
+        yield [method, *(_cell(cell) for cell in cells), _aggregate(cells)]
+
+
+def _aggregate(cells: Sequence[Sequence[TrialResult]]) -> str:
+    """Over all tasks and seeds, or nothing while a task has no score: methods would then be held to different tasks."""
+    scores = [np.array([result.score for result in cell if result.score is not None]) for cell in cells]
+    if not all(len(of_task) for of_task in scores):
+        return "–"
+    middle, low, high = interquartile_mean(scores)
+    return f"{middle:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
 
 
 def _cell(results: Sequence[TrialResult]) -> str:

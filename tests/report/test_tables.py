@@ -1,0 +1,63 @@
+"""Aggregates of sweeps: tables of methods over tasks, and the curves beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.evaluation.interval import interquartile_mean
+from v2a_ray.report.curves import SCORE, plot_cells
+from v2a_ray.report.tables import TrialResult, cells_markdown
+
+PART = {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 10}
+CONFIG = ExperimentConfig.model_validate({"name": "test", "target": PART, "sources": [PART]})
+
+
+def trial(task: str, method: str, seed: int, score: float | None) -> TrialResult:
+    evaluation = {} if score is None else {"normalized_score_mean": score}
+    status = "failed: diverged" if score is None else "finished"
+    return TrialResult(
+        {"mix": task, "method": method, "seed": str(seed)}, CONFIG, evaluation, 1.0, status, {}, curves=None
+    )
+
+
+def test_interquartile_mean_by_hand() -> None:
+    # Eight values in order: 0 1 2 3 | 4 5 6 100; the middle four are 2 3 4 5.
+    middle, low, high = interquartile_mean([np.array([0.0, 4.0, 3.0, 100.0]), np.array([1.0, 2.0, 5.0, 6.0])])
+    assert middle == 3.5
+    assert low < 3.5 < high < 100
+
+
+def test_seeds_are_resampled_inside_their_task() -> None:
+    # Between tasks everything differs and inside them nothing: no resample can move the mean.
+    assert interquartile_mean([np.zeros(3), np.full(3, 50.0)]) == (25.0, 25.0, 25.0)
+
+
+def test_one_seed_has_no_interval() -> None:
+    middle, low, high = interquartile_mean([np.array([3.0]), np.array([5.0, 7.0])])
+    assert middle == 5.0 and np.isnan([low, high]).all()
+
+
+def test_a_method_without_a_score_in_some_task_has_no_aggregate() -> None:
+    results = [trial(task, "iql", seed, 10.0 * seed) for task in ("near", "far") for seed in (1, 2)]
+    results += [trial("near", "v2a", 1, 20.0), trial("near", "v2a", 2, None), trial("far", "v2a", 1, None)]
+    lines = cells_markdown(results).splitlines()
+    assert lines[0] == "| method | near | far | interquartile mean [95 %] |"
+    assert lines[2].startswith("| iql | 15.0 ± 5.0 (n=2) | 15.0 ± 5.0 (n=2) | 15.0 [")
+    assert lines[3] == "| v2a | 20.0 ± 0.0 (n=1), 1 failed | –, 1 failed | – |"
+
+
+@pytest.mark.parametrize("num_methods", [2, 25])
+def test_curves_of_any_number_of_methods_keep_their_panel(num_methods: int, tmp_path: Path) -> None:
+    """The legend of many methods once took the whole picture."""
+    curve = pa.table({"step": [1, 2], SCORE: [10.0, 20.0]})
+    plot_cells({"task": {f"method {index}": [curve] * 3 for index in range(num_methods)}}, tmp_path / "c.png", "test")
+    picture = matplotlib.image.imread(tmp_path / "c.png")[..., :3]
+    # The panel's frame is the longest dark vertical line.
+    dark = (picture < 0.2).all(axis=2)
+    assert dark.sum(axis=0).max() > 300
