@@ -11,13 +11,26 @@ from v2a_ray.methods.registry import METHODS
 
 
 def methods_table() -> Table:
-    """All methods; what a method does without is left blank."""
+    """All methods; what a method does without is left out, so that a row fits a terminal."""
     table = Table(box=None, pad_edge=False)
-    for heading in Combination.headings():
-        table.add_column(heading, style="bold" if heading == "method" else "", no_wrap=heading == "method")
+    table.add_column("method", style="bold", no_wrap=True)
+    table.add_column("origin", no_wrap=True)
+    table.add_column("combination")
     for row in combinations():
-        table.add_row(*("" if cell == NONE else cell for cell in row.cells()))
+        table.add_row(row.method, row.origin, _sentence(row))
     return table
+
+
+def _sentence(row: Combination) -> str:
+    parts = {
+        f"{row.learner} on {row.data}": row.learner,
+        f"{row.alignment} h": row.alignment,
+        row.value: row.value,
+        row.filter: row.filter,
+        f"weight {row.weight}": row.weight,
+        row.extra: row.extra,
+    }
+    return " · ".join(text for text, cell in parts.items() if cell != NONE)
 
 
 def method_page(name: str) -> RenderableType:
