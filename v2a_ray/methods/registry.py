@@ -93,6 +93,20 @@ METHODS: dict[str, Method] = {
         (_SCALED, _SHORT_MODALITY, "alignment, filter rule and weight are ours"),
         published=False,
     ),
+    "v2a_supported": Method(
+        "v2a_calibrated whose actor is held to the target's behaviour (ours): the one to begin with",
+        {
+            "modality": {"include_target": True},
+            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+            "alignment": {"kind": "modality", "window_steps": 50},
+            "density": {"fit_to": "target"},
+            "policy": _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one")
+            | {"density_weight": 0.1},
+        },
+        "V2A, 2605.24862, with OTDF's actor",
+        (_SCALED, _SHORT_MODALITY, _DENSITY, "alignment, filter rule and weight are ours"),
+        published=False,
+    ),
     "dvdf": Method(
         "global A(s, a), contrastive h; best half by 0.7 h + 0.3 minmax(A), weight by that score",
         {
