@@ -46,7 +46,7 @@ def test_every_trial_is_in_the_table(workspace: Path, output: str) -> None:
     assert len({(row["axis/mix"], row["axis/method"], row["axis/seed"]) for row in rows}) == 8
     assert all(row["num_episodes"] == 3 for row in rows)
     table = (workspace / "grid/table.md").read_text()
-    assert table.splitlines()[0] == "| method | low | high | interquartile mean [95 %] |"
+    assert table.splitlines()[0] == "| method | high | low | interquartile mean [95 %] |"
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| igdf", "| iql_mixed"]
     assert "(n=2)" in table
     assert (workspace / "grid/curves.png").stat().st_size > 5000
