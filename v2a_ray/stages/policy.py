@@ -3,6 +3,8 @@
 Per update step B source and B target transitions are drawn; the filter thins the source half and weighs its TD loss.
 Actor and critics never see z: a deployed policy needs no modality.
 
+The mathematics of IQL (`IQLLosses`) is written for one policy and for many at once (`many_policies`).
+
 Shape suffixes: B batch, b kept source rows, K = 2 critics, O observation dimension, A action dimension.
 """
 
@@ -10,7 +12,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 from v2a_ray.config import PolicyConfig
 from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, select_rows
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
-from v2a_ray.stages.advantage import expectile_value_loss
+from v2a_ray.stages.advantage import expectile_errors
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -54,11 +57,22 @@ class MixedSampler:
         if eligible is not None and self.uses_source:
             self.source = source.restricted(eligible)
 
+    @property
+    def draw_size(self) -> int:
+        """Rows drawn from every table that is used."""
+        return self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of every batch."""
+        from_source = self.filter.num_kept(self.draw_size) if self.uses_source else 0
+        return from_source + (self.draw_size if self.uses_target else 0)
+
     def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
         """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
-        size = self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
+        size, device = self.draw_size, self.target.device
         if not self.uses_source:
-            return self.target.sample(size, generator), torch.ones(size)
+            return self.target.sample(size, generator), torch.ones(size, device=device)
         drawn = self.source.sample(size, generator)
         keep, weight_b = self.filter(drawn.extra, size)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
@@ -66,14 +80,79 @@ class MixedSampler:
             kept = replace(kept, reward_B=kept.reward_B + self.correction * kept.extra["alignment"])
         if not self.uses_target:
             return kept, weight_b
-        return _join(kept, self.target.sample(size, generator)), torch.cat([weight_b, torch.ones(size)])
+        weight_B = torch.cat([weight_b, torch.ones(size, device=device)])
+        return _join(kept, self.target.sample(size, generator)), weight_B
 
 
-class IQLLearner:
+@dataclass(frozen=True)
+class IQLConstants:
+    """The numbers in IQL's losses: floats, or (P, 1) tensors with one value per policy."""
+
+    discount: float | Tensor
+    expectile: float | Tensor
+    temperature: float | Tensor
+
+
+class IQLLosses:
+    """The losses of IQL, for one policy, or for many when every shape here has a leading P, losses and metrics too."""
+
+    constants: IQLConstants
+    actor: Callable[[Tensor], Tensor]
+    """(B, O) to (B, A), the tanh mean."""
+    value: Callable[[Tensor], Tensor]
+    """(B, O) to (B, 1)."""
+    critics: Callable[[Tensor], Tensor]
+    """(B, O + A) to (K, B, 1); K stands before P."""
+    target_critics: Callable[[Tensor], Tensor]
+
+    def mean(self, values_B: Tensor) -> Tensor:
+        """The mean over the rows of a batch."""
+        return values_B.mean(dim=-1)
+
+    def critic_losses(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss of V plus that of both critics, their metrics, and the advantage (B,) for the actor."""
+        size = weight_B.shape[-1]
+        # V(s) and V(s') in one pass; only V(s) is fitted.
+        values = self.value(torch.cat([batch.observation_BO, batch.next_observation_BO], dim=-2)).squeeze(-1)
+        value_B, next_value_B = values[..., :size], values[..., size:].detach()
+        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
+        with torch.no_grad():
+            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
+        value_loss, value_metrics = self.value_loss(q_B, value_B)
+        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
+        return value_loss + critic_loss, value_metrics | critic_metrics, q_B - value_B.detach()
+
+    def value_loss(self, q_B: Tensor, value_B: Tensor) -> Loss:
+        """Expectile regression of V on the smaller target critic (IQL, equation 5)."""
+        loss = self.mean(expectile_errors(q_B, value_B, self.constants.expectile))
+        return loss, {"policy/value_loss": loss.detach(), "policy/value": self.mean(value_B.detach())}
+
+    def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
+        """Weighted TD loss of both critics on r + gamma * (1 - terminated) * V(s') (IQL, equation 6)."""
+        return_B = batch.reward_B + self.constants.discount * batch.continues_B * next_value_B
+        error_KB = self.critics(state_action).squeeze(-1) - return_B
+        loss = self.mean(weight_B * error_KB.square()).sum(dim=0)
+        return loss, {"policy/critic_loss": loss.detach()}
+
+    def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
+        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7)."""
+        weight_B = (self.constants.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
+        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=-1)
+        loss = self.mean(weight_B * error_B)
+        return loss, {"policy/actor_loss": loss.detach(), "policy/advantage_weight": self.mean(weight_B)}
+
+
+class IQLLearner(IQLLosses):
     """Implicit Q-learning with a per-transition weight on the TD loss."""
+
+    actor: TanhActor
+    value: nn.Sequential
+    critics: EnsembleMLP
+    target_critics: EnsembleMLP
 
     def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
         self.sampler, self.actor, self.config = sampler, actor, config
+        self.constants = IQLConstants(config.discount, config.expectile, config.temperature)
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         observation, action = sampler.target.observation_dim, sampler.target.action_dim
         hidden = [config.width] * 2
@@ -86,6 +165,8 @@ class IQLLearner:
             "critics": self.critics,
             "target_critics": self.target_critics,
         }
+        for network in self.networks.values():
+            network.to(sampler.target.device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             name: adam(self.networks[name].parameters(), config.learning_rate) for name in ("value", "critics", "actor")
         }
@@ -99,43 +180,15 @@ class IQLLearner:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         (critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
+        self.descend(step)
+        return metrics | actor_metrics
+
+    def descend(self, step: int) -> None:
+        """Step the optimisers along the gradients that are there, then move the target critics."""
         set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
         for optimizer in self.optimizers.values():
             optimizer.step()
         update_target(self.target_critics, self.critics, self.config.target_rate)
-        return metrics | actor_metrics
-
-    def critic_losses(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss of V plus that of both critics, their metrics, and the advantage (B,) for the actor."""
-        size = len(weight_B)
-        # V(s) and V(s') in one pass; only V(s) is fitted.
-        values = self.value(torch.cat([batch.observation_BO, batch.next_observation_BO])).squeeze(-1)
-        value_B, next_value_B = values[:size], values[size:].detach()
-        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=1)
-        with torch.no_grad():
-            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
-        value_loss, value_metrics = self.value_loss(q_B, value_B)
-        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
-        return value_loss + critic_loss, value_metrics | critic_metrics, q_B - value_B.detach()
-
-    def value_loss(self, q_B: Tensor, value_B: Tensor) -> Loss:
-        """Expectile regression of V on the smaller target critic (IQL, equation 5)."""
-        loss = expectile_value_loss(q_B, value_B, self.config.expectile)
-        return loss, {"policy/value_loss": loss.detach(), "policy/value": value_B.detach().mean()}
-
-    def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
-        """Weighted TD loss of both critics on r + gamma * (1 - terminated) * V(s') (IQL, equation 6)."""
-        return_B = batch.reward_B + self.config.discount * batch.continues_B * next_value_B
-        error_KB = self.critics(state_action).squeeze(-1) - return_B
-        loss = (weight_B * error_KB.square()).mean(dim=1).sum()
-        return loss, {"policy/critic_loss": loss.detach()}
-
-    def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
-        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7)."""
-        weight_B = (self.config.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
-        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
-        loss = (weight_B * error_B).mean()
-        return loss, {"policy/actor_loss": loss.detach(), "policy/advantage_weight": weight_B.mean()}
 
 
 class BCLearner:
