@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_every_method import OURS, experiment, run
 from torch.testing import assert_close
@@ -16,7 +18,7 @@ from v2a_ray.data import streaming
 from v2a_ray.errors import DivergenceError
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.policy_pack import fit_policies, pack_key
+from v2a_ray.methods.policy_pack import fit_policies, make_packs, pack_key
 
 
 def key(method: str, *overrides: str) -> str | None:
@@ -70,6 +72,31 @@ def test_what_changes_shapes_data_or_evaluation_keeps_apart(override: str) -> No
 @pytest.mark.parametrize("method", OURS)
 def test_other_learners_are_trained_alone(method: str) -> None:
     assert (key(method) is not None) == (experiment(method).policy.learner == "iql")
+
+
+@pytest.mark.parametrize(
+    ("keys", "largest", "packs"),
+    [
+        (["a"] * 9, 4, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
+        (["a", "b", "a", None, "b", None], 8, [[0, 2], [1, 4], [3], [5]]),
+        (["a", "a"], 1, [[0], [1]]),
+        ([], 3, []),
+    ],
+)
+def test_packs_by_hand(keys: list[str | None], largest: int, packs: list[list[int]]) -> None:
+    assert make_packs(keys, largest) == packs
+
+
+@given(st.lists(st.sampled_from(["a", "b", None])), st.integers(1, 6))
+def test_packs_hold_every_policy_once_and_are_even(keys: list[str | None], largest: int) -> None:
+    packs = make_packs(keys, largest)
+    assert sorted(number for pack in packs for number in pack) == list(range(len(keys)))
+    for key in ("a", "b"):
+        sizes = [len(pack) for pack in packs if keys[pack[0]] == key]
+        assert max(sizes, default=0) <= largest and max(sizes, default=0) - min(sizes, default=0) <= 1
+        assert len(sizes) == -(-keys.count(key) // largest)
+    assert all(len({keys[number] for number in pack}) == 1 for pack in packs)
+    assert all(len(pack) == 1 for pack in packs if keys[pack[0]] is None)
 
 
 def jobs_of(configs: list[ExperimentConfig], inputs: dict[str, Path], folder: Path) -> list[Job]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from v2a_ray.config import ExperimentConfig
@@ -40,6 +42,19 @@ def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
     return json.dumps(content, sort_keys=True)
 
 
+def make_packs(keys: Sequence[str | None], largest: int) -> list[list[int]]:
+    """The positions of equal `keys` in packs of at most `largest`, as equal in size as it goes; None stays alone."""
+    groups: dict[str | int, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(number if key is None else key, []).append(number)
+    packs = []
+    for numbers in groups.values():
+        count = math.ceil(len(numbers) / largest)
+        edges = [index * len(numbers) // count for index in range(count + 1)]
+        packs += [numbers[first:last] for first, last in pairwise(edges)]
+    return packs
+
+
 def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
     """Train the policies of jobs with equal `pack_key` together; each writes what `fit_policy` writes.
 
@@ -54,7 +69,8 @@ def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
     if len(jobs) == 1 or tables.streamed:
         return [_alone(job) for job in jobs]
     trainings = [PolicyTraining(job, tables) for job in jobs]
-    learners = [training.learner for training in trainings if isinstance(training.learner, IQLLearner)]
+    learners = [training.learner for training in trainings if type(training.learner) is IQLLearner]
+    assert len(learners) == len(jobs)  # `pack_key` lets no other learner in
     errors = train_together([training.loop for training in trainings], learners)
     for training, error in zip(trainings, errors, strict=True):
         if error is None:

@@ -30,7 +30,7 @@ from v2a_ray.errors import ConfigError, DivergenceError, V2AError
 from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
-from v2a_ray.methods.policy_pack import pack_key
+from v2a_ray.methods.policy_pack import make_packs, pack_key
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
 from v2a_ray.orchestration.compute import Listener, compute_all, make_policies, make_stage
 from v2a_ray.orchestration.run import store_of
@@ -59,7 +59,7 @@ class SweepConfig(Settings):
     """Axis to values. A list varies the setting that the axis is named after (`seed: [0, 1, 2]`,
     `policy.filter.keep_fraction: [0.25, 0.5]`); a mapping gives each value a label and the settings it lays over."""
     max_concurrent_trials: Positive | None = None
-    """Trials at a time; by default as many as there are cores for."""
+    """Trials, or packs of them, at a time; by default as many as there are cores for."""
     policies_per_trial: Positive | Literal["auto"] = 1
     """Policies that one process trains as one batched program, if they differ in seed and scalar settings of IQL alone.
     `auto`: as many as leave every core a pack, at most 4. A sweep that goes on keeps the packs it was started with."""
@@ -223,23 +223,13 @@ def _tune(sweep: Sweep, folder: Path, missing: dict[str, Node], listener: Listen
 
 def _packs(sweep: Sweep, threads: int) -> list[list[int]]:
     """The numbers of the trials that are trained together, each trial in one pack."""
-    groups: dict[str, list[int]] = {}
-    for number, trial in enumerate(sweep.trials):
-        groups.setdefault(pack_key(trial.config, trial.plan) or str(number), []).append(number)
     if sweep.policies_per_trial == "auto":
         at_once = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         at_once = min(at_once, sweep.max_concurrent_trials or at_once)
-        size = min(MAX_AUTO_POLICIES, math.ceil(len(sweep.trials) / at_once))
+        largest = min(MAX_AUTO_POLICIES, math.ceil(len(sweep.trials) / at_once))
     else:
-        size = sweep.policies_per_trial
-    packs = []
-    for numbers in groups.values():
-        # Packs of one size as nearly as it goes: nine policies, at most four at once, are three times three.
-        count = math.ceil(len(numbers) / size)
-        packs += [
-            numbers[index * len(numbers) // count : (index + 1) * len(numbers) // count] for index in range(count)
-        ]
-    return packs
+        largest = sweep.policies_per_trial
+    return make_packs([pack_key(trial.config, trial.plan) for trial in sweep.trials], largest)
 
 
 def train_trial(settings: dict[str, Any]) -> None:
