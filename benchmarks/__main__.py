@@ -21,6 +21,8 @@ SCRIPTS = (
     "shared_tables",
     "streaming_rate",
     "many_policies",
+    "training_steps",
+    "d3rlpy_iql",
 )
 
 

@@ -97,6 +97,16 @@ def seconds(action: Callable[[], object], clock: Callable[[], float] = time.perf
     return clock() - start
 
 
+def step_milliseconds(step: Callable[[], object], num_steps: int) -> float:
+    """CPU time of one `step` of a single thread, averaged over `num_steps` calls."""
+
+    def steps() -> None:
+        for _ in range(num_steps):
+            step()
+
+    return 1000 * seconds(steps, time.process_time) / num_steps
+
+
 def record(results: Sequence[Result], *, write: bool = True, path: Path = RESULTS) -> None:
     """Print the results and put them into `path`, each in place of its name's; `write` is false for quick runs."""
     Console().print(render([result.to_dict() for result in results]))

@@ -1,16 +1,11 @@
 """Drawing a batch of 256 transitions from memory, against d3rlpy's `ReplayBuffer.sample_transition_batch`.
 
-d3rlpy pins versions of gymnasium that this project cannot use, so it is kept in a folder of its own:
-
-    pip install --no-deps --target DIR d3rlpy gym gym-notices structlog colorama dataclasses-json marshmallow \
-        typing-inspect mypy-extensions scikit-learn joblib threadpoolctl tqdm
-    python -m benchmarks.sampling_speed --d3rlpy DIR          # or D3RLPY=DIR make bench
+d3rlpy is installed by the first run, into a folder of its own (`peers.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -21,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.peers import PeerError, d3rlpy
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import OBSERVATION_DIM, random_row_file
 from v2a_ray.data.rows import RowFile
@@ -38,16 +34,13 @@ def batches_per_second(draw: Callable[[], object], num_batches: int) -> float:
     return num_batches / (time.perf_counter() - start)
 
 
-def d3rlpy_buffer(file: RowFile, folder: str) -> Any:
+def d3rlpy_buffer(file: RowFile) -> Any:
     """d3rlpy's in-memory buffer with the transitions of `file`."""
-    sys.path.append(folder)
-    import d3rlpy
-
     rows = file.map().numpy()
     observation, action = file.observation_dim, file.action_dim
     timeouts = np.zeros(len(rows), np.float32)
     timeouts[file.offsets[1:] - 1] = 1.0
-    dataset = d3rlpy.dataset.MDPDataset(
+    dataset = d3rlpy().dataset.MDPDataset(
         observations=rows[:, :observation].copy(),
         actions=rows[:, observation : observation + action].copy(),
         rewards=rows[:, -2].copy(),
@@ -59,24 +52,25 @@ def d3rlpy_buffer(file: RowFile, folder: str) -> Any:
     return dataset
 
 
-def main() -> None:
-    """Measure on one table of random transitions."""
+def main() -> int:
+    """Status 2, with one line that says why, if d3rlpy is not available."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small table, one repetition, no recording")
-    parser.add_argument("--d3rlpy", default=os.environ.get("D3RLPY"), help="folder that d3rlpy is installed in")
     parser.add_argument("--num-transitions", type=int, default=1_000_000)
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
-    if arguments.d3rlpy is None:
-        print("skipped: d3rlpy is the reference; install it as --help says and give its folder with --d3rlpy")
-        return
+    try:
+        d3rlpy()
+    except PeerError as error:
+        print(error, file=sys.stderr)
+        return 2
     torch.set_num_threads(1)
     num_transitions = 20_000 if arguments.quick else arguments.num_transitions
     with tempfile.TemporaryDirectory() as folder:
         file = random_row_file(Path(folder), num_transitions)
         preprocessing = Preprocessing(np.zeros(OBSERVATION_DIM, np.float32), np.ones(OBSERVATION_DIM, np.float32), 0.1)
         ours, generator = Transitions(file, preprocessing), torch.Generator().manual_seed(0)
-        theirs = d3rlpy_buffer(file, arguments.d3rlpy)
+        theirs = d3rlpy_buffer(file)
         measured = interleaved(
             lambda: batches_per_second(lambda: ours.sample(BATCH_SIZE, generator), 1000),
             lambda: batches_per_second(lambda: theirs.sample_transition_batch(BATCH_SIZE), 50),
@@ -84,7 +78,8 @@ def main() -> None:
         )
     name = f"sampling: batches of {BATCH_SIZE} from {num_transitions:,} transitions in memory against d3rlpy"
     record([Result(name, *measured[:2], "batches / s", measured[2], TARGET)], write=not arguments.quick)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import d3rlpy_iql, peers
 from benchmarks.record import Result, interleaved, record
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +54,7 @@ def test_ratio_is_how_much_better_ours_is(less_is_better: bool) -> None:
     [
         ["benchmarks.rollout_batching", "--quick", "--num-episodes", "2", "--behavior", "random"],
         ["benchmarks.many_policies", "--quick"],
+        ["benchmarks.training_steps", "--quick"],
         pytest.param(["benchmarks", "--quick"], marks=pytest.mark.slow),
     ],
 )
@@ -62,3 +65,17 @@ def test_scripts_run_and_quick_ones_record_nothing(arguments: list[str]) -> None
     assert run.returncode == 0, run.stderr
     assert "target" in run.stdout
     assert before == (results.read_bytes() if results.exists() else None)
+
+
+def test_peer_that_cannot_be_installed_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "FOLDER", tmp_path / "peers")
+    monkeypatch.setattr(sys, "argv", ["d3rlpy_iql", "--quick"])
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    assert d3rlpy_iql.main() == 2
+    message = capsys.readouterr().err
+    assert message.startswith("d3rlpy is not available")
+    assert message.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_precedence_is_default_method_file_command_line(tmp_path: Path) -> None:
         "normalization": "batch",
         "normalize_alignment": False,
         "weight": "score",
+        "weight_threshold": math.log(0.01),
     }
 
 

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+LOG_STD_RANGE = (-5.0, 2.0)
+"""Of a trajectory encoder's Gaussian."""
+
 
 def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> nn.Sequential:
     """A multilayer perceptron with ReLU between its layers: (..., input_dim) to (..., output_dim)."""
@@ -91,13 +94,21 @@ class TanhActor(nn.Module):
         return action_BA
 
 
+def _gaussian(output_BY: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and clamped log standard deviation, each (B, Z), from what an encoder's head gives, (B, 2 Z)."""
+    mean_BZ, log_std_BZ = output_BY.chunk(2, dim=-1)
+    return mean_BZ, log_std_BZ.clamp(*LOG_STD_RANGE)
+
+
 class GRUEncoder(nn.Module):
-    """q(z | trajectory): a GRU whose last valid hidden state gives a diagonal Gaussian over z (V2A's encoder)."""
+    """q(z | trajectory): a GRU whose last valid hidden state gives a diagonal Gaussian over z (V2A's encoder).
 
-    LOG_STD_RANGE = (-5.0, 2.0)
+    With `skip_padding` the steps behind a trajectory's end are not computed.
+    """
 
-    def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int, *, skip_padding: bool = False) -> None:
         super().__init__()
+        self.skip_padding = skip_padding
         self.recurrent = nn.GRU(input_dim, hidden_dim, batch_first=True)
         self.head = nn.Linear(hidden_dim, 2 * latent_dim)
 
@@ -106,10 +117,56 @@ class GRUEncoder(nn.Module):
 
         The recurrence runs forward in time, so padding behind a trajectory's end cannot reach its last valid state.
         """
+        if self.skip_padding:
+            return _gaussian(self.head(self._last_states(steps_BTX, lengths_B)))
         hidden_BTH, _ = self.recurrent(steps_BTX)
         last_BH = hidden_BTH[torch.arange(len(lengths_B)), lengths_B - 1]
-        mean_BZ, log_std_BZ = self.head(last_BH).chunk(2, dim=-1)
-        return mean_BZ, log_std_BZ.clamp(*self.LOG_STD_RANGE)
+        return _gaussian(self.head(last_BH))
+
+    def _last_states(self, steps_BTX: Tensor, lengths_B: Tensor) -> Tensor:
+        """(B, H): the hidden state after each trajectory's last valid step.
+
+        The trajectories run side by side, longest first, and drop out at the bottom as they end. One call of the GRU
+        lasts from one end to the next. torch's packed sequences do the same, and on a CPU take as long as computing the
+        padding, or longer (docs/modality_cost.md).
+        """
+        order_B = lengths_B.argsort(descending=True)
+        sorted_BTX, lengths = steps_BTX[order_B], lengths_B[order_B].tolist()
+        hidden: Tensor | None = None
+        ended: list[Tensor] = []
+        begin, running = 0, len(lengths)
+        for end in sorted(set(lengths)):
+            before = None if hidden is None else hidden[:, :running]
+            _, hidden = self.recurrent(sorted_BTX[:running, begin:end], before)
+            begin, running = end, sum(length > end for length in lengths)
+            ended.append(hidden[0, running:])
+        return torch.cat(ended[::-1])[order_B.argsort()]
+
+
+class PooledEncoder(nn.Module):
+    """q(z | trajectory): an MLP over each transition, averaged over time, gives a diagonal Gaussian over z.
+
+    All transitions are encoded at once, and in which order they came does not matter: which dynamics they follow is in
+    each of them.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        self.body = mlp(input_dim, [hidden_dim], hidden_dim)
+        self.head = nn.Linear(hidden_dim, 2 * latent_dim)
+
+    def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, each (B, Z), of z. Steps behind a trajectory's end are not computed."""
+        valid_BT = torch.arange(steps_BTX.shape[1], device=lengths_B.device) < lengths_B[:, None]
+        features_MH = torch.relu(self.body(steps_BTX[valid_BT]))
+        mean_BH = torch.segment_reduce(features_MH, "mean", lengths=lengths_B)
+        return _gaussian(self.head(mean_BH))
+
+
+def gaussian_log_density(mean: Tensor, log_std: Tensor, values: Tensor) -> Tensor:
+    """(...,): log N(values; mean, exp(log_std)^2) of (..., D), summed over the D features."""
+    standardized = (values - mean) / log_std.exp()
+    return (-0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
 
 
 @torch.no_grad()

@@ -66,6 +66,9 @@ def experiment(method: str, *overrides: str) -> ExperimentConfig:
         | {"crop_steps": 6, "latent_dim": 3, "encoder_width": 8, "decoder_width": 8, "batch_size": 4},
         "advantage": training | {"width": 8},
         "alignment": training | {"width": 8},
+        "density": training | {"width": 8},
+        "dynamics": training | {"width": 8},
+        "correction": training | {"width": 8},
         "policy": training | {"width": 8},
         "evaluation": {"num_episodes": 1, "interval_steps": 0},
     }
@@ -141,6 +144,8 @@ def test_only_the_learned_latent_needs_the_modality() -> None:
     [
         ("iql", "policy.reward_correction=0.1", "policy.reward_correction needs alignment.kind"),
         ("dara", "policy.learner=bc", "reads no reward"),
+        ("dara", "policy.reward_correction_data=mixed", "needs alignment.kind=state_ratio"),
+        ("rllib_bc", "policy.correct_transitions=true", "reads no columns"),
         ("v2a", "modality={inference: crops, crop_steps: null}", "inference=crops needs crop_steps"),
     ],
 )

@@ -117,6 +117,9 @@ def test_inputs_of_the_stages() -> None:
         ("evaluation.num_episodes=3", {"policy"}),
         ("upstream_seed=1", {*COLUMNS, "policy"}),
         ("modality.latent_dim=4", {"modality", "advantage", "policy"}),
+        ("modality.encoder=pooled", {"modality", "advantage", "policy"}),
+        ("modality.patience_evaluations=3", {"modality", "advantage", "policy"}),
+        ("modality.skip_padding=true", {"modality", "advantage", "policy"}),
         ("advantage.alpha=0.5", {"advantage", "policy"}),
         ("alignment.num_steps=5", {"alignment", "policy"}),
         ("preprocessing.reward_scale=1", {"advantage", "alignment", "policy"}),
@@ -146,6 +149,21 @@ def test_a_learners_own_settings_renew_its_policy_only() -> None:
     assert renewed("td3_bc", "policy.td3_bc.q_weight=1") == {"policy"}
     assert renewed("awac", "policy.awac.temperature=2") == {"policy"}
     assert renewed("iql", "policy.td3_bc.q_weight=1", "policy.awac.temperature=2") == set()
+
+
+def test_models_of_the_target_are_fitted_once_for_a_sweep() -> None:
+    assert renewed("stc", "seed=1") == {"policy"}
+    assert renewed("stc", "correction.width=8") == {"correction", "policy"}
+    assert renewed("stc", "dynamics.num_members=2") == {"dynamics", "correction", "policy"}
+    assert {"dynamics", "correction"}.isdisjoint(plan("stc", "policy.data=target"))
+    assert renewed("droco", "policy.droco.penalty_weight=2") == {"policy"}
+    assert renewed("iql", "policy.droco.penalty_weight=2") == set()
+    assert "dynamics" not in plan("droco", "policy.data=target")
+    assert plan("droco")["dynamics"].key == plan("stc")["dynamics"].key
+    assert renewed("srpo", "seed=1") == renewed("srpo", "policy.reward_correction_data=source") == {"policy"}
+    assert renewed("srpo", "alignment.high_value_fraction=0.2") == {"alignment", "policy"}
+    # The filter is free: corrected transitions can be filtered too.
+    assert plan("stc")["correction"].key == plan("igdf", "policy.correct_transitions=true")["correction"].key
 
 
 def test_methods_share_what_they_have_in_common() -> None:

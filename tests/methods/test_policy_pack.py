@@ -58,6 +58,7 @@ def test_seed_and_scalars_of_iql_go_into_one_pack(override: str) -> None:
         "policy.filter.rule=calibrated",
         "policy.filter.normalization=ranks",
         "policy.filter.weight=one",
+        "policy.correct_transitions=true",
         "preprocessing.reward_scale=1",
         "evaluation.num_episodes=2",
         "target.num_transitions=60",
@@ -69,9 +70,21 @@ def test_what_changes_shapes_data_or_evaluation_keeps_apart(override: str) -> No
     assert key("dvdf", override) != key("dvdf")
 
 
+PACKED = {
+    *("v2a", "v2a_calibrated", "v2a_ot", "dvdf", "dvdf_ot", "igdf", "dara", "dara_filter", "srpo", "stc"),
+    *("iql", "iql_mixed", "iql_target", "iql_source"),
+}
+"""Methods that train plain IQL, on whatever data. `otdf` adds a density; `droco` and `grouped` derive from IQL."""
+
+
 @pytest.mark.parametrize("method", OURS)
-def test_other_learners_are_trained_alone(method: str) -> None:
-    assert (key(method) is not None) == (experiment(method).policy.learner == "iql")
+def test_what_is_not_plain_iql_is_trained_alone(method: str) -> None:
+    assert (key(method) is not None) == (method in PACKED)
+
+
+def test_a_density_keeps_a_policy_alone() -> None:
+    assert key("dvdf", "policy.density_weight=0.1") is None
+    assert key("otdf", "policy.density_weight=0") is not None
 
 
 @pytest.mark.parametrize(
@@ -109,16 +122,27 @@ def jobs_of(configs: list[ExperimentConfig], inputs: dict[str, Path], folder: Pa
     return jobs
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["mapped", "streamed"])
+OTHERS = {
+    "dvdf": [["seed=1", "policy.filter.keep_fraction=0.75"], ["policy.temperature=1"]],
+    "iql_mixed": [["seed=1"]],
+    "dara": [["seed=1"], ["policy.reward_correction=5"]],
+    "srpo": [["seed=1"], ["policy.reward_correction=5"]],
+    "stc": [["seed=1"], ["policy.discount=0.9"]],
+}
+"""What the members of a pack differ in from the first, by method."""
+
+
+@pytest.mark.parametrize(("method", "streamed"), [*((method, False) for method in OTHERS), ("iql_mixed", True)])
 def test_a_pack_writes_what_separate_runs_write(
-    streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, different = "dvdf", [[], ["seed=1", "policy.filter.keep_fraction=0.75"], ["policy.temperature=1"]]
+    different: list[list[str]] = [[], *OTHERS[method]]
     if streamed:
         monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
         monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
-        method, different = "iql_mixed", [[f"feeding.memory_gib={8000 / 2**30}", f"seed={seed}"] for seed in range(2)]
+        different = [[f"feeding.memory_gib={8000 / 2**30}", *overrides] for overrides in different]
     configs = [experiment(method, *overrides) for overrides in different]
+    assert len({pack_key(config, make_plan(config)) for config in configs} - {None}) == 1
     alone = [run(config, tmp_path / str(index)) for index, config in enumerate(configs)]
     inputs = {role: alone[0][name] for role, name in make_plan(configs[0])["policy"].inputs.items()}
     jobs = jobs_of(configs, inputs, tmp_path)

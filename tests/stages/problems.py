@@ -12,6 +12,7 @@ from v2a_ray.config import FilterConfig, PolicyConfig
 from v2a_ray.data.sampler import Preprocessing, Transitions
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.networks import TanhActor
+from v2a_ray.stages.dynamics import DynamicsModel
 from v2a_ray.stages.filtering import SourceFilter
 from v2a_ray.stages.policy import MixedSampler
 
@@ -58,6 +59,21 @@ def linear_system(
     observation = np.asarray(states)
     table = table_of(observation, actions, -(observation**2).sum(axis=1), following, lengths, [False] * len(lengths))
     return table.replace(episode_id=tuple(f"gain{gain}/{first_id + index:03d}" for index in range(len(lengths))))
+
+
+def pushed_dynamics(num_members: int = 2, scale: float = 1.0) -> DynamicsModel:
+    """Members that expect (s' - s) / scale = relu(a) - relu(-a) + 0.5 k of one feature and one action: a, pushed."""
+    model = DynamicsModel(num_members, 1, 1, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        first, second, last = model.ensemble.weights
+        first[:, 1] = torch.tensor([1.0, -1.0])
+        second.copy_(torch.eye(2).expand(num_members, 2, 2))
+        last[:, :, 0] = torch.tensor([1.0, -1.0])
+        model.ensemble.biases[2][:, 0, 0] = 0.5 * torch.arange(num_members)
+        model.delta_std_O.fill_(scale)
+    return model
 
 
 def raw(observation_dim: int) -> Preprocessing:

@@ -10,7 +10,8 @@ from problems import make_actor, mixed_sampler, table_of, weights_of
 from torch import nn
 
 from v2a_ray.config import AWACConfig, PolicyConfig, TD3BCConfig
-from v2a_ray.stages.actor_critics import AWACLearner, TD3BCLearner, gaussian_log_density, td3_bc_actor_loss
+from v2a_ray.networks import gaussian_log_density
+from v2a_ray.stages.actor_critics import AWACLearner, TD3BCLearner, td3_bc_actor_loss
 from v2a_ray.stages.learner import TrainingLoop
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])

@@ -14,18 +14,40 @@ import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
-from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, ModalityConfig, PolicyConfig
+from v2a_ray.config import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    FilterConfig,
+    ModalityConfig,
+    PolicyConfig,
+)
 from v2a_ray.data.sampler import Transitions
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.artifacts import STAGES
 from v2a_ray.stages.classifier import ClassifierLearner
+from v2a_ray.stages.conditional_vae import (
+    BehaviorDensity,
+    ConditionalVAE,
+    DensityLearner,
+    DynamicsDensityLearner,
+    behavior_split,
+)
 from v2a_ray.stages.contrastive import ContrastiveLearner
+from v2a_ray.stages.correction import CorrectionLearner
+from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
 from v2a_ray.stages.learner import Learner, TrainingLoop
 from v2a_ray.stages.many_policies import ManyIQL
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
+from v2a_ray.stages.modality import ModalityModel, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.policy import IQLLearner
+from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
 from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
+from v2a_ray.stages.state_ratio import StateRatioLearner
 
 NUM_STEPS = 20
 SOURCE = linear_system([9, 6, 12, 5], 1.0, seed=0)
@@ -57,6 +79,25 @@ def in_a_pack(seed: int) -> Learner:
     return InAPack(first, other)
 
 
+def in_support(kind: str, seed: int) -> Learner:
+    """Policies that are held to the support of a behaviour."""
+    config = PolicyConfig(learner=kind, num_steps=NUM_STEPS, batch_size=8, width=6, density_weight=0.1)
+    density = BehaviorDensity(ConditionalVAE(1, 2, 1, 2, 6), num_samples=3)
+    return make_learner(mixed_sampler(TARGET, SOURCE, config), make_actor(TARGET, 6), config, seed, density)
+
+
+def density(seed: int) -> Learner:
+    config = DensityConfig(num_steps=NUM_STEPS, batch_size=8)
+    feeds = [Transitions(table, raw(2)) for table in (TARGET, SOURCE)]
+    return DensityLearner(ConditionalVAE(1, 2, 1, 2, 6), behavior_split, feeds, config, seed)
+
+
+def dynamics_density(seed: int) -> Learner:
+    config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3, density_latent_dim=2)
+    target = Transitions(TARGET, raw(2))
+    return DynamicsDensityLearner(target, [target], config, seed)
+
+
 def advantage(seed: int) -> Learner:
     latent = np.random.default_rng(0).normal(size=(SOURCE.num_transitions, 3)).astype(np.float32)
     config = AdvantageConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
@@ -73,6 +114,11 @@ def classifier(seed: int) -> Learner:
     return ClassifierLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
 
 
+def state_ratio(seed: int) -> Learner:
+    config = AlignmentConfig(kind="state_ratio", num_steps=NUM_STEPS, batch_size=8, width=6)
+    return StateRatioLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
+
+
 def contrastive(seed: int) -> Learner:
     config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, embedding_dim=4)
     return ContrastiveLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
@@ -83,16 +129,33 @@ def residual(seed: int) -> Learner:
     return ResidualLearner(Transitions(TARGET, raw(2)), config, seed)
 
 
-def modality(optimization: str, seed: int) -> Learner:
-    config = ModalityConfig(
-        num_steps=NUM_STEPS,
-        batch_size=4,
-        crop_steps=6,
-        latent_dim=3,
-        encoder_width=6,
-        decoder_width=6,
-        optimization=optimization,
-    )
+def dynamics(seed: int) -> Learner:
+    config = DynamicsConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3)
+    return DynamicsLearner(Transitions(TARGET, raw(2)), config, seed)
+
+
+def correction(seed: int) -> Learner:
+    config = CorrectionConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
+    return CorrectionLearner(Transitions(TARGET, raw(2)), DynamicsModel(3, 2, 1, 6), config, seed)
+
+
+def corrected_policy(seed: int) -> Learner:
+    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6, correct_transitions=True)
+    generator, size = np.random.default_rng(0), SOURCE.num_transitions
+    columns = {"corrected_action": generator.uniform(-1, 1, (size, 1)), "corrected_reward": generator.normal(size=size)}
+    columns["correction_kept"] = generator.integers(0, 2, size)
+    return make_learner(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+
+
+def droco(seed: int) -> Learner:
+    config = PolicyConfig(learner="droco", num_steps=NUM_STEPS, batch_size=8, width=6)
+    sampler = mixed_sampler(TARGET, SOURCE, config)
+    return make_learner(sampler, make_actor(TARGET, 6), config, seed, dynamics=DynamicsModel(3, 2, 1, 6))
+
+
+def modality(seed: int, **settings: Any) -> ModalityLearner:
+    tiny = {"batch_size": 4, "crop_steps": 6, "latent_dim": 3, "encoder_width": 6, "decoder_width": 6}
+    config = ModalityConfig.model_validate({"num_steps": NUM_STEPS, **tiny, **settings})
     model = ModalityModel(2, 1, config)
     model.set_statistics(moments(SOURCE))
     return ModalityLearner(SOURCE, model, config, seed)
@@ -101,13 +164,24 @@ def modality(optimization: str, seed: int) -> Learner:
 LEARNERS: dict[str, Callable[[int], Learner]] = {
     **{kind: partial(policy, kind) for kind in POLICY_LEARNERS},
     "iql-in-a-pack": in_a_pack,
+    **{f"{kind}-in-support": partial(in_support, kind) for kind in IN_SUPPORT},
+    "density": density,
+    "dynamics_density": dynamics_density,
     "advantage": advantage,
     "advantage-iql": expectile_advantage,
     "classifier": classifier,
+    "state_ratio": state_ratio,
     "contrastive": contrastive,
     "residual": residual,
-    "modality-em": lambda seed: modality("em", seed),
-    "modality-joint": lambda seed: modality("joint", seed),
+    "modality-em": lambda seed: modality(seed, optimization="em"),
+    "modality-joint": lambda seed: modality(seed, optimization="joint"),
+    "modality-pooled": lambda seed: modality(seed, encoder="pooled"),
+    "modality-skip-padding": lambda seed: modality(seed, skip_padding=True),
+    "modality-held-out": lambda seed: modality(seed, patience_evaluations=3),
+    "dynamics": dynamics,
+    "correction": correction,
+    "iql-corrected": corrected_policy,
+    "droco": droco,
 }
 every_learner = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS.keys())
 
@@ -194,7 +268,7 @@ def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner])
             assert re.fullmatch(r"[a-z]+/[a-z_]+", name), name
             assert math.isfinite(row[name]), name
             groups.add(name.split("/")[0])
-    assert len(groups) == 1 and groups <= {"modality", "advantage", "alignment", "policy"}
+    assert len(groups) == 1 and groups <= {*STAGES}
 
 
 def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:
@@ -237,3 +311,59 @@ def test_evaluation_is_recorded_at_its_interval_and_at_the_end() -> None:
     assert [row["step"] for row in rows if "evaluation/score" in row] == [20]
     with pytest.raises(DivergenceError, match="evaluation/score"):
         loop(evaluate=lambda: {"evaluation/score": math.nan}).run(fresh(LEARNERS["bc"]))
+
+
+def never_good_enough(seed: int, encoder: str) -> ModalityLearner:
+    """Evaluated every 4 steps; no evaluation is 90 % below the first, so the second without that, at step 12, stops."""
+    stopping = {"patience_evaluations": 2, "min_improvement": 0.9, "validation_interval_steps": 4}
+    return modality(seed, encoder=encoder, **stopping)
+
+
+@pytest.mark.parametrize("encoder", ["gru", "pooled"])
+@pytest.mark.parametrize("checkpoint_interval_steps", [3, 5])
+@pytest.mark.parametrize("killed_at", [4, 10, 12])
+def test_a_run_killed_before_or_at_its_early_stop_ends_there_bit_for_bit(
+    killed_at: int, checkpoint_interval_steps: int, encoder: str, tmp_path: Path
+) -> None:
+    def run(checkpoint: Path | None, killed_at: int | None = None) -> tuple[Learner, list[dict[str, Any]]]:
+        def progress(step: int, num_steps: int, metrics: dict[str, float]) -> None:
+            if step == killed_at:
+                raise KeyboardInterrupt
+
+        torch.manual_seed(5)
+        learner = never_good_enough(5, encoder)
+        training = TrainingLoop(
+            NUM_STEPS,
+            checkpoint,
+            checkpoint_interval_steps=checkpoint_interval_steps,
+            log_interval_steps=5,
+            progress=progress,
+            **learner.stopping(),
+        )
+        return learner, training.run(learner)
+
+    straight, history = run(None)
+    assert [row["step"] for row in history] == [4, 5, 8, 10, 12]
+    assert [row["step"] for row in history if "modality/validation_loss" in row] == [4, 8, 12]
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, killed_at)
+    for _ in range(2):  # the second finds a checkpoint of the stop itself, or of the step before
+        resumed, resumed_history = run(checkpoint)
+        assert_same_weights(weights_of(straight), weights_of(resumed))
+        assert resumed_history == history
+
+
+def test_a_stopped_run_does_not_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    updates: list[int] = []
+
+    def run() -> None:
+        learner = fresh(LEARNERS["bc"])
+        update = learner.update
+        learner.update = lambda step: updates.append(step) or update(step)  # type: ignore[method-assign]
+        loop(checkpoint, stop=lambda history: len(history) == 2).run(learner)
+
+    run()
+    run()
+    assert updates == list(range(10))

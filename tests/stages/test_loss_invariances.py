@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from v2a_ray.networks import gaussian_log_density
 from v2a_ray.stages.actor_critics import td3_bc_actor_loss
 from v2a_ray.stages.advantage import expectile_value_loss, sparse_value_loss
 from v2a_ray.stages.classifier import domain_loss
 from v2a_ray.stages.contrastive import contrastive_loss
 from v2a_ray.stages.modality import kl_to_standard_normal
+from v2a_ray.stages.optimal_transport import transport_scores
 
 NEGATIVES = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -47,3 +50,42 @@ def test_gradients_against_finite_differences(name: str) -> None:
 def test_expectile_value_loss_by_hand() -> None:
     # Q - V = 2 and -1: (0.7 * 4 + 0.3 * 1) / 2.
     assert expectile_value_loss(torch.tensor([3.0, 0.0]), torch.ones(2), 0.7).item() == pytest.approx(1.55)
+
+
+def gradient(loss: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    rows = rows.clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss(rows), rows)
+    return found
+
+
+@pytest.mark.parametrize("unit", [0.01, 100.0])
+def test_the_unit_of_rewards_leaves_how_td3_bc_weighs_value_against_data(unit: float) -> None:
+    policy, action = batch()[:, :2], batch()[:, 2:4]
+    values = batch()[:, 4]
+    plain = td3_bc_actor_loss(values, policy, action, 2.5)
+    scaled = td3_bc_actor_loss(unit * values, policy, action, 2.5)
+    torch.testing.assert_close(scaled, plain)
+
+
+@pytest.mark.parametrize("unit", [0.1, 10.0])
+def test_the_unit_of_actions_shifts_a_log_density_by_its_logarithm_and_moves_no_preference(unit: float) -> None:
+    mean, action = batch()[:, :3], batch()[:, 3:]
+    log_std = torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64)
+    plain = gaussian_log_density(mean, log_std, action)
+    scaled = gaussian_log_density(unit * mean, log_std + math.log(unit), unit * action)
+    torch.testing.assert_close(scaled, plain - 3 * math.log(unit))
+    torch.testing.assert_close(
+        gradient(lambda rows: gaussian_log_density(mean, log_std, rows).sum(), action),
+        gradient(lambda rows: gaussian_log_density(unit * mean, log_std + math.log(unit), unit * rows).sum(), action),
+    )
+
+
+def test_the_order_of_the_source_moves_no_transport_score() -> None:
+    """Nor does the order of the target; copies of the source share its mass."""
+    source, target = batch()[:, :4].float(), batch().flip(0)[:, 1:5].float()
+    plain = transport_scores(source, target, 0.1, 5000)
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(transport_scores(source[order], target, 0.1, 5000), plain[order], atol=1e-4, rtol=0)
+    torch.testing.assert_close(transport_scores(source, target[order], 0.1, 5000), plain, atol=1e-4, rtol=0)
+    copied = transport_scores(source.repeat(2, 1), target, 0.1, 5000)
+    torch.testing.assert_close(copied, plain.repeat(2), atol=1e-4, rtol=0)

@@ -14,8 +14,11 @@ from problems import assert_same_weights, linear_system, make_actor, raw, weight
 from v2a_ray.config import FilterConfig, PolicyConfig
 from v2a_ray.data.sampler import Transitions
 from v2a_ray.errors import DivergenceError
+from v2a_ray.stages.conditional_vae import BehaviorDensity, ConditionalVAE
+from v2a_ray.stages.droco import DROCOLearner
 from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.learner import TrainingLoop
+from v2a_ray.stages.grouped import GroupedLearner
+from v2a_ray.stages.learner import History, TrainingLoop
 from v2a_ray.stages.many_policies import ManyIQL, train_together
 from v2a_ray.stages.policy import IQLLearner, MixedSampler
 
@@ -227,3 +230,37 @@ def test_a_policy_that_diverges_leaves_the_pack_and_the_others_go_on(bad: list[i
             assert error is None and loops[index].history[-1]["step"] == 30
             TrainingLoop(30).run(alone[index])
             assert_close(weights_of(alone[index]), weights_of(learners[index]), 1e-5)
+
+
+def test_a_policy_that_its_loop_stops_leaves_the_pack(tmp_path: Path) -> None:
+    def after_15(history: History) -> bool:
+        return bool(history) and history[-1]["step"] >= 15
+
+    learners, loops = learners_of(30), loops_of(len(SCALARS), 30, tmp_path)
+    loops[1].stop = after_15
+    assert train_together(loops, learners) == [None] * len(SCALARS)
+    assert [loop.history[-1]["step"] for loop in loops] == [30, 15, 30, 30]
+    alone = learners_of(30)
+    for index, learner in enumerate(learners):
+        TrainingLoop(30, log_interval_steps=5, stop=loops[index].stop).run(alone[index])
+        assert_close(weights_of(alone[index]), weights_of(learner), 1e-5)
+    # Resumed after it had stopped, it trains no more: its checkpoint is that of step 10, and 10 is enough now.
+    resumed, again = learners_of(30), loops_of(len(SCALARS), 30, tmp_path)
+    again[1].stop = lambda history: len(history) >= 2
+    train_together(again, resumed)
+    assert [loop.history[-1]["step"] for loop in again] == [30, 10, 30, 30]
+
+
+def derived(kind: str) -> IQLLearner:
+    """A learner whose losses or steps are not IQL's alone."""
+    plain, config = learners_of()[0], config_of({})
+    arguments = plain.sampler, make_actor(TARGET, 12), config, 0
+    if kind == "density":
+        return IQLLearner(*arguments, BehaviorDensity(ConditionalVAE(1, 2, 1, 2, 6), num_samples=3))
+    return DROCOLearner(*arguments, None) if kind == "droco" else GroupedLearner(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["density", "droco", "grouped"])
+def test_a_pack_refuses_what_is_not_plain_iql(kind: str) -> None:
+    with pytest.raises(ValueError, match="a pack takes IQL as it is"):
+        ManyIQL([learners_of()[0], derived(kind)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,14 +14,8 @@ from v2a_ray.config import ModalityConfig
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.stages.alignment import modality_scores
 from v2a_ray.stages.learner import TrainingLoop
-from v2a_ray.stages.modality import (
-    ModalityLearner,
-    ModalityModel,
-    TrajectoryBatch,
-    encode_episodes,
-    moments,
-    pad,
-)
+from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
+from v2a_ray.stages.modality_learner import ModalityLearner
 
 TINY = ModalityConfig(
     num_steps=10, batch_size=4, crop_steps=6, latent_dim=3, encoder_width=8, decoder_width=8, kl_weight=0.1
@@ -37,7 +33,7 @@ def learner_of(config: ModalityConfig, table: EpisodeTable = TABLE, seed: int = 
 def batch_of(learner: ModalityLearner, lengths: list[int], extra_padding: int = 0) -> TrajectoryBatch:
     """Trajectories that begin at row 0, 1, 2 ...; behind them `extra_padding` steps more, of garbage."""
     begins = torch.arange(len(lengths))
-    steps = pad(learner.steps_NX, begins, torch.tensor(lengths))
+    steps = pad(learner.crops.steps_NX, begins, torch.tensor(lengths))
     garbage = torch.full((len(lengths), extra_padding, steps.shape[2]), 1e3)
     noise = torch.randn(len(lengths), 3, generator=torch.Generator().manual_seed(1))
     steps = torch.cat([steps, garbage], dim=1)
@@ -61,9 +57,10 @@ def test_pad_takes_rows_and_fills_with_zeros() -> None:
     assert padded.squeeze(-1).tolist() == [[1.0, 2.0, 3.0], [5.0, 6.0, 0.0]]
 
 
+@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}, {"skip_padding": True}])
 @pytest.mark.parametrize("sample", [True, False])
-def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool) -> None:
-    learner = learner_of(TINY)
+def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str, Any]) -> None:
+    learner = learner_of(TINY.model_copy(update=form))
     short, long = batch_of(learner, [4, 2, 5]), batch_of(learner, [4, 2, 5], extra_padding=7)
     assert long.steps_BTX.shape[1] == short.steps_BTX.shape[1] + 7
     for ours, theirs in zip(
@@ -80,8 +77,9 @@ def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool) -> None:
         torch.testing.assert_close(value, padded_parts[name], rtol=1e-6, atol=1e-6)
 
 
-def test_padding_gets_no_gradient() -> None:
-    learner = learner_of(TINY)
+@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}, {"skip_padding": True}])
+def test_padding_gets_no_gradient(form: dict[str, Any]) -> None:
+    learner = learner_of(TINY.model_copy(update=form))
     batch = batch_of(learner, [4, 2, 5])
     steps = batch.steps_BTX.clone().requires_grad_()
     loss, _ = learner.loss(TrajectoryBatch(steps, batch.lengths_B, batch.noise_BZ), sample=True)
@@ -173,18 +171,18 @@ def test_statistics_add_up_over_shards() -> None:
 
 
 def test_draws_are_crops_inside_their_episodes() -> None:
-    learner = learner_of(TINY.model_copy(update={"batch_size": 64}))
+    learner = learner_of(TINY)
     begins = {int(row) for row in TABLE.offsets[:-1]}
     whole = {int(length) for length in TABLE.lengths}
     seen = set()
     for _ in range(8):
-        batch = learner.draw()
+        batch = learner.crops.draw(64, learner.generator)
         assert set(batch.lengths_B.tolist()) <= {1, 6}  # min(length, crop_steps)
         for steps, length in zip(batch.steps_BTX, batch.lengths_B.tolist(), strict=True):
-            row = int((learner.steps_NX == steps[0]).all(dim=1).nonzero()[0, 0])
+            row = int((learner.crops.steps_NX == steps[0]).all(dim=1).nonzero()[0, 0])
             episode = int(TABLE.episode_of_row[row])
             assert row + length <= TABLE.offsets[episode + 1]
-            torch.testing.assert_close(steps[:length], learner.steps_NX[row : row + length])
+            torch.testing.assert_close(steps[:length], learner.crops.steps_NX[row : row + length])
             seen.add(row)
     # Every possible first row of a crop is drawn: episodes of 9, 6, 12 and 1 steps cropped to 6.
     assert begins <= seen and whole == {9, 6, 12, 1}
@@ -198,7 +196,7 @@ def test_whole_and_crop_inference() -> None:
     assert whole.shape == crops.shape == (4, 3)
     with torch.no_grad():
         for episode, length in enumerate(TABLE.lengths):
-            steps = learner.steps_NX[TABLE.rows(episode)]
+            steps = learner.crops.steps_NX[TABLE.rows(episode)]
             mean, _ = learner.model.encoder(steps[None], torch.tensor([length]))
             np.testing.assert_allclose(whole[episode], mean[0], atol=1e-6)
             pieces = [learner.model.encoder(part[None], torch.tensor([len(part)]))[0][0] for part in steps.split(6)]
@@ -209,12 +207,13 @@ def test_whole_and_crop_inference() -> None:
     assert np.abs(whole[0] - crops[0]).max() > 1e-4  # nine are two
 
 
-@pytest.fixture(scope="module")
-def two_systems() -> tuple[ModalityModel, EpisodeTable, np.ndarray, ModalityConfig]:
+@pytest.fixture(scope="module", params=["gru", "pooled"])
+def two_systems(request: pytest.FixtureRequest) -> tuple[ModalityModel, EpisodeTable, np.ndarray, ModalityConfig]:
     """A model fitted briefly to two linear systems that differ in the sign of their gain, and z of each episode."""
     table = concatenate([linear_system([20] * 12, gain, seed=3) for gain in (1.0, -1.0)])
     config = ModalityConfig(
         num_steps=200,
+        encoder=request.param,
         batch_size=16,
         crop_steps=20,
         latent_dim=2,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,16 @@ from safetensors.torch import load_file
 
 from v2a_ray.config import ExperimentConfig, ModalityConfig
 from v2a_ray.data.store import write_table
-from v2a_ray.data.table import concatenate
+from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.errors import V2AError
 from v2a_ray.methods.execute import load_modality
 from v2a_ray.methods.job import Job
+from v2a_ray.orchestration.ingest import shard_files
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.stages.columns import read_episode_column
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
+from v2a_ray.stages.learner import silent
+from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
+from v2a_ray.stages.modality_learner import ModalityLearner
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -59,7 +65,8 @@ def parallel_parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
         from safetensors.torch import save_file
 
         from v2a_ray.orchestration.modality_workers import sum_over_workers
-        from v2a_ray.stages.modality import ModalityLearner, ModalityModel, TrajectoryBatch
+        from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch
+        from v2a_ray.stages.modality_learner import ModalityLearner
 
         torch.set_num_threads(1)
         rank = ray.train.get_context().get_world_rank()
@@ -155,6 +162,66 @@ def test_two_workers_give_every_episode_a_latent(tmp_path: Path) -> None:
     curves = pq.read_table(job.output / "curves.parquet")
     assert curves.column("step").to_pylist() == [3, 6]
     assert (job.work / "checkpoint.safetensors").exists()
+
+
+def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
+    """No evaluation is 99 % below the first, so the second one stops; the weights are the ones that it judged."""
+    table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
+    write_table(table, tmp_path / "source" / "table", num_files=2)
+    stopping = {"patience_evaluations": 1, "min_improvement": 0.99, "validation_interval_steps": 2}
+    job = Job(experiment(**stopping), {"source": tmp_path / "source"}, tmp_path / "output", tmp_path / "work")
+    job.output.mkdir()
+    ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
+
+    curves = pq.read_table(job.output / "curves.parquet")
+    assert curves.column("step").to_pylist() == [2, 3, 4]
+    found = curves.column("modality/validation_loss").to_pylist()
+    model, config = load_modality(job.output, 2, 1), job.config.modality
+    errors = []
+    for rank, files in enumerate(shard_files([tmp_path / "source" / "table"], 2)):
+        shard = EpisodeTable.from_arrow(pq.read_table(files))
+        for batch in ModalityLearner(shard, model, config, job.config.upstream_seed, rank).validation:
+            with torch.no_grad():
+                mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
+                errors.append(model.reconstruction_error(batch, mean))
+    assert len(errors) == 2
+    assert found[1] is None and found[2] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
+
+    # A checkpoint was saved at step 4, too: workers that start from it stop at once, all of them.
+    again = replace(job, output=tmp_path / "again")
+    again.output.mkdir()
+    ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(again))
+    assert pq.read_table(again.output / "curves.parquet").equals(curves)
+    for name, value in load_file(again.output / "model.safetensors").items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+    table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
+    source = tmp_path / "source"
+    write_table(table, source / "table", num_files=2)
+    killed, steps = tmp_path / "killed", tmp_path / "steps"
+
+    def kill_once(step: int, num_steps: int, metrics: dict[str, float]) -> None:
+        """In the worker that writes checkpoints, one step after it wrote one."""
+        with steps.open("a") as file:
+            file.write(f"{step}\n")
+        if step == 5 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    config = experiment(num_steps=8, log_interval_steps=1)
+    models = []
+    for name, progress in (("straight", silent), ("interrupted", kill_once)):
+        job = Job(config, {"source": source}, tmp_path / name, tmp_path / f"{name}.work", progress)
+        job.output.mkdir()
+        ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
+        models.append(load_file(job.output / "model.safetensors"))
+    assert killed.exists()
+    # Steps 1 to 5, then on from the checkpoint of step 4.
+    assert steps.read_text().split() == ["1", "2", "3", "4", "5", "4", "5", "6", "7", "8"]
+    straight, interrupted = models
+    assert all(torch.equal(straight[name], interrupted[name]) for name in straight)
 
 
 @pytest.mark.parametrize(

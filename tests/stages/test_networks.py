@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v2a_ray.networks import EnsembleMLP, GRUEncoder, TanhActor, mlp, update_target
+from v2a_ray.networks import EnsembleMLP, GRUEncoder, PooledEncoder, TanhActor, mlp, update_target
 
 
 def member(ensemble: EnsembleMLP, index: int) -> torch.nn.Sequential:
@@ -84,9 +84,10 @@ def test_actions_stay_in_range(observation: list[float]) -> None:
     assert action.abs().max() <= 1.0
 
 
-def test_encoder_clamps_its_log_std() -> None:
+@pytest.mark.parametrize("kind", [GRUEncoder, PooledEncoder])
+def test_encoder_clamps_its_log_std(kind: type[GRUEncoder] | type[PooledEncoder]) -> None:
     torch.manual_seed(0)
-    encoder = GRUEncoder(3, 4, 2)
+    encoder = kind(3, 4, 2)
     for bias, expected in ((100.0, 2.0), (-100.0, -5.0)):
         with torch.no_grad():
             encoder.head.bias.fill_(bias)

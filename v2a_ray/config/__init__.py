@@ -6,7 +6,14 @@ IGDF 2405.06192, Sparse QL 2303.15810) unless the docstring under a field says o
 """
 
 from v2a_ray.config.base import Fraction, Positive, Rate, Settings, TrainingConfig
-from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, ModalityConfig
+from v2a_ray.config.columns import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    ModalityConfig,
+)
 from v2a_ray.config.data import (
     CheckName,
     CheckSeverity,
@@ -18,15 +25,28 @@ from v2a_ray.config.data import (
     TargetSpec,
 )
 from v2a_ray.config.experiment import EvaluationConfig, ExperimentConfig
-from v2a_ray.config.policy import AWACConfig, FilterConfig, GroupedConfig, PolicyConfig, TD3BCConfig
+from v2a_ray.config.policy import (
+    AWACConfig,
+    BOSAConfig,
+    DROCOConfig,
+    FilterConfig,
+    GroupedConfig,
+    PolicyConfig,
+    TD3BCConfig,
+)
 
 __all__ = [
     "AWACConfig",
     "AdvantageConfig",
     "AlignmentConfig",
+    "BOSAConfig",
     "CheckName",
     "CheckSeverity",
+    "CorrectionConfig",
+    "DROCOConfig",
     "DataSpec",
+    "DensityConfig",
+    "DynamicsConfig",
     "EvaluationConfig",
     "ExperimentConfig",
     "FeedingConfig",

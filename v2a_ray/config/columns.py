@@ -1,4 +1,5 @@
-"""The stages that add a column to the source table: modality, advantage, alignment."""
+"""The stages before the policy: the columns of the source table (modality, advantage, alignment, correction), and
+models that are none (density, dynamics)."""
 
 from __future__ import annotations
 
@@ -20,8 +21,13 @@ class ModalityConfig(TrainingConfig):
     """Length that training trajectories are cropped to, in environment steps; `null` trains on whole episodes."""
     latent_dim: Positive = 16
     """Dimension of z (published: 8 to 128)."""
+    encoder: Literal["gru", "pooled"] = "gru"
+    """`gru` reads a trajectory in order, as published. `pooled` (ours) encodes every transition by itself and averages,
+    for a small part of the cost."""
     encoder_width: Positive = 256
-    """Width of the GRU."""
+    """Width of the GRU, or of the pooled encoder's two hidden layers."""
+    skip_padding: bool = False
+    """`gru`: leave out the steps behind a trajectory's end. Equal up to rounding, and faster where lengths differ."""
     decoder_width: Positive = 256
     """Width of the decoder's hidden layers."""
     decoder_layers: Positive = 2
@@ -42,6 +48,15 @@ class ModalityConfig(TrainingConfig):
     """Data-parallel workers; the source table is sharded between them. One worker needs no process group."""
     include_target: bool = False
     """Fit on the target's episodes too (never their labels), so that target and source share one latent space."""
+    patience_evaluations: Positive | None = None
+    """Stop after this many evaluations in a row without a better loss on held-out episodes. `null` holds out none and
+    runs all `num_steps`."""
+    min_improvement: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """How much less than the best so far a held-out loss must be to count as better, as a part of the best."""
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Episodes held out, of every worker's; they get a z like all others."""
+    validation_interval_steps: Positive = 100
+    """Update steps between evaluations."""
 
     @model_validator(mode="after")
     def _crops_need_a_length(self) -> ModalityConfig:
@@ -78,9 +93,19 @@ class AdvantageConfig(TrainingConfig):
 class AlignmentConfig(TrainingConfig):
     """Stage 3: how well each source transition fits the target dynamics."""
 
-    kind: Literal["none", "contrastive", "classifier", "optimal_transport", "residual", "modality"] = "none"
-    """`contrastive` (IGDF), `classifier` (DARA) and `optimal_transport` (OTDF) are published. `residual` and `modality`
-    are ours; see `v2a_ray.stages.alignment`."""
+    kind: Literal[
+        "none",
+        "contrastive",
+        "classifier",
+        "optimal_transport",
+        "dynamics_density",
+        "state_ratio",
+        "residual",
+        "modality",
+    ] = "none"
+    """`contrastive` (IGDF), `classifier` (DARA), `optimal_transport` (OTDF) and `dynamics_density` (BOSA) are
+    published. `state_ratio` is after SRPO and scores states by their value, not dynamics. `residual` and `modality` are
+    ours; see `v2a_ray.stages.alignment`."""
     num_steps: Positive = 7000
     batch_size: Positive = 128
     width: Positive = 256
@@ -91,9 +116,11 @@ class AlignmentConfig(TrainingConfig):
     """`contrastive`: h is the cosine of f(s, a) and g(s') (published), or the logit f . g that was fitted. On systems
     with known dynamics the logit orders transitions by their density ratio, and the cosine much less so."""
     noise_std: Annotated[float, Field(ge=0.0)] = 1.0
-    """`classifier`: standard deviation of Gaussian noise on its standardised inputs while it is fitted."""
+    """`classifier`, `state_ratio`: standard deviation of Gaussian noise on standardised inputs while it is fitted."""
     log_ratio_clip: Annotated[float, Field(gt=0.0)] = 10.0
-    """`classifier`: largest absolute value of the score."""
+    """`classifier`, `state_ratio`: largest absolute value of the score."""
+    high_value_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """`state_ratio`: part of every batch's states that counts as of high value. Ours."""
     block_transitions: Positive = 10000
     """`optimal_transport`: source transitions that are moved onto the target together."""
     regularization: Annotated[float, Field(gt=0.0)] = 0.05
@@ -103,9 +130,53 @@ class AlignmentConfig(TrainingConfig):
     max_target_transitions: Positive = 20000
     """`optimal_transport`: a larger target is represented by as many of its transitions, drawn by seed."""
     num_members: Positive = 5
-    """`residual`: dynamics models in the ensemble."""
+    """`residual`, `dynamics_density`: dynamics models in the ensemble."""
+    fit_dynamics_to: Literal["target", "mixed"] = "target"
+    """`dynamics_density`: data that p(s' | s, a) is fitted to. `mixed` is a mistake in circulation, to measure what it
+    costs: the score then says that source dynamics are likely, because they were learned."""
+    density_latent_dim: Positive = 16
+    """`dynamics_density`: latent dimension of the conditional variational autoencoders."""
+    density_samples: Positive = 8
+    """`dynamics_density`: draws of the latent that estimate a density."""
     window_steps: Positive = 1
     """`residual`, `modality`: raw scores are averaged over a centred window of this many steps inside the episode,
     because dynamics belong to a trajectory while one transition's error is noisy; 1 leaves them as they are."""
     held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Part of the target kept from the fit; its scores calibrate the filter and audit the alignment."""
+
+
+class DensityConfig(TrainingConfig):
+    """The density pi(a | s) of a behaviour policy, for learners that stay in its support (`policy.density_weight`)."""
+
+    fit_to: Literal["target", "mixed"] = "target"
+    """Data whose behaviour is modelled: OTDF's is the target's, BOSA's that of source and target, half and half."""
+    num_steps: Positive = 10000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers of encoder and decoder (published: 750)."""
+    latent_dim: Positive | None = None
+    """Latent dimension; by default twice the action dimension."""
+    num_samples: Positive = 4
+    """Draws of the latent that estimate a density in a step of the policy."""
+
+
+class DynamicsConfig(TrainingConfig):
+    """Models of the target's dynamics, for methods that ask what the target would have done (STC, DROCO)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 128
+    """Transitions per member and update step."""
+    width: Positive = 256
+    """Width of the two hidden layers."""
+    num_members: Positive = 5
+    """Models in the ensemble."""
+
+
+class CorrectionConfig(TrainingConfig):
+    """The inverse policy model and the reward model of the target that correct source transitions
+    (`policy.correct_transitions`)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers of either model."""

@@ -7,7 +7,14 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from v2a_ray.config.base import Positive, Settings
-from v2a_ray.config.columns import AdvantageConfig, AlignmentConfig, ModalityConfig
+from v2a_ray.config.columns import (
+    AdvantageConfig,
+    AlignmentConfig,
+    CorrectionConfig,
+    DensityConfig,
+    DynamicsConfig,
+    ModalityConfig,
+)
 from v2a_ray.config.data import (
     CheckName,
     CheckSeverity,
@@ -56,6 +63,9 @@ class ExperimentConfig(Settings):
     modality: ModalityConfig = ModalityConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     alignment: AlignmentConfig = AlignmentConfig()
+    density: DensityConfig = DensityConfig()
+    dynamics: DynamicsConfig = DynamicsConfig()
+    correction: CorrectionConfig = CorrectionConfig()
     policy: PolicyConfig = PolicyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -77,18 +87,26 @@ class ExperimentConfig(Settings):
             raise ValueError("policy.filter.rule needs a column to filter by: set alignment.kind or advantage.kind")
         if rule.rule == "calibrated" and self.alignment.kind == "none":
             raise ValueError("policy.filter.rule=calibrated needs alignment.kind")
-        if rule.weight == "exp_alignment" and self.alignment.kind == "none":
-            raise ValueError("policy.filter.weight=exp_alignment needs alignment.kind")
+        if rule.weight in ("exp_alignment", "above_threshold") and self.alignment.kind == "none":
+            raise ValueError(f"policy.filter.weight={rule.weight} needs alignment.kind")
+        if rule.weight == "exp_score" and self.alignment.kind == "none" and self.advantage.kind == "none":
+            raise ValueError("policy.filter.weight=exp_score needs a column: set alignment.kind or advantage.kind")
+        if self.policy.density_weight and self.policy.learner not in ("iql", "bosa"):
+            raise ValueError(f"policy.density_weight does nothing for policy.learner={self.policy.learner}")
+        if self.policy.learner == "bosa" and not self.policy.density_weight:
+            raise ValueError("policy.learner=bosa needs a policy.density_weight above 0 (published: 0.1)")
         if self.policy.reward_correction:
             if self.alignment.kind == "none":
                 raise ValueError("policy.reward_correction needs alignment.kind")
             if self.policy.learner == "bc":
                 raise ValueError("policy.reward_correction does nothing for policy.learner=bc, which reads no reward")
-        corrected = bool(self.policy.reward_correction)
+        if self.policy.reward_correction_data == "mixed" and self.alignment.kind != "state_ratio":
+            raise ValueError("policy.reward_correction_data=mixed needs alignment.kind=state_ratio")
+        corrected = bool(self.policy.reward_correction) or self.policy.correct_transitions
         if self.policy.uses_rllib and (rule.rule != "none" or rule.weight != "one" or corrected):
             raise ValueError(
                 f"policy.learner={self.policy.learner} reads no columns: policy.filter needs rule=none and weight=one, "
-                "and policy.reward_correction has to be 0"
+                "and there is no policy.reward_correction or policy.correct_transitions"
             )
         if self.alignment.kind == "modality" and not self.modality.include_target:
             raise ValueError("alignment.kind=modality needs modality.include_target=true")
@@ -116,6 +134,26 @@ class ExperimentConfig(Settings):
         """Whether the advantage is conditioned on the learned z, shuffled or not."""
         conditioned = "advantage" in self.columns and self.advantage.conditioning == "modality"
         return conditioned and self.advantage.latent != "oracle"
+
+    @property
+    def needs_density(self) -> bool:
+        """Whether the policy is held to the support of a behaviour, whose density is then fitted."""
+        return self.policy.density_weight > 0
+
+    @property
+    def needs_correction(self) -> bool:
+        """Whether source transitions are corrected before the policy trains on them."""
+        return self.policy.correct_transitions and self.policy.data != "target"
+
+    @property
+    def needs_dynamics(self) -> bool:
+        """Whether models of the target's dynamics are fitted."""
+        return self.needs_correction or self.policy_reads_dynamics
+
+    @property
+    def policy_reads_dynamics(self) -> bool:
+        """Whether the learner itself asks models of the target's dynamics."""
+        return self.policy.learner == "droco" and self.policy.data != "target"
 
     @property
     def groups_by_z(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -27,12 +28,15 @@ class FilterConfig(Settings):
     keeps the h that was computed."""
     normalize_alignment: bool = False
     """`batch`, `table`: bring h to [0, 1] as A is (published: h as it is)."""
-    weight: Literal["one", "exp_alignment", "score"] = "one"
-    """Weight of a kept source transition in the TD loss: 1, exp(h) clamped at 100, or the score f."""
+    weight: Literal["one", "exp_alignment", "score", "exp_score", "above_threshold"] = "one"
+    """Weight of a kept source transition in the TD loss: 1, exp(h) clamped at 100, the score f, exp(f - 1) (OTDF's,
+    with f in [0, 1] by `normalize_alignment`), or 1 where h is above `weight_threshold` and else 0 (BOSA's)."""
+    weight_threshold: float = math.log(0.01)
+    """`above_threshold`: the least h. BOSA's is a log density."""
 
 
 class TD3BCConfig(Settings):
-    """What `policy.learner=td3_bc` alone reads (2106.06860)."""
+    """What `policy.learner=td3_bc` reads (2106.06860), and but for `q_weight` also `bosa`, which is built on it."""
 
     q_weight: Annotated[float, Field(ge=0.0)] = 2.5
     """Weight of Q / mean|Q| against the squared error to the data's action."""
@@ -53,6 +57,24 @@ class AWACConfig(Settings):
     """Actions of the policy that estimate its value at a state."""
 
 
+class BOSAConfig(Settings):
+    """What `policy.learner=bosa` alone reads (2306.12755), beside `policy.td3_bc`'s noise and delay."""
+
+    value_penalty: Annotated[float, Field(ge=0.0)] = 0.1
+    """Weight of the mean Q of source transitions in the critic's loss."""
+
+
+class DROCOConfig(Settings):
+    """What `policy.learner=droco` alone reads (after 2512.02486). The constants are ours."""
+
+    penalty_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """beta: weight of how far V(s') of a source transition is above the value of where the target might have gone. At 1
+    the backup is the smallest of these values; 0 is IQL's."""
+    huber_threshold: Annotated[float, Field(gt=0.0)] = 1.0
+    """TD errors of source transitions above it count linearly, in units of scaled rewards, of which an episode has a
+    range of 1,000 (`preprocessing.reward_scale`)."""
+
+
 class GroupedConfig(Settings):
     """What `policy.learner=grouped` alone reads (after 2602.18025)."""
 
@@ -60,14 +82,25 @@ class GroupedConfig(Settings):
     """Clusters of z among the source episodes; the target is a group of its own beside them."""
 
 
+LEARNER_SECTIONS = {
+    "td3_bc": {"td3_bc"},
+    "awac": {"awac"},
+    "grouped": {"grouped"},
+    "bosa": {"td3_bc", "bosa"},
+    "droco": {"droco"},
+}
+"""Sections of `policy` that only some learners read, by learner."""
+
+
 class PolicyConfig(TrainingConfig):
     """Stage 4: the policy, trained offline on what the filter keeps."""
 
-    learner: Literal["iql", "bc", "td3_bc", "awac", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"] = (
-        "iql"
-    )
-    """Implicit Q-learning, behaviour cloning, TD3+BC, advantage-weighted actor-critic, or implicit Q-learning whose
-    actor is updated for one group of episodes after another."""
+    learner: Literal[
+        "iql", "bc", "td3_bc", "awac", "bosa", "droco", "grouped", "rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"
+    ] = "iql"
+    """Implicit Q-learning, behaviour cloning, TD3+BC, advantage-weighted actor-critic, BOSA's supported optimisation,
+    implicit Q-learning with DROCO's robust values, or implicit Q-learning whose actor is updated for one group of
+    episodes after another."""
     data: Literal["mixed", "target", "source"] = "mixed"
     """Which tables the policy trains on."""
     num_steps: Positive = 20000
@@ -85,10 +118,26 @@ class PolicyConfig(TrainingConfig):
     reward_correction: float = 0.0
     """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward, so that
     `preprocessing.reward_scale` scales the sum and eta means the same under any scale."""
+    reward_correction_data: Literal["source", "mixed"] = "source"
+    """Whose rewards are corrected: DARA's correction is of the source alone, SRPO's (`alignment.kind=state_ratio`) of
+    both tables."""
+    correct_transitions: bool = False
+    """STC: source transitions get the action and the reward that they would have had in the target, where models of the
+    target's dynamics confirm it (sections `correction` and `dynamics`)."""
+    density_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """`iql`, `bosa`: weight w of -log pi_b(pi(s) | s) in the actor's loss, which keeps the policy in the support of the
+    behaviour whose density section `density` fits; 0 leaves it out, and no density is fitted."""
     td3_bc: TD3BCConfig = TD3BCConfig()
     awac: AWACConfig = AWACConfig()
+    bosa: BOSAConfig = BOSAConfig()
+    droco: DROCOConfig = DROCOConfig()
     grouped: GroupedConfig = GroupedConfig()
     filter: FilterConfig = FilterConfig()
+
+    @property
+    def unread_sections(self) -> frozenset[str]:
+        """Sections that move no number, because they are other learners'."""
+        return frozenset().union(*LEARNER_SECTIONS.values()) - LEARNER_SECTIONS.get(self.learner, set())
 
     @property
     def uses_rllib(self) -> bool:

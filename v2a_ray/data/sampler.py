@@ -241,6 +241,12 @@ class Transitions:
         """Nothing to restore."""
 
 
+def join_rows(*batches: Batch) -> Batch:
+    """Batches end to end, without what stages added."""
+    names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+    return Batch(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}, extra={})
+
+
 def select_rows(batch: Batch, index: Tensor) -> Batch:
     """The rows `index` (b,) int64 of a batch."""
     return Batch(

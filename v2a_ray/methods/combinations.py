@@ -90,13 +90,16 @@ def changes(name: str) -> Iterator[tuple[str, Any]]:
 def effective_settings(name: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every setting that moves a method's numbers, defaults included; data apart."""
     config = method_config(name)
-    used = {"preprocessing", "policy", *config.columns, *(["modality"] if config.needs_modality else [])}
+    needed = {
+        "modality": config.needs_modality,
+        "density": config.needs_density,
+        "dynamics": config.needs_dynamics,
+        "correction": config.needs_correction,
+    }
+    used = {"preprocessing", "policy", *config.columns, *(name for name, wanted in needed.items() if wanted)}
     sections = {key: value for key, value in config.model_dump().items() if key in used}
     sections["policy"] = {
-        key: value
-        for key, value in sections["policy"].items()
-        # A section that is named after a learner is read by that learner alone.
-        if not isinstance(value, dict) or key in ("filter", config.policy.learner)
+        key: value for key, value in sections["policy"].items() if key not in config.policy.unread_sections
     }
     for key, value in _flat(sections, ""):
         if not key.endswith(_BOOKKEEPING):

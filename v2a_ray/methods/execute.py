@@ -29,6 +29,7 @@ from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
+from v2a_ray.methods.target_models import corrections, fit_correction, fit_dynamics, load_dynamics
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
@@ -41,17 +42,28 @@ from v2a_ray.stages.columns import (
     write_episode_column,
     write_step_column,
 )
+from v2a_ray.stages.conditional_vae import (
+    BehaviorDensity,
+    ConditionalVAE,
+    DensityLearner,
+    DynamicsDensityLearner,
+    behavior_split,
+)
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.grouped import episode_groups
 from v2a_ray.stages.learner import Metrics, use_threads
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, encode_episodes, moments
+from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.optimal_transport import OptimalTransport
 from v2a_ray.stages.policy import MixedSampler, make_actor
-from v2a_ray.stages.policy_learners import LEARNERS
+from v2a_ray.stages.policy_learners import make_learner
 from v2a_ray.stages.residual import ResidualLearner
+from v2a_ray.stages.state_ratio import StateRatioLearner
 
 Float = NDArray[np.float32]
+TARGET_COLUMN = "target.parquet"
+"""Beside the source's column that of the target, where the policy reads it."""
 
 
 def fit_rows(job: Job) -> None:
@@ -67,7 +79,8 @@ def fit_modality(job: Job) -> None:
     torch.manual_seed(job.config.upstream_seed)
     model = ModalityModel(table.observation_dim, table.action_dim, config)
     model.set_statistics(moments(table))
-    history = job.loop(config).run(ModalityLearner(table, model, config, job.config.upstream_seed))
+    learner = ModalityLearner(table, model, config, job.config.upstream_seed)
+    history = job.loop(config, **learner.stopping()).run(learner)
     finish_modality(job, model, history)
 
 
@@ -157,6 +170,17 @@ def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any
         classifier = ClassifierLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(classifier)
         return Alignment(classifier.score(sources).numpy(), classifier.score(control).numpy()), history
+    if config.kind == "state_ratio":
+        ratio = StateRatioLearner(targets, sources, config, seed)
+        history = job.loop(config, feeds={"source": sources}).run(ratio)
+        scored = ratio.score(Transitions(target, prepared)).numpy()
+        write_step_column(job.output / TARGET_COLUMN, "alignment", target, scored)
+        return Alignment(ratio.score(sources).numpy(), ratio.score(control).numpy()), history
+    if config.kind == "dynamics_density":
+        feeds = [targets] if config.fit_dynamics_to == "target" else [targets, sources]
+        dynamics = DynamicsDensityLearner(targets, feeds, config, seed)
+        history = job.loop(config, feeds={"source": sources}).run(dynamics)
+        return Alignment(dynamics.score(sources).numpy(), dynamics.score(control).numpy()), history
     if config.kind == "optimal_transport":
         transport = OptimalTransport(targets, config, seed)
         moved = transport.score(sources, lambda done, total: job.progress(done, total, {}))
@@ -190,6 +214,40 @@ def _ranked(
     return Alignment(ranks(pool, pool), ranks(window_average(control, held_out, window), pool))
 
 
+def fit_density(job: Job) -> None:
+    """Fit the density of a behaviour policy and write the model."""
+    config = job.config.density
+    use_threads(config.num_threads)
+    seed = job.config.upstream_seed
+    roles = ["target"] if config.fit_to == "target" else ["source", "target"]
+    feeds = {
+        role: open_transitions(
+            job.rows(role), preprocessing(job), memory_bytes=job.memory_bytes // len(roles), seed=seed
+        )
+        for role in roles
+    }
+    torch.manual_seed(seed)
+    model = _density_model(job)
+    learner = DensityLearner(model, behavior_split, list(feeds.values()), config, seed)
+    history = job.loop(config, feeds=feeds).run(learner)
+    save_file(model.state_dict(), job.output / "model.safetensors")
+    job.write_history(history)
+
+
+def _density_model(job: Job) -> ConditionalVAE:
+    config, target = job.config.density, job.rows("target")
+    latent_dim = config.latent_dim or 2 * target.action_dim
+    return ConditionalVAE(1, target.observation_dim, target.action_dim, latent_dim, config.width)
+
+
+def _density(job: Job) -> BehaviorDensity | None:
+    if "density" not in job.inputs:
+        return None
+    model = _density_model(job)
+    model.load_state_dict(load_file(job.inputs["density"] / "model.safetensors"))
+    return BehaviorDensity(model, job.config.density.num_samples)
+
+
 def fit_policy(job: Job) -> None:
     """Train the policy on what the filter keeps, evaluating it in the target environment."""
     use_threads(job.config.policy.num_threads)
@@ -203,7 +261,7 @@ class PolicyTables:
     """What policies train on. Jobs that `policy_pack.pack_key` puts together can share it, unless it is streamed.
 
     Attributes:
-        target, source: the tables, the source's with the columns that the filter reads.
+        target, source: the tables with the columns that the filter, corrections and groups read.
         alignment: (N,) h of the source, if there is that column.
     """
 
@@ -223,7 +281,7 @@ class PolicyTables:
             if name in job.inputs
         }
         columns |= normalized_columns(config.filter, columns)
-        extra: dict[str, Column] = dict(columns)
+        extra: dict[str, Column] = {**columns, **corrections(job, source)}
         if job.config.groups_by_z:
             latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
             groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
@@ -231,7 +289,7 @@ class PolicyTables:
         # The target is small as a rule; one that is not leaves the source half of the memory.
         for_target = min(target.num_bytes, job.memory_bytes // 2)
         return PolicyTables(
-            open_transitions(target, prepared, memory_bytes=for_target, seed=seed),
+            open_transitions(target, prepared, _target_columns(job, target), memory_bytes=for_target, seed=seed),
             open_transitions(source, prepared, extra, memory_bytes=job.memory_bytes - for_target, seed=seed),
             columns.get("alignment"),
             prepared,
@@ -253,10 +311,12 @@ class PolicyTraining:
         source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
         scale = tables.preprocessing.reward_scale
         self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
+        density = _density(job)
+        dynamics = load_dynamics(job) if "dynamics" in job.inputs else None
         torch.manual_seed(job.config.seed)
         dims = tables.target.observation_dim, tables.target.action_dim
         self.actor = make_actor(*dims, config.width, tables.preprocessing)
-        self.learner = LEARNERS[config.learner](self.sampler, self.actor, config, job.config.seed)
+        self.learner = make_learner(self.sampler, self.actor, config, job.config.seed, density, dynamics)
         self.results: dict[str, Any] = {}
         self.loop = job.loop(
             config,
@@ -283,6 +343,12 @@ class PolicyTraining:
         self.job.write_history(self.loop.history)
 
 
+def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:
+    if "alignment" not in job.inputs or job.config.policy.reward_correction_data == "source":
+        return {}
+    return {"alignment": read_step_column(job.inputs["alignment"] / TARGET_COLUMN, "alignment", target)}
+
+
 def _held_out_scores(job: Job) -> Float | None:
     if "alignment" not in job.inputs:
         return None
@@ -295,5 +361,8 @@ FIT = {
     "modality": fit_modality,
     "advantage": fit_advantage,
     "alignment": fit_alignment,
+    "density": fit_density,
+    "dynamics": fit_dynamics,
+    "correction": fit_correction,
     "policy": fit_policy,
 }

@@ -19,6 +19,7 @@ from v2a_ray.config import (
     ExperimentConfig,
     FeedingConfig,
     FilterConfig,
+    ModalityConfig,
     PolicyConfig,
     Settings,
 )
@@ -31,9 +32,17 @@ from v2a_ray.stages.artifacts import stage_key, store_root
 
 # How often a stage reports and saves does not move its numbers.
 _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps"}
-_LEARNER_SECTIONS = frozenset({"td3_bc", "awac", "grouped"})
-"""Sections of `policy` that one learner alone reads."""
 _LATER: dict[type[Settings], frozenset[str]] = {
+    ModalityConfig: frozenset(
+        {
+            "encoder",
+            "skip_padding",
+            "patience_evaluations",
+            "min_improvement",
+            "validation_fraction",
+            "validation_interval_steps",
+        }
+    ),
     AdvantageConfig: frozenset({"latent", "expectile"}),
     AlignmentConfig: frozenset(
         {
@@ -44,10 +53,14 @@ _LATER: dict[type[Settings], frozenset[str]] = {
             "regularization",
             "max_iterations",
             "max_target_transitions",
+            "fit_dynamics_to",
+            "density_latent_dim",
+            "density_samples",
+            "high_value_fraction",
         }
     ),
-    FilterConfig: frozenset({"normalization", "normalize_alignment"}),
-    PolicyConfig: frozenset({"reward_correction"}),
+    FilterConfig: frozenset({"normalization", "normalize_alignment", "weight_threshold"}),
+    PolicyConfig: frozenset({"reward_correction", "reward_correction_data", "density_weight", "correct_transitions"}),
 }
 """Settings that came after the first artifacts. At its default such a setting is no part of a key, so that a new
 choice renews nothing that was computed without it."""
@@ -59,7 +72,7 @@ class Node:
     """One artifact of a plan.
 
     Attributes:
-        stage: `data`, `source`, `rows`, `modality`, `advantage`, `alignment` or `policy`.
+        stage: one of `v2a_ray.stages.artifacts.STAGES` but `diagnosis`.
         name: unique in its plan and shown to people; for data the label of the part.
         key: content key.
         inputs: role to name of the node it comes from.
@@ -117,12 +130,25 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         inputs = tables | (latent if config.alignment.kind == "modality" else {})
         add("alignment", common | {"alignment": _moving(config.alignment)}, inputs, config.upstream_seed, source_rows)
     columns = {name: name for name in config.columns} | (latent if config.groups_by_z else {})
+    # Both tables move these, even fitted to one: they set the preprocessing.
+    roles = source_rows | {"target_rows": "rows/target"}
+    if config.needs_density:
+        add("density", common | {"density": _moving(config.density)}, tables, config.upstream_seed, roles)
+        columns["density"] = "density"
+    if config.needs_dynamics:
+        add("dynamics", common | {"dynamics": _moving(config.dynamics)}, tables, config.upstream_seed, roles)
+        if config.policy_reads_dynamics:
+            columns["dynamics"] = "dynamics"
+    if config.needs_correction:
+        inputs = tables | {"dynamics": "dynamics"}
+        add("correction", common | {"correction": _moving(config.correction)}, inputs, config.upstream_seed, roles)
+        columns["correction"] = "correction"
     settings = common | {
-        "policy": _moving(config.policy, chosen=config.policy.learner, sections=_LEARNER_SECTIONS),
+        "policy": _moving(config.policy, config.policy.unread_sections),
         "evaluation": config.evaluation.model_dump(mode="json"),
         "domain": parse_domain(config.target.domain).name,
     }
-    add("policy", settings, tables | columns, config.seed, source_rows | {"target_rows": "rows/target"})
+    add("policy", settings, tables | columns, config.seed, roles)
     return nodes
 
 
@@ -130,9 +156,9 @@ def _data_name(label: str) -> str:
     return f"data/{label}"
 
 
-def _moving(settings: Settings, chosen: str = "", sections: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The settings that can move a stage's numbers. Of `sections`, each named after a kind, the `chosen` one can."""
-    return _without_later(settings, settings.model_dump(mode="json", exclude=_BOOKKEEPING | (sections - {chosen})))
+def _moving(settings: Settings, unread: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The settings that can move a stage's numbers: not those of bookkeeping, nor those that nothing reads."""
+    return _without_later(settings, settings.model_dump(mode="json", exclude=_BOOKKEEPING | unread))
 
 
 def _without_later(settings: Settings, content: dict[str, Any]) -> dict[str, Any]:

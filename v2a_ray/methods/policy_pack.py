@@ -30,8 +30,12 @@ _OWN_SCALARS: dict[str, Any] = {
 
 
 def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
-    """Equal for experiments whose policies can be trained as one pack; None for one that has to be trained alone."""
-    if config.policy.learner != "iql":
+    """Equal for experiments whose policies can be trained as one pack; None for one that has to be trained alone.
+
+    A pack knows the losses of IQL and no others: not those of learners derived from it, nor a density's. What is drawn
+    is each policy's own affair, so corrected rewards and transitions go into packs.
+    """
+    if config.policy.learner != "iql" or config.needs_density:
         return None
     content = {
         "policy": config.policy.model_dump(mode="json", exclude=_OWN_SCALARS),
@@ -69,7 +73,7 @@ def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
     if len(jobs) == 1 or tables.streamed:
         return [_alone(job) for job in jobs]
     trainings = [PolicyTraining(job, tables) for job in jobs]
-    learners = [training.learner for training in trainings if type(training.learner) is IQLLearner]
+    learners = [training.learner for training in trainings if isinstance(training.learner, IQLLearner)]
     assert len(learners) == len(jobs)  # `pack_key` lets no other learner in
     errors = train_together([training.loop for training in trainings], learners)
     for training, error in zip(trainings, errors, strict=True):

@@ -2,7 +2,8 @@
 
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
 *is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
-TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, grouped updates 2602.18025.
+TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), STC 2602.05776,
+DROCO 2512.02486, SRPO 2306.03552, grouped updates 2602.18025.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ _TRANSPORT = (
     "h is the mean cost of a transition under its part of the plan, not its share of the total (the same order); "
     "the entropy's weight is ours (alignment.regularization)"
 )
+_DENSITY = (
+    "the behaviour's density takes 10,000 steps at width 256 and learns its standard deviations (density.num_steps, "
+    ".width; published: width 750)"
+)
 _BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "iql": ("IQL", "2110.06169", (_SCALED, "the actor is the deterministic tanh mean, fitted by squared error")),
     "bc": ("behaviour cloning", "Pomerleau 1989", (_SCALED, "squared error of the tanh mean")),
@@ -57,8 +62,8 @@ def _plain(learner: str, data: str, where: str) -> Method:
     return Method(f"{title} on {where}", _learner(learner, data), source, deviations)
 
 
-def _learner(learner: str, data: str) -> dict[str, Any]:
-    return {"policy": {"learner": learner, "data": data}}
+def _learner(learner: str, data: str, **more: Any) -> dict[str, Any]:
+    return {"policy": {"learner": learner, "data": data, **more}}
 
 
 def _filtered(**rule: Any) -> dict[str, Any]:
@@ -138,6 +143,105 @@ METHODS: dict[str, Method] = {
         },
         "IGDF, 2405.06192",
         (_SCALED, _HELD_OUT),
+    ),
+    "otdf": Method(
+        "optimal-transport h; best quarter by h, weight exp(minmax(h) - 1); actor held to the target's behaviour",
+        {
+            "alignment": {"kind": "optimal_transport"},
+            "density": {"fit_to": "target"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.25,
+                alignment_weight=1.0,
+                normalize_alignment=True,
+                weight="exp_score",
+            )
+            | {"density_weight": 0.1},
+        },
+        "OTDF, ICLR 2025",
+        (
+            _SCALED,
+            _HELD_OUT,
+            _TRANSPORT,
+            _DENSITY,
+            "published weights of the actor's term are tuned per task, 0.1 to 0.5 (policy.density_weight)",
+        ),
+    ),
+    "bosa": Method(
+        "TD3 in support: TD where every target dynamics model gives s' over 0.01; actor held to the mix's behaviour",
+        {
+            "alignment": {"kind": "dynamics_density", "fit_dynamics_to": "target"},
+            "density": {"fit_to": "mixed"},
+            "policy": {
+                "learner": "bosa",
+                "data": "mixed",
+                "density_weight": 0.1,
+                "filter": {"rule": "none", "weight": "above_threshold"},
+            },
+        },
+        "BOSA, 2306.12755",
+        (
+            _SCALED,
+            _HELD_OUT,
+            _DENSITY,
+            "dynamics models take 7,000 steps at width 256; published: 100,000 at 750 (alignment.num_steps, .width)",
+            "p(s' | s, a) is that of s' - s in units of its standard deviations in the target, and so is the threshold "
+            "(policy.filter.weight_threshold)",
+        ),
+    ),
+    "stc": Method(
+        "source actions and rewards corrected to what the target would need and pay, where target dynamics confirm it",
+        _learner("iql", "mixed", correct_transitions=True),
+        "STC, 2602.05776",
+        (
+            _SCALED,
+            "its description gives the three models and what each is for; the rest of this list is our choice",
+            "the learner is IQL without a filter (policy.learner, policy.filter)",
+            "a source transition whose correction is refused stays as it was recorded",
+            "s' fits better where the mean of five dynamics models is nearer to it, over features in units of their "
+            "standard deviations in the target (dynamics.num_members)",
+            "all models are deterministic and take 10,000 steps at width 256 (dynamics, correction)",
+        ),
+    ),
+    "droco": Method(
+        "IQL that backs source rows up by the worst value of where source and target models say they lead",
+        _learner("droco", "mixed"),
+        "after DROCO, 2512.02486",
+        (
+            _SCALED,
+            "the operator is as described: robust on source rows, in-sample on target rows; what follows is our choice",
+            "the perturbed next states are s' and what each of five models of the target's dynamics expects "
+            "(dynamics.num_members)",
+            "the value penalty is how far V(s') is above the smallest of theirs, with weight 1 "
+            "(policy.droco.penalty_weight)",
+            "Huber's loss holds for source rows alone, from a TD error of 1 on (policy.droco.huber_threshold)",
+            "the actor is IQL's on both tables",
+        ),
+        published=False,
+    ),
+    "srpo": Method(
+        "IQL with rewards r + 0.1 log ratio of s among states of high value to the others, on both tables",
+        {
+            "alignment": {"kind": "state_ratio"},
+            "policy": {
+                "learner": "iql",
+                "data": "mixed",
+                "reward_correction": 0.1,
+                "reward_correction_data": "mixed",
+            },
+        },
+        "after SRPO, 2306.03552",
+        (
+            _SCALED,
+            _HELD_OUT,
+            "the discriminator and its term in the reward are as described; what follows is our choice",
+            "the learner is IQL (published: an addition to context encoders, CaDM and MAPLE, which infer the dynamics)",
+            "values are those of an IQL on half source and half target; the better half of a batch is of high value "
+            "(alignment.high_value_fraction)",
+            "its inputs are perturbed and its logit clipped as DARA's are (alignment.noise_std, .log_ratio_clip)",
+            "0.1 counts in units of the recorded reward; the sum is scaled (policy.reward_correction)",
+        ),
+        published=False,
     ),
     "dara": Method(
         "classifier Δr; source rewards become r + 0.1 Δr",

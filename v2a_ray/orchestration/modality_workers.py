@@ -25,7 +25,8 @@ from v2a_ray.methods.job import Job, require_memory
 from v2a_ray.orchestration.ingest import shard_files
 from v2a_ray.orchestration.session import quiet_ray_data
 from v2a_ray.stages.learner import Progress, silent, use_threads
-from v2a_ray.stages.modality import ModalityLearner, ModalityModel, moments
+from v2a_ray.stages.modality import ModalityModel, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
 
 MAX_FAILURES = 3
 
@@ -75,7 +76,7 @@ def _worker(settings: dict[str, Any]) -> None:
     model = ModalityModel(shard.observation_dim, shard.action_dim, config)
     model.set_statistics(sum_over_workers(moments(shard)))
     learner = ModalityLearner(shard, model, config, seed, rank, sum_over_workers, world_size)
-    loop = job.loop(config)
+    loop = job.loop(config, **learner.stopping())
     loop.progress = progress if rank == 0 else silent
     loop.saves = rank == 0
     history = loop.run(learner)

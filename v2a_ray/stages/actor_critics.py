@@ -1,6 +1,7 @@
-"""Policy learners beside IQL that query the policy's own actions: TD3+BC (2106.06860) and AWAC (2006.09359).
+"""Policy learners beside IQL that query the policy's own actions: TD3+BC (2106.06860), AWAC (2006.09359) and BOSA
+(2306.12755).
 
-Both take the filter's weight on the TD loss only, as IQL does; their actor losses are unweighted.
+All take the filter's weight on the TD loss only, as IQL does; their actor losses are unweighted.
 
 Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimension.
 """
@@ -8,14 +9,14 @@ Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimens
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
 
 from v2a_ray.config import PolicyConfig
 from v2a_ray.data.sampler import Batch
-from v2a_ray.networks import EnsembleMLP, TanhActor, adam, update_target
+from v2a_ray.networks import EnsembleMLP, TanhActor, adam, gaussian_log_density, update_target
+from v2a_ray.stages.conditional_vae import BehaviorDensity
 from v2a_ray.stages.filtering import MAX_WEIGHT
 from v2a_ray.stages.policy import Loss, MixedSampler
 
@@ -31,14 +32,8 @@ def td3_bc_actor_loss(q_B: Tensor, policy_BA: Tensor, action_BA: Tensor, q_weigh
     return -scale * q_B.mean() + (policy_BA - action_BA).square().mean()
 
 
-def gaussian_log_density(mean_BA: Tensor, log_std_A: Tensor, action_BA: Tensor) -> Tensor:
-    """(B,): log N(a; mean, std^2), summed over action dimensions."""
-    standardized_BA = (action_BA - mean_BA) / log_std_A.exp()
-    return (-0.5 * standardized_BA.square() - log_std_A - 0.5 * math.log(2 * math.pi)).sum(dim=1)
-
-
 class _ActorCritic:
-    """Two critics with moving averages, and the TD loss that both learners share."""
+    """Two critics with moving averages, and the TD loss that all share."""
 
     def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
         self.sampler, self.actor, self.config = sampler, actor, config
@@ -60,9 +55,13 @@ class _ActorCritic:
         with torch.no_grad():
             next_q_B = self.q(self.target_critics, batch.next_observation_BO, next_action_BA).amin(dim=0)
             return_B = batch.reward_B + self.config.discount * batch.continues_B * next_q_B
-        error_KB = self.q(self.critics, batch.observation_BO, batch.action_BA) - return_B
-        loss = (weight_B * error_KB.square()).mean(dim=1).sum()
+        q_KB = self.q(self.critics, batch.observation_BO, batch.action_BA)
+        loss = (weight_B * (q_KB - return_B).square()).mean(dim=1).sum() + self.value_penalty(q_KB)
         return loss, {"policy/critic_loss": loss.detach()}
+
+    def value_penalty(self, q_KB: Tensor) -> Tensor:
+        """What a learner adds to the TD loss: here nothing."""
+        return q_KB.new_zeros(())
 
     def q(self, critics: EnsembleMLP, observation: Tensor, action: Tensor) -> Tensor:
         """(K, B) values of actions."""
@@ -102,12 +101,16 @@ class TD3BCLearner(_ActorCritic):
         with torch.set_grad_enabled(due):
             policy_BA = self.actor(batch.observation_BO)
             q_B = self.q(self.critics, batch.observation_BO, policy_BA)[0]
-            actor_loss = td3_bc_actor_loss(q_B, policy_BA, batch.action_BA, self.config.td3_bc.q_weight)
+            actor_loss = self.actor_loss(batch, policy_BA, q_B)
         if due:
             self.descend("actor", actor_loss)
             update_target(self.target_critics, self.critics, self.config.target_rate)
             update_target(self.target_actor, self.actor, self.config.target_rate)
         return metrics | {"policy/actor_loss": actor_loss.detach(), "policy/q": q_B.detach().mean()}
+
+    def actor_loss(self, batch: Batch, policy_BA: Tensor, q_B: Tensor) -> Tensor:
+        """The loss of the policy's actions, whose value by the first critic is `q_B`."""
+        return td3_bc_actor_loss(q_B, policy_BA, batch.action_BA, self.config.td3_bc.q_weight)
 
     @torch.no_grad()
     def smoothed_action(self, batch: Batch) -> Tensor:
@@ -116,6 +119,33 @@ class TD3BCLearner(_ActorCritic):
         action_BA: Tensor = self.target_actor(batch.next_observation_BO)
         noise_BA = (config.noise_std * self.noise(action_BA)).clamp(-config.noise_clip, config.noise_clip)
         return (action_BA + noise_BA).clamp(-1, 1)
+
+
+class BOSALearner(TD3BCLearner):
+    """Beyond out-of-sample actions and dynamics (BOSA): TD3 in the support of a behaviour and of the target dynamics.
+
+    The critics' TD loss counts source transitions that the target dynamics make likely (the filter's weight), and pays
+    for the value of source data; the actor pays for actions that the behaviour makes unlikely.
+    """
+
+    def __init__(
+        self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int, density: BehaviorDensity
+    ) -> None:
+        super().__init__(sampler, actor, config, seed)
+        self.density = density
+
+    def value_penalty(self, q_KB: Tensor) -> Tensor:
+        """The mean value of the batch's source rows, of both critics."""
+        source_KB = q_KB[:, : self.sampler.num_source_rows]
+        if source_KB.shape[1] == 0:
+            return q_KB.new_zeros(())
+        return self.config.bosa.value_penalty * source_KB.mean(dim=1).sum()
+
+    def actor_loss(self, batch: Batch, policy_BA: Tensor, q_B: Tensor) -> Tensor:
+        """- mean Q(s, pi(s)) / mean|Q| - w mean log pi_b(pi(s) | s); mean|Q| carries no gradient."""
+        log_density_B = self.density.log_density(batch.observation_BO, policy_BA, self.generator)
+        scale = q_B.detach().abs().mean().clamp(min=1e-8)
+        return -q_B.mean() / scale - self.config.density_weight * log_density_B.mean()
 
 
 class AWACLearner(_ActorCritic):

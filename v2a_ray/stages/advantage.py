@@ -62,7 +62,10 @@ class AdvantageLearner:
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One update step of V, then of both critics."""
-        batch = self.transitions.sample(self.config.batch_size, self.generator)
+        return self.fit(self.transitions.sample(self.config.batch_size, self.generator), step)
+
+    def fit(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """`update` on a batch that was drawn elsewhere."""
         state_BS = with_latent(batch.observation_BO, batch)
         state_action = torch.cat([state_BS, batch.action_BA], dim=1)
 

@@ -26,7 +26,19 @@ STAGE_VERSION = 1
 """Part of every key: raise it when a change of code moves the numbers of a stage, and say so in CHANGELOG."""
 
 
-STAGES = ("data", "source", "rows", "modality", "advantage", "alignment", "policy", "diagnosis")
+STAGES = (
+    "data",
+    "source",
+    "rows",
+    "modality",
+    "advantage",
+    "alignment",
+    "density",
+    "dynamics",
+    "correction",
+    "policy",
+    "diagnosis",
+)
 
 
 def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0) -> str:

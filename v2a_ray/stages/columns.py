@@ -1,6 +1,7 @@
 """Columns that a stage adds to the source table: Parquet files of their own, joined by `episode_id` and step.
 
-The base table is never rewritten. `z` is one vector per episode; `advantage` and `alignment` are one number per step.
+The base table is never rewritten. `z` is one vector per episode; what is per step is one number (`advantage`,
+`alignment`) or one vector (a corrected action).
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ def write_episode_column(path: Path, name: str, table: EpisodeIndex, values_EZ: 
     pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
 
 
-def write_step_column(path: Path, name: str, table: EpisodeIndex, values_N: Float) -> None:
-    """One number per transition, as one list per episode."""
-    column = pa.ListArray.from_arrays(pa.array(table.offsets.astype(np.int32)), pa.array(values_N))
+def write_step_column(path: Path, name: str, table: EpisodeIndex, values: Float) -> None:
+    """One number (N,) or vector (N, D) per transition, as one list per episode."""
+    offsets = table.offsets * (values.size // max(1, len(values)))
+    column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).reshape(-1)))
     pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
 
 
@@ -61,15 +63,15 @@ def read_episode_column(path: Path, name: str, table: EpisodeIndex) -> Float:
     return np.ascontiguousarray(values[order])
 
 
-def read_step_column(path: Path, name: str, table: EpisodeIndex) -> Float:
-    """(N,) in the table's order of transitions."""
+def read_step_column(path: Path, name: str, table: EpisodeIndex, width: int | None = None) -> Float:
+    """(N,), or of vectors (N, width), in the table's order of transitions."""
     stored = pq.read_table(path)
     order = _order(stored, table, path)
     column = stored.column(name).combine_chunks().take(pa.array(order))
     values = column.flatten().to_numpy(zero_copy_only=False)
-    if len(values) != table.num_transitions:
+    if len(values) != table.num_transitions * (width or 1):
         raise DataError(f"{len(values)} values for {table.num_transitions} transitions", where=f"{path} · {name}")
-    return np.ascontiguousarray(values)
+    return np.ascontiguousarray(values if width is None else values.reshape(-1, width))
 
 
 def read_labels(folder: Path, table: EpisodeIndex, name: str) -> list[str]:

@@ -99,7 +99,7 @@ class SourceFilter:
         return weight * alignment + (1 - weight) * advantage
 
     def num_kept(self, batch_size: int) -> int:
-        """How many of `batch_size` rows are kept."""
+        """b: how many of `batch_size` drawn transitions are kept."""
         return batch_size if self.config.rule == "none" else max(1, round(self.config.keep_fraction * batch_size))
 
     def __call__(self, columns: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
@@ -115,4 +115,8 @@ class SourceFilter:
                 weight_b = columns["alignment"][keep].exp().clamp(max=MAX_WEIGHT)
             case "score":
                 weight_b = score_B[keep]
+            case "exp_score":
+                weight_b = (score_B[keep] - 1).exp().clamp(max=MAX_WEIGHT)
+            case "above_threshold":
+                weight_b = (columns["alignment"][keep] > self.config.weight_threshold).float()
         return keep, weight_b

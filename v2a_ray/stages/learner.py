@@ -22,6 +22,8 @@ from v2a_ray.errors import DivergenceError
 Metrics = dict[str, float]
 Progress = Callable[[int, int, Metrics], None]
 """Called as progress(step, num_steps, metrics), at every logging interval."""
+History = list[dict[str, Any]]
+"""One row per recorded metric set: {"step": int, metric: value, ...}."""
 
 
 class Learner(Protocol):
@@ -52,6 +54,11 @@ def silent(step: int, num_steps: int, metrics: Metrics) -> None:
     """A progress callback that says nothing."""
 
 
+def never(history: History) -> bool:
+    """The rule of a loop that runs all of its steps."""
+    return False
+
+
 @dataclass
 class TrainingLoop:
     """Runs a learner for a number of update steps, and continues where a killed run stopped.
@@ -64,6 +71,8 @@ class TrainingLoop:
         log_interval_steps: how often metrics are recorded and `progress` is called.
         feeds: what the learner draws from, by name; saved and restored with it.
         evaluate: called at multiples of `evaluation_interval_steps` and after the last step; its metrics are recorded.
+        stop: ends training early once it is true of the history, which it is asked whenever that has grown. It must
+            depend on nothing else, so that a resumed run stops where an uninterrupted one does.
     """
 
     num_steps: int
@@ -75,17 +84,25 @@ class TrainingLoop:
     feeds: Mapping[str, Feed] = field(default_factory=dict)
     evaluate: Callable[[], Metrics] | None = None
     evaluation_interval_steps: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One row per recorded metric set: {"step": int, metric: value, ...}."""
+    stop: Callable[[History], bool] = never
+    history: History = field(default_factory=list)
 
-    def run(self, learner: Learner) -> list[dict[str, Any]]:
-        """Train to `num_steps` and return the history."""
-        for step in range(self.restore(learner), self.num_steps):
-            self.after_update(learner, step + 1, learner.update(step))
+    def run(self, learner: Learner) -> History:
+        """Train to `num_steps`, or until `stop`, and return the history."""
+        first = self.restore(learner)
+        if self.stop(self.history):
+            return self.history
+        for step in range(first, self.num_steps):
+            if self.after_update(learner, step + 1, learner.update(step)):
+                break
         return self.history
 
-    def after_update(self, learner: Learner, done: int, metrics: Mapping[str, Tensor]) -> None:
-        """What is due after `done` update steps: recording, evaluation, a checkpoint. Raises DivergenceError."""
+    def after_update(self, learner: Learner, done: int, metrics: Mapping[str, Tensor]) -> bool:
+        """What is due after `done` update steps: recording, evaluation, a checkpoint. Raises DivergenceError.
+
+        Returns:
+            Whether `stop` ends training here.
+        """
         record: Metrics = {}
         if done % self.log_interval_steps == 0 or done == self.num_steps:
             record |= {name: float(value) for name, value in metrics.items()}
@@ -99,6 +116,7 @@ class TrainingLoop:
             # A checkpoint of a run that has diverged could never be continued.
             self._require_finite({name: float(value) for name, value in metrics.items()}, done)
             save_checkpoint(self.checkpoint, learner, done, self.history, self.feeds)
+        return bool(record) and self.stop(self.history)
 
     def _evaluation_due(self, done: int) -> bool:
         interval = self.evaluation_interval_steps
@@ -130,7 +148,7 @@ def use_threads(num_threads: int) -> None:
 
 
 def save_checkpoint(
-    path: Path, learner: Learner, step: int, history: list[dict[str, Any]], feeds: Mapping[str, Feed] | None = None
+    path: Path, learner: Learner, step: int, history: History, feeds: Mapping[str, Feed] | None = None
 ) -> None:
     """Write networks, optimisers, generator, feeds, step and history to one file, replaced atomically.
 
@@ -154,9 +172,7 @@ def save_checkpoint(
     fresh.replace(path)
 
 
-def load_checkpoint(
-    path: Path, learner: Learner, feeds: Mapping[str, Feed] | None = None
-) -> tuple[int, list[dict[str, Any]]]:
+def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | None = None) -> tuple[int, History]:
     """Put a checkpoint's state into `learner` and `feeds`; returns (step, history)."""
     tensors = load_file(path)
     learner.generator.set_state(tensors.pop("generator"))

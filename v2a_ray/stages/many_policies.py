@@ -71,13 +71,18 @@ class SideBySideEnsemble(SideBySide):
 
 
 class ManyIQL(IQLLosses):
-    """P `IQLLearner`s of equal shapes, updated together. Its losses are theirs; a loss or metric is (P,)."""
+    """P `IQLLearner`s of equal shapes, updated together. Its losses are theirs; a loss or metric is (P,).
+
+    Raises ValueError for a learner whose losses are others: one of a subclass, or one that is held to a density.
+    """
 
     value: SideBySideMLP
     critics: SideBySideEnsemble
     target_critics: SideBySideEnsemble
 
     def __init__(self, learners: Sequence[IQLLearner]) -> None:
+        if any(type(learner) is not IQLLearner or learner.density for learner in learners):
+            raise ValueError("a pack takes IQL as it is: no learner derived from it, and none with a density")
         self.learners = list(learners)
         device = learners[0].sampler.target.device
 
@@ -139,23 +144,24 @@ def train_together(loops: Sequence[TrainingLoop], learners: Sequence[IQLLearner]
     """Train P learners as a pack, each with the loop that would train it alone: its history, checkpoint, evaluation.
 
     After a kill between two of the checkpoints the members start at different steps: those ahead wait. A member that
-    diverges leaves the pack, and the others go on. The loops have equal `num_steps`.
+    diverges, or that its loop stops, leaves the pack, and the others go on. The loops have equal `num_steps`.
 
     Returns:
-        Each member's error, None for one that was trained to the end.
+        Each member's error, None for one that was trained to its end.
     """
     errors: list[DivergenceError | None] = [None] * len(loops)
     starts = [loop.restore(learner) for loop, learner in zip(loops, learners, strict=True)]
+    left = [loop.stop(loop.history) for loop in loops]
     members: list[int] = []
     for step in range(min(starts), loops[0].num_steps):
-        running = [index for index, start in enumerate(starts) if start <= step and errors[index] is None]
+        running = [index for index, start in enumerate(starts) if start <= step and not left[index]]
         if not running:
             continue
         if running != members:
             members, pack = running, ManyIQL([learners[index] for index in running])
         for index, metrics in zip(running, pack.update(step), strict=True):
             try:
-                loops[index].after_update(learners[index], step + 1, metrics)
+                left[index] = loops[index].after_update(learners[index], step + 1, metrics)
             except DivergenceError as error:
-                errors[index] = error
+                errors[index], left[index] = error, True
     return errors

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from v2a_ray.config import PolicyConfig
-from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, select_rows
+from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, join_rows, select_rows
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
 from v2a_ray.stages.advantage import expectile_errors
+from v2a_ray.stages.conditional_vae import BehaviorDensity
+from v2a_ray.stages.correction import with_corrections
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -58,30 +60,41 @@ class MixedSampler:
             self.source = source.restricted(eligible)
 
     @property
-    def draw_size(self) -> int:
-        """Rows drawn from every table that is used."""
+    def num_drawn(self) -> int:
+        """Transitions drawn per table."""
         return self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
 
     @property
+    def num_source_rows(self) -> int:
+        """Rows of a batch that are from the source; they come first."""
+        return self.filter.num_kept(self.num_drawn) if self.uses_source else 0
+
+    @property
     def num_rows(self) -> int:
-        """Rows of every batch."""
-        from_source = self.filter.num_kept(self.draw_size) if self.uses_source else 0
-        return from_source + (self.draw_size if self.uses_target else 0)
+        """Rows of a batch."""
+        return self.num_source_rows + (self.num_drawn if self.uses_target else 0)
 
     def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
         """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
-        size, device = self.draw_size, self.target.device
+        size, device = self.num_drawn, self.target.device
         if not self.uses_source:
             return self.target.sample(size, generator), torch.ones(size, device=device)
         drawn = self.source.sample(size, generator)
         keep, weight_b = self.filter(drawn.extra, size)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
+        if self.config.correct_transitions:
+            kept = with_corrections(kept)
         if self.correction:
-            kept = replace(kept, reward_B=kept.reward_B + self.correction * kept.extra["alignment"])
+            kept = self._with_corrected_reward(kept)
         if not self.uses_target:
             return kept, weight_b
-        weight_B = torch.cat([weight_b, torch.ones(size, device=device)])
-        return _join(kept, self.target.sample(size, generator)), weight_B
+        target = self.target.sample(size, generator)
+        if self.correction and self.config.reward_correction_data == "mixed":
+            target = self._with_corrected_reward(target)
+        return _join(kept, target), torch.cat([weight_b, torch.ones(size, device=device)])
+
+    def _with_corrected_reward(self, batch: Batch) -> Batch:
+        return replace(batch, reward_B=batch.reward_B + self.correction * batch.extra["alignment"])
 
 
 @dataclass(frozen=True)
@@ -136,22 +149,36 @@ class IQLLosses:
 
     def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
         """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7)."""
+        return self.regression_loss(self.actor(batch.observation_BO), batch.action_BA, advantage_B)
+
+    def regression_loss(self, policy_BA: Tensor, action_BA: Tensor, advantage_B: Tensor) -> Loss:
+        """That loss, of actions that the policy gave already."""
         weight_B = (self.constants.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
-        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=-1)
+        error_B = (policy_BA - action_BA).square().sum(dim=-1)
         loss = self.mean(weight_B * error_B)
         return loss, {"policy/actor_loss": loss.detach(), "policy/advantage_weight": self.mean(weight_B)}
 
 
 class IQLLearner(IQLLosses):
-    """Implicit Q-learning with a per-transition weight on the TD loss."""
+    """Implicit Q-learning with a per-transition weight on the TD loss.
+
+    With a `density` the actor is also held to its support (OTDF).
+    """
 
     actor: TanhActor
     value: nn.Sequential
     critics: EnsembleMLP
     target_critics: EnsembleMLP
 
-    def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
-        self.sampler, self.actor, self.config = sampler, actor, config
+    def __init__(
+        self,
+        sampler: MixedSampler,
+        actor: TanhActor,
+        config: PolicyConfig,
+        seed: int,
+        density: BehaviorDensity | None = None,
+    ) -> None:
+        self.sampler, self.actor, self.config, self.density = sampler, actor, config, density
         self.constants = IQLConstants(config.discount, config.expectile, config.temperature)
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         observation, action = sampler.target.observation_dim, sampler.target.action_dim
@@ -190,6 +217,17 @@ class IQLLearner(IQLLosses):
             optimizer.step()
         update_target(self.target_critics, self.critics, self.config.target_rate)
 
+    def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
+        """See `IQLLosses`; with a density, - w log pi_b(pi(s) | s) beside it."""
+        policy_BA = self.actor(batch.observation_BO)
+        loss, metrics = self.regression_loss(policy_BA, batch.action_BA, advantage_B)
+        if self.density is None:
+            return loss, metrics
+        log_density_B = self.density.log_density(batch.observation_BO, policy_BA, self.generator)
+        loss = loss - self.config.density_weight * log_density_B.mean()
+        metrics |= {"policy/actor_loss": loss.detach(), "policy/log_density": log_density_B.detach().mean()}
+        return loss, metrics
+
 
 class BCLearner:
     """Behaviour cloning: squared error of the tanh mean."""
@@ -225,8 +263,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 def _join(first: Batch, second: Batch) -> Batch:
     """Two batches end to end, without stage columns but `group`, which is -1 in the second."""
-    names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
     extra = {}
     if "group" in first.extra:
         extra["group"] = torch.cat([first.extra["group"], torch.full((len(second.reward_B),), -1.0)])
-    return Batch(**{name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}, extra=extra)
+    return replace(join_rows(first, second), extra=extra)

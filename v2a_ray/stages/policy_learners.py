@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from v2a_ray.stages.actor_critics import AWACLearner, TD3BCLearner
+from v2a_ray.config import PolicyConfig
+from v2a_ray.networks import TanhActor
+from v2a_ray.stages.actor_critics import AWACLearner, BOSALearner, TD3BCLearner
+from v2a_ray.stages.conditional_vae import BehaviorDensity
+from v2a_ray.stages.droco import DROCOLearner
+from v2a_ray.stages.dynamics import DynamicsModel
 from v2a_ray.stages.grouped import GroupedLearner
-from v2a_ray.stages.policy import BCLearner, IQLLearner
+from v2a_ray.stages.learner import Learner
+from v2a_ray.stages.policy import BCLearner, IQLLearner, MixedSampler
 
 LEARNERS: dict[str, type[IQLLearner] | type[BCLearner] | type[TD3BCLearner] | type[AWACLearner]] = {
     "iql": IQLLearner,
@@ -13,3 +19,23 @@ LEARNERS: dict[str, type[IQLLearner] | type[BCLearner] | type[TD3BCLearner] | ty
     "awac": AWACLearner,
     "grouped": GroupedLearner,
 }
+"""Learners that need no fitted model."""
+IN_SUPPORT: dict[str, type[IQLLearner] | type[BOSALearner]] = {"iql": IQLLearner, "bosa": BOSALearner}
+"""Learners that can be held to the support of a behaviour, given its density."""
+
+
+def make_learner(
+    sampler: MixedSampler,
+    actor: TanhActor,
+    config: PolicyConfig,
+    seed: int,
+    density: BehaviorDensity | None = None,
+    dynamics: DynamicsModel | None = None,
+) -> Learner:
+    """The learner that `config.learner` names. A `density` is given where `config.density_weight` asks for one, and the
+    target's `dynamics` where the learner reads them."""
+    if config.learner == "droco":
+        return DROCOLearner(sampler, actor, config, seed, dynamics)
+    if density:
+        return IN_SUPPORT[config.learner](sampler, actor, config, seed, density)
+    return LEARNERS[config.learner](sampler, actor, config, seed)

@@ -1,0 +1,50 @@
+"""What the reference steps share: separate networks, plain Adam, moving averages parameter by parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.networks import EnsembleMLP, mlp
+
+
+def separate(ensemble: EnsembleMLP) -> nn.ModuleList:
+    """The members of an ensemble as networks of their own, with copies of their weights."""
+    fan_ins = [weight.shape[1] for weight in ensemble.weights]
+    members = nn.ModuleList(
+        mlp(fan_ins[0], fan_ins[1:], ensemble.weights[-1].shape[2]) for _ in range(ensemble.num_members)
+    )
+    with torch.no_grad():
+        for index, member in enumerate(members):
+            layers = [layer for layer in member if isinstance(layer, nn.Linear)]
+            for layer, weight, bias in zip(layers, ensemble.weights, ensemble.biases, strict=True):
+                layer.weight.copy_(weight[index].T)
+                layer.bias.copy_(bias[index, 0])
+    return members
+
+
+def smaller(critics: nn.ModuleList, inputs: Tensor) -> Tensor:
+    """(B,): the smaller of two critics' values."""
+    first, second = (critic(inputs).squeeze(-1) for critic in critics)
+    return torch.minimum(first, second)
+
+
+def adam(modules: Iterable[nn.Module], learning_rate: float) -> torch.optim.Adam:
+    """Torch's default Adam, which on a CPU goes through the parameters one by one."""
+    return torch.optim.Adam([parameter for module in modules for parameter in module.parameters()], learning_rate)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of one optimiser on one loss."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def move_target(target: nn.Module, online: nn.Module, rate: float) -> None:
+    """target = rate * online + (1 - rate) * target, parameter by parameter."""
+    for old, new in zip(target.parameters(), online.parameters(), strict=True):
+        old.copy_(rate * new + (1 - rate) * old)

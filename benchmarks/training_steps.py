@@ -1,0 +1,179 @@
+"""One update step of every trained stage against the published computation of it (`reference/`), on one thread.
+
+Equal batches and networks of equal size: the published ones, with Hopper's dimensions. Both sides draw their batches
+from the same kind of table within the step. Beside the ratios: the counted arithmetic of a step, its rate, and the
+machine's fastest matrix product in single precision, measured in turn with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import learners
+from benchmarks.record import Result, interleaved, record, step_milliseconds
+from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
+from v2a_ray.stages.learner import Learner
+
+PEAK_SHARE_TARGET = 0.6
+MATRIX_SHAPES = ((1, 256), (1, 512), (1, 1024), (1, 2048), (2, 256), (3, 512))
+"""(matrices, rows = columns) of the products that the peak is the fastest of."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our update step and the published one.
+
+    Attributes:
+        name: the stage.
+        ours, reference: one update step.
+        target: how many times faster ours has to be.
+        num_steps, num_reference_steps: timed at a time, about half a second.
+    """
+
+    name: str
+    ours: Callable[[], object]
+    reference: Callable[[], object]
+    target: float
+    num_steps: int
+    num_reference_steps: int
+
+
+def updates(learner: Learner) -> Callable[[], object]:
+    """The next update step of a learner, at every call."""
+    steps = itertools.count()
+    return lambda: learner.update(next(steps))
+
+
+def modality(optimization: Literal["em", "joint"], target: float) -> Comparison:
+    """TC-ELBO on 16 crops of 200 steps; the reference is EM."""
+    ours, drawn = learners.modality_learner(optimization), learners.modality_learner("em")
+    reference = ModalityReference(drawn)
+    return Comparison(f"modality {optimization}", updates(ours), lambda: reference.update(drawn.draw()), target, 3, 3)
+
+
+def advantage() -> Comparison:
+    """Sparse QL given z on 256 transitions."""
+    ours, drawn = learners.advantage_learner(), learners.advantage_learner()
+    reference, steps = AdvantageReference(drawn), itertools.count()
+
+    def reference_step() -> object:
+        return reference.update(drawn.transitions.sample(drawn.config.batch_size, drawn.generator), next(steps))
+
+    return Comparison("advantage", updates(ours), reference_step, 1.3, 60, 60)
+
+
+def alignment() -> Comparison:
+    """Contrastive alignment on 128 target transitions and 127 of the source."""
+    ours, drawn = learners.contrastive_learner(), learners.contrastive_learner()
+    reference, size = ContrastiveReference(drawn), drawn.config.batch_size
+
+    def reference_step() -> object:
+        positive = drawn.target.sample(size, drawn.generator)
+        return reference.update(positive, drawn.source.sample(size - 1, drawn.generator))
+
+    return Comparison("alignment contrastive", updates(ours), reference_step, 30.0, 150, 4)
+
+
+def policy() -> Comparison:
+    """Filtered IQL on 128 + 128 drawn transitions, of which 64 + 128 are trained on."""
+    ours, drawn = learners.policy_learner(), learners.policy_learner()
+    advantage_learner = learners.advantage_learner()
+    reference = PolicyReference(drawn, learners.contrastive_learner(), advantage_learner)
+    size, target = drawn.config.batch_size, drawn.sampler.target
+
+    def reference_step() -> object:
+        source_batch = advantage_learner.transitions.sample(size, drawn.generator)
+        return reference.update(source_batch, target.sample(size, drawn.generator))
+
+    return Comparison("policy", updates(ours), reference_step, 2.2, 60, 60)
+
+
+def comparisons() -> list[Comparison]:
+    """All of them, in the order of the stages."""
+    return [modality("em", 1.3), modality("joint", 2.0), advantage(), alignment(), policy()]
+
+
+def counted_gflop(step: Callable[[], object]) -> float:
+    """Matrix products of one step, forward and backward, in 1e9 floating-point operations (a multiply-add is two)."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return float(counter.get_total_flops()) / 1e9
+
+
+def matrix_product(num_matrices: int, size: int) -> tuple[Callable[[], object], float]:
+    """A product of square matrices, single or batched, and its GFLOP."""
+    left, right = torch.randn(2, num_matrices, size, size)
+    out = torch.empty_like(left)
+    return (lambda: torch.bmm(left, right, out=out)), 2 * num_matrices * size**3 / 1e9
+
+
+def peak_rate(shapes: Sequence[tuple[int, int]] = MATRIX_SHAPES, gflop: float = 10.0) -> float:
+    """GFLOP/s of the fastest of the products, each repeated for about `gflop`."""
+    rates = []
+    for shape in shapes:
+        product, cost = matrix_product(*shape)
+        product()
+        rates.append(1000 * cost / step_milliseconds(product, max(1, round(gflop / cost))))
+    return max(rates)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: `repetitions`, of one step each where `single_step`."""
+
+    repetitions: int
+    single_step: bool
+
+
+def compare(stage: Comparison, effort: Effort) -> Result:
+    """Milliseconds of a step."""
+    ours, reference = (1, 1) if effort.single_step else (stage.num_steps, stage.num_reference_steps)
+    measured = interleaved(
+        lambda: step_milliseconds(stage.ours, ours),
+        lambda: step_milliseconds(stage.reference, reference),
+        effort.repetitions,
+        less_is_better=True,
+    )
+    return Result(f"update step: {stage.name}", *measured[:2], "ms/step", measured[2], stage.target)
+
+
+def share_of_peak(stage: Comparison, effort: Effort) -> Result:
+    """GFLOP/s of our step against the fastest product's."""
+    gflop, num_steps = counted_gflop(stage.ours), 1 if effort.single_step else stage.num_steps
+    measured = interleaved(
+        lambda: 1000 * gflop / step_milliseconds(stage.ours, num_steps),
+        lambda: peak_rate(gflop=0.5 if effort.single_step else 10.0),
+        effort.repetitions,
+    )
+    return Result(f"share of peak: {stage.name}", *measured[:2], "GFLOP/s", measured[2], PEAK_SHARE_TARGET)
+
+
+def main() -> None:
+    """Measure stage by stage; of the shares of the peak, the policy's alone has a target and is recorded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one step each, one repetition, no recording")
+    parser.add_argument("--repetitions", type=int, default=7)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    effort = Effort(1 if arguments.quick else arguments.repetitions, arguments.quick)
+    stages = comparisons()
+    gflop = [(counted_gflop(stage.ours), counted_gflop(stage.reference)) for stage in stages]
+    results = [compare(stage, effort) for stage in stages]
+    shares = [share_of_peak(stage, effort) for stage in stages]
+    record([*results, shares[-1]], write=not arguments.quick)
+    print("\n| update step | ms | GFLOP | reference's GFLOP | GFLOP/s | peak GFLOP/s | share of peak |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for stage, time, (ours, reference), share in zip(stages, results, gflop, shares, strict=True):
+        rates = f"{share.ours:.1f} | {share.reference:.1f} | {share.ratio:.0%}"
+        print(f"| {stage.name} | {time.ours:.2f} | {ours:.3f} | {reference:.3f} | {rates} |")
+
+
+if __name__ == "__main__":
+    main()

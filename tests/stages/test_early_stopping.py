@@ -1,0 +1,182 @@
+"""When training stops: the rule by hand, and the modality's held-out episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from problems import linear_system
+
+from v2a_ray.config import ExperimentConfig, ModalityConfig
+from v2a_ray.data.store import write_table
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.errors import ConfigError
+from v2a_ray.methods.execute import fit_modality, load_modality
+from v2a_ray.methods.job import Job
+from v2a_ray.stages.columns import read_episode_column
+from v2a_ray.stages.early_stopping import EarlyStopping
+from v2a_ray.stages.learner import TrainingLoop
+from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.modality_learner import ModalityLearner
+
+TABLE = linear_system([9, 6, 12, 1, 7, 8, 3, 20, 5, 6], 1.0, seed=0)
+CONFIG = ModalityConfig(
+    num_steps=40,
+    batch_size=4,
+    crop_steps=30,
+    latent_dim=3,
+    encoder_width=8,
+    decoder_width=8,
+    learning_rate=1e-2,
+    patience_evaluations=2,
+    validation_fraction=0.3,
+    validation_interval_steps=5,
+)
+
+
+def learner_of(config: ModalityConfig, table: EpisodeTable = TABLE, seed: int = 0) -> ModalityLearner:
+    torch.manual_seed(seed)
+    model = ModalityModel(table.observation_dim, table.action_dim, config)
+    model.set_statistics(moments(table))
+    return ModalityLearner(table, model, config, seed)
+
+
+@pytest.mark.parametrize(
+    ("losses", "min_improvement", "stops"),
+    [
+        ([], 0.0, False),
+        ([5.0], 0.0, False),
+        ([5.0, 5.0], 0.0, False),  # one evaluation without improvement, of two allowed
+        ([5.0, 5.0, 5.0], 0.0, True),
+        ([5.0, 6.0, 4.0, 4.5], 0.0, False),  # 4.0 began anew
+        ([5.0, 6.0, 4.0, 4.5, 4.0], 0.0, True),
+        ([10.0, 9.5, 9.2], 0.1, True),  # neither is below 9
+        ([10.0, 9.5, 8.9], 0.1, False),
+        ([10.0, 9.5, 8.9, 8.02, 8.3], 0.1, True),  # neither is below 8.01
+        ([-10.0, -10.5, -10.9], 0.1, True),  # neither is below -11
+        ([-10.0, -10.5, -11.5], 0.1, False),
+        ([0.0, 0.0, -1e-9], 0.1, False),
+    ],
+)
+def test_stops_after_two_evaluations_without_improvement(
+    losses: list[float], min_improvement: float, stops: bool
+) -> None:
+    rule = EarlyStopping("loss", patience=2, min_improvement=min_improvement)
+    history = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
+    assert rule(history) == stops
+    others = [{"step": 0, "other": 1.0}]
+    assert rule([*others * 5, *history, *others * 5]) == stops  # rows without the metric are no evaluations
+
+
+def test_held_out_episodes_are_never_drawn_and_always_judged() -> None:
+    learner = learner_of(CONFIG)
+    first_states = {tuple(steps[0].tolist()) for batch in learner.validation for steps in batch.steps_BTX}
+    assert len(first_states) == 3  # of ten episodes, none of which is longer than a crop
+    drawn = {
+        tuple(steps[0].tolist())
+        for seed in range(40)
+        for steps in learner.crops.draw(8, torch.Generator().manual_seed(seed)).steps_BTX
+    }
+    everything = learner.model.steps(TABLE)[TABLE.offsets[:-1]]
+    assert drawn.isdisjoint(first_states) and len(drawn) == 7
+    assert drawn | first_states == {tuple(row.tolist()) for row in everything}
+    other = learner_of(CONFIG, seed=1)
+    assert first_states != {tuple(steps[0].tolist()) for batch in other.validation for steps in batch.steps_BTX}
+
+
+def test_validation_loss_is_the_mean_over_held_out_steps_with_mean_z() -> None:
+    learner = learner_of(CONFIG)
+    model, errors = learner.model.requires_grad_(False), []
+    for batch in learner.validation:
+        mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
+        for row, length in enumerate(batch.lengths_B.tolist()):
+            for step in batch.steps_BTX[row, :length]:
+                predicted = model.decoder(torch.cat([step[:3], mean[row]])[None])
+                errors.append(float(((predicted[:, 0] - step[3:]) ** 2).mean()))
+    found = learner.validate()
+    assert found.keys() == {"modality/validation_loss"}
+    np.testing.assert_allclose(found["modality/validation_loss"], np.mean(errors), rtol=1e-5)
+    assert learner.validate() == found  # always the same crops
+
+
+def test_validation_does_not_touch_the_generator_that_training_draws_from() -> None:
+    evaluated, silent = learner_of(CONFIG), learner_of(CONFIG)
+    for step in range(5):
+        evaluated.validate()
+        evaluated.update(step)
+        silent.update(step)
+    for ours, theirs in zip(evaluated.model.parameters(), silent.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_validation_cuts_long_episodes_like_training() -> None:
+    learner = learner_of(CONFIG.model_copy(update={"crop_steps": 4, "validation_fraction": 0.9}))
+    lengths = torch.cat([batch.lengths_B for batch in learner.validation]).tolist()
+    assert len(lengths) == 9 and max(lengths) == 4
+    whole = learner_of(CONFIG.model_copy(update={"crop_steps": None, "validation_fraction": 0.9}))
+    assert sorted(torch.cat([batch.lengths_B for batch in whole.validation]).tolist())[-1] > 4
+
+
+def test_training_goes_on_while_the_loss_falls_and_stops_when_it_does_not() -> None:
+    falling = learner_of(CONFIG.model_copy(update={"min_improvement": 0.0}))
+    history = TrainingLoop(40, **falling.stopping()).run(falling)
+    losses = [row["modality/validation_loss"] for row in history if "modality/validation_loss" in row]
+    assert history[-1]["step"] == 40 and len(losses) == 8 and losses[-1] < losses[0]
+    stuck = learner_of(CONFIG.model_copy(update={"learning_rate": 1e-9}))
+    history = TrainingLoop(40, **stuck.stopping()).run(stuck)
+    assert [row["step"] for row in history] == [5, 10, 15]  # the first, and two without improvement
+
+
+def test_without_patience_nothing_is_held_out_and_nothing_stops() -> None:
+    learner = learner_of(CONFIG.model_copy(update={"patience_evaluations": None}))
+    assert learner.stopping() == {} and learner.validation == []
+    torch.testing.assert_close(learner.crops.steps_NX, learner.model.steps(TABLE), rtol=0, atol=0)
+
+
+def test_one_episode_cannot_be_held_out() -> None:
+    learner = learner_of(CONFIG, linear_system([9], 1.0, seed=0))
+    with pytest.raises(ConfigError, match=r"modality.patience_evaluations: .*no episode to hold out"):
+        learner.stopping()
+
+
+def test_workers_sum_their_errors_before_they_decide() -> None:
+    """Of two shards: each worker gets the loss over both, weighted by their steps."""
+    torch.manual_seed(0)
+    model = ModalityModel(2, 1, CONFIG)
+    model.set_statistics(moments(TABLE))
+    learners = [
+        ModalityLearner(TABLE.select(episodes), model, CONFIG, 0, rank, num_workers=2)
+        for rank, episodes in enumerate((range(5), range(5, 10)))
+    ]
+    errors, contributions = [], []
+    with torch.no_grad():
+        for batch in learners[0].validation + learners[1].validation:
+            mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
+            errors.append(model.reconstruction_error(batch, mean))
+    for learner in learners:
+        learner.reduce = lambda total: contributions.append(total.clone()) or total
+        learner.validate()
+    for learner in learners:
+        learner.reduce = lambda total: total.copy_(contributions[0] + contributions[1])
+    losses = [learner.validate()["modality/validation_loss"] for learner in learners]
+    assert len(errors) == 2 and len(errors[0]) != len(errors[1])
+    assert losses[0] == losses[1] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
+
+
+def test_the_stage_stops_and_gives_every_episode_a_latent(tmp_path: Path) -> None:
+    """Of a pooled encoder. No evaluation is 99 % below the first, so the second one stops."""
+    part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
+    chosen = {"encoder": "pooled", "patience_evaluations": 1, "min_improvement": 0.99}
+    settings = {"name": "test", "target": part, "sources": [part], "modality": CONFIG.model_dump() | chosen}
+    write_table(TABLE, tmp_path / "source" / "table", num_files=1)
+    output = tmp_path / "output"
+    output.mkdir()
+    config = ExperimentConfig.model_validate(settings)
+    fit_modality(Job(config, {"source": tmp_path / "source"}, output, tmp_path / "work"))
+    assert pq.read_table(output / "curves.parquet").column("step").to_pylist() == [5, 10]
+    latent = read_episode_column(output / "column.parquet", "z", TABLE)
+    assert latent.shape == (10, 3) and len(np.unique(latent, axis=0)) == 10
+    np.testing.assert_allclose(latent, encode_episodes(load_modality(output, 2, 1), TABLE, config.modality), atol=1e-6)

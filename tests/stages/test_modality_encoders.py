@@ -1,0 +1,106 @@
+"""The trajectory encoders: what they compute, that padding reaches none, and that skipping it changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies
+from torch import Tensor, nn
+
+from v2a_ray.networks import GRUEncoder, PooledEncoder
+
+
+def encoder_of(kind: str, input_dim: int = 4) -> GRUEncoder | PooledEncoder:
+    torch.manual_seed(3)
+    if kind == "pooled":
+        return PooledEncoder(input_dim, 5, 2)
+    return GRUEncoder(input_dim, 5, 2, skip_padding=kind == "gru-skipping")
+
+
+def trajectories(lengths: list[int], padding: float = 0.0, extra: int = 0) -> tuple[Tensor, Tensor]:
+    """Random steps (B, T, 4), `padding` behind each end and `extra` steps of it behind all."""
+    lengths_B = torch.tensor(lengths)
+    generator = torch.Generator().manual_seed(sum(lengths))
+    rows = [torch.randn(length, 4, generator=generator) for length in lengths]
+    steps_BTX = torch.full((len(lengths), max(lengths) + extra, 4), padding)
+    for index, row in enumerate(rows):
+        steps_BTX[index, : len(row)] = row
+    return steps_BTX, lengths_B
+
+
+def gradients(encoder: nn.Module, steps_BTX: Tensor, lengths_B: Tensor) -> list[Tensor]:
+    """Of a loss that weighs every output differently."""
+    outputs = torch.cat(encoder(steps_BTX, lengths_B), dim=1)
+    weights = torch.arange(1.0, outputs.numel() + 1).view_as(outputs)
+    return list(torch.autograd.grad((weights * outputs).sum(), list(encoder.parameters())))
+
+
+def test_pooled_is_the_head_of_the_mean_feature() -> None:
+    encoder = PooledEncoder(1, 1, 1)
+    with torch.no_grad():
+        for layer, weight, bias in ((encoder.body[0], 1.0, 0.0), (encoder.body[2], 2.0, 1.0)):
+            layer.weight.fill_(weight)
+            layer.bias.fill_(bias)
+        encoder.head.weight.copy_(torch.tensor([[1.0], [0.5]]))
+        encoder.head.bias.copy_(torch.tensor([0.25, -2.0]))
+    steps_BTX = torch.tensor([[[1.0], [3.0], [-5.0]], [[2.0], [9.0], [9.0]]])
+    mean, log_std = encoder(steps_BTX, torch.tensor([3, 1]))
+    # relu(x) is 1, 3, 0, then 2 x + 1 is 3, 7, 1, whose mean is 11/3; of the second trajectory's one step it is 5.
+    torch.testing.assert_close(mean, torch.tensor([[11 / 3 + 0.25], [5.25]]))
+    torch.testing.assert_close(log_std, torch.tensor([[11 / 6 - 2], [0.5]]))
+
+
+def test_pooled_neither_sees_the_order_of_steps_nor_how_often_a_trajectory_is_repeated() -> None:
+    encoder = encoder_of("pooled")
+    steps_BTX, lengths_B = trajectories([6])
+    shuffled_BTX, twice_BTX = steps_BTX[:, [3, 1, 5, 0, 4, 2]], steps_BTX.repeat(1, 2, 1)
+    for ours, shuffled, twice in zip(
+        encoder(steps_BTX, lengths_B), encoder(shuffled_BTX, lengths_B), encoder(twice_BTX, 2 * lengths_B), strict=True
+    ):
+        torch.testing.assert_close(ours, shuffled, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours, twice, rtol=1e-5, atol=1e-6)
+    in_order = encoder_of("gru")
+    assert (in_order(steps_BTX, lengths_B)[0] - in_order(shuffled_BTX, lengths_B)[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["pooled", "gru-skipping"])
+@given(lengths=strategies.lists(strategies.integers(1, 9), min_size=1, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_padding_is_not_even_read(kind: str, lengths: list[int]) -> None:
+    encoder = encoder_of(kind)
+    clean, dirty = trajectories(lengths), trajectories(lengths, padding=float("nan"), extra=3)
+    for ours, theirs in zip(encoder(*clean), encoder(*dirty), strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(gradients(encoder, *clean), gradients(encoder, *dirty), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["pooled", "gru", "gru-skipping"])
+@given(lengths=strategies.lists(strategies.integers(1, 9), min_size=2, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_a_trajectorys_z_does_not_depend_on_its_company(kind: str, lengths: list[int]) -> None:
+    encoder = encoder_of(kind)
+    steps_BTX, lengths_B = trajectories(lengths)
+    together, _ = encoder(steps_BTX, lengths_B)
+    for index, length in enumerate(lengths):
+        alone, _ = encoder(steps_BTX[index : index + 1, :length], lengths_B[index : index + 1])
+        torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-5)
+
+
+@given(lengths=strategies.lists(strategies.integers(1, 12), min_size=1, max_size=8))
+@settings(max_examples=50, deadline=None)
+def test_skipping_padding_gives_the_outputs_and_gradients_of_computing_it(lengths: list[int]) -> None:
+    padded, skipping = encoder_of("gru"), encoder_of("gru-skipping")
+    steps_BTX, lengths_B = trajectories(lengths)
+    for ours, theirs in zip(skipping(steps_BTX, lengths_B), padded(steps_BTX, lengths_B), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    for ours, theirs in zip(
+        gradients(skipping, steps_BTX, lengths_B), gradients(padded, steps_BTX, lengths_B), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_trajectories_of_one_length_are_skipped_to_the_same_bits() -> None:
+    padded, skipping = encoder_of("gru"), encoder_of("gru-skipping")
+    for ours, theirs in zip(skipping(*trajectories([7] * 4)), padded(*trajectories([7] * 4)), strict=True):
+        assert torch.equal(ours, theirs)

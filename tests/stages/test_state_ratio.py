@@ -1,0 +1,83 @@
+"""The log ratio of states of high value to others, and the rewards that it corrects (after SRPO)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from problems import make_actor, raw, table_of
+from torch import nn
+
+from v2a_ray.config import AlignmentConfig, PolicyConfig
+from v2a_ray.data.sampler import Transitions
+from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.learner import TrainingLoop
+from v2a_ray.stages.policy import IQLLearner, MixedSampler
+from v2a_ray.stages.state_ratio import StateRatioLearner, by_value
+
+
+def single_steps(state: float, reward: float, count: int = 4) -> Transitions:
+    """Steps from `state` that end their episodes."""
+    states = [[state]] * count
+    return Transitions(table_of(states, [[0.0]] * count, [reward] * count, states, [1] * count, [True] * count), raw(1))
+
+
+def test_the_better_part_of_a_batch() -> None:
+    value_B = torch.tensor([0.5, -1.0, 3.0, 2.0])
+    assert [rows.tolist() for rows in by_value(value_B, 0.5)] == [[2, 3], [0, 1]]
+    # Never none of either.
+    assert [rows.tolist() for rows in by_value(value_B, 0.01)] == [[2], [3, 0, 1]]
+    assert [rows.tolist() for rows in by_value(value_B, 0.99)] == [[2, 3, 0], [1]]
+
+
+def test_discriminator_loss_and_score_by_hand() -> None:
+    """Logit 2 s on states 1 (of value 1) and -1 (of value -1): a cross-entropy of log(1 + exp(-2))."""
+    config = AlignmentConfig(kind="state_ratio", batch_size=2, width=4, noise_std=0.0, log_ratio_clip=1.5)
+    learner = StateRatioLearner(single_steps(1.0, 1.0), single_steps(-1.0, -1.0), config, seed=0)
+    learner.values.value = nn.Linear(1, 1)
+    learner.discriminator = nn.Linear(1, 1)
+    with torch.no_grad():
+        for network, slope in ((learner.values.value, 1.0), (learner.discriminator, 2.0)):
+            network.weight.fill_(slope)
+            network.bias.zero_()
+    loss = learner.update(0)["alignment/discriminator_loss"].item()
+    assert loss == pytest.approx(math.log(1 + math.exp(-2)))
+    assert learner.score(single_steps(0.5, 0.0)).tolist() == pytest.approx([1.0] * 4)
+    assert learner.score(single_steps(-5.0, 0.0)).tolist() == [-1.5] * 4
+
+
+def test_the_known_log_ratio_is_found() -> None:
+    """The target's state 1 is worth 1, the source's state -1 nothing. Under noise of standard deviation 1 the densities
+    of either are N(1, 1) and N(-1, 1), whose log ratio is 2 s."""
+    torch.manual_seed(0)
+    config = AlignmentConfig(
+        kind="state_ratio", num_steps=1500, batch_size=128, width=16, learning_rate=2e-3, noise_std=1.0
+    )
+    learner = StateRatioLearner(single_steps(1.0, 1.0), single_steps(-1.0, 0.0), config, seed=0)
+    TrainingLoop(config.num_steps).run(learner)
+    states = np.linspace(-1.5, 1.5, 13)
+    found = np.array([learner.score(single_steps(state, 0.0, count=2))[0].item() for state in states])
+    slope, intercept = np.polyfit(states, found, 1)
+    assert slope == pytest.approx(2.0, abs=0.3) and abs(intercept) < 0.3
+    assert np.abs(found - 2 * states).max() < 0.6
+
+
+def corrected_rewards(data: str) -> dict[str, float]:
+    config = PolicyConfig(batch_size=4, reward_correction=0.5, reward_correction_data=data, width=4)
+    table = table_of([[0.0]] * 2, [[0.0]] * 2, [1.0, 1.0], [[0.0]] * 2, [2], [False])
+    columns = {"alignment": np.float32([2.0, 2.0])}
+    target = Transitions(table, raw(1), {"alignment": np.float32([-4.0, -4.0])} if data == "mixed" else {})
+    sampler = MixedSampler(
+        target, Transitions(table, raw(1), columns), SourceFilter(config.filter, None), config, reward_scale=10.0
+    )
+    IQLLearner(sampler, make_actor(table, 4), config, 0).update(0)  # a learner takes such batches
+    batch, _ = sampler.sample(torch.Generator().manual_seed(0))
+    return {"source": batch.reward_B[0].item(), "target": batch.reward_B[-1].item()}
+
+
+def test_whose_rewards_are_corrected() -> None:
+    """By 0.5 times the column, scaled as rewards are, by 10."""
+    assert corrected_rewards("source") == {"source": 1 + 0.5 * 2 * 10, "target": 1.0}
+    assert corrected_rewards("mixed") == {"source": 1 + 0.5 * 2 * 10, "target": 1 - 0.5 * 4 * 10}

@@ -1,0 +1,67 @@
+"""Models of the target that methods ask what it would have done: its dynamics, and the corrections made with them."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from v2a_ray.data.rows import RowFile
+from v2a_ray.data.sampler import Column, TransitionSampler
+from v2a_ray.data.streaming import open_transitions
+from v2a_ray.methods.job import Job, preprocessing
+from v2a_ray.stages.columns import read_step_column, write_step_column
+from v2a_ray.stages.correction import ACTION, KEPT, REWARD, CorrectionLearner
+from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
+from v2a_ray.stages.learner import use_threads
+
+
+def fit_dynamics(job: Job) -> None:
+    """Fit models of the target's dynamics and write them."""
+    config, seed = job.config.dynamics, job.config.upstream_seed
+    use_threads(config.num_threads)
+    target = _transitions(job, "target")
+    torch.manual_seed(seed)
+    learner = DynamicsLearner(target, config, seed)
+    history = job.loop(config, feeds={"target": target}).run(learner)
+    save_file(learner.model.state_dict(), job.output / "model.safetensors")
+    job.write_history(history)
+
+
+def load_dynamics(job: Job) -> DynamicsModel:
+    """The models that `fit_dynamics` wrote, with parameters that get no gradient."""
+    config, target = job.config.dynamics, job.rows("target")
+    model = DynamicsModel(config.num_members, target.observation_dim, target.action_dim, config.width)
+    model.load_state_dict(load_file(job.inputs["dynamics"] / "model.safetensors"))
+    return model.requires_grad_(False)
+
+
+def fit_correction(job: Job) -> None:
+    """Fit the models that correct source transitions and write what they make of them, one file per column."""
+    config, seed = job.config.correction, job.config.upstream_seed
+    use_threads(config.num_threads)
+    source, target = _transitions(job, "source"), _transitions(job, "target")
+    torch.manual_seed(seed)
+    learner = CorrectionLearner(target, load_dynamics(job), config, seed)
+    history = job.loop(config, feeds={"target": target}).run(learner)
+    found, rows = learner.correct(source), job.rows("source")
+    for name, values in found.items():
+        write_step_column(job.output / f"{name}.parquet", name, rows, values.numpy())
+    (job.output / "summary.json").write_text(json.dumps({"kept_fraction": float(found[KEPT].mean())}))
+    job.write_history(history)
+
+
+def corrections(job: Job, source: RowFile) -> dict[str, Column]:
+    """The columns that `fit_correction` wrote; none where nothing is corrected."""
+    if "correction" not in job.inputs:
+        return {}
+    widths = {ACTION: source.action_dim, REWARD: None, KEPT: None}
+    folder = job.inputs["correction"]
+    return {name: read_step_column(folder / f"{name}.parquet", name, source, width) for name, width in widths.items()}
+
+
+def _transitions(job: Job, role: str) -> TransitionSampler:
+    """A table, of which two share the memory."""
+    rows, memory = job.rows(role), job.memory_bytes // 2
+    return open_transitions(rows, preprocessing(job), memory_bytes=memory, seed=job.config.upstream_seed)
