@@ -20,6 +20,7 @@ SCRIPTS = (
     "sampling_speed",
     "shared_tables",
     "streaming_rate",
+    "many_policies",
     "training_steps",
     "d3rlpy_iql",
 )

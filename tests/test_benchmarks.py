@@ -53,6 +53,7 @@ def test_ratio_is_how_much_better_ours_is(less_is_better: bool) -> None:
     "arguments",
     [
         ["benchmarks.rollout_batching", "--quick", "--num-episodes", "2", "--behavior", "random"],
+        ["benchmarks.many_policies", "--quick"],
         ["benchmarks.training_steps", "--quick"],
         pytest.param(["benchmarks", "--quick"], marks=pytest.mark.slow),
     ],

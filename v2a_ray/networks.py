@@ -49,13 +49,18 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, input_dim), the same for all members, or (K, B, input_dim), to (K, B, output_dim)."""
-        hidden = inputs.expand(self.num_members, -1, -1) if inputs.dim() == 2 else inputs
-        last = len(self.weights) - 1
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if index < last:
-                hidden = torch.relu(hidden)
-        return hidden
+        expanded = inputs.expand(self.num_members, -1, -1) if inputs.dim() == 2 else inputs
+        return batched_mlp(expanded, list(self.weights), list(self.biases))
+
+
+def batched_mlp(inputs_KBX: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """K MLPs at once, (K, B, input_dim) to (K, B, output_dim); weights (K, in, out), biases (K, 1, out)."""
+    hidden, last = inputs_KBX, len(weights) - 1
+    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        hidden = torch.baddbmm(bias, hidden, weight)
+        if index < last:
+            hidden = torch.relu(hidden)
+    return hidden
 
 
 class TanhActor(nn.Module):

@@ -40,8 +40,10 @@ from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.correction import CorrectionLearner
 from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
 from v2a_ray.stages.learner import Learner, TrainingLoop
+from v2a_ray.stages.many_policies import ManyIQL
 from v2a_ray.stages.modality import ModalityModel, moments
 from v2a_ray.stages.modality_learner import ModalityLearner
+from v2a_ray.stages.policy import IQLLearner
 from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
 from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
 from v2a_ray.stages.residual import ResidualLearner
@@ -58,6 +60,23 @@ def policy(kind: str, seed: int) -> Learner:
     generator = np.random.default_rng(0)
     columns = {name: generator.normal(size=SOURCE.num_transitions) for name in ("alignment", "advantage")}
     return POLICY_LEARNERS[kind](mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+
+
+class InAPack:
+    """The first of two policies that are trained as a pack; the other one starts anew when this one is resumed."""
+
+    def __init__(self, first: IQLLearner, other: IQLLearner) -> None:
+        self.pack = ManyIQL([first, other])
+        self.networks, self.optimizers, self.generator = first.networks, first.optimizers, first.generator
+
+    def update(self, step: int) -> dict[str, torch.Tensor]:
+        return self.pack.update(step)[0]
+
+
+def in_a_pack(seed: int) -> Learner:
+    first, other = policy("iql", seed), policy("iql", seed + 1)
+    assert isinstance(first, IQLLearner) and isinstance(other, IQLLearner)
+    return InAPack(first, other)
 
 
 def in_support(kind: str, seed: int) -> Learner:
@@ -144,6 +163,7 @@ def modality(seed: int, **settings: Any) -> ModalityLearner:
 
 LEARNERS: dict[str, Callable[[int], Learner]] = {
     **{kind: partial(policy, kind) for kind in POLICY_LEARNERS},
+    "iql-in-a-pack": in_a_pack,
     **{f"{kind}-in-support": partial(in_support, kind) for kind in IN_SUPPORT},
     "density": density,
     "dynamics_density": dynamics_density,

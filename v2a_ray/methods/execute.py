@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ from v2a_ray.config import (
     AdvantageConfig,
     AlignmentConfig,
     ModalityConfig,
-    PolicyConfig,
 )
 from v2a_ray.data.rows import RowFile, write_rows
-from v2a_ray.data.sampler import Column, EpisodeValues, Transitions
+from v2a_ray.data.sampler import Column, EpisodeValues, Preprocessing, Transitions, TransitionSampler
 from v2a_ray.data.streaming import StreamedTransitions, open_transitions
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
@@ -250,54 +250,97 @@ def _density(job: Job) -> BehaviorDensity | None:
 
 def fit_policy(job: Job) -> None:
     """Train the policy on what the filter keeps, evaluating it in the target environment."""
-    config: PolicyConfig = job.config.policy
-    use_threads(config.num_threads)
-    source, target = job.rows("source"), job.rows("target")
-    columns = {
-        name: read_step_column(job.inputs[name] / "column.parquet", name, source)
-        for name in ("advantage", "alignment")
-        if name in job.inputs
-    }
-    columns |= normalized_columns(config.filter, columns)
-    extra: dict[str, Column] = {**columns, **corrections(job, source)}
-    if job.config.groups_by_z:
-        latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
-        groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
-        extra["group"] = EpisodeValues(groups, source.offsets)
-    prepared, seed = preprocessing(job), job.config.seed
-    source_filter = SourceFilter.prepare(config.filter, columns.get("alignment"), _held_out_scores(job))
-    # The target is small as a rule; one that is not leaves the source half of the memory.
-    for_target = min(target.num_bytes, job.memory_bytes // 2)
-    sampler = MixedSampler(
-        open_transitions(target, prepared, _target_columns(job, target), memory_bytes=for_target, seed=seed),
-        open_transitions(source, prepared, extra, memory_bytes=job.memory_bytes - for_target, seed=seed),
-        source_filter,
-        config,
-        prepared.reward_scale,
-    )
-    feeds = {"target": sampler.target, "source": sampler.source}
-    density = _density(job)
-    dynamics = load_dynamics(job) if "dynamics" in job.inputs else None
-    torch.manual_seed(seed)
-    actor = make_actor(target.observation_dim, target.action_dim, config.width, prepared)
-    learner = make_learner(sampler, actor, config, seed, density, dynamics)
-    evaluation = job.config.evaluation
-    domain = parse_domain(job.config.target.domain)
-    last: dict[str, Any] = {}
+    use_threads(job.config.policy.num_threads)
+    training = PolicyTraining(job, PolicyTables.open(job))
+    training.loop.run(training.learner)
+    training.finish()
 
-    def evaluate_actor() -> Metrics:
-        results = evaluate(actor.act_numpy, domain, evaluation.num_episodes, evaluation.seed)
-        last.update(results.summary(), returns=results.returns.tolist(), lengths=results.lengths.tolist())
-        return {f"evaluation/{name}": last[name] for name in ("return_mean", "normalized_score_mean")}
 
-    interval = evaluation.interval_steps
-    loop = job.loop(config, feeds=feeds, evaluate=evaluate_actor, evaluation_interval_steps=interval)
-    history = loop.run(learner)
-    save_file(actor.state_dict(), job.output / "actor.safetensors")
-    last["source_transitions_eligible"] = len(sampler.source) if sampler.uses_source else 0
-    last["streamed_tables"] = [role for role, feed in feeds.items() if isinstance(feed, StreamedTransitions)]
-    (job.output / "evaluation.json").write_text(json.dumps(last, indent=1))
-    job.write_history(history)
+@dataclass(frozen=True)
+class PolicyTables:
+    """What policies train on. Jobs that `policy_pack.pack_key` puts together can share it, unless it is streamed.
+
+    Attributes:
+        target, source: the tables with the columns that the filter, corrections and groups read.
+        alignment: (N,) h of the source, if there is that column.
+    """
+
+    target: TransitionSampler
+    source: TransitionSampler
+    alignment: Float | None
+    preprocessing: Preprocessing
+
+    @staticmethod
+    def open(job: Job) -> PolicyTables:
+        """The tables of a job, in its memory or streamed."""
+        config, prepared, seed = job.config.policy, preprocessing(job), job.config.seed
+        source, target = job.rows("source"), job.rows("target")
+        columns = {
+            name: read_step_column(job.inputs[name] / "column.parquet", name, source)
+            for name in ("advantage", "alignment")
+            if name in job.inputs
+        }
+        columns |= normalized_columns(config.filter, columns)
+        extra: dict[str, Column] = {**columns, **corrections(job, source)}
+        if job.config.groups_by_z:
+            latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
+            groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
+            extra["group"] = EpisodeValues(groups, source.offsets)
+        # The target is small as a rule; one that is not leaves the source half of the memory.
+        for_target = min(target.num_bytes, job.memory_bytes // 2)
+        return PolicyTables(
+            open_transitions(target, prepared, _target_columns(job, target), memory_bytes=for_target, seed=seed),
+            open_transitions(source, prepared, extra, memory_bytes=job.memory_bytes - for_target, seed=seed),
+            columns.get("alignment"),
+            prepared,
+        )
+
+    @property
+    def streamed(self) -> list[str]:
+        """The tables that do not fit in memory."""
+        tables = {"target": self.target, "source": self.source}
+        return [role for role, table in tables.items() if isinstance(table, StreamedTransitions)]
+
+
+class PolicyTraining:
+    """One policy ready to be trained: `learner` by `loop`, then `finish`."""
+
+    def __init__(self, job: Job, tables: PolicyTables) -> None:
+        self.job, self.tables = job, tables
+        config, evaluation = job.config.policy, job.config.evaluation
+        source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
+        scale = tables.preprocessing.reward_scale
+        self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
+        density = _density(job)
+        dynamics = load_dynamics(job) if "dynamics" in job.inputs else None
+        torch.manual_seed(job.config.seed)
+        dims = tables.target.observation_dim, tables.target.action_dim
+        self.actor = make_actor(*dims, config.width, tables.preprocessing)
+        self.learner = make_learner(self.sampler, self.actor, config, job.config.seed, density, dynamics)
+        self.results: dict[str, Any] = {}
+        self.loop = job.loop(
+            config,
+            feeds={"target": self.sampler.target, "source": self.sampler.source},
+            evaluate=self.evaluate,
+            evaluation_interval_steps=evaluation.interval_steps,
+        )
+
+    def evaluate(self) -> Metrics:
+        """Roll the policy out in the target environment; `results` holds the last time's."""
+        evaluation, domain = self.job.config.evaluation, parse_domain(self.job.config.target.domain)
+        results = evaluate(self.actor.act_numpy, domain, evaluation.num_episodes, evaluation.seed)
+        self.results = results.summary()
+        self.results |= {"returns": results.returns.tolist(), "lengths": results.lengths.tolist()}
+        return {f"evaluation/{name}": self.results[name] for name in ("return_mean", "normalized_score_mean")}
+
+    def finish(self) -> None:
+        """Write the trained actor, its evaluation and the curves."""
+        output = self.job.output
+        save_file(self.actor.state_dict(), output / "actor.safetensors")
+        eligible = len(self.sampler.source) if self.sampler.uses_source else 0
+        about = {"source_transitions_eligible": eligible, "streamed_tables": self.tables.streamed}
+        (output / "evaluation.json").write_text(json.dumps(self.results | about, indent=1))
+        self.job.write_history(self.loop.history)
 
 
 def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from v2a_ray.errors import DivergenceError
 from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
+from v2a_ray.methods.policy_pack import fit_policies
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import user_error
 from v2a_ray.orchestration.tables import make_data, make_source
 from v2a_ray.orchestration.work import Work, input_paths
 from v2a_ray.stages.artifacts import Artifact, ArtifactStore
+from v2a_ray.stages.learner import Progress
 
 POLL_SECONDS = 0.25
 MAX_RETRIES = 2
@@ -140,5 +145,48 @@ def make_stage(
     def make(output: Path, folder: Path) -> None:
         fit(Job(config, inputs, output, folder, progress))
 
-    about = {"config": config.model_dump(mode="json"), "inputs": {role: str(path) for role, path in inputs.items()}}
-    return store.get_or_make(node.stage, node.key, make, about)
+    return store.get_or_make(node.stage, node.key, make, _about(work, inputs))
+
+
+def make_policies(
+    works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
+) -> list[DivergenceError | None]:
+    """Train policies of one `pack_key` in this process, as a pack; those that the store has are left out.
+
+    Each reports to its own `progress`. Returns each one's error, None where the artifact is there.
+    """
+    errors: list[DivergenceError | None] = [None] * len(works)
+    missing = [index for index, work in enumerate(works) if not store.find("policy", work.node.key)]
+    if not missing:
+        return errors
+    start = time.perf_counter()
+    jobs = []
+    for index in missing:
+        folder = store.work("policy", works[index].node.key)
+        jobs.append(
+            Job(works[index].config, input_paths(works[index], store), folder / "finished", folder, progress[index])
+        )
+    with store.writing():
+        for job in jobs:
+            job.output.mkdir(parents=True, exist_ok=True)
+        trained = fit_policies(jobs)
+    seconds = (time.perf_counter() - start) / len(jobs)
+    for index, job, error in zip(missing, jobs, trained, strict=True):
+        errors[index] = error
+        if error is None:
+            about = _about(works[index], job.inputs)
+            store.get_or_make("policy", works[index].node.key, partial(_move_files, job.output), about, seconds)
+    return errors
+
+
+def _move_files(source: Path, output: Path, _work: Path) -> None:
+    for file in source.iterdir():
+        file.rename(output / file.name)
+
+
+def _about(work: Work, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """What an artifact's record says beside its key."""
+    return {
+        "config": work.config.model_dump(mode="json"),
+        "inputs": {role: str(path) for role, path in inputs.items()},
+    }

@@ -1,8 +1,9 @@
 """A grid of experiments with Ray Tune.
 
 The plan comes first: every distinct upstream artifact (tables, modality, advantage, alignment) is computed once, as Ray
-tasks, before Tune starts. A trial trains one policy; it gets its number and a file to read its settings from, never
-data or object references, because Tune loses those when it restores an experiment.
+tasks, before Tune starts. A Tune trial trains one policy, or a pack of compatible ones (`policies_per_trial`); it gets
+their numbers and a file to read their settings from, never data or object references, because Tune loses those when it
+restores an experiment.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import dataclasses
 import itertools
 import json
 import logging
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyarrow.parquet as pq
 import ray
@@ -24,20 +26,23 @@ from pydantic import Field
 from ray import tune
 
 from v2a_ray.config import ExperimentConfig, Positive, Settings
-from v2a_ray.errors import ConfigError, V2AError
+from v2a_ray.errors import ConfigError, DivergenceError, V2AError
 from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
+from v2a_ray.methods.policy_pack import make_packs, pack_key
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
-from v2a_ray.orchestration.compute import Listener, compute_all, make_stage
+from v2a_ray.orchestration.compute import Listener, compute_all, make_policies, make_stage
 from v2a_ray.orchestration.run import store_of
 from v2a_ray.orchestration.work import Work, input_paths
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.tables import TrialResult, cells_markdown, write_results
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
-from v2a_ray.stages.learner import Metrics
+from v2a_ray.stages.learner import Metrics, Progress
 
 TRIALS_FILE = "trials.json"
+MAX_AUTO_POLICIES = 4
+"""Of one pack: beyond it a core's time is arithmetic, and larger packs would be shared out less evenly."""
 _BOARD = "v2a-sweep-board"
 
 
@@ -54,7 +59,10 @@ class SweepConfig(Settings):
     """Axis to values. A list varies the setting that the axis is named after (`seed: [0, 1, 2]`,
     `policy.filter.keep_fraction: [0.25, 0.5]`); a mapping gives each value a label and the settings it lays over."""
     max_concurrent_trials: Positive | None = None
-    """Trials at a time; by default as many as there are cores for."""
+    """Trials, or packs of them, at a time; by default as many as there are cores for."""
+    policies_per_trial: Positive | Literal["auto"] = 1
+    """Policies that one process trains as one batched program, if they differ in seed and scalar settings of IQL alone.
+    `auto`: as many as leave every core a pack, at most 4. A sweep that goes on keeps the packs it was started with."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Sweep:
     axes: dict[str, list[str]]
     trials: list[Trial]
     max_concurrent_trials: int | None
+    policies_per_trial: int | Literal["auto"] = 1
 
     def describe(self) -> str:
         """The grid in one line."""
@@ -101,7 +110,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
             raise type(error)(error.what, where=f"{where} · {error.where}".rstrip(" ·"), remedy=error.remedy) from None
     return Sweep(
-        config.name, {axis: list(values) for axis, values in axes.items()}, trials, config.max_concurrent_trials
+        config.name,
+        {axis: list(values) for axis, values in axes.items()},
+        trials,
+        config.max_concurrent_trials,
+        config.policies_per_trial,
     )
 
 
@@ -138,7 +151,7 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     compute_all(list(upstream.values()), store, listener)
     missing: dict[str, Node] = {}
     for trial in sweep.trials:
-        node = dataclasses.replace(trial.plan["policy"], name=f"policy {' '.join(trial.labels.values())}")
+        node = dataclasses.replace(trial.plan["policy"], name=_name(trial.labels))
         if found := store.find("policy", node.key):
             listener.done(node, found)
         else:
@@ -189,38 +202,83 @@ def _tune(sweep: Sweep, folder: Path, missing: dict[str, Node], listener: Listen
         tuner = tune.Tuner(
             trainable,
             param_space={
-                "trial": tune.grid_search(list(range(len(sweep.trials)))),
+                "trials": tune.grid_search(_packs(sweep, threads)),
                 "trials_file": str(folder / TRIALS_FILE),
             },
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=sweep.max_concurrent_trials,
-                trial_dirname_creator=lambda trial: f"trial-{trial.config['trial']:04d}-{trial.trial_id}",
+                trial_dirname_creator=lambda trial: f"trial-{trial.config['trials'][0]:04d}-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(name=sweep.name, storage_path=str(folder / "tune"), verbose=0),
         )
     with _listening(listener, missing):
         grid = tuner.fit()
-    return {int(result.config["trial"]): str(result.error).strip().splitlines()[-1] for result in grid if result.error}
+    return {
+        number: str(result.error).strip().splitlines()[-1]
+        for result in grid
+        if result.error
+        for number in result.config["trials"]
+    }
+
+
+def _packs(sweep: Sweep, threads: int) -> list[list[int]]:
+    """The numbers of the trials that are trained together, each trial in one pack."""
+    if sweep.policies_per_trial == "auto":
+        at_once = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+        at_once = min(at_once, sweep.max_concurrent_trials or at_once)
+        largest = min(MAX_AUTO_POLICIES, math.ceil(len(sweep.trials) / at_once))
+    else:
+        largest = sweep.policies_per_trial
+    return make_packs([pack_key(trial.config, trial.plan) for trial in sweep.trials], largest)
 
 
 def train_trial(settings: dict[str, Any]) -> None:
-    """Tune's trainable: the policy of trial number `trial` in `trials_file`."""
-    entry = read_json(Path(settings["trials_file"]))["trials"][settings["trial"]]
-    config = ExperimentConfig.model_validate(entry["config"])
-    plan = make_plan(config)
-    work = Work(config, plan, plan["policy"])
-    store = store_of(config)
-    board = ray.get_actor(_BOARD)
-    show = reporter(board, f"policy {' '.join(entry['labels'].values())}")
+    """Tune's trainable: the policies of the trials with the numbers `trials` in `trials_file`.
+
+    Raises the error of a policy that fails, after the others of its pack are trained.
+    """
+    every = read_json(Path(settings["trials_file"]))["trials"]
+    works, progress = [], []
+    for number in settings["trials"]:
+        config = ExperimentConfig.model_validate(every[number]["config"])
+        plan = make_plan(config)
+        works.append(Work(config, plan, plan["policy"]))
+        progress.append(_progress(number, every[number]["labels"]))
+    store = store_of(works[0].config)
+    if len(works) == 1:
+        make_stage(works[0], input_paths(works[0], store), store, progress[0])
+    else:
+        errors = make_policies(works, store, progress)
+        names = [_name(every[number]["labels"]) for number in settings["trials"]]
+        _raise_together(dict(zip(names, errors, strict=True)))
+    for number, work in zip(settings["trials"], works, strict=True):
+        evaluation = read_json(store.path("policy", work.node.key) / "evaluation.json")
+        score = evaluation["normalized_score_mean"]
+        tune.report({"trial": number, "step": work.config.policy.num_steps, "normalized_score_mean": score})
+
+
+def _progress(number: int, labels: dict[str, str]) -> Progress:
+    """Reports to the board, and evaluations to Tune too."""
+    show = reporter(ray.get_actor(_BOARD), _name(labels))
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:
         show(step, num_steps, metrics)
         if any(name.startswith("evaluation/") for name in metrics):
-            tune.report({"step": step, **metrics})
+            tune.report({"trial": number, "step": step, **metrics})
 
-    artifact = make_stage(work, input_paths(work, store), store, progress)
-    evaluation = read_json(artifact.path / "evaluation.json")
-    tune.report({"step": config.policy.num_steps, "normalized_score_mean": evaluation["normalized_score_mean"]})
+    return progress
+
+
+def _raise_together(errors: dict[str, DivergenceError | None]) -> None:
+    """Raise one error that says what went wrong under each name, if anything did."""
+    failed = [f"{name}: {error.where}: {error.what}" for name, error in errors.items() if error]
+    if failed:
+        raise DivergenceError("; ".join(failed))
+
+
+def _name(labels: dict[str, str]) -> str:
+    """What a trial's policy is called in the display."""
+    return f"policy {' '.join(labels.values())}"
 
 
 @contextmanager

@@ -26,9 +26,14 @@ def sparse_value_loss(q_B: Tensor, value_B: Tensor, alpha: float) -> Tensor:
 
 def expectile_value_loss(q_B: Tensor, value_B: Tensor, expectile: float) -> Tensor:
     """mean( |tau - 1[Q < V]| (Q - V)^2 )  (IQL, equation 5)."""
+    return expectile_errors(q_B, value_B, expectile).mean()
+
+
+def expectile_errors(q_B: Tensor, value_B: Tensor, expectile: float | Tensor) -> Tensor:
+    """The terms of that mean, (..., B); `expectile` is a number or broadcasts to them."""
     difference_B = q_B - value_B
     asymmetry_B = torch.where(difference_B > 0, expectile, 1 - expectile)
-    return (asymmetry_B * difference_B.square()).mean()
+    return asymmetry_B * difference_B.square()
 
 
 class AdvantageLearner:

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,14 +112,25 @@ class ArtifactStore:
         start = time.perf_counter()
         final, output = self.path(stage, key), self.root / stage / f"{key}.tmp-{os.getpid()}"
         try:
+            with self.writing():
+                shutil.rmtree(output, ignore_errors=True)
+                output.mkdir(parents=True)
+                make(output, self.work(stage, key))
+                seconds = spent_seconds + time.perf_counter() - start
+                record = {"stage": stage, "key": key, "seconds": seconds, **about}
+                (output / "artifact.json").write_text(json.dumps(record, indent=1, default=str))
+                with suppress(FileExistsError):  # another process was faster; both computed the same
+                    _rename(output, final)
+        finally:
             shutil.rmtree(output, ignore_errors=True)
-            output.mkdir(parents=True)
-            make(output, self.work(stage, key))
-            seconds = spent_seconds + time.perf_counter() - start
-            record = {"stage": stage, "key": key, "seconds": seconds, **about}
-            (output / "artifact.json").write_text(json.dumps(record, indent=1, default=str))
-            with suppress(FileExistsError):  # another process was faster; both computed the same
-                _rename(output, final)
+        shutil.rmtree(self.work(stage, key), ignore_errors=True)
+        return Artifact(stage, key, final, seconds, cached=False)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what goes wrong in the block when the store cannot be written into a StorageError."""
+        try:
+            yield
         except (OSError, SafetensorError) as error:
             # safetensors reports a full disk as an error of its own.
             raise StorageError(
@@ -127,10 +138,6 @@ class ArtifactStore:
                 where=str(getattr(error, "filename", None) or self.root),
                 remedy="free space or choose another folder with `store=DIR` or V2A_STORE",
             ) from error
-        finally:
-            shutil.rmtree(output, ignore_errors=True)
-        shutil.rmtree(self.work(stage, key), ignore_errors=True)
-        return Artifact(stage, key, final, seconds, cached=False)
 
 
 def store_root(folder: str | None) -> Path:

@@ -99,18 +99,18 @@ class SourceFilter:
         return weight * alignment + (1 - weight) * advantage
 
     def num_kept(self, batch_size: int) -> int:
-        """b, of `batch_size` drawn transitions."""
+        """b: how many of `batch_size` drawn transitions are kept."""
         return batch_size if self.config.rule == "none" else max(1, round(self.config.keep_fraction * batch_size))
 
     def __call__(self, columns: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
         """Indices (b,) to keep and their TD weights (b,)."""
         score_B = self.score(columns, batch_size)
-        keep = torch.arange(batch_size)
+        keep = torch.arange(batch_size, device=score_B.device)
         if self.config.rule != "none":
             keep = torch.topk(score_B, self.num_kept(batch_size), sorted=False).indices
         match self.config.weight:
             case "one":
-                weight_b = torch.ones(len(keep))
+                weight_b = torch.ones(len(keep), device=score_B.device)
             case "exp_alignment":
                 weight_b = columns["alignment"][keep].exp().clamp(max=MAX_WEIGHT)
             case "score":

@@ -89,34 +89,41 @@ class TrainingLoop:
 
     def run(self, learner: Learner) -> History:
         """Train to `num_steps`, or until `stop`, and return the history."""
-        first = self._restore(learner)
+        first = self.restore(learner)
         if self.stop(self.history):
             return self.history
         for step in range(first, self.num_steps):
-            metrics = learner.update(step)
-            done = step + 1
-            record: Metrics = {}
-            if done % self.log_interval_steps == 0 or done == self.num_steps:
-                record |= {name: float(value) for name, value in metrics.items()}
-            if self.evaluate and self._evaluation_due(done):
-                record |= self.evaluate()
-            if record:
-                self._require_finite(record, done)
-                self.history.append({"step": done, **record})
-                self.progress(done, self.num_steps, record)
-            if self.checkpoint and self.saves and done % self.checkpoint_interval_steps == 0 and done < self.num_steps:
-                # A checkpoint of a run that has diverged could never be continued.
-                self._require_finite({name: float(value) for name, value in metrics.items()}, done)
-                save_checkpoint(self.checkpoint, learner, done, self.history, self.feeds)
-            if record and self.stop(self.history):
+            if self.after_update(learner, step + 1, learner.update(step)):
                 break
         return self.history
+
+    def after_update(self, learner: Learner, done: int, metrics: Mapping[str, Tensor]) -> bool:
+        """What is due after `done` update steps: recording, evaluation, a checkpoint. Raises DivergenceError.
+
+        Returns:
+            Whether `stop` ends training here.
+        """
+        record: Metrics = {}
+        if done % self.log_interval_steps == 0 or done == self.num_steps:
+            record |= {name: float(value) for name, value in metrics.items()}
+        if self.evaluate and self._evaluation_due(done):
+            record |= self.evaluate()
+        if record:
+            self._require_finite(record, done)
+            self.history.append({"step": done, **record})
+            self.progress(done, self.num_steps, record)
+        if self.checkpoint and self.saves and done % self.checkpoint_interval_steps == 0 and done < self.num_steps:
+            # A checkpoint of a run that has diverged could never be continued.
+            self._require_finite({name: float(value) for name, value in metrics.items()}, done)
+            save_checkpoint(self.checkpoint, learner, done, self.history, self.feeds)
+        return bool(record) and self.stop(self.history)
 
     def _evaluation_due(self, done: int) -> bool:
         interval = self.evaluation_interval_steps
         return done == self.num_steps or (interval > 0 and done % interval == 0)
 
-    def _restore(self, learner: Learner) -> int:
+    def restore(self, learner: Learner) -> int:
+        """Put the newest checkpoint into `learner`, if there is one; returns the update steps that are done."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
         step, self.history = load_checkpoint(self.checkpoint, learner, self.feeds)

@@ -3,6 +3,8 @@
 Per update step B source and B target transitions are drawn; the filter thins the source half and weighs its TD loss.
 Actor and critics never see z: a deployed policy needs no modality.
 
+The mathematics of IQL (`IQLLosses`) is written for one policy and for many at once (`many_policies`).
+
 Shape suffixes: B batch, b kept source rows, K = 2 critics, O observation dimension, A action dimension.
 """
 
@@ -10,7 +12,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 from v2a_ray.config import PolicyConfig
 from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, join_rows, select_rows
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
-from v2a_ray.stages.advantage import expectile_value_loss
+from v2a_ray.stages.advantage import expectile_errors
 from v2a_ray.stages.conditional_vae import BehaviorDensity
 from v2a_ray.stages.correction import with_corrections
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
@@ -66,11 +69,16 @@ class MixedSampler:
         """Rows of a batch that are from the source; they come first."""
         return self.filter.num_kept(self.num_drawn) if self.uses_source else 0
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of a batch."""
+        return self.num_source_rows + (self.num_drawn if self.uses_target else 0)
+
     def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
         """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
-        size = self.num_drawn
+        size, device = self.num_drawn, self.target.device
         if not self.uses_source:
-            return self.target.sample(size, generator), torch.ones(size)
+            return self.target.sample(size, generator), torch.ones(size, device=device)
         drawn = self.source.sample(size, generator)
         keep, weight_b = self.filter(drawn.extra, size)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
@@ -83,17 +91,84 @@ class MixedSampler:
         target = self.target.sample(size, generator)
         if self.correction and self.config.reward_correction_data == "mixed":
             target = self._with_corrected_reward(target)
-        return _join(kept, target), torch.cat([weight_b, torch.ones(size)])
+        return _join(kept, target), torch.cat([weight_b, torch.ones(size, device=device)])
 
     def _with_corrected_reward(self, batch: Batch) -> Batch:
         return replace(batch, reward_B=batch.reward_B + self.correction * batch.extra["alignment"])
 
 
-class IQLLearner:
+@dataclass(frozen=True)
+class IQLConstants:
+    """The numbers in IQL's losses: floats, or (P, 1) tensors with one value per policy."""
+
+    discount: float | Tensor
+    expectile: float | Tensor
+    temperature: float | Tensor
+
+
+class IQLLosses:
+    """The losses of IQL, for one policy, or for many when every shape here has a leading P, losses and metrics too."""
+
+    constants: IQLConstants
+    actor: Callable[[Tensor], Tensor]
+    """(B, O) to (B, A), the tanh mean."""
+    value: Callable[[Tensor], Tensor]
+    """(B, O) to (B, 1)."""
+    critics: Callable[[Tensor], Tensor]
+    """(B, O + A) to (K, B, 1); K stands before P."""
+    target_critics: Callable[[Tensor], Tensor]
+
+    def mean(self, values_B: Tensor) -> Tensor:
+        """The mean over the rows of a batch."""
+        return values_B.mean(dim=-1)
+
+    def critic_losses(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss of V plus that of both critics, their metrics, and the advantage (B,) for the actor."""
+        size = weight_B.shape[-1]
+        # V(s) and V(s') in one pass; only V(s) is fitted.
+        values = self.value(torch.cat([batch.observation_BO, batch.next_observation_BO], dim=-2)).squeeze(-1)
+        value_B, next_value_B = values[..., :size], values[..., size:].detach()
+        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
+        with torch.no_grad():
+            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
+        value_loss, value_metrics = self.value_loss(q_B, value_B)
+        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
+        return value_loss + critic_loss, value_metrics | critic_metrics, q_B - value_B.detach()
+
+    def value_loss(self, q_B: Tensor, value_B: Tensor) -> Loss:
+        """Expectile regression of V on the smaller target critic (IQL, equation 5)."""
+        loss = self.mean(expectile_errors(q_B, value_B, self.constants.expectile))
+        return loss, {"policy/value_loss": loss.detach(), "policy/value": self.mean(value_B.detach())}
+
+    def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
+        """Weighted TD loss of both critics on r + gamma * (1 - terminated) * V(s') (IQL, equation 6)."""
+        return_B = batch.reward_B + self.constants.discount * batch.continues_B * next_value_B
+        error_KB = self.critics(state_action).squeeze(-1) - return_B
+        loss = self.mean(weight_B * error_KB.square()).sum(dim=0)
+        return loss, {"policy/critic_loss": loss.detach()}
+
+    def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
+        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7)."""
+        return self.regression_loss(self.actor(batch.observation_BO), batch.action_BA, advantage_B)
+
+    def regression_loss(self, policy_BA: Tensor, action_BA: Tensor, advantage_B: Tensor) -> Loss:
+        """That loss, of actions that the policy gave already."""
+        weight_B = (self.constants.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
+        error_B = (policy_BA - action_BA).square().sum(dim=-1)
+        loss = self.mean(weight_B * error_B)
+        return loss, {"policy/actor_loss": loss.detach(), "policy/advantage_weight": self.mean(weight_B)}
+
+
+class IQLLearner(IQLLosses):
     """Implicit Q-learning with a per-transition weight on the TD loss.
 
     With a `density` the actor is also held to its support (OTDF).
     """
+
+    actor: TanhActor
+    value: nn.Sequential
+    critics: EnsembleMLP
+    target_critics: EnsembleMLP
 
     def __init__(
         self,
@@ -104,6 +179,7 @@ class IQLLearner:
         density: BehaviorDensity | None = None,
     ) -> None:
         self.sampler, self.actor, self.config, self.density = sampler, actor, config, density
+        self.constants = IQLConstants(config.discount, config.expectile, config.temperature)
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         observation, action = sampler.target.observation_dim, sampler.target.action_dim
         hidden = [config.width] * 2
@@ -116,6 +192,8 @@ class IQLLearner:
             "critics": self.critics,
             "target_critics": self.target_critics,
         }
+        for network in self.networks.values():
+            network.to(sampler.target.device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             name: adam(self.networks[name].parameters(), config.learning_rate) for name in ("value", "critics", "actor")
         }
@@ -129,49 +207,26 @@ class IQLLearner:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         (critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
+        self.descend(step)
+        return metrics | actor_metrics
+
+    def descend(self, step: int) -> None:
+        """Step the optimisers along the gradients that are there, then move the target critics."""
         set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
         for optimizer in self.optimizers.values():
             optimizer.step()
         update_target(self.target_critics, self.critics, self.config.target_rate)
-        return metrics | actor_metrics
-
-    def critic_losses(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss of V plus that of both critics, their metrics, and the advantage (B,) for the actor."""
-        size = len(weight_B)
-        # V(s) and V(s') in one pass; only V(s) is fitted.
-        values = self.value(torch.cat([batch.observation_BO, batch.next_observation_BO])).squeeze(-1)
-        value_B, next_value_B = values[:size], values[size:].detach()
-        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=1)
-        with torch.no_grad():
-            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
-        value_loss, value_metrics = self.value_loss(q_B, value_B)
-        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
-        return value_loss + critic_loss, value_metrics | critic_metrics, q_B - value_B.detach()
-
-    def value_loss(self, q_B: Tensor, value_B: Tensor) -> Loss:
-        """Expectile regression of V on the smaller target critic (IQL, equation 5)."""
-        loss = expectile_value_loss(q_B, value_B, self.config.expectile)
-        return loss, {"policy/value_loss": loss.detach(), "policy/value": value_B.detach().mean()}
-
-    def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
-        """Weighted TD loss of both critics on r + gamma * (1 - terminated) * V(s') (IQL, equation 6)."""
-        return_B = batch.reward_B + self.config.discount * batch.continues_B * next_value_B
-        error_KB = self.critics(state_action).squeeze(-1) - return_B
-        loss = (weight_B * error_KB.square()).mean(dim=1).sum()
-        return loss, {"policy/critic_loss": loss.detach()}
 
     def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
-        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7) - w log pi_b(pi(s) | s)."""
-        weight_B = (self.config.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
+        """See `IQLLosses`; with a density, - w log pi_b(pi(s) | s) beside it."""
         policy_BA = self.actor(batch.observation_BO)
-        error_B = (policy_BA - batch.action_BA).square().sum(dim=1)
-        loss = (weight_B * error_B).mean()
-        metrics = {"policy/advantage_weight": weight_B.mean()}
-        if self.density:
-            log_density_B = self.density.log_density(batch.observation_BO, policy_BA, self.generator)
-            loss = loss - self.config.density_weight * log_density_B.mean()
-            metrics["policy/log_density"] = log_density_B.detach().mean()
-        return loss, {"policy/actor_loss": loss.detach()} | metrics
+        loss, metrics = self.regression_loss(policy_BA, batch.action_BA, advantage_B)
+        if self.density is None:
+            return loss, metrics
+        log_density_B = self.density.log_density(batch.observation_BO, policy_BA, self.generator)
+        loss = loss - self.config.density_weight * log_density_B.mean()
+        metrics |= {"policy/actor_loss": loss.detach(), "policy/log_density": log_density_B.detach().mean()}
+        return loss, metrics
 
 
 class BCLearner:

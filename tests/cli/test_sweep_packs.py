@@ -1,0 +1,66 @@
+"""A sweep whose policies are trained in packs: the same table, nothing trained twice, a failure stays one policy's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from command import CONFIG, v2a, v2a_here
+
+SWEEP: dict[str, Any] = {
+    "name": "packed",
+    "base": "tiny.yaml",
+    "settings": {
+        "method": "iql_mixed",
+        "policy": {"num_steps": 60, "log_interval_steps": 20},
+        "evaluation": {"interval_steps": 0},
+    },
+    "policies_per_trial": "auto",
+    "axes": {"policy.data": ["mixed", "target"], "policy.learning_rate": [3e-4, 1e30], "seed": [0, 1]},
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packs")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "packed.yaml").write_text(yaml.safe_dump(SWEEP))
+    return folder
+
+
+def rows_of(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The results by their values of the axes."""
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    return {(row["axis/policy.learning_rate"], row["axis/policy.data"], row["axis/seed"]): row for row in rows}
+
+
+def test_packs_train_what_is_missing_and_a_failure_stays_one_policys(workspace: Path) -> None:
+    one = "axes={policy.learning_rate: [3.0e-4], policy.data: [mixed], seed: [0]}"
+    alone = ["sweep", "packed.yaml", one, "policies_per_trial=1", "--run-dir", "alone", "--num-cpus", "1"]
+    done = v2a(*alone, cwd=workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = v2a("sweep", "packed.yaml", "--run-dir", "packed", "--num-cpus", "1", cwd=workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Eight trials in two packs of four, one per `policy.data`: one policy was there, four diverge.
+    assert len(list((workspace / "packed/tune/packed").glob("trial-*"))) == 2
+    assert done.stdout.count("reused   policy") == 1
+    rows, before = rows_of(workspace / "packed"), rows_of(workspace / "alone")
+    assert len(rows) == 8
+    for (rate, data, seed), row in rows.items():
+        if rate == "0.0003":
+            assert row["status"] == "finished" and row["num_episodes"] == 3
+        else:
+            assert row["status"].startswith("failed") and f"{data} {rate} {seed}: " in row["status"]
+            assert "is not finite" in row["status"]
+    kept = ("0.0003", "mixed", "0")
+    assert rows[kept]["artifact/policy"] == before[kept]["artifact/policy"]
+    assert rows[kept]["seconds"] == before[kept]["seconds"]  # not trained again
+
+
+@pytest.mark.parametrize("value", ["0", "many", "1.5"])
+def test_a_wrong_number_of_policies_is_one_message(workspace: Path, value: str) -> None:
+    done = v2a_here("sweep", "packed.yaml", f"policies_per_trial={value}", "--run-dir", "none", cwd=workspace)
+    assert done.returncode == 2 and "policies_per_trial" in done.stderr

@@ -1,0 +1,174 @@
+"""Which experiments are trained as one pack, and that each writes what it writes alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_every_method import OURS, experiment, run
+from torch.testing import assert_close
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.data import streaming
+from v2a_ray.errors import DivergenceError
+from v2a_ray.methods.job import Job
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.policy_pack import fit_policies, make_packs, pack_key
+
+
+def key(method: str, *overrides: str) -> str | None:
+    config = experiment(method, *overrides)
+    return pack_key(config, make_plan(config))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=other",
+        "seed=3",
+        "policy.learning_rate=0.1",
+        "policy.discount=0.9",
+        "policy.expectile=0.9",
+        "policy.temperature=1",
+        "policy.target_rate=0.1",
+        "policy.reward_correction=0.2",
+        "policy.filter.alignment_weight=0.2",
+        "policy.filter.keep_fraction=0.25",
+        "policy.filter.target_acceptance=0.5",
+    ],
+)
+def test_seed_and_scalars_of_iql_go_into_one_pack(override: str) -> None:
+    assert key("dvdf", override) == key("dvdf") is not None
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "upstream_seed=1",
+        "policy.num_steps=5",
+        "policy.batch_size=16",
+        "policy.width=16",
+        "policy.data=target",
+        "policy.num_threads=2",
+        "policy.filter.rule=calibrated",
+        "policy.filter.normalization=ranks",
+        "policy.filter.weight=one",
+        "policy.correct_transitions=true",
+        "preprocessing.reward_scale=1",
+        "evaluation.num_episodes=2",
+        "target.num_transitions=60",
+        "alignment.width=16",
+        "feeding.memory_gib=0.5",
+    ],
+)
+def test_what_changes_shapes_data_or_evaluation_keeps_apart(override: str) -> None:
+    assert key("dvdf", override) != key("dvdf")
+
+
+PACKED = {
+    *("v2a", "v2a_calibrated", "v2a_ot", "dvdf", "dvdf_ot", "igdf", "dara", "dara_filter", "srpo", "stc"),
+    *("iql", "iql_mixed", "iql_target", "iql_source"),
+}
+"""Methods that train plain IQL, on whatever data. `otdf` adds a density; `droco` and `grouped` derive from IQL."""
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_what_is_not_plain_iql_is_trained_alone(method: str) -> None:
+    assert (key(method) is not None) == (method in PACKED)
+
+
+def test_a_density_keeps_a_policy_alone() -> None:
+    assert key("dvdf", "policy.density_weight=0.1") is None
+    assert key("otdf", "policy.density_weight=0") is not None
+
+
+@pytest.mark.parametrize(
+    ("keys", "largest", "packs"),
+    [
+        (["a"] * 9, 4, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
+        (["a", "b", "a", None, "b", None], 8, [[0, 2], [1, 4], [3], [5]]),
+        (["a", "a"], 1, [[0], [1]]),
+        ([], 3, []),
+    ],
+)
+def test_packs_by_hand(keys: list[str | None], largest: int, packs: list[list[int]]) -> None:
+    assert make_packs(keys, largest) == packs
+
+
+@given(st.lists(st.sampled_from(["a", "b", None])), st.integers(1, 6))
+def test_packs_hold_every_policy_once_and_are_even(keys: list[str | None], largest: int) -> None:
+    packs = make_packs(keys, largest)
+    assert sorted(number for pack in packs for number in pack) == list(range(len(keys)))
+    for key in ("a", "b"):
+        sizes = [len(pack) for pack in packs if keys[pack[0]] == key]
+        assert max(sizes, default=0) <= largest and max(sizes, default=0) - min(sizes, default=0) <= 1
+        assert len(sizes) == -(-keys.count(key) // largest)
+    assert all(len({keys[number] for number in pack}) == 1 for pack in packs)
+    assert all(len(pack) == 1 for pack in packs if keys[pack[0]] is None)
+
+
+def jobs_of(configs: list[ExperimentConfig], inputs: dict[str, Path], folder: Path) -> list[Job]:
+    """Policy jobs with equal inputs, in folders of their own."""
+    jobs = []
+    for index, config in enumerate(configs):
+        output = folder / "pack" / str(index)
+        output.mkdir(parents=True)
+        jobs.append(Job(config, inputs, output, folder / "work" / str(index)))
+    return jobs
+
+
+OTHERS = {
+    "dvdf": [["seed=1", "policy.filter.keep_fraction=0.75"], ["policy.temperature=1"]],
+    "iql_mixed": [["seed=1"]],
+    "dara": [["seed=1"], ["policy.reward_correction=5"]],
+    "srpo": [["seed=1"], ["policy.reward_correction=5"]],
+    "stc": [["seed=1"], ["policy.discount=0.9"]],
+}
+"""What the members of a pack differ in from the first, by method."""
+
+
+@pytest.mark.parametrize(("method", "streamed"), [*((method, False) for method in OTHERS), ("iql_mixed", True)])
+def test_a_pack_writes_what_separate_runs_write(
+    method: str, streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    different: list[list[str]] = [[], *OTHERS[method]]
+    if streamed:
+        monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
+        different = [[f"feeding.memory_gib={8000 / 2**30}", *overrides] for overrides in different]
+    configs = [experiment(method, *overrides) for overrides in different]
+    assert len({pack_key(config, make_plan(config)) for config in configs} - {None}) == 1
+    alone = [run(config, tmp_path / str(index)) for index, config in enumerate(configs)]
+    inputs = {role: alone[0][name] for role, name in make_plan(configs[0])["policy"].inputs.items()}
+    jobs = jobs_of(configs, inputs, tmp_path)
+    assert fit_policies(jobs) == [None] * len(jobs)
+    for job, folders in zip(jobs, alone, strict=True):
+        separate = folders["policy"]
+        assert {file.name for file in job.output.iterdir()} == {file.name for file in separate.iterdir()}
+        weights, expected = (load_file(folder / "actor.safetensors") for folder in (job.output, separate))
+        assert_close(weights, expected, rtol=1e-4, atol=1e-4)
+        results, expected_results = (
+            json.loads((folder / "evaluation.json").read_text()) for folder in (job.output, separate)
+        )
+        assert list(results) == list(expected_results)
+        assert results["streamed_tables"] == (["target", "source"] if streamed else [])
+        assert results["source_transitions_eligible"] == expected_results["source_transitions_eligible"]
+        curves, expected_curves = (pq.read_table(folder / "curves.parquet") for folder in (job.output, separate))
+        assert curves.schema == expected_curves.schema and curves.num_rows == expected_curves.num_rows
+        losses = [table["policy/critic_loss"].to_pylist() for table in (curves, expected_curves)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_policy_that_diverges_costs_the_others_nothing(tmp_path: Path) -> None:
+    configs = [experiment("iql_mixed"), experiment("iql_mixed", "seed=1", "policy.learning_rate=1e30")]
+    folders = run(configs[0], tmp_path / "alone")
+    inputs = {role: folders[name] for role, name in make_plan(configs[0])["policy"].inputs.items()}
+    jobs = jobs_of(configs, inputs, tmp_path)
+    errors = fit_policies(jobs)
+    assert errors[0] is None and isinstance(errors[1], DivergenceError)
+    assert (jobs[0].output / "evaluation.json").exists() and not list(jobs[1].output.iterdir())

@@ -1,0 +1,266 @@
+"""A pack of policies is its members' separate runs: same numbers, same checkpoints, and no member disturbs another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from problems import assert_same_weights, linear_system, make_actor, raw, weights_of
+
+from v2a_ray.config import FilterConfig, PolicyConfig
+from v2a_ray.data.sampler import Transitions
+from v2a_ray.errors import DivergenceError
+from v2a_ray.stages.conditional_vae import BehaviorDensity, ConditionalVAE
+from v2a_ray.stages.droco import DROCOLearner
+from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.stages.grouped import GroupedLearner
+from v2a_ray.stages.learner import History, TrainingLoop
+from v2a_ray.stages.many_policies import ManyIQL, train_together
+from v2a_ray.stages.policy import IQLLearner, MixedSampler
+
+SOURCE = linear_system([40, 60, 50], 1.0, seed=0)
+TARGET = linear_system([50, 40], 0.5, seed=1)
+RANDOM = np.random.default_rng(0)
+COLUMNS = {name: RANDOM.normal(size=SOURCE.num_transitions).astype(np.float32) for name in ("alignment", "advantage")}
+HELD_OUT = RANDOM.normal(size=50).astype(np.float32)
+TABLES = Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2), COLUMNS)
+SCALARS: list[dict[str, Any]] = [
+    {"learning_rate": 3e-3},
+    {"learning_rate": 1e-3, "expectile": 0.9, "keep_fraction": 0.25},
+    {"learning_rate": 2e-3, "temperature": 1.0, "alignment_weight": 0.1},
+    {"learning_rate": 3e-3, "discount": 0.9, "keep_fraction": 0.8, "target_rate": 0.05},
+]
+"""What the members differ in, beside the seed."""
+
+
+def config_of(scalars: dict[str, Any], num_steps: int = 100, **more: Any) -> PolicyConfig:
+    rule = {name: scalars[name] for name in scalars.keys() & FilterConfig.model_fields.keys()}
+    policy = {name: scalars[name] for name in scalars.keys() - rule.keys()}
+    chosen = more.pop("filter", {"rule": "top_fraction", "weight": "exp_alignment"})
+    return PolicyConfig(
+        num_steps=num_steps, batch_size=16, width=12, filter=FilterConfig(**chosen, **rule), **policy, **more
+    )
+
+
+def learner_of(config: PolicyConfig, seed: int) -> IQLLearner:
+    """As a process of its own makes it."""
+    torch.manual_seed(seed)
+    source_filter = SourceFilter.prepare(config.filter, COLUMNS["alignment"], HELD_OUT)
+    return IQLLearner(MixedSampler(*TABLES, source_filter, config), make_actor(TARGET, 12), config, seed)
+
+
+def learners_of(num_steps: int = 100, scalars: Sequence[dict[str, Any]] = SCALARS, **more: Any) -> list[IQLLearner]:
+    return [learner_of(config_of(each, num_steps, **more), seed) for seed, each in enumerate(scalars)]
+
+
+def loops_of(count: int, num_steps: int, folder: Path | None = None, **more: Any) -> list[TrainingLoop]:
+    return [
+        TrainingLoop(
+            num_steps,
+            folder / f"{index}.safetensors" if folder else None,
+            checkpoint_interval_steps=10,
+            log_interval_steps=5,
+            **more,
+        )
+        for index in range(count)
+    ]
+
+
+def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert first.keys() == second.keys()
+    for name, values in first.items():
+        torch.testing.assert_close(values, second[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+@pytest.mark.parametrize("data", ["mixed", "target", "source"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"rule": "none"},
+        {"rule": "top_fraction", "weight": "exp_alignment"},
+        {"rule": "top_fraction", "weight": "score"},
+        {"rule": "calibrated"},
+    ],
+    ids=lambda rule: "-".join(rule.values()),
+)
+def test_a_pack_equals_separate_runs_over_100_steps(rule: dict[str, Any], data: str) -> None:
+    alone, packed = learners_of(filter=rule, data=data), learners_of(filter=rule, data=data)
+    untrained = [weights_of(learner) for learner in packed]
+    apart, together = loops_of(len(alone), 100), loops_of(len(packed), 100)
+    for loop, learner in zip(apart, alone, strict=True):
+        loop.run(learner)
+    assert train_together(together, packed) == [None] * len(packed)
+    for index, learner in enumerate(packed):
+        assert_close(weights_of(alone[index]), weights_of(learner), 1e-4)
+        for row, other in zip(apart[index].history, together[index].history, strict=True):
+            assert row == pytest.approx(other, rel=1e-4, abs=1e-4)
+        moved = weights_of(learner)["actor.body.0.weight"] - untrained[index]["actor.body.0.weight"]
+        assert moved.abs().max() > 0.01  # a hundred times what the comparison allows
+
+
+def test_losses_and_metrics_of_two_policies_by_hand() -> None:
+    pack = ManyIQL(
+        learners_of(scalars=[{"expectile": 0.7, "temperature": 1.0}, {"expectile": 0.9, "temperature": 0.0}])
+    )
+    pack.share_PB = torch.tensor([[0.5, 0.5], [1.0, 0.0]])  # the second policy has one row, and one that fills up
+    q, value = torch.tensor([[3.0, 0.0], [3.0, 50.0]]), torch.tensor([[1.0, 1.0], [1.0, -50.0]])
+    loss, metrics = pack.value_loss(q, value)
+    # (0.7 * 2^2 + 0.3 * 1^2) / 2 and 0.9 * 2^2
+    torch.testing.assert_close(loss, torch.tensor([1.55, 3.6]))
+    torch.testing.assert_close(metrics["policy/value"], torch.tensor([1.0, 1.0]))
+    batch, _ = pack.sample()
+    narrow = type(batch)(
+        **{name: getattr(batch, name)[:, :2] for name in ("observation_BO", "action_BA", "next_observation_BO")},
+        reward_B=batch.reward_B[:, :2],
+        continues_B=batch.continues_B[:, :2],
+        extra={},
+    )
+    _, metrics = pack.actor_loss(narrow, torch.tensor([[0.0, 9.0], [5.0, 7.0]]))
+    # (exp(0) + 100) / 2, for exp(9) is clamped; temperature 0 weighs everything 1
+    torch.testing.assert_close(metrics["policy/advantage_weight"], torch.tensor([50.5, 1.0]))
+
+
+@pytest.mark.parametrize("others", [[0.25], [0.8], [1.0, 0.05]])
+def test_rows_that_fill_up_a_smaller_batch_change_nothing(others: list[float]) -> None:
+    scalars = [{"keep_fraction": fraction, "learning_rate": 3e-3} for fraction in (0.5, *others)]
+    padded, plain = learners_of(scalars=scalars), learners_of(scalars=scalars[:1])
+    assert len({learner.sampler.num_rows for learner in padded}) == len(scalars)
+    pack, alone = ManyIQL(padded), ManyIQL(plain)
+    for step in range(5):
+        metrics, expected = pack.update(step)[0], alone.update(step)[0]
+        assert_close(metrics, expected, 1e-6)
+    assert_close(weights_of(padded[0]), weights_of(plain[0]), 1e-6)
+
+
+def test_a_member_can_leave_the_pack_and_go_on_alone() -> None:
+    alone, packed = learners_of()[1], learners_of()
+    pack = ManyIQL(packed)
+    for step in range(20):
+        alone.update(step)
+        pack.update(step) if step < 10 else packed[1].update(step)
+    assert_close(weights_of(alone), weights_of(packed[1]), 1e-5)
+
+
+def test_equal_seeds_give_equal_weights_and_named_finite_metrics() -> None:
+    packs = [learners_of(20) for _ in range(2)]
+    histories = []
+    for learners in packs:
+        loops = loops_of(len(learners), 20)
+        train_together(loops, learners)
+        histories.append([loop.history for loop in loops])
+    assert histories[0] == histories[1]
+    for first, second in zip(*packs, strict=True):
+        assert_same_weights(weights_of(first), weights_of(second))
+    loop = TrainingLoop(20, log_interval_steps=5)
+    loop.run(learners_of(20)[0])
+    assert [row.keys() for row in histories[0][0]] == [row.keys() for row in loop.history]
+
+
+def stop_at(limit: int) -> Any:
+    def progress(step: int, num_steps: int, metrics: dict[str, float]) -> None:
+        if step == limit:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_interrupted_pack_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    straight = learners_of(30)
+    expected = loops_of(len(straight), 30)
+    train_together(expected, straight)
+    with pytest.raises(KeyboardInterrupt):
+        train_together(loops_of(len(SCALARS), 30, tmp_path, progress=stop_at(25)), learners_of(30))
+    for path in tmp_path.glob("*.safetensors"):
+        path.with_suffix(".tmp").write_bytes(path.read_bytes()[:100])  # a kill while writing leaves such a file
+    # What the next process starts from may differ; everything comes from the checkpoints.
+    resumed = [learner_of(config_of(each, 30), seed=99) for each in SCALARS]
+    resumed_from: list[int] = []
+    loops = loops_of(len(SCALARS), 30, tmp_path)
+    for loop in loops:
+        loop.progress = lambda step, _, metrics: resumed_from.append(step) if "resumed" in metrics else None
+    train_together(loops, resumed)
+    assert resumed_from == [20] * len(SCALARS)
+    for first, second, loop, straight_loop in zip(straight, resumed, loops, expected, strict=True):
+        assert_same_weights(weights_of(first), weights_of(second))
+        assert loop.history == straight_loop.history
+
+
+def test_a_kill_between_two_checkpoints_loses_one_interval_of_some_members(tmp_path: Path) -> None:
+    straight = learners_of(30)
+    train_together(loops_of(len(straight), 30), straight)
+    # Members 0 and 1 were saved at step 20, the others at step 10.
+    for stop, first in ((25, 0), (15, 2)):
+        folder = tmp_path / str(stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_together(loops_of(len(SCALARS), 30, folder, progress=stop_at(stop)), learners_of(30))
+        for index in (first, first + 1):
+            (folder / f"{index}.safetensors").rename(tmp_path / f"{index}.safetensors")
+    resumed, loops = learners_of(30), loops_of(len(SCALARS), 30, tmp_path)
+    train_together(loops, resumed)
+    for first_learner, second, loop in zip(straight, resumed, loops, strict=True):
+        assert_close(weights_of(first_learner), weights_of(second), 1e-5)
+        assert [row["step"] for row in loop.history] == [5, 10, 15, 20, 25, 30]
+
+
+def test_a_checkpoint_of_a_pack_serves_a_separate_run(tmp_path: Path) -> None:
+    straight = learners_of(30)
+    for loop, learner in zip(loops_of(len(straight), 30), straight, strict=True):
+        loop.run(learner)
+    with pytest.raises(KeyboardInterrupt):
+        train_together(loops_of(len(SCALARS), 30, tmp_path, progress=stop_at(25)), learners_of(30))
+    resumed = learners_of(30)[2]
+    loops_of(len(SCALARS), 30, tmp_path)[2].run(resumed)
+    assert_close(weights_of(straight[2]), weights_of(resumed), 1e-5)
+
+
+@pytest.mark.parametrize("bad", [[1], [0, 3], [0, 1, 2, 3]])
+def test_a_policy_that_diverges_leaves_the_pack_and_the_others_go_on(bad: list[int]) -> None:
+    scalars = [each | ({"learning_rate": 1e30} if index in bad else {}) for index, each in enumerate(SCALARS)]
+    learners, loops = learners_of(30, scalars), loops_of(len(SCALARS), 30)
+    errors = train_together(loops, learners)
+    alone = learners_of(30)
+    for index, error in enumerate(errors):
+        if index in bad:
+            assert isinstance(error, DivergenceError) and "update step 5" in str(error)
+        else:
+            assert error is None and loops[index].history[-1]["step"] == 30
+            TrainingLoop(30).run(alone[index])
+            assert_close(weights_of(alone[index]), weights_of(learners[index]), 1e-5)
+
+
+def test_a_policy_that_its_loop_stops_leaves_the_pack(tmp_path: Path) -> None:
+    def after_15(history: History) -> bool:
+        return bool(history) and history[-1]["step"] >= 15
+
+    learners, loops = learners_of(30), loops_of(len(SCALARS), 30, tmp_path)
+    loops[1].stop = after_15
+    assert train_together(loops, learners) == [None] * len(SCALARS)
+    assert [loop.history[-1]["step"] for loop in loops] == [30, 15, 30, 30]
+    alone = learners_of(30)
+    for index, learner in enumerate(learners):
+        TrainingLoop(30, log_interval_steps=5, stop=loops[index].stop).run(alone[index])
+        assert_close(weights_of(alone[index]), weights_of(learner), 1e-5)
+    # Resumed after it had stopped, it trains no more: its checkpoint is that of step 10, and 10 is enough now.
+    resumed, again = learners_of(30), loops_of(len(SCALARS), 30, tmp_path)
+    again[1].stop = lambda history: len(history) >= 2
+    train_together(again, resumed)
+    assert [loop.history[-1]["step"] for loop in again] == [30, 10, 30, 30]
+
+
+def derived(kind: str) -> IQLLearner:
+    """A learner whose losses or steps are not IQL's alone."""
+    plain, config = learners_of()[0], config_of({})
+    arguments = plain.sampler, make_actor(TARGET, 12), config, 0
+    if kind == "density":
+        return IQLLearner(*arguments, BehaviorDensity(ConditionalVAE(1, 2, 1, 2, 6), num_samples=3))
+    return DROCOLearner(*arguments, None) if kind == "droco" else GroupedLearner(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["density", "droco", "grouped"])
+def test_a_pack_refuses_what_is_not_plain_iql(kind: str) -> None:
+    with pytest.raises(ValueError, match="a pack takes IQL as it is"):
+        ManyIQL([learners_of()[0], derived(kind)])

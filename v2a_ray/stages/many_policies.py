@@ -1,0 +1,167 @@
+"""Many IQL policies trained as one batched program: seeds and scalar settings become a leading dimension P.
+
+A pack is made of ordinary learners and owns nothing that lasts. Their networks are laid side by side in memory, so that
+one batched matrix product per layer serves all of them; each learner's parameters become views of its part. Everything
+else stays each learner's own: it draws with its generator, filters by its rule, and steps its optimisers at its rates.
+So a member can be saved, restored, evaluated or trained alone at any step, and equals a separate run up to rounding.
+
+Nothing in a step waits for the device (`sampler.target.device`) or depends on values: the shapes are those of the
+settings. What was run is the CPU. To capture a step as a CUDA graph, the learning rates would have to be tensors
+(`torch.optim.Adam(capturable=True)`) and the generators registered with the graph.
+
+Shape suffixes: P policies, B rows of a batch (of the largest, if the policies keep different numbers), K = 2 critics,
+X inputs of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.data.sampler import Batch
+from v2a_ray.errors import DivergenceError
+from v2a_ray.networks import batched_mlp
+from v2a_ray.stages.learner import TrainingLoop
+from v2a_ray.stages.policy import IQLConstants, IQLLearner, IQLLosses
+
+
+class SideBySide:
+    """The networks of P policies, of one kind and shape, in one tensor per parameter.
+
+    The networks' own parameters become views of it: what an optimiser does to them, it does to the stack.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        self.members = [list(network.parameters()) for network in networks]
+        self.stacked: list[Tensor] = []
+        for parameters in zip(*self.members, strict=True):
+            whole = torch.stack([parameter.detach() for parameter in parameters])
+            for parameter, part in zip(parameters, whole.unbind(), strict=True):
+                parameter.data = part
+            self.stacked.append(whole.requires_grad_(parameters[0].requires_grad))
+
+    def give_gradients(self) -> None:
+        """Move the gradients of the stack to the networks' own parameters."""
+        for whole, parameters in zip(self.stacked, zip(*self.members, strict=True), strict=True):
+            assert whole.grad is not None
+            for parameter, gradient in zip(parameters, whole.grad.unbind(), strict=True):
+                parameter.grad = gradient
+            whole.grad = None
+
+
+class SideBySideMLP(SideBySide):
+    """P networks of `networks.mlp`, (P, B, X) to (P, B, output_dim); `nn.Linear` holds its weight as (out, in)."""
+
+    def __call__(self, inputs_PBX: Tensor) -> Tensor:
+        weights = [weight.transpose(1, 2) for weight in self.stacked[::2]]
+        return batched_mlp(inputs_PBX, weights, [bias.unsqueeze(1) for bias in self.stacked[1::2]])
+
+
+class SideBySideEnsemble(SideBySide):
+    """P `EnsembleMLP` of K members, (P, B, X) to (K, P, B, output_dim)."""
+
+    def __call__(self, inputs_PBX: Tensor) -> Tensor:
+        flat = [whole.flatten(0, 1) for whole in self.stacked]
+        weights, biases = flat[: len(flat) // 2], flat[len(flat) // 2 :]
+        num_members = self.stacked[0].shape[1]
+        outputs = batched_mlp(inputs_PBX.repeat_interleave(num_members, dim=0), weights, biases)
+        return outputs.view(-1, num_members, *outputs.shape[1:]).transpose(0, 1)
+
+
+class ManyIQL(IQLLosses):
+    """P `IQLLearner`s of equal shapes, updated together. Its losses are theirs; a loss or metric is (P,).
+
+    Raises ValueError for a learner whose losses are others: one of a subclass, or one that is held to a density.
+    """
+
+    value: SideBySideMLP
+    critics: SideBySideEnsemble
+    target_critics: SideBySideEnsemble
+
+    def __init__(self, learners: Sequence[IQLLearner]) -> None:
+        if any(type(learner) is not IQLLearner or learner.density for learner in learners):
+            raise ValueError("a pack takes IQL as it is: no learner derived from it, and none with a density")
+        self.learners = list(learners)
+        device = learners[0].sampler.target.device
+
+        def of_each(value: Callable[[IQLLearner], float]) -> Tensor:
+            return torch.tensor([[value(learner)] for learner in learners], device=device)
+
+        self.constants = IQLConstants(
+            discount=of_each(lambda learner: learner.config.discount),
+            expectile=of_each(lambda learner: learner.config.expectile),
+            temperature=of_each(lambda learner: learner.config.temperature),
+        )
+        self.bodies = SideBySideMLP([learner.actor.body for learner in learners])
+        self.value = SideBySideMLP([learner.value for learner in learners])
+        self.critics = SideBySideEnsemble([learner.critics for learner in learners])
+        self.target_critics = SideBySideEnsemble([learner.target_critics for learner in learners])
+        sizes = of_each(lambda learner: learner.sampler.num_rows)
+        rows = torch.arange(int(sizes.max()), device=device)
+        self.share_PB = torch.where(rows < sizes, 1 / sizes, 0.0)
+        """What a row counts in a policy's mean: rows that only fill up a smaller batch count nothing."""
+
+    def actor(self, observation_PBO: Tensor) -> Tensor:
+        """See `TanhActor`."""
+        return torch.tanh(self.bodies(observation_PBO))
+
+    def mean(self, values_B: Tensor) -> Tensor:
+        """(..., P, B) to (..., P): the mean over each policy's own rows."""
+        return (self.share_PB * values_B).sum(dim=-1)
+
+    def update(self, step: int) -> list[dict[str, Tensor]]:
+        """One update step of every policy; its metrics, policy by policy."""
+        batch, weight_PB = self.sample()
+        critic_losses, metrics, advantage_PB = self.critic_losses(batch, weight_PB)
+        actor_losses, actor_metrics = self.actor_loss(batch, advantage_PB)
+        # No policy's loss reaches another's parameters, so the gradient of the sum is each one's own.
+        (critic_losses + actor_losses).sum().backward()  # type: ignore[no-untyped-call]
+        for networks in (self.bodies, self.value, self.critics):
+            networks.give_gradients()
+        for learner in self.learners:
+            learner.descend(step)
+        metrics |= actor_metrics
+        return [
+            dict(zip(metrics, values, strict=True))
+            for values in zip(*(metric.unbind() for metric in metrics.values()), strict=True)
+        ]
+
+    def sample(self) -> tuple[Batch, Tensor]:
+        """A batch of every policy, filled up to the largest, (P, B, ...), and TD weights (P, B)."""
+        drawn = [learner.sampler.sample(learner.generator) for learner in self.learners]
+
+        def stack(tensors: list[Tensor]) -> Tensor:
+            return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+
+        names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+        fields = {name: stack([getattr(batch, name) for batch, _ in drawn]) for name in names}
+        return Batch(**fields, extra={}), stack([weight_B for _, weight_B in drawn])
+
+
+def train_together(loops: Sequence[TrainingLoop], learners: Sequence[IQLLearner]) -> list[DivergenceError | None]:
+    """Train P learners as a pack, each with the loop that would train it alone: its history, checkpoint, evaluation.
+
+    After a kill between two of the checkpoints the members start at different steps: those ahead wait. A member that
+    diverges, or that its loop stops, leaves the pack, and the others go on. The loops have equal `num_steps`.
+
+    Returns:
+        Each member's error, None for one that was trained to its end.
+    """
+    errors: list[DivergenceError | None] = [None] * len(loops)
+    starts = [loop.restore(learner) for loop, learner in zip(loops, learners, strict=True)]
+    left = [loop.stop(loop.history) for loop in loops]
+    members: list[int] = []
+    for step in range(min(starts), loops[0].num_steps):
+        running = [index for index, start in enumerate(starts) if start <= step and not left[index]]
+        if not running:
+            continue
+        if running != members:
+            members, pack = running, ManyIQL([learners[index] for index in running])
+        for index, metrics in zip(running, pack.update(step), strict=True):
+            try:
+                left[index] = loops[index].after_update(learners[index], step + 1, metrics)
+            except DivergenceError as error:
+                errors[index], left[index] = error, True
+    return errors
