@@ -61,14 +61,14 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
             (lines[method],) = axes.plot(steps, mean, marker="o", markersize=3, **styles[method])
             axes.fill_between(steps, mean - std, mean + std, color=styles[method]["color"], alpha=0.15, linewidth=0)
         axes.set_title(task if len(cells) > 1 else "", fontsize=10)
+        axes.set_xlabel("update steps")
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(cells) :]:
         axes.set_visible(False)
     counts = sorted({len(seeds) for by_method in cells.values() for seeds in by_method.values()})
     seeds_text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    figure.suptitle(f"{title} · mean ± standard deviation of {seeds_text} seeds")
+    figure.suptitle(f"{title} · mean ± standard deviation of {seeds_text} seeds", fontsize=10)
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns, fontsize=8)
-    figure.supxlabel("update steps")
     figure.supylabel("normalised score in the target")
     figure.savefig(path, dpi=130)
     plt.close(figure)
