@@ -29,7 +29,14 @@ from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
-from v2a_ray.methods.target_models import corrections, fit_correction, fit_dynamics, load_dynamics
+from v2a_ray.methods.target_models import (
+    corrections,
+    fit_correction,
+    fit_density,
+    fit_dynamics,
+    load_density,
+    load_dynamics,
+)
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
@@ -42,13 +49,7 @@ from v2a_ray.stages.columns import (
     write_episode_column,
     write_step_column,
 )
-from v2a_ray.stages.conditional_vae import (
-    BehaviorDensity,
-    ConditionalVAE,
-    DensityLearner,
-    DynamicsDensityLearner,
-    behavior_split,
-)
+from v2a_ray.stages.conditional_vae import DynamicsDensityLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.grouped import episode_groups
@@ -214,40 +215,6 @@ def _ranked(
     return Alignment(ranks(pool, pool), ranks(window_average(control, held_out, window), pool))
 
 
-def fit_density(job: Job) -> None:
-    """Fit the density of a behaviour policy and write the model."""
-    config = job.config.density
-    use_threads(config.num_threads)
-    seed = job.config.upstream_seed
-    roles = ["target"] if config.fit_to == "target" else ["source", "target"]
-    feeds = {
-        role: open_transitions(
-            job.rows(role), preprocessing(job), memory_bytes=job.memory_bytes // len(roles), seed=seed
-        )
-        for role in roles
-    }
-    torch.manual_seed(seed)
-    model = _density_model(job)
-    learner = DensityLearner(model, behavior_split, list(feeds.values()), config, seed)
-    history = job.loop(config, feeds=feeds).run(learner)
-    save_file(model.state_dict(), job.output / "model.safetensors")
-    job.write_history(history)
-
-
-def _density_model(job: Job) -> ConditionalVAE:
-    config, target = job.config.density, job.rows("target")
-    latent_dim = config.latent_dim or 2 * target.action_dim
-    return ConditionalVAE(1, target.observation_dim, target.action_dim, latent_dim, config.width)
-
-
-def _density(job: Job) -> BehaviorDensity | None:
-    if "density" not in job.inputs:
-        return None
-    model = _density_model(job)
-    model.load_state_dict(load_file(job.inputs["density"] / "model.safetensors"))
-    return BehaviorDensity(model, job.config.density.num_samples)
-
-
 def fit_policy(job: Job) -> None:
     """Train the policy on what the filter keeps, evaluating it in the target environment."""
     use_threads(job.config.policy.num_threads)
@@ -311,7 +278,7 @@ class PolicyTraining:
         source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
         scale = tables.preprocessing.reward_scale
         self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
-        density = _density(job)
+        density = load_density(job) if "density" in job.inputs else None
         dynamics = load_dynamics(job) if "dynamics" in job.inputs else None
         torch.manual_seed(job.config.seed)
         dims = tables.target.observation_dim, tables.target.action_dim

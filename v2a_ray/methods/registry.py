@@ -70,6 +70,17 @@ def _filtered(**rule: Any) -> dict[str, Any]:
     return {"learner": "iql", "data": "mixed", "filter": rule}
 
 
+def _calibrated(**policy: Any) -> dict[str, Any]:
+    """V2A with a filter that takes only what held-out target data would pass."""
+    rule = _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one")
+    return {
+        "modality": {"include_target": True},
+        "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+        "alignment": {"kind": "modality", "window_steps": 50},
+        "policy": rule | policy,
+    }
+
+
 METHODS: dict[str, Method] = {
     "v2a": Method(
         "modality z, A(s, a, z), contrastive h; best half by 0.6 h + 0.4 minmax(A), weight exp(h)",
@@ -83,26 +94,14 @@ METHODS: dict[str, Method] = {
     ),
     "v2a_calibrated": Method(
         "V2A with modality alignment and a calibrated filter (ours): of what the target would pass, the best half by f",
-        {
-            "modality": {"include_target": True},
-            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
-            "alignment": {"kind": "modality", "window_steps": 50},
-            "policy": _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one"),
-        },
+        _calibrated(),
         "V2A, 2605.24862",
         (_SCALED, _SHORT_MODALITY, "alignment, filter rule and weight are ours"),
         published=False,
     ),
     "v2a_supported": Method(
         "v2a_calibrated whose actor is held to the target's behaviour (ours): the one to begin with",
-        {
-            "modality": {"include_target": True},
-            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
-            "alignment": {"kind": "modality", "window_steps": 50},
-            "density": {"fit_to": "target"},
-            "policy": _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one")
-            | {"density_weight": 0.1},
-        },
+        _calibrated(density_weight=0.1) | {"density": {"fit_to": "target"}},
         "V2A, 2605.24862, with OTDF's actor",
         (_SCALED, _SHORT_MODALITY, _DENSITY, "alignment, filter rule and weight are ours"),
         published=False,

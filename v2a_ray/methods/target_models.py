@@ -1,4 +1,4 @@
-"""Models of the target that methods ask what it would have done: its dynamics, and the corrections made with them."""
+"""Models that say what the target would have done: a behaviour, its dynamics, and corrections made with them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,37 @@ from v2a_ray.data.sampler import Column, TransitionSampler
 from v2a_ray.data.streaming import open_transitions
 from v2a_ray.methods.job import Job, preprocessing
 from v2a_ray.stages.columns import read_step_column, write_step_column
+from v2a_ray.stages.conditional_vae import BehaviorDensity, ConditionalVAE, DensityLearner, behavior_split
 from v2a_ray.stages.correction import ACTION, KEPT, REWARD, CorrectionLearner
 from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
 from v2a_ray.stages.learner import use_threads
+
+
+def fit_density(job: Job) -> None:
+    """Fit the density of a behaviour policy and write the model."""
+    config, seed = job.config.density, job.config.upstream_seed
+    use_threads(config.num_threads)
+    roles = ["target"] if config.fit_to == "target" else ["source", "target"]
+    feeds = {role: _transitions(job, role, len(roles)) for role in roles}
+    torch.manual_seed(seed)
+    model = _density_model(job)
+    learner = DensityLearner(model, behavior_split, list(feeds.values()), config, seed)
+    history = job.loop(config, feeds=feeds).run(learner)
+    save_file(model.state_dict(), job.output / "model.safetensors")
+    job.write_history(history)
+
+
+def load_density(job: Job) -> BehaviorDensity:
+    """The density that `fit_density` wrote."""
+    model = _density_model(job)
+    model.load_state_dict(load_file(job.inputs["density"] / "model.safetensors"))
+    return BehaviorDensity(model, job.config.density.num_samples)
+
+
+def _density_model(job: Job) -> ConditionalVAE:
+    config, target = job.config.density, job.rows("target")
+    latent_dim = config.latent_dim or 2 * target.action_dim
+    return ConditionalVAE(1, target.observation_dim, target.action_dim, latent_dim, config.width)
 
 
 def fit_dynamics(job: Job) -> None:
@@ -61,7 +89,7 @@ def corrections(job: Job, source: RowFile) -> dict[str, Column]:
     return {name: read_step_column(folder / f"{name}.parquet", name, source, width) for name, width in widths.items()}
 
 
-def _transitions(job: Job, role: str) -> TransitionSampler:
-    """A table, of which two share the memory."""
-    rows, memory = job.rows(role), job.memory_bytes // 2
+def _transitions(job: Job, role: str, num_sharing: int = 2) -> TransitionSampler:
+    """A table, of which `num_sharing` share the memory."""
+    rows, memory = job.rows(role), job.memory_bytes // num_sharing
     return open_transitions(rows, preprocessing(job), memory_bytes=memory, seed=job.config.upstream_seed)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from v2a_ray.config import AlignmentConfig, TrainingConfig
 from v2a_ray.data.sampler import Batch, TransitionSampler
 from v2a_ray.networks import EnsembleMLP, adam, gaussian_log_density
+from v2a_ray.stages.dynamics import delta_std
 
 LOG_STD_RANGE = (-5.0, 2.0)
 INITIAL_LOG_STD = -1.0
 """Narrower than unit data: with a wide likelihood the decoder explains all as noise and never uses its latent."""
-MIN_SCALE = 1e-3
 Split = Callable[[Batch], tuple[Tensor, Tensor]]
 """The condition (B, X) and what is modelled given it (B, Y)."""
 
@@ -135,8 +135,7 @@ class DynamicsDensityLearner(DensityLearner):
     def __init__(
         self, target: TransitionSampler, feeds: Sequence[TransitionSampler], config: AlignmentConfig, seed: int
     ) -> None:
-        moved = torch.cat([batch.next_observation_BO - batch.observation_BO for batch in target.chunks(8192)])
-        self.scale_O = moved.std(dim=0).clamp(min=MIN_SCALE)
+        self.scale_O = delta_std(target)
         observation, action = target.observation_dim, target.action_dim
         model = ConditionalVAE(
             config.num_members, observation + action, observation, config.density_latent_dim, config.width

@@ -40,6 +40,12 @@ class EnsembleSettings(Protocol):
         ...
 
 
+def delta_std(transitions: TransitionSampler) -> Tensor:
+    """(O,): the standard deviation of every feature of s' - s, at least `MIN_SCALE`."""
+    moved = torch.cat([batch.next_observation_BO - batch.observation_BO for batch in transitions.chunks(8192)])
+    return moved.std(dim=0).clamp(min=MIN_SCALE)
+
+
 class DynamicsModel(nn.Module):
     """K deterministic models (s, a) -> s' - s, each feature in units of its standard deviation in the target."""
 
@@ -52,8 +58,7 @@ class DynamicsModel(nn.Module):
 
     def set_scale(self, target: TransitionSampler) -> None:
         """Take the standard deviations of s' - s from the target."""
-        moved = torch.cat([batch.next_observation_BO - batch.observation_BO for batch in target.chunks(8192)])
-        self.delta_std_O.copy_(moved.std(dim=0).clamp(min=MIN_SCALE))
+        self.delta_std_O.copy_(delta_std(target))
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """(K, B, O) predicted (s' - s) / std, of (B, O) and (B, A), the same for all members, or with a leading K."""
