@@ -126,7 +126,8 @@ def make_tuner(
             callbacks=[*callbacks, *_loggers(sweep)],
             stop=stopper,
             failure_config=FailureConfig(max_failures=sweep.config.resources.max_retries),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            # A population's: one that another member is about to copy must not be gone.
+            checkpoint_config=CheckpointConfig(num_to_keep=4),
         ),
     )
 
