@@ -63,7 +63,7 @@ class Slurm:
         command = ["bash", str(SCRIPT), *arguments]
         if isolated:
             command = [*namespace(), "bash", "-c", 'ip link set lo up && "$@"', "in-namespace", *command]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=240, check=False)
 
     def calls(self) -> list[str]:
         """Arguments of every call of `srun`, and calls of `scontrol`."""

@@ -55,7 +55,9 @@ def _documents(name: str) -> list[dict[str, Any]]:
 
 
 ALL = [(path.name, document) for path in sorted(MANIFESTS.glob("*.yaml")) for document in _documents(path.name)]
-every_document = pytest.mark.parametrize("document", [each for _, each in ALL], ids=[f"{n}-{d['kind']}" for n, d in ALL])
+every_document = pytest.mark.parametrize(
+    "document", [each for _, each in ALL], ids=[f"{n}-{d['kind']}" for n, d in ALL]
+)
 
 
 def _nested(value: object, key: str) -> Iterator[Any]:
@@ -95,7 +97,10 @@ def test_every_field_is_one_of_kuberays(document: dict[str, Any]) -> None:
         (("spec", "workerGroupSpec"), []),
         (("spec", "authOptions", "mode"), "on"),
         (("spec", "headGroupSpec", "rayStartParams", "num-cpus"), 0),
-        (("spec", "headGroupSpec", "template", "spec", "containers", 0, "securityContext", "dropCapabilities"), ["ALL"]),
+        (
+            ("spec", "headGroupSpec", "template", "spec", "containers", 0, "securityContext", "dropCapabilities"),
+            ["ALL"],
+        ),
         (("spec", "workerGroupSpecs", 0, "maxReplicas"), "8"),
     ],
 )

@@ -93,7 +93,10 @@ def test_starts_ray_with_a_token_and_runs_the_command_on_it(tmp_path: Path, shor
 def test_the_commands_exit_status_is_the_jobs(tmp_path: Path) -> None:
     # The command alone, without Ray: what follows `--`.
     slurm = Slurm(
-        tmp_path / "stubs", tmp_path, v2a="raise SystemExit(3)", srun='while [ "$1" != -- ]; do shift; done; shift; "$@"'
+        tmp_path / "stubs",
+        tmp_path,
+        v2a="raise SystemExit(3)",
+        srun='while [ "$1" != -- ]; do shift; done; shift; "$@"',
     )
 
     assert slurm.run("sweep", "broken.yaml").returncode == 3
@@ -135,7 +138,12 @@ def test_goes_back_to_the_queue_when_its_time_is_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "arguments", "message"),
     [
-        ("V2A_SHARED", "/no/such/folder", ["sweep"], "set V2A_SHARED to a folder on a file system that all nodes share"),
+        (
+            "V2A_SHARED",
+            "/no/such/folder",
+            ["sweep"],
+            "set V2A_SHARED to a folder on a file system that all nodes share",
+        ),
         ("V2A_SHARED", "", ["sweep"], "set V2A_SHARED to a folder on a file system that all nodes share"),
         ("SLURM_JOB_ID", "", ["sweep"], "run this with sbatch"),
         ("V2A_RAY_PORT", "6400", [], "usage: sbatch"),
