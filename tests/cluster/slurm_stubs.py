@@ -52,17 +52,19 @@ class Slurm:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 
-    def run(self, *arguments: str, isolated: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, isolated: bool = False, before: str = "") -> subprocess.CompletedProcess[str]:
         """Run the batch script.
 
         Args:
             arguments: of `v2a`.
+            before: shell commands that run first, if isolated.
             isolated: in process and network namespaces of its own. `ray symmetric-run` ends with `ray stop`, which ends
                 every Ray it can see; there it sees its own alone, and whatever is left dies with the namespace.
         """
         command = ["bash", str(SCRIPT), *arguments]
         if isolated:
-            command = [*namespace(), "bash", "-c", 'ip link set lo up && "$@"', "in-namespace", *command]
+            first = f"set -e; ip link set lo up\n{before}"
+            command = [*namespace(), "bash", "-c", f'{first}\n"$@"', "in-namespace", *command]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=240, check=False)
 
     def calls(self) -> list[str]:
@@ -72,7 +74,7 @@ class Slurm:
 
 def namespace() -> list[str]:
     """The command that runs another one in namespaces of its own; skips the test where that is not allowed."""
-    command = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if os.geteuid() != 0:
         command[1:1] = ["--user", "--map-root-user"]
     if shutil.which("unshare") is None or shutil.which("ip") is None:

@@ -90,6 +90,53 @@ def test_starts_ray_with_a_token_and_runs_the_command_on_it(tmp_path: Path, shor
     assert not (short_folder / "ray").exists(), "the session folder outlives its job"
 
 
+# Two nodes: networks of their own that a cable joins, and processes of their own. Both see the same files.
+_TWO_NODES = """
+mkdir -p /run/netns && mount -t tmpfs none /run/netns
+ip netns add node1; ip netns add node2
+ip link add cable1 netns node1 type veth peer name cable2 netns node2
+for node in 1 2; do
+    ip -n node$node addr add 10.9.8.$node/24 dev cable$node
+    ip -n node$node link set cable$node up; ip -n node$node link set lo up
+done
+"""
+_SRUN_ON_TWO_NODES = """
+# A shell is each node's first process, because it reaps: `ray stop` waits for zombies too.
+on() { ip netns exec "node$1" unshare --pid --fork --mount-proc --kill-child bash -c '"$@"; exit "$?"' node "${@:2}"; }
+if [[ $(tail -n 1 "$STUB_LOG") == *--nodes=1* ]]; then on 1 "$@"; exit; fi
+on 2 "$@" & on 1 "$@"; status=$?; wait; exit "$status"
+"""
+_WHERE = """
+import os, sys, time
+import ray
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+def where():
+    time.sleep(1)
+    return ray.util.get_node_ip_address()
+
+open(sys.argv[-1], "w").write(" ".join(sorted(set(ray.get([where.remote() for _ in range(4)])))))
+"""
+
+
+@pytest.mark.slow
+def test_two_nodes_become_one_cluster(tmp_path: Path, short_folder: Path) -> None:
+    slurm = Slurm(tmp_path / "stubs", tmp_path, v2a=_WHERE, srun=_SRUN_ON_TWO_NODES)
+    del slurm.environment["V2A_HEAD_ADDRESS"]
+    slurm.environment |= {
+        "SLURM_JOB_NUM_NODES": "2",
+        "V2A_RAY_TMPDIR": str(short_folder / "ray"),
+        "V2A_RAY_START_OPTIONS": "--num-cpus=2 --object-store-memory=80000000 --disable-usage-stats",
+    }
+    report = tmp_path / "report"
+
+    result = slurm.run("sweep", str(report), isolated=True, before=_TWO_NODES)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert report.read_text() == "10.9.8.1 10.9.8.2"
+
+
 def test_the_commands_exit_status_is_the_jobs(tmp_path: Path) -> None:
     # The command alone, without Ray: what follows `--`.
     slurm = Slurm(
