@@ -119,14 +119,14 @@ def test_the_median_rule_ends_trials_before_their_end(workspace: Path) -> None:
 
 
 def test_a_population_exchanges_settings_and_ends_whole(workspace: Path) -> None:
-    search = {"num_trials": 2, "space": RATES}
+    search = {"num_trials": 3, "space": RATES}
     settings = {"evaluation": {"interval_steps": 20}}
     scheduler = {"kind": "pbt", "grace_steps": 20}
     path = write_sweep(workspace, name="pbt", settings=settings, search=search, scheduler=scheduler)
     results = sweep(path)
-    assert [result.status for result in results] == ["finished"] * 2
+    assert [result.status for result in results] == ["finished"] * 3
     schedules = [
-        json.loads((path.with_suffix("") / f"population/{number:04d}/schedule.json").read_text()) for number in range(2)
+        json.loads((path.with_suffix("") / f"population/{number:04d}/schedule.json").read_text()) for number in range(3)
     ]
     assert all(schedule["step"] == 60 and schedule["entries"][0]["step"] == 0 for schedule in schedules)
     for result, schedule in zip(results, schedules, strict=True):
