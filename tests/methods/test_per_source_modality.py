@@ -14,9 +14,15 @@ from test_plan import experiment as planned
 from test_plan import plan, renewed
 
 from v2a_ray.config import ExperimentConfig
+from v2a_ray.data.store import write_table
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.modality import COLUMN
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.orchestration.compute import make_stage
+from v2a_ray.orchestration.work import Work, input_paths
+from v2a_ray.stages.artifacts import Artifact, ArtifactStore
 from v2a_ray.stages.columns import read_episode_column
+from v2a_ray.stages.learner import Metrics, Progress, silent
 from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
 from v2a_ray.stages.modality_learner import ModalityLearner
 
@@ -57,6 +63,32 @@ def test_a_source_that_the_mix_left_out_has_no_fit(tmp_path: Path) -> None:
     done = run(per_source(), tmp_path, table)
     assert read_episode_column(done["modality"] / COLUMN, "z", table).shape == (3, 1 + 3)
     assert not list(done[f"modality/{PARTS[1]}"].iterdir())
+
+
+def test_after_a_kill_finished_sources_are_not_fitted_again(tmp_path: Path) -> None:
+    config = per_source()
+    nodes, store = make_plan(config), ArtifactStore(tmp_path)
+
+    def compute(name: str, progress: Progress = silent) -> Artifact:
+        node, work = nodes[name], Work(config, nodes, nodes[name])
+        if node.stage == "source":
+            return store.get_or_make("source", node.key, write_mix, {})
+        return make_stage(work, input_paths(work, store), store, progress)
+
+    def write_mix(output: Path, _: Path) -> None:
+        write_table(MIX, output / "table")
+
+    def killed(step: int, num_steps: int, metrics: Metrics) -> None:
+        raise KeyboardInterrupt
+
+    first, second = (f"modality/{name}" for name in PARTS)
+    for name in ("source", "rows/source", first):
+        compute(name)
+    with pytest.raises(KeyboardInterrupt):
+        compute(second, killed)
+    assert compute(first).cached and not compute(second).cached
+    column = compute("modality").path / COLUMN
+    assert read_episode_column(column, "z", MIX).shape == (6, 2 + 3)
 
 
 def test_the_plan_has_a_node_for_every_source_and_shared_artifacts_keep_their_keys() -> None:

@@ -25,7 +25,7 @@ from v2a_ray.data.table import concatenate
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.modality import load_modality
-from v2a_ray.orchestration.modality_workers import fit_modality_parallel
+from v2a_ray.orchestration.modality_workers import fit_modality_parallel, share_of_cores
 from v2a_ray.orchestration.session import user_error
 from v2a_ray.stages.columns import read_episode_column
 from v2a_ray.stages.learner import silent
@@ -212,12 +212,15 @@ def experiment(**modality: Any) -> ExperimentConfig:
     )
 
 
-@pytest.mark.parametrize("num_files", [1, 5])
-def test_two_workers_give_every_episode_a_latent(tmp_path: Path, num_files: int) -> None:
+@pytest.mark.parametrize(("num_workers", "num_files"), [(3, 1), (2, 5)])
+def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, num_files: int) -> None:
+    """Three workers share two cores, and all of them a batch that does not divide."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
     source = tmp_path / "source"
     write_table(table, source / "table", num_files=num_files)
-    job = Job(experiment(batch_size=5), {"source": source}, tmp_path / "output", tmp_path / "work")
+    job = Job(
+        experiment(batch_size=5, num_workers=num_workers), {"source": source}, tmp_path / "output", tmp_path / "work"
+    )
     job.output.mkdir()
     # As the platform does it: inside a task that holds no CPU, because the workers do.
     ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
@@ -316,6 +319,14 @@ def test_what_the_user_caused_is_not_tried_again(tmp_path: Path) -> None:
     cause = user_error(error.value)
     assert str(cause) == "modality.some_key: nobody can do this\n  try: something else"
     assert tries.read_text().split() == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "num_workers", "num_threads", "cpus"),
+    [(8, 2, 4, 4), (2, 3, 1, 0.5), (4, 3, 2, 1), (1, 6, 1, 0.166), (0, 2, 1, 1)],
+)
+def test_workers_reserve_no_more_than_there_is(cores: int, num_workers: int, num_threads: int, cpus: float) -> None:
+    assert share_of_cores(cores, num_workers, num_threads) == cpus
 
 
 def test_more_workers_than_trajectories_are_refused() -> None:

@@ -45,7 +45,8 @@ class ModalityConfig(TrainingConfig):
     inference: Literal["whole", "crops"] = "whole"
     """z of an episode: the encoder mean over the whole episode, or averaged over consecutive crops of `crop_steps`."""
     num_workers: Positive = 1
-    """Data-parallel workers; the source table is sharded between them. One worker needs no process group."""
+    """Data-parallel workers, at most `batch_size`; the source table is sharded between them. More than the cluster has
+    cores for share those that there are. One worker needs no process group."""
     mode: Literal["shared", "per_source"] = "shared"
     """`shared`: one model for all episodes, without labels (published). `per_source`, for comparison: a model for every
     source dataset, fitted to its episodes alone, at the same time where there are cores. Their z have nothing in

@@ -10,6 +10,7 @@ episodes a worker gets has to depend on its rank alone, or equal seeds would not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, Train
 from ray.train.torch import TorchTrainer
 from torch import Tensor
 
+from v2a_ray.config import ModalityConfig
 from v2a_ray.data.pieces import Piece, pieces, shards
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.methods.job import Job
@@ -50,7 +52,7 @@ def fit_modality_parallel(job: Job) -> None:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "progress": job.progress},
-        scaling_config=ScalingConfig(num_workers=config.num_workers, resources_per_worker={"CPU": config.num_threads}),
+        scaling_config=ScalingConfig(num_workers=config.num_workers, resources_per_worker={"CPU": _cpus(config)}),
         run_config=RunConfig(
             name="modality",
             storage_path=str(job.work.resolve() / "train"),
@@ -65,6 +67,19 @@ def fit_modality_parallel(job: Job) -> None:
     except TrainingFailedError as error:
         raise user_error(error) or error from None
     encode_parallel(job, pieces(tables, config.num_workers))
+
+
+def _cpus(config: ModalityConfig) -> float:
+    """What each worker reserves. Where there are fewer cores than they ask for, which would be waited for, they share."""
+    cores = int(ray.cluster_resources().get("CPU", 0))
+    return share_of_cores(cores, config.num_workers, config.num_threads)
+
+
+def share_of_cores(cores: int, num_workers: int, num_threads: int) -> float:
+    """CPUs for each worker, so that all fit on nodes of any size: whole ones, or as many workers to a core as needed."""
+    if not cores or cores >= num_workers * num_threads:
+        return num_threads
+    return cores // num_workers or math.floor(1000 / math.ceil(num_workers / cores)) / 1000
 
 
 class _NoSecondTry(UserCallback):  # type: ignore[misc]  # Ray has no types here
@@ -117,7 +132,7 @@ def encode_parallel(job: Job, parts: Sequence[Piece]) -> None:
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=min(config.num_workers, len(parts))),
-            num_cpus=config.num_threads,
+            num_cpus=_cpus(config),
         )
         encoded.context.execution_options = IN_ORDER
         columns = list(encoded.iter_batches(batch_size=None, batch_format="pyarrow"))
