@@ -70,13 +70,13 @@ def fit_modality_parallel(job: Job) -> None:
 
 
 def _cpus(config: ModalityConfig) -> float:
-    """What each worker reserves. Where there are fewer cores than they ask for, which would be waited for, they share."""
+    """CPUs that each worker reserves. Fewer cores than they ask for are shared: Ray would wait for more."""
     cores = int(ray.cluster_resources().get("CPU", 0))
     return share_of_cores(cores, config.num_workers, config.num_threads)
 
 
 def share_of_cores(cores: int, num_workers: int, num_threads: int) -> float:
-    """CPUs for each worker, so that all fit on nodes of any size: whole ones, or as many workers to a core as needed."""
+    """CPUs for each worker, such that all fit: whole ones, or as many workers to a core as it takes."""
     if not cores or cores >= num_workers * num_threads:
         return num_threads
     return cores // num_workers or math.floor(1000 / math.ceil(num_workers / cores)) / 1000
