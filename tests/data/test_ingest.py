@@ -1,6 +1,5 @@
 """Several sources become one table through Ray Data: whole episodes, planned order."""
 
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest

@@ -82,7 +82,7 @@ def share_of_cores(cores: int, num_workers: int, num_threads: int) -> float:
     return cores // num_workers or math.floor(1000 / math.ceil(num_workers / cores)) / 1000
 
 
-class _NoSecondTry(UserCallback):  # type: ignore[misc]  # Ray has no types here
+class _NoSecondTry(UserCallback):
     """What a user caused happens again, however often it is tried; raised here, it ends the run."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:

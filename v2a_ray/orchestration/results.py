@@ -79,7 +79,7 @@ class Results:
         return self.rows[key]
 
     def write_curves(self, trial: Trial) -> None:
-        """A finished trial's curves for TensorBoard, once, and what it differs from the others in as hyperparameters."""
+        """A finished trial's curves for TensorBoard, once, with what it differs in from the others."""
         folder = self.folder / "tensorboard" / "-".join(trial.labels.values())
         result = self.result(trial)
         if result.curves is None or folder.exists():
