@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from v2a_ray.cli.console import console, resumable
+
+if TYPE_CHECKING:
+    from v2a_ray.methods.sweep import Sweep
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/demo.yaml")]
 Overrides = Annotated[
@@ -69,6 +73,7 @@ def sweep(
     config_file: ConfigFile,
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and compute nothing.")] = False,
     num_cpus: NumCpus = None,
     verbose: Verbose = False,
 ) -> None:
@@ -77,13 +82,19 @@ def sweep(
     Stages that trials share are computed once, before the trials. The same command goes on where it stopped and runs no
     finished trial again.
     """
+    from v2a_ray.methods.sweep import load_sweep
+
+    experiment = load_sweep(config_file, overrides or [])
+    if dry_run:
+        _print_estimate(experiment, num_cpus)
+        return
+
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.session import ray_session
-    from v2a_ray.orchestration.sweep import load_sweep, run_sweep
+    from v2a_ray.orchestration.sweep import run_sweep
     from v2a_ray.report.tables import render_cells
 
-    experiment = load_sweep(config_file, overrides or [])
     folder = prepare_folder(run_dir or Path("runs") / experiment.name)
     console.print(
         f"[bold]{experiment.name}[/] · {len(experiment.trials)} trials: {experiment.describe()}", highlight=False
@@ -95,6 +106,26 @@ def sweep(
     console.print(
         f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", highlight=False, soft_wrap=True
     )
+
+
+def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
+    """What the sweep would take on `num_cpus` cores, by default this machine's."""
+    from v2a_ray.methods.estimate import estimate
+    from v2a_ray.report.estimate import render_estimate
+    from v2a_ray.stages.artifacts import ArtifactStore, store_root
+
+    store = ArtifactStore(store_root(sweep.trials[0].config.store))
+    found = estimate(
+        sweep.trials,
+        store,
+        num_cpus or len(os.sched_getaffinity(0)),
+        policies_per_cell=sweep.num_trials // len(sweep.trials),
+        max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
+        gpus_per_trial=sweep.config.resources.gpus_per_trial,
+    )
+    console.print(f"[bold]{sweep.name}[/] · {found.num_trials:,} trials: {sweep.describe()}\n", highlight=False)
+    console.print(render_estimate(found), highlight=False, soft_wrap=True)
+    console.print(f"artifacts {store.root}", highlight=False, soft_wrap=True)
 
 
 def methods(
