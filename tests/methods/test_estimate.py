@@ -149,6 +149,14 @@ def test_policies_that_a_search_draws_are_all_counted(tmp_path: Path) -> None:
     assert found.num_at_once == 8
 
 
+def test_of_probes_only_what_is_upstream_is_counted(tmp_path: Path) -> None:
+    found = guess([trial()], tmp_path, probes=[trial(alignment={"width": 20})])
+    counts = {stage.stage: (stage.num_artifacts, stage.seconds) for stage in found.stages}
+    # 3 steps of 1 + 0.001 × 2 × 20² more.
+    assert counts["alignment"] == (2, pytest.approx(3.6 + 5.4))
+    assert counts["policy"] == (1, pytest.approx(POLICY_SECONDS)) and counts["data"][0] == 2
+
+
 def test_memory_of_tables_is_known_where_their_sizes_are(tmp_path: Path) -> None:
     # Rows of 2 × 11 + 3 + 2 numbers of 4 bytes; the larger of two tasks.
     trials = [trial(), trial(target={"num_transitions": 300})]

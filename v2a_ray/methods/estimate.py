@@ -104,6 +104,7 @@ def estimate(
     store: ArtifactStore,
     num_cpus: int,
     *,
+    probes: Sequence[Experiment] = (),
     policies_per_cell: int = 1,
     max_concurrent_trials: int | None = None,
     gpus_per_trial: float | str = 0,
@@ -112,6 +113,7 @@ def estimate(
     """What `trials` would take on `num_cpus` cores. Reads records in the store and computes nothing.
 
     Args:
+        probes: trials whose policies are not trained; what is before them is computed.
         policies_per_cell: how many policies every trial stands for, where a search draws them while it runs.
         max_concurrent_trials: policies at a time, if fewer than there are cores for.
         rates: by default those that come with the package.
@@ -120,13 +122,14 @@ def estimate(
     tables_by_key: dict[str, Tables] = {}
     gib: list[float | None] = []
     nodes: dict[str, dict[str, tuple[Node, ExperimentConfig, Tables]]] = {}
-    for trial in trials:
+    for number, trial in enumerate([*trials, *probes]):
         key = trial.plan["source"].key + trial.plan["data/target"].key
         if key not in tables_by_key:
             tables_by_key[key] = _tables(trial.plan, store)
             gib.append(_gib(trial.config, tables_by_key[key]))
         for node in trial.plan.values():
-            nodes.setdefault(node.stage, {}).setdefault(node.key, (node, trial.config, tables_by_key[key]))
+            if number < len(trials) or node.stage != "policy":
+                nodes.setdefault(node.stage, {}).setdefault(node.key, (node, trial.config, tables_by_key[key]))
     seconds: dict[str, float] = {}
     stages = []
     for stage in (stage for stage in STAGES if stage in nodes):
