@@ -17,7 +17,7 @@ GRID: dict[str, Any] = {
 
 
 def write(folder: Path, **changes: Any) -> None:
-    (folder / "grid.yaml").write_text(yaml.safe_dump(GRID | changes))
+    (folder / "grid.yaml").write_text(yaml.safe_dump(GRID | changes, sort_keys=False))
 
 
 def refused(folder: Path, *overrides: str) -> str:
@@ -43,7 +43,8 @@ def test_an_axis_without_values_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
     message = refused(tmp_path, "axes.seed=[]")
     assert "the axis has no value" in message and "axes.seed" in message
-    assert "nothing to vary" in refused(tmp_path, "axes=null") or "axes" in refused(tmp_path, "axes=null")
+    write(tmp_path, axes={})
+    assert "there is nothing to vary" in refused(tmp_path)
 
 
 def test_a_million_trials_are_refused_with_the_product(tmp_path: Path) -> None:
@@ -60,8 +61,8 @@ def test_a_million_trials_are_refused_with_the_product(tmp_path: Path) -> None:
     [
         ({"policy.widht": [8, 16]}, ("policy.widht: unknown key", "'width'", "grid.yaml", "policy.widht=8")),
         (
-            {"seed": [0], "task": {"good": {}, "bad": {"policy": {"filter": {"keep": 0.5}}}}},
-            ("policy.filter.keep: unknown key", "'keep_fraction'", "grid.yaml", "seed=0 task=bad"),
+            {"seed": [0], "task": {"good": {}, "bad": {"policy": {"filter": {"keep_part": 0.5}}}}},
+            ("policy.filter.keep_part: unknown key", "'keep_fraction'", "grid.yaml", "seed=0 task=bad"),
         ),
         ({"method": ["igdf", "magic"]}, ("unknown method 'magic'", "grid.yaml", "method=magic")),
     ],

@@ -227,6 +227,8 @@ class _History:
 
         Those of its very size are preferred.
         """
+        if node.name == "rows/target":
+            tables = Tables(tables.target, tables.target)
         works = works_of(node.stage, config, tables, node.spec)
         if works is None:
             return _Guess(None, "unknown")
@@ -249,8 +251,9 @@ class _History:
     def _read(self, stage: str, file: Path) -> _Record | None:
         """None for an artifact whose record says too little, or whose settings are of another version."""
         record = read_json(file)
-        # Roll-outs and mixes use all cores together, so their records, without settings, tell nothing of one.
-        if "config" not in record:
+        # Roll-outs and mixes use all cores together, so their records, without settings, tell nothing of one; and rows
+        # are those of either table.
+        if "config" not in record or stage == "rows":
             return None
         try:
             config = ExperimentConfig.model_validate(record["config"])

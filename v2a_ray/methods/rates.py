@@ -81,7 +81,7 @@ def packaged_rates() -> Rates:
 def works_of(stage: str, config: ExperimentConfig, tables: Tables, spec: DataSpec | None = None) -> list[Work] | None:
     """What computing a stage consists of; None when it depends on a table whose size is not known.
 
-    `spec` is that of a data node.
+    `spec` is that of a data node. Of `rows` those of the source are laid out.
     """
     source, target = tables.source, tables.target
     if stage == "data":
