@@ -219,6 +219,8 @@ def run_bare(folder: Path) -> None:
         tune.Tuner(
             tune.with_resources(train, {"cpu": 1}),
             param_space={"number": tune.grid_search(numbers)},
+            # As ours: a process serves many trials, or starting processes would be all that is measured.
+            tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(name="bare", storage_path=str(folder), verbose=0),
         ).fit()
 
