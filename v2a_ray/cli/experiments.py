@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from v2a_ray.cli.console import console, resumable
+
+if TYPE_CHECKING:
+    from v2a_ray.methods.sweep import Sweep
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/demo.yaml")]
 Overrides = Annotated[
@@ -71,6 +75,7 @@ def sweep(
     ] = None,
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and compute nothing.")] = False,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the sweep whose results are there.")
     ] = None,
@@ -94,6 +99,9 @@ def sweep(
     if (config_file is None) == (resume is None):
         raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
     experiment = load_sweep(config_file, overrides or []) if config_file else open_sweep(resume or Path())
+    if dry_run:
+        _print_estimate(experiment, num_cpus)
+        return
     folder = prepare_folder(resume or run_dir or Path("runs") / experiment.name)
     console.print(
         f"[bold]{experiment.name}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
@@ -106,6 +114,27 @@ def sweep(
     console.print(
         f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", highlight=False, soft_wrap=True
     )
+
+
+def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
+    """What the sweep would take on `num_cpus` cores, by default this machine's."""
+    from v2a_ray.methods.estimate import estimate
+    from v2a_ray.report.estimate import render_estimate
+    from v2a_ray.stages.artifacts import ArtifactStore, store_root
+
+    store = ArtifactStore(store_root(sweep.trials[0].config.store))
+    found = estimate(
+        sweep.trials,
+        store,
+        num_cpus or len(os.sched_getaffinity(0)),
+        probes=sweep.probes,
+        policies_per_cell=sweep.num_trials // len(sweep.trials),
+        max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
+        gpus_per_trial=sweep.config.resources.gpus_per_trial,
+    )
+    console.print(f"[bold]{sweep.name}[/] · {found.num_trials:,} trials: {sweep.describe()}\n", highlight=False)
+    console.print(render_estimate(found), highlight=False, soft_wrap=True)
+    console.print(f"artifacts {store.root}", highlight=False, soft_wrap=True)
 
 
 def methods(
