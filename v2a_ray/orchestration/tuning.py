@@ -105,7 +105,10 @@ def make_tuner(
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
         packs = _packs(sweep, missing, resources["cpu"])
-        space, num_samples = {**common, "trials": tune.grid_search(packs)}, 1
+        # The labels are for the eyes of who reads MLflow's or W&B's pages.
+        labels = {pack[0]: _common_labels([sweep.trials[number] for number in pack]) for pack in packs}
+        named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
+        space, num_samples = {**common, "trials": tune.grid_search(packs), "labels": named}, 1
     return tune.Tuner(
         tune.with_resources(train_member if population else train_trial, resources),
         param_space=space,
@@ -171,6 +174,12 @@ def _packs(sweep: Sweep, missing: Sequence[int], threads: float) -> list[list[in
         largest = asked
     packs = make_packs([pack_key(trial.config, trial.plan) for trial in trials], largest)
     return [[missing[position] for position in pack] for pack in packs]
+
+
+def _common_labels(trials: Sequence[Trial]) -> dict[str, str]:
+    """What all of a pack agree on."""
+    first, *others = (trial.labels for trial in trials)
+    return {axis: value for axis, value in first.items() if all(labels.get(axis) == value for labels in others)}
 
 
 def _scheduler(sweep: Sweep) -> TrialScheduler:
