@@ -18,6 +18,13 @@ Overrides = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray's own messages through.")]
 NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="Cores of the local Ray; by default all.")]
 
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="HOST:PORT of a Ray cluster to run on; by default RAY_ADDRESS, or a Ray of its own."
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the top level."""
@@ -32,12 +39,13 @@ def run(
         Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME-METHOD-seedSEED.")
     ] = None,
     num_cpus: NumCpus = None,
+    address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run one experiment: data, modality, advantage, alignment, policy, evaluation.
 
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
-    stopped. With RAY_ADDRESS set it runs on that cluster.
+    stopped.
     """
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.data.mixture import mix_name
@@ -53,7 +61,7 @@ def run(
     console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
+    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
         result = run_experiment(settings, plan, folder, display)
     target = result["target"]
     console.print(
@@ -70,6 +78,7 @@ def sweep(
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
     num_cpus: NumCpus = None,
+    address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a grid of experiments with Ray Tune: shift types, behaviour mixes, methods, seeds.
@@ -89,7 +98,7 @@ def sweep(
         f"[bold]{experiment.name}[/] · {len(experiment.trials)} trials: {experiment.describe()}", highlight=False
     )
     console.print(f"results {folder}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
+    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
         results = run_sweep(experiment, folder, display)
     console.print(render_cells(results))
     console.print(
