@@ -124,12 +124,11 @@ class IQLLosses:
 
     def critic_losses(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss of V plus that of both critics, their metrics, and the advantage (B,) for the actor."""
-        size = weight_B.shape[-1]
-        # V(s) and V(s') in one pass; only V(s) is fitted.
-        values = self.value(torch.cat([batch.observation_BO, batch.next_observation_BO], dim=-2)).squeeze(-1)
-        value_B, next_value_B = values[..., :size], values[..., size:].detach()
+        value_B = self.value(batch.observation_BO).squeeze(-1)
         state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
         with torch.no_grad():
+            # A pass of its own: only V(s) is fitted, so a backward pass through V(s') would be spent on zeros.
+            next_value_B = self.value(batch.next_observation_BO).squeeze(-1)
             q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
         value_loss, value_metrics = self.value_loss(q_B, value_B)
         critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
