@@ -41,7 +41,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the log, and exit with the job's status.")] = False,
 ) -> None:
-    """Submit a run, or a sweep (a file with `axes`), to a Ray cluster.
+    """Submit a run, or a sweep (a file with `axes` or a `search`), to a Ray cluster.
 
     The package goes along as it is installed here, data do not: name them by URI or by an absolute path on storage that
     all nodes mount. Submitted again after a failure, the job goes on where it stopped.

@@ -16,13 +16,16 @@ from typing import Any, Literal
 
 import yaml
 
+from v2a_ray.config import SweepConfig
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.experiment import load_experiment
-from v2a_ray.orchestration.sweep import SweepConfig, load_sweep
+from v2a_ray.methods.sweep import load_sweep
 from v2a_ray.settings import merge, parse_overrides, read_yaml
 
 CONFIG_FILE = "experiment.yaml"
 SHARED = "an absolute path on storage that every node mounts"
+NO_DATA = {"data_root": "/"}
+"""Where none are read: not the folder that a job runs in, which is another one each time; a sweep compares to go on."""
 A_URI = "a URI (s3://, gs://, ...)"
 
 
@@ -66,14 +69,15 @@ class JobSpec:
 
 
 def make_job(path: Path, overrides: Sequence[str] = (), run_dir: str | None = None) -> JobSpec:
-    """The job of a run's or a sweep's file; a sweep has `axes`.
+    """The job of a run's or a sweep's file; a sweep has `axes` or a `search`.
 
     Raises ConfigError for what `v2a run` and `v2a sweep` refuse, and for a folder that only this machine has.
     """
     content = read_yaml(path)
-    if "axes" in merge(content, parse_overrides(overrides)):
+    if {"axes", "search"} & merge(content, parse_overrides(overrides)).keys():
         return _sweep_job(path, content, overrides, run_dir)
     config = load_experiment(path, overrides)
+    content = NO_DATA | content
     store = _require_shared(merge(content, parse_overrides(overrides)), path)
     folder = _results(run_dir, store, f"{config.name}-{config.method}-seed{config.seed}")
     return JobSpec("run", config.name, content, tuple(overrides), folder)
@@ -84,9 +88,9 @@ def _sweep_job(path: Path, content: dict[str, Any], overrides: Sequence[str], ru
     # Overrides of the sweep's own keys go into the file, because `base` is read here; the others stay what they are.
     own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
     content = merge(content, parse_overrides(own))
-    if base := content.pop("base", None):
-        below = merge(read_yaml((path.parent / base).resolve()), {"name": content["name"]})
-        content["settings"] = merge(below, content.get("settings", {}))
+    below = content.pop("base", None)
+    base = read_yaml((path.parent / below).resolve()) if below else {}
+    content["settings"] = merge(NO_DATA | base, content.get("settings", {}))
     others = tuple(text for text in overrides if text not in own)
     store = _require_shared(merge(content, parse_overrides(others)), path)
     return JobSpec("sweep", sweep.name, content, others, _results(run_dir, store, sweep.name))
@@ -117,10 +121,10 @@ def _require_shared(content: Mapping[str, Any], path: Path) -> str | None:
             case "data_root":
                 if "://" not in str(value):
                     _require_absolute(key, str(value), str(path), f"{SHARED}, or {A_URI}")
-                roots.append(value)
+                roots.append(str(value))
             case "path" if isinstance(value, str) and "://" not in value and not value.startswith("/"):
                 relative.append((key, value))
-    if relative and not roots:
+    if relative and set(roots) <= set(NO_DATA.values()):
         key, value = relative[0]
         raise ConfigError(
             f"{value!r} is relative to a folder of this machine, and data are not uploaded",

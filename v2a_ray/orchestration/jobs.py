@@ -221,7 +221,7 @@ class JobServer:
         )
 
 
-class _Client(JobSubmissionClient):  # type: ignore[misc]
+class _Client(JobSubmissionClient):
     """Ray's client, which does not wait for ever."""
 
     def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:

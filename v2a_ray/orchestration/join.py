@@ -82,7 +82,7 @@ def require_same_package() -> None:
         if answer is None:
             raise ClusterError("v2a_ray is not installed there", where=f"node {node}", remedy=_SHIP)
         if isinstance(answer, Exception):
-            raise ClusterError(f"cannot run a task: {_first_line(answer)}", where=f"node {node}")
+            raise ClusterError(f"cannot run a task: {first_line(answer)}", where=f"node {node}")
         if answer != (v2a_ray.__version__, code_digest()):
             raise ClusterError(
                 f"the node has v2a_ray {answer[0]} (code {answer[1]}), "
@@ -171,6 +171,7 @@ def _ask(address: str) -> dict[str, Any]:
     return answer
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or what kind it is."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
