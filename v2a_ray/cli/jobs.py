@@ -123,7 +123,8 @@ def _follow(server: JobServer, job: Job, exit_with_status: bool) -> None:
     try:
         job = server.follow(job, show)
     except KeyboardInterrupt:
-        error_console.print(f"the job goes on; {_how_to_go_on(server, job)}", style="yellow", highlight=False)
+        text = f"the job goes on; {_how_to_go_on(server, job)}"
+        error_console.print(text, style="yellow", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if not printed and job.message:
         # A job whose environment could not be made never prints.

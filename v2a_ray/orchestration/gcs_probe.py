@@ -1,18 +1,21 @@
 """Asks a Ray cluster who it is, in a process that can be ended: `python -P gcs_probe.py ADDRESS`.
 
 Ray waits 20 seconds for a cluster that refuses the token and 80 for an address where nothing answers, writes warnings
-meanwhile, and ends the process that asked. So another process asks, prints one JSON object, and is killed if it takes
-too long. It runs without the package, which is why it imports nothing of it.
+meanwhile, and ends the process that asked. So another process asks, prints one JSON object, and is ended by an alarm if
+it takes too long. It runs without the package, which is why it imports nothing of it.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 from typing import Any
 
 CONNECT_SECONDS = 5
+PROBE_SECONDS = 10
+"""An address that has not answered by then is wrong. Importing Ray, slow on a busy machine, is not counted."""
 _AUTHENTICATION, _UNREACHABLE = "authentication", "unreachable"
 
 
@@ -27,6 +30,7 @@ def probe(address: str) -> dict[str, Any]:
     from ray.exceptions import AuthenticationError, RayError
 
     raylet: Any = ray._raylet
+    signal.alarm(PROBE_SECONDS)
     try:
         found = canonicalize_bootstrap_address_or_die(address)
         host, port = found.rsplit(":", 1)
@@ -41,7 +45,7 @@ def probe(address: str) -> dict[str, Any]:
         known = json.loads(metadata)
     except AuthenticationError:
         sends = raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN
-        has_token = sends and raylet.AuthenticationTokenLoader.instance().has_token()
+        has_token = sends and raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
         return {"error": _AUTHENTICATION, "message": "", "has_token": has_token}
     except (OSError, ValueError, TypeError, RayError) as error:
         reason = getattr(error, "strerror", None) or str(error)

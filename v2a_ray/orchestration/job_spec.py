@@ -10,6 +10,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -17,10 +18,10 @@ from typing import Any, Literal
 import yaml
 
 from v2a_ray.config import SweepConfig
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.methods.experiment import load_experiment
 from v2a_ray.methods.sweep import load_sweep
-from v2a_ray.settings import merge, parse_overrides, read_yaml
+from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
 SHARED = "an absolute path on storage that every node mounts"
@@ -84,16 +85,19 @@ def make_job(path: Path, overrides: Sequence[str] = (), run_dir: str | None = No
 
 
 def _sweep_job(path: Path, content: dict[str, Any], overrides: Sequence[str], run_dir: str | None) -> JobSpec:
-    sweep = load_sweep(path, overrides)
     # Overrides of the sweep's own keys go into the file, because `base` is read here; the others stay what they are.
     own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
+    others = tuple(text for text in overrides if text not in own)
     content = merge(content, parse_overrides(own))
+    name = validate(SweepConfig, content, path).name
     below = content.pop("base", None)
     base = read_yaml((path.parent / below).resolve()) if below else {}
     content["settings"] = merge(NO_DATA | base, content.get("settings", {}))
-    others = tuple(text for text in overrides if text not in own)
     store = _require_shared(merge(content, parse_overrides(others)), path)
-    return JobSpec("sweep", sweep.name, content, others, _results(run_dir, store, sweep.name))
+    # Trials are named by what their data hold; data that the cluster alone can reach are looked at there.
+    with suppress(DataError):
+        load_sweep(path, overrides)
+    return JobSpec("sweep", name, content, others, _results(run_dir, store, name))
 
 
 def _results(run_dir: str | None, store: str | None, name: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -24,8 +24,11 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobTy
 
 import v2a_ray
 from v2a_ray.errors import ClusterError, ConfigError
-from v2a_ray.orchestration.job_spec import JobSpec
 from v2a_ray.orchestration.join import require_cluster, token_error
+
+if TYPE_CHECKING:
+    # Listing jobs needs no torch.
+    from v2a_ray.orchestration.job_spec import JobSpec
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 60
 POLL_SECONDS = 0.5

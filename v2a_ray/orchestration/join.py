@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -19,8 +20,6 @@ import v2a_ray
 from v2a_ray.errors import ClusterError
 from v2a_ray.orchestration import gcs_probe
 
-PROBE_SECONDS = 10
-"""An address that has not answered by then is wrong."""
 NODE_SECONDS = 60
 """In which a node starts a process and answers; a busy one takes several seconds."""
 
@@ -75,7 +74,7 @@ def require_same_package() -> None:
         try:
             from v2a_ray.orchestration.join import code_digest as digest
         except ImportError:
-            return v2a_ray.__version__, f"in {Folder(v2a_ray.__file__).parent}"
+            return getattr(v2a_ray, "__version__", "unknown"), f"in {Folder(v2a_ray.__file__).parent}"
         return v2a_ray.__version__, digest()
 
     for node, answer in on_every_node(report).items():
@@ -159,10 +158,9 @@ def unreachable(address: str, reason: str) -> ClusterError:
 def _ask(address: str) -> dict[str, Any]:
     """The answer of the probe, which runs in a process of its own."""
     command = [sys.executable, "-P", str(Path(gcs_probe.__file__)), address]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
-    except subprocess.TimeoutExpired:
-        return {"error": "unreachable", "message": f"no answer within {PROBE_SECONDS} seconds"}
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == -signal.SIGALRM:
+        return {"error": "unreachable", "message": f"no answer within {gcs_probe.PROBE_SECONDS} seconds"}
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -172,6 +170,6 @@ def _ask(address: str) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or what kind it is."""
-    lines = str(error).strip().splitlines()
+    """The first line of what an error, or the cause that it had on its node, says; else what kind it is."""
+    lines = str(getattr(error, "cause", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

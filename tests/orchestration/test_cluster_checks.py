@@ -1,0 +1,140 @@
+"""What a cluster lacks is said before anything is computed: cores, GPUs, storage that all nodes share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ray_head import RayHead, v2a
+
+from v2a_ray.errors import ConfigError
+from v2a_ray.orchestration.cluster_checks import autoscales, require_resources
+
+DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
+RUN = {"name": "tiny", "method": "bc_target", "target": DATA, "sources": [DATA | {"name": "other"}]}
+
+
+def never(text: str) -> None:
+    raise AssertionError(text)
+
+
+@pytest.mark.parametrize(
+    ("resources", "count"), [({"CPU": 2}, 1), ({"CPU": 1}, 2), ({"CPU": 0.5}, 4), ({"CPU": 1, "GPU": 0}, 1)]
+)
+def test_what_the_cluster_has(ray_cluster: None, resources: dict[str, float], count: int) -> None:
+    require_resources(resources, "policy.num_threads", never, count)
+
+
+@pytest.mark.parametrize(
+    ("resources", "count", "message"),
+    [
+        ({"CPU": 3}, 1, "one process asks for 3 CPU, and the largest node has 2 CPU"),
+        (
+            {"CPU": 1, "GPU": 0.25},
+            1,
+            "one process asks for 1 CPU and 0.25 GPU, and the largest node has 2 CPU and 0 GPU",
+        ),
+        ({"CPU": 1}, 3, "3 processes ask for 1 CPU each, and the cluster has room for 2"),
+        ({"CPU": 2}, 2, "2 processes ask for 2 CPU each, and the cluster has room for 1"),
+    ],
+)
+def test_what_it_can_never_have(ray_cluster: None, resources: dict[str, float], count: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"policy.num_threads: {message}"):
+        require_resources(resources, "policy.num_threads", never, count)
+
+
+def test_a_cluster_that_nobody_scales(ray_cluster: None) -> None:
+    assert not autoscales()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("policy.num_threads=64", "policy.num_threads: one process asks for 64 CPU, and the largest node has 2 CPU"),
+        ("modality.num_workers=3", "modality.num_threads: 3 processes ask for 1 CPU each"),
+    ],
+)
+def test_a_run_that_would_wait_for_ever_is_refused_at_once(tmp_path: Path, setting: str, message: str) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN | {"method": "v2a"}))
+    done = v2a("run", "run.yaml", setting, "--num-cpus", "2", cwd=tmp_path, env=dict(os.environ))
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "computed" not in done.stdout
+
+
+def test_a_sweep_with_more_gpus_than_there_are(tmp_path: Path) -> None:
+    sweep = {"name": "grid", "settings": RUN, "axes": {"seed": [0, 1]}, "resources": {"gpus_per_trial": 2}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(sweep))
+    done = v2a("sweep", "grid.yaml", "--num-cpus", "2", cwd=tmp_path, env=dict(os.environ))
+    assert done.returncode == 2 and "asks for 1 CPU and 2 GPU, and the largest node has 2 CPU and 0 GPU" in done.stderr
+    assert "computed" not in done.stdout
+
+
+def require_shared(head: RayHead, folder: Path, data: list[Path]) -> subprocess.CompletedProcess[str]:
+    """`require_shared_storage` in a driver of the cluster."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from v2a_ray.orchestration.session import ray_session\n"
+        "from v2a_ray.orchestration.shared_storage import require_shared_storage\n"
+        "with ray_session(address=sys.argv[1]):\n"
+        "    require_shared_storage([Path(sys.argv[2])], [Path(path) for path in sys.argv[3:]])\n"
+        "    print('shared')"
+    )
+    command = [sys.executable, "-c", script, head.address, str(folder), *map(str, data)]
+    return subprocess.run(command, env=head.client, capture_output=True, text=True, timeout=300)
+
+
+def can_unshare() -> bool:
+    """Whether a process may have mounts of its own, as a machine has."""
+    if shutil.which("unshare") is None:
+        return False
+    return (
+        subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.fixture(scope="module")
+def disks(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `shared`, `own` and `data`; a second node has a disk of its own mounted over the latter two."""
+    if not can_unshare():
+        pytest.skip("mount namespaces are not permitted")
+    folder = tmp_path_factory.mktemp("disks")
+    for name in ("shared", "own", "data"):
+        (folder / name).mkdir()
+    (folder / "data/target.hdf5").write_bytes(b"")
+    mounts = " && ".join(f"mount -t tmpfs none {folder / name}" for name in ("own", "data"))
+    node = head.add_node(within=["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"])
+    yield folder
+    head.remove(node)
+
+
+def test_storage_that_all_nodes_share(head: RayHead, disks: Path) -> None:
+    done = require_shared(head, disks / "shared", [disks / "shared", disks / "nowhere"])
+    assert done.stdout == "shared\n", done.stderr
+    assert list((disks / "shared").iterdir()) == []
+
+
+def test_storage_that_a_node_has_for_itself(head: RayHead, disks: Path) -> None:
+    (disks / "run.yaml").write_text(yaml.safe_dump(RUN))
+    options = [f"store={disks}/own", "--run-dir", f"{disks}/shared/run", "--address", head.address]
+    done = v2a("run", "run.yaml", *options, cwd=disks, env=head.client)
+    assert done.returncode == 2
+    assert f"{disks}/own on node" in done.stderr and "the storage is not shared" in done.stderr
+    assert "mount at the same path" in done.stderr and "computed" not in done.stdout
+    assert list((disks / "own").iterdir()) == []
+
+
+def test_storage_that_a_node_does_not_mount(head: RayHead, disks: Path) -> None:
+    (disks / "own/store").mkdir()
+    done = require_shared(head, disks / "own/store", [])
+    assert f"{disks}/own/store on node" in done.stderr and "does not exist there" in done.stderr
+
+
+def test_data_that_a_node_lacks(head: RayHead, disks: Path) -> None:
+    done = require_shared(head, disks / "shared", [disks / "data/target.hdf5"])
+    assert f"{disks}/data/target.hdf5: the data are on other nodes, and not on" in done.stderr
