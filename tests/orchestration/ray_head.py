@@ -36,7 +36,7 @@ def free_port() -> int:
 class RayHead:
     """A head that runs until `stop`; `address` and `jobs` are what users are told, `client` is their environment."""
 
-    def __init__(self, num_cpus: int = 2, more: Sequence[str] = ()) -> None:
+    def __init__(self, num_cpus: int = 2, more: Sequence[str] = (), **variables: str) -> None:
         # The paths of Ray's sockets may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="v2a-", dir="/tmp"))
         self.token = secrets.token_hex(32)
@@ -48,7 +48,7 @@ class RayHead:
         options = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
         options += [f"--ray-client-server-port={free_port()}", f"--temp-dir={self.folder}/ray"]
         try:
-            self._start([*options, f"--num-cpus={num_cpus}", *more])
+            self._start([*options, f"--num-cpus={num_cpus}", *more], **variables)
         except BaseException:
             self.stop()
             raise

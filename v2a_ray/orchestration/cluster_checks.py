@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.autoscaler.v2.utils import is_autoscaler_v2
@@ -18,6 +18,8 @@ from v2a_ray.orchestration.work import Work, stage_threads
 from v2a_ray.stages.artifacts import ArtifactStore
 
 Warn = Callable[[str], None]
+REPORT_SECONDS = 15.0
+"""Ray's monitor reports every 5."""
 
 
 def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], warn: Warn) -> None:
@@ -74,12 +76,21 @@ def autoscales() -> bool:
 
     Ray's monitor of a cluster that nobody scales calls every node a type of its own, `node_ID`; launchers have types.
     """
+    ask = ray.experimental.internal_kv._internal_kv_get
+    if json.loads(ask("CLUSTER_METADATA", namespace="cluster"))["ray_init_cluster"]:
+        return False  # of this process's own
     if is_autoscaler_v2(fetch_from_server=True):
         return True
-    status = ray.experimental.internal_kv._internal_kv_get("__autoscaling_status")
-    report: dict[str, Any] = json.loads(status)["autoscaler_report"] if status else {}
-    types = {*(report.get("active_nodes") or {}), *(report.get("idle_nodes") or {})}
-    return any(not name.startswith("node_") for name in types)
+    # The monitor of a cluster that has just started has nothing to report yet.
+    deadline = time.monotonic() + REPORT_SECONDS
+    while True:
+        status = json.loads(ask("__autoscaling_status") or "{}")
+        if report := status.get("autoscaler_report"):
+            types: dict[str, str] = report["node_type_mapping"] or {}
+            return any(kind != f"node_{node}" for node, kind in types.items())
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
 
 
 def _fits(resources: Mapping[str, float], node: Mapping[str, float]) -> int:
