@@ -9,13 +9,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from ray_head import RayHead, v2a
+from ray_head import REPOSITORY, RayHead, v2a
 
 from v2a_ray.errors import ConfigError
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.sweep import load_sweep
 from v2a_ray.orchestration.cluster_checks import autoscales, require_resources
+from v2a_ray.orchestration.run import run_experiment
+from v2a_ray.orchestration.sweep import run_sweep
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
 RUN = {"name": "tiny", "method": "bc_target", "target": DATA, "sources": [DATA | {"name": "other"}]}
@@ -74,6 +80,7 @@ AUTOSCALER = {
 """Ray's autoscaler with its provider for tests, whose nodes are processes."""
 
 
+@pytest.mark.slow
 def test_an_autoscaler_may_add_what_is_asked(tmp_path: Path) -> None:
     (tmp_path / "autoscaler.yaml").write_text(yaml.safe_dump(AUTOSCALER))
     script = (
@@ -96,26 +103,35 @@ def test_an_autoscaler_may_add_what_is_asked(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_that_would_wait_for_ever_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN))
+    options = ["policy.num_threads=64", "--num-cpus", "2"]
+    done = v2a("run", "run.yaml", *options, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 2 and "computed" not in done.stdout
+    assert "policy.num_threads: one process asks for 64 CPU, and the largest node has 2 CPU" in done.stderr
+
+
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("settings", "message"),
     [
-        ("policy.num_threads=64", "policy.num_threads: one process asks for 64 CPU, and the largest node has 2 CPU"),
-        ("modality.num_workers=3", "modality.num_threads: 3 processes ask for 1 CPU each"),
+        ({"advantage": {"num_threads": 3}}, "advantage.num_threads: one process asks for 3 CPU"),
+        ({"modality": {"num_workers": 3}}, "modality.num_threads: 3 processes ask for 1 CPU each"),
     ],
 )
-def test_a_run_that_would_wait_for_ever_is_refused_at_once(tmp_path: Path, setting: str, message: str) -> None:
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN | {"method": "v2a"}))
-    done = v2a("run", "run.yaml", setting, "--num-cpus", "2", cwd=tmp_path, env=dict(os.environ))
-    assert done.returncode == 2 and message in done.stderr, done.stderr
-    assert "computed" not in done.stdout
+def test_every_stage_is_looked_at(ray_cluster: None, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    config = resolve(RUN | {"method": "v2a", "store": str(tmp_path / "store")} | settings)
+    with pytest.raises(ConfigError, match=message):
+        run_experiment(config, make_plan(config), tmp_path / "run")
+    assert list((tmp_path / "store").iterdir()) == []
 
 
-def test_a_sweep_with_more_gpus_than_there_are(tmp_path: Path) -> None:
-    sweep = {"name": "grid", "settings": RUN, "axes": {"seed": [0, 1]}, "resources": {"gpus_per_trial": 2}}
+def test_a_sweep_with_more_gpus_than_there_are(ray_cluster: None, tmp_path: Path) -> None:
+    settings = RUN | {"store": str(tmp_path / "store")}
+    sweep = {"name": "grid", "settings": settings, "axes": {"seed": [0, 1]}, "resources": {"gpus_per_trial": 2}}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(sweep))
-    done = v2a("sweep", "grid.yaml", "--num-cpus", "2", cwd=tmp_path, env=dict(os.environ))
-    assert done.returncode == 2 and "asks for 1 CPU and 2 GPU, and the largest node has 2 CPU and 0 GPU" in done.stderr
-    assert "computed" not in done.stdout
+    with pytest.raises(ConfigError, match="asks for 1 CPU and 2 GPU, and the largest node has 2 CPU and 0 GPU"):
+        run_sweep(load_sweep(tmp_path / "grid.yaml"), tmp_path)
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 def test_a_cluster_of_machines_is_not_scaled(head: RayHead) -> None:

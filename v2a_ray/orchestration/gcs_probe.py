@@ -1,4 +1,4 @@
-"""Asks a Ray cluster who it is, in a process that can be ended: `python -P gcs_probe.py ADDRESS`.
+"""Asks a Ray cluster who it is, in a process that can be ended: `python -P gcs_probe.py ADDRESS SECONDS`.
 
 Ray waits 20 seconds for a cluster that refuses the token and 80 for an address where nothing answers, writes warnings
 meanwhile, and ends the process that asked. So another process asks, prints one JSON object, and is ended by an alarm if
@@ -14,15 +14,14 @@ import sys
 from typing import Any
 
 CONNECT_SECONDS = 5
-PROBE_SECONDS = 10
-"""An address that has not answered by then is wrong. Importing Ray, slow on a busy machine, is not counted."""
 _AUTHENTICATION, _UNREACHABLE = "authentication", "unreachable"
 
 
-def probe(address: str) -> dict[str, Any]:
+def probe(address: str, seconds: int) -> dict[str, Any]:
     """`ray_version`, `python_version` and `dashboard` of the cluster at HOST:PORT or `auto`.
 
-    Otherwise `error` (`authentication` or `unreachable`) and `message`; for `authentication` also `has_token`.
+    Otherwise `error` (`authentication` or `unreachable`) and `message`; for `authentication` also `has_token`. After so
+    many `seconds` this process ends; importing Ray, slow on a busy machine, is not counted.
     """
     import ray
     from ray._private.authentication import authentication_token_setup as setup
@@ -30,7 +29,7 @@ def probe(address: str) -> dict[str, Any]:
     from ray.exceptions import AuthenticationError, RayError
 
     raylet: Any = ray._raylet
-    signal.alarm(PROBE_SECONDS)
+    signal.alarm(seconds)
     try:
         found = canonicalize_bootstrap_address_or_die(address)
         host, port = found.rsplit(":", 1)
@@ -58,4 +57,4 @@ def probe(address: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(probe(sys.argv[1])))
+    print(json.dumps(probe(sys.argv[1], int(sys.argv[2]))))

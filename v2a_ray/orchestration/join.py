@@ -20,6 +20,8 @@ import v2a_ray
 from v2a_ray.errors import ClusterError
 from v2a_ray.orchestration import gcs_probe
 
+PROBE_SECONDS = 10
+"""An address that has not answered by then is wrong."""
 NODE_SECONDS = 60
 """In which a node starts a process and answers; a busy one takes several seconds."""
 
@@ -29,15 +31,15 @@ SET_TOKEN = (
 )
 
 
-def require_cluster(address: str) -> dict[str, Any]:
-    """What the cluster at HOST:PORT (or `auto`: the one on this machine) says of itself.
+def require_cluster(address: str, seconds: int = PROBE_SECONDS) -> dict[str, Any]:
+    """What the cluster at HOST:PORT (or `auto`: the one on this machine) says of itself within so many `seconds`.
 
     Returns `ray_version`, `python_version` and `dashboard`, the HOST:PORT of its job server, or None.
 
     Raises:
         ClusterError: nothing answers there, it is not a Ray cluster, or it refuses our token.
     """
-    answer = _ask(address)
+    answer = _ask(address, seconds)
     match answer.get("error"):
         case None:
             return answer
@@ -155,12 +157,12 @@ def unreachable(address: str, reason: str) -> ClusterError:
     )
 
 
-def _ask(address: str) -> dict[str, Any]:
+def _ask(address: str, seconds: int) -> dict[str, Any]:
     """The answer of the probe, which runs in a process of its own."""
-    command = [sys.executable, "-P", str(Path(gcs_probe.__file__)), address]
+    command = [sys.executable, "-P", str(Path(gcs_probe.__file__)), address, str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == -signal.SIGALRM:
-        return {"error": "unreachable", "message": f"no answer within {gcs_probe.PROBE_SECONDS} seconds"}
+        return {"error": "unreachable", "message": f"no answer within {seconds} seconds"}
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
