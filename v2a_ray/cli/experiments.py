@@ -22,6 +22,13 @@ Overrides = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray's own messages through.")]
 NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="Cores of the local Ray; by default all.")]
 
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="HOST:PORT of a Ray cluster to run on; by default RAY_ADDRESS, or a Ray of its own."
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the top level."""
@@ -36,12 +43,13 @@ def run(
         Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME-METHOD-seedSEED.")
     ] = None,
     num_cpus: NumCpus = None,
+    address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run one experiment: data, modality, advantage, alignment, policy, evaluation.
 
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
-    stopped. With RAY_ADDRESS set it runs on that cluster.
+    stopped.
     """
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.data.mixture import mix_name
@@ -57,7 +65,7 @@ def run(
     console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
+    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
         result = run_experiment(settings, plan, folder, display)
     target = result["target"]
     console.print(
@@ -80,6 +88,7 @@ def sweep(
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the sweep whose results are there.")
     ] = None,
     num_cpus: NumCpus = None,
+    address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run many experiments with Ray Tune: grids over mixes, methods and seeds, or a search.
@@ -107,7 +116,7 @@ def sweep(
         f"[bold]{experiment.name}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
     )
     console.print(f"results {folder}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
+    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
         results = run_sweep(experiment, folder, display)
     search = experiment.config.search
     console.print(render_search(results, search) if search else render_cells(results))

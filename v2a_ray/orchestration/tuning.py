@@ -96,7 +96,7 @@ def make_tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = folder / "tune"
     shutil.rmtree(state, ignore_errors=True)
-    resources = _resources(sweep)
+    resources = {name.lower(): amount for name, amount in trial_resources(sweep).items()}
     population = sweep.config.scheduler.kind == "pbt"
     if search:
         space, num_samples = dict(common), search.num_left
@@ -144,20 +144,13 @@ def _trial_name(trial: Any) -> str:
     return f"trial-{settings['trials'][0]:04d}{drawn}"
 
 
-def _resources(sweep: Sweep) -> dict[str, float]:
-    """CPUs and GPUs of one trial. Raises ConfigError for a GPU where the cluster has none."""
+def trial_resources(sweep: Sweep) -> dict[str, float]:
+    """CPUs and GPUs of one trial, by Ray's names."""
     asked = sweep.config.resources.gpus_per_trial
-    there = ray.cluster_resources().get("GPU", 0.0)
     if asked == "auto":
-        asked = AUTO_GPU_SHARE if there else 0.0
-    elif asked > there:
-        raise ConfigError(
-            f"a trial asks for {asked:g} GPUs, and the cluster has {there:g}",
-            where="resources.gpus_per_trial",
-            remedy="lower it, or leave it at auto",
-        )
+        asked = AUTO_GPU_SHARE if ray.cluster_resources().get("GPU", 0.0) else 0.0
     threads = max(trial.config.policy.num_threads for trial in sweep.trials)
-    return {"cpu": threads} | ({"gpu": asked} if asked else {})
+    return {"CPU": threads} | ({"GPU": asked} if asked else {})
 
 
 def _packs(sweep: Sweep, missing: Sequence[int], threads: float) -> list[list[int]]:
