@@ -165,13 +165,17 @@ def methods(
 
 def config(
     method: Annotated[str, typer.Option(help="Show the defaults under this method.")] = "v2a",
+    of_sweep: Annotated[bool, typer.Option("--sweep", help="Show what a sweep file may say instead.")] = False,
 ) -> None:
     """Print every setting with its default and meaning."""
-    from v2a_ray.config import ExperimentConfig
+    from v2a_ray.config import ExperimentConfig, SweepConfig
     from v2a_ray.methods.registry import method_settings
     from v2a_ray.report.tables import settings_table
 
-    console.print(settings_table(ExperimentConfig, method_settings(method)))
+    if of_sweep:
+        console.print(settings_table(SweepConfig, {}))
+    else:
+        console.print(settings_table(ExperimentConfig, method_settings(method)))
 
 
 def cache(
