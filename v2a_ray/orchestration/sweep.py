@@ -38,7 +38,7 @@ from v2a_ray.orchestration.outcomes import Outcome
 from v2a_ray.orchestration.results import Results
 from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.trials import TRIALS_FILE
-from v2a_ray.orchestration.tuning import make_tuner
+from v2a_ray.orchestration.tuning import make_tuner, trial_resources
 from v2a_ray.orchestration.work import Work
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.search import search_markdown
@@ -66,6 +66,7 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     does not stop the others.
     """
     listener = listener or Listener()
+    trial_resources(sweep)  # what cannot be given is said before anything is computed
     store = store_of(sweep.trials[0].config)
     prepare_folder(store.root)
     _claim(sweep, folder)
