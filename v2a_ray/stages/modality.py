@@ -142,14 +142,14 @@ def encode_episodes(model: ModalityModel, table: EpisodeTable, config: ModalityC
         assert config.crop_steps is not None  # the configuration refuses it otherwise
         crop = config.crop_steps
     for episodes, begins, lengths in _pieces(table, crop):
-        begins_B, lengths_B = begins.to(model.device), lengths.to(model.device)
+        begins_B, lengths_B = (torch.from_numpy(values).to(model.device) for values in (begins, lengths))
         mean_BZ, _ = model.encoder(pad(steps_NX, begins_B, lengths_B), lengths_B)
-        np.add.at(latent, episodes, mean_BZ.cpu().numpy() * lengths[:, None].numpy())
-        np.add.at(weight, episodes, lengths[:, None].numpy().astype(np.float32))
+        np.add.at(latent, episodes, mean_BZ.cpu().numpy() * lengths[:, None])
+        np.add.at(weight, episodes, lengths[:, None].astype(np.float32))
     return latent / weight
 
 
-def _pieces(table: EpisodeTable, crop: int, batch_size: int = 64) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
+def _pieces(table: EpisodeTable, crop: int, batch_size: int = 64) -> Iterator[tuple[NDArray[np.int64], ...]]:
     """All episodes cut into pieces of at most `crop` steps, in batches of similar length (episode, begin, length)."""
     pieces = [
         (episode, begin, min(crop, int(table.offsets[episode + 1]) - begin))
@@ -158,5 +158,4 @@ def _pieces(table: EpisodeTable, crop: int, batch_size: int = 64) -> Iterator[tu
     ]
     pieces.sort(key=lambda piece: piece[2])
     for start in range(0, len(pieces), batch_size):
-        episodes, begins, lengths = zip(*pieces[start : start + batch_size], strict=True)
-        yield np.asarray(episodes), torch.tensor(begins), torch.tensor(lengths)
+        yield tuple(np.asarray(pieces[start : start + batch_size]).T.copy())
