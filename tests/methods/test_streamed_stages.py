@@ -134,7 +134,7 @@ def test_a_stream_is_on_the_cpu_and_says_so_to_who_insists_on_a_gpu(
     stage: str, tables: dict[str, Path], tmp_path: Path
 ) -> None:
     config = experiment("iql_mixed" if stage == "policy" else "dvdf", **{stage: {"device": "cuda"}})
-    with pytest.raises(ConfigError, match="the source is more than .* would be streamed, on the CPU") as error:
+    with pytest.raises(ConfigError, match=r"the source is more than .* would be streamed, on the CPU") as error:
         FIT[stage](Job(config, tables, tmp_path, tmp_path / "work", silent))
     assert error.value.where == "feeding.memory_gib"
 
