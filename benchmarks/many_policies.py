@@ -35,14 +35,14 @@ ALLOWED = 5
 NUM_POLICIES, NUM_CORES = 8, 2
 
 
-def make_learners(num_policies: int, width: int) -> list[IQLLearner]:
-    """Policies that differ in their seed, on tables of random transitions that they share."""
+def make_learners(num_policies: int, width: int, device: torch.device | str = "cpu") -> list[IQLLearner]:
+    """Policies that differ in their seed, on tables of random transitions that they share, on `device`."""
     source, target = random_episodes(30), random_episodes(5, first=30)
     zero, one = np.zeros(OBSERVATION_DIM, np.float32), np.ones(OBSERVATION_DIM, np.float32)
     preprocessing = Preprocessing(zero, one, 0.1)
     generator = np.random.default_rng(0)
     columns = {name: generator.random(source.num_transitions, np.float32) for name in ("alignment", "advantage")}
-    tables = Transitions(target, preprocessing), Transitions(source, preprocessing, columns)
+    tables = Transitions(target, preprocessing, None, device), Transitions(source, preprocessing, columns, device)
     rule = FilterConfig(rule="top_fraction", weight="exp_alignment")
     config = PolicyConfig(width=width, filter=rule)
     learners = []

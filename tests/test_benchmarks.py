@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import d3rlpy_iql, peers
+from benchmarks import d3rlpy_iql, peers, policies_at_once
 from benchmarks.record import Result, interleaved, record
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +65,16 @@ def test_scripts_run_and_quick_ones_record_nothing(arguments: list[str]) -> None
     assert run.returncode == 0, run.stderr
     assert "target" in run.stdout
     assert before == (results.read_bytes() if results.exists() else None)
+
+
+def test_policies_at_once_print_a_row_per_pack(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["policies_at_once", "--quick", "--device", "cpu"])
+    policies_at_once.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["1", "8", "32", "64"]
+    assert all(float(row[1].replace(",", "")) > 0 for row in rows)
 
 
 def test_peer_that_cannot_be_installed_is_one_line_and_status_2(

@@ -90,7 +90,8 @@ class TanhActor(nn.Module):
 
     def act_numpy(self, observation_BO: NDArray[Any]) -> NDArray[np.float32]:
         """`act` from and to NumPy, for roll-outs."""
-        action_BA: NDArray[np.float32] = self.act(torch.from_numpy(observation_BO.astype(np.float32))).numpy()
+        observation = torch.from_numpy(observation_BO.astype(np.float32)).to(self.observation_mean_O.device)
+        action_BA: NDArray[np.float32] = self.act(observation).cpu().numpy()
         return action_BA
 
 
@@ -120,7 +121,7 @@ class GRUEncoder(nn.Module):
         if self.skip_padding:
             return _gaussian(self.head(self._last_states(steps_BTX, lengths_B)))
         hidden_BTH, _ = self.recurrent(steps_BTX)
-        last_BH = hidden_BTH[torch.arange(len(lengths_B)), lengths_B - 1]
+        last_BH = hidden_BTH[torch.arange(len(lengths_B), device=lengths_B.device), lengths_B - 1]
         return _gaussian(self.head(last_BH))
 
     def _last_states(self, steps_BTX: Tensor, lengths_B: Tensor) -> Tensor:

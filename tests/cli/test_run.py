@@ -157,6 +157,14 @@ def test_bad_data_is_named_by_place_and_leaves_nothing(case: str, workspace: Pat
     assert not list(workspace.glob("bad-store/*/*.tmp-*"))
 
 
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_computed(workspace: Path) -> None:
+    done = v2a("run", "tiny.yaml", "policy.device=cuda", "store=gpu-store", "--run-dir", "gpu", cwd=workspace)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: policy.device: cuda is asked for, and the cluster has no GPU")
+    assert "Traceback" not in done.stderr and not (workspace / "gpu/result.json").exists()
+    assert not list(workspace.glob("gpu-store/*/*"))
+
+
 def test_a_run_directory_that_cannot_be_written(workspace: Path) -> None:
     (workspace / "a-file").write_text("in the way")
     done = v2a("run", "tiny.yaml", "--run-dir", "a-file/run", cwd=workspace)

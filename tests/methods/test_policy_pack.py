@@ -55,6 +55,7 @@ def test_seed_and_scalars_of_iql_go_into_one_pack(override: str) -> None:
         "policy.width=16",
         "policy.data=target",
         "policy.num_threads=2",
+        "policy.device=cpu",
         "policy.filter.rule=calibrated",
         "policy.filter.normalization=ranks",
         "policy.filter.weight=one",

@@ -129,6 +129,16 @@ def test_a_residual_alignment_does_not_depend_on_how_the_source_is_read(
     assert columns[0].equals(columns[1])
 
 
+@pytest.mark.parametrize("stage", ["advantage", "policy"])
+def test_a_stream_is_on_the_cpu_and_says_so_to_who_insists_on_a_gpu(
+    stage: str, tables: dict[str, Path], tmp_path: Path
+) -> None:
+    config = experiment("iql_mixed" if stage == "policy" else "dvdf", **{stage: {"device": "cuda"}})
+    with pytest.raises(ConfigError, match=r"the source is more than .* would be streamed, on the CPU") as error:
+        FIT[stage](Job(config, tables, tmp_path, tmp_path / "work", silent))
+    assert error.value.where == "feeding.memory_gib"
+
+
 @pytest.mark.parametrize("stage", ["modality", "alignment"])
 def test_a_stage_that_cannot_stream_says_so(stage: str, tables: dict[str, Path], tmp_path: Path) -> None:
     config = experiment("v2a_calibrated")

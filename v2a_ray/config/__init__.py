@@ -5,7 +5,7 @@ YAML files hold only what differs from these defaults. Counts are `num_`, durati
 IGDF 2405.06192, Sparse QL 2303.15810) unless the docstring under a field says otherwise.
 """
 
-from v2a_ray.config.base import Fraction, Positive, Rate, Settings, TrainingConfig
+from v2a_ray.config.base import DeviceName, Fraction, Positive, Rate, Settings, TrainingConfig
 from v2a_ray.config.columns import (
     AdvantageConfig,
     AlignmentConfig,
@@ -47,6 +47,7 @@ __all__ = [
     "DROCOConfig",
     "DataSpec",
     "DensityConfig",
+    "DeviceName",
     "Distribution",
     "DynamicsConfig",
     "EvaluationConfig",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class Settings(BaseModel):
@@ -32,3 +33,6 @@ class TrainingConfig(Settings):
     """Steps between recorded metrics."""
     num_threads: Positive = 1
     """CPU threads of one process. Results on CPU are bit-identical for equal seeds and equal threads."""
+    device: DeviceName = "auto"
+    """Where tables and networks are. `auto`: on a GPU where the stage has one, else on the CPU. `cuda` insists. A GPU
+    draws other random numbers, which moves results as another seed would; artifacts are shared all the same."""

@@ -86,7 +86,7 @@ class BatchMaker:
     """
 
     def __init__(
-        self, observation_dim: int, action_dim: int, preprocessing: Preprocessing, device: str = "cpu"
+        self, observation_dim: int, action_dim: int, preprocessing: Preprocessing, device: torch.device | str = "cpu"
     ) -> None:
         mean, std = preprocessing.observation_mean, preprocessing.observation_std
         action, rest = np.zeros(action_dim, np.float32), np.zeros(2, np.float32)
@@ -122,7 +122,7 @@ Column = NDArray[np.float32] | EpisodeValues
 class Columns:
     """What stages added to a table, by name: (N,) or (N, Z) float32, or `EpisodeValues`."""
 
-    def __init__(self, columns: Mapping[str, Column] | None = None, device: str = "cpu") -> None:
+    def __init__(self, columns: Mapping[str, Column] | None = None, device: torch.device | str = "cpu") -> None:
         self._values: dict[str, Tensor] = {}
         self._ends: dict[str, Tensor] = {}
         for name, column in (columns or {}).items():
@@ -193,7 +193,7 @@ class Transitions:
         table: EpisodeTable | RowFile,
         preprocessing: Preprocessing,
         columns: Mapping[str, Column] | None = None,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         self.observation_dim, self.action_dim, self.device = (
             table.observation_dim,
@@ -230,7 +230,7 @@ class Transitions:
     def restricted(self, eligible: Tensor) -> Self:
         """See `TransitionSampler`."""
         other = copy.copy(self)
-        other._eligible = eligible
+        other._eligible = eligible.to(self.device)
         return other
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -32,7 +32,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from v2a_ray.data.rows import RowFile
-from v2a_ray.data.sampler import Batch, BatchMaker, Column, Columns, Preprocessing, Transitions, TransitionSampler
+from v2a_ray.data.sampler import (
+    Batch,
+    BatchMaker,
+    Column,
+    Columns,
+    Preprocessing,
+    Transitions,
+    TransitionSampler,
+)
 from v2a_ray.errors import ConfigError
 
 BLOCK_BYTES = 256 * 1024
@@ -204,8 +212,15 @@ def open_transitions(
     *,
     memory_bytes: int,
     seed: int,
+    device: torch.device | str = "cpu",
 ) -> TransitionSampler:
-    """The transitions of a row file: mapped into memory if its rows fit in `memory_bytes`, else streamed."""
-    if file.num_bytes <= memory_bytes:
-        return Transitions(file, preprocessing, columns)
-    return StreamedTransitions(file, preprocessing, columns, memory_bytes=memory_bytes, seed=seed)
+    """The transitions of a row file: all of them on `device` if its rows fit in `memory_bytes`, else streamed, which is
+    done on the CPU."""
+    if is_streamed(file, memory_bytes):
+        return StreamedTransitions(file, preprocessing, columns, memory_bytes=memory_bytes, seed=seed)
+    return Transitions(file, preprocessing, columns, device)
+
+
+def is_streamed(file: RowFile, memory_bytes: int) -> bool:
+    """Whether `open_transitions` streams the file."""
+    return file.num_bytes > memory_bytes

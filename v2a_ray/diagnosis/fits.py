@@ -23,6 +23,7 @@ from v2a_ray.methods.job import CHECKPOINT
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.artifacts import stage_key
 from v2a_ray.stages.columns import read_step_column, write_step_column
+from v2a_ray.stages.device import choose_device
 from v2a_ray.stages.learner import TrainingLoop, use_threads
 
 Float = NDArray[np.float32]
@@ -113,7 +114,7 @@ def _column(evidence: Evidence, fit: _Fit, quick: bool, progress: FitProgress) -
 
 def _settings_of_fit(config: AdvantageConfig) -> dict[str, Any]:
     """What moves the numbers of a fit; `sparse_q` unless the run itself has another kind."""
-    unused = {"conditioning", "latent", "checkpoint_interval_steps", "log_interval_steps"}
+    unused = {"conditioning", "latent", "checkpoint_interval_steps", "log_interval_steps", "device"}
     return config.model_dump(mode="json", exclude=unused | (set() if config.kind == "iql" else {"kind", "expectile"}))
 
 
@@ -125,7 +126,7 @@ def _fit(evidence: Evidence, table: EpisodeTable, fit: _Fit, work: Path, progres
         assert evidence.latent is not None
         latent = np.ascontiguousarray(evidence.latent[fit.episodes], dtype=np.float32)
         columns["z"], latent_dim = EpisodeValues(latent, table.offsets), latent.shape[1]
-    transitions = Transitions(table, evidence.run.preprocessing, columns)
+    transitions = Transitions(table, evidence.run.preprocessing, columns, choose_device(config.device))
     torch.manual_seed(fit.seed)
     learner = AdvantageLearner(transitions, latent_dim, config, fit.seed)
     TrainingLoop(

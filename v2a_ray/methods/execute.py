@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from torch import Tensor
 
 from v2a_ray.config import (
     AdvantageConfig,
@@ -63,6 +65,14 @@ TARGET_COLUMN = "target.parquet"
 """Beside the source's column that of the target, where the policy reads it."""
 
 
+class Scorer(Protocol):
+    """A fitted estimator of alignment."""
+
+    def score(self, transitions: TransitionSampler) -> Tensor:
+        """(N,), on the device of the transitions."""
+        ...
+
+
 def fit_rows(job: Job) -> None:
     """Lay a table out for sampling."""
     write_rows(job.inputs["table"] / "table", job.output)
@@ -79,11 +89,11 @@ def fit_advantage(job: Job) -> None:
         latent = _latent(job, source)
         latent_dim = latent.shape[1]
         columns["z"] = EpisodeValues(latent, source.offsets)
-    transitions = open_transitions(
-        source, preprocessing(job), columns, memory_bytes=job.memory_bytes, seed=job.config.upstream_seed
-    )
-    torch.manual_seed(job.config.upstream_seed)
-    learner = AdvantageLearner(transitions, latent_dim, config, job.config.upstream_seed)
+    memory, seed = job.memory_bytes, job.config.upstream_seed
+    device = job.device(config, source=memory)
+    transitions = open_transitions(source, preprocessing(job), columns, memory_bytes=memory, seed=seed, device=device)
+    torch.manual_seed(seed)
+    learner = AdvantageLearner(transitions, latent_dim, config, seed)
     history = job.loop(config, feeds={"source": transitions}).run(learner)
     write_step_column(job.output / "column.parquet", "advantage", source, learner.score(transitions))
     job.write_history(history)
@@ -112,49 +122,54 @@ def fit_alignment(job: Job) -> None:
 def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any]]]:
     config: AlignmentConfig = job.config.alignment
     seed = job.config.upstream_seed
-    target_bytes = require_memory(job, "alignment", "target")
+    memory = job.memory_bytes - require_memory(job, "alignment", "target")
     target = job.table("target")
     fitted, held_out = split_target(target, config.held_out_fraction, seed)
     if config.kind == "modality":
         return _modality_alignment(job, target, held_out), []
-    prepared = preprocessing(job)
-    sources = open_transitions(source, prepared, memory_bytes=job.memory_bytes - target_bytes, seed=seed)
-    targets, control = (Transitions(table, prepared) for table in (fitted, held_out))
+    prepared, device = preprocessing(job), job.device(config, source=memory)
+    sources = open_transitions(source, prepared, memory_bytes=memory, seed=seed, device=device)
+    targets, control = (Transitions(table, prepared, device=device) for table in (fitted, held_out))
     torch.manual_seed(seed)
     if config.kind == "contrastive":
         contrastive = ContrastiveLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(contrastive)
-        return Alignment(contrastive.score(sources).numpy(), contrastive.score(control).numpy()), history
+        return _scores(contrastive, sources, control), history
     if config.kind == "classifier":
         classifier = ClassifierLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(classifier)
-        return Alignment(classifier.score(sources).numpy(), classifier.score(control).numpy()), history
+        return _scores(classifier, sources, control), history
     if config.kind == "state_ratio":
         ratio = StateRatioLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(ratio)
-        scored = ratio.score(Transitions(target, prepared)).numpy()
+        scored = ratio.score(Transitions(target, prepared, device=device)).cpu().numpy()
         write_step_column(job.output / TARGET_COLUMN, "alignment", target, scored)
-        return Alignment(ratio.score(sources).numpy(), ratio.score(control).numpy()), history
+        return _scores(ratio, sources, control), history
     if config.kind == "dynamics_density":
         feeds = [targets] if config.fit_dynamics_to == "target" else [targets, sources]
         dynamics = DynamicsDensityLearner(targets, feeds, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(dynamics)
-        return Alignment(dynamics.score(sources).numpy(), dynamics.score(control).numpy()), history
+        return _scores(dynamics, sources, control), history
     if config.kind == "optimal_transport":
         transport = OptimalTransport(targets, config, seed)
         moved = transport.score(sources, lambda done, total: job.progress(done, total, {}))
-        return Alignment(moved.numpy(), transport.score(control).numpy()), []
+        return Alignment(moved.cpu().numpy(), transport.score(control).cpu().numpy()), []
     residual = ResidualLearner(targets, config, seed)
     history = job.loop(config).run(residual)
-    scores = residual.score(sources).numpy(), residual.score(control).numpy()
-    return _ranked(*scores, source, held_out, config.window_steps), history
+    scores = _scores(residual, sources, control)
+    return _ranked(scores.source, scores.held_out, source, held_out, config.window_steps), history
+
+
+def _scores(fitted: Scorer, source: TransitionSampler, held_out: TransitionSampler) -> Alignment:
+    """Both tables' scores, back from the device."""
+    return Alignment(fitted.score(source).cpu().numpy(), fitted.score(held_out).cpu().numpy())
 
 
 def _modality_alignment(job: Job, target: EpisodeTable, held_out: EpisodeTable) -> Alignment:
     require_memory(job, "alignment", "source", "target")
     source = job.table("source")
     folder = job.inputs["modality"]
-    model = load_modality(folder, source.observation_dim, source.action_dim)
+    model = load_modality(folder, source.observation_dim, source.action_dim).to(job.device(job.config.alignment))
     target_latent = read_episode_column(folder / "column.parquet", "z", target)
     centre = np.average(target_latent, axis=0, weights=target.lengths).astype(np.float32)
 
@@ -212,10 +227,12 @@ class PolicyTables:
             groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
             extra["group"] = EpisodeValues(groups, source.offsets)
         # The target is small as a rule; one that is not leaves the source half of the memory.
-        for_target = min(target.num_bytes, job.memory_bytes // 2)
+        memory = {"target": min(target.num_bytes, job.memory_bytes // 2)}
+        memory["source"] = job.memory_bytes - memory["target"]
+        opened = partial(open_transitions, seed=seed, device=job.device(config, **memory))
         return PolicyTables(
-            open_transitions(target, prepared, _target_columns(job, target), memory_bytes=for_target, seed=seed),
-            open_transitions(source, prepared, extra, memory_bytes=job.memory_bytes - for_target, seed=seed),
+            opened(target, prepared, _target_columns(job, target), memory_bytes=memory["target"]),
+            opened(source, prepared, extra, memory_bytes=memory["source"]),
             columns.get("alignment"),
             prepared,
         )
@@ -236,8 +253,9 @@ class PolicyTraining:
         source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
         scale = tables.preprocessing.reward_scale
         self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
-        density = load_density(job) if "density" in job.inputs else None
-        dynamics = load_dynamics(job) if "dynamics" in job.inputs else None
+        device = tables.target.device
+        density = load_density(job, device) if "density" in job.inputs else None
+        dynamics = load_dynamics(job, device) if "dynamics" in job.inputs else None
         torch.manual_seed(job.config.seed)
         dims = tables.target.observation_dim, tables.target.action_dim
         self.actor = make_actor(*dims, config.width, tables.preprocessing)

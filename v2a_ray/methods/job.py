@@ -9,14 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from v2a_ray.config import ExperimentConfig, TrainingConfig
 from v2a_ray.data.rows import RowFile, row_bytes
 from v2a_ray.data.sampler import Preprocessing, make_preprocessing
 from v2a_ray.data.store import read_manifest, read_table_folder
-from v2a_ray.data.streaming import StreamedTransitions
+from v2a_ray.data.streaming import StreamedTransitions, is_streamed
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import ConfigError
+from v2a_ray.stages.device import choose_device
 from v2a_ray.stages.learner import Progress, TrainingLoop, silent
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -33,6 +35,7 @@ class Job:
         work: folder for checkpoints.
         progress: called at every logging interval.
         part: the source that it is about, of a stage that is computed for each source by itself.
+        may_use_gpu: false where a GPU that this process sees was reserved for others.
     """
 
     config: ExperimentConfig
@@ -41,6 +44,7 @@ class Job:
     work: Path
     progress: Progress = silent
     part: str | None = None
+    may_use_gpu: bool = True
 
     def table(self, role: str) -> EpisodeTable:
         """The episode table of an input."""
@@ -58,6 +62,25 @@ class Job:
     def memory_bytes(self) -> int:
         """What this stage may use for transitions."""
         return int(self.config.feeding.memory_gib * 2**30)
+
+    def device(self, training: TrainingConfig, **memory_bytes: int) -> torch.device:
+        """Where a stage computes. A table that is streamed is on the CPU, and all that is trained on it with it.
+
+        Args:
+            memory_bytes: what each row file of the stage may take, by role.
+
+        Raises:
+            ConfigError: `cuda`, and there is no GPU or a table is streamed.
+        """
+        streamed = [role for role, memory in memory_bytes.items() if is_streamed(self.rows(role), memory)]
+        if streamed and training.device == "cuda":
+            raise ConfigError(
+                f"cuda is asked for, and the {streamed[0]} is more than {self.memory_bytes / 2**30:,.2f} GiB: it would "
+                "be streamed, on the CPU",
+                where="feeding.memory_gib",
+                remedy="raise it, if the GPU has the memory, or leave device at auto",
+            )
+        return choose_device("cpu" if streamed else training.device, may_use_gpu=self.may_use_gpu)
 
     def loop(self, training: TrainingConfig, **more: Any) -> TrainingLoop:
         """The training loop with this job's checkpoint and progress; says which of its `feeds` are streamed."""

@@ -36,7 +36,7 @@ def _fit(job: Job, table: EpisodeTable) -> None:
     config, seed = job.config.modality, job.config.upstream_seed
     use_threads(config.num_threads)
     torch.manual_seed(seed)
-    model = ModalityModel(table.observation_dim, table.action_dim, config)
+    model = ModalityModel(table.observation_dim, table.action_dim, config).to(job.device(config))
     model.set_statistics(moments(table))
     learner = ModalityLearner(table, model, config, seed)
     history = job.loop(config, **learner.stopping()).run(learner)

@@ -7,6 +7,7 @@ import json
 import torch
 from safetensors.torch import load_file, save_file
 
+from v2a_ray.config import TrainingConfig
 from v2a_ray.data.rows import RowFile
 from v2a_ray.data.sampler import Column, TransitionSampler
 from v2a_ray.data.streaming import open_transitions
@@ -23,7 +24,7 @@ def fit_density(job: Job) -> None:
     config, seed = job.config.density, job.config.upstream_seed
     use_threads(config.num_threads)
     roles = ["target"] if config.fit_to == "target" else ["source", "target"]
-    feeds = {role: _transitions(job, role, len(roles)) for role in roles}
+    feeds = _transitions(job, config, *roles, num_sharing=len(roles))
     torch.manual_seed(seed)
     model = _density_model(job)
     learner = DensityLearner(model, behavior_split, list(feeds.values()), config, seed)
@@ -32,11 +33,11 @@ def fit_density(job: Job) -> None:
     job.write_history(history)
 
 
-def load_density(job: Job) -> BehaviorDensity:
+def load_density(job: Job, device: torch.device) -> BehaviorDensity:
     """The density that `fit_density` wrote."""
     model = _density_model(job)
     model.load_state_dict(load_file(job.inputs["density"] / "model.safetensors"))
-    return BehaviorDensity(model, job.config.density.num_samples)
+    return BehaviorDensity(model.to(device), job.config.density.num_samples)
 
 
 def _density_model(job: Job) -> ConditionalVAE:
@@ -49,7 +50,7 @@ def fit_dynamics(job: Job) -> None:
     """Fit models of the target's dynamics and write them."""
     config, seed = job.config.dynamics, job.config.upstream_seed
     use_threads(config.num_threads)
-    target = _transitions(job, "target")
+    target = _transitions(job, config, "target")["target"]
     torch.manual_seed(seed)
     learner = DynamicsLearner(target, config, seed)
     history = job.loop(config, feeds={"target": target}).run(learner)
@@ -57,25 +58,26 @@ def fit_dynamics(job: Job) -> None:
     job.write_history(history)
 
 
-def load_dynamics(job: Job) -> DynamicsModel:
+def load_dynamics(job: Job, device: torch.device) -> DynamicsModel:
     """The models that `fit_dynamics` wrote, with parameters that get no gradient."""
     config, target = job.config.dynamics, job.rows("target")
     model = DynamicsModel(config.num_members, target.observation_dim, target.action_dim, config.width)
     model.load_state_dict(load_file(job.inputs["dynamics"] / "model.safetensors"))
-    return model.requires_grad_(False)
+    return model.requires_grad_(False).to(device)
 
 
 def fit_correction(job: Job) -> None:
     """Fit the models that correct source transitions and write what they make of them, one file per column."""
     config, seed = job.config.correction, job.config.upstream_seed
     use_threads(config.num_threads)
-    source, target = _transitions(job, "source"), _transitions(job, "target")
+    tables = _transitions(job, config, "source", "target")
+    source, target = tables["source"], tables["target"]
     torch.manual_seed(seed)
-    learner = CorrectionLearner(target, load_dynamics(job), config, seed)
+    learner = CorrectionLearner(target, load_dynamics(job, target.device), config, seed)
     history = job.loop(config, feeds={"target": target}).run(learner)
     found, rows = learner.correct(source), job.rows("source")
     for name, values in found.items():
-        write_step_column(job.output / f"{name}.parquet", name, rows, values.numpy())
+        write_step_column(job.output / f"{name}.parquet", name, rows, values.cpu().numpy())
     (job.output / "summary.json").write_text(json.dumps({"kept_fraction": float(found[KEPT].mean())}))
     job.write_history(history)
 
@@ -89,7 +91,13 @@ def corrections(job: Job, source: RowFile) -> dict[str, Column]:
     return {name: read_step_column(folder / f"{name}.parquet", name, source, width) for name, width in widths.items()}
 
 
-def _transitions(job: Job, role: str, num_sharing: int = 2) -> TransitionSampler:
-    """A table, of which `num_sharing` share the memory."""
-    rows, memory = job.rows(role), job.memory_bytes // num_sharing
-    return open_transitions(rows, preprocessing(job), memory_bytes=memory, seed=job.config.upstream_seed)
+def _transitions(job: Job, training: TrainingConfig, *roles: str, num_sharing: int = 2) -> dict[str, TransitionSampler]:
+    """Tables by role, all on one device; each may take its part of the memory, one of `num_sharing`."""
+    memory, prepared = job.memory_bytes // num_sharing, preprocessing(job)
+    device = job.device(training, **dict.fromkeys(roles, memory))
+    return {
+        role: open_transitions(
+            job.rows(role), prepared, memory_bytes=memory, seed=job.config.upstream_seed, device=device
+        )
+        for role in roles
+    }

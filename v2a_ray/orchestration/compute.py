@@ -17,6 +17,7 @@ from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.policy_pack import fit_policies
 from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
+from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, reserved_gpu, stage_device
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import user_error
 from v2a_ray.orchestration.tables import make_data, make_source
@@ -49,8 +50,9 @@ class Listener:
 def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener) -> dict[str, Artifact]:
     """Artifacts of all nodes, by key: found in the store, or computed as soon as their inputs are there.
 
-    `works` holds every node's inputs too. Nodes that several plans share are computed once. Raises the V2AError of a
-    node that fails through the user's doing, and the original error otherwise.
+    `works` holds every node's inputs too. Nodes that several plans share are computed once. Raises ConfigError before
+    anything is computed if a node insists on a GPU that there is not, the V2AError of a node that fails through the
+    user's doing, and the original error otherwise.
     """
     waiting = {work.node.key: work for work in works}
     artifacts: dict[str, Artifact] = {}
@@ -61,6 +63,7 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
             del waiting[key]
     if not waiting:
         return artifacts
+    require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
     board = ProgressBoard.remote()
     running: dict[Any, list[Work]] = {}
     try:
@@ -105,9 +108,10 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
     inputs = input_paths(group[0], store)
     if node.stage == "source":
         return make_source.options(**options).remote(group[0], inputs, store)
-    # A data-parallel stage holds no CPU itself: its workers do.
+    # A data-parallel stage holds no CPU and no GPU itself: its workers do.
     parallel = node.stage == "modality" and config.modality.num_workers > 1
     options["num_cpus"] = 0 if parallel else stage_threads(group[0])
+    options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
     return _make_stage.options(**options).remote(group[0], inputs, store, board)
 
 
@@ -145,7 +149,7 @@ def make_stage(
         from v2a_ray.orchestration.rllib_peers import fit_rllib_policy as fit
 
     def make(output: Path, folder: Path) -> None:
-        fit(Job(config, inputs, output, folder, progress, node.part))
+        fit(Job(config, inputs, output, folder, progress, node.part, reserved_gpu()))
 
     return store.get_or_make(node.stage, node.key, make, _about(work, inputs))
 
@@ -164,10 +168,9 @@ def make_policies(
     start = time.perf_counter()
     jobs = []
     for index in missing:
+        config, inputs = works[index].config, input_paths(works[index], store)
         folder = store.work("policy", works[index].node.key)
-        jobs.append(
-            Job(works[index].config, input_paths(works[index], store), folder / "finished", folder, progress[index])
-        )
+        jobs.append(Job(config, inputs, folder / "finished", folder, progress[index], may_use_gpu=reserved_gpu()))
     with store.writing():
         for job in jobs:
             job.output.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from v2a_ray.data.pieces import Piece, pieces, shards
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.modality import COLUMN, load_modality, modality_tables, save_modality
+from v2a_ray.orchestration.gpus import cluster_gpus, workers_have_gpus
 from v2a_ray.orchestration.session import quiet_ray_data, user_error
 from v2a_ray.stages.columns import episode_column
 from v2a_ray.stages.learner import Progress, silent, use_threads
@@ -45,6 +47,7 @@ IN_ORDER = ExecutionOptions(preserve_order=True)
 def fit_modality_parallel(job: Job) -> None:
     """Fit the modality with `modality.num_workers` workers and write the column z. Runs inside a Ray task."""
     config = job.config.modality
+    job = replace(job, may_use_gpu=workers_have_gpus(config.device, config.num_workers, cluster_gpus()))
     tables = modality_tables(job)
     with quiet_ray_data():
         datasets = {f"shard-{rank}": _episodes(mine) for rank, mine in enumerate(shards(tables, config.num_workers))}
@@ -52,7 +55,11 @@ def fit_modality_parallel(job: Job) -> None:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "progress": job.progress},
-        scaling_config=ScalingConfig(num_workers=config.num_workers, resources_per_worker={"CPU": _cpus(config)}),
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=job.may_use_gpu,
+            resources_per_worker={"CPU": _cpus(config)},
+        ),
         run_config=RunConfig(
             name="modality",
             storage_path=str(job.work.resolve() / "train"),
@@ -102,8 +109,8 @@ def _worker(settings: dict[str, Any]) -> None:
     batches = ray.train.get_dataset_shard(f"shard-{rank}").iter_batches(batch_size=None, batch_format="pyarrow")
     shard = concatenate([EpisodeTable.from_arrow(batch, where=f"shard {rank}") for batch in batches if len(batch)])
     torch.manual_seed(seed)
-    model = ModalityModel(shard.observation_dim, shard.action_dim, config)
-    model.set_statistics(sum_over_workers(moments(shard)))
+    model = ModalityModel(shard.observation_dim, shard.action_dim, config).to(job.device(config))
+    model.set_statistics(sum_over_workers(moments(shard).to(model.device)))
     learner = ModalityLearner(shard, model, config, seed, rank, sum_over_workers, world_size)
     loop = job.loop(config, **learner.stopping())
     loop.progress = progress if rank == 0 else silent
@@ -132,7 +139,8 @@ def encode_parallel(job: Job, parts: Sequence[Piece]) -> None:
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=min(config.num_workers, len(parts))),
-            num_cpus=_cpus(config),
+            # Ray Data wants one or the other.
+            **({"num_gpus": 1} if job.may_use_gpu else {"num_cpus": _cpus(config)}),
         )
         encoded.context.execution_options = IN_ORDER
         columns = list(encoded.iter_batches(batch_size=None, batch_format="pyarrow"))
@@ -145,7 +153,8 @@ class _Encoder:
     def __init__(self, job: Job) -> None:
         manifest, self.config = job.manifest("source"), job.config.modality
         use_threads(self.config.num_threads)
-        self.model = load_modality(job.output, manifest["observation_dim"], manifest["action_dim"])
+        model = load_modality(job.output, manifest["observation_dim"], manifest["action_dim"])
+        self.model = model.to(job.device(self.config))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         table = EpisodeTable.from_arrow(batch)

@@ -28,6 +28,7 @@ from v2a_ray.methods.job import CHECKPOINT, Job
 from v2a_ray.methods.plan import make_plan
 from v2a_ray.methods.sweep import Sweep, layer_of
 from v2a_ray.orchestration.board import reporter
+from v2a_ray.orchestration.gpus import reserved_gpu
 from v2a_ray.orchestration.trials import objectives, one_line, trials_of
 from v2a_ray.orchestration.work import Work, input_paths
 from v2a_ray.settings import at, merge
@@ -112,7 +113,7 @@ def train_member(settings: dict[str, Any]) -> None:
             output.mkdir(parents=True, exist_ok=True)
             inputs = input_paths(Work(config, plan, plan["policy"]), store)
             use_threads(config.policy.num_threads)
-            job = Job(config, inputs, output, folder, progress)
+            job = Job(config, inputs, output, folder, progress, may_use_gpu=reserved_gpu())
             training = PolicyTraining(job, PolicyTables.open(job))
             training.loop.run(training.learner)
             write_json(folder / SCHEDULE, {"step": config.policy.num_steps, "entries": entries})

@@ -67,6 +67,7 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     does not stop the others.
     """
     listener = listener or Listener()
+    require_resources(trial_resources(sweep), "policy.num_threads, resources.gpus_per_trial", listener.warned)
     store = store_of(sweep.trials[0].config)
     prepare_folder(store.root)
     _claim(sweep, folder)
@@ -76,7 +77,6 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
         for node in trial.plan.values()
         if node.stage != "policy"
     }
-    require_resources(trial_resources(sweep), "policy.num_threads, resources.gpus_per_trial", listener.warned)
     check_cluster(store, folder, list(upstream.values()), listener.warned)
     compute_all(list(upstream.values()), store, listener)
     board = f"v2a-sweep-{uuid.uuid4()}"

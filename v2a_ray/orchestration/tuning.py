@@ -26,14 +26,13 @@ from ray.tune.schedulers import (
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.policy_pack import make_packs, pack_key
 from v2a_ray.methods.sweep import Sweep, Trial
+from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, stage_device
 from v2a_ray.orchestration.population import clipped, member_settings, mutations, train_member
 from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.trials import train_trial
 
 MAX_AUTO_POLICIES = 4
 """Of one pack: beyond it a core's time is arithmetic, and larger packs would be shared out less evenly."""
-AUTO_GPU_SHARE = 0.25
-"""Of one trial: a policy's networks fill a small part of a GPU."""
 _ENVIRONMENT = {
     # Ctrl-C has to reach us as KeyboardInterrupt; Tune would end quietly, as if all had been trained.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -145,12 +144,19 @@ def _trial_name(trial: Any) -> str:
 
 
 def trial_resources(sweep: Sweep) -> dict[str, float]:
-    """CPUs and GPUs of one trial, by Ray's names."""
-    asked = sweep.config.resources.gpus_per_trial
-    if asked == "auto":
-        asked = AUTO_GPU_SHARE if ray.cluster_resources().get("GPU", 0.0) else 0.0
+    """CPUs and GPUs of one trial, by Ray's names. Raises ConfigError where a stage insists on a GPU and gets none."""
+    asked, there = sweep.config.resources.gpus_per_trial, cluster_gpus()
+    require_gpus(((trial.config, "policy") for trial in sweep.trials), there)
+    devices = {stage_device(trial.config, "policy") for trial in sweep.trials}
+    share = max(gpu_share(device, there) for device in devices) if asked == "auto" else asked
+    if "cuda" in devices and not share:
+        raise ConfigError(
+            "policy.device=cuda needs a part of a GPU, and a trial is given none",
+            where="resources.gpus_per_trial",
+            remedy="leave it at auto",
+        )
     threads = max(trial.config.policy.num_threads for trial in sweep.trials)
-    return {"CPU": threads} | ({"GPU": asked} if asked else {})
+    return {"CPU": threads} | ({"GPU": share} if share else {})
 
 
 def _packs(sweep: Sweep, missing: Sequence[int], threads: float) -> list[list[int]]:

@@ -94,12 +94,12 @@ def modality_scores(model: ModalityModel, table: EpisodeTable, latent_EZ: Float,
     predict alike, as for the same dynamics under another behaviour, the score is near zero.
     """
     steps_NX = model.steps(table)
-    own_NZ = torch.from_numpy(latent_EZ)[torch.from_numpy(table.episode_of_row)]
-    target_Z = torch.from_numpy(target_latent_Z)
+    own_NZ = torch.from_numpy(latent_EZ)[torch.from_numpy(table.episode_of_row)].to(model.device)
+    target_Z = torch.from_numpy(target_latent_Z).to(model.device)
     scores = []
     for steps_MX, own_MZ in zip(torch.split(steps_NX, 8192), torch.split(own_NZ, 8192), strict=True):
         own = model.prediction_error(steps_MX, own_MZ)
         target = model.prediction_error(steps_MX, target_Z.expand(len(steps_MX), -1))
         scores.append(own - target)
-    scores_N: Float = torch.cat(scores).numpy()
+    scores_N: Float = torch.cat(scores).cpu().numpy()
     return scores_N

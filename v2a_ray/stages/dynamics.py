@@ -58,7 +58,7 @@ class DynamicsModel(nn.Module):
 
     def set_scale(self, target: TransitionSampler) -> None:
         """Take the standard deviations of s' - s from the target."""
-        self.delta_std_O.copy_(delta_std(target))
+        self.delta_std_O = delta_std(target)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """(K, B, O) predicted (s' - s) / std, of (B, O) and (B, A), the same for all members, or with a leading K."""

@@ -78,7 +78,7 @@ class SourceFilter:
         passes = alignment >= calibrated_threshold(held_out, config.target_acceptance)
         return SourceFilter(config, torch.from_numpy(np.flatnonzero(passes)))
 
-    def score(self, columns: dict[str, Tensor], batch_size: int) -> Tensor:
+    def score(self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu") -> Tensor:
         """f (B,) from the columns that there are; without a column its term is left out."""
         alignment, advantage = columns.get("alignment"), columns.get("advantage")
         if self.config.normalization == "batch":
@@ -90,7 +90,7 @@ class SourceFilter:
             alignment = columns.get("normalized_alignment", alignment)
         weight = self.config.alignment_weight
         if alignment is None and advantage is None:
-            return torch.ones(batch_size)
+            return torch.ones(batch_size, device=device)
         if advantage is None:
             assert alignment is not None
             return alignment
@@ -102,9 +102,11 @@ class SourceFilter:
         """b: how many of `batch_size` drawn transitions are kept."""
         return batch_size if self.config.rule == "none" else max(1, round(self.config.keep_fraction * batch_size))
 
-    def __call__(self, columns: dict[str, Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
-        """Indices (b,) to keep and their TD weights (b,)."""
-        score_B = self.score(columns, batch_size)
+    def __call__(
+        self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """Indices (b,) to keep and their TD weights (b,), on `device`, where the columns are."""
+        score_B = self.score(columns, batch_size, device)
         keep = torch.arange(batch_size, device=score_B.device)
         if self.config.rule != "none":
             keep = torch.topk(score_B, self.num_kept(batch_size), sorted=False).indices

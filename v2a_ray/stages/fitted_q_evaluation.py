@@ -30,6 +30,7 @@ from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import DataError
 from v2a_ray.networks import EnsembleMLP, adam, update_target
 from v2a_ray.stages.alignment import split_target
+from v2a_ray.stages.device import choose_device
 from v2a_ray.stages.learner import Progress, TrainingLoop, silent, use_threads
 
 Float = NDArray[np.float32]
@@ -109,13 +110,15 @@ def offline_value(
     # Neither the policy nor the data change: its next actions are one more column.
     next_action = np.asarray(act(table.next_observation), dtype=np.float32)
     torch.manual_seed(seed)
-    transitions = Transitions(table, prepared, {"next_action": next_action})
+    device = choose_device(config.device)
+    transitions = Transitions(table, prepared, {"next_action": next_action}, device)
     learner = FittedQLearner(transitions, bounds, config, seed)
     TrainingLoop(config.num_steps, log_interval_steps=config.log_interval_steps, progress=progress).run(learner)
     standardized_EO = (first_EO - prepared.observation_mean) / prepared.observation_std
+    first = (torch.from_numpy(values).to(device) for values in (standardized_EO, act(first_EO)))
     with torch.no_grad():
-        value_KE = learner.q(learner.critics, torch.from_numpy(standardized_EO), torch.from_numpy(act(first_EO)))
-    of_critic = value_KE.double().mean(dim=1).numpy() / prepared.reward_scale
+        value_KE = learner.q(learner.critics, *first)
+    of_critic = value_KE.cpu().double().mean(dim=1).numpy() / prepared.reward_scale
     return OfflineValue(of_critic, len(first_EO))
 
 

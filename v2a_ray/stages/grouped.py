@@ -56,10 +56,10 @@ class GroupedLearner(IQLLearner):
     def groups(self, batch: Batch) -> list[Tensor]:
         """The rows (b,) int64 of every group that the batch has, in random order."""
         if "group" not in batch.extra:
-            return [torch.arange(len(batch.reward_B))]
+            return [torch.arange(len(batch.reward_B), device=batch.reward_B.device)]
         group_B = batch.extra["group"]
         present = torch.unique(group_B)
-        order = torch.randperm(len(present), generator=self.generator)
+        order = torch.randperm(len(present), generator=self.generator, device=present.device)
         return [torch.nonzero(group_B == group).squeeze(1) for group in present[order]]
 
     def _descend(self, loss: Tensor, *names: str) -> None:

@@ -32,6 +32,7 @@ class Learner(Protocol):
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     generator: torch.Generator
+    """On the device that the learner draws from; `place` brings the networks there."""
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One update step; the metrics are scalars named `group/name`."""
@@ -123,7 +124,12 @@ class TrainingLoop:
         return done == self.num_steps or (interval > 0 and done % interval == 0)
 
     def restore(self, learner: Learner) -> int:
-        """Put the newest checkpoint into `learner`, if there is one; returns the update steps that are done."""
+        """Bring `learner` to its device and put the newest checkpoint into it, if there is one.
+
+        Returns:
+            The update steps that are done.
+        """
+        place(learner, learner.generator.device)
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
         step, self.history = load_checkpoint(self.checkpoint, learner, self.feeds)
@@ -139,6 +145,12 @@ class TrainingLoop:
                 where=f"update step {step}",
                 remedy="a lower learning_rate, or another preprocessing.reward_scale; the last checkpoint is kept",
             )
+
+
+def place(learner: Learner, device: torch.device) -> None:
+    """Move all networks of a learner. What they start from was drawn on the CPU, alike for every device."""
+    for network in learner.networks.values():
+        network.to(device)
 
 
 def use_threads(num_threads: int) -> None:
@@ -173,9 +185,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | None = None) -> tuple[int, History]:
-    """Put a checkpoint's state into `learner` and `feeds`; returns (step, history)."""
+    """Put a checkpoint's state into `learner`, wherever it is, and `feeds`; returns (step, history)."""
     tensors = load_file(path)
-    learner.generator.set_state(tensors.pop("generator"))
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    step = int(metadata["step"])
+    _restore_generator(learner.generator, tensors.pop("generator"), step)
     for name, network in learner.networks.items():
         network.load_state_dict(_below(tensors, f"network/{name}/"))
     for name, optimizer in learner.optimizers.items():
@@ -186,9 +201,15 @@ def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | No
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     for name, feed in (feeds or {}).items():
         feed.load_state_dict(_below(tensors, f"feed/{name}/"))
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    return int(metadata["step"]), json.loads(metadata["history"])
+    return step, json.loads(metadata["history"])
+
+
+def _restore_generator(generator: torch.Generator, state: Tensor, step: int) -> None:
+    """Go on with the same draws; on another kind of device, whose generator has another state, with new ones."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(generator.initial_seed() + step)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

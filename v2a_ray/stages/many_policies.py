@@ -6,8 +6,10 @@ else stays each learner's own: it draws with its generator, filters by its rule,
 So a member can be saved, restored, evaluated or trained alone at any step, and equals a separate run up to rounding.
 
 Nothing in a step waits for the device (`sampler.target.device`) or depends on values: the shapes are those of the
-settings. What was run is the CPU. To capture a step as a CUDA graph, the learning rates would have to be tensors
-(`torch.optim.Adam(capturable=True)`) and the generators registered with the graph.
+settings. What was run is the CPU. Capturing a step as a CUDA graph would need four things more: learning rates as
+tensors that are written to before a replay (`torch.optim.Adam(capturable=True)`; the actor's follows a cosine), every
+member's generator registered with the graph (`CUDAGraph.register_generator_state`), gradients and batches in memory
+that stays (here they are made anew in every step), and a new capture whenever a member leaves the pack.
 
 Shape suffixes: P policies, B rows of a batch (of the largest, if the policies keep different numbers), K = 2 critics,
 X inputs of a network.

@@ -66,6 +66,11 @@ class ModalityModel(nn.Module):
         self.register_buffer("state_std_O", torch.ones(observation_dim))
         self.register_buffer("delta_std_O", torch.ones(observation_dim))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.state_mean_O.device
+
     def set_statistics(self, moments: Tensor) -> None:
         """Take the mean and standard deviation of states and of state differences from `moments` (double precision)."""
         count, sums = moments[0], moments[1:].view(4, self.observation_dim) / moments[0]
@@ -76,9 +81,10 @@ class ModalityModel(nn.Module):
         self.delta_std_O.copy_((delta_square - delta_mean.square()).clamp(min=0).sqrt().clamp(min=STD_FLOOR))
 
     def steps(self, table: EpisodeTable) -> Tensor:
-        """(N, X): standardised [s, a, s' - s] of every transition."""
-        observation, action = torch.tensor(table.observation), torch.tensor(table.action)
-        delta = torch.tensor(table.next_observation) - observation
+        """(N, X): standardised [s, a, s' - s] of every transition, on the model's device."""
+        arrays = table.observation, table.action, table.next_observation
+        observation, action, following = (torch.tensor(array, device=self.device) for array in arrays)
+        delta = following - observation
         if not self.standardize:
             return torch.cat([observation, action, delta], dim=1)
         state = (observation - self.state_mean_O) / self.state_std_O
@@ -95,7 +101,7 @@ class ModalityModel(nn.Module):
     def reconstruction_error(self, batch: TrajectoryBatch, latent_BZ: Tensor) -> Tensor:
         """(M,): `prediction_error` of every valid step of the batch, given one z per trajectory."""
         # Only valid steps reach the decoder, so padding costs nothing and can leak nowhere.
-        valid_BT = torch.arange(batch.steps_BTX.shape[1]) < batch.lengths_B[:, None]
+        valid_BT = torch.arange(batch.steps_BTX.shape[1], device=batch.lengths_B.device) < batch.lengths_B[:, None]
         latent_MZ = latent_BZ.repeat_interleave(batch.lengths_B, dim=0)
         return self.prediction_error(batch.steps_BTX[valid_BT], latent_MZ)
 
@@ -116,7 +122,7 @@ def kl_to_standard_normal(mean_BZ: Tensor, log_std_BZ: Tensor) -> Tensor:
 def pad(steps_NX: Tensor, begins_B: Tensor, lengths_B: Tensor) -> Tensor:
     """(B, T, X): the rows begins[b] : begins[b] + lengths[b], padded with zeros to the longest."""
     longest = int(lengths_B.max())
-    positions_T = torch.arange(longest)
+    positions_T = torch.arange(longest, device=lengths_B.device)
     index_BT = (begins_B[:, None] + positions_T).clamp(max=len(steps_NX) - 1)
     padded_BTX: Tensor = steps_NX[index_BT] * (positions_T < lengths_B[:, None]).unsqueeze(-1)
     return padded_BTX
@@ -136,13 +142,14 @@ def encode_episodes(model: ModalityModel, table: EpisodeTable, config: ModalityC
         assert config.crop_steps is not None  # the configuration refuses it otherwise
         crop = config.crop_steps
     for episodes, begins, lengths in _pieces(table, crop):
-        mean_BZ, _ = model.encoder(pad(steps_NX, begins, lengths), lengths)
-        np.add.at(latent, episodes, mean_BZ.numpy() * lengths[:, None].numpy())
-        np.add.at(weight, episodes, lengths[:, None].numpy().astype(np.float32))
+        begins_B, lengths_B = (torch.from_numpy(values).to(model.device) for values in (begins, lengths))
+        mean_BZ, _ = model.encoder(pad(steps_NX, begins_B, lengths_B), lengths_B)
+        np.add.at(latent, episodes, mean_BZ.cpu().numpy() * lengths[:, None])
+        np.add.at(weight, episodes, lengths[:, None].astype(np.float32))
     return latent / weight
 
 
-def _pieces(table: EpisodeTable, crop: int, batch_size: int = 64) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
+def _pieces(table: EpisodeTable, crop: int, batch_size: int = 64) -> Iterator[tuple[NDArray[np.int64], ...]]:
     """All episodes cut into pieces of at most `crop` steps, in batches of similar length (episode, begin, length)."""
     pieces = [
         (episode, begin, min(crop, int(table.offsets[episode + 1]) - begin))
@@ -151,5 +158,4 @@ def _pieces(table: EpisodeTable, crop: int, batch_size: int = 64) -> Iterator[tu
     ]
     pieces.sort(key=lambda piece: piece[2])
     for start in range(0, len(pieces), batch_size):
-        episodes, begins, lengths = zip(*pieces[start : start + batch_size], strict=True)
-        yield np.asarray(episodes), torch.tensor(begins), torch.tensor(lengths)
+        yield tuple(np.asarray(pieces[start : start + batch_size]).T.copy())

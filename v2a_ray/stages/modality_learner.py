@@ -34,16 +34,18 @@ def alone(tensor: Tensor) -> Tensor:
 
 
 class Crops:
-    """Standardised episodes, and random crops of them."""
+    """Standardised episodes, and random crops of them, on the model's device, where the generators have to be too."""
 
     def __init__(self, table: EpisodeTable, model: ModalityModel, config: ModalityConfig) -> None:
         self.steps_NX = model.steps(table)
-        self.offsets = torch.from_numpy(table.offsets)
+        self.offsets = torch.from_numpy(table.offsets).to(model.device)
+        self.device = model.device
         self.crop_steps, self.latent_dim = config.crop_steps, config.latent_dim
 
     def draw(self, num_trajectories: int, generator: torch.Generator) -> TrajectoryBatch:
         """Crops of random episodes, every one of which is equally likely."""
-        episodes_B = torch.randint(len(self.offsets) - 1, (num_trajectories,), generator=generator)
+        episodes = len(self.offsets) - 1
+        episodes_B = torch.randint(episodes, (num_trajectories,), generator=generator, device=self.device)
         return self.of(episodes_B, generator)
 
     def of(self, episodes_B: Tensor, generator: torch.Generator) -> TrajectoryBatch:
@@ -51,13 +53,13 @@ class Crops:
         begins, ends = self.offsets[episodes_B], self.offsets[episodes_B + 1]
         lengths = (ends - begins).clamp(max=self.crop_steps) if self.crop_steps else ends - begins
         slack = ends - begins - lengths
-        shift = (torch.rand(len(episodes_B), generator=generator) * (slack + 1)).long()
-        noise = torch.randn(len(episodes_B), self.latent_dim, generator=generator)
+        shift = (torch.rand(len(episodes_B), generator=generator, device=self.device) * (slack + 1)).long()
+        noise = torch.randn(len(episodes_B), self.latent_dim, generator=generator, device=self.device)
         return TrajectoryBatch(pad(self.steps_NX, begins + shift, lengths), lengths, noise)
 
 
 class ModalityLearner:
-    """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard.
+    """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard. It is where the model is.
 
     With several workers each draws its part of the batch from its own shard, the first ones one trajectory more where
     the batch does not divide; losses are sums over valid steps divided
@@ -81,7 +83,7 @@ class ModalityLearner:
         self.crops = Crops(fitted, model, config)
         self.validation = _validation_batches(Crops(held_out, model, config), seed, rank)
         self.seed, self.rank = seed, rank
-        self.generator = torch.Generator()
+        self.generator = torch.Generator(model.device)
         self.networks: dict[str, nn.Module] = {"model": model}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "encoder": adam(model.encoder.parameters(), config.learning_rate),
@@ -115,7 +117,7 @@ class ModalityLearner:
         mean_BZ, log_std_BZ = self.model.encoder(batch.steps_BTX, batch.lengths_B)
         latent_BZ = mean_BZ + batch.noise_BZ * log_std_BZ.exp() if sample else mean_BZ
         error_M = self.model.reconstruction_error(batch, latent_BZ)
-        counts = self.reduce(torch.tensor([float(len(error_M)), float(len(mean_BZ))]))
+        counts = self.reduce(torch.tensor([float(len(error_M)), float(len(mean_BZ))], device=error_M.device))
         reconstruction = error_M.sum() / counts[0]
         divergence = kl_to_standard_normal(mean_BZ, log_std_BZ).sum() / counts[1]
         loss = reconstruction + self.config.kl_weight * divergence
@@ -128,11 +130,11 @@ class ModalityLearner:
 
         It is summed over all workers, so that all of them take the same decision on it.
         """
-        total = torch.zeros(2, dtype=torch.float64)
+        total = torch.zeros(2, dtype=torch.float64, device=self.model.device)
         for batch in self.validation:
             mean_BZ, _ = self.model.encoder(batch.steps_BTX, batch.lengths_B)
             error_M = self.model.reconstruction_error(batch, mean_BZ)
-            total += torch.tensor([float(error_M.sum()), float(len(error_M))], dtype=torch.float64)
+            total += total.new_tensor([float(error_M.sum()), float(len(error_M))])
         error, count = self.reduce(total).tolist()
         return {VALIDATION_LOSS: error / count}
 
@@ -147,7 +149,7 @@ class ModalityLearner:
         """
         if self.config.patience_evaluations is None:
             return {}
-        num_held_out = self.reduce(torch.tensor(float(len(self.validation))))
+        num_held_out = self.reduce(torch.tensor(float(len(self.validation)), device=self.model.device))
         if not num_held_out:
             raise ConfigError(
                 "early stopping has no episode to hold out: a worker needs two",
@@ -182,7 +184,8 @@ def _split(table: EpisodeTable, config: ModalityConfig, seed: int, rank: int) ->
 
 def _validation_batches(crops: Crops, seed: int, rank: int) -> list[TrajectoryBatch]:
     """One crop of every episode, in batches of similar length."""
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+    entropy = np.random.SeedSequence([seed, rank]).generate_state(1)[0]
+    generator = torch.Generator(crops.device).manual_seed(int(entropy))
     order = crops.offsets.diff().argsort(stable=True)
     return [
         crops.of(episodes_B, generator) for episodes_B in torch.split(order, VALIDATION_BATCH_SIZE) if len(episodes_B)

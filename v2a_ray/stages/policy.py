@@ -80,7 +80,7 @@ class MixedSampler:
         if not self.uses_source:
             return self.target.sample(size, generator), torch.ones(size, device=device)
         drawn = self.source.sample(size, generator)
-        keep, weight_b = self.filter(drawn.extra, size)
+        keep, weight_b = self.filter(drawn.extra, size, device)
         kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
         if self.config.correct_transitions:
             kept = with_corrections(kept)
@@ -191,8 +191,6 @@ class IQLLearner(IQLLosses):
             "critics": self.critics,
             "target_critics": self.target_critics,
         }
-        for network in self.networks.values():
-            network.to(sampler.target.device)
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             name: adam(self.networks[name].parameters(), config.learning_rate) for name in ("value", "critics", "actor")
         }
@@ -264,5 +262,5 @@ def _join(first: Batch, second: Batch) -> Batch:
     """Two batches end to end, without stage columns but `group`, which is -1 in the second."""
     extra = {}
     if "group" in first.extra:
-        extra["group"] = torch.cat([first.extra["group"], torch.full((len(second.reward_B),), -1.0)])
+        extra["group"] = torch.cat([first.extra["group"], torch.full_like(second.reward_B, -1.0)])
     return replace(join_rows(first, second), extra=extra)

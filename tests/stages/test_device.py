@@ -1,0 +1,170 @@
+"""Where learners compute. No GPU is needed: what a step makes without naming its device shows on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from problems import assert_same_weights, mixed_sampler, raw, weights_of
+from problems import make_actor as small_actor
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from test_learner_contract import LEARNERS, NUM_STEPS, SOURCE, TARGET, fresh, loop, stop_at_15
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from v2a_ray.config import AdvantageConfig, ModalityConfig, PolicyConfig
+from v2a_ray.data.sampler import Transitions
+from v2a_ray.errors import ConfigError
+from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.stages.alignment import modality_scores
+from v2a_ray.stages.device import choose_device
+from v2a_ray.stages.grouped import GroupedLearner
+from v2a_ray.stages.learner import Learner, place
+from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
+
+ELSEWHERE = torch.device("meta")
+"""A device other than the CPU, on every machine: its tensors have shapes and no content."""
+
+
+def grouped_by_column(seed: int) -> Learner:
+    """A policy with three groups of source rows."""
+    config = PolicyConfig(learner="grouped", num_steps=NUM_STEPS, batch_size=8, width=6)
+    groups = {"group": np.arange(SOURCE.num_transitions) % 3}
+    return GroupedLearner(mixed_sampler(TARGET, SOURCE, config, groups), small_actor(TARGET, 6), config, seed)
+
+
+EVERY = {**LEARNERS, "grouped-by-column": grouped_by_column}
+MODALITY = {name for name in EVERY if name.startswith("modality")}
+WAITING = {*MODALITY, "grouped-by-column"}
+"""Whose shapes depend on what was drawn: lengths of crops, and which groups a batch has."""
+
+
+@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
+def test_a_step_makes_nothing_but_where_its_tables_are(make: Callable[[int], Learner]) -> None:
+    learner = fresh(make)
+    # What does not name its device is now made elsewhere, and torch refuses to mix the two.
+    with torch.device(ELSEWHERE):
+        learner.update(0)
+        learner.update(1)
+
+
+def test_that_check_itself() -> None:
+    with torch.device(ELSEWHERE), pytest.raises((RuntimeError, NotImplementedError)):
+        torch.cat([Transitions(TARGET, raw(2)).all().reward_B, torch.ones(2)])
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operators for which a GPU's work would have to be waited for: the shape or a number is read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # `index` is tagged as well, and its shape depends on values for masks alone.
+        index = func is torch.ops.aten.index.Tensor
+        masks = index and any(part is not None and part.dtype == torch.bool for part in args[1])
+        tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
+        if masks or (tags and not index):
+            self.found.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_step_does_not_wait_for_its_device(name: str) -> None:
+    learner = fresh(EVERY[name])
+    learner.update(0)
+    with Waits() as waits:
+        learner.update(1)
+    assert (waits.found != set()) == (name in WAITING)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if not name.startswith("modality")])
+def test_networks_follow_the_generator(name: str) -> None:
+    learner = fresh(EVERY[name])
+    place(learner, ELSEWHERE)
+    tensors = [tensor for network in learner.networks.values() for tensor in network.state_dict().values()]
+    assert tensors and {tensor.device for tensor in tensors} == {ELSEWHERE}
+
+
+def test_a_table_its_columns_and_its_eligible_rows_are_on_one_device() -> None:
+    columns = {"alignment": np.zeros(TARGET.num_transitions, np.float32)}
+    transitions = Transitions(TARGET, raw(2), columns, ELSEWHERE).restricted(torch.tensor([1, 2, 5]))
+    assert transitions.device == ELSEWHERE and len(transitions) == 3
+    batch = transitions.at(torch.zeros(4, dtype=torch.int64, device=ELSEWHERE))
+    assert {batch.observation_BO.device, batch.reward_B.device, batch.extra["alignment"].device} == {ELSEWHERE}
+    assert transitions._eligible is not None and transitions._eligible.device == ELSEWHERE
+
+
+def test_the_modality_is_where_its_model_is() -> None:
+    config = ModalityConfig(latent_dim=3, encoder_width=6, decoder_width=6, crop_steps=6)
+    model = ModalityModel(2, 1, config)
+    model.set_statistics(moments(SOURCE))
+    latent = encode_episodes(model, SOURCE, config)
+    scores = modality_scores(model, SOURCE, latent, latent.mean(axis=0))
+    with torch.device(ELSEWHERE):
+        np.testing.assert_array_equal(encode_episodes(model, SOURCE, config), latent)
+        np.testing.assert_array_equal(modality_scores(model, SOURCE, latent, latent.mean(axis=0)), scores)
+    assert model.to(ELSEWHERE).steps(SOURCE).device == ELSEWHERE
+
+
+def test_an_actor_takes_and_gives_numpy_wherever_it_is() -> None:
+    actor, observation = small_actor(TARGET, 6), np.ones((3, 2))
+    action = actor.act_numpy(observation)
+    with torch.device(ELSEWHERE):
+        np.testing.assert_array_equal(actor.act_numpy(observation), action)
+
+
+@pytest.mark.parametrize("name", ["iql", "modality-em"])
+def test_a_checkpoint_of_another_kind_of_device_is_continued_with_new_draws(name: str, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS[name]))
+    with safe_open(checkpoint, "pt") as file:
+        metadata = file.metadata()
+    # A GPU's generator has a state of 16 bytes, seed and position, which the CPU's cannot take.
+    save_file(load_file(checkpoint) | {"generator": torch.zeros(16, dtype=torch.uint8)}, checkpoint, metadata)
+    saved, ends, draws = load_file(checkpoint), [], []
+    for _ in range(2):
+        learner = fresh(LEARNERS[name])
+        assert loop(checkpoint).restore(learner) == 10
+        assert_same_weights(
+            weights_of(learner),
+            {
+                key.removeprefix("network/").replace("/", ".", 1): value
+                for key, value in saved.items()
+                if key.startswith("network/")
+            },
+        )
+        draws.append(torch.rand(3, generator=learner.generator))
+        assert loop(checkpoint).run(learner)[-1]["step"] == NUM_STEPS
+        ends.append(weights_of(learner))
+    assert_same_weights(*ends)
+    assert torch.equal(*draws)
+    assert not torch.equal(draws[0], torch.rand(3, generator=fresh(LEARNERS[name]).generator))
+
+
+def test_a_device_is_chosen_by_what_there_is() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto", may_use_gpu=False) == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match=r"^device: cuda is asked for, and this process has no GPU\n  try: auto"):
+        choose_device("cuda", may_use_gpu=False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_two_steps_on_a_gpu_lose_what_they_lose_on_the_cpu() -> None:
+    columns = {"z": np.ones((SOURCE.num_transitions, 2), np.float32)}
+    losses = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        transitions = Transitions(SOURCE, raw(2), columns, device)
+        learner = AdvantageLearner(transitions, 2, AdvantageConfig(width=8), seed=0)
+        place(learner, transitions.device)
+        batch = transitions.all()
+        losses.append([float(value) for step in range(2) for value in learner.fit(batch, step).values()])
+    np.testing.assert_allclose(*losses, rtol=1e-3)

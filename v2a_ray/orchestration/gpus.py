@@ -1,0 +1,60 @@
+"""What stages reserve of a cluster's GPUs, by their setting `device`; what was not reserved is not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import ray
+
+from v2a_ray.config import DeviceName, ExperimentConfig
+from v2a_ray.errors import ConfigError
+from v2a_ray.stages.device import missing_gpu
+
+GPU_SHARE = 0.25
+"""Of one stage, trial or pack: its networks fill a small part of a GPU."""
+_WITHOUT_NETWORKS = frozenset({"data", "source", "rows"})
+
+
+def stage_device(config: ExperimentConfig, stage: str) -> DeviceName:
+    """The `device` of a stage; `cpu` of one that trains nothing, and of RLlib's learners."""
+    if stage in _WITHOUT_NETWORKS or (stage == "policy" and config.policy.uses_rllib):
+        return "cpu"
+    device: DeviceName = getattr(config, stage).device
+    return device
+
+
+def gpu_share(device: DeviceName, num_gpus: float) -> float:
+    """GPUs that a stage reserves in a cluster of `num_gpus`."""
+    return GPU_SHARE if num_gpus and device != "cpu" else 0.0
+
+
+def workers_have_gpus(device: DeviceName, num_workers: int, num_gpus: float) -> bool:
+    """Whether each data-parallel worker gets a GPU, a whole one, because NCCL refuses two workers on one; else all of
+    them compute on the CPU."""
+    return device != "cpu" and num_gpus >= num_workers
+
+
+def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float) -> None:
+    """See that the cluster has the GPUs that stages insist on. Raises ConfigError for the first that it has not."""
+    for config, stage in stages:
+        if stage_device(config, stage) != "cuda":
+            continue
+        if not num_gpus:
+            raise missing_gpu("the cluster has no GPU", stage)
+        workers = config.modality.num_workers if stage == "modality" else 1
+        if workers > num_gpus:
+            raise ConfigError(
+                f"{workers} workers need as many GPUs, and the cluster has {num_gpus:g}",
+                where="modality.num_workers",
+                remedy="as many workers as there are GPUs, or modality.device=cpu",
+            )
+
+
+def cluster_gpus() -> float:
+    """GPUs of the cluster."""
+    return float(ray.cluster_resources().get("GPU", 0.0))
+
+
+def reserved_gpu() -> bool:
+    """Whether Ray gave this process a GPU, or a part of one. It hides those of others from no process."""
+    return bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])
