@@ -65,9 +65,9 @@ _LATER: dict[type[Settings], dict[str, Any]] = {
         "correct_transitions": False,
     },
 }
-"""Settings that came after the first artifacts, with the value that stands for what was done before there was a choice.
-At that value a setting is no part of a key, so that a new choice renews nothing that was computed without it. It is
-written down here and not taken from the defaults, because a default may change and a key must not change its meaning."""
+"""Settings that came after the first artifacts, with the value that says what was done before there was a choice. At
+that value a setting is no part of a key, so that a new choice renews nothing that was computed without it. The value is
+written down here and not taken from the defaults: a default may change, what a key means may not."""
 SOURCE = "source"
 
 
