@@ -22,6 +22,23 @@ from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
 
 SOURCE_EPISODES, TARGET_EPISODES = 30, 5
 LATENT_DIM = 128
+PUBLISHED_MODALITY = ModalityConfig(
+    num_steps=100_000,
+    batch_size=16,
+    crop_steps=200,
+    latent_dim=LATENT_DIM,
+    encoder="gru",
+    encoder_width=256,
+    decoder_width=256,
+    decoder_layers=2,
+    num_decoders=3,
+    kl_weight=1e-3,
+    optimization="em",
+    learning_rate=3e-4,
+    gradient_norm_clip=10.0,
+    patience_evaluations=None,
+)
+"""V2A's constants, whatever our defaults are; of the published sizes of z, 8 to 128, the largest."""
 STANDARDIZED = Preprocessing(np.zeros(OBSERVATION_DIM, np.float32), np.ones(OBSERVATION_DIM, np.float32), 0.1)
 
 
@@ -50,7 +67,7 @@ def latent_column() -> EpisodeValues:
 def modality_learner(optimization: Literal["em", "joint"]) -> ModalityLearner:
     """TC-ELBO on 16 crops of 200 steps; GRU 256, z 128, three decoders."""
     torch.manual_seed(0)
-    config = ModalityConfig(optimization=optimization, latent_dim=LATENT_DIM)
+    config = PUBLISHED_MODALITY.model_copy(update={"optimization": optimization})
     table = source_table()
     model = ModalityModel(table.observation_dim, table.action_dim, config)
     model.set_statistics(moments(table))

@@ -31,6 +31,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.learners import PUBLISHED_MODALITY
 from v2a_ray.config import ModalityConfig
 from v2a_ray.data.collect import collect_episodes
 from v2a_ray.data.mixture import CollectionRequest, collection_requests, load_source, mix_sources, relabel
@@ -56,15 +57,17 @@ class Form:
 
 
 def sized(width: int, most_steps: int = 1500, **settings: Any) -> Form:
-    """Encoder and decoder of one width, crops of 100 steps, one step on the ELBO unless `settings` say otherwise."""
-    sizes = {"encoder_width": width, "decoder_width": width, "crop_steps": 100, "optimization": "joint"}
-    return Form(ModalityConfig.model_validate(sizes | settings), most_steps)
+    """Encoder and decoder of one width, crops of 100 steps, z of 16 dimensions, one step on the ELBO, and else as
+    published, unless `settings` say otherwise."""
+    sizes = {"encoder_width": width, "decoder_width": width, "crop_steps": 100, "latent_dim": 16}
+    published = PUBLISHED_MODALITY.model_dump()
+    return Form(ModalityConfig.model_validate(published | sizes | {"optimization": "joint"} | settings), most_steps)
 
 
 FAST = {"learning_rate": 1e-3}
 POOLED = {"encoder": "pooled"}
 FORMS: dict[str, Form] = {
-    REFERENCE: Form(ModalityConfig(latent_dim=128), most_steps=500),
+    REFERENCE: Form(PUBLISHED_MODALITY, most_steps=500),
     "gru 256": sized(256),
     "gru 256, skip_padding": sized(256, most_steps=0, skip_padding=True),
     "gru 128": sized(128),

@@ -12,9 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 
+from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import random_episodes
 from v2a_ray.config import ExperimentConfig
@@ -27,7 +29,6 @@ from v2a_ray.orchestration.session import ray_session
 TRAJECTORIES = 16
 TARGET = 1.5
 """Of two workers; what is lost is the all-reduce and the wait for the slower worker."""
-PUBLISHED = {"crop_steps": 200, "latent_dim": 128, "encoder_width": 256, "decoder_width": 256}
 SMALL = {"crop_steps": 50, "latent_dim": 16, "encoder_width": 64, "decoder_width": 64}
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=2)
     arguments = parser.parse_args()
     num_steps = 20 if arguments.quick else arguments.num_steps
-    sizes = SMALL if arguments.quick else PUBLISHED
+    sizes = PUBLISHED_MODALITY.model_dump() | (SMALL if arguments.quick else {})
     with tempfile.TemporaryDirectory() as name, ray_session(num_cpus=2):
         source = Path(name) / "source"
         write_table(random_episodes(64), source / "table", num_files=4)
@@ -66,7 +67,7 @@ def main() -> None:
     record(results, write=not arguments.quick)
 
 
-def _rate(source: Path, settings: dict[str, int], num_steps: int) -> float:
+def _rate(source: Path, settings: dict[str, Any], num_steps: int) -> float:
     """Trajectories per second between the first and the last quarter of the steps."""
     part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     interval = num_steps // 4

@@ -11,12 +11,11 @@ import argparse
 
 import torch
 
+from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.record import read_results
 from benchmarks.tables import ACTION_DIM, OBSERVATION_DIM, ROW_BYTES
-from v2a_ray.config import ModalityConfig
 from v2a_ray.stages.modality import ModalityModel
 
-CONFIG = ModalityConfig(crop_steps=200, latent_dim=128, encoder_width=256, decoder_width=256)
 WEAK = "modality on 2 workers against 1, one batch each (weak)"
 GIB, MIB = 2**30, 2**20
 
@@ -52,7 +51,7 @@ def main() -> None:
     ]
     if trajectories_per_second:
         per_worker = trajectories_per_second / 2
-        step = CONFIG.batch_size / per_worker
+        step = PUBLISHED_MODALITY.batch_size / per_worker
         rows += [
             ("update step of 16 trajectories on one core, measured", f"{1e3 * step:.0f} ms"),
             ("part of it that the all-reduce would be", f"{100 * (sent / link) / step:.2f} %"),
@@ -64,7 +63,7 @@ def main() -> None:
 
 def _num_parameters() -> int:
     with torch.device("meta"):
-        model = ModalityModel(OBSERVATION_DIM, ACTION_DIM, CONFIG)
+        model = ModalityModel(OBSERVATION_DIM, ACTION_DIM, PUBLISHED_MODALITY)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
-from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, ModalityConfig, PolicyConfig
+from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, PolicyConfig
 from v2a_ray.data.sampler import EpisodeValues, Preprocessing, Transitions
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.stages.advantage import AdvantageLearner
@@ -78,9 +79,8 @@ def contrastive_learner(target: Transitions, table: EpisodeTable) -> Contrastive
 
 
 def test_modality_em_step_and_its_padding(source_table: EpisodeTable) -> None:
-    config = ModalityConfig(
-        batch_size=4, crop_steps=8, latent_dim=LATENT_DIM, encoder_width=WIDTH, decoder_width=WIDTH, kl_weight=0.1
-    )
+    sizes = {"batch_size": 4, "crop_steps": 8, "encoder_width": WIDTH, "decoder_width": WIDTH, "kl_weight": 0.1}
+    config = PUBLISHED_MODALITY.model_copy(update=sizes | {"latent_dim": LATENT_DIM})
     torch.manual_seed(0)
     model = ModalityModel(OBSERVATION_DIM, ACTION_DIM, config)
     model.set_statistics(moments(source_table))

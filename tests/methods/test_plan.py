@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from v2a_ray.config import ExperimentConfig
+from v2a_ray.config import ExperimentConfig, ModalityConfig, Settings
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.plan import Node, make_plan
+from v2a_ray.methods.plan import _LATER, Node, make_plan
 from v2a_ray.methods.registry import METHODS, method_settings
 from v2a_ray.settings import merge, parse_overrides
+from v2a_ray.stages.artifacts import stage_key
 
 MINIMAL: dict[str, Any] = {
     "name": "test",
@@ -117,7 +118,7 @@ def test_inputs_of_the_stages() -> None:
         ("evaluation.num_episodes=3", {"policy"}),
         ("upstream_seed=1", {*COLUMNS, "policy"}),
         ("modality.latent_dim=4", {"modality", "advantage", "policy"}),
-        ("modality.encoder=pooled", {"modality", "advantage", "policy"}),
+        ("modality.encoder=gru", {"modality", "advantage", "policy"}),
         ("modality.patience_evaluations=3", {"modality", "advantage", "policy"}),
         ("modality.skip_padding=true", {"modality", "advantage", "policy"}),
         ("advantage.alpha=0.5", {"advantage", "policy"}),
@@ -147,6 +148,56 @@ def test_inputs_of_the_stages() -> None:
 )
 def test_a_setting_renews_what_it_moves_and_nothing_else(override: str, nodes: set[str]) -> None:
     assert renewed("v2a", override) == nodes
+
+
+GRU = {
+    "encoder": "gru",
+    "optimization": "em",
+    "encoder_width": 256,
+    "decoder_width": 256,
+    "learning_rate": 3e-4,
+    "crop_steps": 200,
+    "num_steps": 2500,
+    "patience_evaluations": None,
+}
+"""What the modality's defaults were when there was no other encoder."""
+
+
+def with_modality(settings: dict[str, Any]) -> dict[str, Node]:
+    return make_plan(resolve(merge(MINIMAL | {"method": "v2a"}, {"modality": settings})))
+
+
+def test_a_changed_default_renames_nothing_that_was_computed_before() -> None:
+    as_it_was = with_modality(GRU)
+    # All that the key of a modality said then: not which encoder, nor when to stop.
+    settings = {name: value for name, value in GRU.items() if name not in ("encoder", "patience_evaluations")} | {
+        "batch_size": 16,
+        "num_threads": 1,
+        "latent_dim": 16,
+        "decoder_layers": 2,
+        "num_decoders": 3,
+        "kl_weight": 1e-3,
+        "gradient_norm_clip": 10.0,
+        "standardize": True,
+        "inference": "whole",
+        "num_workers": 1,
+        "include_target": False,
+    }
+    inputs = {"source": as_it_was["source"].key}
+    assert as_it_was["modality"].key == stage_key("modality", settings, inputs)
+    # And nothing that is computed now is taken for it.
+    today = plan("v2a")
+    assert {name for name in today if today[name].key != as_it_was[name].key} == {"modality", "advantage", "policy"}
+    for name in ("encoder", "patience_evaluations"):
+        other = with_modality(GRU | {name: getattr(ModalityConfig(), name)})
+        assert other["modality"].key not in (as_it_was["modality"].key, today["modality"].key)
+
+
+@pytest.mark.parametrize("section", _LATER)
+def test_settings_that_keys_leave_out_exist_and_may_have_the_value_they_are_left_out_at(
+    section: type[Settings],
+) -> None:
+    section.model_validate(_LATER[section])
 
 
 def test_a_learners_own_settings_renew_its_policy_only() -> None:

@@ -155,7 +155,8 @@ def droco(seed: int) -> Learner:
 
 def modality(seed: int, **settings: Any) -> ModalityLearner:
     tiny = {"batch_size": 4, "crop_steps": 6, "latent_dim": 3, "encoder_width": 6, "decoder_width": 6}
-    config = ModalityConfig.model_validate({"num_steps": NUM_STEPS, **tiny, **settings})
+    form = {"encoder": "gru", "optimization": "em", "patience_evaluations": None}
+    config = ModalityConfig.model_validate({"num_steps": NUM_STEPS, **tiny, **form, **settings})
     model = ModalityModel(2, 1, config)
     model.set_statistics(moments(SOURCE))
     return ModalityLearner(SOURCE, model, config, seed)

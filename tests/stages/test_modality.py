@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from problems import linear_system
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from v2a_ray.config import ModalityConfig
 from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.methods.modality import load_modality
 from v2a_ray.stages.alignment import modality_scores
 from v2a_ray.stages.learner import TrainingLoop
 from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
 from v2a_ray.stages.modality_learner import ModalityLearner
 
 TINY = ModalityConfig(
-    num_steps=10, batch_size=4, crop_steps=6, latent_dim=3, encoder_width=8, decoder_width=8, kl_weight=0.1
+    num_steps=10,
+    batch_size=4,
+    crop_steps=6,
+    latent_dim=3,
+    encoder="gru",
+    encoder_width=8,
+    decoder_width=8,
+    kl_weight=0.1,
+    optimization="em",
+    patience_evaluations=None,
 )
 TABLE = linear_system([9, 6, 12, 1], 1.0, seed=0)
 
@@ -207,6 +220,15 @@ def test_whole_and_crop_inference() -> None:
     assert np.abs(whole[0] - crops[0]).max() > 1e-4  # nine are two
 
 
+def test_a_stored_model_that_does_not_name_its_encoder_has_the_gru(tmp_path: Path) -> None:
+    """It is from before there was another one."""
+    model = learner_of(TINY).model
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(TINY.model_dump(exclude={"encoder"})))
+    loaded = load_modality(tmp_path, 2, 1)
+    np.testing.assert_array_equal(encode_episodes(loaded, TABLE, TINY), encode_episodes(model, TABLE, TINY))
+
+
 @pytest.fixture(scope="module", params=["gru", "pooled"])
 def two_systems(request: pytest.FixtureRequest) -> tuple[ModalityModel, EpisodeTable, np.ndarray, ModalityConfig]:
     """A model fitted briefly to two linear systems that differ in the sign of their gain, and z of each episode."""
@@ -221,6 +243,8 @@ def two_systems(request: pytest.FixtureRequest) -> tuple[ModalityModel, EpisodeT
         decoder_width=32,
         num_decoders=2,
         learning_rate=3e-3,
+        optimization="em",
+        patience_evaluations=None,
     )
     learner = learner_of(config, table)
     TrainingLoop(config.num_steps).run(learner)

@@ -39,10 +39,12 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 6,
     "crop_steps": 8,
     "latent_dim": 3,
+    "encoder": "gru",
     "encoder_width": 8,
     "decoder_width": 8,
     "kl_weight": 0.1,
     "learning_rate": 1e-2,
+    "patience_evaluations": None,
 }
 LENGTHS = [[8, 3, 5, 2, 7, 1], [4, 4, 4, 8, 1, 2], [2, 6, 1, 8, 8, 3]]
 """Of the trajectories of the three global batches; the halves hold different numbers of steps."""

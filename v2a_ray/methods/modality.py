@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from v2a_ray.config import ModalityConfig
 from v2a_ray.data.store import read_episodes, read_table_folder
 from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.files import read_json
 from v2a_ray.methods.job import Job, require_memory
 from v2a_ray.stages.columns import one_hot, read_episode_column, read_labels, write_episode_column
 from v2a_ray.stages.learner import use_threads
@@ -88,7 +89,8 @@ def save_modality(job: Job, model: ModalityModel, history: list[dict[str, Any]])
 
 def load_modality(folder: Path, observation_dim: int, action_dim: int) -> ModalityModel:
     """The model that `save_modality` wrote."""
-    config = ModalityConfig.model_validate_json((folder / "config.json").read_text())
+    # A model that does not say which encoder it has is from before there was a choice.
+    config = ModalityConfig.model_validate({"encoder": "gru"} | read_json(folder / "config.json"))
     model = ModalityModel(observation_dim, action_dim, config)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model

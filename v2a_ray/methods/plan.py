@@ -7,6 +7,7 @@ Two experiments that agree on those share the artifact, so a sweep over seeds, l
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,39 +34,41 @@ from v2a_ray.stages.artifacts import stage_key, store_root
 # How often a stage reports and saves does not move its numbers, and where it computes moves them as a seed would:
 # `device: auto` means another one on every machine, and an artifact has to be found on all of them.
 _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps", "device"}
-_LATER: dict[type[Settings], frozenset[str]] = {
-    ModalityConfig: frozenset(
-        {
-            "encoder",
-            "skip_padding",
-            "patience_evaluations",
-            "min_improvement",
-            "validation_fraction",
-            "validation_interval_steps",
-            "mode",
-        }
-    ),
-    AdvantageConfig: frozenset({"latent", "expectile"}),
-    AlignmentConfig: frozenset(
-        {
-            "contrastive_score",
-            "noise_std",
-            "log_ratio_clip",
-            "block_transitions",
-            "regularization",
-            "max_iterations",
-            "max_target_transitions",
-            "fit_dynamics_to",
-            "density_latent_dim",
-            "density_samples",
-            "high_value_fraction",
-        }
-    ),
-    FilterConfig: frozenset({"normalization", "normalize_alignment", "weight_threshold"}),
-    PolicyConfig: frozenset({"reward_correction", "reward_correction_data", "density_weight", "correct_transitions"}),
+_LATER: dict[type[Settings], dict[str, Any]] = {
+    ModalityConfig: {
+        "encoder": "gru",
+        "skip_padding": False,
+        "patience_evaluations": None,
+        "min_improvement": 0.05,
+        "validation_fraction": 0.1,
+        "validation_interval_steps": 100,
+        "mode": "shared",
+    },
+    AdvantageConfig: {"latent": "learned", "expectile": 0.7},
+    AlignmentConfig: {
+        "contrastive_score": "cosine",
+        "noise_std": 1.0,
+        "log_ratio_clip": 10.0,
+        "block_transitions": 10000,
+        "regularization": 0.05,
+        "max_iterations": 1000,
+        "max_target_transitions": 20000,
+        "fit_dynamics_to": "target",
+        "density_latent_dim": 16,
+        "density_samples": 8,
+        "high_value_fraction": 0.5,
+    },
+    FilterConfig: {"normalization": "batch", "normalize_alignment": False, "weight_threshold": math.log(0.01)},
+    PolicyConfig: {
+        "reward_correction": 0.0,
+        "reward_correction_data": "source",
+        "density_weight": 0.0,
+        "correct_transitions": False,
+    },
 }
-"""Settings that came after the first artifacts. At its default such a setting is no part of a key, so that a new
-choice renews nothing that was computed without it."""
+"""Settings that came after the first artifacts, with the value that says what was done before there was a choice. At
+that value a setting is no part of a key, so that a new choice renews nothing that was computed without it. The value is
+written down here and not taken from the defaults: a default may change, what a key means may not."""
 SOURCE = "source"
 
 
@@ -180,12 +183,8 @@ def _moving(settings: Settings, unread: frozenset[str] = frozenset()) -> dict[st
 
 
 def _without_later(settings: Settings, content: dict[str, Any]) -> dict[str, Any]:
-    """`content`, a dump of `settings`, without what `_LATER` names and is at its default."""
-    left_out = {
-        name
-        for name in _LATER.get(type(settings), ())
-        if getattr(settings, name) == type(settings).model_fields[name].default
-    }
+    """`content`, a dump of `settings`, without what `_LATER` names and is at the value given there."""
+    left_out = {name for name, value in _LATER.get(type(settings), {}).items() if getattr(settings, name) == value}
     inner = {name: value for name, value in settings if isinstance(value, Settings)}
     return {
         name: _without_later(inner[name], value) if name in inner else value
