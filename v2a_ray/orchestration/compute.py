@@ -16,7 +16,7 @@ from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.policy_pack import fit_policies
-from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
+from v2a_ray.orchestration.board import Event, make_board, reporter
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import user_error
 from v2a_ray.orchestration.tables import make_data, make_source
@@ -58,7 +58,7 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
             del waiting[key]
     if not waiting:
         return artifacts
-    board = ProgressBoard.remote()
+    board = make_board()
     running: dict[Any, list[Work]] = {}
     try:
         while waiting or running:

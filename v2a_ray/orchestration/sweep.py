@@ -31,7 +31,7 @@ from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.methods.policy_pack import make_packs, pack_key
-from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
+from v2a_ray.orchestration.board import Event, make_board, reporter
 from v2a_ray.orchestration.compute import Listener, compute_all, make_policies, make_stage
 from v2a_ray.orchestration.run import store_of
 from v2a_ray.orchestration.work import Work, input_paths
@@ -284,7 +284,7 @@ def _name(labels: dict[str, str]) -> str:
 @contextmanager
 def _listening(listener: Listener, nodes: dict[str, Node]) -> Iterator[None]:
     """Pass what trials report on to `listener` while the block runs."""
-    board = ProgressBoard.options(name=_BOARD).remote()
+    board = make_board(_BOARD)
     ray.get(board.drain.remote())
     stop = threading.Event()
     started: set[str] = set()
