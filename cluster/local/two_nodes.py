@@ -111,6 +111,7 @@ def main() -> int:
     example = commands.add_parser("submit-example", help="submit a sweep as a job")
     example.add_argument("config", type=Path, nargs="?", default=REPOSITORY / "tune_configs/smoke.yaml")
     example.add_argument("overrides", nargs="*", help="KEY=VALUE of the sweep")
+    example.add_argument("--name", help="folder of the results in the shared folder; by default the file's name")
     kill = commands.add_parser("kill-node", help="end a node at once; 1 is the head")
     kill.add_argument("number", type=int, choices=(1, 2))
     kill.add_argument("--unplug", action="store_true", help="cut its network first: nobody hears that it died")
@@ -135,7 +136,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         case "run":
             return run_on_head([word for word in arguments.words if word != "--"])
         case "submit-example":
-            return submit(arguments.config, arguments.overrides)
+            return submit(arguments.config, arguments.overrides, arguments.name or arguments.config.stem)
         case "kill-node":
             kill_node(arguments.number, arguments.unplug)
         case "down":
@@ -192,10 +193,9 @@ def kill_node(number: int, unplug: bool) -> None:
     print(f"{node.name} is dead")
 
 
-def submit(config: Path, overrides: list[str]) -> int:
+def submit(config: Path, overrides: list[str], name: str) -> int:
     """Submit a sweep as a job; the command is the same for the first time and for going on after a fault."""
     shared = _shared()
-    name = config.stem
     entrypoint = [
         *("v2a", "sweep", str(config.resolve()), *overrides),
         *(f"store={shared / 'artifacts'}", "--run-dir", str(shared / name)),
