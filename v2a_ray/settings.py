@@ -67,6 +67,14 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     return result
 
 
+def at(content: Mapping[str, Any], key: str) -> Any:
+    """The value at a path such as `policy.filter.keep_fraction`. Raises KeyError where there is none."""
+    value: Any = content
+    for part in key.split("."):
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
+
+
 def merge(base: Any, over: Any) -> Any:
     """`over` laid over `base`: mappings merge key by key, one with integer keys edits a list, the rest replaces."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):

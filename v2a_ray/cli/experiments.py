@@ -42,9 +42,9 @@ def run(
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.data.mixture import mix_name
     from v2a_ray.files import prepare_folder
-    from v2a_ray.methods.experiment import load_experiment
+    from v2a_ray.methods.experiment import load_experiment, store_of
     from v2a_ray.methods.plan import make_plan
-    from v2a_ray.orchestration.run import run_experiment, store_of
+    from v2a_ray.orchestration.run import run_experiment
     from v2a_ray.orchestration.session import ray_session
 
     settings = load_experiment(config_file, overrides or [])
@@ -66,32 +66,43 @@ def run(
 
 
 def sweep(
-    config_file: ConfigFile,
+    config_file: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/smoke.yaml")
+    ] = None,
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the sweep whose results are there.")
+    ] = None,
     num_cpus: NumCpus = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run a grid of experiments with Ray Tune: shift types, behaviour mixes, methods, seeds.
+    """Run many experiments with Ray Tune: grids over mixes, methods and seeds, or a search.
 
     Stages that trials share are computed once, before the trials. The same command goes on where it stopped and runs no
-    finished trial again.
+    finished trial again; `--resume DIR` does so without naming the file.
     """
     from v2a_ray.cli.display import StageDisplay
+    from v2a_ray.errors import ConfigError
     from v2a_ray.files import prepare_folder
+    from v2a_ray.methods.sweep import load_sweep
     from v2a_ray.orchestration.session import ray_session
-    from v2a_ray.orchestration.sweep import load_sweep, run_sweep
+    from v2a_ray.orchestration.sweep import open_sweep, run_sweep
+    from v2a_ray.report.search import render_search
     from v2a_ray.report.tables import render_cells
 
-    experiment = load_sweep(config_file, overrides or [])
-    folder = prepare_folder(run_dir or Path("runs") / experiment.name)
+    if (config_file is None) == (resume is None):
+        raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
+    experiment = load_sweep(config_file, overrides or []) if config_file else open_sweep(resume or Path())
+    folder = prepare_folder(resume or run_dir or Path("runs") / experiment.name)
     console.print(
-        f"[bold]{experiment.name}[/] · {len(experiment.trials)} trials: {experiment.describe()}", highlight=False
+        f"[bold]{experiment.name}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
     )
     console.print(f"results {folder}", highlight=False, soft_wrap=True)
     with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
         results = run_sweep(experiment, folder, display)
-    console.print(render_cells(results))
+    search = experiment.config.search
+    console.print(render_search(results, search) if search else render_cells(results))
     console.print(
         f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", highlight=False, soft_wrap=True
     )

@@ -34,6 +34,7 @@ from v2a_ray.config.policy import (
     PolicyConfig,
     TD3BCConfig,
 )
+from v2a_ray.config.sweep import Distribution, SchedulerConfig, SearchConfig, SweepConfig
 
 __all__ = [
     "AWACConfig",
@@ -46,6 +47,7 @@ __all__ = [
     "DROCOConfig",
     "DataSpec",
     "DensityConfig",
+    "Distribution",
     "DynamicsConfig",
     "EvaluationConfig",
     "ExperimentConfig",
@@ -59,8 +61,11 @@ __all__ = [
     "Positive",
     "PreprocessingConfig",
     "Rate",
+    "SchedulerConfig",
+    "SearchConfig",
     "Settings",
     "SourceSpec",
+    "SweepConfig",
     "TD3BCConfig",
     "TargetSpec",
     "TrainingConfig",

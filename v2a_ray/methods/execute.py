@@ -305,7 +305,11 @@ class PolicyTraining:
         output = self.job.output
         save_file(self.actor.state_dict(), output / "actor.safetensors")
         eligible = len(self.sampler.source) if self.sampler.uses_source else 0
-        about = {"source_transitions_eligible": eligible, "streamed_tables": self.tables.streamed}
+        about = {
+            "source_transitions_eligible": eligible,
+            "data_kept": self.sampler.num_source_rows / self.sampler.num_drawn * eligible / len(self.tables.source),
+            "streamed_tables": self.tables.streamed,
+        }
         (output / "evaluation.json").write_text(json.dumps(self.results | about, indent=1))
         self.job.write_history(self.loop.history)
 

@@ -12,12 +12,18 @@ from v2a_ray.domains.behaviors import behavior_components, load_behavior, requir
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.methods.registry import method_settings
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
+from v2a_ray.stages.artifacts import ArtifactStore, store_root
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """The experiment in a YAML file with `key.path=value` overrides. Raises ConfigError or DomainError."""
     raw = merge(read_yaml(path), parse_overrides(overrides))
     return resolve(raw, path)
+
+
+def store_of(config: ExperimentConfig) -> ArtifactStore:
+    """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
+    return ArtifactStore(store_root(config.store))
 
 
 def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:

@@ -33,7 +33,7 @@ def slice_bounds(scan: Scan, rows_per_slice: int = SLICE_ROWS) -> list[tuple[int
     return [(int(begin), int(end)) for begin, end in pairwise(edges)]
 
 
-class EpisodeDatasource(Datasource):  # type: ignore[misc]  # Ray is untyped here
+class EpisodeDatasource(Datasource):  # Ray is untyped here
     """Episodes of one file as they were recorded, not yet checked, with the column `first_row`.
 
     Args:

@@ -12,10 +12,10 @@ from v2a_ray.data.mixture import held_out_episodes, load_source, mix_sources, sk
 from v2a_ray.data.store import new_folder, read_manifest
 from v2a_ray.errors import DataError
 from v2a_ray.files import prepare_folder
+from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import make_plan
 from v2a_ray.orchestration.compute import Listener, compute_all
 from v2a_ray.orchestration.ingest import VALIDATION
-from v2a_ray.orchestration.run import store_of
 from v2a_ray.orchestration.work import Work
 
 

@@ -25,7 +25,7 @@ from v2a_ray.export.policies import TrainedPolicy
 from v2a_ray.networks import TanhActor
 
 
-class TanhActorModule(TorchRLModule):  # type: ignore[misc]  # Ray is untyped
+class TanhActorModule(TorchRLModule):  # Ray is untyped
     """Deterministic actions in [-1, 1] for raw observations, in training, exploration and inference alike.
 
     `model_config` holds `hidden`: the widths of the layers.

@@ -13,18 +13,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.files import prepare_folder, read_json, write_json
+from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.compute import Listener, compute_all
 from v2a_ray.orchestration.work import Work
 from v2a_ray.report.curves import plot_run
 from v2a_ray.report.result import make_result
-from v2a_ray.stages.artifacts import Artifact, ArtifactStore, store_root
-
-
-def store_of(config: ExperimentConfig) -> ArtifactStore:
-    """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
-    return ArtifactStore(store_root(config.store))
+from v2a_ray.stages.artifacts import Artifact
 
 
 class _Recorder(Listener):

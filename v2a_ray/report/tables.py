@@ -16,6 +16,7 @@ from rich.table import Table
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.evaluation.interval import interquartile_mean
+from v2a_ray.methods.sweep import task_of
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,12 @@ class TrialResult:
     @property
     def task(self) -> str:
         """Everything but method and seed: a column of the table."""
-        values = [f"{value}" for axis, value in self.labels.items() if axis not in ("method", "seed")]
-        return " · ".join(values) or self.config.name
+        return task_of(self.labels) or self.config.name
 
     @property
     def score(self) -> float | None:
-        """Mean normalised score in the target."""
-        return self.evaluation.get("normalized_score_mean")
+        """Mean normalised score in the target; None of a policy that was not trained to its end."""
+        return self.evaluation.get("normalized_score_mean") if self.status == "finished" else None
 
 
 def render_cells(results: Sequence[TrialResult]) -> Table:
@@ -91,27 +91,28 @@ def _aggregate(cells: Sequence[Sequence[TrialResult]]) -> str:
 
 def _cell(results: Sequence[TrialResult]) -> str:
     scores = [result.score for result in results if result.score is not None]
-    failed = len(results) - len(scores)
     text = f"{np.mean(scores):.1f} ± {np.std(scores):.1f} (n={len(scores)})" if scores else "–"
-    return text + (f", {failed} failed" if failed else "")
+    others = [result.status.split(":")[0].split(" at ")[0] for result in results if result.score is None]
+    return text + "".join(f", {others.count(status)} {status}" for status in dict.fromkeys(others))
 
 
-def write_results(results: Sequence[TrialResult], path: Path) -> None:
-    """One row per trial: labels, flattened configuration, metrics, seconds, status, artifact keys."""
-    rows = [
-        {
-            **{f"axis/{name}": value for name, value in result.labels.items()},
-            "status": result.status,
-            "seconds": result.seconds,
-            **{
-                name: value if not isinstance(value, list) else json.dumps(value)
-                for name, value in result.evaluation.items()
-            },
-            **{f"artifact/{name}": key for name, key in result.artifacts.items() if not name.startswith("data/")},
-            **{f"config/{key}": value for key, value in _flatten(result.config.model_dump(mode="json"))},
-        }
-        for result in results
-    ]
+def result_row(result: TrialResult) -> dict[str, Any]:
+    """A trial as a row: labels, status, seconds, metrics, artifact keys, flattened configuration."""
+    return {
+        **{f"axis/{name}": value for name, value in result.labels.items()},
+        "status": result.status,
+        "seconds": result.seconds,
+        **{
+            name: value if not isinstance(value, list) else json.dumps(value)
+            for name, value in result.evaluation.items()
+        },
+        **{f"artifact/{name}": key for name, key in result.artifacts.items() if not name.startswith("data/")},
+        **{f"config/{key}": value for key, value in _flatten(result.config.model_dump(mode="json"))},
+    }
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """One table of rows that may have different columns; the file is the old one or the new one, whole."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
     fresh = path.with_suffix(".tmp")

@@ -1,0 +1,248 @@
+"""A sweep from a YAML file: its trials, each an experiment with its plan. No Ray here."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from v2a_ray.config import ExperimentConfig, SearchConfig, SweepConfig
+from v2a_ray.errors import ConfigError, V2AError
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.plan import Node, make_plan
+from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
+from v2a_ray.stages.artifacts import store_root
+
+SAMPLE = "sample"
+"""The axis that a random search's draws form."""
+SUGGESTION = "suggestion"
+"""The label that tells Optuna's draws apart."""
+MAX_TRIALS = 10_000
+
+Layer = dict[str, Any]
+"""Settings to lay over others, nested as in a file."""
+
+
+def task_of(labels: Mapping[str, str]) -> str:
+    """What a trial is compared on: everything but the method, the seed and what was drawn."""
+    return " · ".join(value for axis, value in labels.items() if axis not in ("method", "seed", SAMPLE, SUGGESTION))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination: `labels` says which value of every axis, `config` is the experiment, `plan` its artifacts."""
+
+    labels: dict[str, str]
+    config: ExperimentConfig
+    plan: dict[str, Node]
+
+    @property
+    def name(self) -> str:
+        """What its policy is called in the display."""
+        return f"policy {' '.join(self.labels.values()) or self.config.name}"
+
+    @property
+    def task(self) -> str:
+        """See `task_of`."""
+        return task_of(self.labels) or self.config.name
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep ready to run.
+
+    Attributes:
+        axes: axis to labels.
+        trials: of a grid or a random search all of them; of Optuna one per combination of the axes, without a draw.
+        probes: every trial at the ends of what is drawn, one setting at a time; their upstream artifacts are needed.
+        content: the file with its base and overrides laid in, from which the same sweep can be made again.
+    """
+
+    config: SweepConfig
+    axes: dict[str, list[str]]
+    trials: list[Trial]
+    probes: list[Trial]
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Names the results folder."""
+        return self.config.name
+
+    @property
+    def suggests(self) -> bool:
+        """Whether trials are drawn while the sweep runs."""
+        return self.config.search is not None and self.config.search.algorithm == "optuna"
+
+    @property
+    def num_trials(self) -> int:
+        """Policies in all."""
+        draws = self.config.search.num_trials if self.config.search and self.suggests else 1
+        return len(self.trials) * draws
+
+    def describe(self) -> str:
+        """The grid in one line."""
+        parts = [f"{len(labels)} {axis.rsplit('.', 1)[-1]}" for axis, labels in self.axes.items()]
+        if self.config.search and self.suggests:
+            parts.append(f"{self.config.search.num_trials} suggestions of Optuna")
+        return " × ".join(parts)
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file. Overrides of its own keys (`axes.seed=[0,1]`) change the grid, all others every trial."""
+    over = parse_overrides(overrides)
+    own = {key: over.pop(key) for key in list(over) if key in SweepConfig.model_fields}
+    raw = merge(read_yaml(path), own)
+    base = raw.pop("base", None)
+    if base is not None:
+        if not isinstance(base, str):
+            raise ConfigError(f"expected a file, got {base!r}", where=f"{path} · base")
+        raw["settings"] = merge(read_yaml((path.parent / base).resolve()), raw.get("settings", {}))
+    config = validate(SweepConfig, raw, path)
+    return make_sweep(config, path, over)
+
+
+def make_sweep(config: SweepConfig, path: Path, over: Mapping[str, Any] | None = None) -> Sweep:
+    """The trials of a sweep file's content; `over` is laid over every trial last. `path` is for messages alone."""
+    axes = {axis: _values(axis, values) for axis, values in config.axes.items()}
+    if config.search and config.search.algorithm == "random":
+        axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
+    _require_a_sensible_number(axes, config, path)
+    settings = merge({"name": config.name}, config.settings) | {"name": config.name}
+    trials, probes = [], []
+    for combination in itertools.product(*(axes[axis].items() for axis in axes)):
+        labels = dict(zip(axes, (label for label, _ in combination), strict=True))
+        raw = settings
+        for _, layer in combination:
+            raw = merge(raw, layer)
+        raw = merge(raw, over or {})
+        trials.append(_trial(labels, raw, path))
+        if config.search and labels.get(SAMPLE, "0") == "0":
+            probes += _probes(config.search, labels, raw, path)
+    labels_of = {axis: list(values) for axis, values in axes.items()}
+    sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials))
+    _require_evaluations(sweep, path)
+    return sweep
+
+
+def suggested(cell: Trial, number: int, values: Mapping[str, Any]) -> Trial:
+    """The trial that a draw makes of one combination of the axes."""
+    raw = merge(cell.config.model_dump(mode="json"), layer_of(values))
+    return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION))
+
+
+def layer_of(values: Mapping[str, Any]) -> Layer:
+    """`{"policy.width": 64}` to `{"policy": {"width": 64}}`."""
+    return parse_overrides([f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def distributions(search: SearchConfig) -> dict[str, Any]:
+    """The space in Optuna's terms, by setting."""
+    # Importing it takes half a second, which a grid need not pay.
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    space: dict[str, Any] = {}
+    for key, spec in search.space.items():
+        if spec.choice is not None:
+            space[key] = CategoricalDistribution(spec.choice)
+        elif spec.int_uniform is not None:
+            space[key] = IntDistribution(*spec.int_uniform)
+        else:
+            low, high = spec.examples
+            space[key] = FloatDistribution(low, high, log=spec.log_uniform is not None)
+    return space
+
+
+def _draws(search: SearchConfig) -> list[Layer]:
+    """The settings of a random search, the same for equal seeds."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(search.seed))
+    space = distributions(search)
+    return [layer_of(study.ask(space).params) for _ in range(search.num_trials)]
+
+
+def _probes(search: SearchConfig, labels: dict[str, str], raw: Layer, path: Path) -> list[Trial]:
+    """A combination at every end of what is drawn: a wrong end is found before anything runs."""
+    probes = []
+    for key, spec in search.space.items():
+        if search.algorithm == "optuna" and key.split(".")[0] not in ("policy", "seed"):
+            raise ConfigError(
+                "Optuna draws while policies train, and this setting moves what is computed before",
+                where=f"{path} · search.space.{key}",
+                remedy="list its values as an axis, or draw it with search.algorithm=random",
+            )
+        for value in spec.examples:
+            probes.append(_trial(labels | {key: str(value)}, merge(raw, layer_of({key: value})), path))
+    return probes
+
+
+def _trial(labels: dict[str, str], raw: Layer, path: Path) -> Trial:
+    """Raises the error of a wrong setting with the combination that it stands in."""
+    try:
+        config = _absolute(resolve(raw))
+        return Trial(labels, config, make_plan(config))
+    except V2AError as error:
+        where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
+        raise type(error)(error.what, where=f"{where} · {error.where}".rstrip(" ·"), remedy=error.remedy) from None
+
+
+def _absolute(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment with absolute folders, because Tune runs every trial in a working directory of its own."""
+    root = config.data_root if "://" in config.data_root else str(Path(config.data_root).expanduser().absolute())
+    return config.model_copy(update={"store": str(store_root(config.store)), "data_root": root})
+
+
+def _values(axis: str, values: list[Any] | dict[str, dict[str, Any]]) -> dict[str, Layer]:
+    """Label to settings of each value of an axis."""
+    if not values:
+        raise ConfigError("the axis has no value", where=f"axes.{axis}", remedy="give it at least one, or remove it")
+    if isinstance(values, dict):
+        return values
+    return {str(value): layer_of({axis: value}) for value in values}
+
+
+def _require_a_sensible_number(axes: Mapping[str, Mapping[str, Any]], config: SweepConfig, path: Path) -> None:
+    draws = config.search.num_trials if config.search and config.search.algorithm == "optuna" else 1
+    count = draws * math.prod(len(values) for values in axes.values())
+    if count > MAX_TRIALS:
+        product = " × ".join(f"{len(values)} {axis}" for axis, values in axes.items())
+        raise ConfigError(
+            f"{count:,} trials ({product}) are more than the {MAX_TRIALS:,} that one sweep may have",
+            where=f"{path} · axes",
+            remedy="take values out, draw some of them with `search`, or split the file",
+        )
+
+
+def _require_evaluations(sweep: Sweep, path: Path) -> None:
+    """Schedulers compare evaluations: there have to be some, of trials that may be compared."""
+    kind = sweep.config.scheduler.kind
+    if kind == "fifo":
+        return
+    if any(trial.config.evaluation.interval_steps == 0 for trial in sweep.trials):
+        raise ConfigError(
+            f"scheduler.kind={kind} compares evaluations, and there is none before the end",
+            where=f"{path} · evaluation.interval_steps",
+            remedy="set it to a fraction of policy.num_steps",
+        )
+    rllib = [trial.config.policy.learner for trial in sweep.trials if trial.config.policy.uses_rllib]
+    if kind == "pbt" and (rllib or len(sweep.trials) > len(sweep.axes[SAMPLE])):
+        raise ConfigError(
+            f"a population cannot take in policy.learner={rllib[0]}" if rllib else "a population is of one task",
+            where=f"{path} · scheduler.kind",
+            remedy="give every axis one value, and choose a learner of ours",
+        )
+
+
+def _content(config: SweepConfig, over: Mapping[str, Any] | None, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Folders are absolute in it: who goes on may stand elsewhere."""
+    content = {"sweep": config.model_dump(mode="json", exclude_defaults=True), "over": dict(over or {})}
+    first = trials[0].config
+    content["sweep"]["settings"] = config.settings | {"data_root": first.data_root, "store": first.store}
+    content["over"] |= {key: getattr(first, key) for key in ("data_root", "store") if key in content["over"]}
+    return content

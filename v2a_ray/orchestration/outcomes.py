@@ -1,0 +1,62 @@
+"""What became of policies that left no artifact: ended early by a scheduler, or failed.
+
+Lines of JSON in the sweep's folder, appended as they happen: a kill loses none, at most the last line is torn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from v2a_ray.stages.learner import Metrics
+
+OUTCOMES_FILE = "outcomes.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one policy without an artifact.
+
+    Attributes:
+        policy: the key that its artifact would have.
+        status: `stopped` (by the scheduler; it is not taken up again) or `failed`.
+        reason: of the failure.
+        metrics: of its last evaluation, with `step`.
+    """
+
+    policy: str
+    status: Literal["stopped", "failed"]
+    reason: str = ""
+    metrics: Metrics = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """For the table of results."""
+        return f"failed: {self.reason}" if self.status == "failed" else f"stopped at step {self.metrics['step']:,.0f}"
+
+
+class Outcomes:
+    """Those of one sweep, by key of the policy; the newest counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / OUTCOMES_FILE
+        self.by_policy: dict[str, Outcome] = {}
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    outcome = Outcome(**json.loads(line))
+                except json.JSONDecodeError:
+                    continue  # torn by a kill; that policy is taken up again
+                self.by_policy[outcome.policy] = outcome
+
+    def add(self, outcome: Outcome) -> None:
+        """Remember an outcome, on disk first."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
+        self.by_policy[outcome.policy] = outcome
+
+    def stopped(self, keys: Mapping[str, object] | set[str]) -> list[str]:
+        """Those of `keys` that a scheduler ended."""
+        return [key for key in keys if key in self.by_policy and self.by_policy[key].status == "stopped"]

@@ -1,0 +1,112 @@
+"""Optuna's suggestions for Tune: one study per combination of the axes, kept in a file that outlives the process.
+
+Tune has a searcher for Optuna of its own; it keeps its state in a pickle, and one study for everything. Here the study
+is Optuna's journal, lines of JSON: a search that was killed goes on where it stopped, and takes up first what was being
+trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from v2a_ray.methods.sweep import Sweep, Trial, distributions, suggested
+
+_DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+_OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class Suggestions(Searcher):
+    """Hands out draws, study by study in turn, until every one has `search.num_trials`."""
+
+    def __init__(self, sweep: Sweep, folder: Path, common: Mapping[str, Any]) -> None:
+        """`common` is part of every trial's settings."""
+        super().__init__()
+        assert sweep.config.search is not None
+        self.sweep, self.search, self.common = sweep, sweep.config.search, dict(common)
+        self.space = distributions(self.search)
+        self.studies = [_open_study(sweep, folder, cell) for cell in range(len(sweep.trials))]
+        self.interrupted = [study.get_trials(states=[TrialState.RUNNING]) for study in self.studies]
+        self.handed_out: dict[str, tuple[int, optuna.Trial]] = {}
+
+    @property
+    def num_left(self) -> int:
+        """Draws that are still to be trained."""
+        over = sum(len(study.get_trials(deepcopy=False, states=_OVER)) for study in self.studies)
+        return self.search.num_trials * len(self.studies) - over
+
+    def trials(self) -> list[Trial]:
+        """What was drawn so far, as trials."""
+        return [
+            suggested(self.sweep.trials[cell], drawn.number, drawn.params)
+            for cell, study in enumerate(self.studies)
+            for drawn in study.get_trials(deepcopy=False)
+            if drawn.params
+        ]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Settings of the next Tune trial."""
+        cell = min(range(len(self.studies)), key=lambda cell: len(self._begun(cell)))
+        study = self.studies[cell]
+        resumed = next((cell for cell, left in enumerate(self.interrupted) if left), None)
+        if resumed is not None:
+            cell = resumed
+            drawn = optuna.Trial(self.studies[cell], self.interrupted[cell].pop(0)._trial_id)
+        elif len(self._begun(cell)) < self.search.num_trials:
+            drawn = study.ask(self.space)
+        else:
+            return str(Searcher.FINISHED)
+        self.handed_out[trial_id] = (cell, drawn)
+        return {**self.common, "trials": [cell], "suggestion": {"number": drawn.number, "values": drawn.params}}
+
+    def _begun(self, cell: int) -> list[optuna.trial.FrozenTrial]:
+        return self.studies[cell].get_trials(deepcopy=False)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An evaluation before the end, for what Optuna makes of trials that a scheduler ends."""
+        _, drawn = self.handed_out[trial_id]
+        (first, *more) = self.search.objectives
+        if not more and first in result:
+            drawn.report(result[first], int(result["step"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The end of a trial: its objectives, or that it failed or was ended early."""
+        cell, drawn = self.handed_out.pop(trial_id)
+        result = result or {}
+        if error or "failed" in result:
+            self.studies[cell].tell(drawn, state=TrialState.FAIL)
+        elif "finished" in result:
+            self.studies[cell].tell(drawn, [result[name] for name in self.search.objectives])
+        else:
+            self.studies[cell].tell(drawn, state=TrialState.PRUNED)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journals hold everything."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journals hold everything."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher into a state that we never read.
+        return {}
+
+
+def _open_study(sweep: Sweep, folder: Path, cell: int) -> optuna.Study:
+    assert sweep.config.search is not None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    (folder / "optuna").mkdir(parents=True, exist_ok=True)
+    return optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / "optuna" / f"{cell:04d}.jsonl"))),
+        # Trials at work count as if they had scored badly, so that parallel draws keep apart.
+        sampler=optuna.samplers.TPESampler(seed=sweep.config.search.seed + cell, constant_liar=True),
+        study_name=" ".join(sweep.trials[cell].labels.values()) or sweep.name,
+        directions=[_DIRECTIONS[direction] for direction in sweep.config.search.objectives.values()],
+        load_if_exists=True,
+    )

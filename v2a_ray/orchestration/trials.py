@@ -1,0 +1,97 @@
+"""What runs inside a Tune trial: one policy, or a pack of compatible ones.
+
+A trial gets numbers and a folder to read its settings from, never data or object references. Its results are artifacts,
+so a trial that is started again finds what it finished, and goes on from the checkpoint of what it did not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.errors import StorageError, V2AError
+from v2a_ray.files import read_json
+from v2a_ray.methods.experiment import store_of
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.sweep import Trial, suggested
+from v2a_ray.orchestration.board import reporter
+from v2a_ray.orchestration.compute import make_policies, make_stage
+from v2a_ray.orchestration.work import Work, input_paths
+from v2a_ray.stages.artifacts import ArtifactStore
+from v2a_ray.stages.learner import Metrics, Progress
+
+TRIALS_FILE = "trials.json"
+"""In the sweep's folder: labels and configuration of every trial, in order."""
+
+
+def train_trial(settings: dict[str, Any]) -> None:
+    """Tune's trainable: the policies of the trials with the numbers `trials`, or of what was drawn for the first.
+
+    What a user can cause is reported as `failed`, for a second attempt would fail alike; Tune retries all else.
+    """
+    trials = trials_of(settings)
+    store = store_of(trials[0].config)
+    works = [Work(trial.config, trial.plan, trial.plan["policy"]) for trial in trials]
+    progress = [_progress(settings["board"], trial) for trial in trials]
+    errors: list[V2AError | None]
+    if len(works) == 1:
+        errors = [_make_alone(works[0], store, progress[0])]
+    else:
+        errors = list(make_policies(works, store, progress))
+    for trial, error in zip(trials, errors, strict=True):
+        policy = trial.plan["policy"].key
+        if error:
+            unwritable = isinstance(error, StorageError)
+            tune.report({"policy": policy, "failed": one_line(error), "unwritable": unwritable})
+            continue
+        evaluation = read_json(store.path("policy", policy) / "evaluation.json")
+        tune.report({"policy": policy, "finished": True, **objectives(evaluation, trial.config.policy.num_steps)})
+
+
+def trials_of(settings: dict[str, Any]) -> list[Trial]:
+    """The trials that Tune's `config` stands for."""
+    every = read_json(Path(settings["folder"]) / TRIALS_FILE)["trials"]
+    trials = []
+    for number in settings["trials"]:
+        config = ExperimentConfig.model_validate(every[number]["config"])
+        trials.append(Trial(every[number]["labels"], config, make_plan(config)))
+    if drawn := settings.get("suggestion"):
+        return [suggested(trials[0], drawn["number"], drawn["values"])]
+    return trials
+
+
+def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
+    """What schedulers and searches read of an evaluation after `step` update steps."""
+    names = ("normalized_score_mean", "return_mean", "data_kept")
+    return {"step": step} | {name: evaluation[name] for name in names if name in evaluation}
+
+
+def _make_alone(work: Work, store: ArtifactStore, progress: Progress) -> V2AError | None:
+    try:
+        make_stage(work, input_paths(work, store), store, progress)
+    except V2AError as error:
+        return error
+    return None
+
+
+def _progress(board: str, trial: Trial) -> Progress:
+    """Reports to the board, and evaluations to Tune too, whose scheduler may end the trial there."""
+    show = reporter(ray.get_actor(board), trial.name)
+
+    def progress(step: int, num_steps: int, metrics: Metrics) -> None:
+        show(step, num_steps, metrics)
+        evaluation = {name.removeprefix("evaluation/"): value for name, value in metrics.items()}
+        # The last evaluation is reported when the artifact is there: a scheduler may not end what has reached its end.
+        if "normalized_score_mean" in evaluation and step < num_steps:
+            tune.report({"policy": trial.plan["policy"].key, **objectives(evaluation, step)})
+
+    return progress
+
+
+def one_line(error: V2AError) -> str:
+    """What and where, for a table."""
+    return f"{error.where}: {error.what}" if error.where else error.what
