@@ -305,6 +305,8 @@ def _node_environment() -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(STATE / "token"),
         "RAY_ADDRESS": f"{HEAD_ADDRESS}:{GCS_PORT}",
+        # Ray runs its workers at the lowest priority, for machines that do something else as well.
+        "RAY_worker_niceness": "0",
     }
 
 

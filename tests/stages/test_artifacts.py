@@ -38,6 +38,14 @@ def test_the_first_to_finish_wins_and_the_other_gets_what_it_made(tmp_path: Path
     assert make(store, "late")
 
 
+def test_nothing_is_left_of_processes_that_were_killed(tmp_path: Path) -> None:
+    killed = tmp_path / "policy" / "key.tmp-0123abcd"
+    killed.mkdir(parents=True)
+    (killed / "weights").write_text("torn")
+    assert not make(ArtifactStore(tmp_path), "whole")
+    assert [path.name for path in (tmp_path / "policy").iterdir()] == ["key"]
+
+
 def test_an_artifact_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     def fail(output: Path, work: Path) -> None:
         (work / "no folder" / "checkpoint").write_text("")

@@ -129,7 +129,9 @@ class ArtifactStore:
             raise
         finally:
             shutil.rmtree(output, ignore_errors=True)
-        shutil.rmtree(self.work(stage, key), ignore_errors=True)
+        # With the checkpoints go files of processes that were killed at this; of one that lives, it takes ours then.
+        for leftover in [self.work(stage, key), *self.root.glob(f"{stage}/{key}.tmp-*")]:
+            shutil.rmtree(leftover, ignore_errors=True)
         return Artifact(stage, key, final, seconds, cached=False)
 
     @contextmanager
