@@ -165,7 +165,7 @@ def start(cpus: int, shared: Path) -> None:
         if all(node.number != number for node in alive):
             alive.append(_start_node(number, cpus, shared))
             _write_nodes(alive)
-            _wait_until_alive(len(alive))
+            _wait_until_alive(alive)
     show_status()
     print(f"shared folder {shared}\njobs {JOBS_URL} (needs the token: {sys.argv[0]} env)")
 
@@ -217,9 +217,8 @@ def run_on_head(command: list[str]) -> int:
 
 def show_status() -> None:
     """One line per node: whether its processes live, and what Ray says of it."""
-    known = {node["raylet"]["nodeManagerAddress"]: node["raylet"] for node in reversed(_ray_nodes() or [])}
     for node in read_nodes():
-        raylet = known.get(node.address, {})
+        raylet = _raylet(node)
         cpus = raylet.get("resourcesTotal", {}).get("CPU", 0)
         processes = "up  " if node.alive else "dead"
         print(f"{node.name}  {node.address}  processes {processes}  Ray {raylet.get('state', '-'):5}  CPUs {cpus:g}")
@@ -310,30 +309,29 @@ def _node_environment() -> dict[str, str]:
     }
 
 
-def _wait_until_alive(num_nodes: int) -> None:
+def _wait_until_alive(nodes: list[Node]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if not all(node.alive for node in read_nodes()):
+        if not all(node.alive for node in nodes):
             break
-        if sum(node["raylet"].get("state") == "ALIVE" for node in _ray_nodes() or []) >= num_nodes:
+        if all(_raylet(node).get("state") == "ALIVE" for node in nodes):
             return
         time.sleep(1)
-    logs = "\n".join((STATE / f"node-{node.number}" / "log").read_text()[-2000:] for node in read_nodes())
+    logs = "\n".join((STATE / node.name / "log").read_text()[-2000:] for node in nodes)
     raise UsageError(f"the cluster does not start:\n{logs}")
 
 
-def _ray_nodes() -> list[dict[str, Any]] | None:
-    """What the dashboard says of all nodes, newest first; None when it does not answer."""
-    if not (STATE / "token").exists():
-        return None
+def _raylet(node: Node) -> dict[str, Any]:
+    """What the dashboard says of the living raylet of a node; nothing when there is none, or no dashboard."""
     headers = {"Authorization": f"Bearer {(STATE / 'token').read_text()}"}
     request = urllib.request.Request(f"{JOBS_URL}/nodes?view=summary", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
-            nodes: list[dict[str, Any]] = json.load(answer)["data"]["summary"]
+            raylets = [each["raylet"] for each in json.load(answer)["data"]["summary"]]
     except (OSError, ValueError, KeyError):
-        return None
-    return nodes
+        return {}
+    # A node that came back has a dead raylet at its address, too.
+    return next((each for each in raylets if each.get("nodeManagerAddress") == node.address), {})
 
 
 def _write_token() -> None:
