@@ -23,6 +23,7 @@ SCRIPTS = (
     "many_policies",
     "training_steps",
     "d3rlpy_iql",
+    "modality_scaling",
 )
 
 

@@ -19,8 +19,8 @@ from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import random_episodes
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.data.store import write_table
-from v2a_ray.methods.execute import fit_modality
 from v2a_ray.methods.job import Job
+from v2a_ray.methods.modality import fit_modality
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import ray_session
 

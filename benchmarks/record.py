@@ -48,6 +48,7 @@ class Result:
         unit: for example "steps/s".
         ratio: how much better ours is, the median of the ratios of repetitions.
         target: what `ratio` has to reach.
+        gflop_per_second: of ours, where its arithmetic was counted.
         command: what measures it again.
         versions: see `versions`.
     """
@@ -58,6 +59,7 @@ class Result:
     unit: str
     ratio: float
     target: float
+    gflop_per_second: float | None = None
     command: str = field(default_factory=invocation)
     versions: dict[str, str | int] = field(default_factory=versions)
 
@@ -129,10 +131,12 @@ def render(entries: Sequence[dict[str, Any]]) -> Table:
     for name in ("ours", "reference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
-    for name in ("ratio", "target", ""):
+    for name in ("ratio", "target", "GFLOP/s", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in entries:
         verdict = "[green]holds[/]" if entry["holds"] else "[red]missed[/]"
         numbers = f"{entry['ours']:,.5g}", f"{entry['reference']:,.5g}"
-        table.add_row(entry["name"], *numbers, entry["unit"], f"{entry['ratio']:.2f}", f"{entry['target']:g}", verdict)
+        rate = entry.get("gflop_per_second")
+        ratio = f"{entry['ratio']:.2f}", f"{entry['target']:g}", f"{rate:.1f}" if rate else ""
+        table.add_row(entry["name"], *numbers, entry["unit"], *ratio, verdict)
     return table

@@ -1,6 +1,4 @@
-"""Several sources become one table through Ray Data: whole episodes, planned order, shards without overlap."""
-
-from pathlib import Path
+"""Several sources become one table through Ray Data: whole episodes, planned order."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,8 +8,8 @@ from test_mixture import hopper_table
 
 from v2a_ray.data.manifest import content_hash
 from v2a_ray.data.mixture import relabel
-from v2a_ray.data.store import part_files, read_manifest, read_parts, read_table_folder, write_table
-from v2a_ray.data.table import concatenate, episode_schema
+from v2a_ray.data.store import part_files, read_manifest, read_table_folder, write_table
+from v2a_ray.data.table import episode_schema
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 
@@ -27,7 +25,7 @@ def write_sources(folder, tables):
 
 
 def test_ingest(ray_cluster, tmp_path):
-    from v2a_ray.orchestration.ingest import ingest, shard_files
+    from v2a_ray.orchestration.ingest import ingest
 
     tables = {"near": hopper_table((5, 6, 7, 8)), "far": hopper_table((9, 10), seed=1)}
     sources = write_sources(tmp_path, tables)
@@ -46,11 +44,6 @@ def test_ingest(ray_cluster, tmp_path):
     assert manifest == read_manifest(tmp_path / "all")
     assert manifest["content_hash"] == content_hash(combined)
     assert (manifest["num_episodes"], manifest["num_transitions"], manifest["num_files"]) == (6, 45, 3)
-
-    shards = [read_parts([Path(file) for file in files]) for files in shard_files([tmp_path / "all"], 2)]
-    assert sorted(concatenate(shards).episode_id) == sorted(combined.episode_id)
-    with pytest.raises(DataError, match="3 part files cannot be shared by 4 workers"):
-        shard_files([tmp_path / "all"], 4)
 
     # A check that fails inside Ray arrives as the one error it is, and leaves no folder.
     damaged = tables["far"].action.copy()

@@ -23,6 +23,13 @@ def test_a_latent_that_encodes_the_domain_is_recovered() -> None:
     assert audit.grade == "good"
 
 
+def test_separate_encoders_are_not_graded_by_what_a_probe_names() -> None:
+    """Sources of equal dynamics, whose encoders differ by a constant: a probe names them all the same."""
+    latent = NOISE * 0.1 + np.asarray([{"a": 0.0, "b": 1.0, "c": 2.0}[name] for name in DOMAIN])[:, None]
+    audit = audit_modality(latent, DOMAIN, BEHAVIOR, separate_fits=True)
+    assert audit.probe_domain == 1.0 and audit.grade == "unknown"
+
+
 def test_a_latent_of_noise_is_not() -> None:
     audit = audit_modality(NOISE, DOMAIN, BEHAVIOR)
     assert audit.probe_domain is not None and audit.probe_domain < 0.55

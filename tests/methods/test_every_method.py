@@ -75,18 +75,18 @@ def experiment(method: str, *overrides: str) -> ExperimentConfig:
     return resolve(merge(raw, parse_overrides(overrides)))
 
 
-def run(config: ExperimentConfig, folder: Path) -> dict[str, Path]:
+def run(config: ExperimentConfig, folder: Path, source: EpisodeTable = SOURCE) -> dict[str, Path]:
     """Every node of the plan, computed in this process: its name to its folder."""
     torch.set_num_threads(1)
     done: dict[str, Path] = {}
     for name, node in make_plan(config).items():
-        output = done[name] = folder / name
+        output = done[name] = folder / name.replace("/", "-")
         output.mkdir(parents=True)
         if node.stage in ("data", "source"):
-            write_table(TARGET if name == "data/target" else SOURCE, output / "table", robot="hopper")
+            write_table(TARGET if name == "data/target" else source, output / "table", robot="hopper")
         else:
             inputs = {role: done[other] for role, other in node.inputs.items()}
-            FIT[node.stage](Job(config, inputs, output, folder / "work" / name))
+            FIT[node.stage](Job(config, inputs, output, folder / "work" / name, part=node.part))
     return done
 
 

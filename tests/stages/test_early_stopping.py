@@ -14,8 +14,8 @@ from v2a_ray.config import ExperimentConfig, ModalityConfig
 from v2a_ray.data.store import write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.execute import fit_modality, load_modality
 from v2a_ray.methods.job import Job
+from v2a_ray.methods.modality import fit_modality, load_modality
 from v2a_ray.stages.columns import read_episode_column
 from v2a_ray.stages.early_stopping import EarlyStopping
 from v2a_ray.stages.learner import TrainingLoop

@@ -1,4 +1,4 @@
-"""Data-parallel modality on real Ray Train workers (gloo): the steps of one worker, and a column for every episode."""
+"""The modality on real Ray Train workers (gloo): the steps of one worker, z of every episode, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from v2a_ray.config import ExperimentConfig, ModalityConfig
+from v2a_ray.data.pieces import shards
 from v2a_ray.data.store import write_table
-from v2a_ray.data.table import EpisodeTable, concatenate
-from v2a_ray.errors import V2AError
-from v2a_ray.methods.execute import load_modality
+from v2a_ray.data.table import concatenate
+from v2a_ray.errors import ConfigError
 from v2a_ray.methods.job import Job
-from v2a_ray.orchestration.ingest import shard_files
-from v2a_ray.orchestration.modality_workers import fit_modality_parallel
+from v2a_ray.methods.modality import load_modality
+from v2a_ray.orchestration.modality_workers import fit_modality_parallel, share_of_cores
+from v2a_ray.orchestration.session import user_error
 from v2a_ray.stages.columns import read_episode_column
 from v2a_ray.stages.learner import silent
 from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
@@ -130,6 +131,79 @@ def test_two_workers_on_halves_take_the_steps_of_one_on_the_whole(
     assert moved > 1e-2  # a thousand times the tolerance
 
 
+def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(tmp_path: Path) -> None:
+    """A batch of 16 is 6 + 5 + 5 trajectories, and the one file is shared by episodes."""
+    table = concatenate([linear_system([12, 3, 9, 5, 20], gain, seed=1) for gain in (1.0, -1.0)])
+    write_table(table, tmp_path / "table", num_files=1)
+    config = ModalityConfig(**SETTINGS | {"batch_size": 16, "num_workers": 3})
+
+    def train(settings: dict[str, Any]) -> None:
+        import ray.train
+        import torch
+        from safetensors.torch import save_file
+
+        from v2a_ray.data.table import concatenate
+        from v2a_ray.orchestration.modality_workers import sum_over_workers
+        from v2a_ray.stages.modality import ModalityModel, moments
+        from v2a_ray.stages.modality_learner import ModalityLearner
+
+        torch.set_num_threads(1)
+        rank = ray.train.get_context().get_world_rank()
+        shard = concatenate([piece.read() for piece in settings["shards"][rank]])
+        torch.manual_seed(0)
+        model = ModalityModel(2, 1, settings["config"])
+        model.set_statistics(sum_over_workers(moments(shard)))
+        learner = ModalityLearner(shard, model, settings["config"], 5, rank, sum_over_workers, 3)
+        for step in range(3):
+            learner.update(step)
+        save_file(model.state_dict(), f"{settings['folder']}/{rank}.safetensors")
+
+    shared = shards([tmp_path / "table"], 3)
+    TorchTrainer(
+        train,
+        train_loop_config={"config": config, "shards": shared, "folder": str(tmp_path)},
+        scaling_config=ScalingConfig(num_workers=3, resources_per_worker={"CPU": 0.5}),
+        run_config=RunConfig(name="test", storage_path=str(tmp_path / "train")),
+    ).fit()
+
+    torch.manual_seed(0)
+    model = ModalityModel(2, 1, config)
+    model.set_statistics(moments(table))
+    alone = ModalityLearner(table, model, config, 5)
+    parts = [concatenate([piece.read() for piece in mine]) for mine in shared]
+    assert [part.num_episodes for part in parts] == [3, 4, 3]
+    for step in range(3):
+        drawn = [
+            drawn_by(ModalityLearner(part, model, config, 5, rank, num_workers=3), step)
+            for rank, part in enumerate(parts)
+        ]
+        assert [len(batch.lengths_B) for batch in drawn] == [6, 5, 5]
+        alone.update_on(joined(drawn))
+    first, *others = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(3)]
+    for name, value in model.state_dict().items():
+        assert all(torch.equal(first[name], other[name]) for other in others), name
+        torch.testing.assert_close(first[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def drawn_by(learner: ModalityLearner, step: int) -> TrajectoryBatch:
+    """The batch that the learner's update takes, without taking it."""
+    batches: list[TrajectoryBatch] = []
+    learner.update_on = lambda batch: batches.append(batch) or {}  # type: ignore[assignment, func-returns-value]
+    learner.update(step)
+    return batches[0]
+
+
+def joined(batches: list[TrajectoryBatch]) -> TrajectoryBatch:
+    """One batch of all trajectories, padded to the longest of them."""
+    lengths = torch.cat([batch.lengths_B for batch in batches])
+    steps = torch.zeros(len(lengths), int(lengths.max()), batches[0].steps_BTX.shape[2])
+    first = 0
+    for batch in batches:
+        steps[first : first + len(batch.lengths_B), : batch.steps_BTX.shape[1]] = batch.steps_BTX
+        first += len(batch.lengths_B)
+    return TrajectoryBatch(steps, lengths, torch.cat([batch.noise_BZ for batch in batches]))
+
+
 def experiment(**modality: Any) -> ExperimentConfig:
     part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     settings = SETTINGS | {"num_steps": 6, "num_workers": 2, "checkpoint_interval_steps": 4, "log_interval_steps": 3}
@@ -138,11 +212,15 @@ def experiment(**modality: Any) -> ExperimentConfig:
     )
 
 
-def test_two_workers_give_every_episode_a_latent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_workers", "num_files"), [(3, 1), (2, 5)])
+def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, num_files: int) -> None:
+    """Three workers share two cores, and all of them a batch that does not divide."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
     source = tmp_path / "source"
-    write_table(table, source / "table", num_files=3)
-    job = Job(experiment(), {"source": source}, tmp_path / "output", tmp_path / "work")
+    write_table(table, source / "table", num_files=num_files)
+    job = Job(
+        experiment(batch_size=5, num_workers=num_workers), {"source": source}, tmp_path / "output", tmp_path / "work"
+    )
     job.output.mkdir()
     # As the platform does it: inside a task that holds no CPU, because the workers do.
     ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
@@ -178,8 +256,8 @@ def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
     found = curves.column("modality/validation_loss").to_pylist()
     model, config = load_modality(job.output, 2, 1), job.config.modality
     errors = []
-    for rank, files in enumerate(shard_files([tmp_path / "source" / "table"], 2)):
-        shard = EpisodeTable.from_arrow(pq.read_table(files))
+    for rank, mine in enumerate(shards([tmp_path / "source" / "table"], 2)):
+        shard = concatenate([piece.read() for piece in mine])
         for batch in ModalityLearner(shard, model, config, job.config.upstream_seed, rank).validation:
             with torch.no_grad():
                 mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
@@ -224,16 +302,33 @@ def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_b
     assert all(torch.equal(straight[name], interrupted[name]) for name in straight)
 
 
+def test_what_the_user_caused_is_not_tried_again(tmp_path: Path) -> None:
+    """One worker fails while the other waits for its gradients."""
+    write_table(linear_system([9, 4, 12, 6], 1.0, seed=1), tmp_path / "source" / "table", num_files=2)
+    tries = tmp_path / "tries"
+
+    def refuse(step: int, num_steps: int, metrics: dict[str, float]) -> None:
+        with tries.open("a") as file:
+            file.write(f"{step}\n")
+        raise ConfigError("nobody can do this", where="modality.some_key", remedy="something else")
+
+    job = Job(experiment(), {"source": tmp_path / "source"}, tmp_path / "output", tmp_path / "work", refuse)
+    job.output.mkdir()
+    with pytest.raises(ConfigError) as error:
+        ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
+    cause = user_error(error.value)
+    assert str(cause) == "modality.some_key: nobody can do this\n  try: something else"
+    assert tries.read_text().split() == ["3"]
+
+
 @pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"batch_size": 5}, "modality.batch_size: a batch of 5 trajectories cannot be shared by 2 workers"),
-        ({"num_workers": 3}, "2 part files cannot be shared by 3 workers"),
-    ],
+    ("cores", "num_workers", "num_threads", "cpus"),
+    [(8, 2, 4, 4), (2, 3, 1, 0.5), (4, 3, 2, 1), (1, 6, 1, 0.166), (0, 2, 1, 1)],
 )
-def test_workers_that_cannot_share_are_refused(tmp_path: Path, settings: dict[str, Any], part: str) -> None:
-    write_table(linear_system([5, 5], 1.0, seed=0), tmp_path / "source" / "table", num_files=2)
-    job = Job(experiment(**settings), {"source": tmp_path / "source"}, tmp_path / "output", tmp_path / "work")
-    with pytest.raises(V2AError) as error:
-        fit_modality_parallel(job)
-    assert part in str(error.value) and "try: " in str(error.value)
+def test_workers_reserve_no_more_than_there_is(cores: int, num_workers: int, num_threads: int, cpus: float) -> None:
+    assert share_of_cores(cores, num_workers, num_threads) == cpus
+
+
+def test_more_workers_than_trajectories_are_refused() -> None:
+    with pytest.raises(ValueError, match="7 workers cannot share a batch of 6 trajectories"):
+        experiment(num_workers=7)

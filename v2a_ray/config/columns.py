@@ -45,7 +45,12 @@ class ModalityConfig(TrainingConfig):
     inference: Literal["whole", "crops"] = "whole"
     """z of an episode: the encoder mean over the whole episode, or averaged over consecutive crops of `crop_steps`."""
     num_workers: Positive = 1
-    """Data-parallel workers; the source table is sharded between them. One worker needs no process group."""
+    """Data-parallel workers, at most `batch_size`; the source table is sharded between them. More than the cluster has
+    cores for share those that there are. One worker needs no process group."""
+    mode: Literal["shared", "per_source"] = "shared"
+    """`shared`: one model for all episodes, without labels (published). `per_source`, for comparison: a model for every
+    source dataset, fitted to its episodes alone, at the same time where there are cores. Their z have nothing in
+    common, so the column says first, one-hot, WHICH SOURCE an episode came from, which no method is told."""
     include_target: bool = False
     """Fit on the target's episodes too (never their labels), so that target and source share one latent space."""
     patience_evaluations: Positive | None = None
@@ -64,6 +69,16 @@ class ModalityConfig(TrainingConfig):
             raise ValueError("inference=crops needs crop_steps")
         return self
 
+    @model_validator(mode="after")
+    def _workers_share_a_fit(self) -> ModalityConfig:
+        if self.num_workers > self.batch_size:
+            raise ValueError(f"{self.num_workers} workers cannot share a batch of {self.batch_size} trajectories")
+        if self.mode == "per_source" and self.num_workers > 1:
+            raise ValueError("mode=per_source fits every source on one worker: num_workers has to be 1")
+        if self.mode == "per_source" and self.include_target:
+            raise ValueError("mode=per_source has no z that source and target share: include_target has to be false")
+        return self
+
 
 class AdvantageConfig(TrainingConfig):
     """Stage 2: the value column, an advantage."""
@@ -74,7 +89,7 @@ class AdvantageConfig(TrainingConfig):
     """`modality` gives A(s, a, z), V2A's; `none` gives the global A(s, a), DVDF's."""
     latent: Literal["learned", "shuffled", "oracle"] = "learned"
     """What z is, for ablation. `shuffled`: every episode gets the z of another one, drawn at random. `oracle`: the TRUE
-    DOMAIN LABEL, one-hot. That is the only training that reads labels, and what it gives is no result of a method."""
+    DOMAIN LABEL, one-hot. It and `modality.mode=per_source` read labels; what they give is no result of a method."""
     num_steps: Positive = 5000
     batch_size: Positive = 256
     width: Positive = 256

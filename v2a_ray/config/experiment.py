@@ -108,6 +108,8 @@ class ExperimentConfig(Settings):
                 f"policy.learner={self.policy.learner} reads no columns: policy.filter needs rule=none and weight=one, "
                 "and there is no policy.reward_correction or policy.correct_transitions"
             )
+        if self.modality.mode == "per_source" and self.groups_by_z:
+            raise ValueError("policy.learner=grouped clusters z over all sources: it needs modality.mode=shared")
         if self.alignment.kind == "modality" and not self.modality.include_target:
             raise ValueError("alignment.kind=modality needs modality.include_target=true")
         return self

@@ -77,11 +77,15 @@ def diagnose(run: FinishedRun, *, quick: bool, max_rows: int, progress: FitProgr
         skipped["alignment"] = "the policy read no alignment column"
     else:
         audits["alignment"] = audit_alignment(evidence)
-    if evidence.latent is None:
+    if evidence.encoded is None:
         skipped["modality"] = "the run has no z"
     else:
         audits["modality"] = audit_modality(
-            evidence.latent, evidence.domain_of_episode, evidence.behavior_of_episode, run.config.upstream_seed
+            evidence.encoded,
+            evidence.domain_of_episode,
+            evidence.behavior_of_episode,
+            run.config.upstream_seed,
+            separate_fits=run.config.modality.mode == "per_source",
         )
     advantages = find_or_fit(evidence, quick, progress)
     oracles = [values[evidence.rows] for values in advantages.oracles]

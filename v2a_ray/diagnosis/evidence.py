@@ -116,6 +116,11 @@ class Evidence:
     unknown: str
     control: float | None
 
+    @property
+    def encoded(self) -> Float | None:
+        """(E, Z) what encoders said of each episode: z without the name of the source that `per_source` puts first."""
+        return None if self.latent is None else self.latent[:, -self.run.config.modality.latent_dim :]
+
     @cached_property
     def domain_of_episode(self) -> Labels:
         """(E,) without robot and physics, which all have in common."""

@@ -31,6 +31,8 @@ class ModalityAudit:
         silhouette: of the true domains in z, from -1 to 1; above 0.5 is clear separation.
         adjusted_rand, mutual_information: of k-means with as many clusters as domains, against the domains; 1 is equal,
             0 is chance. Mutual information is normalised.
+        separate_fits: whether every source has an encoder of its own. What a probe names can then be the encoder, with
+            equal dynamics too, so it is no evidence.
     """
 
     num_episodes: int
@@ -42,18 +44,21 @@ class ModalityAudit:
     silhouette: float | None
     adjusted_rand: float | None
     mutual_information: float | None
+    separate_fits: bool = False
 
     @property
     def grade(self) -> str:
         """`good`: nine episodes in ten are placed. `bad`: less than half of the way from chance to that."""
-        if self.probe_domain is None:
+        if self.probe_domain is None or self.separate_fits:
             return "unknown"
         if self.probe_domain >= 0.9:
             return "good"
         return "bad" if self.probe_domain < (self.chance_domain + 0.9) / 2 else "fair"
 
 
-def audit_modality(latent_EZ: Float, domain: Labels, behavior: Labels, seed: int = 0) -> ModalityAudit:
+def audit_modality(
+    latent_EZ: Float, domain: Labels, behavior: Labels, seed: int = 0, *, separate_fits: bool = False
+) -> ModalityAudit:
     """Probe and cluster z (E, Z) against the labels (E,) of its episodes."""
     domains, behaviors = len(set(domain.tolist())), len(set(behavior.tolist()))
     silhouette = rand = information = None
@@ -72,6 +77,7 @@ def audit_modality(latent_EZ: Float, domain: Labels, behavior: Labels, seed: int
         silhouette=silhouette,
         adjusted_rand=rand,
         mutual_information=information,
+        separate_fits=separate_fits,
     )
 
 

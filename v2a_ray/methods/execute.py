@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from v2a_ray.config import (
     AdvantageConfig,
     AlignmentConfig,
-    ModalityConfig,
 )
 from v2a_ray.data.rows import RowFile, write_rows
 from v2a_ray.data.sampler import Column, EpisodeValues, Preprocessing, Transitions, TransitionSampler
 from v2a_ray.data.streaming import StreamedTransitions, open_transitions
-from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
+from v2a_ray.methods.modality import fit_modality, load_modality
 from v2a_ray.methods.target_models import (
     corrections,
     fit_correction,
@@ -46,7 +45,6 @@ from v2a_ray.stages.columns import (
     read_episode_column,
     read_labels,
     read_step_column,
-    write_episode_column,
     write_step_column,
 )
 from v2a_ray.stages.conditional_vae import DynamicsDensityLearner
@@ -54,8 +52,6 @@ from v2a_ray.stages.contrastive import ContrastiveLearner
 from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.grouped import episode_groups
 from v2a_ray.stages.learner import Metrics, use_threads
-from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.modality_learner import ModalityLearner
 from v2a_ray.stages.optimal_transport import OptimalTransport
 from v2a_ray.stages.policy import MixedSampler, make_actor
 from v2a_ray.stages.policy_learners import make_learner
@@ -70,44 +66,6 @@ TARGET_COLUMN = "target.parquet"
 def fit_rows(job: Job) -> None:
     """Lay a table out for sampling."""
     write_rows(job.inputs["table"] / "table", job.output)
-
-
-def fit_modality(job: Job) -> None:
-    """Fit encoder and decoder on one process and write the column z."""
-    config = job.config.modality
-    use_threads(config.num_threads)
-    table = modality_table(job)
-    torch.manual_seed(job.config.upstream_seed)
-    model = ModalityModel(table.observation_dim, table.action_dim, config)
-    model.set_statistics(moments(table))
-    learner = ModalityLearner(table, model, config, job.config.upstream_seed)
-    history = job.loop(config, **learner.stopping()).run(learner)
-    finish_modality(job, model, history)
-
-
-def modality_table(job: Job) -> EpisodeTable:
-    """The episodes that the modality is fitted to: the source, and the target's when asked for."""
-    require_memory(job, "modality", *(["source", "target"] if job.config.modality.include_target else ["source"]))
-    source = job.table("source")
-    return concatenate([source, job.table("target")]) if job.config.modality.include_target else source
-
-
-def finish_modality(job: Job, model: ModalityModel, history: list[dict[str, Any]]) -> None:
-    """Write the fitted model and z of every episode."""
-    table = modality_table(job)
-    latent = encode_episodes(model, table, job.config.modality)
-    write_episode_column(job.output / "column.parquet", "z", table, latent)
-    save_file(model.state_dict(), job.output / "model.safetensors")
-    (job.output / "config.json").write_text(job.config.modality.model_dump_json(indent=1))
-    job.write_history(history)
-
-
-def load_modality(folder: Path, observation_dim: int, action_dim: int) -> ModalityModel:
-    """The model that `finish_modality` wrote."""
-    config = ModalityConfig.model_validate_json((folder / "config.json").read_text())
-    model = ModalityModel(observation_dim, action_dim, config)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model
 
 
 def fit_advantage(job: Job) -> None:

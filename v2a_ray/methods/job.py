@@ -32,6 +32,7 @@ class Job:
         output: folder to fill.
         work: folder for checkpoints.
         progress: called at every logging interval.
+        part: the source that it is about, of a stage that is computed for each source by itself.
     """
 
     config: ExperimentConfig
@@ -39,6 +40,7 @@ class Job:
     output: Path
     work: Path
     progress: Progress = silent
+    part: str | None = None
 
     def table(self, role: str) -> EpisodeTable:
         """The episode table of an input."""

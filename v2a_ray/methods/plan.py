@@ -41,6 +41,7 @@ _LATER: dict[type[Settings], frozenset[str]] = {
             "min_improvement",
             "validation_fraction",
             "validation_interval_steps",
+            "mode",
         }
     ),
     AdvantageConfig: frozenset({"latent", "expectile"}),
@@ -77,6 +78,7 @@ class Node:
         key: content key.
         inputs: role to name of the node it comes from.
         spec: the data node's specification.
+        part: the source that it is about, of a stage that is computed for each source by itself.
     """
 
     stage: str
@@ -84,6 +86,7 @@ class Node:
     key: str
     inputs: dict[str, str] = field(default_factory=dict)
     spec: DataSpec | None = None
+    part: str | None = None
 
 
 def make_plan(config: ExperimentConfig) -> dict[str, Node]:
@@ -96,10 +99,17 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
 
     # `rows` are a table in another form, for which the table's own key stands.
     def add(
-        stage: str, settings: Any, inputs: dict[str, str], seed: int = 0, rows: Mapping[str, str] | None = None
+        stage: str,
+        settings: Any,
+        inputs: dict[str, str],
+        seed: int = 0,
+        rows: Mapping[str, str] | None = None,
+        part: str | None = None,
     ) -> None:
         keys = {role: nodes[name].key for role, name in inputs.items()}
-        nodes[stage] = Node(stage, stage, stage_key(stage, settings, keys, seed), inputs | dict(rows or {}))
+        name = f"{stage}/{part}" if part else stage
+        key = stage_key(stage, settings, keys, seed)
+        nodes[name] = Node(stage, name, key, inputs | dict(rows or {}), part=part)
 
     for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
         # The label is part of the key because it is part of every episode's id.
@@ -121,7 +131,14 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
         common["feeding"] = config.feeding.model_dump(mode="json")
     if config.needs_modality:
         inputs = tables if config.modality.include_target else {SOURCE: SOURCE}
-        add("modality", _moving(config.modality), inputs, config.upstream_seed)
+        settings, seed = _moving(config.modality), config.upstream_seed
+        if config.modality.mode == "shared":
+            add("modality", settings, inputs, seed)
+        else:
+            for label in (source.label for source in config.sources):
+                add("modality", settings | {"part": label}, {SOURCE: SOURCE}, seed, source_rows, part=label)
+                inputs |= {f"modality/{label}": f"modality/{label}"}
+            add("modality", settings, inputs, seed, source_rows)
     latent = {"modality": "modality"}
     if "advantage" in config.columns:
         inputs = tables | (latent if config.advantage_reads_z else {})

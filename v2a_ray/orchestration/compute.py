@@ -143,7 +143,7 @@ def make_stage(
         from v2a_ray.orchestration.rllib_peers import fit_rllib_policy as fit
 
     def make(output: Path, folder: Path) -> None:
-        fit(Job(config, inputs, output, folder, progress))
+        fit(Job(config, inputs, output, folder, progress, node.part))
 
     return store.get_or_make(node.stage, node.key, make, _about(work, inputs))
 

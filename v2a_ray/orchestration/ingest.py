@@ -26,7 +26,6 @@ from v2a_ray.data.store import (
     finish_folder,
     new_folder,
     part_bounds,
-    part_files,
     read_episodes,
     table_bytes,
     write_part,
@@ -37,7 +36,7 @@ from v2a_ray.errors import DataError
 from v2a_ray.orchestration.session import quiet_ray_data, user_error
 
 MIN_FILES = 8
-"""Enough for as many workers to share a small table."""
+"""Enough for as many tasks to write and read a small table at once."""
 PART_BYTES = 256 * 2**20
 """About the size, uncompressed, of a part of a large table: what one task holds several times over."""
 VALIDATION = "validation"
@@ -78,8 +77,8 @@ def ingest(
     with it every worker's shard, holds all of them in about their proportions.
 
     Args:
-        num_files: part files, at least the number of workers that will share the table; fewer if there are fewer
-            episodes. By default as many as `PART_BYTES` asks for, and no less than `MIN_FILES`.
+        num_files: part files; fewer if there are fewer episodes. By default as many as `PART_BYTES` asks for, and no
+            less than `MIN_FILES`.
         findings: what reading the sources said, for the manifest.
         checks: severities of checks that are to be others than by default.
         held_out: source name to episodes (indices) that are left out of the table and written to the table folder
@@ -138,21 +137,6 @@ def _combine(
             findings=findings,
             extra=dict(extra),
         )
-
-
-def shard_files(paths: Sequence[Path], world_size: int) -> list[list[str]]:
-    """The part files of every worker's shard of the tables `paths`: files rank, rank + world_size, ... Disjoint.
-
-    Raises DataError when there are fewer files than workers.
-    """
-    files = [str(file) for path in paths for file in part_files(path)]
-    if world_size > len(files):
-        raise DataError(
-            f"{len(files)} part files cannot be shared by {world_size} workers",
-            where=", ".join(str(path) for path in paths),
-            remedy="use fewer workers, or ingest with more part files",
-        )
-    return [files[rank::world_size] for rank in range(world_size)]
 
 
 @dataclass(frozen=True)

@@ -79,14 +79,15 @@ class Results:
         return self.rows[key]
 
     def write_curves(self, trial: Trial) -> None:
-        """A finished trial's curves for TensorBoard, and what it differs from the others in as hyperparameters."""
+        """A finished trial's curves for TensorBoard, once, with what it differs in from the others."""
+        folder = self.folder / "tensorboard" / "-".join(trial.labels.values())
         result = self.result(trial)
-        if result.curves is None:
+        if result.curves is None or folder.exists():
             return
         config = result.config.model_dump(mode="json")
         drawn = self.sweep.config.search.space if self.sweep.config.search else {}
         parameters = {**trial.labels, **{key: at(config, key) for key in drawn}}
-        with SummaryWriter(str(self.folder / "tensorboard" / "-".join(trial.labels.values()))) as writer:
+        with SummaryWriter(str(folder)) as writer:
             for row in result.curves.to_pylist():
                 step = row.pop("step")
                 for name, value in row.items():

@@ -36,7 +36,7 @@ class _Recorder(Listener):
     def progressed(self, event: Event) -> None:
         for name, value in event.metrics.items():
             if name != "resumed" and not name.startswith("streamed/"):
-                self.writer.add_scalar(name, value, event.step)
+                self.writer.add_scalar(_tag(name, event.name), value, event.step)
         self.listener.progressed(event)
 
     def done(self, node: Node, artifact: Artifact) -> None:
@@ -47,8 +47,14 @@ class _Recorder(Listener):
                 step = row.pop("step")
                 for name, value in row.items():
                     if value is not None:
-                        self.writer.add_scalar(name, value, step)
+                        self.writer.add_scalar(_tag(name, node.name), value, step)
         self.listener.done(node, artifact)
+
+
+def _tag(metric: str, node: str) -> str:
+    """The fits of single sources, `modality/SOURCE`, record the same metrics: each gets curves of its own."""
+    part = node.partition("modality/")[2]
+    return f"{metric}/{part}" if part else metric
 
 
 def run_experiment(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.study import StudyDirection
@@ -102,11 +103,15 @@ def _open_study(sweep: Sweep, folder: Path, cell: int) -> optuna.Study:
     assert sweep.config.search is not None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     (folder / "optuna").mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "optuna" / f"{cell:04d}.jsonl"))),
-        # Trials at work count as if they had scored badly, so that parallel draws keep apart.
-        sampler=optuna.samplers.TPESampler(seed=sweep.config.search.seed + cell, constant_liar=True),
         study_name=" ".join(sweep.trials[cell].labels.values()) or sweep.name,
         directions=[_DIRECTIONS[direction] for direction in sweep.config.search.objectives.values()],
         load_if_exists=True,
     )
+    # A search that goes on must not draw what it drew at its beginning.
+    entropy = [sweep.config.search.seed, cell, len(study.get_trials(deepcopy=False))]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    # Trials at work count as if they had scored badly, so that parallel draws keep apart.
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return study

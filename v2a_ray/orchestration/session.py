@@ -84,5 +84,7 @@ def user_error(error: BaseException) -> V2AError | None:
             cause = getattr(current, "cause", None)
             return cause if isinstance(cause, V2AError) else current
         seen.add(id(current))
-        current = getattr(current, "cause", None) or current.__cause__
+        # Ray Core, Ray Train and Python each have their own name for it.
+        causes = (getattr(current, name, None) for name in ("cause", "controller_failure", "__cause__"))
+        current = next((cause for cause in causes if cause), None)
     return None

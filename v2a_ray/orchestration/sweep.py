@@ -83,6 +83,7 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     for number, trial in enumerate([] if search else sweep.trials):
         if results.finished(trial):
             _say_reused(trial, store, listener)
+            results.write_curves(trial)
         elif not results.over(trial):
             missing.append(number)
     if missing or (search and search.num_left > 0):

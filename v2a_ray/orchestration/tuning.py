@@ -115,7 +115,7 @@ def make_tuner(
             num_samples=num_samples,
             max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
             # Starting a process and importing torch takes seconds, which short trials would all pay.
-            reuse_actors=not population,
+            reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -126,7 +126,8 @@ def make_tuner(
             callbacks=[*callbacks, *_loggers(sweep)],
             stop=stopper,
             failure_config=FailureConfig(max_failures=sweep.config.resources.max_retries),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            # A population's: one that another member is about to copy must not be gone.
+            checkpoint_config=CheckpointConfig(num_to_keep=4),
         ),
     )
 
@@ -189,6 +190,8 @@ def _scheduler(sweep: Sweep) -> TrialScheduler:
             perturbation_interval=config.grace_steps,
             hyperparam_mutations={"member": {"values": mutations(sweep.config.search)}},
             custom_explore_fn=clipped(sweep.config.search),
+            # All at the same step: otherwise who copies whom depends on how fast each one's core is.
+            synch=True,
             log_config=False,
             require_attrs=False,
         )

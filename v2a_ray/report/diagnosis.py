@@ -142,6 +142,11 @@ def _alignment_rows(audit: AlignmentAudit) -> list[list[str]]:
 
 
 def _modality(audit: ModalityAudit) -> Iterator[str]:
+    if audit.separate_fits:
+        yield (
+            "Every source has an encoder of its own (modality.mode=per_source), and a probe can tell encoders apart "
+            "where dynamics are equal: nothing is graded here; hold k-means against that of a shared fit."
+        )
     if audit.probe_domain is None:
         yield "A linear probe needs two domains with two episodes each; the source has fewer."
     else:

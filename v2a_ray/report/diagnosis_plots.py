@@ -35,9 +35,9 @@ def draw_pictures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     if evidence is None:
         return files
-    if evidence.latent is not None:
+    if evidence.encoded is not None:
         files["modality"] = folder / "modality.png"
-        _draw_modality(evidence, evidence.latent, files["modality"])
+        _draw_modality(evidence, evidence.encoded, files["modality"])
     if advantages is not None and any(values is not None for values in _candidates(advantages).values()):
         files["value"] = folder / "advantage.png"
         _draw_advantages(evidence, advantages, files["value"])

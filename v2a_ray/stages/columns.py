@@ -42,9 +42,14 @@ class EpisodeIndex(Protocol):
 
 def write_episode_column(path: Path, name: str, table: EpisodeIndex, values_EZ: Float) -> None:
     """One vector (Z,) per episode."""
+    pq.write_table(episode_column(name, table, values_EZ), path)
+
+
+def episode_column(name: str, table: EpisodeIndex, values_EZ: Float) -> pa.Table:
+    """What `write_episode_column` writes: a vector (Z,) beside each episode's id."""
     flat = pa.array(np.ascontiguousarray(values_EZ).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, values_EZ.shape[1])
-    pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
+    return pa.table({"episode_id": pa.array(table.episode_id, pa.string()), name: column})
 
 
 def write_step_column(path: Path, name: str, table: EpisodeIndex, values: Float) -> None:
@@ -54,10 +59,11 @@ def write_step_column(path: Path, name: str, table: EpisodeIndex, values: Float)
     pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
 
 
-def read_episode_column(path: Path, name: str, table: EpisodeIndex) -> Float:
-    """(E, Z) in the table's episode order."""
-    stored = pq.read_table(path)
-    order = _order(stored, table, path)
+def read_episode_column(path: Path | Sequence[Path], name: str, table: EpisodeIndex) -> Float:
+    """(E, Z) in the table's episode order, from one file or from several that hold different episodes."""
+    paths = [path] if isinstance(path, Path) else path
+    stored = pa.concat_tables(pq.read_table(each) for each in paths)
+    order = _order(stored, table, paths[0])
     column = stored.column(name).combine_chunks()
     values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
     return np.ascontiguousarray(values[order])

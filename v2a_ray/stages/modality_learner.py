@@ -59,7 +59,8 @@ class Crops:
 class ModalityLearner:
     """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard.
 
-    With several workers each draws its part of the batch from its own shard; losses are sums over valid steps divided
+    With several workers each draws its part of the batch from its own shard, the first ones one trajectory more where
+    the batch does not divide; losses are sums over valid steps divided
     by the count over ALL workers, and gradients are summed, so that any number of workers takes the step that one
     worker would take on the whole batch.
     """
@@ -75,7 +76,7 @@ class ModalityLearner:
         num_workers: int = 1,
     ) -> None:
         self.model, self.config, self.reduce = model, config, reduce
-        self.num_trajectories = config.batch_size // num_workers
+        self.num_trajectories = config.batch_size // num_workers + (rank < config.batch_size % num_workers)
         fitted, held_out = _split(table, config, seed, rank)
         self.crops = Crops(fitted, model, config)
         self.validation = _validation_batches(Crops(held_out, model, config), seed, rank)

@@ -1,0 +1,89 @@
+"""What holds for everything in cluster/: shell that shellcheck accepts, no token in sight, a README in each folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file())
+READMES = [path for path in FILES if path.name == "README.md"]
+FOLDERS = sorted(path for path in CLUSTER.iterdir() if path.is_dir())
+
+
+def _shellcheck(text: str, *options: str) -> str:
+    """What shellcheck has to say about a piece of bash."""
+    command = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if command is None:
+        pytest.skip("shellcheck is not installed: pip install -e '.[dev]'")
+    result = subprocess.run(
+        [command, "--shell=bash", *options, "-"], input=text, capture_output=True, text=True, check=False
+    )
+    return result.stdout
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(CLUSTER))
+
+
+@pytest.mark.parametrize("script", [path for path in FILES if path.suffix in (".sh", ".sbatch")], ids=_name)
+def test_scripts_pass_shellcheck(script: Path) -> None:
+    assert _shellcheck(script.read_text()) == ""
+
+
+@pytest.mark.parametrize("config", [path for path in FILES if path.name == "cluster.yaml"], ids=_name)
+def test_commands_of_ray_up_pass_shellcheck(config: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    commands = [command for key, value in settings.items() if key.endswith("_commands") for command in value]
+    assert len(commands) > 5
+    for command in commands:
+        # SC2016: a line for ~/.bashrc is meant to be expanded there. SC2154: Ray sets RAY_HEAD_IP.
+        assert _shellcheck(command, "--exclude=SC2016,SC2154") == "", command
+
+
+@pytest.mark.parametrize("readme", READMES, ids=_name)
+def test_commands_of_the_readmes_pass_shellcheck(readme: Path) -> None:
+    for block in re.findall(r"```bash\n(.*?)```", readme.read_text(), re.DOTALL):
+        assert _shellcheck(block, "--exclude=SC2034") == "", block
+
+
+def test_shellcheck_is_what_runs() -> None:
+    assert "SC2086" in _shellcheck('read -r folder; rm "$1" $folder')
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_no_token_is_written_down_or_put_on_a_command_line(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"\b[0-9a-f]{32,}\b", text), "looks like a token"
+    assert not re.search(r"RAY_AUTH_TOKEN=(?!\s|$)", text), "a token belongs in a file: RAY_AUTH_TOKEN_PATH"
+    assert not re.search(r"--from-literal|--redis-password|--requirepass|Authorization:", text)
+    for mode in re.findall(r"RAY_AUTH_MODE=(\w+)", text):
+        assert mode == "token"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=_name)
+def test_every_folder_says_how_to_use_it(folder: Path) -> None:
+    headings = re.findall(r"^## (.+)$", (folder / "README.md").read_text(), re.MULTILINE)
+    expected = ["Prepare", "Start", "Submit", "Watch", "Stop", "Cost", "What was checked"]
+    assert headings == (["Build", "Use", "What was checked"] if folder.name == "container" else expected)
+
+
+@pytest.mark.parametrize("folder", [path for path in FOLDERS if path.name not in ("slurm", "container")], ids=_name)
+def test_every_placeholder_is_explained(folder: Path) -> None:
+    readme = (folder / "README.md").read_text()
+    definitions = "".join(path.read_text() for path in folder.glob("*.yaml"))
+    for placeholder in set(re.findall(r"CHANGE-ME[\w-]*", definitions)):
+        assert placeholder in readme, placeholder
+
+
+@pytest.mark.parametrize("readme", READMES, ids=_name)
+def test_links_lead_somewhere(readme: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", readme.read_text()):
+        assert (readme.parent / target).exists(), target

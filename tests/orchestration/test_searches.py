@@ -1,0 +1,209 @@
+"""Searches and schedulers: what is drawn, what is ended early, and that a sweep which goes on repeats nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_sweeps import RATES, rows_of, sweep, write_sweep
+
+from v2a_ray.errors import ConfigError
+from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.orchestration.sweep import open_sweep, run_sweep
+from v2a_ray.report.search import pareto_front, search_markdown
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("searches")
+
+
+def policies(folder: Path) -> dict[str, int]:
+    """When each policy artifact was made, by key."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("artifacts/policy/*/artifact.json")}
+
+
+def test_a_random_search_draws_the_same_again_and_trains_what_it_drew(workspace: Path) -> None:
+    search = {"num_trials": 3, "seed": 5, "space": RATES | {"policy.width": {"choice": [8, 16]}}}
+    path = write_sweep(workspace, name="random", axes={"seed": [0, 1]}, search=search)
+    first, again = load_sweep(path), load_sweep(path)
+    assert [trial.config for trial in first.trials] == [trial.config for trial in again.trials]
+    rates = [trial.config.policy.learning_rate for trial in first.trials]
+    assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-3 for rate in rates)
+    # Every draw is trained under both seeds.
+    assert {(trial.labels["seed"], trial.labels["sample"]) for trial in first.trials} == {
+        (seed, sample) for seed in "01" for sample in "012"
+    }
+    results = sweep(path)
+    assert {row["status"] for row in rows_of(path)} == {"finished"}
+    assert sorted(row["config/policy.learning_rate"] for row in rows_of(path)) == sorted(rates)
+    table = search_markdown(results, first.config.search)
+    assert table.splitlines()[0].startswith("| task | method | learning_rate | expectile | width |")
+    # Per draw and seed a line; the best stands first.
+    scores = [float(line.split(" | ")[-2]) for line in table.splitlines()[2:]]
+    assert len(scores) == 6 and scores == sorted(scores, reverse=True)
+
+
+def test_optuna_goes_on_where_it_stopped(workspace: Path) -> None:
+    search = {"algorithm": "optuna", "num_trials": 2, "space": RATES}
+    path = write_sweep(workspace, name="optuna", axes={"policy.data": ["mixed", "target"]}, search=search)
+    before = {row["artifact/policy"] for row in _finished(path, sweep(path))}
+    made = policies(workspace)
+    assert len(before) == 4
+    # More draws are the same search: nothing drawn before is trained again.
+    results = sweep(path, "search.num_trials=3")
+    rows = _finished(path, results)
+    assert len(rows) == 6 and before < {row["artifact/policy"] for row in rows}
+    assert all(policies(workspace)[key] == time for key, time in made.items())
+    # The folder knows the sweep, wherever one stands.
+    again = open_sweep(path.with_suffix(""))
+    assert again.num_trials == 6
+    assert [result.score for result in run_sweep(again, path.with_suffix(""))] == [result.score for result in results]
+    assert policies(workspace).keys() == made.keys() | {row["artifact/policy"] for row in rows}
+
+
+def _finished(path: Path, results: list[Any]) -> list[dict[str, Any]]:
+    rows = rows_of(path)
+    assert len(rows) == len(results) and {row["status"] for row in rows} == {"finished"}
+    return rows
+
+
+def test_two_objectives_have_a_front(workspace: Path) -> None:
+    search = {
+        "algorithm": "optuna",
+        "num_trials": 3,
+        "space": {"policy.filter.keep_fraction": {"uniform": [0.1, 1.0]}},
+        "objectives": {"normalized_score_mean": "max", "data_kept": "max"},
+    }
+    path = write_sweep(workspace, name="front", axes={"method": ["igdf"]}, search=search)
+    results = sweep(path)
+    kept = [result.evaluation["data_kept"] for result in results]
+    fractions = [result.config.policy.filter.keep_fraction for result in results]
+    # Of 16 drawn transitions, rounded up as the filter does.
+    assert kept == [pytest.approx(max(1, round(16 * fraction)) / 16, abs=1 / 16) for fraction in fractions]
+    assert "*" in search_markdown(results, load_sweep(path).config.search)
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    assert pareto_front([[1.0, 5.0], [2.0, 4.0], [1.0, 4.0], [0.5, 5.0], [2.0, 4.0]]) == [0, 1, 4]
+
+
+def test_asha_ends_the_worse_of_every_task_and_leaves_no_checkpoint(workspace: Path) -> None:
+    scheduler = {"kind": "asha", "grace_steps": 10, "reduction_factor": 2}
+    axes = {"policy.data": ["mixed", "target"]}
+    path = write_sweep(
+        workspace, name="asha", axes=axes, search={"num_trials": 5, "seed": 3, "space": RATES}, scheduler=scheduler
+    )
+    results = sweep(path)
+    status = {(result.task, result.status.split(" at ")[0]) for result in results}
+    # Tasks are not held against each other: each has a trial that reached its end.
+    assert {("mixed", "finished"), ("target", "finished")} <= status
+    ended = [result for result in results if result.status.startswith("stopped at step")]
+    assert ended and all(result.score is None for result in ended)
+    assert not list(workspace.glob("artifacts/policy/*.work"))
+    made = policies(workspace)
+    assert [result.status for result in sweep(path)] == [result.status for result in results]
+    assert policies(workspace) == made
+
+
+def test_the_median_rule_ends_trials_before_their_end(workspace: Path) -> None:
+    scheduler = {"kind": "median", "grace_steps": 10}
+    search = {"num_trials": 6, "seed": 1, "space": RATES}
+    results = sweep(write_sweep(workspace, name="median", search=search, scheduler=scheduler))
+    assert {result.status.split(" at ")[0] for result in results} <= {"finished", "stopped"}
+    assert any(result.status == "finished" for result in results)
+
+
+def test_a_population_exchanges_settings_and_ends_whole(workspace: Path) -> None:
+    search = {"num_trials": 3, "space": RATES}
+    settings = {"evaluation": {"interval_steps": 20}}
+    scheduler = {"kind": "pbt", "grace_steps": 20}
+    path = write_sweep(workspace, name="pbt", settings=settings, search=search, scheduler=scheduler)
+    results = sweep(path)
+    assert [result.status for result in results] == ["finished"] * 3
+    schedules = [
+        json.loads((path.with_suffix("") / f"population/{number:04d}/schedule.json").read_text()) for number in range(3)
+    ]
+    assert all(schedule["step"] == 60 and schedule["entries"][0]["step"] == 0 for schedule in schedules)
+    for result, schedule in zip(results, schedules, strict=True):
+        last = schedule["entries"][-1]
+        assert result.config.policy.learning_rate == last["policy.learning_rate"]
+        assert 1e-4 <= last["policy.learning_rate"] <= 1e-3 and 0.5 <= last["policy.expectile"] <= 0.9
+        assert [entry["step"] for entry in schedule["entries"]] == sorted(
+            {entry["step"] for entry in schedule["entries"]}
+        )
+        assert result.curves is not None and result.curves["step"].to_pylist() == [10, 20, 30, 40, 50, 60]
+    # Somebody copied somebody: a schedule with several entries begins as another member did.
+    assert any(len(schedule["entries"]) > 1 for schedule in schedules)
+    times = {file: file.stat().st_mtime_ns for file in path.with_suffix("").glob("population/*/finished/*")}
+    assert [result.score for result in sweep(path)] == [result.score for result in results]
+    assert all(file.stat().st_mtime_ns == time for file, time in times.items())
+
+
+def test_tensorboard_has_the_hyperparameters(workspace: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    path = write_sweep(workspace, name="curves", axes={"seed": [0]}, search={"num_trials": 1, "space": RATES})
+    (result,) = sweep(path)
+    (folder,) = (path.with_suffix("") / "tensorboard").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    scores = [event.value for event in events.Scalars("evaluation/normalized_score_mean")]
+    assert len(scores) == 6 and scores[-1] == pytest.approx(result.score)
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"policy.learning_rate" in content and b"sample" in content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"search": {"num_trials": 0, "space": RATES}}, "search.num_trials"),
+        ({"search": {"num_trials": 2, "space": {}}}, "search.space"),
+        ({"search": {"num_trials": 2, "space": {"policy.width": {"uniform": [1, 2], "choice": [1]}}}}, "exactly one"),
+        ({"search": {"num_trials": 2, "space": {"policy.width": {"int_uniform": [9, 2]}}}}, "low < high"),
+        ({"search": {"num_trials": 2, "space": {"policy.width": {"log_uniform": [0, 2]}}}}, "positive"),
+        ({"search": {"num_trials": 2, "space": {"policy.widht": {"choice": [8]}}}}, "did you mean 'width'"),
+        # The end of a distribution is wrong: it is found before anything is trained.
+        ({"search": {"num_trials": 2, "space": {"policy.expectile": {"uniform": [0.5, 1.5]}}}}, "expectile"),
+        (
+            {"search": {"algorithm": "optuna", "num_trials": 2, "space": {"alignment.width": {"choice": [8, 16]}}}},
+            "list its values as an axis",
+        ),
+        (
+            {"search": {"num_trials": 2, "space": RATES, "objectives": {"data_kept": "max", "return_mean": "max"}}},
+            "optuna",
+        ),
+        ({"scheduler": {"kind": "pbt"}, "axes": {"seed": [0]}}, "search.algorithm=random"),
+        (
+            {"scheduler": {"kind": "pbt"}, "axes": {"seed": [0, 1]}, "search": {"num_trials": 2, "space": RATES}},
+            "a population is of one task",
+        ),
+        (
+            {"scheduler": {"kind": "asha"}, "axes": {"seed": [0]}, "settings": {"evaluation": {"interval_steps": 0}}},
+            "before the end",
+        ),
+        ({"scheduler": {"kind": "hyperband"}, "axes": {"seed": [0]}}, "scheduler.kind"),
+        ({"policies_per_trial": 2, "scheduler": {"kind": "asha"}, "axes": {"seed": [0]}}, "trial by trial"),
+        ({"name": "nothing"}, "nothing to vary"),
+        (
+            {"axes": {"seed": list(range(101)), "policy.width": list(range(1, 101))}},
+            "10,100 trials (101 seed × 100 policy.width)",
+        ),
+    ],
+)
+def test_a_wrong_search_is_one_message(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write_sweep(tmp_path, **content))
+    assert message in str(caught.value)
+
+
+def test_what_the_cluster_lacks_is_said_at_once(workspace: Path) -> None:
+    path = write_sweep(workspace, name="lacks", axes={"seed": [0]}, resources={"gpus_per_trial": 1})
+    with pytest.raises(ConfigError, match="1 GPUs, and the cluster has 0"):
+        sweep(path)
+    path = write_sweep(workspace, name="loggers", axes={"seed": [7]}, loggers=["wandb"])
+    with pytest.raises(ConfigError, match="wandb is not installed"):
+        sweep(path)

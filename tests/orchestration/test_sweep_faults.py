@@ -1,0 +1,133 @@
+"""What can go wrong in a sweep: a process dies, Ctrl-C, a full disk, a loss that is not finite."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tiny_sweeps import rows_of, write_sweep
+
+LONG: dict[str, Any] = {
+    "policy": {"num_steps": 6000, "checkpoint_interval_steps": 100, "log_interval_steps": 100},
+    "evaluation": {"interval_steps": 0},
+}
+
+
+def start(path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "v2a_ray.cli.main", "sweep", path.name, "--run-dir", path.stem, "--num-cpus", "1"]
+    return subprocess.Popen(command, cwd=path.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(path: Path) -> subprocess.CompletedProcess[str]:
+    process = start(path)
+    out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_for_a_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while not list(folder.glob("artifacts/policy/*.work/checkpoint.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def trials_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes in which the sweep's trials run."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "ImplicitFunc" in child.name() or "train_trial" in child.name()]
+
+
+def test_a_trial_that_dies_is_started_again_from_its_checkpoint(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, name="dies", axes={"seed": [0]}, settings=LONG)
+    process = start(path)
+    wait_for_a_checkpoint(tmp_path, process)
+    (trial,) = trials_of(process)
+    trial.send_signal(signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert "policy 0: goes on at step" in out
+    assert [row["status"] for row in rows_of(path)] == ["finished"]
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, name="stops", axes={"seed": [0, 1]}, settings=LONG)
+    process = start(path)
+    wait_for_a_checkpoint(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on where it stopped" in err
+    done = run(path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "goes on at step" in done.stdout
+    assert [row["status"] for row in rows_of(path)] == ["finished"] * 2
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that one policy does not fit on, in place of the store's folder of policies."""
+    folder = tmp_path / "artifacts" / "policy"
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_message_and_costs_nothing_that_was_done(tmp_path: Path, full_disk: Path) -> None:
+    path = write_sweep(tmp_path, name="full", axes={"seed": [0, 1, 2, 3]})
+    done = run(path)
+    assert done.returncode == 2
+    message = " ".join(done.stderr.split())
+    assert "No space left on device" in message and "the same command goes on" in message
+    upstream = {file: file.stat().st_mtime_ns for file in tmp_path.glob("artifacts/[!p]*/*/artifact.json")}
+    # It ended with the first trial that could not write, and says so in the table too.
+    assert "not finished" in {row["status"] for row in rows_of(path)}
+    subprocess.run(["umount", str(full_disk)], check=True)
+    again = run(path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [row["status"] for row in rows_of(path)] == ["finished"] * 4
+    assert all(file.stat().st_mtime_ns == made for file, made in upstream.items())
+
+
+def test_a_loss_that_is_not_finite_ends_one_trial_and_says_why(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, name="diverges", axes={"policy.learning_rate": [1e30, 3e-4]})
+    done = run(path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = {row["axis/policy.learning_rate"]: row["status"] for row in rows_of(path)}
+    assert status["0.0003"] == "finished"
+    assert status["1e+30"].startswith("failed: update step 10: ") and "is not finite" in status["1e+30"]
+    # It would diverge again: it was not tried a second time.
+    assert done.stdout.count("policy 1e+30: started") <= 1 and "policy 1e+30: goes on" not in done.stdout
+
+
+def test_policies_that_were_removed_are_trained_again(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, name="removed", axes={"seed": [0]})
+    assert run(path).returncode == 0
+    (policy,) = (tmp_path / "artifacts/policy").iterdir()
+    for file in policy.iterdir():
+        file.unlink()
+    policy.rmdir()
+    assert run(path).returncode == 0
+    assert [row["status"] for row in rows_of(path)] == ["finished"]
+
+
+def test_resume_needs_the_folder_of_a_sweep(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, name="resumed", axes={"seed": [0]})
+    command = [sys.executable, "-m", "v2a_ray.cli.main", "sweep"]
+    for arguments, message in [
+        (["--resume", "nowhere"], "no sweep was started here"),
+        ([], "give a file, or --resume"),
+        ([path.name, "--resume", "x"], "give a file, or --resume"),
+    ]:
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and message in " ".join(done.stderr.split())
