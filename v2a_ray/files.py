@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,33 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside `path` for a file or folder in the making, which nobody else uses on any node.
+
+    A process number would not do: nodes that share storage number their processes alike.
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` when the block ends well, and vanishes otherwise.
+
+    Whoever reads `path` gets the old file or the new one, whole, whenever the process is killed, and when several
+    processes write it.
+    """
+    fresh = temporary_name(path)
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is the old one or the new one, whole, also when the process is killed."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(content, indent=1) + "\n")
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def prepare_folder(path: Path) -> Path:
@@ -27,7 +51,7 @@ def prepare_folder(path: Path) -> Path:
     path = path.expanduser().resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
+        probe = temporary_name(path / "write-test")
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
     except OSError as error:

@@ -1,5 +1,10 @@
 """Collected data depend on their seed alone: not on batching, order, or the number of actors."""
 
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
 from builders import assert_same
@@ -10,7 +15,7 @@ from v2a_ray.data.collect import EpisodeCollector, collect_episodes
 from v2a_ray.data.mixture import CollectionRequest
 from v2a_ray.data.table import concatenate
 from v2a_ray.domains import parse_domain
-from v2a_ray.errors import DomainError
+from v2a_ray.errors import DataError, DomainError
 
 HOPPER = parse_domain("hopper/gravity-0.5")
 
@@ -90,3 +95,51 @@ def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
     assert set(table.source) == {"near"} and set(table.behavior) == {"random"}
     with pytest.raises(DomainError):
         collect([CollectionRequest(HOPPER.name, HOPPER.name, "no-such-policy", 10, 0, 0.1)], num_actors=1)
+
+
+def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tmp_path):
+    from v2a_ray.data.journal import EpisodeJournal
+    from v2a_ray.orchestration.collect import collect
+
+    killed = []
+
+    def kill_two(done: int, total: int) -> None:
+        # Both, at work or not: no actor is left.
+        if not killed and len(actors := collectors()) == 2 and done > 2000:
+            for actor in actors:
+                os.kill(actor, signal.SIGKILL)
+            killed.extend(actors)
+
+    request = CollectionRequest("hopper/stock", "hopper/stock", "random", 20_000, 3, 0.0)
+    journal = EpisodeJournal(tmp_path, {})
+    (table,) = collect([request], num_actors=2, progress=kill_two, journals=[journal])
+    assert len(killed) == 2
+    domain = parse_domain("hopper/stock")
+    assert_same(table, collect_episodes(domain, "random", range(table.num_episodes), seed=3).head(20_000))
+
+
+def test_episodes_that_kill_every_actor_are_given_up(ray_cluster, monkeypatch):
+    from v2a_ray.orchestration import collect
+
+    class Fatal(collect._Collector):
+        def collect(self, request, indices):
+            os._exit(1)
+
+    monkeypatch.setattr(collect, "_Collector", Fatal)
+    with pytest.raises(DataError, match=r"episodes 0 to 0.*died 4 times"):
+        collect.collect([CollectionRequest(HOPPER.name, HOPPER.name, "random", 10, 0, 0.1)], num_actors=1)
+
+
+def collectors() -> list[int]:
+    """Process ids of this session's roll-out actors, which their processes are named after."""
+    parents, found = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_Collector"):
+                found.append(int(folder.name))
+    return [pid for pid in found if os.getpid() in ancestors(pid, parents)]
+
+
+def ancestors(pid: int, parents: dict[int, int]) -> list[int]:
+    return [] if pid not in parents else [parents[pid], *ancestors(parents[pid], parents)]

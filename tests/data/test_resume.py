@@ -1,6 +1,7 @@
 """A collection that was killed goes on: nothing finished is collected again, and the table is the same to the bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,15 @@ def test_journal(tmp_path):
     (tmp_path / "journal" / "0000000000.parquet").write_bytes(b"PAR1")
     assert list(EpisodeJournal(tmp_path / "journal", {"seed": 1}).load()) == [2]
     assert EpisodeJournal(tmp_path / "journal", {"seed": 2}).load() == {}
+
+
+def test_a_journal_that_another_process_was_done_with(tmp_path):
+    request = {"seed": 1}
+    mine, other = (EpisodeJournal(tmp_path / "journal", request) for _ in range(2))
+    other.add(0, make_table((3, 4)))
+    shutil.rmtree(tmp_path / "journal")  # what its artifact does once it is there
+    mine.add(2, make_table((5,), seed=1))
+    assert list(mine.load()) == [2]
 
 
 @pytest.mark.parametrize("kept", [[(0, 3)], [(2, 3), (7, 1)], [(0, 2), (2, 2), (6, 40)]])

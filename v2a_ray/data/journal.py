@@ -6,7 +6,6 @@ A folder of part files named by the index of their first episode, each renamed i
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from v2a_ray.data.store import read_parts, storage_errors
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
-from v2a_ray.files import read_json, write_json
+from v2a_ray.files import read_json, replacing, write_json
 
 REQUEST = "request.json"
 
@@ -31,7 +30,7 @@ class EpisodeJournal:
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         self.folder = folder
         with storage_errors(folder):
-            if not self._is_of(request):
+            if not self._is_of(request) and any(folder.glob("*.parquet")):
                 shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / REQUEST, dict(request))
@@ -39,10 +38,11 @@ class EpisodeJournal:
     def add(self, first_index: int, table: EpisodeTable) -> None:
         """Keep episodes `first_index`, `first_index` + 1, ... Raises StorageError when there is no space."""
         path = self.folder / f"{first_index:010d}.parquet"
-        partial = path.with_suffix(f".partial-{os.getpid()}")
         with storage_errors(path):
+            # Another process that collects the same may have finished and removed the folder.
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with storage_errors(path), replacing(path) as partial:
             pq.write_table(table.to_arrow(), partial, compression="none", use_dictionary=False)
-            partial.replace(path)
 
     def load(self) -> dict[int, EpisodeTable]:
         """Index of the first episode to episodes, in order."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from v2a_ray.stages.learner import Metrics, Progress
 
@@ -37,7 +38,13 @@ class _Board:
 
 
 ProgressBoard: Any = ray.remote(num_cpus=0)(_Board)
-"""The actor class."""
+"""The actor class; see `make_board`."""
+
+
+def make_board(name: str | None = None) -> Any:
+    """A board on the caller's node: it lives as long as the driver that reads it, whatever other nodes do."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ProgressBoard.options(name=name, scheduling_strategy=here).remote()
 
 
 def reporter(board: Any, name: str) -> Progress:

@@ -3,6 +3,7 @@
 Episode indices are handed out in order. The result is the shortest run of episodes 0, 1, 2, ... that reaches the number
 of transitions, cut to it exactly; what actors rolled out beyond that is thrown away. `ray.init` was called before.
 
+An actor that dies, with its node or alone, costs the episodes that it was at: they are collected again by another.
 With a journal, finished episodes are kept as they arrive: a collection that was killed loses what its actors were at,
 a few seconds, and gives the same table when it is resumed.
 """
@@ -22,6 +23,7 @@ from v2a_ray.data.journal import EpisodeJournal
 from v2a_ray.data.mixture import TARGET_LABEL, CollectionRequest, collection_requests, relabel
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
+from v2a_ray.errors import DataError
 from v2a_ray.methods.plan import weights_digest
 from v2a_ray.stages.artifacts import STAGE_VERSION
 
@@ -30,6 +32,8 @@ Progress = Callable[[int, int], None]
 # About a tenth of a second of simulation, long against a Ray call; and a few seconds: episodes side by side are cheaper
 # than one by one, and the last tasks should still end at about the same time.
 SMALLEST_TASK_STEPS, LARGEST_TASK_STEPS = 500, 8000
+MAX_DEATHS = 3
+"""How many actors may die of the same episodes: nodes die seldom, but a simulation that crashes does so every time."""
 
 
 def collect_data(
@@ -50,6 +54,7 @@ def collect_data(
 
     Raises:
         DomainError: no such domain or behaviour.
+        DataError: episodes that every actor died of.
         StorageError: a journal cannot be written.
     """
     requests = [collection_requests(spec) for spec in specs]
@@ -118,10 +123,16 @@ class _Pool:
     """Actors that take tasks as soon as they run: one that finds no free CPU is waited for by nobody."""
 
     def __init__(self, num_actors: int) -> None:
-        actor_class = ray.remote(num_cpus=1)(_Collector)
-        self.actors = [actor_class.remote() for _ in range(num_actors)]
+        self.actor_class = ray.remote(num_cpus=1)(_Collector)
+        self.actors: list[Any] = []
         self.idle: list[Any] = []
-        self.busy = {actor.started.remote(): actor for actor in self.actors}
+        self.busy: dict[Any, Any] = {}
+        for _ in range(num_actors):
+            self._start()
+
+    def _start(self) -> None:
+        self.actors.append(self.actor_class.remote())
+        self.busy[self.actors[-1].started.remote()] = self.actors[-1]
 
     def submit(self, request: CollectionRequest, indices: Sequence[int]) -> Any:
         """Give episodes to an idle actor; returns the reference to wait for."""
@@ -131,10 +142,17 @@ class _Pool:
         return reference
 
     def wait(self) -> Any:
-        """The next reference that is done; its actor is idle again."""
+        """The next reference that is done; its actor is idle again, or dead."""
         ready, _ = ray.wait(list(self.busy), num_returns=1)
         self.idle.append(self.busy.pop(ready[0]))
         return ready[0]
+
+    def replace_dead(self) -> None:
+        """Start actors in the place of idle ones that are dead: one was found so, and others may share its node."""
+        for actor in [each for each in self.idle if not _is_alive(each)]:
+            self.idle.remove(actor)
+            self.actors.remove(actor)
+            self._start()
 
     def close(self) -> None:
         """End the actors, whatever they do."""
@@ -146,23 +164,35 @@ def _collect_one(
     request: CollectionRequest, pool: _Pool, report: Callable[[int], None], journal: EpisodeJournal | None
 ) -> EpisodeTable:
     """Keep the actors busy until the episodes without a gap in their indices are enough."""
-    running: dict[Any, int] = {}
+    running: dict[Any, range] = {}
+    deaths: dict[int, int] = {}
     run = _Run(journal.load() if journal else {})
     while run.num_transitions < request.num_transitions:
         # At least one task runs; more only while those under way are not expected to be enough.
-        while pool.idle and (not running or run.next_index * run.mean_length < request.num_transitions):
+        while pool.idle and (
+            not running or run.needs_hands or run.next_index * run.mean_length < request.num_transitions
+        ):
             num_missing = request.num_transitions - run.next_index * run.mean_length
             # The first tasks of a request are one episode each, which tells how long episodes are.
             count = _num_episodes(num_missing, run.mean_length, len(pool.actors)) if run.mean_length else 1
             indices = run.hand_out(count)
-            running[pool.submit(request, indices)] = indices.start
+            running[pool.submit(request, indices)] = indices
         reference = pool.wait()
         if reference not in running:
             continue  # An actor that has just started, or one that finished more than the last request needed.
-        table, first_index = _get(reference), running.pop(reference)
+        indices = running.pop(reference)
+        try:
+            table = _get(reference)
+        except ray.exceptions.RayActorError as error:
+            deaths[indices.start] = deaths.get(indices.start, 0) + 1
+            if deaths[indices.start] > MAX_DEATHS:
+                raise _fatal(request, indices, deaths[indices.start]) from error
+            pool.replace_dead()
+            run.hand_back(indices)
+            continue
         if journal:
-            journal.add(first_index, table)
-        run.add(first_index, table)
+            journal.add(indices.start, table)
+        run.add(indices.start, table)
         report(min(run.num_transitions, request.num_transitions))
     return concatenate(run.tables).head(request.num_transitions)
 
@@ -177,6 +207,7 @@ class _Run:
         self.mean_length = 0.0
         self._num_episodes = 0
         self._beyond = dict(finished)
+        self._returned: list[range] = []
         # Episodes of an earlier session, which nobody has to collect.
         self._kept = {index: table.num_episodes for index, table in finished.items()}
         if finished:
@@ -186,13 +217,24 @@ class _Run:
         self._extend()
 
     def hand_out(self, count: int) -> range:
-        """Up to `count` consecutive indices that nobody has had, the lowest there are."""
+        """Up to `count` consecutive indices that nobody has, the lowest there are; or some that were handed back."""
+        if self._returned:
+            return self._returned.pop()
         while self.next_index in self._kept:
             self.next_index += self._kept[self.next_index]
         end = min([self.next_index + count, *(index for index in self._kept if index > self.next_index)])
         indices = range(self.next_index, end)
         self.next_index = end
         return indices
+
+    def hand_back(self, indices: range) -> None:
+        """Nobody has these any more."""
+        self._returned.append(indices)
+
+    @property
+    def needs_hands(self) -> bool:
+        """Whether episodes were handed back, which the table cannot do without."""
+        return bool(self._returned)
 
     def add(self, first_index: int, table: EpisodeTable) -> None:
         """Episodes `first_index` and on are done."""
@@ -205,6 +247,23 @@ class _Run:
             self.tables.append(self._beyond.pop(self._num_episodes))
             self._num_episodes += self.tables[-1].num_episodes
             self.num_transitions += self.tables[-1].num_transitions
+
+
+def _is_alive(actor: Any) -> bool:
+    """Whether an idle actor answers."""
+    try:
+        ray.get(actor.started.remote())
+    except ray.exceptions.RayActorError:
+        return False
+    return True
+
+
+def _fatal(request: CollectionRequest, indices: range, num_deaths: int) -> DataError:
+    return DataError(
+        f"episodes {indices[0]} to {indices[-1]} cannot be collected: their process died {num_deaths} times",
+        where=f"{request.domain} {request.component}",
+        remedy="look into Ray's log of the worker; too little memory kills processes too",
+    )
 
 
 def _open_journal(folder: Path, request: CollectionRequest) -> EpisodeJournal:

@@ -11,12 +11,12 @@ from typing import Any
 
 import ray
 
-from v2a_ray.errors import DivergenceError
+from v2a_ray.errors import DivergenceError, StorageError
 from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.policy_pack import fit_policies
-from v2a_ray.orchestration.board import Event, ProgressBoard, reporter
+from v2a_ray.orchestration.board import Event, make_board, reporter
 from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, reserved_gpu, stage_device
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import user_error
@@ -64,7 +64,7 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
     if not waiting:
         return artifacts
     require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
-    board = ProgressBoard.remote()
+    board = make_board()
     running: dict[Any, list[Work]] = {}
     try:
         while waiting or running:
@@ -171,10 +171,16 @@ def make_policies(
         config, inputs = works[index].config, input_paths(works[index], store)
         folder = store.work("policy", works[index].node.key)
         jobs.append(Job(config, inputs, folder / "finished", folder, progress[index], may_use_gpu=reserved_gpu()))
-    with store.writing():
-        for job in jobs:
-            job.output.mkdir(parents=True, exist_ok=True)
-        trained = fit_policies(jobs)
+    try:
+        with store.writing():
+            for job in jobs:
+                job.output.mkdir(parents=True, exist_ok=True)
+            trained = fit_policies(jobs)
+    except StorageError:
+        # Another sweep that trains some of these was faster and has removed their checkpoints.
+        if any(store.find("policy", works[index].node.key) for index in missing):
+            return make_policies(works, store, progress)
+        raise
     seconds = (time.perf_counter() - start) / len(jobs)
     for index, job, error in zip(missing, jobs, trained, strict=True):
         errors[index] = error

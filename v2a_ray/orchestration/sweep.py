@@ -24,7 +24,6 @@ from typing import Any
 import ray
 import yaml
 from ray.tune import Callback, Stopper
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from v2a_ray.config import SweepConfig
 from v2a_ray.errors import ConfigError, StorageError
@@ -32,7 +31,7 @@ from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.sweep import Sweep, Trial, make_sweep
-from v2a_ray.orchestration.board import Event, ProgressBoard
+from v2a_ray.orchestration.board import Event, make_board
 from v2a_ray.orchestration.cluster_checks import check_cluster, require_resources
 from v2a_ray.orchestration.compute import Listener, compute_all
 from v2a_ray.orchestration.outcomes import Outcome
@@ -217,9 +216,7 @@ class _StopWhenUnwritable(Stopper):
 @contextmanager
 def _listening(board_name: str, results: Results, listener: Listener) -> Iterator[None]:
     """Pass what trials report on to `listener` while the block runs."""
-    # On this node: the display would lose its board with any other.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    board = ProgressBoard.options(name=board_name, scheduling_strategy=here).remote()
+    board = make_board(board_name)
     ray.get(board.drain.remote())
     stop = threading.Event()
     started: set[str] = set()

@@ -2,7 +2,7 @@
 
 <store>/<stage>/<key>/            a finished artifact; never changed
 <store>/<stage>/<key>.work/       checkpoints of an artifact in the making; removed when it is finished
-<store>/<stage>/<key>.tmp-<pid>/  its files being written; renamed when complete, so nothing is ever half there
+<store>/<stage>/<key>.tmp-<id>/   its files being written; renamed when complete, so nothing is ever half there
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -104,16 +105,16 @@ class ArtifactStore:
     ) -> Artifact:
         """The artifact; `make(output, work)` fills the folder `output` unless it exists, with checkpoints in `work`.
 
-        When `make` raises, nothing appears under the key and the checkpoints stay. `about` is written beside the
-        artifact; `spent_seconds` were spent on it before the call.
+        Several processes, on several nodes, may make the same one at a time: the first to finish wins, and the others
+        return what it made. When `make` raises, nothing appears under the key and the checkpoints stay. `about` is
+        written beside the artifact; `spent_seconds` were spent on it before the call.
         """
         if found := self.find(stage, key):
             return found
         start = time.perf_counter()
-        final, output = self.path(stage, key), self.root / stage / f"{key}.tmp-{os.getpid()}"
+        final, output = self.path(stage, key), self.root / stage / f"{key}.tmp-{uuid.uuid4().hex[:8]}"
         try:
             with self.writing():
-                shutil.rmtree(output, ignore_errors=True)
                 output.mkdir(parents=True)
                 make(output, self.work(stage, key))
                 seconds = spent_seconds + time.perf_counter() - start
@@ -121,9 +122,16 @@ class ArtifactStore:
                 (output / "artifact.json").write_text(json.dumps(record, indent=1, default=str))
                 with suppress(FileExistsError):  # another process was faster; both computed the same
                     _rename(output, final)
+        except StorageError:
+            # A faster process removes the checkpoints, perhaps under this one's hands.
+            if found := self.find(stage, key):
+                return found
+            raise
         finally:
             shutil.rmtree(output, ignore_errors=True)
-        shutil.rmtree(self.work(stage, key), ignore_errors=True)
+        # With the checkpoints go files of processes that were killed at this; of one that lives, it takes ours then.
+        for leftover in [self.work(stage, key), *self.root.glob(f"{stage}/{key}.tmp-*")]:
+            shutil.rmtree(leftover, ignore_errors=True)
         return Artifact(stage, key, final, seconds, cached=False)
 
     @contextmanager

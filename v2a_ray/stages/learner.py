@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from v2a_ray.errors import DivergenceError
+from v2a_ray.files import replacing
 
 Metrics = dict[str, float]
 Progress = Callable[[int, int, Metrics], None]
@@ -164,7 +165,8 @@ def save_checkpoint(
 ) -> None:
     """Write networks, optimisers, generator, feeds, step and history to one file, replaced atomically.
 
-    A kill at any moment leaves the old checkpoint or the new one, whole.
+    A kill at any moment leaves the old checkpoint or the new one, whole, and so does an orphan of a killed run that
+    writes the same file.
     """
     tensors = {"generator": learner.generator.get_state()}
     for name, network in learner.networks.items():
@@ -175,13 +177,12 @@ def save_checkpoint(
     for name, feed in (feeds or {}).items():
         tensors |= {f"feed/{name}/{key}": value for key, value in feed.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    save_file(
-        {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
-        fresh,
-        metadata={"step": str(step), "history": json.dumps(history)},
-    )
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        save_file(
+            {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
+            fresh,
+            metadata={"step": str(step), "history": json.dumps(history)},
+        )
 
 
 def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | None = None) -> tuple[int, History]:

@@ -1,0 +1,399 @@
+"""A real Ray cluster of two nodes on one Linux machine, to try out what happens between nodes and when one dies.
+
+Every node has namespaces of its own: network (its own address on a bridge), processes (its own process 1, so that one
+SIGKILL ends all of the node, as a power cut would), host name, shared memory (`/dev/shm`) and `/tmp`. The rest of the
+file system is common to both, as storage mounted on every node is. Token authentication is on, with a token made here.
+
+    sudo python cluster/local/two_nodes.py up          start both nodes
+    eval "$(sudo python cluster/local/two_nodes.py env)"    what clients need: address and token
+    sudo python cluster/local/two_nodes.py kill-node 2      a node dies
+    sudo python cluster/local/two_nodes.py down        end exactly what `up` started
+
+Needs root, iproute2 (`ip`), util-linux (`unshare`, `nsenter`) and `pip install 'v2a_ray[cluster]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STATE = Path("/run/v2a-two-nodes")
+BRIDGE = "v2a-bridge"
+NETWORK = "10.77.0"
+HOST_ADDRESS = f"{NETWORK}.254"
+HEAD_ADDRESS = f"{NETWORK}.1"
+GCS_PORT, DASHBOARD_PORT = 6379, 8265
+JOBS_URL = f"http://{HEAD_ADDRESS}:{DASHBOARD_PORT}"
+START_SECONDS = 120
+
+NODE_SCRIPT = """
+set -eu
+# Folders below /tmp that nodes share have to be found again once /tmp is the node's own.
+index=0
+for folder in $SHARED_FOLDERS; do
+    index=$((index + 1))
+    mkdir -p "$NODE_STATE/keep-$index"
+    mount --bind "$folder" "$NODE_STATE/keep-$index"
+done
+mount --bind "$NODE_STATE/tmp" /tmp
+mount -t tmpfs -o "size=$SHM_BYTES" tmpfs /dev/shm
+index=0
+for folder in $SHARED_FOLDERS; do
+    index=$((index + 1))
+    mkdir -p "$folder"
+    mount --bind "$NODE_STATE/keep-$index" "$folder"
+done
+mount --bind "$NODE_STATE/hosts" /etc/hosts
+hostname "$NODE_NAME"
+# This shell is process 1 of the node: it stays, to take in processes whose parents are gone.
+"$@" &
+wait
+"""
+"""What a node runs in its fresh namespaces; "$@" is `ray start`."""
+
+
+class UsageError(Exception):
+    """Something the caller can put right; the message says what."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that was started: `pid` is the process outside that holds it, `start` its start time in clock ticks."""
+
+    number: int
+    pid: int
+    start: int
+
+    @property
+    def name(self) -> str:
+        return f"node-{self.number}"
+
+    @property
+    def address(self) -> str:
+        return f"{NETWORK}.{self.number}"
+
+    @property
+    def alive(self) -> bool:
+        return _start_time(self.pid) == self.start
+
+    def init_pid(self) -> int | None:
+        """The node's process 1, as numbered outside; None when the node is dead, or has just begun to start."""
+        if not self.alive:
+            return None
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return int(children[0]) if children else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start both nodes, or those that are dead")
+    up.add_argument("--cpus", type=int, default=2, help="CPUs that each node offers (default 2)")
+    up.add_argument("--shared", type=Path, default=Path("/var/tmp/v2a-shared"), help="storage of results and artifacts")
+    commands.add_parser("status", help="nodes, and what is dead")
+    commands.add_parser("env", help="shell lines that set address and token for clients on this machine")
+    run = commands.add_parser("run", help="run a command on the head node")
+    run.add_argument("words", nargs=argparse.REMAINDER, help="the command, after --")
+    example = commands.add_parser("submit-example", help="submit a sweep as a job")
+    example.add_argument("config", type=Path, nargs="?", default=REPOSITORY / "tune_configs/smoke.yaml")
+    example.add_argument("overrides", nargs="*", help="KEY=VALUE of the sweep")
+    example.add_argument("--name", help="folder of the results in the shared folder; by default the file's name")
+    kill = commands.add_parser("kill-node", help="end a node at once; 1 is the head")
+    kill.add_argument("number", type=int, choices=(1, 2))
+    kill.add_argument("--unplug", action="store_true", help="cut its network first: nobody hears that it died")
+    commands.add_parser("down", help="end both nodes and remove their network; the shared folder stays")
+    arguments = parser.parse_args()
+    try:
+        _require_root_and_tools()
+        return _dispatch(arguments)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    match arguments.command:
+        case "up":
+            start(arguments.cpus, arguments.shared.resolve())
+        case "status":
+            show_status()
+        case "env":
+            print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in client_environment().items()))
+        case "run":
+            return run_on_head([word for word in arguments.words if word != "--"])
+        case "submit-example":
+            return submit(arguments.config, arguments.overrides, arguments.name or arguments.config.stem)
+        case "kill-node":
+            kill_node(arguments.number, arguments.unplug)
+        case "down":
+            stop()
+    return 0
+
+
+def start(cpus: int, shared: Path) -> None:
+    """Start the nodes that are not alive. A fresh head has none of the old one's nodes, so a dead head restarts all."""
+    alive = [node for node in read_nodes() if node.alive]
+    if len(alive) == 2:
+        print("both nodes are up")
+        return
+    if not any(node.number == 1 for node in alive):
+        stop()
+        alive = []
+    shared.mkdir(parents=True, exist_ok=True)
+    if not alive:
+        STATE.mkdir(mode=0o700)
+        _write_token()
+        (STATE / "shared").write_text(str(shared))
+        _ip(f"link add {BRIDGE} type bridge")
+        _ip(f"addr add {HOST_ADDRESS}/24 dev {BRIDGE}")
+        _ip(f"link set {BRIDGE} up")
+    for number in (1, 2):
+        if all(node.number != number for node in alive):
+            alive.append(_start_node(number, cpus, shared))
+            _write_nodes(alive)
+            _wait_until_alive(alive)
+    show_status()
+    print(f"shared folder {shared}\njobs {JOBS_URL} (needs the token: {sys.argv[0]} env)")
+
+
+def stop() -> None:
+    """End every process of both nodes, then remove what was made for them."""
+    for node in read_nodes():
+        _kill(node)
+    for number in (1, 2):
+        _ip(f"netns delete {_namespace(number)}", check=False)
+        _ip(f"link delete {_cable(number)}", check=False)
+    _ip(f"link delete {BRIDGE}", check=False)
+    if STATE.exists():
+        shutil.rmtree(STATE)
+
+
+def kill_node(number: int, unplug: bool) -> None:
+    """A node dies: all its processes at the same moment, without a word to anybody."""
+    node = next((node for node in read_nodes() if node.number == number and node.alive), None)
+    if node is None:
+        raise UsageError(f"node {number} is not up")
+    if unplug:
+        _ip(f"link set {_cable(number)} down")
+    _kill(node)
+    print(f"{node.name} is dead")
+
+
+def submit(config: Path, overrides: list[str], name: str) -> int:
+    """Submit a sweep as a job; the command is the same for the first time and for going on after a fault."""
+    shared = _shared()
+    entrypoint = [
+        *("v2a", "sweep", str(config.resolve()), *overrides),
+        *(f"store={shared / 'artifacts'}", "--run-dir", str(shared / name)),
+    ]
+    job = f"{name}-{secrets.token_hex(3)}"
+    command = [_tool("ray"), "job", "submit", "--no-wait", "--submission-id", job, "--", *entrypoint]
+    return subprocess.run(command, env=os.environ | client_environment(), check=False).returncode
+
+
+def run_on_head(command: list[str]) -> int:
+    """Run a command in the namespaces of the head node, in the present folder."""
+    node = next((node for node in read_nodes() if node.number == 1), None)
+    pid = node.init_pid() if node else None
+    if pid is None or not command:
+        raise UsageError("the head is not up" if command else "give a command after --")
+    entered = ["nsenter", "--target", str(pid), "--all", f"--wdns={Path.cwd()}", *command]
+    return subprocess.run(entered, env=_node_environment(), check=False).returncode
+
+
+def show_status() -> None:
+    """One line per node: whether its processes live, and what Ray says of it."""
+    for node in read_nodes():
+        raylet = _raylet(node)
+        cpus = raylet.get("resourcesTotal", {}).get("CPU", 0)
+        processes = "up  " if node.alive else "dead"
+        print(f"{node.name}  {node.address}  processes {processes}  Ray {raylet.get('state', '-'):5}  CPUs {cpus:g}")
+    if not read_nodes():
+        print("nothing is up")
+
+
+def client_environment() -> dict[str, str]:
+    """What a client outside the nodes needs."""
+    if not (STATE / "token").exists():
+        raise UsageError(f"nothing is up; start with: {sys.argv[0]} up")
+    return {
+        "RAY_API_SERVER_ADDRESS": JOBS_URL,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(STATE / "token"),
+    }
+
+
+def read_nodes() -> list[Node]:
+    """The nodes that were started, dead ones too."""
+    file = STATE / "nodes.json"
+    return [Node(**node) for node in json.loads(file.read_text())] if file.exists() else []
+
+
+def _start_node(number: int, cpus: int, shared: Path) -> Node:
+    namespace, cable, folder = _namespace(number), _cable(number), STATE / f"node-{number}"
+    _ip(f"netns delete {namespace}", check=False)
+    _ip(f"link delete {cable}", check=False)
+    _ip(f"netns add {namespace}")
+    _ip(f"link add {cable} type veth peer name eth0 netns {namespace}")
+    _ip(f"link set {cable} master {BRIDGE} up")
+    _ip(f"-n {namespace} addr add {NETWORK}.{number}/24 dev eth0")
+    _ip(f"-n {namespace} link set lo up")
+    _ip(f"-n {namespace} link set eth0 up")
+    # Leads nowhere but to this machine; programs that ask which address faces the network get the right one.
+    _ip(f"-n {namespace} route add default via {HOST_ADDRESS}")
+    # A machine that comes back has an empty /tmp. Ray's logs of the old one are gone, too.
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "tmp").mkdir(parents=True)
+    (folder / "tmp").chmod(0o1777)
+    hosts = ["127.0.0.1 localhost", *(f"{NETWORK}.{each} node-{each}" for each in (1, 2))]
+    (folder / "hosts").write_text("\n".join(hosts) + "\n")
+    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", "--ipc"]
+    command = ["ip", "netns", "exec", namespace, *namespaces, "sh", "-c", NODE_SCRIPT, "node"]
+    kept = [path for path in (REPOSITORY, Path(sys.prefix), shared) if path.is_relative_to("/tmp")]
+    environment = _node_environment() | {
+        "NODE_NAME": f"node-{number}",
+        "NODE_STATE": str(folder),
+        "SHARED_FOLDERS": " ".join(map(str, dict.fromkeys(kept))),
+        "SHM_BYTES": str(2**30),
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *_ray_start(number, cpus)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+            cwd="/",
+        )
+    return Node(number, process.pid, _start_time(process.pid) or 0)
+
+
+def _ray_start(number: int, cpus: int) -> list[str]:
+    common = [
+        *("--node-ip-address", f"{NETWORK}.{number}", "--node-name", f"node-{number}", "--num-cpus", str(cpus)),
+        *("--object-store-memory", str(512 * 2**20), "--disable-usage-stats", "--block"),
+    ]
+    if number == 1:
+        dashboard = ["--include-dashboard=true", "--dashboard-host", HEAD_ADDRESS]
+        ports = ["--port", str(GCS_PORT), "--dashboard-port", str(DASHBOARD_PORT)]
+        return [_tool("ray"), "start", "--head", *ports, *dashboard, *common]
+    return [_tool("ray"), "start", "--address", f"{HEAD_ADDRESS}:{GCS_PORT}", *common]
+
+
+def _node_environment() -> dict[str, str]:
+    """The environment of a node's processes: little of the caller's, this checkout, the token."""
+    kept = {name: os.environ[name] for name in ("HOME", "LANG", "TERM") if name in os.environ}
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": str(REPOSITORY),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(STATE / "token"),
+        "RAY_ADDRESS": f"{HEAD_ADDRESS}:{GCS_PORT}",
+        # Ray runs its workers at the lowest priority, for machines that do something else as well.
+        "RAY_worker_niceness": "0",
+    }
+
+
+def _wait_until_alive(nodes: list[Node]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if not all(node.alive for node in nodes):
+            break
+        if all(_raylet(node).get("state") == "ALIVE" for node in nodes):
+            return
+        time.sleep(1)
+    logs = "\n".join((STATE / node.name / "log").read_text()[-2000:] for node in nodes)
+    raise UsageError(f"the cluster does not start:\n{logs}")
+
+
+def _raylet(node: Node) -> dict[str, Any]:
+    """What the dashboard says of the living raylet of a node; nothing when there is none, or no dashboard."""
+    headers = {"Authorization": f"Bearer {(STATE / 'token').read_text()}"}
+    request = urllib.request.Request(f"{JOBS_URL}/nodes?view=summary", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            raylets = [each["raylet"] for each in json.load(answer)["data"]["summary"]]
+    except (OSError, ValueError, KeyError):
+        return {}
+    # A node that came back has a dead raylet at its address, too.
+    return next((each for each in raylets if each.get("nodeManagerAddress") == node.address), {})
+
+
+def _write_token() -> None:
+    token = os.open(STATE / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(token, "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def _write_nodes(nodes: list[Node]) -> None:
+    (STATE / "nodes.json").write_text(json.dumps([asdict(node) for node in nodes]))
+
+
+def _shared() -> Path:
+    if not (STATE / "shared").exists():
+        raise UsageError(f"nothing is up; start with: {sys.argv[0]} up")
+    return Path((STATE / "shared").read_text())
+
+
+def _kill(node: Node) -> None:
+    """SIGKILL to the node's process 1; the kernel then ends every process of its process namespace."""
+    if not node.alive:
+        return
+    # Without a process 1 yet there is nothing inside either; with one, the process outside ends after it.
+    os.kill(node.init_pid() or node.pid, signal.SIGKILL)
+    while node.alive:
+        time.sleep(0.05)
+
+
+def _start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks; None for one that has ended. Tells a process from its number's next."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except FileNotFoundError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _namespace(number: int) -> str:
+    return f"v2a-node-{number}"
+
+
+def _cable(number: int) -> str:
+    return f"v2a-cable-{number}"
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def _ip(words: str, check: bool = True) -> None:
+    done = subprocess.run(["ip", *words.split()], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise UsageError(f"ip {words}: {done.stderr.strip()} (network namespaces may not be allowed here)")
+
+
+def _require_root_and_tools() -> None:
+    if os.geteuid() != 0:
+        raise UsageError("namespaces need root; run it with sudo")
+    missing = [tool for tool in ("ip", "unshare", "nsenter", "mount") if shutil.which(tool) is None]
+    if missing:
+        raise UsageError(f"not found: {', '.join(missing)}; on Debian: apt-get install iproute2 util-linux")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Packs of policies that another sweep trains at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from v2a_ray.errors import StorageError
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.job import Job
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.orchestration import compute
+from v2a_ray.orchestration.work import Work
+from v2a_ray.stages.artifacts import ArtifactStore
+from v2a_ray.stages.learner import silent
+
+
+def work(seed: int) -> Work:
+    target = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 100}
+    source = {"domain": "hopper/gravity-0.5", "behavior": "random", "num_transitions": 100}
+    config = resolve({"name": "pack", "method": "iql_mixed", "seed": seed, "target": target, "sources": [source]})
+    plan = make_plan(config)
+    return Work(config, plan, plan["policy"])
+
+
+def write_all(jobs: Sequence[Job]) -> list[None]:
+    for job in jobs:
+        (job.output / "weights").write_text("mine")
+    return [None] * len(jobs)
+
+
+def test_a_policy_that_another_sweep_finished_meanwhile_is_taken_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, works, packs = ArtifactStore(tmp_path), [work(0), work(1)], []
+
+    def train(jobs: Sequence[Job]) -> list[None]:
+        packs.append(len(jobs))
+        if len(jobs) == 2:
+            other = ArtifactStore(tmp_path)
+            key = works[0].node.key
+            other.get_or_make("policy", key, lambda output, _: (output / "weights").write_text("other"), {})
+        return write_all(jobs)
+
+    monkeypatch.setattr(compute, "fit_policies", train)
+    assert compute.make_policies(works, store, [silent, silent]) == [None, None]
+    assert packs == [2, 1]
+    written = [(store.path("policy", each.node.key) / "weights").read_text() for each in works]
+    assert written == ["other", "mine"]
+
+
+def test_a_full_disk_is_an_error_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(jobs: Sequence[Job]) -> list[None]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compute, "fit_policies", full)
+    with pytest.raises(StorageError, match="No space left"):
+        compute.make_policies([work(0), work(1)], ArtifactStore(tmp_path), [silent, silent])
