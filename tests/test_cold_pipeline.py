@@ -1,0 +1,31 @@
+"""The benchmark of the whole pipeline: our side has the sizes that it is said to have, and it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cold_pipeline import PUBLISHED_STEPS, experiment
+from v2a_ray.config import ModalityConfig
+
+
+def test_ours_is_of_published_size_but_for_the_modality(tmp_path: Path) -> None:
+    config = experiment(tmp_path)
+    assert config.method == "v2a" and config.alignment.kind == "contrastive"
+    assert config.modality == ModalityConfig()
+    for stage, batch_size in (("advantage", 256), ("alignment", 128), ("policy", 128)):
+        settings = getattr(config, stage)
+        assert (settings.num_steps, settings.batch_size, settings.width) == (PUBLISHED_STEPS[stage], batch_size, 256)
+    assert PUBLISHED_STEPS == {"modality": 100_000, "advantage": 5000, "alignment": 7000, "policy": 20_000}
+
+
+@pytest.mark.slow
+def test_the_script_prints_where_the_time_goes() -> None:
+    command = [sys.executable, "-m", "benchmarks.cold_pipeline", "--quick"]
+    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert rows == ["stage", "---", "tables (wall time)", "rows", "modality", "advantage", "alignment", "policy"]
