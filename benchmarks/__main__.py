@@ -21,6 +21,7 @@ SCRIPTS = (
     "shared_tables",
     "streaming_rate",
     "many_policies",
+    "sweep_overhead",
     "training_steps",
     "d3rlpy_iql",
     "modality_scaling",

@@ -70,7 +70,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, with the verdict."""
-        return asdict(self) | {"holds": self.holds}
+        content = asdict(self) | {"holds": self.holds}
+        return content if self.gflop_per_second else {k: v for k, v in content.items() if k != "gflop_per_second"}
 
 
 def interleaved(

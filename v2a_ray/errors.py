@@ -45,3 +45,7 @@ class DivergenceError(V2AError):
 
 class StorageError(V2AError):
     """A folder cannot be read or written."""
+
+
+class ClusterError(V2AError):
+    """A Ray cluster cannot be reached, does not let us in, or runs another version."""

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command import CONFIG, v2a
+from command import CONFIG, v2a, v2a_here
 
 SWEEP: dict[str, Any] = {
     "name": "grid",
@@ -77,3 +77,11 @@ def test_bad_axes_name_the_combination(workspace: Path) -> None:
     assert done.returncode == 2
     message = " ".join(done.stderr.split())
     assert "unknown method 'magic'" in message and "method=magic" in message
+
+
+def test_an_unknown_key_of_the_file_leads_to_the_list_of_keys(workspace: Path) -> None:
+    done = v2a_here("sweep", "grid.yaml", "scheduler.kinds=asha", "--run-dir", "none", cwd=workspace)
+    message = " ".join(done.stderr.split())
+    assert done.returncode == 2 and "did you mean 'kind'" in message and "v2a config --sweep" in message
+    listed = v2a_here("config", "--sweep", cwd=workspace)
+    assert listed.returncode == 0 and "search.algorithm" in listed.stdout and "scheduler.kind" in listed.stdout

@@ -202,7 +202,7 @@ def test_a_wrong_search_is_one_message(tmp_path: Path, content: dict[str, Any], 
 
 def test_what_the_cluster_lacks_is_said_at_once(workspace: Path) -> None:
     path = write_sweep(workspace, name="lacks", axes={"seed": [0]}, resources={"gpus_per_trial": 1})
-    with pytest.raises(ConfigError, match="1 GPUs, and the cluster has 0"):
+    with pytest.raises(ConfigError, match="asks for 1 CPU and 1 GPU, and the largest node has"):
         sweep(path)
     path = write_sweep(workspace, name="loggers", axes={"seed": [7]}, loggers=["wandb"])
     with pytest.raises(ConfigError, match="wandb is not installed"):

@@ -98,6 +98,10 @@ class StageDisplay(Listener):
         if node.stage in ("data", "source"):
             self._warn(artifact)
 
+    def warned(self, text: str) -> None:
+        """Say what stops nothing."""
+        self.console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def _warn(self, artifact: Artifact) -> None:
         """What reading and checking found, which otherwise stands in the manifest alone."""
         if (artifact.path / REFUSED).exists():

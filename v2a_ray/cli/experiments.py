@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from v2a_ray.cli.console import console, resumable
+
+if TYPE_CHECKING:
+    from v2a_ray.methods.sweep import Sweep
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/demo.yaml")]
 Overrides = Annotated[
@@ -17,6 +21,13 @@ Overrides = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray's own messages through.")]
 NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="Cores of the local Ray; by default all.")]
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="HOST:PORT of a Ray cluster to run on; by default RAY_ADDRESS, or a Ray of its own."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,12 +43,13 @@ def run(
         Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME-METHOD-seedSEED.")
     ] = None,
     num_cpus: NumCpus = None,
+    address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run one experiment: data, modality, advantage, alignment, policy, evaluation.
 
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
-    stopped. With RAY_ADDRESS set it runs on that cluster.
+    stopped.
     """
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.data.mixture import mix_name
@@ -53,7 +65,7 @@ def run(
     console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
+    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
         result = run_experiment(settings, plan, folder, display)
     target = result["target"]
     console.print(
@@ -71,10 +83,12 @@ def sweep(
     ] = None,
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and compute nothing.")] = False,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the sweep whose results are there.")
     ] = None,
     num_cpus: NumCpus = None,
+    address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run many experiments with Ray Tune: grids over mixes, methods and seeds, or a search.
@@ -94,18 +108,42 @@ def sweep(
     if (config_file is None) == (resume is None):
         raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
     experiment = load_sweep(config_file, overrides or []) if config_file else open_sweep(resume or Path())
+    if dry_run:
+        _print_estimate(experiment, num_cpus)
+        return
     folder = prepare_folder(resume or run_dir or Path("runs") / experiment.name)
     console.print(
         f"[bold]{experiment.name}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
     )
     console.print(f"results {folder}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose), StageDisplay(console) as display:
+    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
         results = run_sweep(experiment, folder, display)
     search = experiment.config.search
     console.print(render_search(results, search) if search else render_cells(results))
     console.print(
         f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", highlight=False, soft_wrap=True
     )
+
+
+def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
+    """What the sweep would take on `num_cpus` cores, by default this machine's."""
+    from v2a_ray.methods.estimate import estimate
+    from v2a_ray.report.estimate import render_estimate
+    from v2a_ray.stages.artifacts import ArtifactStore, store_root
+
+    store = ArtifactStore(store_root(sweep.trials[0].config.store))
+    found = estimate(
+        sweep.trials,
+        store,
+        num_cpus or len(os.sched_getaffinity(0)),
+        probes=sweep.probes,
+        policies_per_cell=sweep.num_trials // len(sweep.trials),
+        max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
+        gpus_per_trial=sweep.config.resources.gpus_per_trial,
+    )
+    console.print(f"[bold]{sweep.name}[/] · {found.num_trials:,} trials: {sweep.describe()}\n", highlight=False)
+    console.print(render_estimate(found), highlight=False, soft_wrap=True)
+    console.print(f"artifacts {store.root}", highlight=False, soft_wrap=True)
 
 
 def methods(
@@ -127,13 +165,17 @@ def methods(
 
 def config(
     method: Annotated[str, typer.Option(help="Show the defaults under this method.")] = "v2a",
+    of_sweep: Annotated[bool, typer.Option("--sweep", help="Show what a sweep file may say instead.")] = False,
 ) -> None:
     """Print every setting with its default and meaning."""
-    from v2a_ray.config import ExperimentConfig
+    from v2a_ray.config import ExperimentConfig, SweepConfig
     from v2a_ray.methods.registry import method_settings
     from v2a_ray.report.tables import settings_table
 
-    console.print(settings_table(ExperimentConfig, method_settings(method)))
+    if of_sweep:
+        console.print(settings_table(SweepConfig, {}))
+    else:
+        console.print(settings_table(ExperimentConfig, method_settings(method)))
 
 
 def cache(

@@ -26,12 +26,13 @@ USER_ERROR = 2
 def main() -> None:
     """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()
-    from v2a_ray.cli import behaviors, data, diagnosis, domains, evaluate, experiments, export, select
+    from v2a_ray.cli import behaviors, data, diagnosis, domains, evaluate, experiments, export, jobs, select
 
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
     app.add_typer(domains.app, name="domains")
     experiments.register(app)
+    jobs.register(app)
     diagnosis.register(app)
     export.register(app)
     evaluate.register(app)

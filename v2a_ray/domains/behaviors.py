@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,8 +130,8 @@ def load_behavior(
     if not path.exists():
         names = ("random", *_names(path.parent), *MIXES)
         raise DomainError(f"no behaviour {behavior!r}", where=domain.name, remedy=f"one of {', '.join(names)}")
-    actor = GaussianActor.from_tensors(load_file(path))
-    if len(actor.observation_mean) == spec.observation_dim - spec.num_zeros:
+    actor = _read_actor(path, path.stat().st_mtime_ns)
+    if spec.num_zeros and len(actor.observation_mean) == spec.observation_dim - spec.num_zeros:
         actor = actor.ignoring(spec.num_zeros)
     found = (len(actor.observation_mean), len(actor.biases[-1]))
     if found != (spec.observation_dim, spec.action_dim):
@@ -141,6 +142,12 @@ def load_behavior(
             remedy=f"weights trained on {domain.robot}",
         )
     return actor
+
+
+# A sweep asks for the same few actors thousands of times; `_modified_ns` tells a file that was written anew.
+@lru_cache(maxsize=256)
+def _read_actor(path: Path, _modified_ns: int) -> GaussianActor:
+    return GaussianActor.from_tensors(load_file(path))
 
 
 def require_same_robot(policy_domain: Domain, domain: Domain) -> None:

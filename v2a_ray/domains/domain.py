@@ -7,6 +7,7 @@ left out (d4rl), and so may `/stock`.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 from v2a_ray.domains.execution import Execution
@@ -95,6 +96,8 @@ class Domain:
         return self.name
 
 
+# A sweep asks for the same few domains thousands of times, and every answer parses the robot's XML.
+@lru_cache(maxsize=1024)
 def parse_domain(text: str) -> Domain:
     """Read a domain's name. Raises DomainError naming the robots, shifts or physics that exist."""
     body, at, physics = text.strip().partition("@")

@@ -102,7 +102,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         if not isinstance(base, str):
             raise ConfigError(f"expected a file, got {base!r}", where=f"{path} · base")
         raw["settings"] = merge(read_yaml((path.parent / base).resolve()), raw.get("settings", {}))
-    config = validate(SweepConfig, raw, path)
+    config = validate(SweepConfig, raw, path, "`v2a config --sweep` prints every key with its default and meaning")
     return make_sweep(config, path, over)
 
 

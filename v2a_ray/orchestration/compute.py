@@ -20,7 +20,7 @@ from v2a_ray.orchestration.board import Event, make_board, reporter
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import user_error
 from v2a_ray.orchestration.tables import make_data, make_source
-from v2a_ray.orchestration.work import Work, input_paths
+from v2a_ray.orchestration.work import Work, input_paths, stage_threads
 from v2a_ray.stages.artifacts import Artifact, ArtifactStore
 from v2a_ray.stages.learner import Progress
 
@@ -41,6 +41,9 @@ class Listener:
 
     def done(self, node: Node, artifact: Artifact) -> None:
         """A node's artifact is there, computed or found."""
+
+    def warned(self, text: str) -> None:
+        """Something that the user should know, and that stops nothing."""
 
 
 def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener) -> dict[str, Artifact]:
@@ -104,8 +107,7 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
         return make_source.options(**options).remote(group[0], inputs, store)
     # A data-parallel stage holds no CPU itself: its workers do.
     parallel = node.stage == "modality" and config.modality.num_workers > 1
-    threads = 1 if node.stage == "rows" else getattr(config, node.stage).num_threads
-    options["num_cpus"] = 0 if parallel else threads
+    options["num_cpus"] = 0 if parallel else stage_threads(group[0])
     return _make_stage.options(**options).remote(group[0], inputs, store, board)
 
 

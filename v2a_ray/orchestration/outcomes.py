@@ -6,7 +6,6 @@ Lines of JSON in the sweep's folder, appended as they happen: a kill loses none,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,7 +55,3 @@ class Outcomes:
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(outcome)) + "\n")
         self.by_policy[outcome.policy] = outcome
-
-    def stopped(self, keys: Mapping[str, object] | set[str]) -> list[str]:
-        """Those of `keys` that a scheduler ended."""
-        return [key for key in keys if key in self.by_policy and self.by_policy[key].status == "stopped"]

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.files import read_json
-from v2a_ray.methods.sweep import Sweep, Trial, layer_of
+from v2a_ray.methods.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.orchestration.outcomes import Outcomes
 from v2a_ray.orchestration.population import FINISHED, SCHEDULE, member_folder
 from v2a_ray.report.tables import TrialResult, result_row, write_rows
@@ -32,7 +32,7 @@ class Results:
         self.sweep, self.folder, self.store, self.trials = sweep, folder, store, trials
         self.outcomes = Outcomes(folder)
         self.rows: dict[str, dict[str, Any]] = {}
-        """Of finished trials, by key of the policy: they do not change any more."""
+        """By name of the trial: flattening a configuration takes as long as all else, and a row seldom changes."""
         self.written = 0.0
 
     def finished(self, trial: Trial) -> bool:
@@ -46,6 +46,13 @@ class Results:
         outcome = self.outcomes.by_policy.get(trial.plan["policy"].key)
         return self.finished(trial) or (outcome is not None and outcome.status == "stopped")
 
+    def status(self, trial: Trial) -> str:
+        """`finished`, `stopped at step 1,000`, `failed: reason` or `not finished`."""
+        if self.finished(trial):
+            return "finished"
+        outcome = self.outcomes.by_policy.get(trial.plan["policy"].key)
+        return outcome.describe() if outcome else "not finished"
+
     def result(self, trial: Trial) -> TrialResult:
         """What became of one trial so far."""
         keys = {name: node.key for name, node in trial.plan.items()}
@@ -58,9 +65,8 @@ class Results:
             curves = pq.read_table(artifact.path / "curves.parquet")
             return TrialResult(trial.labels, trial.config, evaluation, artifact.seconds, "finished", keys, curves)
         outcome = self.outcomes.by_policy.get(keys["policy"])
-        status = outcome.describe() if outcome else "not finished"
         stopped = outcome.metrics if outcome else {}
-        return TrialResult(trial.labels, trial.config, stopped, None, status, keys, None)
+        return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None)
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Write the table, replaced atomically, unless that was done a moment ago."""
@@ -70,13 +76,10 @@ class Results:
         self.written = time.monotonic()
 
     def _row(self, trial: Trial) -> dict[str, Any]:
-        key = trial.plan["policy"].key + " ".join(trial.labels.values())
-        if key not in self.rows:
-            row = result_row(self.result(trial))
-            if row["status"] != "finished":
-                return row
-            self.rows[key] = row
-        return self.rows[key]
+        known = self.rows.get(trial.name)
+        if known is None or known["status"] != self.status(trial):
+            self.rows[trial.name] = result_row(self.result(trial))
+        return self.rows[trial.name]
 
     def write_curves(self, trial: Trial) -> None:
         """A finished trial's curves for TensorBoard, once, with what it differs in from the others."""
@@ -97,7 +100,8 @@ class Results:
             writer.add_hparams(parameters, scores, run_name=".")
 
     def _member(self, trial: Trial) -> Path:
-        return member_folder(self.folder, self.sweep.trials.index(trial))
+        # A population is of one task, so that a member's number is that of its draw.
+        return member_folder(self.folder, int(trial.labels[SAMPLE]))
 
     def _member_result(self, trial: Trial, keys: Mapping[str, str]) -> TrialResult:
         """A population's member, under the settings that it ended with."""

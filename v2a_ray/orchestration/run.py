@@ -16,6 +16,7 @@ from v2a_ray.files import prepare_folder, read_json, write_json
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
+from v2a_ray.orchestration.cluster_checks import check_cluster
 from v2a_ray.orchestration.compute import Listener, compute_all
 from v2a_ray.orchestration.work import Work
 from v2a_ray.report.curves import plot_run
@@ -69,9 +70,12 @@ def run_experiment(
     run_dir = prepare_folder(run_dir)
     prepare_folder(store.root)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    recorder = _Recorder(listener or Listener(), run_dir / "tensorboard")
+    works = [Work(config, plan, node) for node in plan.values()]
+    listener = listener or Listener()
+    check_cluster(store, run_dir, works, listener.warned)
+    recorder = _Recorder(listener, run_dir / "tensorboard")
     try:
-        artifacts = compute_all([Work(config, plan, node) for node in plan.values()], store, recorder)
+        artifacts = compute_all(works, store, recorder)
     finally:
         recorder.writer.close()
     policy = artifacts[plan["policy"].key].path

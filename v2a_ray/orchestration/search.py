@@ -35,6 +35,7 @@ class Suggestions(Searcher):
         self.space = distributions(self.search)
         self.studies = [_open_study(sweep, folder, cell) for cell in range(len(sweep.trials))]
         self.interrupted = [study.get_trials(states=[TrialState.RUNNING]) for study in self.studies]
+        self.known: dict[tuple[int, int], Trial] = {}
         self.handed_out: dict[str, tuple[int, optuna.Trial]] = {}
 
     @property
@@ -45,12 +46,12 @@ class Suggestions(Searcher):
 
     def trials(self) -> list[Trial]:
         """What was drawn so far, as trials."""
-        return [
-            suggested(self.sweep.trials[cell], drawn.number, drawn.params)
-            for cell, study in enumerate(self.studies)
-            for drawn in study.get_trials(deepcopy=False)
-            if drawn.params
-        ]
+        for cell, study in enumerate(self.studies):
+            for drawn in study.get_trials(deepcopy=False):
+                # Planning a trial takes milliseconds, and this is asked at every end of one.
+                if drawn.params and (cell, drawn.number) not in self.known:
+                    self.known[cell, drawn.number] = suggested(self.sweep.trials[cell], drawn.number, drawn.params)
+        return list(self.known.values())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Settings of the next Tune trial."""

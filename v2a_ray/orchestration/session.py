@@ -10,18 +10,24 @@ from contextlib import contextmanager
 import ray
 from ray.data import DataContext
 
-from v2a_ray.errors import V2AError
+from v2a_ray.errors import ClusterError, V2AError
+from v2a_ray.orchestration.join import require_cluster, require_same_package, require_versions
 
 _QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "ray.rllib")
 
 
 @contextmanager
-def ray_session(num_cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
-    """The Ray that is running, the one RAY_ADDRESS names, or a local one that ends with the block.
+def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str | None = None) -> Iterator[None]:
+    """The Ray that is running, the one at `address`, or a local one that ends with the block.
 
     Args:
         num_cpus: cores of a local Ray; by default all.
         verbose: let Ray's own messages and its workers' output through. They stay in Ray's session folder otherwise.
+        address: HOST:PORT of a cluster, `auto` or `local`; by default RAY_ADDRESS, else `local`.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, refuses our token, or runs another version of Ray, Python or this
+            package.
     """
     if ray.is_initialized():
         yield
@@ -31,22 +37,38 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False) -> Iterator[
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         for name in _QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local":
+        _require_joinable(address)
     # Workers of a local Ray are what the user is waiting for; Ray would run them at the lowest priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # A local Ray has no dashboard: nothing of it listens beyond this machine.
     local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
-    ray.init(
-        address=address,
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-        configure_logging=verbose,
-        **local,
-    )
     try:
+        ray.init(
+            address=address,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            configure_logging=verbose,
+            **local,
+        )
+        if address != "local":
+            require_same_package()
         yield
     finally:
         ray.shutdown()
+
+
+def _require_joinable(address: str) -> None:
+    """Raise ClusterError unless this process can become a driver of the cluster at `address`."""
+    if "://" in address:
+        raise ClusterError(
+            "is not the address of a cluster to join",
+            where=address,
+            remedy="give HOST:6379 on a machine of the cluster; from elsewhere `v2a submit CONFIG --address "
+            "http://HOST:8265`",
+        )
+    require_versions(address, require_cluster(address))
 
 
 @contextmanager

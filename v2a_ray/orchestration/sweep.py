@@ -32,12 +32,13 @@ from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.sweep import Sweep, Trial, make_sweep
 from v2a_ray.orchestration.board import Event, make_board
+from v2a_ray.orchestration.cluster_checks import check_cluster, require_resources
 from v2a_ray.orchestration.compute import Listener, compute_all
 from v2a_ray.orchestration.outcomes import Outcome
 from v2a_ray.orchestration.results import Results
 from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.trials import TRIALS_FILE
-from v2a_ray.orchestration.tuning import make_tuner
+from v2a_ray.orchestration.tuning import make_tuner, trial_resources
 from v2a_ray.orchestration.work import Work
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.search import search_markdown
@@ -74,6 +75,8 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
         for node in trial.plan.values()
         if node.stage != "policy"
     }
+    require_resources(trial_resources(sweep), "policy.num_threads, resources.gpus_per_trial", listener.warned)
+    check_cluster(store, folder, list(upstream.values()), listener.warned)
     compute_all(list(upstream.values()), store, listener)
     board = f"v2a-sweep-{uuid.uuid4()}"
     common = {"folder": str(folder), "board": board}

@@ -6,6 +6,7 @@ so a trial that is started again finds what it finished, and goes on from the ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from v2a_ray.methods.sweep import Trial, suggested
 from v2a_ray.orchestration.board import reporter
 from v2a_ray.orchestration.compute import make_policies, make_stage
 from v2a_ray.orchestration.work import Work, input_paths
-from v2a_ray.stages.artifacts import ArtifactStore
 from v2a_ray.stages.learner import Metrics, Progress
 
 TRIALS_FILE = "trials.json"
@@ -37,11 +37,14 @@ def train_trial(settings: dict[str, Any]) -> None:
     store = store_of(trials[0].config)
     works = [Work(trial.config, trial.plan, trial.plan["policy"]) for trial in trials]
     progress = [_progress(settings["board"], trial) for trial in trials]
-    errors: list[V2AError | None]
-    if len(works) == 1:
-        errors = [_make_alone(works[0], store, progress[0])]
-    else:
-        errors = list(make_policies(works, store, progress))
+    errors: Sequence[V2AError | None] = [None]
+    try:
+        if len(works) == 1:
+            make_stage(works[0], input_paths(works[0], store), store, progress[0])
+        else:
+            errors = make_policies(works, store, progress)
+    except V2AError as shared:
+        errors = [shared] * len(works)
     for trial, error in zip(trials, errors, strict=True):
         policy = trial.plan["policy"].key
         if error:
@@ -68,14 +71,6 @@ def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
     """What schedulers and searches read of an evaluation after `step` update steps."""
     names = ("normalized_score_mean", "return_mean", "data_kept")
     return {"step": step} | {name: evaluation[name] for name in names if name in evaluation}
-
-
-def _make_alone(work: Work, store: ArtifactStore, progress: Progress) -> V2AError | None:
-    try:
-        make_stage(work, input_paths(work, store), store, progress)
-    except V2AError as error:
-        return error
-    return None
 
 
 def _progress(board: str, trial: Trial) -> Progress:

@@ -96,7 +96,7 @@ def make_tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = folder / "tune"
     shutil.rmtree(state, ignore_errors=True)
-    resources = _resources(sweep)
+    resources = {name.lower(): amount for name, amount in trial_resources(sweep).items()}
     population = sweep.config.scheduler.kind == "pbt"
     if search:
         space, num_samples = dict(common), search.num_left
@@ -105,7 +105,10 @@ def make_tuner(
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
         packs = _packs(sweep, missing, resources["cpu"])
-        space, num_samples = {**common, "trials": tune.grid_search(packs)}, 1
+        # The labels are for the eyes of who reads MLflow's or W&B's pages.
+        labels = {pack[0]: _common_labels([sweep.trials[number] for number in pack]) for pack in packs}
+        named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
+        space, num_samples = {**common, "trials": tune.grid_search(packs), "labels": named}, 1
     return tune.Tuner(
         tune.with_resources(train_member if population else train_trial, resources),
         param_space=space,
@@ -141,20 +144,13 @@ def _trial_name(trial: Any) -> str:
     return f"trial-{settings['trials'][0]:04d}{drawn}"
 
 
-def _resources(sweep: Sweep) -> dict[str, float]:
-    """CPUs and GPUs of one trial. Raises ConfigError for a GPU where the cluster has none."""
+def trial_resources(sweep: Sweep) -> dict[str, float]:
+    """CPUs and GPUs of one trial, by Ray's names."""
     asked = sweep.config.resources.gpus_per_trial
-    there = ray.cluster_resources().get("GPU", 0.0)
     if asked == "auto":
-        asked = AUTO_GPU_SHARE if there else 0.0
-    elif asked > there:
-        raise ConfigError(
-            f"a trial asks for {asked:g} GPUs, and the cluster has {there:g}",
-            where="resources.gpus_per_trial",
-            remedy="lower it, or leave it at auto",
-        )
+        asked = AUTO_GPU_SHARE if ray.cluster_resources().get("GPU", 0.0) else 0.0
     threads = max(trial.config.policy.num_threads for trial in sweep.trials)
-    return {"cpu": threads} | ({"gpu": asked} if asked else {})
+    return {"CPU": threads} | ({"GPU": asked} if asked else {})
 
 
 def _packs(sweep: Sweep, missing: Sequence[int], threads: float) -> list[list[int]]:
@@ -171,6 +167,12 @@ def _packs(sweep: Sweep, missing: Sequence[int], threads: float) -> list[list[in
         largest = asked
     packs = make_packs([pack_key(trial.config, trial.plan) for trial in trials], largest)
     return [[missing[position] for position in pack] for pack in packs]
+
+
+def _common_labels(trials: Sequence[Trial]) -> dict[str, str]:
+    """What all of a pack agree on."""
+    first, *others = (trial.labels for trial in trials)
+    return {axis: value for axis, value in first.items() if all(labels.get(axis) == value for labels in others)}
 
 
 def _scheduler(sweep: Sweep) -> TrialScheduler:

@@ -24,3 +24,11 @@ def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
     """Folder of every input of a node."""
     nodes = {role: work.plan[name] for role, name in work.node.inputs.items()}
     return {role: store.path(node.stage, node.key) for role, node in nodes.items()}
+
+
+def stage_threads(work: Work) -> int:
+    """CPUs of one process that computes a trained stage, or rows."""
+    if work.node.stage == "rows":
+        return 1
+    threads: int = getattr(work.config, work.node.stage).num_threads
+    return threads

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import pyarrow as pa
@@ -138,6 +139,10 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix[:-1], content
 
 
+_HOLDERS = (None, UnionType)
+"""Origins of annotations that hold one section: `Section`, `Section | None`."""
+
+
 def settings_table(model: type[BaseModel], over: Mapping[str, Any]) -> Table:
     """Every setting of a model with its default, or the value that `over` lays on it, and its meaning."""
     table = Table("key", "default", "meaning", box=None)
@@ -148,10 +153,17 @@ def settings_table(model: type[BaseModel], over: Mapping[str, Any]) -> Table:
 
 def _settings(model: type[BaseModel], over: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if inner := _section(field.annotation):
             yield f"{prefix}{name}", "", (inner.__doc__ or "").split("\n")[0]
             yield from _settings(inner, over.get(name, {}), f"{prefix}{name}.")
             continue
-        default = "(required)" if field.is_required() else repr(over.get(name, field.default))
+        default = (
+            "(required)" if field.is_required() else repr(over.get(name, field.get_default(call_default_factory=True)))
+        )
         yield f"{prefix}{name}", default, " ".join((field.description or "").split())
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The settings model that a field holds, or may hold."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel) and get_origin(annotation) in _HOLDERS), None)

@@ -1,0 +1,227 @@
+"""Seconds of every kind of work that an experiment consists of, for `v2a sweep --dry-run` where a store knows none.
+
+Every stage is fitted at two widths and two numbers of steps, on made-up tables of Hopper's dimensions; the difference
+between the numbers of steps is what a step costs, the difference between the widths what its arithmetic costs.
+Roll-outs and evaluations are timed with the packaged expert of each stock robot. CPU time of one thread. Writes
+`v2a_ray/methods/stage_rates.json`; --quick writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.record import invocation, versions
+from benchmarks.tables import write_random_table
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.data.collect import EpisodeCollector
+from v2a_ray.data.store import read_table_folder, write_table
+from v2a_ray.domains import parse_domain
+from v2a_ray.domains.behaviors import load_behavior
+from v2a_ray.evaluation.rollout import evaluate
+from v2a_ray.files import write_json
+from v2a_ray.methods.execute import FIT
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.job import Job
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.rates import RATES_FILE, Tables, Work, works_of
+
+SOURCE_TRANSITIONS, TARGET_TRANSITIONS = 20_000, 5_000
+WIDTHS = (64, 256)
+ROBOTS = ("hopper", "walker2d", "halfcheetah", "ant")
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {"method": "v2a", "modality": {"optimization": "em"}},
+    {"method": "v2a_supported", "modality": {"optimization": "joint"}},
+    {"method": "v2a", "modality": {"encoder": "pooled"}, "alignment": {"kind": "residual"}},
+    {"method": "v2a", "modality": {"encoder": "pooled", "optimization": "joint"}},
+    *({"method": name} for name in ("otdf", "dara", "srpo", "bosa", "stc", "droco", "grouped")),
+    *({"method": f"{learner}_mixed"} for learner in ("bc", "td3_bc", "awac")),
+)
+"""Together they have every kind of stage and of learner; RLlib's learners are not ours to time."""
+
+
+Seconds = dict[str, tuple[float, float]]
+"""Kind to (seconds of a repetition of size 0, seconds more per size)."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A stage that was fitted: what it consisted of, and CPU seconds."""
+
+    work: Work
+    seconds: float
+
+
+def experiment(variant: dict[str, Any], width: int, factor: float) -> ExperimentConfig:
+    """A variant at a width, with few steps times `factor`."""
+    section = {"width": width, "num_steps": round(20 * factor)}
+    modality = {"encoder_width": width, "decoder_width": width, "num_steps": round(4 * factor), "crop_steps": 100}
+    rolled_out = {"domain": "hopper/stock", "behavior": "random"}
+    return resolve(
+        {
+            "name": "rates",
+            "target": rolled_out | {"num_transitions": TARGET_TRANSITIONS},
+            "sources": [rolled_out | {"num_transitions": SOURCE_TRANSITIONS}],
+            "method": variant["method"],
+            "modality": modality | variant.get("modality", {}),
+            "alignment": section | variant.get("alignment", {}),
+            **dict.fromkeys(("advantage", "density", "dynamics", "correction", "policy"), section),
+            "evaluation": {"num_episodes": 1, "interval_steps": 0},
+        }
+    )
+
+
+def fit(config: ExperimentConfig, folder: Path) -> Iterator[Timed]:
+    """Fit every stage of an experiment that `folder` has not; what was fitted before is not timed again."""
+    plan, sizes = make_plan(config), Tables(SOURCE_TRANSITIONS, TARGET_TRANSITIONS)
+    for node in plan.values():
+        output = folder / node.key
+        if output.exists():
+            continue
+        output.mkdir()
+        if node.stage in ("data", "source"):
+            write_random_table(
+                output / "table", TARGET_TRANSITIONS if node.name == "data/target" else SOURCE_TRANSITIONS
+            )
+            continue
+        inputs = {role: folder / plan[name].key for role, name in node.inputs.items()}
+        seconds = cpu_seconds(partial(FIT[node.stage], Job(config, inputs, output, folder / f"{node.key}.work")))
+        if node.name == "rows/target":
+            continue
+        works = works_of(node.stage, config, sizes)
+        assert works is not None  # both tables have a number of transitions
+        yield from (Timed(work, seconds) for work in works if work.kind.startswith(node.stage))
+
+
+def cpu_seconds(action: Callable[[], object]) -> float:
+    """CPU time of one call, of all threads of this process."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def line(timed: Sequence[Timed]) -> tuple[float, float]:
+    """(seconds of a step of size 0, seconds more per size) through what was timed of one kind."""
+    groups: dict[float, list[Timed]] = {}
+    for each in timed:
+        groups.setdefault(each.work.size, []).append(each)
+    steps = {size: _step_seconds(group) for size, group in groups.items()}
+    if len(steps) == 1:
+        return next(iter(steps.values())), 0.0
+    (small, fast), *_, (large, slow) = sorted(steps.items())
+    slope = max(0.0, (slow - fast) / (large - small))
+    return max(0.0, fast - slope * small), slope
+
+
+def _step_seconds(timed: Sequence[Timed]) -> float:
+    """Of one step: what more steps took more, or simply the share, where there was one number of steps alone."""
+    short, long = (pick(timed, key=lambda each: each.work.repetitions) for pick in (min, max))
+    more = long.work.repetitions - short.work.repetitions
+    return (long.seconds - short.seconds) / more if more else long.seconds / long.work.repetitions
+
+
+def stage_lines(variants: Sequence[dict[str, Any]], widths: Sequence[int], factors: Sequence[float]) -> Seconds:
+    """Of every kind of fit, by name."""
+    timed: dict[str, list[Timed]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        # What a first call pays for all that follow.
+        list(fit(experiment(variants[0], widths[0], 1), Path(temporary)))
+    with tempfile.TemporaryDirectory() as temporary:
+        for variant in variants:
+            for width in widths:
+                for factor in factors:
+                    for each in fit(experiment(variant, width, factor), Path(temporary)):
+                        timed.setdefault(each.work.kind, []).append(each)
+    return {kind: line(group) for kind, group in timed.items()}
+
+
+def table_lines() -> Seconds:
+    """Of a transition that is put into the source table, or read from a file: parts read, and one table written."""
+    with tempfile.TemporaryDirectory() as temporary:
+        parts, folder = Path(temporary) / "parts", Path(temporary) / "table"
+        write_random_table(parts, SOURCE_TRANSITIONS)
+        seconds = cpu_seconds(lambda: write_table(read_table_folder(parts), folder, robot="hopper"))
+    return dict.fromkeys(("source", "read"), (seconds / SOURCE_TRANSITIONS, 0.0))
+
+
+def robot_lines(robot: str, num_episodes: int) -> Seconds:
+    """Of an environment step: when collecting, and when evaluating."""
+    domain, policy = parse_domain(robot), load_behavior(robot, "expert")
+    tables, results = [], []
+    collector = EpisodeCollector(domain, "expert")
+    collecting = cpu_seconds(lambda: tables.append(collector.collect(range(num_episodes))))
+    collector.close()
+    evaluating = cpu_seconds(lambda: results.append(evaluate(policy.act, domain, num_episodes, seed=0)))
+    return {
+        f"collect {robot}": (collecting / tables[0].num_transitions, 0.0),
+        f"evaluate {robot}": (evaluating / float(results[0].lengths.sum()), 0.0),
+    }
+
+
+def start_line() -> tuple[float, float]:
+    """(CPU seconds, GiB of its own) of a process that has imported what a trial needs."""
+    script = "import v2a_ray.orchestration.compute, pathlib; print(pathlib.Path('/proc/self/smaps_rollup').read_text())"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    anonymous = next(each for each in run.stdout.splitlines() if each.startswith("Anonymous:"))
+    return seconds, int(anonymous.split()[1]) / 2**20
+
+
+def processor() -> str:
+    """Its name as the system gives it, with the widest vector instructions that torch uses there."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [each.split(":", 1)[1].strip() for each in lines if each.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def show(seconds: Seconds) -> None:
+    """A row per kind."""
+    table = Table("kind", "fixed, µs", "ns per 1,000 of size", box=None)
+    for kind, (fixed, slope) in seconds.items():
+        table.add_row(kind, f"{1e6 * fixed:,.1f}", f"{1e12 * slope:,.2f}")
+    Console().print(table)
+
+
+def main() -> None:
+    """Measure all, and write the package's file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one method, small widths, no writing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    quick = arguments.quick
+    seconds = stage_lines(*((VARIANTS[:1], (16, 32), (0.5, 1)) if quick else (VARIANTS, WIDTHS, (1, 4))))
+    seconds |= table_lines()
+    for robot in ROBOTS[:1] if quick else ROBOTS:
+        seconds |= robot_lines(robot, 2 if quick else 10)
+    start, process_gib = start_line()
+    seconds["start"] = (start, 0.0)
+    show(seconds)
+    if not quick:
+        content = {
+            "command": invocation(),
+            "processor": processor(),
+            "versions": versions(),
+            "process_gib": round(process_gib, 2),
+            "seconds": {kind: [float(f"{value:.3g}") for value in pair] for kind, pair in sorted(seconds.items())},
+        }
+        write_json(RATES_FILE, content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What a sweep would take: counts and seconds worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.methods.estimate import Estimate, estimate
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.plan import Node, make_plan
+from v2a_ray.methods.rates import Rates, Tables, packaged_rates, works_of
+from v2a_ray.methods.registry import METHODS
+from v2a_ray.settings import merge
+from v2a_ray.stages.artifacts import ArtifactStore
+
+RATES = Rates(
+    processor="an abacus",
+    command="python -m nothing",
+    process_gib=0.5,
+    seconds={
+        "collect hopper": (0.1, 0.0),
+        "source": (0.01, 0.0),
+        "rows": (0.001, 0.0),
+        "alignment contrastive": (1.0, 0.001),
+        "policy iql": (2.0, 0.01),
+        "evaluate hopper": (0.001, 0.0),
+        "start": (5.0, 0.0),
+    },
+)
+SETTINGS: dict[str, Any] = {
+    "name": "worked out",
+    "method": "igdf",
+    "target": {"domain": "hopper", "behavior": "random", "num_transitions": 100},
+    "sources": [{"domain": "hopper/gravity-0.5", "behavior": "random", "num_transitions": 200}],
+    "alignment": {"num_steps": 3, "batch_size": 2, "width": 10},
+    "policy": {"num_steps": 10, "batch_size": 4, "width": 8},
+    "evaluation": {"num_episodes": 2, "interval_steps": 5},
+}
+POLICY_SECONDS = 54.6
+"""5 to start, 10 steps of 2 + 0.01 × 4 × 8², and 2 × 2 episodes of 1,000 steps of 0.001."""
+CHAIN_SECONDS = 25.8
+"""200 transitions of 0.1 are collected, of 0.01 put together, of 0.001 laid out; 3 steps of 1 + 0.001 × 2 × 10²."""
+UPSTREAM_SECONDS = 35.9
+"""That, and the target's 100 transitions collected and laid out."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    config: ExperimentConfig
+    plan: dict[str, Node]
+
+
+def trial(**over: Any) -> Trial:
+    config = resolve(merge(SETTINGS, over))
+    return Trial(config, make_plan(config))
+
+
+def guess(trials: list[Trial], folder: Path, num_cpus: int = 1, **more: Any) -> Estimate:
+    return estimate(trials, ArtifactStore(folder / "store"), num_cpus, rates=RATES, **more)
+
+
+def put(folder: Path, of: Trial, stage: str, seconds: float) -> None:
+    """An artifact that took `seconds`."""
+    path = ArtifactStore(folder / "store").path(stage, of.plan[stage].key)
+    path.mkdir(parents=True)
+    record = {"stage": stage, "seconds": seconds, "config": of.config.model_dump(mode="json")}
+    (path / "artifact.json").write_text(json.dumps(record))
+
+
+def test_shared_artifacts_are_counted_once_and_nothing_is_written(tmp_path: Path) -> None:
+    found = guess([trial(seed=0), trial(seed=1)], tmp_path)
+    assert {stage.stage: stage.num_artifacts for stage in found.stages} == {
+        "data": 2,
+        "source": 1,
+        "rows": 2,
+        "alignment": 1,
+        "policy": 2,
+    }
+    assert found.num_trials == 2 and found.process_gib == 0.5 and found.threads_per_trial == 1
+    assert [stage.num_found for stage in found.stages] == [0] * 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seconds_are_those_worked_out(tmp_path: Path) -> None:
+    found = guess([trial(seed=0), trial(seed=1)], tmp_path)
+    seconds = {stage.stage: stage.seconds for stage in found.stages}
+    expected = {"data": 30.0, "source": 2.0, "rows": 0.3, "alignment": 3.6, "policy": 2 * POLICY_SECONDS}
+    assert seconds == pytest.approx(expected)
+    assert found.cpu_hours * 3600 == pytest.approx(UPSTREAM_SECONDS + 2 * POLICY_SECONDS)
+    assert {basis for stage in found.stages for basis in stage.basis} == {"measured"}
+
+
+@pytest.mark.parametrize(
+    ("num_cpus", "at_a_time", "seconds"),
+    [
+        (1, None, UPSTREAM_SECONDS + 2 * POLICY_SECONDS),
+        # The source is waited for, however many cores there are.
+        (2, None, CHAIN_SECONDS + POLICY_SECONDS),
+        (64, None, CHAIN_SECONDS + POLICY_SECONDS),
+        (4, 1, CHAIN_SECONDS + 2 * POLICY_SECONDS),
+    ],
+)
+def test_hours_on_so_many_cores(tmp_path: Path, num_cpus: int, at_a_time: int | None, seconds: float) -> None:
+    found = guess([trial(seed=0), trial(seed=1)], tmp_path, num_cpus, max_concurrent_trials=at_a_time)
+    assert found.hours * 3600 == pytest.approx(seconds)
+    assert found.num_at_once == min(num_cpus, at_a_time or 2, 2)
+
+
+def test_trials_of_several_threads_leave_room_for_fewer(tmp_path: Path) -> None:
+    trials = [trial(seed=seed, policy={"num_threads": 2}) for seed in range(4)]
+    assert guess(trials, tmp_path, num_cpus=5).num_at_once == 2
+
+
+def test_what_is_there_takes_no_time_and_tells_how_fast_this_machine_is(tmp_path: Path) -> None:
+    trials = [trial(seed=0), trial(seed=1)]
+    put(tmp_path, trials[0], "policy", 2 * POLICY_SECONDS)
+    policies = guess(trials, tmp_path).stages[-1]
+    assert (policies.num_artifacts, policies.num_found, policies.basis) == (2, 1, ("store",))
+    assert policies.seconds == pytest.approx(2 * POLICY_SECONDS)
+
+
+def test_other_sizes_in_the_store_are_scaled_and_equal_ones_preferred(tmp_path: Path) -> None:
+    # 5 + 10 (2 + 0.01 × 4 × 16²) + 4 = 131.4 seconds as measured, so half as fast as that.
+    put(tmp_path, trial(policy={"width": 16}), "policy", 2 * 131.4)
+    assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(2 * POLICY_SECONDS)
+    put(tmp_path, trial(seed=0), "policy", 3 * POLICY_SECONDS)
+    assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(3 * POLICY_SECONDS)
+
+
+def test_a_kind_that_nobody_measured_is_named_and_not_counted(tmp_path: Path) -> None:
+    policies = guess([trial(method="rllib_bc")], tmp_path).stages[-1]
+    assert (policies.num_unknown, policies.seconds, policies.basis) == (1, 0.0, ("unknown",))
+    # 12 seconds for 10 steps in the store are 18 for 15, whatever evaluating is made of.
+    put(tmp_path, trial(method="rllib_bc"), "policy", 12.0)
+    policies = guess([trial(method="rllib_bc", policy={"num_steps": 15})], tmp_path).stages[-1]
+    assert (policies.num_unknown, policies.seconds, policies.basis) == (0, pytest.approx(18.0), ("store",))
+
+
+def test_policies_that_a_search_draws_are_all_counted(tmp_path: Path) -> None:
+    put(tmp_path, trial(), "policy", POLICY_SECONDS)
+    found = guess([trial()], tmp_path, num_cpus=8, policies_per_cell=40)
+    assert (found.num_trials, found.stages[-1].num_artifacts, found.stages[-1].num_found) == (40, 40, 0)
+    assert found.stages[-1].seconds == pytest.approx(40 * POLICY_SECONDS)
+    assert found.num_at_once == 8
+
+
+def test_of_probes_only_what_is_upstream_is_counted(tmp_path: Path) -> None:
+    found = guess([trial()], tmp_path, probes=[trial(alignment={"width": 20})])
+    counts = {stage.stage: (stage.num_artifacts, stage.seconds) for stage in found.stages}
+    # 3 steps of 1 + 0.001 × 2 × 20² more.
+    assert counts["alignment"] == (2, pytest.approx(3.6 + 5.4))
+    assert counts["policy"] == (1, pytest.approx(POLICY_SECONDS)) and counts["data"][0] == 2
+
+
+def test_memory_of_tables_is_known_where_their_sizes_are(tmp_path: Path) -> None:
+    # Rows of 2 × 11 + 3 + 2 numbers of 4 bytes; the larger of two tasks.
+    trials = [trial(), trial(target={"num_transitions": 300})]
+    assert guess(trials, tmp_path).table_gib == pytest.approx(500 * 27 * 4 / 2**30)
+    (tmp_path / "recorded.hdf5").write_bytes(b"content")
+    recorded = trial(target={"path": str(tmp_path / "recorded.hdf5"), "num_transitions": None})
+    found = guess([recorded], tmp_path)
+    assert found.table_gib is None
+    assert {stage.stage: stage.num_unknown for stage in found.stages}["data"] == 1
+
+
+def test_a_record_of_another_version_is_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, trial(), "policy", 1e6)
+    record = ArtifactStore(tmp_path / "store").path("policy", trial().plan["policy"].key) / "artifact.json"
+    record.write_text(json.dumps({"seconds": 1e6, "config": {"nonsense": True}}))
+    assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(POLICY_SECONDS)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if not name.startswith("rllib_")])
+def test_every_method_of_ours_has_measured_rates(method: str) -> None:
+    config, measured = trial(method=method).config, packaged_rates().seconds
+    for node in make_plan(config).values():
+        works = works_of(node.stage, config, Tables(200, 100), node.spec)
+        assert works and {work.kind for work in works} <= measured.keys()
+
+
+@pytest.mark.parametrize("robot", ["hopper", "walker2d", "halfcheetah", "ant", "ant111"])
+def test_every_robot_has_measured_rates(robot: str) -> None:
+    domains = {"target": {"domain": robot}, "sources": {0: {"domain": f"{robot}/gravity-0.5"}}}
+    config, measured = trial(**domains).config, packaged_rates()
+    works = works_of("policy", config, Tables(200, 100)) or []
+    works += works_of("data", config, Tables(200, 100), config.target) or []
+    assert len(works) == 4 and (measured.of(works) or 0) > 0

@@ -1,0 +1,107 @@
+"""A Ray cluster as users have it: a head with dashboard and job server, token authentication, further nodes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import v2a_ray
+
+REPOSITORY = Path(v2a_ray.__file__).parents[1]
+START_SECONDS = 180
+ANY_PORTS = [
+    "--dashboard-agent-listen-port=0",
+    "--runtime-env-agent-port=0",
+    "--metrics-export-port=0",
+    "--min-worker-port=0",
+    "--max-worker-port=0",
+]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
+
+
+class RayHead:
+    """A head that runs until `stop`; `address` and `jobs` are what users are told, `client` is their environment."""
+
+    def __init__(self, num_cpus: int = 2, more: Sequence[str] = (), **variables: str) -> None:
+        # The paths of Ray's sockets may have 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="v2a-", dir="/tmp"))
+        self.token = secrets.token_hex(32)
+        (self.folder / "token").write_text(self.token)
+        self.client = environment(RAY_AUTH_TOKEN_PATH=str(self.folder / "token"))
+        self.processes: list[subprocess.Popen[bytes]] = []
+        gcs, dashboard = free_port(), free_port()
+        self.address, self.jobs = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        options = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
+        options += [f"--ray-client-server-port={free_port()}", f"--temp-dir={self.folder}/ray"]
+        try:
+            self._start([*options, f"--num-cpus={num_cpus}", *more], **variables)
+        except BaseException:
+            self.stop()
+            raise
+
+    def add_node(self, num_cpus: int = 1, within: Sequence[str] = (), **variables: str) -> subprocess.Popen[bytes]:
+        """A further node, its command preceded by `within`, with more environment variables."""
+        return self._start([f"--address={self.address}", f"--num-cpus={num_cpus}"], within, **variables)
+
+    def _start(self, options: list[str], within: Sequence[str] = (), **variables: str) -> subprocess.Popen[bytes]:
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *ANY_PORTS]
+        log = self.folder / f"start-{len(self.processes)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*within, *ray, *options],
+                env=self.client | variables,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        deadline = time.monotonic() + START_SECONDS
+        while "Ray runtime started" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        return process
+
+    def remove(self, process: subprocess.Popen[bytes]) -> None:
+        """End a node at once; its workers end when they miss it. Asked gently, Ray takes half a minute."""
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.processes.remove(process)
+
+    def stop(self) -> None:
+        for process in reversed(list(self.processes)):
+            self.remove(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours without what names a cluster or a token, with authentication on and this checkout's package first."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "V2A_"))}
+    return kept | {
+        "RAY_AUTH_MODE": "token",
+        "PYTHONPATH": str(REPOSITORY),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+
+
+def v2a(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command as a user calls it; the text of errors in one line."""
+    command = [sys.executable, "-m", "v2a_ray.cli.main", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=400)
+    done.stderr = " ".join(done.stderr.split())
+    return done

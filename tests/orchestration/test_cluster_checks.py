@@ -1,0 +1,211 @@
+"""What a cluster lacks is said before anything is computed: cores, GPUs, storage that all nodes share."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray_head import REPOSITORY, RayHead, v2a
+
+from v2a_ray.errors import ConfigError
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.orchestration.cluster_checks import autoscales, require_resources
+from v2a_ray.orchestration.run import run_experiment
+from v2a_ray.orchestration.sweep import run_sweep
+
+DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
+RUN = {"name": "tiny", "method": "bc_target", "target": DATA, "sources": [DATA | {"name": "other"}]}
+
+
+def never(text: str) -> None:
+    raise AssertionError(text)
+
+
+@pytest.mark.parametrize(
+    ("resources", "count"), [({"CPU": 2}, 1), ({"CPU": 1}, 2), ({"CPU": 0.5}, 4), ({"CPU": 1, "GPU": 0}, 1)]
+)
+def test_what_the_cluster_has(ray_cluster: None, resources: dict[str, float], count: int) -> None:
+    require_resources(resources, "policy.num_threads", never, count)
+
+
+@pytest.mark.parametrize(
+    ("resources", "count", "message"),
+    [
+        ({"CPU": 3}, 1, "one process asks for 3 CPU, and the largest node has 2 CPU"),
+        (
+            {"CPU": 1, "GPU": 0.25},
+            1,
+            "one process asks for 1 CPU and 0.25 GPU, and the largest node has 2 CPU and 0 GPU",
+        ),
+        ({"CPU": 1}, 3, "3 processes ask for 1 CPU each, and the cluster has room for 2"),
+        ({"CPU": 2}, 2, "2 processes ask for 2 CPU each, and the cluster has room for 1"),
+    ],
+)
+def test_what_it_can_never_have(ray_cluster: None, resources: dict[str, float], count: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"policy.num_threads: {message}")):
+        require_resources(resources, "policy.num_threads", never, count)
+
+
+def test_a_cluster_that_nobody_scales(ray_cluster: None) -> None:
+    assert not autoscales()
+
+
+AUTOSCALER = {
+    "cluster_name": "fake",
+    "idle_timeout_minutes": 5,
+    "upscaling_speed": 1.0,
+    **{key: {} for key in ["auth", "docker", "file_mounts"]},
+    **{key: [] for key in ["cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands"]},
+    **{key: [] for key in ["setup_commands", "head_setup_commands", "worker_setup_commands"]},
+    **{key: [] for key in ["head_start_ray_commands", "worker_start_ray_commands"]},
+    "file_mounts_sync_continuously": False,
+    "max_workers": 1,
+    "provider": {"type": "fake_multinode"},
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        "large": {"resources": {"CPU": 8}, "node_config": {}, "max_workers": 1},
+    },
+    "head_node_type": "ray.head.default",
+}
+"""Ray's autoscaler with its provider for tests, whose nodes are processes."""
+
+
+@pytest.mark.slow
+def test_an_autoscaler_may_add_what_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "autoscaler.yaml").write_text(yaml.safe_dump(AUTOSCALER))
+    script = (
+        "import sys\n"
+        "from v2a_ray.orchestration.session import ray_session\n"
+        "from v2a_ray.orchestration.cluster_checks import require_resources\n"
+        "with ray_session(address=sys.argv[1]):\n"
+        "    require_resources({'CPU': 4}, 'policy.num_threads', print)\n"
+    )
+    head = RayHead(num_cpus=1, more=[f"--autoscaling-config={tmp_path / 'autoscaler.yaml'}"], RAY_FAKE_CLUSTER="1")
+    try:
+        command = [sys.executable, "-c", script, head.address]
+        done = subprocess.run(command, env=head.client, capture_output=True, text=True, timeout=300)
+    finally:
+        head.stop()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "policy.num_threads: one process asks for 4 CPU, and the largest node has 1 CPU; "
+        "it waits for the autoscaler to add nodes\n"
+    )
+
+
+def test_a_run_that_would_wait_for_ever_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN))
+    options = ["policy.num_threads=64", "--num-cpus", "2"]
+    done = v2a("run", "run.yaml", *options, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 2 and "computed" not in done.stdout
+    assert "policy.num_threads: one process asks for 64 CPU, and the largest node has 2 CPU" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"advantage": {"num_threads": 3}}, "advantage.num_threads: one process asks for 3 CPU"),
+        ({"modality": {"num_workers": 3}}, "modality.num_threads: 3 processes ask for 1 CPU each"),
+    ],
+)
+def test_every_stage_is_looked_at(ray_cluster: None, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    config = resolve(RUN | {"method": "v2a", "store": str(tmp_path / "store")} | settings)
+    with pytest.raises(ConfigError, match=message):
+        run_experiment(config, make_plan(config), tmp_path / "run")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_sweep_with_more_gpus_than_there_are(ray_cluster: None, tmp_path: Path) -> None:
+    settings = RUN | {"store": str(tmp_path / "store")}
+    sweep = {"name": "grid", "settings": settings, "axes": {"seed": [0, 1]}, "resources": {"gpus_per_trial": 2}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(sweep))
+    with pytest.raises(ConfigError, match="asks for 1 CPU and 2 GPU, and the largest node has 2 CPU and 0 GPU"):
+        run_sweep(load_sweep(tmp_path / "grid.yaml"), tmp_path)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_cluster_of_machines_is_not_scaled(head: RayHead) -> None:
+    script = (
+        "import sys\n"
+        "from v2a_ray.orchestration.session import ray_session\n"
+        "from v2a_ray.orchestration.cluster_checks import autoscales\n"
+        "with ray_session(address=sys.argv[1]): print(autoscales())\n"
+    )
+    command = [sys.executable, "-c", script, head.address]
+    done = subprocess.run(command, env=head.client, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "False\n", done.stderr
+
+
+def require_shared(head: RayHead, folder: Path, data: list[Path]) -> subprocess.CompletedProcess[str]:
+    """`require_shared_storage` in a driver of the cluster."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from v2a_ray.orchestration.session import ray_session\n"
+        "from v2a_ray.orchestration.shared_storage import require_shared_storage\n"
+        "with ray_session(address=sys.argv[1]):\n"
+        "    require_shared_storage([Path(sys.argv[2])], [Path(path) for path in sys.argv[3:]])\n"
+        "    print('shared')"
+    )
+    command = [sys.executable, "-c", script, head.address, str(folder), *map(str, data)]
+    return subprocess.run(command, env=head.client, capture_output=True, text=True, timeout=300)
+
+
+def can_unshare() -> bool:
+    """Whether a process may have mounts of its own, as a machine has."""
+    if shutil.which("unshare") is None:
+        return False
+    return (
+        subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.fixture(scope="module")
+def disks(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `shared`, `own` and `data`; a second node has a disk of its own mounted over the latter two."""
+    if not can_unshare():
+        pytest.skip("mount namespaces are not permitted")
+    folder = tmp_path_factory.mktemp("disks")
+    for name in ("shared", "own", "data"):
+        (folder / name).mkdir()
+    (folder / "data/target.hdf5").write_bytes(b"")
+    mounts = " && ".join(f"mount -t tmpfs none {folder / name}" for name in ("own", "data"))
+    node = head.add_node(within=["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"])
+    yield folder
+    head.remove(node)
+
+
+def test_storage_that_all_nodes_share(head: RayHead, disks: Path) -> None:
+    done = require_shared(head, disks / "shared", [disks / "shared", disks / "nowhere"])
+    assert done.stdout == "shared\n", done.stderr
+    assert list((disks / "shared").iterdir()) == []
+
+
+def test_storage_that_a_node_has_for_itself(head: RayHead, disks: Path) -> None:
+    (disks / "run.yaml").write_text(yaml.safe_dump(RUN))
+    options = [f"store={disks}/own", "--run-dir", f"{disks}/shared/run", "--address", head.address]
+    done = v2a("run", "run.yaml", *options, cwd=disks, env=head.client)
+    assert done.returncode == 2
+    assert f"{disks}/own on node" in done.stderr and "the storage is not shared" in done.stderr
+    assert "mount at the same path" in done.stderr and "computed" not in done.stdout
+    assert list((disks / "own").iterdir()) == []
+
+
+def test_storage_that_a_node_does_not_mount(head: RayHead, disks: Path) -> None:
+    (disks / "own/store").mkdir()
+    done = require_shared(head, disks / "own/store", [])
+    assert f"{disks}/own/store on node" in done.stderr and "does not exist there" in done.stderr
+
+
+def test_data_that_a_node_lacks(head: RayHead, disks: Path) -> None:
+    done = require_shared(head, disks / "shared", [disks / "data/target.hdf5"])
+    assert f"{disks}/data/target.hdf5: the data are on other nodes, and not on" in done.stderr

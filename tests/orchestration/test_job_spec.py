@@ -1,0 +1,130 @@
+"""What a job ships and where it writes, without a cluster."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from v2a_ray.errors import ConfigError
+from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.orchestration.job_spec import CONFIG_FILE, make_job
+
+DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
+RUN: dict[str, Any] = {"name": "tiny", "method": "iql_mixed", "target": DATA, "sources": [DATA | {"name": "other"}]}
+SWEEP: dict[str, Any] = {
+    "name": "grid",
+    "base": "base/run.yaml",
+    "settings": {"policy": {"num_steps": 60}},
+    "axes": {"method": ["iql_mixed", "bc_mixed"], "seed": [0, 1]},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/run.yaml").write_text(yaml.safe_dump(RUN))
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(SWEEP))
+    return tmp_path
+
+
+def refused(folder: Path, content: dict[str, Any], *overrides: str, run_dir: str | None = "/shared/x") -> str:
+    (folder / "case.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError) as error:
+        make_job(folder / "case.yaml", overrides, run_dir)
+    return str(error.value)
+
+
+def test_the_command_of_a_run(folder: Path) -> None:
+    job = make_job(folder / "base/run.yaml", ["seed=3", "policy.filter={rule: none}"], "/shared/runs/a b")
+    assert job.kind == "run" and job.name == "tiny"
+    variable, *command = shlex.split(job.entrypoint)
+    assert variable == "V2A_STORE=${V2A_STORE:-/shared/runs/artifacts}"
+    assert command == [
+        *["python", "-m", "v2a_ray.cli.main", "run", "experiment.yaml", "seed=3", "policy.filter={rule: none}"],
+        *["--run-dir", "/shared/runs/a b"],
+    ]
+
+
+def test_a_sweep_is_the_same_from_the_file_that_is_shipped(folder: Path, tmp_path: Path) -> None:
+    overrides = ["axes.seed=[5, 6, 7]", "policy.num_steps=70", "base=base/run.yaml"]
+    job = make_job(folder / "grid.yaml", overrides, "/shared/runs/grid")
+    assert job.kind == "sweep" and job.overrides == ("policy.num_steps=70",)
+    shipped = tmp_path / "elsewhere"
+    shipped.mkdir()
+    job.write(shipped)
+    assert [file.name for file in shipped.iterdir()] == [CONFIG_FILE]
+    there = load_sweep(shipped / CONFIG_FILE, job.overrides)
+    here = load_sweep(folder / "grid.yaml", overrides)
+    keys = [{name: node.key for name, node in trial.plan.items()} for trial in here.trials]
+    assert keys == [{name: node.key for name, node in trial.plan.items()} for trial in there.trials]
+    assert len(keys) == 6 and there.name == "grid"
+    # The folder that a job runs in is another one each time; a sweep that goes on must not differ by it.
+    assert {trial.config.data_root for trial in there.trials} == {"/"}
+
+
+def test_jobs_are_the_same_if_they_write_to_the_same_folder(folder: Path) -> None:
+    first = make_job(folder / "base/run.yaml", ["seed=0"], "/shared/a")
+    assert first.identity == make_job(folder / "base/run.yaml", ["seed=1"], "/shared/a").identity
+    assert first.identity != make_job(folder / "base/run.yaml", ["seed=0"], "/shared/b").identity
+    assert first.identity.startswith("v2a-tiny-")
+
+
+def test_results_lie_beside_the_store(folder: Path) -> None:
+    run = make_job(folder / "base/run.yaml", ["store=/shared/v2a/artifacts", "seed=4"])
+    assert run.run_dir == "/shared/v2a/tiny-iql_mixed-seed4"
+    sweep = make_job(folder / "grid.yaml", ["store=/shared/v2a/artifacts"])
+    assert sweep.run_dir == "/shared/v2a/grid"
+
+
+def test_a_place_for_results_is_needed(folder: Path) -> None:
+    message = refused(folder, RUN, run_dir=None)
+    assert "where results go on the cluster is not said" in message and "--run-dir /SHARED/runs/" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("store", "runs/artifacts"), ("store", "~/artifacts"), ("data_root", "."), ("data_root", "data")]
+)
+def test_relative_folders_are_refused(folder: Path, key: str, value: str) -> None:
+    message = refused(folder, RUN | {key: value})
+    assert f"case.yaml: {key}: {value!r} is relative to a folder of this machine" in message
+    assert "storage that every node mounts" in message and ("s3://" in message) == (key == "data_root")
+    assert key in refused(folder, RUN, f"{key}={value}")
+
+
+def test_a_relative_run_dir_is_refused(folder: Path) -> None:
+    assert "--run-dir: 'runs/x' is relative" in refused(folder, RUN, run_dir="runs/x")
+
+
+def test_artifacts_need_a_folder(folder: Path) -> None:
+    assert "'s3://bucket/x' is not a folder that nodes can mount" in refused(folder, RUN, "store=s3://bucket/x")
+
+
+def test_relative_data_are_refused_also_where_an_axis_names_them(folder: Path) -> None:
+    data = {"domain": "hopper/stock", "path": "target.hdf5"}
+    message = refused(folder, RUN | {"target": data})
+    assert "target.path: 'target.hdf5' is relative" in message and "data are not uploaded" in message
+    axes = {"mix": {"a": {"target": data}, "b": {"target": DATA}}}
+    assert "axes.mix.a.target.path: 'target.hdf5' is relative" in refused(folder, SWEEP | {"axes": axes})
+
+
+@pytest.mark.parametrize("root", ["/shared/data", "s3://bucket/data"])
+def test_data_below_an_absolute_root_may_be_relative(folder: Path, root: str) -> None:
+    data = {"domain": "hopper/stock", "path": "target.hdf5"}
+    (folder / "case.yaml").write_text(yaml.safe_dump(RUN | {"target": data, "data_root": root}))
+    assert make_job(folder / "case.yaml", (), "/shared/x").content["data_root"] == root
+
+
+def test_data_of_a_sweep_need_not_be_here(folder: Path) -> None:
+    axes = {"target": {"a": {"target": {"domain": "hopper/stock", "path": "/shared/data/target.hdf5"}}}}
+    (folder / "case.yaml").write_text(yaml.safe_dump(SWEEP | {"axes": axes}))
+    assert make_job(folder / "case.yaml", (), "/shared/x").kind == "sweep"
+
+
+def test_what_a_run_refuses_is_refused_before_it_is_submitted(folder: Path) -> None:
+    assert "polcy" in refused(folder, RUN | {"polcy": {}})
+    axes = {"method": ["iql_mixed", "magic"]}
+    assert "unknown method 'magic'" in refused(folder, SWEEP | {"axes": axes})

@@ -1,0 +1,100 @@
+"""Joining a cluster: each thing that can be wrong is one message, soon, with exit status 2."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from ray_head import RayHead, environment, free_port, v2a
+
+from v2a_ray.errors import ClusterError
+from v2a_ray.orchestration.join import PROBE_SECONDS, require_cluster
+from v2a_ray.orchestration.session import ray_session
+
+JOIN = "from v2a_ray.orchestration.session import ray_session\nwith ray_session(address={!r}): print('joined')"
+
+
+def join(address: str, env: dict[str, str], before: str = "") -> subprocess.CompletedProcess[str]:
+    """Join in a process of its own, because Ray reads its token once."""
+    script = before + JOIN.format(address)
+    return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_it_joins(head: RayHead) -> None:
+    done = join(head.address, head.client)
+    assert done.stdout == "joined\n", done.stderr
+
+
+def test_nothing_listens() -> None:
+    with pytest.raises(ClusterError, match="no Ray cluster answers: Connection refused"):
+        require_cluster(f"127.0.0.1:{free_port()}")
+
+
+def test_no_such_host() -> None:
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        require_cluster("no-such-host.invalid:6379")
+
+
+def test_something_that_never_answers_is_left_in_a_bounded_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("", 0))
+        silent.listen()
+        start = time.monotonic()
+        with pytest.raises(ClusterError, match="no answer within 2 seconds"):
+            require_cluster(f"127.0.0.1:{silent.getsockname()[1]}", seconds=2)
+    # Starting Python on a busy machine comes on top; Ray itself would wait for 80 seconds.
+    assert 2 <= time.monotonic() - start < 32 and PROBE_SECONDS == 10
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001"])
+def test_addresses_of_something_else(address: str) -> None:
+    with pytest.raises(ClusterError, match="v2a submit"), ray_session(address=address):
+        pass
+
+
+def test_a_wrong_token(head: RayHead, tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("f" * 64)
+    done = join(head.address, environment(RAY_AUTH_TOKEN_PATH=str(tmp_path / "wrong")))
+    assert "ClusterError" in done.stderr and "the cluster refuses our token" in done.stderr
+    assert head.token not in done.stderr and "f" * 64 not in done.stderr
+
+
+def test_no_token(head: RayHead, tmp_path: Path) -> None:
+    done = join(head.address, environment(HOME=str(tmp_path)))
+    assert "asks for a token, and there is none here" in done.stderr
+    assert not (tmp_path / ".ray").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("import ray\nray.__version__ = '2.59.0'\n", "Ray 2.60.0 there, 2.59.0 here"),
+        ("import platform\nplatform.python_version = lambda: '3.12.1'\n", "there, 3.12.1 here"),
+    ],
+)
+def test_other_versions(head: RayHead, change: str, message: str) -> None:
+    done = join(head.address, head.client, before=change)
+    assert "the cluster runs other versions" in done.stderr and message in done.stderr
+
+
+def test_a_node_with_another_version_of_this_package(head: RayHead, tmp_path: Path) -> None:
+    (tmp_path / "there/v2a_ray").mkdir(parents=True)
+    (tmp_path / "there/v2a_ray/__init__.py").write_text('__version__ = "0.0.9"\n')
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN))
+    node = head.add_node(PYTHONPATH=f"{tmp_path}/there{os.pathsep}{head.client['PYTHONPATH']}")
+    try:
+        done = v2a("run", "run.yaml", "--address", head.address, cwd=tmp_path, env=head.client)
+    finally:
+        head.remove(node)
+    assert done.returncode == 2
+    assert "the node has v2a_ray 0.0.9" in done.stderr and "`v2a submit` ships the code" in done.stderr
+
+
+DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
+RUN = {"name": "tiny", "method": "bc_target", "target": DATA, "sources": [DATA | {"name": "other"}]}

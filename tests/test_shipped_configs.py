@@ -1,0 +1,116 @@
+"""Every file that we ship loads, says what it is for and how it is run, and is as large as it says."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from v2a_ray.methods.experiment import load_experiment
+from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.sweep import Sweep, load_sweep
+
+FILES = sorted((Path(__file__).parents[1] / "tune_configs").glob("*.yaml"))
+SWEEPS = [file for file in FILES if {"axes", "search"} & yaml.safe_load(file.read_text()).keys()]
+EXPERIMENTS = [file for file in FILES if file not in SWEEPS]
+
+
+def comment(file: Path) -> str:
+    """The lines before the first setting."""
+    lines = file.read_text().splitlines()
+    return "\n".join(line for line in lines[: lines.index(f"name: {file.stem}")])
+
+
+def paths(content: Any) -> Iterator[str]:
+    """Every `path` in a file's content."""
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield from paths(value)
+    if isinstance(content, dict) and isinstance(content.get("path"), str):
+        yield content["path"]
+
+
+@pytest.fixture
+def overrides(tmp_path: Path) -> list[str]:
+    """A store and a folder with something in place of the data that are not ours to ship."""
+    for file in FILES:
+        for path in paths(yaml.safe_load(file.read_text())):
+            (tmp_path / path).write_bytes(b"recorded elsewhere")
+    return [f"data_root={tmp_path}", f"store={tmp_path / 'store'}"]
+
+
+def distinct(sweep: Sweep) -> Counter[str]:
+    """Stage to number of artifacts."""
+    return Counter(
+        stage for stage, _ in {(node.stage, node.key) for trial in sweep.trials for node in trial.plan.values()}
+    )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_begins_with_what_it_is_for_and_its_command(file: Path) -> None:
+    text = comment(file)
+    assert all(line.startswith("# ") for line in text.splitlines())
+    assert f"#   v2a {'sweep' if file in SWEEPS else 'run'} tune_configs/{file.name}" in text
+    assert len(text.splitlines()[0]) > 30 and not text.startswith("#   v2a")
+    recorded = any(paths(yaml.safe_load(file.read_text())))
+    assert not recorded or "data_root=DIR" in text
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_sweeps_are_as_large_as_they_say(file: Path, overrides: list[str]) -> None:
+    counts = re.search(r"^# (.+) = (\d+) trials\b", comment(file), flags=re.MULTILINE)
+    assert counts, "the comment says how many trials"
+    product = 1
+    for factor in counts[1].split(" × "):
+        product *= int(factor.split()[0])
+    sweep = load_sweep(file, overrides)
+    assert product == int(counts[2]) == sweep.num_trials
+    assert sweep.name == file.stem
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_experiments_load(file: Path, overrides: list[str]) -> None:
+    config = load_experiment(file, overrides)
+    assert config.name == file.stem and make_plan(config)["policy"].key
+
+
+def test_the_suite_is_four_robots_by_six_mixes(overrides: list[str]) -> None:
+    file = next(file for file in SWEEPS if file.stem == "hetero24")
+    sweep = load_sweep(file, overrides)
+    tasks = {(trial.labels["robot"], trial.labels["source"], trial.labels["target"]) for trial in sweep.trials}
+    assert Counter(robot for robot, _, _ in tasks) == {"hopper": 6, "walker2d": 6, "halfcheetah": 6, "ant": 6}
+    assert {trial.config.target.num_transitions for trial in sweep.trials} == {5000}
+    for trial in sweep.trials:
+        config = trial.config
+        assert config.target.domain == f"{trial.labels['robot']}/stock"
+        assert config.target.behavior == trial.labels["target"] and config.method == trial.labels["method"]
+        assert {source.behavior for source in config.sources} == {trial.labels["source"]}
+        assert len({source.domain for source in config.sources}) == 4
+        assert all(source.path is None and source.domain.startswith(trial.labels["robot"]) for source in config.sources)
+    # As docs/hetero24.md says: 4 robots × (4 dynamics × 3 behaviours + 2 targets) parts, a source per robot and
+    # behaviour, and a z of the source for V2A (shared by targets) beside one of source and target for our form.
+    assert distinct(sweep) == {
+        "data": 56,
+        "source": 12,
+        "rows": 20,
+        "modality": 36,
+        "advantage": 72,
+        "alignment": 72,
+        "density": 24,
+        "policy": 648,
+    }
+
+
+def test_policies_are_searched_for_on_columns_that_are_computed_once(overrides: list[str]) -> None:
+    file = next(file for file in SWEEPS if file.stem == "search_v2a")
+    sweep = load_sweep(file, overrides)
+    assert sweep.suggests and len(sweep.trials) == 1
+    # Whatever is drawn, nothing but the policy is another one.
+    assert sweep.probes
+    assert {
+        name for trial in sweep.probes for name, node in trial.plan.items() if node != sweep.trials[0].plan[name]
+    } == {"policy"}
