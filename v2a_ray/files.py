@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import uuid
 from collections.abc import Iterator
@@ -38,6 +39,22 @@ def replacing(path: Path) -> Iterator[Path]:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of `folder` while the block runs; a kill ends that too.
+
+    Raises StorageError when another one is inside.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                "another process is at work here", where=str(folder), remedy="wait for it, or choose another --run-dir"
+            ) from None
+        yield
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tiny_sweeps import RATES, rows_of, sweep, write_sweep
 
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import ConfigError, StorageError
+from v2a_ray.files import sole_writer
 from v2a_ray.methods.sweep import load_sweep
 from v2a_ray.orchestration.sweep import open_sweep, run_sweep
 from v2a_ray.report.search import pareto_front, search_markdown
@@ -207,3 +208,11 @@ def test_what_the_cluster_lacks_is_said_at_once(workspace: Path) -> None:
     path = write_sweep(workspace, name="loggers", axes={"seed": [7]}, loggers=["wandb"])
     with pytest.raises(ConfigError, match="wandb is not installed"):
         sweep(path)
+
+
+def test_a_second_driver_is_kept_out_of_the_folder(workspace: Path) -> None:
+    path = write_sweep(workspace, name="alone", axes={"seed": [0]})
+    path.with_suffix("").mkdir()
+    with sole_writer(path.with_suffix("")), pytest.raises(StorageError, match="another process is at work here"):
+        sweep(path)
+    assert not (path.with_suffix("") / "trials.json").exists()

@@ -27,7 +27,7 @@ from ray.tune import Callback, Stopper
 
 from v2a_ray.config import SweepConfig
 from v2a_ray.errors import ConfigError, StorageError
-from v2a_ray.files import prepare_folder, read_json, write_json
+from v2a_ray.files import prepare_folder, read_json, sole_writer, write_json
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.sweep import Sweep, Trial, make_sweep
@@ -62,10 +62,14 @@ def open_sweep(folder: Path) -> Sweep:
 def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> list[TrialResult]:
     """Compute upstream artifacts once, then all trials; write table, curves and results into `folder`.
 
-    Raises ConfigError when the folder holds another sweep, and StorageError when a disk is full. A trial that fails
-    does not stop the others.
+    Raises ConfigError when the folder holds another sweep, and StorageError when a disk is full or another process
+    runs the sweep. A trial that fails does not stop the others.
     """
-    listener = listener or Listener()
+    with sole_writer(folder):
+        return _run(sweep, folder, listener or Listener())
+
+
+def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
     require_resources(trial_resources(sweep), "policy.num_threads, resources.gpus_per_trial", listener.warned)
     store = store_of(sweep.trials[0].config)
     prepare_folder(store.root)

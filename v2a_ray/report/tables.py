@@ -17,6 +17,7 @@ from rich.table import Table
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.evaluation.interval import interquartile_mean
+from v2a_ray.files import replacing
 from v2a_ray.methods.sweep import task_of
 
 
@@ -116,9 +117,8 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """One table of rows that may have different columns; the file is the old one or the new one, whole."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
-    fresh = path.with_suffix(".tmp")
-    pq.write_table(pa.table(columns), fresh)
-    fresh.replace(path)
+    with replacing(path) as fresh:
+        pq.write_table(pa.table(columns), fresh)
 
 
 def _column(values: list[Any]) -> pa.Array:
