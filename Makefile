@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# That share the files of tests; each has a Ray of its own.
+PROCESSES ?= 2
 
 .PHONY: demo test test-slow bench lint format clean
 
@@ -9,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/v2a run tune_configs/demo.yaml
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m slow
