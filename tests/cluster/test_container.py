@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import v2a_ray
+
 REPOSITORY = Path(__file__).parents[2]
 CONTAINERFILE = REPOSITORY / "cluster" / "container" / "Containerfile"
 
@@ -62,10 +64,9 @@ def test_the_cpu_build_of_torch_is_the_default_and_its_range_the_packages() -> N
 
 
 def test_the_images_tag_is_the_packages_version() -> None:
-    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     for path in (REPOSITORY / "cluster").rglob("*"):
         if path.is_file():
-            assert set(re.findall(r"v2a-ray:(\d[\d.]*\d)", path.read_text())) <= {version}, path
+            assert set(re.findall(r"v2a-ray:(\d[\d.]*\d)", path.read_text())) <= {v2a_ray.__version__}, path
 
 
 @pytest.mark.parametrize("source", ["pyproject.toml", "README.md", "v2a_ray", "tune_configs"])

@@ -29,6 +29,9 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str
         ClusterError: the cluster cannot be reached, refuses our token, or runs another version of Ray, Python or this
             package.
     """
+    asked = address or os.environ.get("RAY_ADDRESS") or "local"
+    if asked != "local" and (address or not ray.is_initialized()):
+        _require_joinable(asked)
     if ray.is_initialized():
         yield
         return
@@ -37,22 +40,19 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         for name in _QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address != "local":
-        _require_joinable(address)
     # Workers of a local Ray are what the user is waiting for; Ray would run them at the lowest priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # A local Ray has no dashboard: nothing of it listens beyond this machine.
-    local = {"num_cpus": num_cpus, "include_dashboard": False} if address == "local" else {}
+    local = {"num_cpus": num_cpus, "include_dashboard": False} if asked == "local" else {}
     try:
         ray.init(
-            address=address,
+            address=asked,
             log_to_driver=verbose,
             logging_level=logging.INFO if verbose else logging.ERROR,
             configure_logging=verbose,
             **local,
         )
-        if address != "local":
+        if asked != "local":
             require_same_package()
         yield
     finally:
