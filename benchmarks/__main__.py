@@ -22,6 +22,7 @@ SCRIPTS = (
     "streaming_rate",
     "many_policies",
     "training_steps",
+    "cold_pipeline",
     "d3rlpy_iql",
 )
 
