@@ -3,8 +3,8 @@
     python -m benchmarks.cold_pipeline           # some four minutes on an idle core
     python -m benchmarks.cold_pipeline --quick   # a few steps of everything, to see that it runs; no recording
 
-Ours is method `v2a` at the published steps, batches and widths of advantage, alignment and policy, with the cheap modality
-of docs/modality_cost.md. It is the CPU time of every stage, reading, scoring, evaluations and writing
+Ours is method `v2a` at the published steps, batches and widths of advantage, alignment and policy, with the cheap
+modality of docs/modality_cost.md. It is the CPU time of every stage, reading, scoring, evaluations and writing
 included, beside the wall time of making the tables. The reference is the published steps of the same four stages
 times the CPU time of its update step (`reference/`), and nothing else. A few of its steps are timed before, between
 and after our stages, so that what else the machine does falls on both.
