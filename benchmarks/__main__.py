@@ -23,6 +23,7 @@ SCRIPTS = (
     "many_policies",
     "sweep_overhead",
     "training_steps",
+    "cold_pipeline",
     "d3rlpy_iql",
     "modality_scaling",
 )
