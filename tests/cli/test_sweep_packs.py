@@ -49,7 +49,7 @@ def test_packs_train_what_is_missing_and_a_failure_stays_one_policys(workspace: 
     assert done.stdout.count("reused   policy") == 1
     rows, before = rows_of(workspace / "packed"), rows_of(workspace / "alone")
     assert len(rows) == 8
-    for (rate, data, seed), row in rows.items():
+    for (rate, _, _), row in rows.items():
         if rate == "0.0003":
             assert row["status"] == "finished" and row["num_episodes"] == 3
         else:
