@@ -134,6 +134,7 @@ def test_a_sweep_survives_the_death_of_a_node(start_nodes: Callable[[], Nodes], 
     assert log.read_text().count("goes on at step") == 1
 
 
+@pytest.mark.slow
 def test_after_the_death_of_everything_the_same_command_goes_on(
     start_nodes: Callable[[], Nodes], workspace: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_after_the_death_of_everything_the_same_command_goes_on(
     assert output.count("goes on at step") == num_begun
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_what_they_have_in_common(start_nodes: Callable[[], Nodes], workspace: Path) -> None:
     nodes, others = start_nodes(), finished(workspace)
     seeds = {"one": [6, 7], "two": [7, 8]}

@@ -87,6 +87,7 @@ def test_a_job_that_fails_ends_the_command_with_its_status(head: RayHead, worksp
     assert "/nowhere/at-all.hdf5" in done.stdout and "FAILED" in done.stdout
 
 
+@pytest.mark.slow
 def test_interrupted_refused_twice_and_stopped(head: RayHead, workspace: Path) -> None:
     there = [*to(head, workspace, "long"), "policy.num_steps=100000000"]
     command = [sys.executable, "-m", "v2a_ray.cli.main", "submit", "tiny.yaml", "--wait", *there]

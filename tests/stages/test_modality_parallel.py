@@ -244,6 +244,7 @@ def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, n
     assert (job.work / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
     """No evaluation is 99 % below the first, so the second one stops; the weights are the ones that it judged."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
