@@ -23,6 +23,7 @@ from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
 from v2a_ray.data.table import LABELS, EpisodeTable, episode_schema
 from v2a_ray.errors import DataError, StorageError
+from v2a_ray.files import replacing
 
 MANIFEST = "manifest.json"
 ROW_GROUP_EPISODES = 32
@@ -123,14 +124,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well and vanishes otherwise."""
-    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as fresh:
+            yield fresh
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import ray
 from ray import tune
 
 from v2a_ray.config import ExperimentConfig, SearchConfig
-from v2a_ray.errors import StorageError, V2AError
+from v2a_ray.errors import V2AError
 from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.execute import PolicyTables, PolicyTraining
 from v2a_ray.methods.experiment import store_of
@@ -29,7 +29,7 @@ from v2a_ray.methods.plan import make_plan
 from v2a_ray.methods.sweep import Sweep, layer_of
 from v2a_ray.orchestration.board import reporter
 from v2a_ray.orchestration.gpus import reserved_gpu
-from v2a_ray.orchestration.trials import objectives, one_line, trials_of
+from v2a_ray.orchestration.trials import failure, objectives, trials_of
 from v2a_ray.orchestration.work import Work, input_paths
 from v2a_ray.settings import at, merge
 from v2a_ray.stages.learner import Metrics, save_checkpoint, use_threads
@@ -119,8 +119,7 @@ def train_member(settings: dict[str, Any]) -> None:
             write_json(folder / SCHEDULE, {"step": config.policy.num_steps, "entries": entries})
             training.finish()
     except V2AError as error:
-        unwritable = isinstance(error, StorageError)
-        tune.report({"policy": policy, "failed": one_line(error), "unwritable": unwritable})
+        tune.report(failure(policy, error))
         return
     # Without a score: an exchange would take a member that is at its end back to another's checkpoint.
     tune.report({"policy": policy, "finished": True})

@@ -48,8 +48,7 @@ def train_trial(settings: dict[str, Any]) -> None:
     for trial, error in zip(trials, errors, strict=True):
         policy = trial.plan["policy"].key
         if error:
-            unwritable = isinstance(error, StorageError)
-            tune.report({"policy": policy, "failed": one_line(error), "unwritable": unwritable})
+            tune.report(failure(policy, error))
             continue
         evaluation = read_json(store.path("policy", policy) / "evaluation.json")
         tune.report({"policy": policy, "finished": True, **objectives(evaluation, trial.config.policy.num_steps)})
@@ -87,6 +86,7 @@ def _progress(board: str, trial: Trial) -> Progress:
     return progress
 
 
-def one_line(error: V2AError) -> str:
-    """What and where, for a table."""
-    return f"{error.where}: {error.what}" if error.where else error.what
+def failure(policy: str, error: V2AError) -> dict[str, Any]:
+    """The report of the policy with this key that failed: where and what, and whether every other would fail alike."""
+    reason = f"{error.where}: {error.what}" if error.where else error.what
+    return {"policy": policy, "failed": reason, "unwritable": isinstance(error, StorageError)}
