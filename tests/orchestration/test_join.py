@@ -96,5 +96,12 @@ def test_a_node_with_another_version_of_this_package(head: RayHead, tmp_path: Pa
     assert "the node has v2a_ray 0.0.9" in done.stderr and "`v2a submit` ships the code" in done.stderr
 
 
+def test_a_node_that_died_a_moment_ago_is_not_waited_for(head: RayHead) -> None:
+    # The cluster calls it alive until it has missed some heartbeats.
+    head.remove(head.add_node())
+    done = join(head.address, head.client)
+    assert done.stdout.endswith("joined\n"), done.stderr  # Ray's word that the node is dead may come before
+
+
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
 RUN = {"name": "tiny", "method": "bc_target", "target": DATA, "sources": [DATA | {"name": "other"}]}

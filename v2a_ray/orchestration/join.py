@@ -100,17 +100,21 @@ def on_every_node(function: Any, *arguments: Any) -> dict[str, Any]:
     """Address of every node that is alive to what `function` returned there, or the exception that it raised.
 
     A node that does not answer within a minute has a TimeoutError. The tasks hold no CPU, so a busy cluster answers.
+    A node that dies meanwhile is left out: Ray takes some seconds to find out that one has, and until then it is asked.
     """
     task = ray.remote(function)
-    names, references = [], []
+    references = {}
     for node in alive_nodes():
-        names.append(f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})")
         pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        options = task.options(num_cpus=0, scheduling_strategy=pinned, max_retries=0)
-        references.append(options.remote(*arguments))
-    ready, _ = ray.wait(references, num_returns=len(references), timeout=NODE_SECONDS)
+        # The first attempt may be lost with the node, before Ray calls it dead; the second one waits for that.
+        options = task.options(num_cpus=0, scheduling_strategy=pinned, max_retries=1)
+        references[node["NodeID"]] = options.remote(*arguments)
+    ready, _ = ray.wait(list(references.values()), num_returns=len(references), timeout=NODE_SECONDS)
     answers: dict[str, Any] = {}
-    for name, reference in zip(names, references, strict=True):
+    for node in alive_nodes():
+        if (reference := references.get(node["NodeID"])) is None:
+            continue  # It came after the question.
+        name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
         if reference not in ready:
             ray.cancel(reference, force=True)
             answers[name] = TimeoutError(f"no answer within {NODE_SECONDS} seconds")
