@@ -14,20 +14,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from v2a_ray.perceptrons import has_kernels, perceptrons
+from v2a_ray.recurrence import last_states
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Of a trajectory encoder's Gaussian."""
 
 
-def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> nn.Sequential:
+class MLP(nn.Sequential):
     """A multilayer perceptron with ReLU between its layers: (..., input_dim) to (..., output_dim)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """See the class."""
+        layers = [layer for layer in self if isinstance(layer, nn.Linear)]
+        weights = [layer.weight.t().unsqueeze(0) for layer in layers]
+        biases = [layer.bias.view(1, 1, -1) for layer in layers]
+        outputs_1BY = perceptrons(inputs.reshape(1, -1, inputs.shape[-1]), weights, biases)
+        return outputs_1BY.view(*inputs.shape[:-1], -1)
+
+
+def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> MLP:
+    """A multilayer perceptron whose hidden layers have these widths."""
     widths = [input_dim, *hidden, output_dim]
     layers: list[nn.Module] = []
     for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(fan_in, fan_out))
         if index < len(widths) - 2:
             layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+    return MLP(*layers)
 
 
 class EnsembleMLP(nn.Module):
@@ -50,17 +66,7 @@ class EnsembleMLP(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, input_dim), the same for all members, or (K, B, input_dim), to (K, B, output_dim)."""
         expanded = inputs.expand(self.num_members, -1, -1) if inputs.dim() == 2 else inputs
-        return batched_mlp(expanded, list(self.weights), list(self.biases))
-
-
-def batched_mlp(inputs_KBX: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """K MLPs at once, (K, B, input_dim) to (K, B, output_dim); weights (K, in, out), biases (K, 1, out)."""
-    hidden, last = inputs_KBX, len(weights) - 1
-    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        hidden = torch.baddbmm(bias, hidden, weight)
-        if index < last:
-            hidden = torch.relu(hidden)
-    return hidden
+        return perceptrons(expanded, list(self.weights), list(self.biases))
 
 
 class TanhActor(nn.Module):
@@ -102,46 +108,21 @@ def _gaussian(output_BY: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class GRUEncoder(nn.Module):
-    """q(z | trajectory): a GRU whose last valid hidden state gives a diagonal Gaussian over z (V2A's encoder).
+    """q(z | trajectory): a GRU whose last valid hidden state gives a diagonal Gaussian over z (V2A's encoder)."""
 
-    With `skip_padding` the steps behind a trajectory's end are not computed.
-    """
-
-    def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int, *, skip_padding: bool = False) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int) -> None:
         super().__init__()
-        self.skip_padding = skip_padding
         self.recurrent = nn.GRU(input_dim, hidden_dim, batch_first=True)
         self.head = nn.Linear(hidden_dim, 2 * latent_dim)
 
     def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation, each (B, Z), of z.
-
-        The recurrence runs forward in time, so padding behind a trajectory's end cannot reach its last valid state.
-        """
-        if self.skip_padding:
-            return _gaussian(self.head(self._last_states(steps_BTX, lengths_B)))
-        hidden_BTH, _ = self.recurrent(steps_BTX)
-        last_BH = hidden_BTH[torch.arange(len(lengths_B), device=lengths_B.device), lengths_B - 1]
-        return _gaussian(self.head(last_BH))
-
-    def _last_states(self, steps_BTX: Tensor, lengths_B: Tensor) -> Tensor:
-        """(B, H): the hidden state after each trajectory's last valid step.
-
-        The trajectories run side by side, longest first, and drop out at the bottom as they end. One call of the GRU
-        lasts from one end to the next. torch's packed sequences do the same, and on a CPU take as long as computing the
-        padding, or longer (docs/modality_cost.md).
-        """
-        order_B = lengths_B.argsort(descending=True)
-        sorted_BTX, lengths = steps_BTX[order_B], lengths_B[order_B].tolist()
-        hidden: Tensor | None = None
-        ended: list[Tensor] = []
-        begin, running = 0, len(lengths)
-        for end in sorted(set(lengths)):
-            before = None if hidden is None else hidden[:, :running]
-            _, hidden = self.recurrent(sorted_BTX[:running, begin:end], before)
-            begin, running = end, sum(length > end for length in lengths)
-            ended.append(hidden[0, running:])
-        return torch.cat(ended[::-1])[order_B.argsort()]
+        """Mean and log standard deviation, each (B, Z), of z. Steps behind a trajectory's end are not computed."""
+        packed = pack_padded_sequence(steps_BTX, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
+        if has_kernels(steps_BTX):
+            sorted_BH = last_states(packed.data, packed.batch_sizes.tolist(), list(self.recurrent.parameters()))
+            return _gaussian(self.head(sorted_BH[packed.unsorted_indices]))
+        _, last_1BH = self.recurrent(packed)
+        return _gaussian(self.head(last_1BH[0]))
 
 
 class PooledEncoder(nn.Module):

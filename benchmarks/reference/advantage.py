@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
-from benchmarks.reference.networks import adam, descend, move_target, separate, smaller
+from benchmarks.reference.networks import adam, descend, move_target, plain, separate, smaller
 from v2a_ray.data.sampler import Batch
 from v2a_ray.stages.advantage import AdvantageLearner
 
@@ -17,7 +15,7 @@ class AdvantageReference:
 
     def __init__(self, learner: AdvantageLearner) -> None:
         self.config = learner.config
-        self.value = copy.deepcopy(learner.value)
+        self.value = plain(learner.value)
         self.critics, self.target_critics = separate(learner.critics), separate(learner.target_critics)
         self.value_optimizer = adam([self.value], self.config.learning_rate)
         self.critic_optimizer = adam(self.critics, self.config.learning_rate)

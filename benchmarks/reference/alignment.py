@@ -6,13 +6,11 @@ f(s, a) are encoded once each: `expand_queries` runs f on a B x B tensor too.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.reference.networks import adam, descend
+from benchmarks.reference.networks import adam, descend, plain
 from v2a_ray.data.sampler import Batch
 from v2a_ray.stages.contrastive import ContrastiveLearner
 
@@ -22,8 +20,8 @@ class ContrastiveReference:
 
     def __init__(self, learner: ContrastiveLearner, *, expand_queries: bool = False) -> None:
         self.expand_queries = expand_queries
-        self.state_action = copy.deepcopy(learner.state_action)
-        self.next_state = copy.deepcopy(learner.next_state)
+        self.state_action = plain(learner.state_action)
+        self.next_state = plain(learner.next_state)
         self.optimizer = adam([self.state_action, self.next_state], learner.config.learning_rate)
 
     def update(self, positive: Batch, negative: Batch) -> dict[str, Tensor]:

@@ -5,13 +5,12 @@ Every decoder is a network of its own and decodes all time steps, padding too; t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.reference.networks import adam, separate
+from benchmarks.reference.networks import PaddedGRUEncoder, adam, separate
 from v2a_ray.stages.modality import TrajectoryBatch, kl_to_standard_normal
 from v2a_ray.stages.modality_learner import ModalityLearner
 
@@ -21,7 +20,7 @@ class ModalityReference:
 
     def __init__(self, learner: ModalityLearner) -> None:
         self.config, self.observation_dim = learner.config, learner.model.observation_dim
-        self.encoder = copy.deepcopy(learner.model.encoder)
+        self.encoder = PaddedGRUEncoder(learner.model.encoder)
         self.decoders = separate(learner.model.decoder)
         self.encoder_optimizer = adam([self.encoder], self.config.learning_rate)
         self.decoder_optimizer = adam(self.decoders, self.config.learning_rate)

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from v2a_ray.networks import EnsembleMLP, mlp
+from v2a_ray.networks import LOG_STD_RANGE, MLP, EnsembleMLP, GRUEncoder, mlp
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """A copy whose perceptrons are torch's own layers, one after the other."""
+    if isinstance(module, MLP):
+        return nn.Sequential(*copy.deepcopy(module))
+    copied = copy.deepcopy(module)
+    for name, child in module.named_children():
+        setattr(copied, name, plain(child))
+    return copied
+
+
+class PaddedGRUEncoder(nn.Module):
+    """The GRU encoder on padded trajectories: steps behind an end are computed, and the last valid state is taken."""
+
+    def __init__(self, encoder: GRUEncoder) -> None:
+        super().__init__()
+        self.recurrent, self.head = copy.deepcopy(encoder.recurrent), copy.deepcopy(encoder.head)
+
+    def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, each (B, Z)."""
+        hidden_BTH, _ = self.recurrent(steps_BTX)
+        mean_BZ, log_std_BZ = self.head(hidden_BTH[torch.arange(len(lengths_B)), lengths_B - 1]).chunk(2, dim=1)
+        return mean_BZ, log_std_BZ.clamp(*LOG_STD_RANGE)
 
 
 def separate(ensemble: EnsembleMLP) -> nn.ModuleList:
     """The members of an ensemble as networks of their own, with copies of their weights."""
     fan_ins = [weight.shape[1] for weight in ensemble.weights]
     members = nn.ModuleList(
-        mlp(fan_ins[0], fan_ins[1:], ensemble.weights[-1].shape[2]) for _ in range(ensemble.num_members)
+        plain(mlp(fan_ins[0], fan_ins[1:], ensemble.weights[-1].shape[2])) for _ in range(ensemble.num_members)
     )
     with torch.no_grad():
         for index, member in enumerate(members):

@@ -5,13 +5,11 @@ V, the critics and the actor have a forward and a backward pass each, all agains
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.reference.networks import adam, descend, move_target, separate, smaller
+from benchmarks.reference.networks import adam, descend, move_target, plain, separate, smaller
 from v2a_ray.data.sampler import Batch
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
@@ -27,7 +25,7 @@ class PolicyReference:
         self.config = learner.config
         self.state_action, self.next_state = contrastive.state_action, contrastive.next_state
         self.score_value, self.score_critics = advantage.value, separate(advantage.critics)
-        self.value, self.actor = copy.deepcopy(learner.value), copy.deepcopy(learner.actor)
+        self.value, self.actor = plain(learner.value), plain(learner.actor)
         self.critics, self.target_critics = separate(learner.critics), separate(learner.target_critics)
         self.value_optimizer = adam([self.value], self.config.learning_rate)
         self.critic_optimizer = adam(self.critics, self.config.learning_rate)

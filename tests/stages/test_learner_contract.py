@@ -177,7 +177,6 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "modality-em": lambda seed: modality(seed, optimization="em"),
     "modality-joint": lambda seed: modality(seed, optimization="joint"),
     "modality-pooled": lambda seed: modality(seed, encoder="pooled"),
-    "modality-skip-padding": lambda seed: modality(seed, skip_padding=True),
     "modality-held-out": lambda seed: modality(seed, patience_evaluations=3),
     "dynamics": dynamics,
     "correction": correction,

@@ -70,7 +70,7 @@ def test_pad_takes_rows_and_fills_with_zeros() -> None:
     assert padded.squeeze(-1).tolist() == [[1.0, 2.0, 3.0], [5.0, 6.0, 0.0]]
 
 
-@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}, {"skip_padding": True}])
+@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}])
 @pytest.mark.parametrize("sample", [True, False])
 def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str, Any]) -> None:
     learner = learner_of(TINY.model_copy(update=form))
@@ -90,7 +90,7 @@ def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str,
         torch.testing.assert_close(value, padded_parts[name], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}, {"skip_padding": True}])
+@pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}])
 def test_padding_gets_no_gradient(form: dict[str, Any]) -> None:
     learner = learner_of(TINY.model_copy(update=form))
     batch = batch_of(learner, [4, 2, 5])

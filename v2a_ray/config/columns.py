@@ -26,8 +26,6 @@ class ModalityConfig(TrainingConfig):
     for a small part of the cost."""
     encoder_width: Positive = 256
     """Width of the GRU, or of the pooled encoder's two hidden layers."""
-    skip_padding: bool = False
-    """`gru`: leave out the steps behind a trajectory's end. Equal up to rounding, and faster where lengths differ."""
     decoder_width: Positive = 256
     """Width of the decoder's hidden layers."""
     decoder_layers: Positive = 2

@@ -37,7 +37,6 @@ _BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps", "device"}
 _LATER: dict[type[Settings], dict[str, Any]] = {
     ModalityConfig: {
         "encoder": "gru",
-        "skip_padding": False,
         "patience_evaluations": None,
         "min_improvement": 0.05,
         "validation_fraction": 0.1,

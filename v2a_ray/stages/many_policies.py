@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from v2a_ray.data.sampler import Batch
 from v2a_ray.errors import DivergenceError
-from v2a_ray.networks import batched_mlp
+from v2a_ray.perceptrons import perceptrons
 from v2a_ray.stages.learner import TrainingLoop
 from v2a_ray.stages.policy import IQLConstants, IQLLearner, IQLLosses
 
@@ -58,7 +58,7 @@ class SideBySideMLP(SideBySide):
 
     def __call__(self, inputs_PBX: Tensor) -> Tensor:
         weights = [weight.transpose(1, 2) for weight in self.stacked[::2]]
-        return batched_mlp(inputs_PBX, weights, [bias.unsqueeze(1) for bias in self.stacked[1::2]])
+        return perceptrons(inputs_PBX, weights, [bias.unsqueeze(1) for bias in self.stacked[1::2]])
 
 
 class SideBySideEnsemble(SideBySide):
@@ -68,7 +68,7 @@ class SideBySideEnsemble(SideBySide):
         flat = [whole.flatten(0, 1) for whole in self.stacked]
         weights, biases = flat[: len(flat) // 2], flat[len(flat) // 2 :]
         num_members = self.stacked[0].shape[1]
-        outputs = batched_mlp(inputs_PBX.repeat_interleave(num_members, dim=0), weights, biases)
+        outputs = perceptrons(inputs_PBX.repeat_interleave(num_members, dim=0), weights, biases)
         return outputs.view(-1, num_members, *outputs.shape[1:]).transpose(0, 1)
 
 

@@ -53,11 +53,8 @@ class ModalityModel(nn.Module):
         self.observation_dim, self.action_dim = observation_dim, action_dim
         self.standardize = config.standardize
         sizes = 2 * observation_dim + action_dim, config.encoder_width, config.latent_dim
-        self.encoder: GRUEncoder | PooledEncoder = (
-            PooledEncoder(*sizes)
-            if config.encoder == "pooled"
-            else GRUEncoder(*sizes, skip_padding=config.skip_padding)
-        )
+        kind = PooledEncoder if config.encoder == "pooled" else GRUEncoder
+        self.encoder: GRUEncoder | PooledEncoder = kind(*sizes)
         hidden = [config.decoder_width] * config.decoder_layers
         self.decoder = EnsembleMLP(
             config.num_decoders, observation_dim + action_dim + config.latent_dim, hidden, observation_dim
