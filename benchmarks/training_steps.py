@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import learners
 from benchmarks.record import Result, interleaved, record, step_milliseconds
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
+from v2a_ray.perceptrons import has_kernels, product
 from v2a_ray.stages.learner import Learner
 
 PEAK_SHARE_TARGET = 0.6
@@ -109,25 +110,34 @@ def comparisons() -> list[Comparison]:
 
 def counted_gflop(step: Callable[[], object]) -> float:
     """Matrix products of one step, forward and backward, in 1e9 floating-point operations (a multiply-add is two)."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: linear_flop}) as counter:
         step()
     return float(counter.get_total_flops()) / 1e9
 
 
+def linear_flop(
+    inputs: Sequence[int], weight: Sequence[int], *rest: object, out_shape: object = None, **settings: object
+) -> int:
+    """Floating-point operations of oneDNN's linear layer, from the shapes (B, X) and (Y, X)."""
+    return 2 * inputs[0] * weight[0] * weight[1]
+
+
 def matrix_product(num_matrices: int, size: int) -> tuple[Callable[[], object], float]:
-    """A product of square matrices, single or batched, and its GFLOP."""
+    """A product of square matrices and its GFLOP: several by torch's batched product, a single one by ours."""
     left, right = torch.randn(2, num_matrices, size, size)
-    out = torch.empty_like(left)
-    return (lambda: torch.bmm(left, right, out=out)), 2 * num_matrices * size**3 / 1e9
+    out, gflop = torch.empty_like(left), 2 * num_matrices * size**3 / 1e9
+    if num_matrices == 1 and has_kernels(left):
+        return (lambda: product(left[0], right[0])), gflop
+    return (lambda: torch.bmm(left, right, out=out)), gflop
 
 
 def peak_rate(shapes: Sequence[tuple[int, int]] = MATRIX_SHAPES, gflop: float = 10.0) -> float:
     """GFLOP/s of the fastest of the products, each repeated for about `gflop`."""
     rates = []
     for shape in shapes:
-        product, cost = matrix_product(*shape)
-        product()
-        rates.append(1000 * cost / step_milliseconds(product, max(1, round(gflop / cost))))
+        multiply, cost = matrix_product(*shape)
+        multiply()
+        rates.append(1000 * cost / step_milliseconds(multiply, max(1, round(gflop / cost))))
     return max(rates)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from v2a_ray.perceptrons import has_kernels, perceptrons
+from v2a_ray.perceptrons import has_kernels, perceptron, perceptrons
 from v2a_ray.recurrence import last_states
 
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -29,10 +29,9 @@ class MLP(nn.Sequential):
     def forward(self, inputs: Tensor) -> Tensor:
         """See the class."""
         layers = [layer for layer in self if isinstance(layer, nn.Linear)]
-        weights = [layer.weight.t().unsqueeze(0) for layer in layers]
-        biases = [layer.bias.view(1, 1, -1) for layer in layers]
-        outputs_1BY = perceptrons(inputs.reshape(1, -1, inputs.shape[-1]), weights, biases)
-        return outputs_1BY.view(*inputs.shape[:-1], -1)
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        outputs_BY = perceptron(inputs.reshape(-1, inputs.shape[-1]), weights, biases)
+        return outputs_BY.view(*inputs.shape[:-1], -1)
 
 
 def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> MLP:

@@ -70,8 +70,8 @@ class _LastStates(torch.autograd.Function):
     def backward(ctx: Any, gradient_BH: Tensor) -> tuple[Tensor | None, ...]:
         steps_MX, input_weight_GX, hidden_weight_GH, gates_MG, before_MH, recurrent_MH = ctx.saved_tensors
         reset_MH, update_MH, new_MH = gates_MG.chunk(3, dim=1)
-        # What the gradient of a step's state is multiplied with, to give that of r, u and n before sigmoids and tanh; and
-        # n's again, as the product with h gets it.
+        # What the gradient of a step's state is multiplied with, to give that of r, u and n before sigmoid and tanh;
+        # n's also as the product with h gets it.
         of_new = (1 - update_MH) * (1 - new_MH.square())
         of_update = (before_MH - new_MH) * update_MH * (1 - update_MH)
         of_reset = of_new * recurrent_MH * reset_MH * (1 - reset_MH)
