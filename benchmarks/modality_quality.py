@@ -69,9 +69,7 @@ POOLED = {"encoder": "pooled"}
 FORMS: dict[str, Form] = {
     REFERENCE: Form(PUBLISHED_MODALITY, most_steps=500),
     "gru 256": sized(256),
-    "gru 256, skip_padding": sized(256, most_steps=0, skip_padding=True),
     "gru 128": sized(128),
-    "gru 128, skip_padding": sized(128, most_steps=0, skip_padding=True),
     "gru 64, em": sized(64, optimization="em"),
     "gru 64": sized(64),
     "gru 64, rate 1e-3": sized(64, **FAST),

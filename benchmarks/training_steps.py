@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import learners
 from benchmarks.record import Result, interleaved, record, step_milliseconds
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
-from v2a_ray.perceptrons import has_kernels, product
+from v2a_ray.networks import has_kernels, product
 from v2a_ray.stages.learner import Learner
 
 PEAK_SHARE_TARGET = 0.6

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from v2a_ray.data.sampler import Batch
 from v2a_ray.errors import DivergenceError
-from v2a_ray.perceptrons import perceptrons
+from v2a_ray.networks import perceptrons
 from v2a_ray.stages.learner import TrainingLoop
 from v2a_ray.stages.policy import IQLConstants, IQLLearner, IQLLosses
 

@@ -1,4 +1,4 @@
-"""Neural networks, written once and shared by every stage.
+"""The modules: MLPs, ensembles, the actor, the trajectory encoders.
 
 Shape suffixes: B batch, K ensemble members, O observation dimension, A action dimension.
 """
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from v2a_ray.perceptrons import has_kernels, perceptron, perceptrons
-from v2a_ray.recurrence import last_states
+from v2a_ray.networks.perceptrons import has_kernels, perceptron, perceptrons
+from v2a_ray.networks.recurrence import last_states
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Of a trajectory encoder's Gaussian."""
@@ -31,7 +31,7 @@ class MLP(nn.Sequential):
         layers = [layer for layer in self if isinstance(layer, nn.Linear)]
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         outputs_BY = perceptron(inputs.reshape(-1, inputs.shape[-1]), weights, biases)
-        return outputs_BY.view(*inputs.shape[:-1], -1)
+        return outputs_BY.view(*inputs.shape[:-1], outputs_BY.shape[-1])
 
 
 def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> MLP:

@@ -26,16 +26,17 @@ FEW_MULTIPLICATIONS = 2**18
 
 
 def has_kernels(tensor: Tensor) -> bool:
-    """Whether `product` takes tensors like this one."""
-    return _LINEAR is not None and tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    """Whether `product` takes tensors like this one. A program that is exported keeps to operators of any PyTorch."""
+    if _LINEAR is None or torch.compiler.is_compiling():
+        return False
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
-def product(left_BX: Tensor, right_XY: Tensor, bias_Y: Tensor | None = None, *, relu: bool = False) -> Tensor:
-    """(B, Y): left @ right + bias, its negative values set to 0 with `relu`. No gradient; any strides."""
+def product(left_BX: Tensor, right_XY: Tensor, bias_Y: Tensor | None = None) -> Tensor:
+    """(B, Y): left @ right + bias. No gradient; any strides."""
     if len(left_BX) * right_XY.numel() < FEW_MULTIPLICATIONS:
-        small_BY = left_BX @ right_XY if bias_Y is None else torch.addmm(bias_Y, left_BX, right_XY)
-        return small_BY.relu_() if relu else small_BY
-    result_BY: Tensor = _LINEAR(left_BX, right_XY.t(), bias_Y, "relu" if relu else "none", [], "")
+        return left_BX @ right_XY if bias_Y is None else torch.addmm(bias_Y, left_BX, right_XY)
+    result_BY: Tensor = _LINEAR(left_BX, right_XY.t(), bias_Y, "none", [], "")
     return result_BY
 
 
@@ -126,7 +127,9 @@ def _propagate(inputs_BX: Tensor, weights: Sequence[Tensor], biases: Sequence[Te
     """What each layer of a perceptron is given, and its outputs; weights (X, Y), biases (Y,)."""
     values, last = [inputs_BX], len(weights) - 1
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        values.append(product(values[-1], weight, bias, relu=layer < last))
+        outputs_BY = product(values[-1], weight, bias)
+        # Not oneDNN's own ReLU, which makes NaN a 0 and so hides that training has diverged.
+        values.append(outputs_BY.relu_() if layer < last else outputs_BY)
     return values
 
 

@@ -1,0 +1,32 @@
+"""Neural networks, written once and shared by every stage, and the products that they are made of."""
+
+from v2a_ray.networks.modules import (
+    LOG_STD_RANGE,
+    MLP,
+    EnsembleMLP,
+    GRUEncoder,
+    PooledEncoder,
+    TanhActor,
+    adam,
+    gaussian_log_density,
+    mlp,
+    update_target,
+)
+from v2a_ray.networks.perceptrons import has_kernels, perceptron, perceptrons, product
+
+__all__ = [
+    "LOG_STD_RANGE",
+    "MLP",
+    "EnsembleMLP",
+    "GRUEncoder",
+    "PooledEncoder",
+    "TanhActor",
+    "adam",
+    "gaussian_log_density",
+    "has_kernels",
+    "mlp",
+    "perceptron",
+    "perceptrons",
+    "product",
+    "update_target",
+]
