@@ -107,9 +107,10 @@ class SweepConfig(Settings):
     search: SearchConfig | None = None
     scheduler: SchedulerConfig = SchedulerConfig()
     resources: ResourcesConfig = ResourcesConfig()
-    policies_per_trial: Positive | Literal["auto"] = 1
+    policies_per_trial: Positive | Literal["auto"] = "auto"
     """Policies that one process trains as one batched program, if they differ in seed and scalar settings of IQL alone.
-    `auto`: as many as leave every core a pack, at most 4; 1 where a scheduler or Optuna decides trial by trial."""
+    `auto`: as many as leave every core a pack, at most 4; 1 where a scheduler or Optuna decides trial by trial. A
+    pack's policies are those of separate runs up to rounding; 1 makes them so to the bit."""
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
     """Ray Tune's own callbacks beside TensorBoard; each needs its package and reads its environment variables."""
 

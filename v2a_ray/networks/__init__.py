@@ -12,7 +12,7 @@ from v2a_ray.networks.modules import (
     mlp,
     update_target,
 )
-from v2a_ray.networks.perceptrons import has_kernels, perceptron, perceptrons, product
+from v2a_ray.networks.kernels import has_kernels, perceptron, perceptrons, product
 
 __all__ = [
     "LOG_STD_RANGE",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from v2a_ray.networks.perceptrons import has_kernels, perceptron, perceptrons
+from v2a_ray.networks.kernels import has_kernels, perceptron, perceptrons
 from v2a_ray.networks.recurrence import last_states
 
 LOG_STD_RANGE = (-5.0, 2.0)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from v2a_ray.networks.perceptrons import product, transposed_product
+from v2a_ray.networks.kernels import product, transposed_product
 
 
 def last_states(steps_MX: Tensor, counts: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
