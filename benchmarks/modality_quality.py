@@ -74,7 +74,7 @@ FORMS: dict[str, Form] = {
     "gru 64": sized(64),
     "gru 64, rate 1e-3": sized(64, **FAST),
     "pooled 256, rate 1e-3": sized(256, **POOLED, **FAST),
-    "pooled 128": sized(128, **POOLED),
+    "pooled 128": sized(128, most_steps=2500, **POOLED),
     "pooled 128, rate 1e-3": sized(128, **POOLED, **FAST),
     "pooled 64, em": sized(64, **POOLED, optimization="em"),
     "pooled 64": sized(64, **POOLED),

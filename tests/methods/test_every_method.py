@@ -119,7 +119,7 @@ def test_every_method_runs_from_tables_to_an_evaluation(method: str, tmp_path: P
         "policy.filter.alignment_weight=0",
         "policy.filter.keep_fraction=1",
         "modality.crop_steps=null",
-        "modality.optimization=joint",
+        "modality.optimization=em",
     ],
 )
 def test_an_ablation_is_one_key_that_moves_the_policy(override: str, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_inputs_of_the_stages() -> None:
         ("modality.latent_dim=4", {"modality", "advantage", "policy"}),
         ("modality.encoder=pooled", {"modality", "advantage", "policy"}),
         ("modality.patience_evaluations=3", {"modality", "advantage", "policy"}),
-        ("modality.encoder=pooled", {"modality", "advantage", "policy"}),
+        ("modality.optimization=em", {"modality", "advantage", "policy"}),
         ("advantage.alpha=0.5", {"advantage", "policy"}),
         ("alignment.num_steps=5", {"alignment", "policy"}),
         ("preprocessing.reward_scale=1", {"advantage", "alignment", "policy"}),

@@ -13,28 +13,30 @@ from v2a_ray.config.base import Fraction, Positive, Rate, TrainingConfig
 class ModalityConfig(TrainingConfig):
     """Stage 1: which dynamics each source episode came from (TC-ELBO)."""
 
-    num_steps: Positive = 2500
-    """Published: up to 100,000. On the real Hopper mix 2,500 already separate the domains."""
+    num_steps: Positive = 1500
+    """Published: up to 100,000. At the default sizes 1,500 separate the domains of every mix tried
+    (docs/modality_cost.md)."""
     batch_size: Positive = 16
     """Trajectories per update step, over all workers."""
-    crop_steps: Positive | None = 200
-    """Length that training trajectories are cropped to, in environment steps; `null` trains on whole episodes."""
+    crop_steps: Positive | None = 100
+    """Length that training trajectories are cropped to, in environment steps (published: 200); `null` trains on whole
+    episodes."""
     latent_dim: Positive = 16
     """Dimension of z (published: 8 to 128)."""
     encoder: Literal["gru", "pooled"] = "gru"
     """`gru` reads a trajectory in order, as published. `pooled` (ours) encodes every transition by itself and averages,
     for a small part of the cost."""
-    encoder_width: Positive = 256
-    """Width of the GRU, or of the pooled encoder's two hidden layers."""
-    decoder_width: Positive = 256
-    """Width of the decoder's hidden layers."""
+    encoder_width: Positive = 128
+    """Width of the GRU (published: 256), or of the pooled encoder's two hidden layers."""
+    decoder_width: Positive = 128
+    """Width of the decoder's hidden layers (published: 256)."""
     decoder_layers: Positive = 2
     """Hidden layers of a decoder; two make the three linear layers of the published one."""
     num_decoders: Positive = 3
     """Members of the decoder ensemble."""
     kl_weight: Annotated[float, Field(ge=0.0)] = 1e-3
     """Weight beta of the KL divergence to N(0, I)."""
-    optimization: Literal["em", "joint"] = "em"
+    optimization: Literal["em", "joint"] = "joint"
     """`em`: encoder and decoder in turn, as published. `joint`: one step on the ELBO, about half the cost."""
     gradient_norm_clip: Annotated[float, Field(gt=0.0)] = 10.0
     """Largest norm of a network's gradient."""

@@ -37,7 +37,10 @@ _SCALED = (
     "rewards are scaled and states standardised by the target "
     "(raw: preprocessing.reward_scale=1 preprocessing.standardize_observations=false)"
 )
-_SHORT_MODALITY = "the modality stage takes 2,500 steps where up to 100,000 are published (modality.num_steps)"
+_SMALL_MODALITY = (
+    "z comes from a smaller model after 1,500 joint steps (published: modality.encoder_width=256 .decoder_width=256 "
+    ".crop_steps=200 .optimization=em .num_steps=100000)"
+)
 _HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it (alignment.held_out_fraction)"
 _TRANSPORT = (
     "h is the mean cost of a transition under its part of the plan, not its share of the total (the same order); "
@@ -90,20 +93,20 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.6, weight="exp_alignment"),
         },
         "V2A, 2605.24862, with IGDF's alignment",
-        (_SCALED, _SHORT_MODALITY, _HELD_OUT, "encoder inputs are standardised (raw: modality.standardize=false)"),
+        (_SCALED, _SMALL_MODALITY, _HELD_OUT, "encoder inputs are standardised (raw: modality.standardize=false)"),
     ),
     "v2a_calibrated": Method(
         "V2A with modality alignment and a calibrated filter (ours): of what the target would pass, the best half by f",
         _calibrated(),
         "V2A, 2605.24862",
-        (_SCALED, _SHORT_MODALITY, "alignment, filter rule and weight are ours"),
+        (_SCALED, _SMALL_MODALITY, "alignment, filter rule and weight are ours"),
         published=False,
     ),
     "v2a_supported": Method(
         "v2a_calibrated whose actor is held to the target's behaviour (ours): the one to begin with",
         _calibrated(density_weight=0.1) | {"density": {"fit_to": "target"}},
         "V2A, 2605.24862, with OTDF's actor",
-        (_SCALED, _SHORT_MODALITY, _DENSITY, "alignment, filter rule and weight are ours"),
+        (_SCALED, _SMALL_MODALITY, _DENSITY, "alignment, filter rule and weight are ours"),
         published=False,
     ),
     "dvdf": Method(
@@ -130,7 +133,7 @@ METHODS: dict[str, Method] = {
             ),
         },
         "V2A, 2605.24862, with OTDF's alignment",
-        (_SCALED, _SHORT_MODALITY, _HELD_OUT, _TRANSPORT),
+        (_SCALED, _SMALL_MODALITY, _HELD_OUT, _TRANSPORT),
     ),
     "dvdf_ot": Method(
         "global A(s, a), optimal-transport h; best half by 0.7 minmax(h) + 0.3 minmax(A), weight by that score",
@@ -286,7 +289,7 @@ METHODS: dict[str, Method] = {
         "after 2602.18025",
         (
             _SCALED,
-            _SHORT_MODALITY,
+            _SMALL_MODALITY,
             "groups are clusters of z; published: clusters of robots by the distance of their morphologies",
             "order, weight and learning rate of the groups are our choice (v2a_ray.stages.grouped)",
         ),
