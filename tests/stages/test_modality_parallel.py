@@ -25,9 +25,11 @@ from v2a_ray.data.table import concatenate
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.modality import load_modality
-from v2a_ray.orchestration.modality_workers import fit_modality_parallel, share_of_cores
+from v2a_ray.orchestration.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.session import user_error
+from v2a_ray.orchestration.train_workers import share_of_cores
 from v2a_ray.stages.columns import read_episode_column
+from v2a_ray.stages.data_parallel import Workers
 from v2a_ray.stages.learner import silent
 from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
 from v2a_ray.stages.modality_learner import ModalityLearner
@@ -67,7 +69,8 @@ def parallel_parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
         import torch
         from safetensors.torch import save_file
 
-        from v2a_ray.orchestration.modality_workers import sum_over_workers
+        from v2a_ray.orchestration.train_workers import sum_over_workers
+        from v2a_ray.stages.data_parallel import Workers
         from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch
         from v2a_ray.stages.modality_learner import ModalityLearner
 
@@ -78,7 +81,7 @@ def parallel_parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
             torch.manual_seed(0)
             model = ModalityModel(2, 1, config)
             model.set_statistics(settings["moments"])
-            learner = ModalityLearner(settings["table"], model, config, 0, rank, sum_over_workers, 2)
+            learner = ModalityLearner(settings["table"], model, config, 0, Workers(rank, 2, sum_over_workers))
             for steps, lengths, noise in settings["batches"]:
                 learner.update_on(TrajectoryBatch(steps[half], lengths[half], noise[half]))
             save_file(model.state_dict(), f"{settings['folder']}/{name}-{rank}.safetensors")
@@ -145,7 +148,8 @@ def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(
         from safetensors.torch import save_file
 
         from v2a_ray.data.table import concatenate
-        from v2a_ray.orchestration.modality_workers import sum_over_workers
+        from v2a_ray.orchestration.train_workers import sum_over_workers
+        from v2a_ray.stages.data_parallel import Workers
         from v2a_ray.stages.modality import ModalityModel, moments
         from v2a_ray.stages.modality_learner import ModalityLearner
 
@@ -155,7 +159,7 @@ def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(
         torch.manual_seed(0)
         model = ModalityModel(2, 1, settings["config"])
         model.set_statistics(sum_over_workers(moments(shard)))
-        learner = ModalityLearner(shard, model, settings["config"], 5, rank, sum_over_workers, 3)
+        learner = ModalityLearner(shard, model, settings["config"], 5, Workers(rank, 3, sum_over_workers))
         for step in range(3):
             learner.update(step)
         save_file(model.state_dict(), f"{settings['folder']}/{rank}.safetensors")
@@ -176,8 +180,7 @@ def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(
     assert [part.num_episodes for part in parts] == [3, 4, 3]
     for step in range(3):
         drawn = [
-            drawn_by(ModalityLearner(part, model, config, 5, rank, num_workers=3), step)
-            for rank, part in enumerate(parts)
+            drawn_by(ModalityLearner(part, model, config, 5, Workers(rank, 3)), step) for rank, part in enumerate(parts)
         ]
         assert [len(batch.lengths_B) for batch in drawn] == [6, 5, 5]
         alone.update_on(joined(drawn))
@@ -261,7 +264,7 @@ def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
     errors = []
     for rank, mine in enumerate(shards([tmp_path / "source" / "table"], 2)):
         shard = concatenate([piece.read() for piece in mine])
-        for batch in ModalityLearner(shard, model, config, job.config.upstream_seed, rank).validation:
+        for batch in ModalityLearner(shard, model, config, job.config.upstream_seed, Workers(rank)).validation:
             with torch.no_grad():
                 mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
                 errors.append(model.reconstruction_error(batch, mean))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from v2a_ray.config.base import Fraction, Positive, Rate, Settings, TrainingConfig
 
@@ -106,6 +106,9 @@ class PolicyConfig(TrainingConfig):
     num_steps: Positive = 20000
     batch_size: Positive = 128
     """Transitions drawn per table and update step; training on one table alone draws twice as many."""
+    num_workers: Positive = 1
+    """`iql`: data-parallel workers of Ray Train, on a GPU each where there are as many; each draws and filters an equal
+    part of the batch. Worth it for batches of many thousands."""
     width: Positive = 256
     """Width of the two hidden layers."""
     discount: Fraction = 0.99
@@ -133,6 +136,14 @@ class PolicyConfig(TrainingConfig):
     droco: DROCOConfig = DROCOConfig()
     grouped: GroupedConfig = GroupedConfig()
     filter: FilterConfig = FilterConfig()
+
+    @model_validator(mode="after")
+    def _workers_share_a_batch(self) -> PolicyConfig:
+        if self.num_workers > 1 and self.learner != "iql":
+            raise ValueError(f"policy.num_workers: policy.learner={self.learner} is trained by one worker")
+        if self.batch_size % self.num_workers:
+            raise ValueError(f"{self.num_workers} workers cannot share a batch of {self.batch_size} equally")
+        return self
 
     @property
     def unread_sections(self) -> frozenset[str]:

@@ -148,7 +148,7 @@ def estimate(
                 basis=tuple(sorted({guess.basis for guess in guesses.values()})),
             )
         )
-    threads = max(trial.config.policy.num_threads for trial in trials)
+    threads = max(trial.config.policy.num_threads * trial.config.policy.num_workers for trial in trials)
     at_once = max(1, num_cpus // threads)
     return Estimate(
         num_trials=len(trials) * policies_per_cell,

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from v2a_ray.config import (
@@ -23,20 +19,16 @@ from v2a_ray.config import (
     AlignmentConfig,
 )
 from v2a_ray.data.rows import RowFile, write_rows
-from v2a_ray.data.sampler import Column, EpisodeValues, Preprocessing, Transitions, TransitionSampler
-from v2a_ray.data.streaming import StreamedTransitions, open_transitions
+from v2a_ray.data.sampler import Column, EpisodeValues, Transitions, TransitionSampler
+from v2a_ray.data.streaming import open_transitions
 from v2a_ray.data.table import EpisodeTable
-from v2a_ray.domains import parse_domain
-from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing, require_memory
 from v2a_ray.methods.modality import fit_modality, load_modality
+from v2a_ray.methods.policy import TARGET_COLUMN, fit_policy
 from v2a_ray.methods.target_models import (
-    corrections,
     fit_correction,
     fit_density,
     fit_dynamics,
-    load_density,
-    load_dynamics,
 )
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
@@ -46,23 +38,16 @@ from v2a_ray.stages.columns import (
     one_hot,
     read_episode_column,
     read_labels,
-    read_step_column,
     write_step_column,
 )
 from v2a_ray.stages.conditional_vae import DynamicsDensityLearner
 from v2a_ray.stages.contrastive import ContrastiveLearner
-from v2a_ray.stages.filtering import SourceFilter, normalized_columns
-from v2a_ray.stages.grouped import episode_groups
-from v2a_ray.stages.learner import Metrics, use_threads
+from v2a_ray.stages.learner import use_threads
 from v2a_ray.stages.optimal_transport import OptimalTransport
-from v2a_ray.stages.policy import MixedSampler, make_actor
-from v2a_ray.stages.policy_learners import make_learner
 from v2a_ray.stages.residual import ResidualLearner
 from v2a_ray.stages.state_ratio import StateRatioLearner
 
 Float = NDArray[np.float32]
-TARGET_COLUMN = "target.parquet"
-"""Beside the source's column that of the target, where the policy reads it."""
 
 
 class Scorer(Protocol):
@@ -186,121 +171,6 @@ def _ranked(
     """Raw scores, averaged over windows, as ranks among the source's: h is then uniform on [0, 1] over the source."""
     pool = window_average(source_score, source, window)
     return Alignment(ranks(pool, pool), ranks(window_average(control, held_out, window), pool))
-
-
-def fit_policy(job: Job) -> None:
-    """Train the policy on what the filter keeps, evaluating it in the target environment."""
-    use_threads(job.config.policy.num_threads)
-    training = PolicyTraining(job, PolicyTables.open(job))
-    training.loop.run(training.learner)
-    training.finish()
-
-
-@dataclass(frozen=True)
-class PolicyTables:
-    """What policies train on. Jobs that `policy_pack.pack_key` puts together can share it, unless it is streamed.
-
-    Attributes:
-        target, source: the tables with the columns that the filter, corrections and groups read.
-        alignment: (N,) h of the source, if there is that column.
-    """
-
-    target: TransitionSampler
-    source: TransitionSampler
-    alignment: Float | None
-    preprocessing: Preprocessing
-
-    @staticmethod
-    def open(job: Job) -> PolicyTables:
-        """The tables of a job, in its memory or streamed."""
-        config, prepared, seed = job.config.policy, preprocessing(job), job.config.seed
-        source, target = job.rows("source"), job.rows("target")
-        columns = {
-            name: read_step_column(job.inputs[name] / "column.parquet", name, source)
-            for name in ("advantage", "alignment")
-            if name in job.inputs
-        }
-        columns |= normalized_columns(config.filter, columns)
-        extra: dict[str, Column] = {**columns, **corrections(job, source)}
-        if job.config.groups_by_z:
-            latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
-            groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
-            extra["group"] = EpisodeValues(groups, source.offsets)
-        # The target is small as a rule; one that is not leaves the source half of the memory.
-        memory = {"target": min(target.num_bytes, job.memory_bytes // 2)}
-        memory["source"] = job.memory_bytes - memory["target"]
-        opened = partial(open_transitions, seed=seed, device=job.device(config, **memory))
-        return PolicyTables(
-            opened(target, prepared, _target_columns(job, target), memory_bytes=memory["target"]),
-            opened(source, prepared, extra, memory_bytes=memory["source"]),
-            columns.get("alignment"),
-            prepared,
-        )
-
-    @property
-    def streamed(self) -> list[str]:
-        """The tables that do not fit in memory."""
-        tables = {"target": self.target, "source": self.source}
-        return [role for role, table in tables.items() if isinstance(table, StreamedTransitions)]
-
-
-class PolicyTraining:
-    """One policy ready to be trained: `learner` by `loop`, then `finish`."""
-
-    def __init__(self, job: Job, tables: PolicyTables) -> None:
-        self.job, self.tables = job, tables
-        config, evaluation = job.config.policy, job.config.evaluation
-        source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
-        scale = tables.preprocessing.reward_scale
-        self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
-        device = tables.target.device
-        density = load_density(job, device) if "density" in job.inputs else None
-        dynamics = load_dynamics(job, device) if "dynamics" in job.inputs else None
-        torch.manual_seed(job.config.seed)
-        dims = tables.target.observation_dim, tables.target.action_dim
-        self.actor = make_actor(*dims, config.width, tables.preprocessing)
-        self.learner = make_learner(self.sampler, self.actor, config, job.config.seed, density, dynamics)
-        self.results: dict[str, Any] = {}
-        self.loop = job.loop(
-            config,
-            feeds={"target": self.sampler.target, "source": self.sampler.source},
-            evaluate=self.evaluate,
-            evaluation_interval_steps=evaluation.interval_steps,
-        )
-
-    def evaluate(self) -> Metrics:
-        """Roll the policy out in the target environment; `results` holds the last time's."""
-        evaluation, domain = self.job.config.evaluation, parse_domain(self.job.config.target.domain)
-        results = evaluate(self.actor.act_numpy, domain, evaluation.num_episodes, evaluation.seed)
-        self.results = results.summary()
-        self.results |= {"returns": results.returns.tolist(), "lengths": results.lengths.tolist()}
-        return {f"evaluation/{name}": self.results[name] for name in ("return_mean", "normalized_score_mean")}
-
-    def finish(self) -> None:
-        """Write the trained actor, its evaluation and the curves."""
-        output = self.job.output
-        save_file(self.actor.state_dict(), output / "actor.safetensors")
-        eligible = len(self.sampler.source) if self.sampler.uses_source else 0
-        about = {
-            "source_transitions_eligible": eligible,
-            "data_kept": self.sampler.num_source_rows / self.sampler.num_drawn * eligible / len(self.tables.source),
-            "streamed_tables": self.tables.streamed,
-        }
-        (output / "evaluation.json").write_text(json.dumps(self.results | about, indent=1))
-        self.job.write_history(self.loop.history)
-
-
-def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:
-    if "alignment" not in job.inputs or job.config.policy.reward_correction_data == "source":
-        return {}
-    return {"alignment": read_step_column(job.inputs["alignment"] / TARGET_COLUMN, "alignment", target)}
-
-
-def _held_out_scores(job: Job) -> Float | None:
-    if "alignment" not in job.inputs:
-        return None
-    column = pq.read_table(job.inputs["alignment"] / "held_out.parquet").column("alignment")
-    return np.asarray(column.to_numpy(), dtype=np.float32)
 
 
 FIT = {

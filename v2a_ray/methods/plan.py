@@ -59,6 +59,7 @@ _LATER: dict[type[Settings], dict[str, Any]] = {
     },
     FilterConfig: {"normalization": "batch", "normalize_alignment": False, "weight_threshold": math.log(0.01)},
     PolicyConfig: {
+        "num_workers": 1,
         "reward_correction": 0.0,
         "reward_correction_data": "source",
         "density_weight": 0.0,

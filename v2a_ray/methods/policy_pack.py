@@ -10,9 +10,9 @@ from typing import Any
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.errors import DivergenceError
-from v2a_ray.methods.execute import PolicyTables, PolicyTraining, fit_policy
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
+from v2a_ray.methods.policy import PolicyTables, PolicyTraining, fit_policy
 from v2a_ray.stages.learner import use_threads
 from v2a_ray.stages.many_policies import train_together
 from v2a_ray.stages.policy import IQLLearner
@@ -35,7 +35,7 @@ def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
     A pack knows the losses of IQL and no others: not those of learners derived from it, nor a density's. What is drawn
     is each policy's own affair, so corrected rewards and transitions go into packs.
     """
-    if config.policy.learner != "iql" or config.needs_density:
+    if config.policy.learner != "iql" or config.needs_density or config.policy.num_workers > 1:
         return None
     content = {
         "policy": config.policy.model_dump(mode="json", exclude=_OWN_SCALARS),

@@ -1,5 +1,6 @@
 """Neural networks, written once and shared by every stage, and the products that they are made of."""
 
+from v2a_ray.networks.kernels import has_kernels, perceptron, perceptrons, product
 from v2a_ray.networks.modules import (
     LOG_STD_RANGE,
     MLP,
@@ -12,7 +13,6 @@ from v2a_ray.networks.modules import (
     mlp,
     update_target,
 )
-from v2a_ray.networks.kernels import has_kernels, perceptron, perceptrons, product
 
 __all__ = [
     "LOG_STD_RANGE",

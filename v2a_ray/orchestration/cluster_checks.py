@@ -12,6 +12,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 
 from v2a_ray.data.mixture import resolve
 from v2a_ray.errors import ConfigError
+from v2a_ray.orchestration.gpus import stage_workers
 from v2a_ray.orchestration.join import alive_nodes
 from v2a_ray.orchestration.shared_storage import require_shared_storage
 from v2a_ray.orchestration.work import Work, stage_threads
@@ -36,8 +37,7 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
     for work in missing:
         if work.node.stage in ("data", "source", "rows"):
             continue
-        count = work.config.modality.num_workers if work.node.stage == "modality" else 1
-        asked[f"{work.node.stage}.num_threads", stage_threads(work), count] = None
+        asked[f"{work.node.stage}.num_threads", stage_threads(work), stage_workers(work.config, work.node.stage)] = None
     for where, threads, count in asked:
         require_resources({"CPU": threads}, where, warn, count=count)
     data = {path for work in missing if (path := _data_path(work))}

@@ -17,8 +17,9 @@ from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.policy_pack import fit_policies
 from v2a_ray.orchestration.board import Event, make_board, reporter
-from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, reserved_gpu, stage_device
+from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, reserved_gpu, stage_device, stage_workers
 from v2a_ray.orchestration.modality_workers import fit_modality_parallel
+from v2a_ray.orchestration.policy_workers import fit_policy_parallel
 from v2a_ray.orchestration.session import user_error
 from v2a_ray.orchestration.tables import make_data, make_source
 from v2a_ray.orchestration.work import Work, input_paths, stage_threads
@@ -28,6 +29,8 @@ from v2a_ray.stages.learner import Progress
 POLL_SECONDS = 0.25
 MAX_RETRIES = 2
 """How often a stage is tried again when its worker dies; it goes on from its checkpoint."""
+FIT_PARALLEL = {"modality": fit_modality_parallel, "policy": fit_policy_parallel}
+"""Stages that several workers can fit."""
 
 
 @dataclass
@@ -109,7 +112,7 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
     if node.stage == "source":
         return make_source.options(**options).remote(group[0], inputs, store)
     # A data-parallel stage holds no CPU and no GPU itself: its workers do.
-    parallel = node.stage == "modality" and config.modality.num_workers > 1
+    parallel = stage_workers(config, node.stage) > 1
     options["num_cpus"] = 0 if parallel else stage_threads(group[0])
     options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
     return _make_stage.options(**options).remote(group[0], inputs, store, board)
@@ -129,7 +132,7 @@ def _result(reference: Any) -> list[Artifact]:
 def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, board: Any) -> list[Artifact]:
     """A trained stage: its column, or the policy."""
     progress = reporter(board, work.node.name)
-    return [make_stage(work, inputs, store, progress, parallel=fit_modality_parallel)]
+    return [make_stage(work, inputs, store, progress)]
 
 
 def make_stage(
@@ -137,13 +140,10 @@ def make_stage(
     inputs: Mapping[str, Path],
     store: ArtifactStore,
     progress: Callable[..., None],
-    parallel: Callable[[Job], None] | None = None,
 ) -> Artifact:
     """Fit a stage in this process, or with data-parallel workers where the configuration asks for them."""
     config, node = work.config, work.node
-    fit: Callable[[Job], None] = FIT[node.stage]
-    if parallel and node.stage == "modality" and config.modality.num_workers > 1:
-        fit = parallel
+    fit: Callable[[Job], None] = (FIT_PARALLEL if stage_workers(config, node.stage) > 1 else FIT)[node.stage]
     if node.stage == "policy" and config.policy.uses_rllib:
         # Importing RLlib takes seconds, which only its peers should pay.
         from v2a_ray.orchestration.rllib_peers import fit_rllib_policy as fit

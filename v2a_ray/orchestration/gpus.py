@@ -23,6 +23,11 @@ def stage_device(config: ExperimentConfig, stage: str) -> DeviceName:
     return device
 
 
+def stage_workers(config: ExperimentConfig, stage: str) -> int:
+    """Data-parallel workers of a stage."""
+    return {"modality": config.modality.num_workers, "policy": config.policy.num_workers}.get(stage, 1)
+
+
 def gpu_share(device: DeviceName, num_gpus: float) -> float:
     """GPUs that a stage reserves in a cluster of `num_gpus`."""
     return GPU_SHARE if num_gpus and device != "cpu" else 0.0
@@ -41,12 +46,12 @@ def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float
             continue
         if not num_gpus:
             raise missing_gpu("the cluster has no GPU", stage)
-        workers = config.modality.num_workers if stage == "modality" else 1
+        workers = stage_workers(config, stage)
         if workers > num_gpus:
             raise ConfigError(
                 f"{workers} workers need as many GPUs, and the cluster has {num_gpus:g}",
-                where="modality.num_workers",
-                remedy="as many workers as there are GPUs, or modality.device=cpu",
+                where=f"{stage}.num_workers",
+                remedy=f"as many workers as there are GPUs, or {stage}.device=cpu",
             )
 
 

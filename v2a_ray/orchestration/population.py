@@ -22,10 +22,10 @@ from ray import tune
 from v2a_ray.config import ExperimentConfig, SearchConfig
 from v2a_ray.errors import V2AError
 from v2a_ray.files import read_json, write_json
-from v2a_ray.methods.execute import PolicyTables, PolicyTraining
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.job import CHECKPOINT, Job
 from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.policy import PolicyTables, PolicyTraining
 from v2a_ray.methods.sweep import Sweep, layer_of
 from v2a_ray.orchestration.board import reporter
 from v2a_ray.orchestration.gpus import reserved_gpu

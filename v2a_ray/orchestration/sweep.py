@@ -38,7 +38,7 @@ from v2a_ray.orchestration.outcomes import Outcome
 from v2a_ray.orchestration.results import Results
 from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.trials import TRIALS_FILE
-from v2a_ray.orchestration.tuning import make_tuner, trial_resources
+from v2a_ray.orchestration.tuning import make_tuner, trial_resources, trial_workers
 from v2a_ray.orchestration.work import Work
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.search import search_markdown
@@ -70,7 +70,8 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
 
 
 def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
-    require_resources(trial_resources(sweep), "policy.num_threads, resources.gpus_per_trial", listener.warned)
+    asked, where = trial_resources(sweep), "policy.num_threads, policy.num_workers, resources.gpus_per_trial"
+    require_resources(asked, where, listener.warned, count=trial_workers(sweep))
     store = store_of(sweep.trials[0].config)
     prepare_folder(store.root)
     _claim(sweep, folder)

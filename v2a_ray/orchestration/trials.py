@@ -1,4 +1,4 @@
-"""What runs inside a Tune trial: one policy, or a pack of compatible ones.
+"""What runs inside a Tune trial: one policy, a pack of compatible ones, or Ray Train's workers of a policy.
 
 A trial gets numbers and a folder to read its settings from, never data or object references. Its results are artifacts,
 so a trial that is started again finds what it finished, and goes on from the checkpoint of what it did not.
@@ -37,6 +37,9 @@ def train_trial(settings: dict[str, Any]) -> None:
     store = store_of(trials[0].config)
     works = [Work(trial.config, trial.plan, trial.plan["policy"]) for trial in trials]
     progress = [_progress(settings["board"], trial) for trial in trials]
+    if trials[0].config.policy.num_workers > 1:
+        # Its workers report to the board alone: they are no processes of Tune's.
+        progress = [reporter(ray.get_actor(settings["board"]), trial.name) for trial in trials]
     errors: Sequence[V2AError | None] = [None]
     try:
         if len(works) == 1:

@@ -26,7 +26,7 @@ from ray.tune.schedulers import (
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.policy_pack import make_packs, pack_key
 from v2a_ray.methods.sweep import Sweep, Trial
-from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, stage_device
+from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, stage_device, workers_have_gpus
 from v2a_ray.orchestration.population import clipped, member_settings, mutations, train_member
 from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.trials import train_trial
@@ -95,27 +95,27 @@ def make_tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = folder / "tune"
     shutil.rmtree(state, ignore_errors=True)
-    resources = {name.lower(): amount for name, amount in trial_resources(sweep).items()}
-    population = sweep.config.scheduler.kind == "pbt"
+    population, driven = sweep.config.scheduler.kind == "pbt", trial_workers(sweep) > 1
     if search:
         space, num_samples = dict(common), search.num_left
     elif population:
         members = [member_settings(sweep, folder, number) for number in missing]
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
-        packs = _packs(sweep, missing, resources["cpu"])
+        packs = _packs(sweep, missing)
         # The labels are for the eyes of who reads MLflow's or W&B's pages.
         labels = {pack[0]: _common_labels([sweep.trials[number] for number in pack]) for pack in packs}
         named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
         space, num_samples = {**common, "trials": tune.grid_search(packs), "labels": named}, 1
     return tune.Tuner(
-        tune.with_resources(train_member if population else train_trial, resources),
+        tune.with_resources(train_member if population else train_trial, _reservation(sweep)),
         param_space=space,
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=_scheduler(sweep),
             num_samples=num_samples,
-            max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
+            # Of trials without a reservation of their own Tune would start all at once.
+            max_concurrent_trials=_room(sweep) if driven else sweep.config.resources.max_concurrent_trials,
             # Starting a process and importing torch takes seconds, which short trials would all pay.
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -144,11 +144,18 @@ def _trial_name(trial: Any) -> str:
 
 
 def trial_resources(sweep: Sweep) -> dict[str, float]:
-    """CPUs and GPUs of one trial, by Ray's names. Raises ConfigError where a stage insists on a GPU and gets none."""
-    asked, there = sweep.config.resources.gpus_per_trial, cluster_gpus()
+    """CPUs and GPUs of one trial, or of each of its workers, by Ray's names.
+
+    Raises:
+        ConfigError: a stage insists on a GPU and gets none, or trials ask for unequal numbers of workers.
+    """
+    asked, there, workers = sweep.config.resources.gpus_per_trial, cluster_gpus(), trial_workers(sweep)
     require_gpus(((trial.config, "policy") for trial in sweep.trials), there)
     devices = {stage_device(trial.config, "policy") for trial in sweep.trials}
-    share = max(gpu_share(device, there) for device in devices) if asked == "auto" else asked
+    if workers > 1:
+        share = float(any(workers_have_gpus(device, workers, there) for device in devices))
+    else:
+        share = max(gpu_share(device, there) for device in devices) if asked == "auto" else asked
     if "cuda" in devices and not share:
         raise ConfigError(
             "policy.device=cuda needs a part of a GPU, and a trial is given none",
@@ -159,16 +166,56 @@ def trial_resources(sweep: Sweep) -> dict[str, float]:
     return {"CPU": threads} | ({"GPU": share} if share else {})
 
 
-def _packs(sweep: Sweep, missing: Sequence[int], threads: float) -> list[list[int]]:
+def trial_workers(sweep: Sweep) -> int:
+    """Data-parallel workers of every trial.
+
+    Raises:
+        ConfigError: they differ, or a scheduler would end trials between evaluations, which workers do not report.
+    """
+    counts = sorted({trial.config.policy.num_workers for trial in sweep.trials})
+    if len(counts) > 1:
+        raise ConfigError(
+            f"trials of one sweep need equal numbers of workers, and have {', '.join(map(str, counts))}",
+            where="policy.num_workers",
+            remedy="a sweep for each",
+        )
+    if counts[0] > 1 and sweep.config.scheduler.kind != "fifo":
+        raise ConfigError(
+            f"scheduler.kind={sweep.config.scheduler.kind} ends trials of one process, and these have {counts[0]} "
+            "workers each",
+            where="policy.num_workers",
+            remedy="scheduler.kind=fifo, or one worker",
+        )
+    return counts[0]
+
+
+def _reservation(sweep: Sweep) -> dict[str, float]:
+    """What Tune reserves for a trial.
+
+    One that drives Ray Train holds a byte of memory and nothing that its workers need: drivers that held CPUs could
+    between them leave too few for any worker.
+    """
+    if trial_workers(sweep) > 1:
+        return {"memory": 1}
+    return {name.lower(): amount for name, amount in trial_resources(sweep).items()}
+
+
+def _room(sweep: Sweep) -> int:
+    """How many trials there is room for at a time, one at least."""
+    there, workers = ray.cluster_resources(), trial_workers(sweep)
+    each = {name: amount * workers for name, amount in trial_resources(sweep).items()}
+    room = max(1, min(int(there.get(name, 0) / amount) for name, amount in each.items()))
+    return min(room, sweep.config.resources.max_concurrent_trials or room)
+
+
+def _packs(sweep: Sweep, missing: Sequence[int]) -> list[list[int]]:
     """The numbers of the trials that are trained together, each trial in one pack."""
     trials = [sweep.trials[number] for number in missing]
     asked = sweep.config.policies_per_trial
     if sweep.config.scheduler.kind != "fifo":
         largest = 1
     elif asked == "auto":
-        at_once = max(1, int(ray.cluster_resources().get("CPU", 1)) // int(threads))
-        at_once = min(at_once, sweep.config.resources.max_concurrent_trials or at_once)
-        largest = min(MAX_AUTO_POLICIES, math.ceil(len(trials) / at_once))
+        largest = min(MAX_AUTO_POLICIES, math.ceil(len(trials) / _room(sweep)))
     else:
         largest = asked
     packs = make_packs([pack_key(trial.config, trial.plan) for trial in trials], largest)

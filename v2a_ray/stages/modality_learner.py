@@ -5,7 +5,6 @@ Shape suffixes as in `modality`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,13 @@ from v2a_ray.data.mixture import held_out_episodes
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import ConfigError
 from v2a_ray.networks import adam
+from v2a_ray.stages.data_parallel import ONE_WORKER, Workers
 from v2a_ray.stages.early_stopping import EarlyStopping
 from v2a_ray.stages.learner import Metrics
 from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, kl_to_standard_normal, pad
 
 VALIDATION_LOSS = "modality/validation_loss"
 VALIDATION_BATCH_SIZE = 64
-
-Reduce = Callable[[Tensor], Tensor]
-"""Sum of a tensor over all data-parallel workers, in place; the identity for one worker."""
-
-
-def alone(tensor: Tensor) -> Tensor:
-    """`Reduce` of a single worker."""
-    return tensor
 
 
 class Crops:
@@ -62,9 +54,8 @@ class ModalityLearner:
     """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard. It is where the model is.
 
     With several workers each draws its part of the batch from its own shard, the first ones one trajectory more where
-    the batch does not divide; losses are sums over valid steps divided
-    by the count over ALL workers, and gradients are summed, so that any number of workers takes the step that one
-    worker would take on the whole batch.
+    the batch does not divide; losses are sums over valid steps divided by the count over ALL workers, and gradients are
+    summed, so that any number of workers takes the step that one worker would take on the whole batch.
     """
 
     def __init__(
@@ -73,16 +64,13 @@ class ModalityLearner:
         model: ModalityModel,
         config: ModalityConfig,
         seed: int,
-        rank: int = 0,
-        reduce: Reduce = alone,
-        num_workers: int = 1,
+        workers: Workers = ONE_WORKER,
     ) -> None:
-        self.model, self.config, self.reduce = model, config, reduce
-        self.num_trajectories = config.batch_size // num_workers + (rank < config.batch_size % num_workers)
-        fitted, held_out = _split(table, config, seed, rank)
+        self.model, self.config, self.seed, self.workers = model, config, seed, workers
+        self.num_trajectories = workers.share(config.batch_size)
+        fitted, held_out = _split(table, config, seed, workers.rank)
         self.crops = Crops(fitted, model, config)
-        self.validation = _validation_batches(Crops(held_out, model, config), seed, rank)
-        self.seed, self.rank = seed, rank
+        self.validation = _validation_batches(Crops(held_out, model, config), seed, workers.rank)
         self.generator = torch.Generator(model.device)
         self.networks: dict[str, nn.Module] = {"model": model}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
@@ -91,10 +79,8 @@ class ModalityLearner:
         }
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """One update step on a fresh batch, which depends on nothing but (seed, rank, step): any worker's checkpoint
-        resumes all of them."""
-        entropy = np.random.SeedSequence([self.seed, self.rank, step]).generate_state(1)[0]
-        self.generator.manual_seed(int(entropy))
+        """One update step on a fresh batch."""
+        self.generator.manual_seed(self.workers.seed(self.seed, step))
         return self.update_on(self.crops.draw(self.num_trajectories, self.generator))
 
     def update_on(self, batch: TrajectoryBatch) -> dict[str, Tensor]:
@@ -117,11 +103,11 @@ class ModalityLearner:
         mean_BZ, log_std_BZ = self.model.encoder(batch.steps_BTX, batch.lengths_B)
         latent_BZ = mean_BZ + batch.noise_BZ * log_std_BZ.exp() if sample else mean_BZ
         error_M = self.model.reconstruction_error(batch, latent_BZ)
-        counts = self.reduce(torch.tensor([float(len(error_M)), float(len(mean_BZ))], device=error_M.device))
+        counts = self.workers.reduce(torch.tensor([float(len(error_M)), float(len(mean_BZ))], device=error_M.device))
         reconstruction = error_M.sum() / counts[0]
         divergence = kl_to_standard_normal(mean_BZ, log_std_BZ).sum() / counts[1]
         loss = reconstruction + self.config.kl_weight * divergence
-        parts = self.reduce(torch.stack([reconstruction, divergence]).detach())
+        parts = self.workers.reduce(torch.stack([reconstruction, divergence]).detach())
         return loss, {"modality/reconstruction_loss": parts[0], "modality/kl": parts[1]}
 
     @torch.no_grad()
@@ -135,7 +121,7 @@ class ModalityLearner:
             mean_BZ, _ = self.model.encoder(batch.steps_BTX, batch.lengths_B)
             error_M = self.model.reconstruction_error(batch, mean_BZ)
             total += total.new_tensor([float(error_M.sum()), float(len(error_M))])
-        error, count = self.reduce(total).tolist()
+        error, count = self.workers.reduce(total).tolist()
         return {VALIDATION_LOSS: error / count}
 
     def stopping(self) -> dict[str, Any]:
@@ -149,7 +135,7 @@ class ModalityLearner:
         """
         if self.config.patience_evaluations is None:
             return {}
-        num_held_out = self.reduce(torch.tensor(float(len(self.validation)), device=self.model.device))
+        num_held_out = self.workers.reduce(torch.tensor(float(len(self.validation)), device=self.model.device))
         if not num_held_out:
             raise ConfigError(
                 "early stopping has no episode to hold out: a worker needs two",
@@ -169,7 +155,7 @@ class ModalityLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         for name, optimizer in zip(names, optimizers, strict=True):
             parameters = list(getattr(self.model, name).parameters())
-            sum_gradients(parameters, self.reduce)
+            self.workers.sum_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, self.config.gradient_norm_clip)
             optimizer.step()
 
@@ -190,17 +176,6 @@ def _validation_batches(crops: Crops, seed: int, rank: int) -> list[TrajectoryBa
     return [
         crops.of(episodes_B, generator) for episodes_B in torch.split(order, VALIDATION_BATCH_SIZE) if len(episodes_B)
     ]
-
-
-def sum_gradients(parameters: list[nn.Parameter], reduce: Reduce) -> None:
-    """Sum the gradients over workers, as one flat tensor: one message instead of one per parameter."""
-    if reduce is alone:
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-    sizes = [gradient.numel() for gradient in gradients]
-    for gradient, part in zip(gradients, torch.split(flat, sizes), strict=True):
-        gradient.copy_(part.view_as(gradient))
 
 
 class frozen:  # noqa: N801 - reads as a statement

@@ -25,6 +25,7 @@ from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
 from v2a_ray.stages.advantage import expectile_errors
 from v2a_ray.stages.conditional_vae import BehaviorDensity
 from v2a_ray.stages.correction import with_corrections
+from v2a_ray.stages.data_parallel import ONE_WORKER, Workers
 from v2a_ray.stages.filtering import MAX_WEIGHT, SourceFilter
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -161,7 +162,8 @@ class IQLLosses:
 class IQLLearner(IQLLosses):
     """Implicit Q-learning with a per-transition weight on the TD loss.
 
-    With a `density` the actor is also held to its support (OTDF).
+    With a `density` the actor is also held to its support (OTDF). Of several `workers` each draws and filters batches
+    of its own, of equal sizes; losses are means, so the step is that of one worker on all that they kept.
     """
 
     actor: TanhActor
@@ -176,8 +178,10 @@ class IQLLearner(IQLLosses):
         config: PolicyConfig,
         seed: int,
         density: BehaviorDensity | None = None,
+        workers: Workers = ONE_WORKER,
     ) -> None:
         self.sampler, self.actor, self.config, self.density = sampler, actor, config, density
+        self.seed, self.workers = seed, workers
         self.constants = IQLConstants(config.discount, config.expectile, config.temperature)
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         observation, action = sampler.target.observation_dim, sampler.target.action_dim
@@ -197,6 +201,8 @@ class IQLLearner(IQLLosses):
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One update step of value function, critics and actor, all against the parameters before the step."""
+        if self.workers.count > 1:
+            self.generator.manual_seed(self.workers.seed(self.seed, step))
         batch, weight_B = self.sampler.sample(self.generator)
         critic_loss, metrics, advantage_B = self.critic_losses(batch, weight_B)
         actor_loss, actor_metrics = self.actor_loss(batch, advantage_B)
@@ -204,8 +210,10 @@ class IQLLearner(IQLLosses):
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         (critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
+        if self.workers.count > 1:
+            self.workers.mean_gradients([p for name in self.optimizers for p in self.networks[name].parameters()])
         self.descend(step)
-        return metrics | actor_metrics
+        return self.workers.mean(metrics | actor_metrics)
 
     def descend(self, step: int) -> None:
         """Step the optimisers along the gradients that are there, then move the target critics."""

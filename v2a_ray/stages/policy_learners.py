@@ -6,6 +6,7 @@ from v2a_ray.config import PolicyConfig
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.actor_critics import AWACLearner, BOSALearner, TD3BCLearner
 from v2a_ray.stages.conditional_vae import BehaviorDensity
+from v2a_ray.stages.data_parallel import ONE_WORKER, Workers
 from v2a_ray.stages.droco import DROCOLearner
 from v2a_ray.stages.dynamics import DynamicsModel
 from v2a_ray.stages.grouped import GroupedLearner
@@ -31,9 +32,12 @@ def make_learner(
     seed: int,
     density: BehaviorDensity | None = None,
     dynamics: DynamicsModel | None = None,
+    workers: Workers = ONE_WORKER,
 ) -> Learner:
-    """The learner that `config.learner` names. A `density` is given where `config.density_weight` asks for one, and the
-    target's `dynamics` where the learner reads them."""
+    """The learner that `config.learner` names. A `density` is given where `config.density_weight` asks for one, the
+    target's `dynamics` where the learner reads them, and several `workers` to `iql` alone."""
+    if workers.count > 1:
+        return IQLLearner(sampler, actor, config, seed, density, workers)
     if config.learner == "droco":
         return DROCOLearner(sampler, actor, config, seed, dynamics)
     if density:
