@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cold_pipeline import PUBLISHED_STEPS, experiment
+from v2a_ray.config import ModalityConfig
 
 
 def test_ours_is_of_published_size_but_for_the_modality(tmp_path: Path) -> None:
     config = experiment(tmp_path)
     assert config.method == "v2a" and config.alignment.kind == "contrastive"
-    assert (config.modality.encoder, config.modality.patience_evaluations) == ("pooled", 2)
+    assert config.modality == ModalityConfig()
     for stage, batch_size in (("advantage", 256), ("alignment", 128), ("policy", 128)):
         settings = getattr(config, stage)
         assert (settings.num_steps, settings.batch_size, settings.width) == (PUBLISHED_STEPS[stage], batch_size, 256)

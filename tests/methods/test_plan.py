@@ -118,7 +118,7 @@ def test_inputs_of_the_stages() -> None:
         ("evaluation.num_episodes=3", {"policy"}),
         ("upstream_seed=1", {*COLUMNS, "policy"}),
         ("modality.latent_dim=4", {"modality", "advantage", "policy"}),
-        ("modality.encoder=pooled", {"modality", "advantage", "policy"}),
+        ("modality.encoder=gru", {"modality", "advantage", "policy"}),
         ("modality.patience_evaluations=3", {"modality", "advantage", "policy"}),
         ("modality.optimization=em", {"modality", "advantage", "policy"}),
         ("advantage.alpha=0.5", {"advantage", "policy"}),

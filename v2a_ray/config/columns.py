@@ -13,8 +13,8 @@ from v2a_ray.config.base import Fraction, Positive, Rate, TrainingConfig
 class ModalityConfig(TrainingConfig):
     """Stage 1: which dynamics each source episode came from (TC-ELBO)."""
 
-    num_steps: Positive = 1500
-    """Published: up to 100,000. At the default sizes 1,500 separate the domains of every mix tried
+    num_steps: Positive = 2500
+    """Published: up to 100,000. At the default sizes 2,500 separate the domains of every mix tried
     (docs/modality_cost.md)."""
     batch_size: Positive = 16
     """Trajectories per update step, over all workers."""
@@ -23,11 +23,11 @@ class ModalityConfig(TrainingConfig):
     episodes."""
     latent_dim: Positive = 16
     """Dimension of z (published: 8 to 128)."""
-    encoder: Literal["gru", "pooled"] = "gru"
-    """`gru` reads a trajectory in order, as published. `pooled` (ours) encodes every transition by itself and averages,
-    for a small part of the cost."""
+    encoder: Literal["gru", "pooled"] = "pooled"
+    """`pooled` (ours) encodes every transition by itself and averages, for a small part of the cost. `gru` reads a
+    trajectory in order, as published: dynamics that show in the order alone, such as a delay, need it."""
     encoder_width: Positive = 128
-    """Width of the GRU (published: 256), or of the pooled encoder's two hidden layers."""
+    """Width of the pooled encoder's two hidden layers, or of the GRU (published: 256)."""
     decoder_width: Positive = 128
     """Width of the decoder's hidden layers (published: 256)."""
     decoder_layers: Positive = 2

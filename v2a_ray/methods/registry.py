@@ -38,8 +38,8 @@ _SCALED = (
     "(raw: preprocessing.reward_scale=1 preprocessing.standardize_observations=false)"
 )
 _SMALL_MODALITY = (
-    "z comes from a smaller model after 1,500 joint steps (published: modality.encoder_width=256 .decoder_width=256 "
-    ".crop_steps=200 .optimization=em .num_steps=100000)"
+    "z is a mean over separately encoded transitions, from 2,500 joint steps of a smaller model (published: "
+    "modality.encoder=gru .encoder_width=256 .decoder_width=256 .crop_steps=200 .optimization=em .num_steps=100000)"
 )
 _HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it (alignment.held_out_fraction)"
 _TRANSPORT = (
