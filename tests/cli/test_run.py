@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command import CONFIG, v2a
+from command import CONFIG, v2a, v2a_here
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +157,8 @@ def test_bad_data_is_named_by_place_and_leaves_nothing(case: str, workspace: Pat
     assert not list(workspace.glob("bad-store/*/*.tmp-*"))
 
 
-def test_a_gpu_that_is_not_there_is_said_before_anything_is_computed(workspace: Path) -> None:
-    done = v2a("run", "tiny.yaml", "policy.device=cuda", "store=gpu-store", "--run-dir", "gpu", cwd=workspace)
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_computed(ray_cluster: None, workspace: Path) -> None:
+    done = v2a_here("run", "tiny.yaml", "policy.device=cuda", "store=gpu-store", "--run-dir", "gpu", cwd=workspace)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: policy.device: cuda is asked for, and the cluster has no GPU")
     assert "Traceback" not in done.stderr and not (workspace / "gpu/result.json").exists()
@@ -167,7 +167,7 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_computed(workspace: 
 
 def test_a_run_directory_that_cannot_be_written(workspace: Path) -> None:
     (workspace / "a-file").write_text("in the way")
-    done = v2a("run", "tiny.yaml", "--run-dir", "a-file/run", cwd=workspace)
+    done = v2a_here("run", "tiny.yaml", "--run-dir", "a-file/run", cwd=workspace)
     assert done.returncode == 2 and "cannot be written" in " ".join(done.stderr.split())
 
 
@@ -186,7 +186,7 @@ BAD_RUNS = {
 @pytest.mark.parametrize("case", BAD_RUNS)
 def test_bad_input_is_one_message_and_status_2(case: str, workspace: Path) -> None:
     overrides, expected = BAD_RUNS[case]
-    done = v2a("run", "tiny.yaml", *overrides, "--run-dir", "never", cwd=workspace)
+    done = v2a_here("run", "tiny.yaml", *overrides, "--run-dir", "never", cwd=workspace)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: ") and expected in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr

@@ -85,3 +85,16 @@ def test_an_unknown_key_of_the_file_leads_to_the_list_of_keys(workspace: Path) -
     assert done.returncode == 2 and "did you mean 'kind'" in message and "v2a config --sweep" in message
     listed = v2a_here("config", "--sweep", cwd=workspace)
     assert listed.returncode == 0 and "search.algorithm" in listed.stdout and "scheduler.kind" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "nowhere"], "no sweep was started here"),
+        ([], "give a file, or --resume"),
+        (["grid.yaml", "--resume", "x"], "give a file, or --resume"),
+    ],
+)
+def test_resume_needs_the_folder_of_a_sweep(workspace: Path, arguments: list[str], message: str) -> None:
+    done = v2a_here("sweep", *arguments, cwd=workspace)
+    assert done.returncode == 2 and message in " ".join(done.stderr.split())

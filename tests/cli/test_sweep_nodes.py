@@ -29,6 +29,8 @@ SWEEP: dict[str, Any] = {
         "evaluation": {"num_episodes": 1},
     },
     "axes": {"seed": [0]},
+    # So that every policy is a trial of its own, to be lost or not.
+    "policies_per_trial": 1,
 }
 STORE = "artifacts"
 WAIT_SECONDS = 180

@@ -112,6 +112,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentConfig
     return config, {role: folders[name] for role, name in make_plan(config)["policy"].inputs.items()}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_comes_back_and_the_policy_is_the_same(
     ray_cluster: None, upstream: tuple[ExperimentConfig, dict[str, Path]], tmp_path: Path
 ) -> None:

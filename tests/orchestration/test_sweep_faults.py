@@ -117,15 +117,3 @@ def test_policies_that_were_removed_are_trained_again(ray_cluster: None, tmp_pat
     shutil.rmtree(tmp_path / "artifacts/policy")
     assert [result.status for result in sweep(path)] == ["finished"]
     assert len(list(tmp_path.glob("artifacts/policy/*/artifact.json"))) == 1
-
-
-def test_resume_needs_the_folder_of_a_sweep(tmp_path: Path) -> None:
-    path = write_sweep(tmp_path, name="resumed", axes={"seed": [0]})
-    command = [sys.executable, "-m", "v2a_ray.cli.main", "sweep"]
-    for arguments, message in [
-        (["--resume", "nowhere"], "no sweep was started here"),
-        ([], "give a file, or --resume"),
-        ([path.name, "--resume", "x"], "give a file, or --resume"),
-    ]:
-        done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 2 and message in " ".join(done.stderr.split())

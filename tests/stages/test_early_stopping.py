@@ -17,6 +17,7 @@ from v2a_ray.errors import ConfigError
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.modality import fit_modality, load_modality
 from v2a_ray.stages.columns import read_episode_column
+from v2a_ray.stages.data_parallel import Workers
 from v2a_ray.stages.early_stopping import EarlyStopping
 from v2a_ray.stages.learner import TrainingLoop
 from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
@@ -150,7 +151,7 @@ def test_workers_sum_their_errors_before_they_decide() -> None:
     model = ModalityModel(2, 1, CONFIG)
     model.set_statistics(moments(TABLE))
     learners = [
-        ModalityLearner(TABLE.select(episodes), model, CONFIG, 0, rank, num_workers=2)
+        ModalityLearner(TABLE.select(episodes), model, CONFIG, 0, Workers(rank, 2))
         for rank, episodes in enumerate((range(5), range(5, 10)))
     ]
     errors, contributions = [], []
