@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +161,11 @@ def test_workers_sum_their_errors_before_they_decide() -> None:
             mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
             errors.append(model.reconstruction_error(batch, mean))
     for learner in learners:
-        learner.reduce = lambda total: contributions.append(total.clone()) or total
+        learner.workers = replace(learner.workers, reduce=lambda total: contributions.append(total.clone()) or total)
         learner.validate()
     for learner in learners:
-        learner.reduce = lambda total: total.copy_(contributions[0] + contributions[1])
+        both = Workers(learner.workers.rank, 2, lambda total: total.copy_(contributions[0] + contributions[1]))
+        learner.workers = both
     losses = [learner.validate()["modality/validation_loss"] for learner in learners]
     assert len(errors) == 2 and len(errors[0]) != len(errors[1])
     assert losses[0] == losses[1] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
