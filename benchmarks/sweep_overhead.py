@@ -54,7 +54,9 @@ class Bench:
         self._seeds, self._runs = itertools.count(), itertools.count()
         settings = experiment(self.store.root)
         axes = {"method": ["igdf"], "seed": [0]}
-        (folder / "sweep.yaml").write_text(yaml.safe_dump({"name": "trivial", "settings": settings, "axes": axes}))
+        # Packs would make one trial of several.
+        content = {"name": "trivial", "settings": settings, "axes": axes, "policies_per_trial": 1}
+        (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
 
     def seeds(self, count: int) -> list[int]:
         """As many that no trial has had."""
