@@ -44,9 +44,9 @@ SOURCE_TRANSITIONS, TARGET_TRANSITIONS = 20_000, 5_000
 WIDTHS = (64, 256)
 ROBOTS = ("hopper", "walker2d", "halfcheetah", "ant")
 VARIANTS: tuple[dict[str, Any], ...] = (
-    {"method": "v2a", "modality": {"optimization": "em"}},
-    {"method": "v2a_supported", "modality": {"optimization": "joint"}},
-    {"method": "v2a", "modality": {"encoder": "pooled"}, "alignment": {"kind": "residual"}},
+    {"method": "v2a", "modality": {"encoder": "gru", "optimization": "em"}},
+    {"method": "v2a_supported", "modality": {"encoder": "gru", "optimization": "joint"}},
+    {"method": "v2a", "modality": {"encoder": "pooled", "optimization": "em"}, "alignment": {"kind": "residual"}},
     {"method": "v2a", "modality": {"encoder": "pooled", "optimization": "joint"}},
     *({"method": name} for name in ("otdf", "dara", "srpo", "bosa", "stc", "droco", "grouped")),
     *({"method": f"{learner}_mixed"} for learner in ("bc", "td3_bc", "awac")),

@@ -183,6 +183,13 @@ def test_every_method_of_ours_has_measured_rates(method: str) -> None:
         assert works and {work.kind for work in works} <= measured.keys()
 
 
+@pytest.mark.parametrize("encoder", ["gru", "pooled"])
+@pytest.mark.parametrize("optimization", ["em", "joint"])
+def test_every_form_of_the_modality_has_measured_rates(encoder: str, optimization: str) -> None:
+    config = trial(method="v2a", modality={"encoder": encoder, "optimization": optimization}).config
+    assert (packaged_rates().of(works_of("modality", config, Tables(200, 100)) or []) or 0) > 0
+
+
 @pytest.mark.parametrize("robot", ["hopper", "walker2d", "halfcheetah", "ant", "ant111"])
 def test_every_robot_has_measured_rates(robot: str) -> None:
     domains = {"target": {"domain": robot}, "sources": {0: {"domain": f"{robot}/gravity-0.5"}}}
