@@ -37,9 +37,6 @@ def train_trial(settings: dict[str, Any]) -> None:
     store = store_of(trials[0].config)
     works = [Work(trial.config, trial.plan, trial.plan["policy"]) for trial in trials]
     progress = [_progress(settings["board"], trial) for trial in trials]
-    if trials[0].config.policy.num_workers > 1:
-        # Its workers report to the board alone: they are no processes of Tune's.
-        progress = [reporter(ray.get_actor(settings["board"]), trial.name) for trial in trials]
     errors: Sequence[V2AError | None] = [None]
     try:
         if len(works) == 1:
@@ -77,7 +74,9 @@ def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
 
 def _progress(board: str, trial: Trial) -> Progress:
     """Reports to the board, and evaluations to Tune too, whose scheduler may end the trial there."""
-    show = reporter(ray.get_actor(board), trial.name)
+    show: Progress = reporter(ray.get_actor(board), trial.name)
+    if trial.config.policy.num_workers > 1:
+        return show  # called by a worker, which is no process of Tune's
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:
         show(step, num_steps, metrics)

@@ -95,27 +95,29 @@ def make_tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = folder / "tune"
     shutil.rmtree(state, ignore_errors=True)
-    population, driven = sweep.config.scheduler.kind == "pbt", trial_workers(sweep) > 1
+    population = sweep.config.scheduler.kind == "pbt"
+    resources, workers = trial_resources(sweep), trial_workers(sweep)
+    room = _room(sweep, resources, workers)
     if search:
         space, num_samples = dict(common), search.num_left
     elif population:
         members = [member_settings(sweep, folder, number) for number in missing]
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
-        packs = _packs(sweep, missing)
+        packs = _packs(sweep, missing, room)
         # The labels are for the eyes of who reads MLflow's or W&B's pages.
         labels = {pack[0]: _common_labels([sweep.trials[number] for number in pack]) for pack in packs}
         named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
         space, num_samples = {**common, "trials": tune.grid_search(packs), "labels": named}, 1
     return tune.Tuner(
-        tune.with_resources(train_member if population else train_trial, _reservation(sweep)),
+        tune.with_resources(train_member if population else train_trial, _reservation(resources, workers)),
         param_space=space,
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=_scheduler(sweep),
             num_samples=num_samples,
             # Of trials without a reservation of their own Tune would start all at once.
-            max_concurrent_trials=_room(sweep) if driven else sweep.config.resources.max_concurrent_trials,
+            max_concurrent_trials=room if workers > 1 else sweep.config.resources.max_concurrent_trials,
             # Starting a process and importing torch takes seconds, which short trials would all pay.
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -189,33 +191,32 @@ def trial_workers(sweep: Sweep) -> int:
     return counts[0]
 
 
-def _reservation(sweep: Sweep) -> dict[str, float]:
-    """What Tune reserves for a trial.
+def _reservation(resources: Mapping[str, float], workers: int) -> dict[str, float]:
+    """What Tune reserves for a trial whose workers get these `resources` each.
 
     One that drives Ray Train holds a byte of memory and nothing that its workers need: drivers that held CPUs could
     between them leave too few for any worker.
     """
-    if trial_workers(sweep) > 1:
+    if workers > 1:
         return {"memory": 1}
-    return {name.lower(): amount for name, amount in trial_resources(sweep).items()}
+    return {name.lower(): amount for name, amount in resources.items()}
 
 
-def _room(sweep: Sweep) -> int:
+def _room(sweep: Sweep, resources: Mapping[str, float], workers: int) -> int:
     """How many trials there is room for at a time, one at least."""
-    there, workers = ray.cluster_resources(), trial_workers(sweep)
-    each = {name: amount * workers for name, amount in trial_resources(sweep).items()}
-    room = max(1, min(int(there.get(name, 0) / amount) for name, amount in each.items()))
+    there = ray.cluster_resources()
+    room = max(1, min(int(there.get(name, 0) / (amount * workers)) for name, amount in resources.items()))
     return min(room, sweep.config.resources.max_concurrent_trials or room)
 
 
-def _packs(sweep: Sweep, missing: Sequence[int]) -> list[list[int]]:
-    """The numbers of the trials that are trained together, each trial in one pack."""
+def _packs(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
+    """The numbers of the trials that are trained together, each trial in one pack; `room` packs run at a time."""
     trials = [sweep.trials[number] for number in missing]
     asked = sweep.config.policies_per_trial
     if sweep.config.scheduler.kind != "fifo":
         largest = 1
     elif asked == "auto":
-        largest = min(MAX_AUTO_POLICIES, math.ceil(len(trials) / _room(sweep)))
+        largest = min(MAX_AUTO_POLICIES, math.ceil(len(trials) / room))
     else:
         largest = asked
     packs = make_packs([pack_key(trial.config, trial.plan) for trial in trials], largest)
