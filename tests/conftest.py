@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import torch
+
+# Networks here are tiny: more threads than one only wait for each other, most of all on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +23,18 @@ def ray_cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def kill_once(tmp_path: Path) -> Callable[[int, int, dict[str, float]], None]:
+    """A progress callback that kills the process it is called in at step 5, once; `tmp_path/steps` has every step."""
+    killed, steps = tmp_path / "killed", tmp_path / "steps"
+
+    def progress(step: int, num_steps: int, metrics: dict[str, float]) -> None:
+        with steps.open("a") as file:
+            file.write(f"{step}\n")
+        if step == 5 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return progress

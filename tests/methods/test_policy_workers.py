@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +25,7 @@ from v2a_ray.methods.plan import make_plan
 from v2a_ray.orchestration.policy_workers import fit_policy_parallel
 from v2a_ray.stages.data_parallel import Workers
 from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.learner import silent
+from v2a_ray.stages.learner import Progress, silent
 from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
 
 RULE = FilterConfig(rule="top_fraction", weight="exp_alignment")
@@ -114,26 +112,17 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentConfig
 
 @pytest.mark.slow
 def test_a_killed_worker_comes_back_and_the_policy_is_the_same(
-    ray_cluster: None, upstream: tuple[ExperimentConfig, dict[str, Path]], tmp_path: Path
+    ray_cluster: None, upstream: tuple[ExperimentConfig, dict[str, Path]], kill_once: Progress, tmp_path: Path
 ) -> None:
+    """Killed is the worker that writes checkpoints, one step after it wrote one."""
     config, inputs = upstream
-    killed, steps = tmp_path / "killed", tmp_path / "steps"
-
-    def kill_once(step: int, num_steps: int, metrics: dict[str, float]) -> None:
-        """In the worker that writes checkpoints, one step after it wrote one."""
-        with steps.open("a") as file:
-            file.write(f"{step}\n")
-        if step == 5 and not killed.exists():
-            killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
     outputs = []
     for name, progress in (("straight", silent), ("interrupted", kill_once)):
         job = Job(config, inputs, tmp_path / name, tmp_path / f"{name}.work", progress)
         job.output.mkdir()
         ray.get(ray.remote(fit_policy_parallel).options(num_cpus=0).remote(job))
         outputs.append(job.output)
-    assert steps.read_text().split() == ["1", "2", "3", "4", "5", "4", "5", "6", "7", "8"]
+    assert (tmp_path / "steps").read_text().split() == ["1", "2", "3", "4", "5", "4", "5", "6", "7", "8"]
     straight, interrupted = (load_file(output / "actor.safetensors") for output in outputs)
     assert all(torch.equal(straight[name], interrupted[name]) for name in straight)
     results = [json.loads((output / "evaluation.json").read_text()) for output in outputs]

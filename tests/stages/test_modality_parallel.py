@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from v2a_ray.orchestration.session import user_error
 from v2a_ray.orchestration.train_workers import share_of_cores
 from v2a_ray.stages.columns import read_episode_column
 from v2a_ray.stages.data_parallel import Workers
-from v2a_ray.stages.learner import silent
+from v2a_ray.stages.learner import Progress, silent
 from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
 from v2a_ray.stages.modality_learner import ModalityLearner
 
@@ -280,20 +278,13 @@ def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_been(
+    kill_once: Progress, tmp_path: Path
+) -> None:
+    """Killed is the worker that writes checkpoints, one step after it wrote one."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
     source = tmp_path / "source"
     write_table(table, source / "table", num_files=2)
-    killed, steps = tmp_path / "killed", tmp_path / "steps"
-
-    def kill_once(step: int, num_steps: int, metrics: dict[str, float]) -> None:
-        """In the worker that writes checkpoints, one step after it wrote one."""
-        with steps.open("a") as file:
-            file.write(f"{step}\n")
-        if step == 5 and not killed.exists():
-            killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
     config = experiment(num_steps=8, log_interval_steps=1)
     models = []
     for name, progress in (("straight", silent), ("interrupted", kill_once)):
@@ -301,9 +292,9 @@ def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_b
         job.output.mkdir()
         ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
         models.append(load_file(job.output / "model.safetensors"))
-    assert killed.exists()
+    assert (tmp_path / "killed").exists()
     # Steps 1 to 5, then on from the checkpoint of step 4.
-    assert steps.read_text().split() == ["1", "2", "3", "4", "5", "4", "5", "6", "7", "8"]
+    assert (tmp_path / "steps").read_text().split() == ["1", "2", "3", "4", "5", "4", "5", "6", "7", "8"]
     straight, interrupted = models
     assert all(torch.equal(straight[name], interrupted[name]) for name in straight)
 
