@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import learners
 from benchmarks.record import Result, interleaved, record, step_milliseconds
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
-from v2a_ray.networks import has_kernels, product
+from v2a_ray.networks import product
 from v2a_ray.stages.learner import Learner
 
 PEAK_SHARE_TARGET = 0.6
@@ -128,7 +128,7 @@ def matrix_products(num_matrices: int, size: int, *, only_torch: bool) -> list[C
     left, right = torch.randn(2, num_matrices, size, size)
     out = torch.empty_like(left)
     ways: list[Callable[[], object]] = [lambda: torch.bmm(left, right, out=out)]
-    if num_matrices == 1 and has_kernels(left) and not only_torch:
+    if num_matrices == 1 and not only_torch:
         ways.append(lambda: product(left[0], right[0]))
     return ways
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from v2a_ray.networks import LOG_STD_RANGE, MLP, EnsembleMLP, GRUEncoder, mlp
+from v2a_ray.networks import LOG_STD_RANGE, MLP, EnsembleMLP, GRUEncoder
 
 
 def plain(module: nn.Module) -> nn.Module:
     """A copy whose perceptrons are torch's own layers, one after the other."""
     if isinstance(module, MLP):
-        return nn.Sequential(*copy.deepcopy(module))
+        return sequential(module)
     copied = copy.deepcopy(module)
     for name, child in module.named_children():
         setattr(copied, name, plain(child))
@@ -35,18 +36,24 @@ class PaddedGRUEncoder(nn.Module):
         return mean_BZ, log_std_BZ.clamp(*LOG_STD_RANGE)
 
 
+def sequential(network: MLP) -> nn.Sequential:
+    """The layers of a perceptron as torch's own, with copies of their weights."""
+    widths, layers = list(pairwise(network.widths)), []
+    for fan_in, fan_out in widths:
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    copied = nn.Sequential(*layers[:-1])
+    copied.load_state_dict(network.state_dict())
+    return copied
+
+
 def separate(ensemble: EnsembleMLP) -> nn.ModuleList:
     """The members of an ensemble as networks of their own, with copies of their weights."""
-    fan_ins = [weight.shape[1] for weight in ensemble.weights]
-    members = nn.ModuleList(
-        plain(mlp(fan_ins[0], fan_ins[1:], ensemble.weights[-1].shape[2])) for _ in range(ensemble.num_members)
-    )
-    with torch.no_grad():
-        for index, member in enumerate(members):
-            layers = [layer for layer in member if isinstance(layer, nn.Linear)]
-            for layer, weight, bias in zip(layers, ensemble.weights, ensemble.biases, strict=True):
-                layer.weight.copy_(weight[index].T)
-                layer.bias.copy_(bias[index, 0])
+    members = nn.ModuleList()
+    for index in range(ensemble.num_members):
+        member = MLP(ensemble.widths[0], ensemble.widths[1:-1], ensemble.widths[-1])
+        with torch.no_grad():
+            member.numbers_KS[0] = ensemble.numbers_KS[index]
+        members.append(sequential(member))
     return members
 
 

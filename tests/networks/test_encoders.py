@@ -47,9 +47,7 @@ def gradients(encoder: nn.Module, steps_BTX: Tensor, lengths_B: Tensor) -> list[
 def test_pooled_is_the_head_of_the_mean_feature() -> None:
     encoder = PooledEncoder(1, 1, 1)
     with torch.no_grad():
-        for layer, weight, bias in ((encoder.body[0], 1.0, 0.0), (encoder.body[2], 2.0, 1.0)):
-            layer.weight.fill_(weight)
-            layer.bias.fill_(bias)
+        encoder.body.numbers_KS.copy_(torch.tensor([[1.0, 0.0, 2.0, 1.0]]))  # weight and bias of both layers
         encoder.head.weight.copy_(torch.tensor([[1.0], [0.5]]))
         encoder.head.bias.copy_(torch.tensor([0.25, -2.0]))
     steps_BTX = torch.tensor([[[1.0], [3.0], [-5.0]], [[2.0], [9.0], [9.0]]])

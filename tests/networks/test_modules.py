@@ -7,18 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v2a_ray.networks import EnsembleMLP, GRUEncoder, PooledEncoder, TanhActor, mlp, update_target
+from v2a_ray.networks import MLP, EnsembleMLP, GRUEncoder, PooledEncoder, TanhActor, update_target
 
 
-def member(ensemble: EnsembleMLP, index: int) -> torch.nn.Sequential:
+def member(ensemble: EnsembleMLP, index: int) -> MLP:
     """Member `index` as a network of its own."""
-    widths = [weight.shape[1] for weight in ensemble.weights] + [ensemble.weights[-1].shape[2]]
-    network = mlp(widths[0], widths[1:-1], widths[-1])
-    linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+    network = MLP(ensemble.widths[0], ensemble.widths[1:-1], ensemble.widths[-1])
     with torch.no_grad():
-        for layer, weight, bias in zip(linear, ensemble.weights, ensemble.biases, strict=True):
-            layer.weight.copy_(weight[index].T)
-            layer.bias.copy_(bias[index, 0])
+        network.numbers_KS[0] = ensemble.numbers_KS[index]
     return network
 
 
@@ -54,7 +50,7 @@ def test_ensemble_starts_in_the_range_of_linear_layers() -> None:
 
 
 def test_update_target_moves_by_the_rate() -> None:
-    target, online = mlp(2, [3], 1), mlp(2, [3], 1)
+    target, online = MLP(2, [3], 1), MLP(2, [3], 1)
     before = [parameter.detach().clone() for parameter in target.parameters()]
     update_target(target, online, 0.25)
     for new, old, goal in zip(target.parameters(), before, online.parameters(), strict=True):

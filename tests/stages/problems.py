@@ -11,7 +11,7 @@ import torch
 from v2a_ray.config import FilterConfig, PolicyConfig
 from v2a_ray.data.sampler import Preprocessing, Transitions
 from v2a_ray.data.table import EpisodeTable
-from v2a_ray.networks import TanhActor
+from v2a_ray.networks import EnsembleMLP, TanhActor
 from v2a_ray.stages.dynamics import DynamicsModel
 from v2a_ray.stages.filtering import SourceFilter
 from v2a_ray.stages.policy import MixedSampler
@@ -71,7 +71,7 @@ def pushed_dynamics(num_members: int = 2, scale: float = 1.0) -> DynamicsModel:
         first[:, 1] = torch.tensor([1.0, -1.0])
         second.copy_(torch.eye(2).expand(num_members, 2, 2))
         last[:, :, 0] = torch.tensor([1.0, -1.0])
-        model.ensemble.biases[2][:, 0, 0] = 0.5 * torch.arange(num_members)
+        model.ensemble.biases[2][:, 0] = 0.5 * torch.arange(num_members)
         model.delta_std_O.fill_(scale)
     return model
 
@@ -94,6 +94,14 @@ def mixed_sampler(
 def make_actor(table: EpisodeTable, width: int) -> TanhActor:
     """An untrained actor for the table's dimensions."""
     return TanhActor(table.observation_dim, table.action_dim, [width] * 2)
+
+
+def set_constant(network: EnsembleMLP | TanhActor, *values: float) -> None:
+    """Make the outputs of a network constant (those of an actor before the tanh): only the last bias is not zero."""
+    body = network.body if isinstance(network, TanhActor) else network
+    with torch.no_grad():
+        body.numbers_KS.zero_()
+        body.biases[-1].copy_(torch.tensor(values).view_as(body.biases[-1]))
 
 
 def weights_of(learner: Any) -> dict[str, torch.Tensor]:

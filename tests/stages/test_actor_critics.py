@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, table_of, weights_of
-from torch import nn
+from problems import make_actor, mixed_sampler, set_constant, table_of, weights_of
 
 from v2a_ray.config import AWACConfig, PolicyConfig, TD3BCConfig
 from v2a_ray.networks import gaussian_log_density
@@ -18,14 +17,6 @@ TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]]
 """One truncated and one terminated step, reward 1 each."""
 BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1], [True, True])
 """One state, one step; action 0.5 earns 1, action -0.5 nothing."""
-
-
-def set_constant(network: nn.Module, *values: float) -> None:
-    """Make a network's output constant: every parameter zero but the last bias."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.zero_()
-        list(network.parameters())[-1].view(-1).copy_(torch.tensor(values))
 
 
 def learner_of(kind: type, table=TWO_STEPS, **settings):  # type: ignore[no-untyped-def]

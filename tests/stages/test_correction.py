@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from problems import linear_system, mixed_sampler, pushed_dynamics, raw, table_of
-from torch import Tensor, nn
+from problems import linear_system, mixed_sampler, pushed_dynamics, raw, set_constant, table_of
 
 from v2a_ray.config import CorrectionConfig, DynamicsConfig, PolicyConfig
 from v2a_ray.data.sampler import Batch, Preprocessing, Transitions
@@ -19,14 +18,6 @@ from v2a_ray.stages.columns import read_step_column, write_step_column
 from v2a_ray.stages.correction import ACTION, KEPT, REWARD, CorrectionLearner, fits_better
 from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
 from v2a_ray.stages.learner import TrainingLoop
-
-
-def constant(network: nn.Module, values: Tensor) -> None:
-    """Let a network's last layer give `values`, whatever its inputs."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.zero_()
-        list(network.parameters())[-1].copy_(values)
 
 
 def step(state: list[float], action: list[float], following: list[float]) -> Batch:
@@ -64,8 +55,8 @@ def test_losses_and_columns_by_hand() -> None:
     target = Transitions(table, raw(1))
     learner = CorrectionLearner(target, pushed_dynamics(), CorrectionConfig(batch_size=2, width=4), seed=0)
     # Rewards of mean 2 and standard deviation sqrt 2; the models answer tanh 1 and one standard deviation.
-    constant(learner.inverse, torch.tensor([1.0]))
-    constant(learner.reward, torch.tensor([1.0]))
+    set_constant(learner.inverse, 1.0)
+    set_constant(learner.reward, 1.0)
     found = learner.correct(target)
     tanh = math.tanh(1.0)
     assert found[ACTION][:, 0].tolist() == pytest.approx([tanh, tanh])

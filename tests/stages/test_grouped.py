@@ -63,7 +63,7 @@ def test_groups_move_the_actor_one_after_another() -> None:
     plain_loss = grouped.actor_loss
 
     def recording(batch: Any, advantage_B: torch.Tensor) -> Any:
-        seen.append(grouped.actor.body[0].weight.detach().clone())
+        seen.append(grouped.actor.body.numbers_KS.detach().clone())
         return plain_loss(batch, advantage_B)
 
     grouped.actor_loss = recording

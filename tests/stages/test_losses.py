@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, raw, table_of
-from torch import nn
+from problems import make_actor, mixed_sampler, raw, set_constant, table_of
 from torch.nn import functional
 
 from v2a_ray.config import AdvantageConfig, FilterConfig, PolicyConfig
@@ -23,14 +22,6 @@ from v2a_ray.stages.policy import IQLLearner, cosine
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
 """One truncated and one terminated step, reward 1 each."""
-
-
-def set_constant(network: nn.Module, *values: float) -> None:
-    """Make a network's output constant: every parameter zero but the last bias."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.zero_()
-        list(network.parameters())[-1].view(-1).copy_(torch.tensor(values))
 
 
 def batch_of(transitions: Transitions) -> Batch:

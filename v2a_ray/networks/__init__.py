@@ -1,18 +1,16 @@
 """Neural networks, written once and shared by every stage, and the products that they are made of."""
 
-from v2a_ray.networks.kernels import has_kernels, perceptron, perceptrons, product
+from v2a_ray.networks.kernels import chosen_products, product
 from v2a_ray.networks.modules import (
     LOG_STD_RANGE,
-    MLP,
-    EnsembleMLP,
     GRUEncoder,
     PooledEncoder,
     TanhActor,
     adam,
     gaussian_log_density,
-    mlp,
     update_target,
 )
+from v2a_ray.networks.perceptrons import MLP, EnsembleMLP, layers_of, perceptrons
 
 __all__ = [
     "LOG_STD_RANGE",
@@ -22,10 +20,9 @@ __all__ = [
     "PooledEncoder",
     "TanhActor",
     "adam",
+    "chosen_products",
     "gaussian_log_density",
-    "has_kernels",
-    "mlp",
-    "perceptron",
+    "layers_of",
     "perceptrons",
     "product",
     "update_target",

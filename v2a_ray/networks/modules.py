@@ -1,13 +1,12 @@
-"""The modules: MLPs, ensembles, the actor, the trajectory encoders.
+"""The modules: the actor, the trajectory encoders.
 
-Shape suffixes: B batch, K ensemble members, O observation dimension, A action dimension.
+Shape suffixes: B batch, O observation dimension, A action dimension.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,56 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from v2a_ray.networks.kernels import has_kernels, perceptron, perceptrons
+from v2a_ray.networks.kernels import written_out
+from v2a_ray.networks.perceptrons import MLP
 from v2a_ray.networks.recurrence import last_states
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Of a trajectory encoder's Gaussian."""
-
-
-class MLP(nn.Sequential):
-    """A multilayer perceptron with ReLU between its layers: (..., input_dim) to (..., output_dim)."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """See the class."""
-        layers = [layer for layer in self if isinstance(layer, nn.Linear)]
-        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        outputs_BY = perceptron(inputs.reshape(-1, inputs.shape[-1]), weights, biases)
-        return outputs_BY.view(*inputs.shape[:-1], outputs_BY.shape[-1])
-
-
-def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> MLP:
-    """A multilayer perceptron whose hidden layers have these widths."""
-    widths = [input_dim, *hidden, output_dim]
-    layers: list[nn.Module] = []
-    for index, (fan_in, fan_out) in enumerate(pairwise(widths)):
-        layers.append(nn.Linear(fan_in, fan_out))
-        if index < len(widths) - 2:
-            layers.append(nn.ReLU())
-    return MLP(*layers)
-
-
-class EnsembleMLP(nn.Module):
-    """K independent MLPs evaluated in one batched matrix product per layer.
-
-    Weights have a leading ensemble dimension (K, fan_in, fan_out); each member is initialised like `nn.Linear`.
-    """
-
-    def __init__(self, num_members: int, input_dim: int, hidden: Sequence[int], output_dim: int) -> None:
-        super().__init__()
-        self.num_members = num_members
-        widths = [input_dim, *hidden, output_dim]
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        for fan_in, fan_out in pairwise(widths):
-            bound = 1.0 / math.sqrt(fan_in)
-            self.weights.append(nn.Parameter(torch.empty(num_members, fan_in, fan_out).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(num_members, 1, fan_out).uniform_(-bound, bound)))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(B, input_dim), the same for all members, or (K, B, input_dim), to (K, B, output_dim)."""
-        expanded = inputs.expand(self.num_members, -1, -1) if inputs.dim() == 2 else inputs
-        return perceptrons(expanded, list(self.weights), list(self.biases))
 
 
 class TanhActor(nn.Module):
@@ -79,7 +34,7 @@ class TanhActor(nn.Module):
 
     def __init__(self, observation_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.body = mlp(observation_dim, hidden, action_dim)
+        self.body = MLP(observation_dim, hidden, action_dim)
         self.register_buffer("observation_mean_O", torch.zeros(observation_dim))
         self.register_buffer("observation_std_O", torch.ones(observation_dim))
 
@@ -117,7 +72,7 @@ class GRUEncoder(nn.Module):
     def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, each (B, Z), of z. Steps behind a trajectory's end are not computed."""
         packed = pack_padded_sequence(steps_BTX, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
-        if has_kernels(steps_BTX):
+        if written_out(steps_BTX):
             sorted_BH = last_states(packed.data, packed.batch_sizes.tolist(), list(self.recurrent.parameters()))
             return _gaussian(self.head(sorted_BH[packed.unsorted_indices]))
         _, last_1BH = self.recurrent(packed)
@@ -133,7 +88,7 @@ class PooledEncoder(nn.Module):
 
     def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int) -> None:
         super().__init__()
-        self.body = mlp(input_dim, [hidden_dim], hidden_dim)
+        self.body = MLP(input_dim, [hidden_dim], hidden_dim)
         self.head = nn.Linear(hidden_dim, 2 * latent_dim)
 
     def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:

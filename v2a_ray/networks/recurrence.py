@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from v2a_ray.networks.kernels import product, transposed_product
+from v2a_ray.networks.kernels import product
 
 
 def last_states(steps_MX: Tensor, counts: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
@@ -88,8 +88,8 @@ class _LastStates(torch.autograd.Function):
         return (
             product(input_MG, input_weight_GX) if ctx.needs_input_grad[0] else None,
             None,
-            transposed_product(input_MG, steps_MX),
-            transposed_product(hidden_MG, before_MH),
+            product(input_MG.t(), steps_MX),
+            product(hidden_MG.t(), before_MH),
             input_MG.sum(dim=0),
             hidden_MG.sum(dim=0),
         )

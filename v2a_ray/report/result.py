@@ -9,6 +9,8 @@ from typing import Any
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.data.mixture import mix_name
+from v2a_ray.networks import chosen_products
+from v2a_ray.processor import processor_name
 from v2a_ray.stages.artifacts import Artifact
 
 _PACKAGES = ("v2a_ray", "ray", "torch", "numpy", "mujoco", "gymnasium", "pyarrow")
@@ -40,4 +42,5 @@ def make_result(
         ],
         "target": dict(evaluation),
         "versions": versions(),
+        "processor": {"name": processor_name(), "matrix_products": chosen_products()},
     }

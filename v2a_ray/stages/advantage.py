@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from v2a_ray.config import AdvantageConfig
 from v2a_ray.data.sampler import Batch, TransitionSampler
-from v2a_ray.networks import EnsembleMLP, adam, mlp, update_target
+from v2a_ray.networks import MLP, EnsembleMLP, adam, update_target
 
 
 def sparse_value_loss(q_B: Tensor, value_B: Tensor, alpha: float) -> Tensor:
@@ -47,7 +47,7 @@ class AdvantageLearner:
         self.transitions, self.config = transitions, config
         self.generator = torch.Generator(transitions.device).manual_seed(seed)
         state_dim, hidden = transitions.observation_dim + latent_dim, [config.width] * 2
-        self.value = mlp(state_dim, hidden, 1)
+        self.value = MLP(state_dim, hidden, 1)
         self.critics = EnsembleMLP(2, state_dim + transitions.action_dim, hidden, 1)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.networks: dict[str, nn.Module] = {

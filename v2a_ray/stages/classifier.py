@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from v2a_ray.config import AlignmentConfig
 from v2a_ray.data.sampler import Batch, TransitionSampler
-from v2a_ray.networks import adam, mlp
+from v2a_ray.networks import MLP, adam
 
 
 def domain_loss(target_logit_B: Tensor, source_logit_B: Tensor) -> Tensor:
@@ -41,8 +41,8 @@ class ClassifierLearner:
         self.target, self.source, self.config = target, source, config
         self.generator = torch.Generator(target.device).manual_seed(seed)
         condition_dim, hidden = target.observation_dim + target.action_dim, [config.width] * 2
-        self.with_next = mlp(condition_dim + target.observation_dim, hidden, 1)
-        self.without_next = mlp(condition_dim, hidden, 1)
+        self.with_next = MLP(condition_dim + target.observation_dim, hidden, 1)
+        self.without_next = MLP(condition_dim, hidden, 1)
         self.networks: dict[str, nn.Module] = {"with_next": self.with_next, "without_next": self.without_next}
         parameters = [*self.with_next.parameters(), *self.without_next.parameters()]
         self.optimizers: dict[str, torch.optim.Optimizer] = {"classifiers": adam(parameters, config.learning_rate)}

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from v2a_ray.config import AlignmentConfig
 from v2a_ray.data.sampler import TransitionSampler
-from v2a_ray.networks import adam, mlp
+from v2a_ray.networks import MLP, adam
 
 
 def contrastive_loss(query_BD: Tensor, positive_BD: Tensor, negative_ND: Tensor) -> Tensor:
@@ -34,8 +34,8 @@ class ContrastiveLearner:
         self.target, self.source, self.config = target, source, config
         self.generator = torch.Generator(target.device).manual_seed(seed)
         hidden = [config.width] * 2
-        self.state_action = mlp(target.observation_dim + target.action_dim, hidden, config.embedding_dim)
-        self.next_state = mlp(target.observation_dim, hidden, config.embedding_dim)
+        self.state_action = MLP(target.observation_dim + target.action_dim, hidden, config.embedding_dim)
+        self.next_state = MLP(target.observation_dim, hidden, config.embedding_dim)
         self.networks: dict[str, nn.Module] = {"state_action": self.state_action, "next_state": self.next_state}
         parameters = [*self.state_action.parameters(), *self.next_state.parameters()]
         self.optimizers: dict[str, torch.optim.Optimizer] = {"encoders": adam(parameters, config.learning_rate)}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from v2a_ray.config import CorrectionConfig
 from v2a_ray.data.sampler import Batch, TransitionSampler
-from v2a_ray.networks import adam, mlp
+from v2a_ray.networks import MLP, adam
 from v2a_ray.stages.dynamics import MIN_SCALE, DynamicsModel
 
 ACTION, REWARD, KEPT = "corrected_action", "corrected_reward", "correction_kept"
@@ -32,8 +32,8 @@ class CorrectionLearner:
         self.target, self.dynamics, self.config = target, dynamics, config
         self.generator = torch.Generator(target.device).manual_seed(seed)
         observation, action, hidden = target.observation_dim, target.action_dim, [config.width] * 2
-        self.inverse = mlp(2 * observation, hidden, action)
-        self.reward = mlp(observation + action, hidden, 1)
+        self.inverse = MLP(2 * observation, hidden, action)
+        self.reward = MLP(observation + action, hidden, 1)
         reward_N = torch.cat([batch.reward_B for batch in target.chunks(8192)])
         self.reward_mean, self.reward_std = reward_N.mean(), reward_N.std().clamp(min=MIN_SCALE)
         self.networks: dict[str, nn.Module] = {"inverse": self.inverse, "reward": self.reward}

@@ -42,7 +42,7 @@ class GroupedLearner(IQLLearner):
         """One update step of value function and critics on all rows, then of the actor group after group."""
         batch, weight_B = self.sampler.sample(self.generator)
         loss, metrics, advantage_B = self.critic_losses(batch, weight_B)
-        self._descend(loss, "value", "critics")
+        self._descend(loss, "critics")
         update_target(self.target_critics, self.critics, self.config.target_rate)
         set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
         losses = []

@@ -24,52 +24,37 @@ from torch import Tensor, nn
 
 from v2a_ray.data.sampler import Batch
 from v2a_ray.errors import DivergenceError
-from v2a_ray.networks import perceptrons
+from v2a_ray.networks import EnsembleMLP, perceptrons
 from v2a_ray.stages.learner import TrainingLoop
 from v2a_ray.stages.policy import IQLConstants, IQLLearner, IQLLosses
 
 
 class SideBySide:
-    """The networks of P policies, of one kind and shape, in one tensor per parameter.
+    """P networks of one shape and K members each, in one tensor: (P, B, X) to (K, P, B, Y).
 
     The networks' own parameters become views of it: what an optimiser does to them, it does to the stack.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self.members = [list(network.parameters()) for network in networks]
-        self.stacked: list[Tensor] = []
-        for parameters in zip(*self.members, strict=True):
-            whole = torch.stack([parameter.detach() for parameter in parameters])
-            for parameter, part in zip(parameters, whole.unbind(), strict=True):
-                parameter.data = part
-            self.stacked.append(whole.requires_grad_(parameters[0].requires_grad))
+    def __init__(self, networks: Sequence[EnsembleMLP]) -> None:
+        self.parameters = [network.numbers_KS for network in networks]
+        self.widths = networks[0].widths
+        self.numbers_PKS = torch.stack([parameter.detach() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, self.numbers_PKS.unbind(), strict=True):
+            parameter.data = part
+        self.numbers_PKS.requires_grad_(self.parameters[0].requires_grad)
+
+    def __call__(self, inputs_PBX: Tensor) -> Tensor:
+        policies, members, _ = self.numbers_PKS.shape
+        inputs = inputs_PBX.repeat_interleave(members, dim=0)
+        outputs = perceptrons(inputs, self.numbers_PKS.flatten(0, 1), self.widths)
+        return outputs.view(policies, members, *outputs.shape[1:]).transpose(0, 1)
 
     def give_gradients(self) -> None:
-        """Move the gradients of the stack to the networks' own parameters."""
-        for whole, parameters in zip(self.stacked, zip(*self.members, strict=True), strict=True):
-            assert whole.grad is not None
-            for parameter, gradient in zip(parameters, whole.grad.unbind(), strict=True):
-                parameter.grad = gradient
-            whole.grad = None
-
-
-class SideBySideMLP(SideBySide):
-    """P networks of `networks.mlp`, (P, B, X) to (P, B, output_dim); `nn.Linear` holds its weight as (out, in)."""
-
-    def __call__(self, inputs_PBX: Tensor) -> Tensor:
-        weights = [weight.transpose(1, 2) for weight in self.stacked[::2]]
-        return perceptrons(inputs_PBX, weights, [bias.unsqueeze(1) for bias in self.stacked[1::2]])
-
-
-class SideBySideEnsemble(SideBySide):
-    """P `EnsembleMLP` of K members, (P, B, X) to (K, P, B, output_dim)."""
-
-    def __call__(self, inputs_PBX: Tensor) -> Tensor:
-        flat = [whole.flatten(0, 1) for whole in self.stacked]
-        weights, biases = flat[: len(flat) // 2], flat[len(flat) // 2 :]
-        num_members = self.stacked[0].shape[1]
-        outputs = perceptrons(inputs_PBX.repeat_interleave(num_members, dim=0), weights, biases)
-        return outputs.view(-1, num_members, *outputs.shape[1:]).transpose(0, 1)
+        """Move the gradient of the stack to the networks' own parameters."""
+        assert self.numbers_PKS.grad is not None
+        for parameter, gradient in zip(self.parameters, self.numbers_PKS.grad.unbind(), strict=True):
+            parameter.grad = gradient
+        self.numbers_PKS.grad = None
 
 
 class ManyIQL(IQLLosses):
@@ -78,9 +63,8 @@ class ManyIQL(IQLLosses):
     Raises ValueError for a learner whose losses are others: one of a subclass, or one that is held to a density.
     """
 
-    value: SideBySideMLP
-    critics: SideBySideEnsemble
-    target_critics: SideBySideEnsemble
+    critics: SideBySide
+    target_critics: SideBySide
 
     def __init__(self, learners: Sequence[IQLLearner]) -> None:
         if any(type(learner) is not IQLLearner or learner.density for learner in learners):
@@ -96,10 +80,10 @@ class ManyIQL(IQLLosses):
             expectile=of_each(lambda learner: learner.config.expectile),
             temperature=of_each(lambda learner: learner.config.temperature),
         )
-        self.bodies = SideBySideMLP([learner.actor.body for learner in learners])
-        self.value = SideBySideMLP([learner.value for learner in learners])
-        self.critics = SideBySideEnsemble([learner.critics for learner in learners])
-        self.target_critics = SideBySideEnsemble([learner.target_critics for learner in learners])
+        self.bodies = SideBySide([learner.actor.body for learner in learners])
+        self.values = SideBySide([learner.value for learner in learners])
+        self.critics = SideBySide([learner.critics for learner in learners])
+        self.target_critics = SideBySide([learner.target_critics for learner in learners])
         sizes = of_each(lambda learner: learner.sampler.num_rows)
         rows = torch.arange(int(sizes.max()), device=device)
         self.share_PB = torch.where(rows < sizes, 1 / sizes, 0.0)
@@ -107,7 +91,12 @@ class ManyIQL(IQLLosses):
 
     def actor(self, observation_PBO: Tensor) -> Tensor:
         """See `TanhActor`."""
-        return torch.tanh(self.bodies(observation_PBO))
+        return torch.tanh(self.bodies(observation_PBO)[0])
+
+    def value(self, observation_PBO: Tensor) -> Tensor:
+        """(P, B, O) to (P, B, 1)."""
+        value_PB1: Tensor = self.values(observation_PBO)[0]
+        return value_PB1
 
     def mean(self, values_B: Tensor) -> Tensor:
         """(..., P, B) to (..., P): the mean over each policy's own rows."""
@@ -120,7 +109,7 @@ class ManyIQL(IQLLosses):
         actor_losses, actor_metrics = self.actor_loss(batch, advantage_PB)
         # No policy's loss reaches another's parameters, so the gradient of the sum is each one's own.
         (critic_losses + actor_losses).sum().backward()  # type: ignore[no-untyped-call]
-        for networks in (self.bodies, self.value, self.critics):
+        for networks in (self.bodies, self.values, self.critics):
             networks.give_gradients()
         for learner in self.learners:
             learner.descend(step)

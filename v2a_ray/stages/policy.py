@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from v2a_ray.config import PolicyConfig
 from v2a_ray.data.sampler import Batch, Preprocessing, TransitionSampler, join_rows, select_rows
-from v2a_ray.networks import EnsembleMLP, TanhActor, adam, mlp, update_target
+from v2a_ray.networks import MLP, EnsembleMLP, TanhActor, adam, update_target
 from v2a_ray.stages.advantage import expectile_errors
 from v2a_ray.stages.conditional_vae import BehaviorDensity
 from v2a_ray.stages.correction import with_corrections
@@ -167,7 +167,7 @@ class IQLLearner(IQLLosses):
     """
 
     actor: TanhActor
-    value: nn.Sequential
+    value: MLP
     critics: EnsembleMLP
     target_critics: EnsembleMLP
 
@@ -186,7 +186,7 @@ class IQLLearner(IQLLosses):
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         observation, action = sampler.target.observation_dim, sampler.target.action_dim
         hidden = [config.width] * 2
-        self.value = mlp(observation, hidden, 1)
+        self.value = MLP(observation, hidden, 1)
         self.critics = EnsembleMLP(2, observation + action, hidden, 1)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.networks: dict[str, nn.Module] = {
@@ -195,8 +195,10 @@ class IQLLearner(IQLLosses):
             "critics": self.critics,
             "target_critics": self.target_critics,
         }
+        critics = [*self.value.parameters(), *self.critics.parameters()]
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            name: adam(self.networks[name].parameters(), config.learning_rate) for name in ("value", "critics", "actor")
+            "critics": adam(critics, config.learning_rate),
+            "actor": adam(actor.parameters(), config.learning_rate),
         }
 
     def update(self, step: int) -> dict[str, Tensor]:
@@ -211,7 +213,8 @@ class IQLLearner(IQLLosses):
             optimizer.zero_grad(set_to_none=True)
         (critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
         if self.workers.count > 1:
-            self.workers.mean_gradients([p for name in self.optimizers for p in self.networks[name].parameters()])
+            trained = (self.value, self.critics, self.actor)
+            self.workers.mean_gradients([parameter for network in trained for parameter in network.parameters()])
         self.descend(step)
         return self.workers.mean(metrics | actor_metrics)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from v2a_ray.config import AdvantageConfig, AlignmentConfig
 from v2a_ray.data.sampler import TransitionSampler, join_rows
-from v2a_ray.networks import adam, mlp
+from v2a_ray.networks import MLP, adam
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.classifier import domain_loss
 
@@ -44,7 +44,7 @@ class StateRatioLearner:
         self.generator = torch.Generator(target.device).manual_seed(seed)
         iql = AdvantageConfig(kind="iql", width=config.width, learning_rate=config.learning_rate)
         self.values = AdvantageLearner(target, 0, iql, seed)
-        self.discriminator = mlp(target.observation_dim, [config.width] * 2, 1)
+        self.discriminator = MLP(target.observation_dim, [config.width] * 2, 1)
         self.networks: dict[str, nn.Module] = {**self.values.networks, "discriminator": self.discriminator}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             **self.values.optimizers,

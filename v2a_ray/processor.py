@@ -1,0 +1,27 @@
+"""What this machine's processor is. Rounding and speed depend on it, so results and measurements name it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def processor_facts() -> dict[str, str]:
+    """Fields of the first processor in Linux's /proc/cpuinfo by their names; empty on other systems."""
+    facts: dict[str, str] = {}
+    if CPUINFO.exists():
+        for line in CPUINFO.read_text().splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+    return facts
+
+
+def processor_name() -> str:
+    """For example `AMD EPYC (AuthenticAMD family 25 model 17)`."""
+    facts = processor_facts()
+    if "vendor_id" not in facts:
+        return platform.processor() or platform.machine()
+    numbers = f"{facts['vendor_id']} family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
+    return f"{facts.get('model name', 'unknown')} ({numbers})"
