@@ -13,7 +13,7 @@ import v2a_ray.data
 from v2a_ray.config import CheckName, ExperimentConfig
 from v2a_ray.data.checks import CHECKS, check_sources, check_table, parse_severities, regrade
 from v2a_ray.data.collect import EpisodeCollector
-from v2a_ray.data.defects import reset_as_next
+from v2a_ray.data.defects import detector_of
 from v2a_ray.data.findings import Reading
 from v2a_ray.data.mixture import load_data
 from v2a_ray.data.readers import examine_table, read_table
@@ -189,10 +189,13 @@ def test_reset_as_next(medium):
         numbers = np.arange(len(last))
         return Rows(table.observation, table.action, table.reward, following, last & False, last, numbers)
 
-    assert len(reset_as_next(rows(table.next_observation))) == 0
+    def found(recording):
+        return detector_of(recording).find(recording)
+
+    assert len(found(rows(table.next_observation))) == 0
     damaged = table.next_observation.copy()
     damaged[row] = table.observation[row + 1]
-    assert reset_as_next(rows(damaged)).tolist() == [row]
+    assert found(rows(damaged)).tolist() == [row]
 
 
 def test_severities(tmp_path):
@@ -248,4 +251,4 @@ def test_every_finding_is_of_a_registered_check():
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "found") and node.args:
                 argument = node.args[0]
                 used |= {argument.value} if isinstance(argument, ast.Constant) else set()
-    assert {"finite", "reset_as_next", "episode_unfinished"} <= used <= set(CHECKS)
+    assert {"finite", "episode_too_long", "episode_unfinished"} <= used <= set(CHECKS)

@@ -215,11 +215,11 @@ def _residuals(
     return residuals
 
 
-def reset_as_next(rows: Rows, num_file_rows: int | None = None) -> NDArray[np.int64]:
-    """Indices of the rows of a whole recording whose next observation is a reset.
+def detector_of(rows: Rows, num_file_rows: int | None = None) -> ResetDetector | None:
+    """The detector that knows a whole recording; None for an empty one.
 
     `num_file_rows` is the number of rows in the file, where some of them are not in `rows`.
     """
     if not len(rows):
-        return np.empty(0, dtype=np.int64)
-    return ResetDetector(survey(rows, num_file_rows or int(rows.number[-1]) + 1)).find(rows)
+        return None
+    return ResetDetector(survey(rows, num_file_rows or int(rows.number[-1]) + 1))

@@ -133,6 +133,17 @@ class RowFile:
         """(E,) steps per episode."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def arrival_recorded(self) -> NDArray[np.bool_]:
+        """(N,); see `EpisodeTable.arrival_recorded`."""
+        ends = self.offsets[1:] - 1
+        last = self._map()[ends]
+        begin, width = self.observation_dim + self.action_dim, self.observation_dim
+        stands = (last[:, :width] == last[:, begin : begin + width]).all(axis=1)
+        recorded = np.ones(self.num_transitions, dtype=bool)
+        recorded[ends[stands & (last[:, -1] == 0.0)]] = False
+        return recorded
+
     def map(self) -> Tensor:
         """(N, W) rows, mapped into memory: read when touched, and held once for all processes of this node."""
         return torch.from_numpy(self._map())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -77,6 +77,12 @@ class Batch:
     continues_B: Tensor
     """1 - terminated: a truncated step continues, so it bootstraps."""
     extra: dict[str, Tensor]
+
+    @property
+    def arrival_recorded(self) -> Tensor:
+        """(B,) bool; see `EpisodeTable.arrival_recorded`."""
+        moved_B = (self.next_observation_BO != self.observation_BO).any(dim=-1)
+        return moved_B | (self.continues_B > 0)
 
 
 class BatchMaker:
@@ -239,6 +245,18 @@ class Transitions:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Nothing to restore."""
+
+
+Sampler = TypeVar("Sampler", bound=TransitionSampler)
+
+
+def of_recorded_arrivals(sampler: Sampler, table: EpisodeTable | RowFile) -> Sampler:
+    """`sampler`, of `table`, so that it draws only steps whose arrival was recorded: what dynamics are learned from.
+
+    `chunks` still gives every step.
+    """
+    recorded = table.arrival_recorded
+    return sampler if recorded.all() else sampler.restricted(torch.from_numpy(np.flatnonzero(recorded)))
 
 
 def join_rows(*batches: Batch) -> Batch:

@@ -111,6 +111,34 @@ class EpisodeTable:
         rows[self.offsets[1:][self.terminated] - 1] = 1.0
         return rows
 
+    @cached_property
+    def arrival_recorded(self) -> NDArray[np.bool_]:
+        """(N,) whether a step's next observation is where it arrived.
+
+        A terminal step that repeats its own observation has none (`data.arrivals`). It counts for what is paid and for
+        where episodes end; nothing that learns dynamics may look at its next observation.
+        """
+        ends = self.offsets[1:][self.terminated] - 1
+        recorded = np.ones(self.num_transitions, dtype=bool)
+        recorded[ends] = (self.next_observation[ends] != self.observation[ends]).any(axis=1)
+        return recorded
+
+    def recorded_steps(self) -> EpisodeTable:
+        """The table without steps that have no recorded arrival; an episode of nothing else vanishes."""
+        kept = self.arrival_recorded
+        if kept.all():
+            return self
+        lengths = np.add.reduceat(kept, self.offsets[:-1], dtype=np.int64)
+        cut = lengths < self.lengths
+        arrays = {name: getattr(self, name)[kept] for name in ("observation", "action", "reward", "next_observation")}
+        shorter = self.replace(
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            terminated=self.terminated & ~cut,
+            truncated=self.truncated | cut,
+            **arrays,
+        )
+        return shorter.select(np.flatnonzero(lengths))
+
     def rows(self, episode: int) -> slice:
         """The rows of one episode."""
         return slice(int(self.offsets[episode]), int(self.offsets[episode + 1]))

@@ -212,6 +212,4 @@ def _known(table: EpisodeTable, spec: RobotSpec) -> NDArray[np.bool_]:
     if spec.velocity_limit is not None:
         velocities = np.abs(both[:, :, spec.num_positions : spec.num_positions + spec.num_velocities])
         known &= (velocities < spec.velocity_limit).all(axis=(0, 2))
-    unrecorded = (table.terminal_rows > 0) & (both[0] == both[1]).all(axis=1)
-    known &= ~unrecorded
-    return known
+    return known & table.arrival_recorded

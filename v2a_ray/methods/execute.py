@@ -19,7 +19,7 @@ from v2a_ray.config import (
     AlignmentConfig,
 )
 from v2a_ray.data.rows import RowFile, write_rows
-from v2a_ray.data.sampler import Column, EpisodeValues, Transitions, TransitionSampler
+from v2a_ray.data.sampler import Column, EpisodeValues, Transitions, TransitionSampler, of_recorded_arrivals
 from v2a_ray.data.streaming import open_transitions
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.methods.job import Job, preprocessing, require_memory
@@ -31,7 +31,7 @@ from v2a_ray.methods.target_models import (
     fit_dynamics,
 )
 from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.alignment import Alignment, modality_scores, ranks, split_target, window_average
+from v2a_ray.stages.alignment import Alignment, carried, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
 from v2a_ray.stages.columns import (
     EpisodeIndex,
@@ -109,45 +109,49 @@ def _alignment(job: Job, source: RowFile) -> tuple[Alignment, list[dict[str, Any
     seed = job.config.upstream_seed
     memory = job.memory_bytes - require_memory(job, "alignment", "target")
     target = job.table("target")
-    fitted, held_out = split_target(target, config.held_out_fraction, seed)
+    # Only states matter to the state ratio; every other estimator compares where steps arrived.
+    compared = target if config.kind == "state_ratio" else target.recorded_steps()
+    fitted, held_out = split_target(compared, config.held_out_fraction, seed)
     if config.kind == "modality":
         return _modality_alignment(job, target, held_out), []
     prepared, device = preprocessing(job), job.device(config, source=memory)
     sources = open_transitions(source, prepared, memory_bytes=memory, seed=seed, device=device)
+    if config.kind != "state_ratio":
+        sources = of_recorded_arrivals(sources, source)
     targets, control = (Transitions(table, prepared, device=device) for table in (fitted, held_out))
     torch.manual_seed(seed)
     if config.kind == "contrastive":
         contrastive = ContrastiveLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(contrastive)
-        return _scores(contrastive, sources, control), history
+        return _scores(contrastive, sources, control, source), history
     if config.kind == "classifier":
         classifier = ClassifierLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(classifier)
-        return _scores(classifier, sources, control), history
+        return _scores(classifier, sources, control, source), history
     if config.kind == "state_ratio":
         ratio = StateRatioLearner(targets, sources, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(ratio)
         scored = ratio.score(Transitions(target, prepared, device=device)).cpu().numpy()
         write_step_column(job.output / TARGET_COLUMN, "alignment", target, scored)
-        return _scores(ratio, sources, control), history
+        return Alignment(ratio.score(sources).cpu().numpy(), ratio.score(control).cpu().numpy()), history
     if config.kind == "dynamics_density":
         feeds = [targets] if config.fit_dynamics_to == "target" else [targets, sources]
         dynamics = DynamicsDensityLearner(targets, feeds, config, seed)
         history = job.loop(config, feeds={"source": sources}).run(dynamics)
-        return _scores(dynamics, sources, control), history
+        return _scores(dynamics, sources, control, source), history
     if config.kind == "optimal_transport":
         transport = OptimalTransport(targets, config, seed)
         moved = transport.score(sources, lambda done, total: job.progress(done, total, {}))
-        return Alignment(moved.cpu().numpy(), transport.score(control).cpu().numpy()), []
+        return Alignment(carried(moved.cpu().numpy(), source), transport.score(control).cpu().numpy()), []
     residual = ResidualLearner(targets, config, seed)
     history = job.loop(config).run(residual)
-    scores = _scores(residual, sources, control)
+    scores = _scores(residual, sources, control, source)
     return _ranked(scores.source, scores.held_out, source, held_out, config.window_steps), history
 
 
-def _scores(fitted: Scorer, source: TransitionSampler, held_out: TransitionSampler) -> Alignment:
-    """Both tables' scores, back from the device."""
-    return Alignment(fitted.score(source).cpu().numpy(), fitted.score(held_out).cpu().numpy())
+def _scores(fitted: Scorer, source: TransitionSampler, held_out: TransitionSampler, rows: RowFile) -> Alignment:
+    """Both tables' scores, back from the device; `rows` are those of the source."""
+    return Alignment(carried(fitted.score(source).cpu().numpy(), rows), fitted.score(held_out).cpu().numpy())
 
 
 def _modality_alignment(job: Job, target: EpisodeTable, held_out: EpisodeTable) -> Alignment:
@@ -160,7 +164,7 @@ def _modality_alignment(job: Job, target: EpisodeTable, held_out: EpisodeTable) 
 
     def scores(table: EpisodeTable) -> Float:
         latent = read_episode_column(folder / "column.parquet", "z", table)
-        return modality_scores(model, table, latent, centre)
+        return carried(modality_scores(model, table, latent, centre), table)
 
     return _ranked(scores(source), scores(held_out), source, held_out, job.config.alignment.window_steps)
 

@@ -33,13 +33,14 @@ def fit_modality(job: Job) -> None:
 
 
 def _fit(job: Job, table: EpisodeTable) -> None:
-    """Fit encoder and decoder to the episodes of `table` and write their z."""
+    """Fit encoder and decoder to the recorded steps of `table` and write z of its episodes."""
     config, seed = job.config.modality, job.config.upstream_seed
     use_threads(config.num_threads)
     torch.manual_seed(seed)
     model = ModalityModel(table.observation_dim, table.action_dim, config).to(job.device(config))
-    model.set_statistics(moments(table))
-    learner = ModalityLearner(table, model, config, seed)
+    recorded = table.recorded_steps()
+    model.set_statistics(moments(recorded))
+    learner = ModalityLearner(recorded, model, config, seed)
     history = job.loop(config, **learner.stopping()).run(learner)
     save_modality(job, model, history)
     write_episode_column(job.output / COLUMN, "z", table, encode_episodes(model, table, config))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from v2a_ray.config import TrainingConfig
 from v2a_ray.data.rows import RowFile
-from v2a_ray.data.sampler import Column, TransitionSampler
+from v2a_ray.data.sampler import Column, TransitionSampler, of_recorded_arrivals
 from v2a_ray.data.streaming import open_transitions
 from v2a_ray.methods.job import Job, preprocessing
 from v2a_ray.stages.columns import read_step_column, write_step_column
@@ -50,7 +50,7 @@ def fit_dynamics(job: Job) -> None:
     """Fit models of the target's dynamics and write them."""
     config, seed = job.config.dynamics, job.config.upstream_seed
     use_threads(config.num_threads)
-    target = _transitions(job, config, "target")["target"]
+    target = of_recorded_arrivals(_transitions(job, config, "target")["target"], job.rows("target"))
     torch.manual_seed(seed)
     learner = DynamicsLearner(target, config, seed)
     history = job.loop(config, feeds={"target": target}).run(learner)
@@ -71,7 +71,7 @@ def fit_correction(job: Job) -> None:
     config, seed = job.config.correction, job.config.upstream_seed
     use_threads(config.num_threads)
     tables = _transitions(job, config, "source", "target")
-    source, target = tables["source"], tables["target"]
+    source, target = tables["source"], of_recorded_arrivals(tables["target"], job.rows("target"))
     torch.manual_seed(seed)
     learner = CorrectionLearner(target, load_dynamics(job, target.device), config, seed)
     history = job.loop(config, feeds={"target": target}).run(learner)

@@ -21,11 +21,12 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
+from v2a_ray.data.arrivals import BadArrivals, mend
 from v2a_ray.data.checks import Severities, check_table, regrade
 from v2a_ray.data.checks.content import num_distinct, row_hashes
 from v2a_ray.data.defects import ResetDetector, Survey, merge, survey
 from v2a_ray.data.findings import Finding, RobotLike, raise_errors
-from v2a_ray.data.formats.arrays import derived_findings, reset_finding, without_resets
+from v2a_ray.data.formats.arrays import derived_findings, require_rows
 from v2a_ray.data.formats.d4rl import read_rows, scan
 from v2a_ray.data.location import Location
 from v2a_ray.data.manifest import PartSummary, summarize_part
@@ -80,7 +81,7 @@ def convert_hdf5(
             num_kept = sum(each.survey.num_rows for each in surveys)
             ordered = not too_many_cuts(sum(each.num_truncated for each in surveys), num_kept)
             detector = ray.put(ResetDetector(merge([each.survey for each in surveys])) if ordered else None)
-            counts = _each(_count_episodes, [(block, detector) for block in blocks], report)
+            counts = _each(_count_episodes, [(block, detector, job) for block in blocks], report)
             firsts = np.cumsum([0, *counts]).tolist()
             tasks = [(block, detector, job, firsts[i], str(partial), i) for i, block in enumerate(blocks)]
             parts = _each(_write, tasks, report)
@@ -125,7 +126,7 @@ class _Part:
 
     summary: PartSummary
     row_number: NDArray[np.int64]
-    dropped: NDArray[np.int64]
+    bad: BadArrivals
     hashes: NDArray[np.uint64]
     clean: bool
 
@@ -157,29 +158,28 @@ def _survey(block: pa.Table, num_file_rows: int) -> _Surveyed:
 
 
 @ray.remote
-def _count_episodes(block: pa.Table, detector: ResetDetector | None) -> int:
+def _count_episodes(block: pa.Table, detector: ResetDetector | None, job: _Job) -> int:
     """Episodes that are left, which the following slices' numbers depend on."""
-    rows, table = _recorded(block)
-    found = detector.find(rows) if detector else np.empty(0, np.int64)
-    return without_resets(rows, found, "")[0].to_table("").num_episodes if len(found) else table.num_episodes
+    rows, _ = _mended(block, detector, job)
+    return rows.to_table("").num_episodes if len(rows) else 0
 
 
 @ray.remote
 def _write(
     block: pa.Table, detector: ResetDetector | None, job: _Job, first_episode: int, folder: str, part: int
 ) -> _Part:
-    rows, table = _recorded(block)
-    found = detector.find(rows) if detector else np.empty(0, np.int64)
-    dropped = rows.number[found]
-    if len(found):
-        rows, _ = without_resets(rows, found, job.where)
-        table = rows.to_table(job.name)
-    table = relabel(table, job.name, job.domain, job.behavior)
+    rows, bad = _mended(block, detector, job)
+    require_rows(rows, job.where)
+    table = relabel(rows.to_table(job.name), job.name, job.domain, job.behavior)
     ids = tuple(f"{job.name}/{first_episode + index:06d}" for index in range(table.num_episodes))
     table = table.replace(episode_id=ids)
     write_part(table, Path(folder), part)
     clean = not check_table(table, where=job.where, robot=job.robot)
-    return _Part(summarize_part(table), rows.number, dropped, row_hashes(table), clean)
+    return _Part(summarize_part(table), rows.number, bad, row_hashes(table), clean)
+
+
+def _mended(block: pa.Table, detector: ResetDetector | None, job: _Job) -> tuple[Rows, BadArrivals]:
+    return mend(_recorded(block)[0], detector, job.robot.max_episode_steps)
 
 
 def _recorded(block: pa.Table) -> tuple[Rows, EpisodeTable]:
@@ -203,8 +203,7 @@ def _recorded(block: pa.Table) -> tuple[Rows, EpisodeTable]:
 
 def _whole(parts: Sequence[_Part], folder: Path, ordered: bool, job: _Job) -> list[Finding]:
     """What one process would have found in the whole."""
-    dropped = np.concatenate([part.dropped for part in parts])
-    named = [reset_finding(dropped, job.where)] if len(dropped) else []
+    named = BadArrivals.merge([part.bad for part in parts]).findings(job.where)
     hashes = np.concatenate([part.hashes for part in parts])
     if ordered and all(part.clean for part in parts) and num_distinct(hashes) == len(hashes):
         return named

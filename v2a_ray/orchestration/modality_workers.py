@@ -49,6 +49,7 @@ def _fit(job: Job, workers: Workers) -> None:
     batches = ray.train.get_dataset_shard(f"shard-{workers.rank}").iter_batches(batch_size=None, batch_format="pyarrow")
     where = f"shard {workers.rank}"
     shard = concatenate([EpisodeTable.from_arrow(batch, where=where) for batch in batches if len(batch)])
+    shard = shard.recorded_steps()
     torch.manual_seed(seed)
     model = ModalityModel(shard.observation_dim, shard.action_dim, config).to(job.device(config))
     model.set_statistics(workers.reduce(moments(shard).to(model.device)))

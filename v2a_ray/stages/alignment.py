@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from v2a_ray.data.rows import RowFile
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.stages.columns import EpisodeIndex
 from v2a_ray.stages.modality import ModalityModel
 
 Float = NDArray[np.float32]
+Steps = EpisodeTable | RowFile
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,23 @@ def tail(table: EpisodeTable, first_row: int) -> EpisodeTable:
     offsets = np.maximum(kept.offsets - skip, 0)
     arrays = {name: getattr(kept, name)[skip:] for name in ("observation", "action", "reward", "next_observation")}
     return kept.replace(offsets=offsets, **arrays)
+
+
+def carried(values: Float, source: Steps) -> Float:
+    """(N,) scores in which a step without a recorded arrival has that of the step before it.
+
+    What dynamics a trajectory follows does not change at its last step, so a fall passes the filter as often as what
+    led to it. An episode of such a step alone gets the median of the others.
+    """
+    missing = np.flatnonzero(~source.arrival_recorded)
+    if not len(missing):
+        return values
+    filled = values.copy()
+    alone = np.isin(missing, source.offsets[:-1])
+    filled[missing] = values[np.maximum(missing - 1, 0)]
+    recorded = values[source.arrival_recorded]
+    filled[missing[alone]] = np.median(recorded) if len(recorded) else 0.0
+    return filled
 
 
 def window_average(values: Float, table: EpisodeIndex, window: int) -> Float:

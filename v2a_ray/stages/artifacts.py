@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from v2a_ray.errors import StorageError
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Part of every key: raise it when a change of code moves the numbers of a stage, and say so in CHANGELOG."""
 
 

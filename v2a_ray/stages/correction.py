@@ -71,7 +71,7 @@ class CorrectionLearner:
 
     def _correct(self, batch: Batch) -> dict[str, Tensor]:
         action_BA = self.corrected_action(batch)
-        better_B = fits_better(self.dynamics, batch, action_BA)
+        better_B = fits_better(self.dynamics, batch, action_BA) & batch.arrival_recorded
         return {
             ACTION: action_BA,
             REWARD: self.predicted_reward(batch.observation_BO, action_BA),

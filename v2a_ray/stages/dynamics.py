@@ -42,7 +42,8 @@ class EnsembleSettings(Protocol):
 
 def delta_std(transitions: TransitionSampler) -> Tensor:
     """(O,): the standard deviation of every feature of s' - s, at least `MIN_SCALE`."""
-    moved = torch.cat([batch.next_observation_BO - batch.observation_BO for batch in transitions.chunks(8192)])
+    steps = ((batch.next_observation_BO - batch.observation_BO, batch) for batch in transitions.chunks(8192))
+    moved = torch.cat([moved_BO[batch.arrival_recorded] for moved_BO, batch in steps])
     return moved.std(dim=0).clamp(min=MIN_SCALE)
 
 

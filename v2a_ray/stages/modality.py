@@ -125,12 +125,24 @@ def pad(steps_NX: Tensor, begins_B: Tensor, lengths_B: Tensor) -> Tensor:
     return padded_BTX
 
 
-@torch.no_grad()
 def encode_episodes(model: ModalityModel, table: EpisodeTable, config: ModalityConfig) -> NDArray[np.float32]:
     """(E, Z): z of every episode, the encoder mean over the whole episode or averaged over consecutive crops.
 
-    Training sees crops of `crop_steps`; whole episodes are longer. `inference: crops` removes that shift in length.
+    Training sees crops of `crop_steps`; whole episodes are longer. `inference: crops` removes that shift in length. A
+    step whose arrival was not recorded is left out; an episode of nothing else has the prior's mean, 0.
     """
+    recorded = table.recorded_steps()
+    if recorded is table:
+        return _encode(model, table, config)
+    latent = np.zeros((table.num_episodes, config.latent_dim), dtype=np.float32)
+    if recorded.num_episodes:
+        position = {name: index for index, name in enumerate(table.episode_id)}
+        latent[[position[name] for name in recorded.episode_id]] = _encode(model, recorded, config)
+    return latent
+
+
+@torch.no_grad()
+def _encode(model: ModalityModel, table: EpisodeTable, config: ModalityConfig) -> NDArray[np.float32]:
     steps_NX = model.steps(table)
     latent = np.zeros((table.num_episodes, config.latent_dim), dtype=np.float32)
     weight = np.zeros((table.num_episodes, 1), dtype=np.float32)

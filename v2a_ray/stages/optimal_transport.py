@@ -72,7 +72,9 @@ class OptimalTransport:
 
     def __init__(self, target: TransitionSampler, config: AlignmentConfig, seed: int) -> None:
         self.config = config
-        target_MX = torch.cat([features(batch) for batch in target.chunks(config.block_transitions)])
+        target_MX = torch.cat(
+            [features(batch)[batch.arrival_recorded] for batch in target.chunks(config.block_transitions)]
+        )
         if len(target_MX) > config.max_target_transitions:
             order = torch.randperm(len(target_MX), generator=torch.Generator().manual_seed(seed))
             target_MX = target_MX[order[: config.max_target_transitions].to(target_MX.device)]
@@ -80,13 +82,20 @@ class OptimalTransport:
 
     @torch.no_grad()
     def score(self, transitions: TransitionSampler, progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """(N,): h of all transitions, block by block; `progress` is told the rows that are done, and all."""
+        """(N,): h of all transitions, block by block, NaN where the arrival was not recorded (`alignment.carried`).
+
+        `progress` is told the rows that are done, and all.
+        """
         scores, done = [], 0
         for batch in transitions.chunks(self.config.block_transitions):
-            block_nX = features(batch)
-            scores.append(
-                transport_scores(block_nX, self.target_MX, self.config.regularization, self.config.max_iterations)
-            )
+            # A step whose arrival was not recorded has no part in the plan, and no score of its own.
+            recorded_n, block_nX = batch.arrival_recorded, features(batch)
+            score_n = torch.full((len(block_nX),), float("nan"), device=block_nX.device)
+            if recorded_n.any():
+                score_n[recorded_n] = transport_scores(
+                    block_nX[recorded_n], self.target_MX, self.config.regularization, self.config.max_iterations
+                )
+            scores.append(score_n)
             done += len(block_nX)
             if progress:
                 progress(done, len(transitions))

@@ -13,8 +13,10 @@ from v2a_ray.data.checks.content import (
     check_alignment,
     check_dimensions,
     check_finite,
+    check_lengths,
     check_order,
     check_repeated,
+    check_unwritten,
 )
 from v2a_ray.data.checks.health import check_terminals
 from v2a_ray.data.checks.registry import CHECKS, Check, Severities, found, parse_severities, regrade
@@ -65,7 +67,9 @@ def check_table(
         *check_finite(table, locate),
         *check_action_bounds(table, locate),
         *check_alignment(table, locate),
+        *(check_unwritten(table, locate) if robot else []),
         *check_repeated(table, where),
         *check_order(table, where),
+        *(check_lengths(table, locate, robot) if robot else []),
         *(check_terminals(table, locate, robot) if robot and not sizes else []),
     ]

@@ -77,6 +77,34 @@ def check_alignment(table: EpisodeTable, locate: Locate) -> list[Finding]:
     return [found("alignment", message, locate(row, "next_observation"))]
 
 
+def check_lengths(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list[Finding]:
+    """No episode beyond the robot's time limit."""
+    long = np.flatnonzero(table.lengths > robot.max_episode_steps)
+    if not len(long):
+        return []
+    first = int(long[0])
+    message = (
+        f"the episode has {table.lengths[first]:,} steps, {robot.name}'s time limit is {robot.max_episode_steps:,} "
+        f"({len(long)} such episodes in all)"
+    )
+    row = int(table.offsets[first]) + robot.max_episode_steps
+    return [found("episode_too_long", message, locate(row, "truncated"), "right only if it was recorded without limit")]
+
+
+def check_unwritten(table: EpisodeTable, locate: Locate) -> list[Finding]:
+    """No row of zeros alone: memory that was reserved and never written, or padding behind an episode."""
+    zero = ~(table.observation.any(axis=1) | table.action.any(axis=1) | (table.reward != 0))
+    if not zero.any():
+        return []
+    first = int(zero.argmax())
+    count = len(zero) - first if zero[first:].all() else int((~zero[first:]).argmax())
+    message = (
+        f"this step and the {count - 1} after it are zero in every field ({int(zero.sum())} such steps in all): "
+        "never written, or padding"
+    )
+    return [found("unwritten", message, locate(first, "observation"))]
+
+
 def check_repeated(table: EpisodeTable, where: str) -> list[Finding]:
     """No transition twice."""
     hashes = row_hashes(table)

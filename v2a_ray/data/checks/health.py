@@ -27,8 +27,7 @@ def check_terminals(table: EpisodeTable, locate: Locate, robot: RobotLike) -> li
         for begin in range(0, table.num_transitions, BLOCK_ROWS)
     ]
     healthy, fallen = (np.concatenate(flags) for flags in zip(*blocks, strict=True))
-    recorded = np.isfinite(table.next_observation).all(axis=1)
-    recorded &= ~(terminal & (table.next_observation == table.observation).all(axis=1))
+    recorded = np.isfinite(table.next_observation).all(axis=1) & table.arrival_recorded
     at_limit = np.zeros(table.num_transitions, dtype=bool)
     at_limit[table.offsets[1:][table.lengths == robot.max_episode_steps] - 1] = True
     contradicting = terminal & healthy & recorded

@@ -50,6 +50,12 @@ _ALL = (
         "scale the actions to [-1, 1], as the environment takes them",
     ),
     Check(
+        "unwritten",
+        "error",
+        "rows are zero in every field, which no moving robot is",
+        "cut the arrays to the rows that were recorded",
+    ),
+    Check(
         "alignment",
         "error",
         "a next observation is not the observation of the following step of its episode",
@@ -67,6 +73,24 @@ _ALL = (
         "warning",
         "a row's next observation is the reset of another episode",
         "nothing: they were dropped and their episodes end as truncated one step earlier",
+    ),
+    Check(
+        "terminal_reset_as_next",
+        "warning",
+        "a terminal row's next observation is the reset of another episode",
+        "nothing: they were kept as terminal steps without a recorded arrival, which no model of dynamics is fitted to",
+    ),
+    Check(
+        "next_observation_repeated",
+        "warning",
+        "the last row of an episode that was cut repeats its observation as its next observation",
+        "nothing: they were dropped, because the state that they arrived in was not recorded",
+    ),
+    Check(
+        "episode_too_long",
+        "warning",
+        "an episode is longer than the robot's time limit, so two episodes were joined by a step that never happened",
+        "record `timeouts`; the episodes were cut at the limit and the joining rows dropped",
     ),
     Check(
         "next_observation_derived",

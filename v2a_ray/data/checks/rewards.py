@@ -107,6 +107,7 @@ def sample_rewards(table: EpisodeTable) -> RewardSample:
     rows = rows[
         np.isfinite(table.observation[rows]).all(axis=1) & np.isfinite(table.next_observation[rows]).all(axis=1)
     ]
+    rows = rows[table.arrival_recorded[rows]]
     rows = rows[np.isfinite(table.action[rows]).all(axis=1) & np.isfinite(table.reward[rows])]
     effort = np.square(table.action[rows].astype(np.float64)).sum(axis=1, keepdims=True)
     features = [table.observation[rows], table.next_observation[rows], effort, np.ones_like(effort)]

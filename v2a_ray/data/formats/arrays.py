@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.arrivals import mend
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.defects import reset_as_next
+from v2a_ray.data.defects import detector_of
 from v2a_ray.data.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.segmentation import Rows, breaks, is_unordered, shift_by_one
 from v2a_ray.data.table import EpisodeTable
@@ -24,7 +25,6 @@ from v2a_ray.errors import DataError
 REQUIRED = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
 OPTIONAL = {"next_observations": 2, "timeouts": 1}
 FLAGS = ("terminals", "timeouts")
-MAX_ROWS_NAMED = 20
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -146,34 +146,20 @@ def segment(arrays: Arrays, where: str, first_row: int = 0) -> tuple[Rows, list[
 
 def to_reading(rows: Rows, findings: list[Finding], name: str, where: str, robot: RobotLike | None) -> Reading:
     """The table of a whole recording, without rows that hold another episode's reset, and checked."""
+    detector = None if is_unordered(rows.to_table(name)) else detector_of(rows)
+    rows, bad = mend(rows, detector, robot.max_episode_steps if robot else None)
+    require_rows(rows, where)
     table = rows.to_table(name)
-    if not is_unordered(table):
-        rows, named = without_resets(rows, reset_as_next(rows), where)
-        findings = findings + named
-        table = rows.to_table(name) if named else table
-    return Reading(table, findings + check_table(table, where=where, robot=robot, row_number=rows.number))
+    checked = check_table(table, where=where, robot=robot, row_number=rows.number)
+    return Reading(table, findings + bad.findings(where) + checked)
 
 
-def without_resets(rows: Rows, found: NDArray[np.int64], where: str) -> tuple[Rows, list[Finding]]:
-    """Drop the rows `found`, whose next observation is another episode's reset; the step before becomes truncated."""
-    if not len(found):
-        return rows, []
-    keep = np.ones(len(rows), dtype=bool)
-    keep[found] = False
-    return rows.keep(keep), [reset_finding(rows.number[found], where)]
-
-
-def reset_finding(numbers: NDArray[np.int64], where: str) -> Finding:
-    """That the rows of these numbers in the file were dropped by `without_resets`."""
-    named = ", ".join(str(number) for number in numbers[:MAX_ROWS_NAMED])
-    named += f" and {len(numbers) - MAX_ROWS_NAMED} more" if len(numbers) > MAX_ROWS_NAMED else ""
-    return Finding(
-        "reset_as_next",
-        "warning",
-        f"{len(numbers)} rows hold another episode's reset as their next observation: row {named}",
-        place(where, field="next_observation"),
-        "nothing: they were dropped and their episodes end as truncated one step earlier",
-    )
+def require_rows(rows: Rows, where: str) -> None:
+    """Raise DataError if no row is left."""
+    if not len(rows):
+        raise DataError(
+            "no row is left whose next observation is known", where=where, remedy="record true next observations"
+        )
 
 
 def arrays_of(table: EpisodeTable) -> Arrays:

@@ -1,0 +1,106 @@
+"""A fall whose arrival was not recorded: nothing fits dynamics to what stands there, critics learn from the fall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from problems import linear_system
+
+from v2a_ray.config import AlignmentConfig, ModalityConfig
+from v2a_ray.data.rows import RowFile, write_rows
+from v2a_ray.data.sampler import Transitions, make_preprocessing, of_recorded_arrivals
+from v2a_ray.data.store import read_manifest, write_table
+from v2a_ray.data.streaming import StreamedTransitions
+from v2a_ray.data.table import EpisodeTable
+from v2a_ray.stages.alignment import carried
+from v2a_ray.stages.dynamics import delta_std
+from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.optimal_transport import OptimalTransport
+
+LENGTHS = [40, 30, 1, 50]
+
+
+def falls(arrival: str) -> EpisodeTable:
+    """Episodes that all end in a fall; `arrival` is `recorded`, or `unknown` where their last s' is the row's own s."""
+    table = linear_system(LENGTHS, 1.0, seed=0)
+    table = table.replace(terminated=np.ones(4, dtype=bool), truncated=np.zeros(4, dtype=bool))
+    if arrival == "recorded":
+        return table
+    following = table.next_observation.copy()
+    ends = table.offsets[1:] - 1
+    following[ends] = table.observation[ends]
+    return table.replace(next_observation=following)
+
+
+def row_file(folder: Path, table: EpisodeTable) -> RowFile:
+    write_table(table, folder / "table")
+    (folder / "rows").mkdir()
+    write_rows(folder / "table", folder / "rows")
+    return RowFile.open(folder / "rows")
+
+
+def test_row_files_know_which_arrivals_were_recorded(tmp_path: Path) -> None:
+    table = falls("unknown")
+    np.testing.assert_array_equal(row_file(tmp_path, table).arrival_recorded, table.arrival_recorded)
+    assert np.flatnonzero(~table.arrival_recorded).tolist() == (table.offsets[1:] - 1).tolist()
+    assert falls("recorded").arrival_recorded.all()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_samplers_of_dynamics_draw_recorded_arrivals_alone(streamed: bool, tmp_path: Path) -> None:
+    table = falls("unknown")
+    rows = row_file(tmp_path, table)
+    manifest = read_manifest(tmp_path / "table")
+    prepared = make_preprocessing(manifest, manifest, standardize=True, reward_scale=1.0)
+    sampler: Any = Transitions(rows, prepared)
+    if streamed:
+        sampler = StreamedTransitions(rows, prepared, memory_bytes=2**30, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    drawn = of_recorded_arrivals(sampler, rows).sample(2000, generator)
+    assert drawn.arrival_recorded.all() and (drawn.continues_B == 1).all()
+    # A critic draws from the sampler as it is, and meets the falls.
+    whole = sampler.sample(2000, generator)
+    assert (whole.continues_B == 0).any() and not whole.arrival_recorded.all()
+
+
+def test_models_of_dynamics_and_modality_see_recorded_steps_alone() -> None:
+    unknown, known = falls("unknown"), falls("unknown").recorded_steps()
+    prepared = make_preprocessing(
+        {"observation_mean": [0.0, 0.0], "observation_std": [1.0, 1.0]}, {}, standardize=False, reward_scale=1.0
+    )
+    torch.testing.assert_close(delta_std(Transitions(unknown, prepared)), delta_std(Transitions(known, prepared)))
+    config = ModalityConfig(latent_dim=2, encoder_width=8, decoder_width=8, encoder="pooled")
+    torch.manual_seed(0)
+    model = ModalityModel(2, 1, config)
+    model.set_statistics(moments(known))
+    latent = encode_episodes(model, unknown, config)
+    np.testing.assert_array_equal(latent[[0, 1, 3]], encode_episodes(model, known, config))
+    np.testing.assert_array_equal(latent[2], 0)  # an episode of one step that arrived nowhere known
+
+
+def test_a_fall_is_as_well_aligned_as_the_step_before_it() -> None:
+    table = falls("unknown")
+    scores = np.arange(table.num_transitions, dtype=np.float32)
+    scores[table.offsets[1:] - 1] = np.nan
+    filled = carried(scores, table)
+    assert filled[39] == 38 and filled[69] == 68 and filled[120] == 119
+    assert filled[70] == np.median(scores[table.arrival_recorded])
+    known = falls("recorded")
+    assert carried(scores, known) is scores
+
+
+def test_transport_plans_leave_out_unknown_arrivals() -> None:
+    prepared = make_preprocessing(
+        {"observation_mean": [0.0, 0.0], "observation_std": [1.0, 1.0]}, {}, standardize=False, reward_scale=1.0
+    )
+    target = Transitions(linear_system([60], 0.5, seed=1), prepared)
+    transport = OptimalTransport(target, AlignmentConfig(kind="optimal_transport"), seed=0)
+    unknown = falls("unknown")
+    scores = transport.score(Transitions(unknown, prepared)).numpy()
+    alone = transport.score(Transitions(unknown.recorded_steps(), prepared)).numpy()
+    np.testing.assert_allclose(scores[unknown.arrival_recorded], alone, rtol=1e-5)
+    assert np.isnan(scores[~unknown.arrival_recorded]).all()
