@@ -40,7 +40,7 @@ def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
         )
     digest = hashlib.sha256()
     if location.local is None:
-        for part in location.files("") if location.is_folder else [location]:
+        for part in map(location.member, location.names()) if location.is_folder else [location]:
             digest.update(_remote_digest(part))
         return digest.hexdigest()
     local = location.local

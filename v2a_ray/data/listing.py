@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.formats.arrays import check_keys
 from v2a_ray.data.formats.hdf5 import dataset, opened
-from v2a_ray.data.formats.minari import read_metadata
-from v2a_ray.data.formats.registry import FORMATS, PARQUET_MAGIC, detect_format
+from v2a_ray.data.formats.minari_files import read_metadata
+from v2a_ray.data.formats.registry import FORMATS, detect_format
 from v2a_ray.data.location import locate
 from v2a_ray.data.store import MANIFEST, read_manifest
 from v2a_ray.errors import DataError, V2AError
@@ -64,39 +65,33 @@ def list_datasets(folder: Path) -> list[Listed]:
     """
     if not folder.is_dir():
         raise DataError("is no folder", where=str(folder), remedy="give the folder that datasets are in")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DataError("cannot be read: Permission denied", where=str(folder), remedy="check permissions")
     return [_listed(path, folder) for path in _candidates(folder)]
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Folders that are a dataset, and files with an ending of a known format that are not inside of such a folder."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(folder), remedy="check permissions") from error
-    if (folder / MANIFEST).exists():
+    """The folder, if it is a dataset, or else what below it is one or has the ending of a known format."""
+    if _is_dataset(folder):
         yield folder
         return
     suffixes = {suffix for entry in FORMATS.values() for suffix in entry.suffixes}
-    for entry in entries:
-        if entry.name.startswith("."):
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith((".", "_")):
             continue
         if entry.is_dir() and not entry.is_symlink():
-            yield from [entry] if _is_dataset(entry) else _candidates(entry)
+            yield from _candidates(entry)
         elif entry.suffix in suffixes:
             yield entry
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Whether a folder is one dataset, not a folder of several."""
-    if (folder / MANIFEST).exists():
-        return True
-    if any(folder.rglob(MANIFEST)):
-        return False
+    """Whether a folder is one dataset, or can at least not be looked into, which then is said of it."""
     try:
-        # Formats of Parquet files accept files at any depth; here they have to lie in the folder itself.
-        return detect_format(folder).magic != PARQUET_MAGIC or any(folder.glob("*.parquet"))
+        detect_format(folder)
     except DataError:
-        return False
+        return not os.access(folder, os.R_OK | os.X_OK)
+    return True
 
 
 def _listed(path: Path, folder: Path) -> Listed:

@@ -82,14 +82,17 @@ class Location:
         with self.open() as file:
             return bytes(file.read(count))
 
-    def files(self, suffix: str) -> list[Location]:
-        """All files below this folder that end in `suffix`, sorted. Raises DataError if one leads out of the folder."""
+    def names(self) -> list[str]:
+        """Paths, relative to this folder, of everything below it that is no folder, sorted.
+
+        Without what begins with a dot or underscore, or is below such a folder: somebody's temporary or bookkeeping
+        files. Raises DataError if the folder cannot be read.
+        """
         with reading(self):
             found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
         prefix = self.path.rstrip("/") + "/"
-        names = [info.path.removeprefix(prefix) for info in found if info.path.endswith(suffix)]
-        # A name that begins with a dot or underscore is somebody's temporary or bookkeeping file.
-        return [self.member(name) for name in sorted(names) if not name.rsplit("/", 1)[-1].startswith((".", "_"))]
+        names = [info.path.removeprefix(prefix) for info in found if info.type != fs.FileType.Directory]
+        return sorted(name for name in names if not any(part.startswith((".", "_")) for part in name.split("/")))
 
     def member(self, part: str) -> Location:
         """A file below this folder. Raises DataError if it is a link out of the folder."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -171,17 +172,27 @@ def read_parts(files: Sequence[Path]) -> EpisodeTable:
     tables = []
     for file in files:
         try:
-            tables.append(_to_schema(pq.read_table(file), file))
+            # Without partitioning, because pyarrow would take a folder called `length=5` for a column.
+            tables.append(_to_schema(_with_labels(pq.read_table(file, partitioning=None), file), file))
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(file, error) from error
+        if tables[-1].schema != tables[0].schema:
+            raise DataError(
+                f"has other (observation, action) dimensions than {files[0].name}",
+                where=str(file),
+                remedy="one dataset holds the data of one robot",
+            )
     combined = pa.concat_tables(tables)
     _check_lists(combined, files)
     return EpisodeTable.from_arrow(combined, where=str(files[0]))
 
 
-def read_table_folder(path: Path) -> EpisodeTable:
-    """Read a table folder or a single Parquet file; a manifest, if there is one, has to agree with the parts."""
-    table = read_parts(part_files(path))
+def read_table_folder(path: Path, files: Sequence[Path] | None = None) -> EpisodeTable:
+    """Read a table folder or a single Parquet file; a manifest, if there is one, has to agree with the parts.
+
+    `files` are its parts, by default those that lie directly in it.
+    """
+    table = read_parts(files or part_files(path))
     if (path / MANIFEST).exists():
         manifest = read_manifest(path)
         expected = (manifest.get("num_episodes"), manifest.get("num_transitions"))
@@ -260,6 +271,15 @@ def _open(file: Path) -> pq.ParquetFile:
 def _unreadable(file: Path, error: Exception) -> DataError:
     first_line = str(error).splitlines()[0]
     return DataError(f"not readable as an episode table: {first_line}", where=str(file), remedy=CONVERT)
+
+
+def _with_labels(table: pa.Table, file: Path) -> pa.Table:
+    """A table with the labels that only folders' names say, as Hive writes them: `domain=hopper/part.parquet`."""
+    named = dict(part.split("=", 1) for part in file.parts[:-1] if "=" in part)
+    for label in LABELS:
+        if label in named and label not in table.column_names:
+            table = table.append_column(label, pa.array([unquote(named[label])] * table.num_rows, pa.string()))
+    return table
 
 
 def _to_schema(table: pa.Table, file: Path) -> pa.Table:

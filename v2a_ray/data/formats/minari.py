@@ -23,21 +23,19 @@ from v2a_ray.data.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import check_shape
 from v2a_ray.data.formats.d4rl import group_place
 from v2a_ray.data.formats.hdf5 import dataset, member, opened, subgroups, written
-from v2a_ray.data.location import Location, reading
+from v2a_ray.data.formats.minari_files import MAIN_FILE, METADATA, main_file, read_metadata
+from v2a_ray.data.location import Location
 from v2a_ray.data.store import new_folder, storage_errors
 from v2a_ray.data.table import LABELS, EpisodeTable, concatenate, unlabelled
 from v2a_ray.errors import DataError
 
-MAIN_FILE, METADATA = "main_data.hdf5", "metadata.json"
 RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminations": 1, "truncations": 1}
 # The version whose layout is written.
 MINARI_VERSION = "0.5.4"
 
 
 def holds(location: Location) -> bool:
-    """A dataset's folder, its `data` folder, or a file with episode groups."""
-    if location.is_folder:
-        return _main_file(location) is not None
+    """A file with episode groups; `minari_files.is_minari_folder` tells of a folder."""
     with opened(location) as file:
         return any(re.fullmatch(r"episode_\d+", key) for key in file)
 
@@ -45,10 +43,10 @@ def holds(location: Location) -> bool:
 def read(location: Location, robot: RobotLike | None) -> Reading:
     """Read all episodes and check. Raises DataError if the file cannot be read or an array is unusable."""
     where = str(location)
-    file_location = _main_file(location) if location.is_folder else location
+    metadata = read_metadata(location) if location.is_folder else {}
+    file_location = main_file(location) if location.is_folder else location
     if file_location is None:
         raise DataError(f"holds no {MAIN_FILE}", where=where, remedy="give a Minari dataset's folder")
-    metadata = read_metadata(location) if location.is_folder else {}
     name = str(metadata.get("dataset_id") or location.stem)
     with opened(file_location) as file:
         names = [key for key in subgroups(file) if re.fullmatch(r"episode_\d+", key)]
@@ -86,38 +84,6 @@ def write(table: EpisodeTable, path: Path) -> None:
         }
         with storage_errors(path):
             (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-
-
-def _main_file(location: Location) -> Location | None:
-    """The data of a dataset's folder or of its `data` folder. Raises DataError if it is a link out of the folder."""
-    for part in (f"data/{MAIN_FILE}", MAIN_FILE):
-        if (location / part).exists():
-            return location.member(part)
-    return None
-
-
-def read_metadata(location: Location) -> dict[str, Any]:
-    """What the dataset's metadata say; older ones have none. Raises DataError if they are unusable."""
-    for part in (f"data/{METADATA}", METADATA):
-        if not (location / part).exists():
-            continue
-        file = location.member(part)
-        with reading(file), file.open() as stream:
-            content = stream.read()
-        try:
-            metadata = json.loads(content)
-        except ValueError as error:
-            raise DataError(f"is no JSON: {error}", where=str(file), remedy="download the dataset again") from error
-        if not isinstance(metadata, dict):
-            raise DataError("is no JSON object", where=str(file), remedy="download the dataset again")
-        if metadata.get("data_format", "hdf5") != "hdf5":
-            raise DataError(
-                f"data_format {metadata['data_format']!r} is not read",
-                where=str(file),
-                remedy="convert the dataset to hdf5 with Minari",
-            )
-        return metadata
-    return {}
 
 
 def _episode(group: h5py.Group, where: str, episode_id: str) -> EpisodeTable:

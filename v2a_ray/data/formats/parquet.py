@@ -6,25 +6,24 @@ from pathlib import Path
 
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.findings import Reading, RobotLike
-from v2a_ray.data.location import Location, local_copy
-from v2a_ray.data.store import part_files, read_table_folder, write_table
+from v2a_ray.data.formats.folders import parquet_dataset
+from v2a_ray.data.location import Location, local_copy, locate
+from v2a_ray.data.store import read_table_folder, write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
 
 
 def holds(location: Location) -> bool:
-    """A Parquet file, or a folder with some in it."""
-    return not location.is_folder or bool(location.files(".parquet"))
+    """Any Parquet file: what it lacks is then said."""
+    return not location.is_folder
 
 
 def read(location: Location, robot: RobotLike | None) -> Reading:
     """Read a table and check it again: files may come from elsewhere."""
     with local_copy(location) as path:
-        if location.local is not None and path.is_dir():
-            for file in part_files(path):
-                location.member(file.name)
         try:
-            table = read_table_folder(path)
+            files = [Path(file.path) for file in parquet_dataset(locate(path))]
+            table = read_table_folder(path, files)
         except DataError as error:
             # A copy's path means nothing to the user.
             raise DataError(

@@ -1,4 +1,4 @@
-"""Parquet files that RLlib writes or reads: a file, or a folder with files at any depth."""
+"""Parquet files of any format: their names, columns and layout, and those that RLlib writes or reads."""
 
 from __future__ import annotations
 
@@ -15,18 +15,33 @@ from v2a_ray.data.store import new_folder, storage_errors
 from v2a_ray.errors import DataError
 
 
-def parquet_files(location: Location) -> list[Location]:
-    """The files of a dataset, in order. Raises DataError if there are none."""
-    files = location.files(".parquet") if location.is_folder else [location]
-    if not files:
-        raise DataError("holds no .parquet file", where=str(location), remedy="give a recording of RLlib")
-    return files
+def schema_names(file: Location) -> list[str]:
+    """Column names of a file. Raises DataError if it is no Parquet file."""
+    return list(_opened(file, lambda stream: pq.read_schema(stream).names))
 
 
-def schema_names(location: Location) -> list[str]:
-    """Column names of the first file; none if there is no file."""
-    files = location.files(".parquet") if location.is_folder else [location]
-    return list(_opened(files[0], lambda file: pq.read_schema(file).names)) if files else []
+Layout = dict[str, list[int]]
+
+
+def layout(file: Location) -> Layout:
+    """Columns of a file, with the widths of vectors as far as types say them. Raises DataError if it is no Parquet."""
+    schema = _opened(file, pq.read_schema)
+    return {column.name: _widths(column.type) for column in schema}
+
+
+def agree(first: Layout, second: Layout) -> bool:
+    """Whether two files can be of one dataset: they have columns in common, and no column in two widths."""
+    common = first.keys() & second.keys()
+    return bool(common) and not any(first[name] and second[name] and first[name] != second[name] for name in common)
+
+
+def _widths(kind: pa.DataType) -> list[int]:
+    """Sizes of the fixed-size lists that a type is made of."""
+    widths = []
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        widths += [kind.list_size] if pa.types.is_fixed_size_list(kind) else []
+        kind = kind.value_type
+    return widths
 
 
 def read_columns(file: Location, columns: list[str] | None = None) -> pa.Table:

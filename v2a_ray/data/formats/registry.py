@@ -3,7 +3,7 @@
 A format is chosen by its URI scheme or by looking at the file, not by trust in its name: a pickle called `data.hdf5`
 is refused. Every module of the registry has
 
-    holds(location) -> bool                asked when other formats share its first bytes
+    holds(location) -> bool                of a file, asked when other formats share its first bytes
     read(location, robot) -> Reading       raises DataError
     write(table, path) -> None             atomic, to a local path; raises StorageError
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from v2a_ray.data.findings import Reading, RobotLike
+from v2a_ray.data.formats.folders import contents_of, no_dataset
+from v2a_ray.data.formats.minari_files import is_minari_folder
 from v2a_ray.data.location import Location, locate
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
@@ -28,7 +30,7 @@ class FormatModule(Protocol):
     """What a module of the registry offers."""
 
     def holds(self, location: Location) -> bool:
-        """Whether the content of a file with the right first bytes, or of a folder, is of this format."""
+        """Whether the content of a file with the right first bytes, or a folder of Minari's, is of this format."""
         ...
 
     def read(self, location: Location, robot: RobotLike | None) -> Reading:
@@ -121,15 +123,19 @@ def check_format(location: Location, name: str) -> Format:
 
 
 def detect_format(path: str | Path | Location) -> Format:
-    """The format of a file or folder. Raises DataError if it does not exist or is none of those known."""
+    """The format of a file or folder. Raises DataError if it does not exist or is none of those known.
+
+    This is what decides, everywhere, whether a folder is a dataset.
+    """
     location = locate(path)
     if location.is_folder:
-        for entry in FORMATS.values():
-            if entry.folder and entry.load().holds(location):
-                return entry
-        raise DataError(
-            "is a folder without a dataset", where=str(location), remedy=f"give a file or one of: {known_formats()}"
-        )
+        if is_minari_folder(location):
+            return FORMATS["minari"]
+        found = contents_of(location)
+        if not found.parquet:
+            raise no_dataset(location, found)
+        # All of them have one layout, so that the first tells the format.
+        location = found.parquet[0]
     magic = _magic(location)
     candidates = [entry for entry in FORMATS.values() if magic.startswith(entry.magic)]
     for entry in candidates[:-1]:

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.formats.folders import parquet_dataset
 from v2a_ray.data.formats.numpy_msgpack import PickledArrayError, pack, unpack
-from v2a_ray.data.formats.parquet_files import parquet_files, read_columns, schema_names, write_folder
+from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
 from v2a_ray.data.location import Location
 from v2a_ray.data.table import LABELS, EpisodeTable, Float, concatenate, unlabelled
 from v2a_ray.errors import DataError
@@ -45,14 +46,14 @@ class _Chunk:
 
 
 def holds(location: Location) -> bool:
-    """Whether the first Parquet file has RLlib's column of episodes."""
+    """Whether a Parquet file has RLlib's column of episodes."""
     return COLUMN in schema_names(location)
 
 
 def read(location: Location, robot: RobotLike | None) -> Reading:
     """Read all episodes and check. Raises DataError for what is no recording of vectors and continuous actions."""
     where = str(location)
-    chunks = [chunk for file in parquet_files(location) for chunk in _chunks(file)]
+    chunks = [chunk for file in parquet_dataset(location) for chunk in _chunks(file)]
     if not chunks:
         raise DataError("holds zero rows", where=where, remedy="record at least one episode")
     _check_widths(chunks)

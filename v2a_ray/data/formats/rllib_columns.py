@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import REQUIRED, Arrays, check_rows, check_shape, convert, segment, to_reading
-from v2a_ray.data.formats.parquet_files import parquet_files, read_columns, schema_names, write_folder
+from v2a_ray.data.formats.folders import parquet_dataset
+from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
 from v2a_ray.data.location import Location
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
@@ -37,14 +38,14 @@ ROW_GROUP_ROWS = 65_536
 
 
 def holds(location: Location) -> bool:
-    """Whether the first Parquet file has RLlib's names of columns."""
+    """Whether a Parquet file has RLlib's names of columns."""
     return {"obs", "actions"} <= set(schema_names(location))
 
 
 def read(location: Location, robot: RobotLike | None) -> Reading:
     """Read, put rows of one episode together and check. Raises DataError."""
     where = str(location)
-    tables = [read_columns(file) for file in parquet_files(location)]
+    tables = [read_columns(file) for file in parquet_dataset(location)]
     present = [name for name in KEYS if all(name in table.column_names for table in tables)]
     for name, key in KEYS.items():
         if key in REQUIRED and name not in present:
