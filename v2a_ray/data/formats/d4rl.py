@@ -178,6 +178,7 @@ def _recording(location: Location) -> Iterator[_Recording]:
             shapes = {}
             for key in keys:
                 found = dataset(group, key, inside)
+                _check_orientation(found, key, inside)
                 check_shape(found, (REQUIRED | OPTIONAL)[key], place(inside, field=key))
                 shapes[key] = found.shape
             counts.append(check_rows(shapes, inside))
@@ -189,6 +190,16 @@ def _recording(location: Location) -> Iterator[_Recording]:
                     remedy="one file holds the data of one robot",
                 )
         yield _Recording(where, groups, keys, counts)
+
+
+def _check_orientation(found: h5py.Dataset, key: str, where: str) -> None:
+    """Raise DataError for an array of MATLAB's with steps along its columns, as others see it."""
+    if "MATLAB_class" in found.attrs and found.ndim == 2 and found.shape[0] < found.shape[1]:
+        raise DataError(
+            f"lies transposed, {found.shape[0]} rows of {found.shape[1]}, because MATLAB stores columns first",
+            where=place(where, field=key),
+            remedy="transpose every array in MATLAB before saving it (x = x.'), or store it with h5py",
+        )
 
 
 def _groups(file: h5py.File) -> list[h5py.Group]:

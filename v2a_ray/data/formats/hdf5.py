@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from v2a_ray.data.findings import place
+from v2a_ray.data.formats.hdf5_errors import explained, require_filters
 from v2a_ray.data.location import Location
 from v2a_ray.data.store import new_file
 from v2a_ray.errors import DataError
@@ -34,12 +35,7 @@ def opened(location: Location) -> Iterator[h5py.File]:
     except (OSError, RuntimeError, KeyError) as error:
         # h5py reports a truncated file, a damaged chunk and a missing permission all as OSError, and damaged
         # metadata as RuntimeError or KeyError.
-        message = " ".join(str(error).split()).strip("'\"")
-        raise DataError(
-            f"not readable as HDF5: {message}",
-            where=str(location),
-            remedy="it may be incomplete; download or copy it again",
-        ) from error
+        raise explained(error, location) from error
 
 
 def member(group: h5py.Group, key: str, where: str) -> Any:
@@ -57,10 +53,11 @@ def member(group: h5py.Group, key: str, where: str) -> Any:
 
 
 def dataset(group: h5py.Group, key: str, where: str) -> Any:
-    """A dataset by name. Raises DataError if it is a group, a link, or its data are in another file."""
+    """A dataset by name. Raises DataError if it is a group, a link, its data are in another file, or a filter lacks."""
     found = member(group, key, where)
     if not isinstance(found, h5py.Dataset):
         raise DataError("is a group, not an array", where=place(where, field=key), remedy="store one flat array")
+    require_filters(found, place(where, field=key))
     return found
 
 

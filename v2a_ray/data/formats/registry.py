@@ -11,6 +11,7 @@ is refused. Every module of the registry has
 from __future__ import annotations
 
 import importlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -24,6 +25,7 @@ from v2a_ray.errors import DataError
 
 HDF5_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PAR1", b"PK\x03\x04"
 MAGIC_BYTES = 8
+MIN_USER_BLOCK = 512
 
 
 class FormatModule(Protocol):
@@ -147,10 +149,24 @@ def detect_format(path: str | Path | Location) -> Format:
 
 
 def _magic(location: Location) -> bytes:
-    """The first bytes of a file. Raises DataError if there are none."""
+    """The first bytes of a file, or HDF5's if they come behind a user block. Raises DataError if there are none."""
     if not location.exists():
         raise DataError("no such file", where=str(location), remedy="check the path")
     magic = location.first_bytes(MAGIC_BYTES)
     if not magic:
         raise DataError("is empty", where=str(location), remedy="download or copy it again")
+    if not any(magic.startswith(entry.magic) for entry in FORMATS.values()) and _has_user_block(location):
+        return HDF5_MAGIC
     return magic
+
+
+def _has_user_block(location: Location) -> bool:
+    """Whether a file is HDF5 behind bytes of its writer's own, as MATLAB's are: 512 of them, or that doubled."""
+    with location.open() as file:
+        end, offset = file.seek(0, io.SEEK_END), MIN_USER_BLOCK
+        while offset < end:
+            file.seek(offset)
+            if file.read(len(HDF5_MAGIC)) == HDF5_MAGIC:
+                return True
+            offset *= 2
+    return False
