@@ -4,13 +4,16 @@ from itertools import pairwise
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders import arrays_of, assert_same, make_table, write_hdf5
 
 from v2a_ray.data.findings import Finding
 from v2a_ray.data.formats.d4rl import read_rows, scan
+from v2a_ray.data.formats.rllib_columns import KEYS
 from v2a_ray.data.location import locate
-from v2a_ray.data.readers import read_table
+from v2a_ray.data.readers import export_table, read_table
 from v2a_ray.data.table import concatenate
 from v2a_ray.errors import DataError
 
@@ -59,6 +62,53 @@ def test_float64_observations_with_float32_successors_are_one_episode(tmp_path):
     arrays = arrays_of(table, timeouts=False)
     arrays["observations"] = arrays["observations"].astype(np.float64) + 1e-9
     assert read_table(write_hdf5(tmp_path / "a.hdf5", arrays)).table.num_episodes == 1
+
+
+PRECISIONS = (np.float16, np.float32, np.float64)
+
+
+@pytest.mark.parametrize("name", ["d4rl", "npz", "rllib-columns"])
+@pytest.mark.parametrize("before", PRECISIONS)
+@pytest.mark.parametrize("after", PRECISIONS)
+@pytest.mark.parametrize("timeouts", [False, True])
+def test_observations_and_successors_of_different_precision(name, before, after, timeouts, tmp_path):
+    """As many episodes as were recorded, and what is written as a table of ours can be read back."""
+    states = np.random.default_rng(0).normal(size=(6002, 3)).cumsum(axis=0)
+    last = np.zeros(6000, dtype=bool)
+    last[[1999, 5999]] = True
+    arrived = states[1:6001].copy()
+    arrived[1999] += 5.0
+    arrays = {
+        "observations": states[:6000].astype(before),
+        # By way of float32, so that numbers halfway between two of float16 are rounded to the other one.
+        "next_observations": arrived.astype(np.float32).astype(after),
+        "actions": np.random.default_rng(1).uniform(-1, 1, (6000, 2)).astype(np.float32),
+        "rewards": np.ones(6000, np.float32),
+        "terminals": np.zeros(6000, dtype=bool),
+        **({"timeouts": last} if timeouts else {}),
+    }
+    table = read_table(stored(name, tmp_path, arrays)).table
+    assert table.lengths.tolist() == [2000, 4000]
+    export_table(table, tmp_path / "table", format="parquet")
+    assert_same(read_table(tmp_path / "table").table, table)
+
+
+def stored(name, folder, arrays):
+    """A file of these arrays, each in its own precision."""
+    if name == "d4rl":
+        return write_hdf5(folder / "a.hdf5", arrays)
+    if name == "npz":
+        np.savez(folder / "a.npz", **arrays)
+        return folder / "a.npz"
+    names = {key: column for column, key in KEYS.items()}
+    columns = {
+        names[key]: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+        if values.ndim == 2
+        else pa.array(values)
+        for key, values in arrays.items()
+    }
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    return folder / "a.parquet"
 
 
 def checks(findings: list[Finding]) -> list[str]:

@@ -23,7 +23,7 @@ from v2a_ray.config import CheckName
 from v2a_ray.data.checks.registry import found
 from v2a_ray.data.defects import ResetDetector
 from v2a_ray.data.findings import Finding, place
-from v2a_ray.data.segmentation import Rows
+from v2a_ray.data.segmentation import Rows, differ
 
 MAX_ROWS_NAMED = 20
 Numbers = NDArray[np.int64]
@@ -99,7 +99,7 @@ def mend(rows: Rows, detector: ResetDetector | None, max_episode_steps: int | No
 
 
 def _arrives_where_the_next_row_begins(rows: Rows) -> NDArray[np.bool_]:
-    """(N,) bool: terminal rows whose next observation is, to the bit, the following row's observation.
+    """(N,) bool: terminal rows whose next observation is, to its precision, the following row's observation.
 
     Nothing goes on from a terminal state, so that is the reset of the next episode, in recordings of any length.
     """
@@ -107,7 +107,7 @@ def _arrives_where_the_next_row_begins(rows: Rows) -> NDArray[np.bool_]:
     candidates = np.flatnonzero(rows.terminal[:-1])
     arrives, begins = rows.next_observation[candidates], rows.observation[candidates + 1]
     stands = (arrives == rows.observation[candidates]).all(axis=1)
-    same[candidates] = (arrives == begins).all(axis=1) & ~stands
+    same[candidates] = ~differ(arrives, begins) & ~stands
     return same
 
 

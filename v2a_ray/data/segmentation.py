@@ -17,6 +17,8 @@ Bool = NDArray[np.bool_]
 # Recorders that keep observations in float64 but next observations in float32 differ by rounding, not by a step.
 RELATIVE_TOLERANCE = 1e-5
 ABSOLUTE_TOLERANCE = 1e-6
+# float16 has 11 significant bits. Two ways of rounding can make neighbours of one number, so a whole step is allowed.
+HALF_PRECISION_STEP = np.float32(2.0**-10)
 # Episodes of less than two steps on average, for no stated reason: these are drawn rows, not trajectories.
 UNORDERED_BREAK_SHARE = 0.5
 
@@ -83,10 +85,26 @@ def breaks(observation: Float, next_observation: Float) -> Bool:
     broken = np.append((arrived != begins).any(axis=1), False)
     # Nearly all rows are equal to the bit; only the others need the tolerance.
     unequal = np.flatnonzero(broken)
-    arrived, begins = arrived[unequal], begins[unequal]
-    gap = np.abs(arrived - begins) > ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(begins)
-    broken[unequal] = gap.any(axis=1)
+    broken[unequal] = differ(arrived[unequal], begins[unequal])
     return broken
+
+
+def differ(first: Float, second: Float) -> Bool:
+    """(N,) bool: two states (N, O) differ by more than the rounding of the coarser of the two. NaN differs from none.
+
+    What precision a state was kept in is seen in its digits, row by row, because every format hands out float32.
+    """
+    is_coarse = _is_half_precision(first) | _is_half_precision(second)
+    tolerance = np.where(is_coarse, HALF_PRECISION_STEP, np.float32(RELATIVE_TOLERANCE))
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(first - second) > ABSOLUTE_TOLERANCE + tolerance[:, None] * np.abs(second)
+    return np.asarray(gap.any(axis=1))
+
+
+def _is_half_precision(values: Float) -> Bool:
+    """(N,) bool: all features of a row are float16 numbers, with nothing in the last 13 bits of their float32."""
+    bits = np.bitwise_or.reduce(np.ascontiguousarray(values, dtype=np.float32).view(np.uint32), axis=1)
+    return np.asarray(bits & np.uint32(0x1FFF) == 0)
 
 
 def is_unordered(table: EpisodeTable) -> bool:

@@ -13,7 +13,7 @@ from v2a_ray.errors import DataError
 
 AGAIN = "download or copy it again"
 # Of the registry of filters at https://github.com/HDFGroup/hdf5_plugins; h5py itself brings gzip, shuffle and lzf.
-FILTERS = {4: "szip", 307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2"}
+FILTERS = {307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2"}
 # What h5py says, what that means, and what to do.
 CAUSES = (
     (r"file signature not found", "is no HDF5 file", "check that it is the file you mean"),
