@@ -67,15 +67,15 @@ def test_precedence_is_default_method_file_command_line(tmp_path: Path) -> None:
     config = load(tmp_path, text, "policy.filter.keep_fraction=0.7")
     assert config.policy.filter.keep_fraction == 0.7
     assert config.policy.filter.weight == "exp_alignment"  # still the method's
-    # The command line may change the method; what the file says still lies over it.
+    # Another method on the command line is that method, not what the file made of its own.
     assert load(tmp_path, text, "method=dvdf").policy.filter.model_dump() == {
         "rule": "top_fraction",
-        "keep_fraction": 0.6,
+        "keep_fraction": 0.5,
         "alignment_weight": 0.7,
         "target_acceptance": 0.9,
         "normalization": "batch",
         "normalize_alignment": False,
-        "weight": "score",
+        "weight": "exp_alignment",
         "weight_threshold": math.log(0.01),
     }
 

@@ -92,15 +92,15 @@ def test_the_suite_is_four_robots_by_six_mixes(overrides: list[str]) -> None:
         assert len({source.domain for source in config.sources}) == 4
         assert all(source.path is None and source.domain.startswith(trial.labels["robot"]) for source in config.sources)
     # As docs/hetero24.md says: 4 robots × (4 dynamics × 3 behaviours + 2 targets) parts, a source per robot and
-    # behaviour, and a z of the source for V2A (shared by targets) beside one of source and target for our form.
+    # behaviour, per seed a z of the source for V2A (shared by targets) and one of source and target for our form.
     assert distinct(sweep) == {
         "data": 56,
         "source": 12,
         "rows": 20,
-        "modality": 36,
-        "advantage": 72,
-        "alignment": 72,
-        "density": 24,
+        "modality": 108,
+        "advantage": 216,
+        "alignment": 216,
+        "density": 72,
         "policy": 648,
     }
 

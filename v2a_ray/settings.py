@@ -13,7 +13,10 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from v2a_ray.config.base import merge
 from v2a_ray.errors import ConfigError
+
+__all__ = ["at", "merge", "parse_overrides", "read_yaml", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
@@ -73,22 +76,6 @@ def at(content: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value[int(part)] if isinstance(value, list) else value[part]
     return value
-
-
-def merge(base: Any, over: Any) -> Any:
-    """`over` laid over `base`: mappings merge key by key, one with integer keys edits a list, the rest replaces."""
-    if isinstance(base, Mapping) and isinstance(over, Mapping):
-        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-    if isinstance(base, list) and isinstance(over, Mapping) and over and all(str(key).isdigit() for key in over):
-        edited = list(base)
-        for key, value in over.items():
-            if int(key) >= len(edited):
-                raise ConfigError(
-                    f"list index {key} is out of range: there are {len(edited)} items", where="command line"
-                )
-            edited[int(key)] = merge(edited[int(key)], value)
-        return edited
-    return over
 
 
 def validate(

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from v2a_ray.config import ExperimentConfig
+from v2a_ray.config.methods import METHODS
 from v2a_ray.methods.estimate import Estimate, estimate
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.methods.rates import Rates, Tables, packaged_rates, works_of
-from v2a_ray.methods.registry import METHODS
 from v2a_ray.settings import merge
 from v2a_ray.stages.artifacts import ArtifactStore
 
@@ -35,6 +35,7 @@ RATES = Rates(
 SETTINGS: dict[str, Any] = {
     "name": "worked out",
     "method": "igdf",
+    "upstream_seed": 0,
     "target": {"domain": "hopper", "behavior": "random", "num_transitions": 100},
     "sources": [{"domain": "hopper/gravity-0.5", "behavior": "random", "num_transitions": 200}],
     "alignment": {"num_steps": 3, "batch_size": 2, "width": 10},

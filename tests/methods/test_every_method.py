@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from v2a_ray.config import ExperimentConfig
+from v2a_ray.config.methods import METHODS
 from v2a_ray.data.store import write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import ConfigError
@@ -20,7 +21,6 @@ from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.registry import METHODS
 from v2a_ray.settings import merge, parse_overrides
 from v2a_ray.stages.columns import read_step_column
 

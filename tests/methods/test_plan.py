@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from v2a_ray.config import ExperimentConfig, Settings
+from v2a_ray.config.methods import METHODS, method_settings
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import _LATER, Node, make_plan
-from v2a_ray.methods.registry import METHODS, method_settings
 from v2a_ray.settings import merge, parse_overrides
 from v2a_ray.stages.artifacts import stage_key
 
@@ -83,7 +83,7 @@ def test_the_published_constants_of_the_methods() -> None:
     v2a, dvdf, igdf = (experiment(method) for method in ("v2a", "dvdf", "igdf"))
     for config, fraction, weight, rule in (
         (v2a, 0.5, 0.6, "exp_alignment"),
-        (dvdf, 0.5, 0.7, "score"),
+        (dvdf, 0.5, 0.7, "exp_alignment"),
         (igdf, 0.75, 1.0, "exp_alignment"),
     ):
         chosen = config.policy.filter
@@ -110,8 +110,8 @@ def test_inputs_of_the_stages() -> None:
 @pytest.mark.parametrize(
     ("override", "nodes"),
     [
-        # A sweep over seeds, lambda and xi fits everything before the policy once.
-        ("seed=1", {"policy"}),
+        ("seed=1", {*COLUMNS, "policy"}),
+        # A sweep over lambda and xi fits everything before the policy once.
         ("policy.filter.alignment_weight=0.1", {"policy"}),
         ("policy.filter.keep_fraction=0.9", {"policy"}),
         ("policy.num_steps=7", {"policy"}),
@@ -204,8 +204,13 @@ def test_a_learners_own_settings_renew_its_policy_only() -> None:
     assert renewed("iql", "policy.td3_bc.q_weight=1", "policy.awac.temperature=2") == set()
 
 
+def test_seeds_can_share_everything_before_the_policy() -> None:
+    shared, other = plan("v2a", "upstream_seed=0"), plan("v2a", "upstream_seed=0", "seed=1")
+    assert {name for name in shared if shared[name].key != other[name].key} == {"policy"}
+
+
 def test_models_of_the_target_are_fitted_once_for_a_sweep() -> None:
-    assert renewed("stc", "seed=1") == {"policy"}
+    assert renewed("stc", "policy.temperature=0.1") == {"policy"}
     assert renewed("stc", "correction.width=8") == {"correction", "policy"}
     assert renewed("stc", "dynamics.num_members=2") == {"dynamics", "correction", "policy"}
     assert {"dynamics", "correction"}.isdisjoint(plan("stc", "policy.data=target"))
@@ -213,7 +218,7 @@ def test_models_of_the_target_are_fitted_once_for_a_sweep() -> None:
     assert renewed("iql", "policy.droco.penalty_weight=2") == set()
     assert "dynamics" not in plan("droco", "policy.data=target")
     assert plan("droco")["dynamics"].key == plan("stc")["dynamics"].key
-    assert renewed("srpo", "seed=1") == renewed("srpo", "policy.reward_correction_data=source") == {"policy"}
+    assert renewed("srpo", "policy.reward_correction_data=source") == {"policy"}
     assert renewed("srpo", "alignment.high_value_fraction=0.2") == {"alignment", "policy"}
     # The filter is free: corrected transitions can be filtered too.
     assert plan("stc")["correction"].key == plan("igdf", "policy.correct_transitions=true")["correction"].key

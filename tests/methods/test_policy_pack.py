@@ -22,7 +22,7 @@ from v2a_ray.methods.policy_pack import fit_policies, make_packs, pack_key
 
 
 def key(method: str, *overrides: str) -> str | None:
-    config = experiment(method, *overrides)
+    config = experiment(method, "upstream_seed=0", *overrides)
     return pack_key(config, make_plan(config))
 
 
@@ -72,7 +72,8 @@ def test_what_changes_shapes_data_or_evaluation_keeps_apart(override: str) -> No
 
 
 PACKED = {
-    *("v2a", "v2a_calibrated", "v2a_ot", "dvdf", "dvdf_ot", "igdf", "dara", "dara_filter", "srpo", "stc"),
+    *("v2a", "v2a_residual", "v2a_calibrated", "v2a_ot", "dvdf", "dvdf_ot", "igdf"),
+    *("dara", "dara_filter", "srpo", "stc"),
     *("iql", "iql_mixed", "iql_target", "iql_source"),
 }
 """Methods that train plain IQL, on whatever data. `otdf` adds a density; `droco` and `grouped` derive from IQL."""
@@ -86,6 +87,10 @@ def test_what_is_not_plain_iql_is_trained_alone(method: str) -> None:
 def test_a_density_keeps_a_policy_alone() -> None:
     assert key("dvdf", "policy.density_weight=0.1") is None
     assert key("otdf", "policy.density_weight=0") is not None
+
+
+def test_a_value_function_that_is_ahead_keeps_a_policy_alone() -> None:
+    assert key("v2a", "policy.next_value=after_step") is None
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_a_pack_writes_what_separate_runs_write(
         monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
         monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
         different = [[f"feeding.memory_gib={8000 / 2**30}", *overrides] for overrides in different]
-    configs = [experiment(method, *overrides) for overrides in different]
+    configs = [experiment(method, "upstream_seed=0", *overrides) for overrides in different]
     assert len({pack_key(config, make_plan(config)) for config in configs} - {None}) == 1
     alone = [run(config, tmp_path / str(index)) for index, config in enumerate(configs)]
     inputs = {role: alone[0][name] for role, name in make_plan(configs[0])["policy"].inputs.items()}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from v2a_ray.config import ExperimentConfig
-from v2a_ray.evaluation.interval import interquartile_mean
+from v2a_ray.evaluation.interval import interquartile_mean, mean_interval, spread, with_spread
 from v2a_ray.report.curves import SCORE, plot_cells
 from v2a_ray.report.tables import TrialResult, cells_markdown
 
@@ -38,9 +38,17 @@ def test_seeds_are_resampled_inside_their_task() -> None:
     assert interquartile_mean([np.zeros(3), np.full(3, 50.0)]) == (25.0, 25.0, 25.0)
 
 
-def test_one_seed_has_no_interval() -> None:
-    middle, low, high = interquartile_mean([np.array([3.0]), np.array([5.0, 7.0])])
-    assert middle == 5.0 and np.isnan([low, high]).all()
+@pytest.mark.parametrize("second", [[5.0], [5.0, 7.0]])
+def test_one_seed_has_no_spread_and_two_have_no_interval(second: list[float]) -> None:
+    middle, low, high = interquartile_mean([np.array([3.0, 3.0, 3.0]), np.array(second)])
+    assert middle == np.mean([3.0, 3.0] if len(second) == 1 else [3.0, 3.0, 5.0]) and np.isnan([low, high]).all()
+    assert np.isnan(mean_interval(np.array(second))).all()
+    assert not np.isnan(mean_interval(np.array([5.0, 7.0, 9.0]))).any()
+
+
+def test_the_spread_is_the_sample_standard_deviation() -> None:
+    assert spread([1.0, 3.0]) == pytest.approx(2**0.5) and np.isnan(spread([1.0]))
+    assert with_spread([1.0, 3.0], 2) == "2.00 ± 1.41" and with_spread([1.0], 1) == "1.0"
 
 
 def test_a_method_without_a_score_in_some_task_has_no_aggregate() -> None:
@@ -48,8 +56,8 @@ def test_a_method_without_a_score_in_some_task_has_no_aggregate() -> None:
     results += [trial("near", "v2a", 1, 20.0), trial("near", "v2a", 2, None), trial("far", "v2a", 1, None)]
     lines = cells_markdown(results).splitlines()
     assert lines[0] == "| method | near | far | interquartile mean [95 %] |"
-    assert lines[2].startswith("| iql | 15.0 ± 5.0 (n=2) | 15.0 ± 5.0 (n=2) | 15.0 [")
-    assert lines[3] == "| v2a | 20.0 ± 0.0 (n=1), 1 failed | –, 1 failed | – |"
+    assert lines[2].startswith("| iql | 15.0 ± 7.1 (n=2) | 15.0 ± 7.1 (n=2) | 15.0 |")
+    assert lines[3] == "| v2a | 20.0 (n=1), 1 failed | –, 1 failed | – |"
 
 
 @pytest.mark.parametrize("num_methods", [2, 25])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def batch_of(transitions: Transitions) -> Batch:
     return transitions.all()
 
 
-def iql(**settings: float) -> IQLLearner:
+def iql(**settings: Any) -> IQLLearner:
+    torch.manual_seed(0)
     config = PolicyConfig(width=4, batch_size=2, num_steps=10, **settings)
     return IQLLearner(mixed_sampler(TWO_STEPS, TWO_STEPS, config), make_actor(TWO_STEPS, 4), config, seed=0)
 
@@ -72,6 +74,25 @@ def test_iql_critic_loss_weighs_rows_and_bootstraps_truncated_ones() -> None:
     assert loss.item() == pytest.approx((81 + 2 * 0) / 2 + (49 + 2 * 4) / 2)
     unweighted, _ = learner.critic_loss(batch, inputs, next_value, torch.ones(2))
     assert unweighted.item() == pytest.approx((81 + 0) / 2 + (49 + 4) / 2)
+
+
+def test_critics_see_the_value_function_after_its_step_where_published_code_does() -> None:
+    before, after = iql(), iql(next_value="after_step")
+    batch, weight = after.sampler.sample(after.generator)
+    updated = iql()
+    updated.value_then_critics(batch, weight)  # moves V alone
+    assert torch.equal(updated.critics.numbers_KS, before.critics.numbers_KS)
+    assert not torch.equal(updated.value.numbers_KS, before.value.numbers_KS)
+    with torch.no_grad():
+        next_value = updated.value(batch.next_observation_BO).squeeze(-1)
+    state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=1)
+    expected, _ = before.critic_loss(batch, state_action, next_value, weight)
+    loss, metrics, advantage = after.value_then_critics(batch, weight)
+    torch.testing.assert_close(loss, expected)
+    _, joint_metrics, joint_advantage = before.critic_losses(batch, weight)
+    torch.testing.assert_close(advantage, joint_advantage)  # the actor's weights are those before the step either way
+    assert metrics["policy/value_loss"] == joint_metrics["policy/value_loss"]
+    assert metrics["policy/critic_loss"] != joint_metrics["policy/critic_loss"]
 
 
 def test_sparse_critic_loss_bootstraps_truncated_rows() -> None:

@@ -11,8 +11,8 @@ import torch
 from problems import raw, table_of
 
 from v2a_ray.config import AdvantageConfig, FilterConfig
+from v2a_ray.config.methods import method_settings
 from v2a_ray.data.sampler import Transitions
-from v2a_ray.methods.registry import method_settings
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.filtering import SourceFilter
 from v2a_ray.stages.learner import TrainingLoop

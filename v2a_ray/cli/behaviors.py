@@ -112,13 +112,14 @@ def evaluate(
     """Roll a behaviour out without action noise and print its returns."""
     from v2a_ray.domains import normalized_score, parse_domain
     from v2a_ray.domains.behaviors import evaluate_policy, load_behavior, require_same_robot
+    from v2a_ray.evaluation.interval import with_spread
 
     where = parse_domain(in_domain or domain)
     require_same_robot(parse_domain(domain), where)
     returns = evaluate_policy(load_behavior(domain, behavior, folder), where, num_episodes, seed)
     score = normalized_score(where, float(returns.mean()))
     console.print(
-        f"{behavior} of {domain} in {where.name}: return {returns.mean():.1f} ± {returns.std():.1f}, "
+        f"{behavior} of {domain} in {where.name}: return {with_spread(returns, 1)}, "
         f"normalised score {score:.1f}, {num_episodes} episodes",
         highlight=False,
     )

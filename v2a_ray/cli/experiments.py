@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from v2a_ray.cli.console import console, resumable
+from v2a_ray.cli.console import console, error_console, resumable
 
 if TYPE_CHECKING:
     from v2a_ray.methods.sweep import Sweep
@@ -28,6 +29,10 @@ Address = Annotated[
         "--address", help="HOST:PORT of a Ray cluster to run on; by default RAY_ADDRESS, or a Ray of its own."
     ),
 ]
+
+
+def _notice(text: str) -> None:
+    error_console.print(text, style="yellow", markup=False, highlight=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -59,22 +64,27 @@ def run(
     from v2a_ray.orchestration.run import run_experiment
     from v2a_ray.orchestration.session import ray_session
 
-    settings = load_experiment(config_file, overrides or [])
+    settings = load_experiment(config_file, overrides or [], _notice)
     plan = make_plan(settings)
     folder = prepare_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
-    console.print(f"[bold]{settings.name}[/] · method {settings.method} · seed {settings.seed}", highlight=False)
+    console.print(f"[bold]{settings.name}[/] · method {settings.method_title} · seed {settings.seed}", highlight=False)
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
     with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
         result = run_experiment(settings, plan, folder, display)
     target = result["target"]
     console.print(
-        f"\n[bold]normalised score {target['normalized_score_mean']:.1f}[/] ± {target['normalized_score_std']:.1f}"
-        f" · return {target['return_mean']:.0f} ± {target['return_std']:.0f}"
+        f"\n[bold]normalised score {_spread(target, 'normalized_score', 1)}[/] · return {_spread(target, 'return', 0)}"
         f" over {target['num_episodes']} episodes in {settings.target.domain}",
         highlight=False,
     )
     console.print(f"{folder / 'result.json'}", highlight=False, soft_wrap=True)
+
+
+def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
+    """Mean and standard deviation over episodes; of one episode there is no deviation."""
+    mean, std = target[f"{name}_mean"], target[f"{name}_std"]
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
 def sweep(
@@ -108,6 +118,8 @@ def sweep(
     if (config_file is None) == (resume is None):
         raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
     experiment = load_sweep(config_file, overrides or []) if config_file else open_sweep(resume or Path())
+    for notice in experiment.notices:
+        _notice(notice)
     if dry_run:
         _print_estimate(experiment, num_cpus)
         return
@@ -169,7 +181,7 @@ def config(
 ) -> None:
     """Print every setting with its default and meaning."""
     from v2a_ray.config import ExperimentConfig, SweepConfig
-    from v2a_ray.methods.registry import method_settings
+    from v2a_ray.config.methods import method_settings
     from v2a_ray.report.tables import settings_table
 
     if of_sweep:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from v2a_ray.errors import ConfigError
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -36,3 +39,37 @@ class TrainingConfig(Settings):
     device: DeviceName = "auto"
     """Where tables and networks are. `auto`: on a GPU where the stage has one, else on the CPU. `cuda` insists. A GPU
     draws other random numbers, which moves results as another seed would; artifacts are shared all the same."""
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` laid over `base`: mappings merge key by key, one with integer keys edits a list, the rest replaces."""
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
+    if isinstance(base, list) and isinstance(over, Mapping) and over and all(str(key).isdigit() for key in over):
+        edited = list(base)
+        for key, value in over.items():
+            if int(key) >= len(edited):
+                raise ConfigError(
+                    f"list index {key} is out of range: there are {len(edited)} items", where="command line"
+                )
+            edited[int(key)] = merge(edited[int(key)], value)
+        return edited
+    return over
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys: `{"policy": {"width": 64}}` is `{"policy.width": 64}`."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        found |= leaves(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+    return found
+
+
+def without(settings: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Nested settings without the dotted `keys`."""
+    return {
+        name: without(value, keys, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if f"{prefix}{name}" not in keys
+    }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from v2a_ray.config.base import Positive, Settings
+from v2a_ray.config.base import Positive, Settings, leaves, merge
 from v2a_ray.config.columns import (
     AdvantageConfig,
     AlignmentConfig,
@@ -24,6 +25,8 @@ from v2a_ray.config.data import (
     SourceSpec,
     TargetSpec,
 )
+from v2a_ray.config.definition import DEFINING
+from v2a_ray.config.methods import DEFAULT_METHOD, method_settings
 from v2a_ray.config.policy import PolicyConfig
 
 
@@ -43,12 +46,13 @@ class ExperimentConfig(Settings):
 
     name: str
     """Names the run directory."""
-    method: str = "v2a"
+    method: str = DEFAULT_METHOD
     """Which columns and which filter; `v2a methods` prints them. It sets the defaults of the sections below."""
     seed: int = 0
-    """Seed of the policy stage."""
-    upstream_seed: int = 0
-    """Seed of the modality, advantage and alignment stages, so that a sweep over `seed` fits those once."""
+    """Seed of the policy stage, and of the stages before it unless `upstream_seed` says otherwise."""
+    upstream_seed: int
+    """Seed of the modality, advantage, alignment and other stages before the policy; by default that of `seed`. Seeds
+    that share a number here share those stages, and differ by the policy alone."""
     data_root: str = "."
     """Folder or URI that a relative `path` of data starts from; a folder is relative to where `v2a` runs."""
     store: str | None = None
@@ -68,6 +72,24 @@ class ExperimentConfig(Settings):
     correction: CorrectionConfig = CorrectionConfig()
     policy: PolicyConfig = PolicyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_the_method(cls, raw: Any) -> Any:
+        """Every experiment starts from its method's settings, however it is made."""
+        if not isinstance(raw, Mapping):
+            return raw
+        given = {
+            key: value.model_dump(exclude_unset=True) if isinstance(value, Settings) else value
+            for key, value in raw.items()
+        }
+        method = given.get("method", DEFAULT_METHOD)
+        if not isinstance(method, str):
+            raise ValueError(f"method: expected a name, got {method!r}")
+        laid: dict[str, Any] = merge(method_settings(method), given)
+        if laid.get("upstream_seed") is None:
+            laid["upstream_seed"] = laid.get("seed", cls.model_fields["seed"].default)
+        return laid
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> ExperimentConfig:
@@ -115,6 +137,24 @@ class ExperimentConfig(Settings):
         if self.alignment.kind == "modality" and not self.modality.include_target:
             raise ValueError("alignment.kind=modality needs modality.include_target=true")
         return self
+
+    @property
+    def modifications(self) -> dict[str, Any]:
+        """Dotted key and value of every setting that contradicts the method's definition."""
+        sections = {name: field.default for name, field in type(self).model_fields.items()}
+        defaults = {name: value.model_dump() for name, value in sections.items() if isinstance(value, Settings)}
+        expected, actual = leaves(merge(defaults, method_settings(self.method))), leaves(self.model_dump(mode="json"))
+        return {key: actual[key] for key in sorted(DEFINING) if actual[key] != expected[key]}
+
+    @property
+    def method_title(self) -> str:
+        """The method's name, with what modifies it: `dvdf (modified: alignment.kind=residual)`."""
+        return self.method_title_without(())
+
+    def method_title_without(self, keys: Collection[str]) -> str:
+        """`method_title`, in which modifications by `keys` are not named because something else names them."""
+        changed = ", ".join(f"{key}={value}" for key, value in self.modifications.items() if key not in keys)
+        return f"{self.method} (modified: {changed})" if changed else self.method
 
     @property
     def columns(self) -> list[str]:

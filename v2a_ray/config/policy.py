@@ -118,6 +118,9 @@ class PolicyConfig(TrainingConfig):
     """IQL's beta: weight exp(beta * A) of advantage-weighted regression, clamped at 100."""
     target_rate: Rate = 0.005
     """Rate of the target critics' moving average."""
+    next_value: Literal["before_step", "after_step"] = "before_step"
+    """`iql`: whether V(s') in the critics' target is that of V before its step of this update, as every other network
+    is, or after it, as in V2A's published code."""
     reward_correction: float = 0.0
     """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward, so that
     `preprocessing.reward_scale` scales the sum and eta means the same under any scale."""
@@ -141,6 +144,8 @@ class PolicyConfig(TrainingConfig):
     def _workers_share_a_batch(self) -> PolicyConfig:
         if self.num_workers > 1 and self.learner != "iql":
             raise ValueError(f"policy.num_workers: policy.learner={self.learner} is trained by one worker")
+        if self.next_value != "before_step" and self.learner != "iql":
+            raise ValueError(f"policy.next_value does nothing for policy.learner={self.learner}")
         if self.batch_size % self.num_workers:
             raise ValueError(f"{self.num_workers} workers cannot share a batch of {self.batch_size} equally")
         return self

@@ -41,7 +41,7 @@ class Diagnosis:
         config, evidence = self.run.config, self.evidence
         about: dict[str, Any] = {
             "name": config.name,
-            "method": config.method,
+            "method": config.method_title,
             "seed": config.seed,
             "normalized_score_mean": self.run.score,
             "skipped": self.skipped,

@@ -12,9 +12,24 @@ from scipy.stats import bootstrap, trim_mean
 NUM_RESAMPLES = 9999
 
 
+MIN_VALUES = 3
+"""Of two values a bootstrap knows three means: that is no interval."""
+
+
+def spread(values: NDArray[np.floating[Any]] | Sequence[float]) -> float:
+    """The sample standard deviation (n - 1); of one value NaN."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def with_spread(values: NDArray[np.floating[Any]] | Sequence[float], digits: int) -> str:
+    """`62.9 ± 4.1`: mean and sample standard deviation; of one value the value alone."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {spread(values):.{digits}f}"
+
+
 def mean_interval(values: NDArray[np.floating[Any]], level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent values; of one value it is (NaN, NaN)."""
-    if len(values) < 2:
+    """Percentile bootstrap interval of the mean of independent values; of fewer than three (NaN, NaN)."""
+    if len(values) < MIN_VALUES:
         return float("nan"), float("nan")
     found = bootstrap(
         (np.asarray(values, dtype=np.float64),),
@@ -35,12 +50,12 @@ def interquartile_mean(
     It is the aggregate of Agarwal et al. (2108.13264): a single task or seed cannot move it far.
 
     Args:
-        strata: the values of every task, one per seed; seeds are resampled inside their task. With one value in some
-            task the interval is (NaN, NaN).
+        strata: the values of every task, one per seed; seeds are resampled inside their task. With fewer than
+            three values in some task the interval is (NaN, NaN).
     """
     values = [np.asarray(stratum, dtype=np.float64) for stratum in strata]
     middle = float(trim_mean(np.concatenate(values), 0.25))
-    if min(len(stratum) for stratum in values) < 2:
+    if min(len(stratum) for stratum in values) < MIN_VALUES:
         return middle, float("nan"), float("nan")
     found = bootstrap(
         values,

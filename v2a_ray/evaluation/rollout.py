@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from v2a_ray.domains import Domain, normalized_score
 from v2a_ray.domains.rollout import Act, roll_out
+from v2a_ray.evaluation.interval import spread
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,15 @@ class EpisodeResults:
         """(num_episodes,): 100 (J - J_random) / (J_expert - J_random), with the domain's references."""
         return normalized_score(self.domain, self.returns)
 
-    def summary(self) -> dict[str, float]:
-        """Means and standard deviations, as they stand in `result.json`."""
+    def summary(self) -> dict[str, float | None]:
+        """Means and sample standard deviations (of one episode None), as they stand in `result.json`."""
         scores = self.normalized_scores
         return {
             "num_episodes": len(self.returns),
             "return_mean": float(self.returns.mean()),
-            "return_std": float(self.returns.std()),
+            "return_std": spread(self.returns) if len(scores) > 1 else None,
             "normalized_score_mean": float(scores.mean()),
-            "normalized_score_std": float(scores.std()),
+            "normalized_score_std": spread(scores) if len(scores) > 1 else None,
             "episode_length_mean": float(self.lengths.mean()),
         }
 

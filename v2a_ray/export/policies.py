@@ -68,7 +68,7 @@ class TrainedPolicy:
         return {
             "made_by": MARK,
             "run": self.folder.name,
-            "method": self.config.method,
+            "method": self.config.method_title,
             "seed": self.config.seed,
             "domain": self.domain.name,
             "observation": [self.actor.observation_mean_O.shape[0], "raw, float32"],

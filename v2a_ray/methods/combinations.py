@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from v2a_ray.config import ExperimentConfig, PolicyConfig
-from v2a_ray.methods.registry import METHODS, method_settings
-from v2a_ray.settings import merge, validate
+from v2a_ray.config.methods import METHODS, method_settings
+from v2a_ray.settings import validate
 
 NONE = "none"
 _PLACEHOLDER = {"domain": "any", "behavior": "any", "num_transitions": 1}
@@ -57,7 +57,7 @@ class Combination:
 def method_config(name: str) -> ExperimentConfig:
     """The experiment that a method gives on any data. Raises ConfigError when there is none of that name."""
     data = {"name": name, "method": name, "target": _PLACEHOLDER, "sources": [_PLACEHOLDER]}
-    return validate(ExperimentConfig, merge(method_settings(name), data))
+    return validate(ExperimentConfig, data)
 
 
 def combination(name: str) -> Combination:

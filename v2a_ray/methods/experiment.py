@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from v2a_ray.config import DataSpec, ExperimentConfig
+from v2a_ray.config.definition import lay_over
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
 from v2a_ray.errors import ConfigError, DomainError
-from v2a_ray.methods.registry import method_settings
-from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
+from v2a_ray.settings import parse_overrides, read_yaml, validate
 from v2a_ray.stages.artifacts import ArtifactStore, store_root
 
+Notify = Callable[[str], None]
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """The experiment in a YAML file with `key.path=value` overrides. Raises ConfigError or DomainError."""
-    raw = merge(read_yaml(path), parse_overrides(overrides))
+
+def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
+    """The experiment in a YAML file with `key.path=value` overrides. Raises ConfigError or DomainError.
+
+    `notify` is told what of the file does not hold, because the overrides choose another method.
+    """
+    over = parse_overrides(overrides)
+    raw, dropped = lay_over(read_yaml(path), over)
+    if dropped:
+        notify(dropped_settings(path, over["method"], dropped))
     return resolve(raw, path)
+
+
+def dropped_settings(path: Path, method: str, dropped: Mapping[str, Any]) -> str:
+    """That settings of a file do not hold for another method than its own."""
+    named = ", ".join(f"{key}={value}" for key, value in dropped.items())
+    return f"{path}: {named} belong to the file's own method; left out for {method}"
 
 
 def store_of(config: ExperimentConfig) -> ArtifactStore:
@@ -28,10 +42,7 @@ def store_of(config: ExperimentConfig) -> ArtifactStore:
 
 def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:
     """Lay `raw` over what its method sets, fill in the defaults, and check that every domain exists."""
-    method = raw.get("method", ExperimentConfig.model_fields["method"].default)
-    if not isinstance(method, str):
-        raise ConfigError(f"method: expected a name, got {method!r}", where=str(path or ""))
-    config = validate(ExperimentConfig, merge(method_settings(method), raw), path)
+    config = validate(ExperimentConfig, raw, path)
     specs: dict[str, DataSpec] = {"target": config.target}
     specs |= {f"sources.{index}": spec for index, spec in enumerate(config.sources)}
     robot = _existing("target", config.target, path).robot

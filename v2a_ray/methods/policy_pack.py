@@ -35,10 +35,12 @@ def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
     A pack knows the losses of IQL and no others: not those of learners derived from it, nor a density's. What is drawn
     is each policy's own affair, so corrected rewards and transitions go into packs.
     """
-    if config.policy.learner != "iql" or config.needs_density or config.policy.num_workers > 1:
+    policy = config.policy
+    one_step = policy.next_value == "before_step"
+    if policy.learner != "iql" or config.needs_density or policy.num_workers > 1 or not one_step:
         return None
     content = {
-        "policy": config.policy.model_dump(mode="json", exclude=_OWN_SCALARS),
+        "policy": policy.model_dump(mode="json", exclude=_OWN_SCALARS),
         "inputs": {role: plan[name].key for role, name in plan["policy"].inputs.items()},
         "domain": config.target.domain,
         **config.model_dump(mode="json", include={"preprocessing", "feeding", "evaluation"}),

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from v2a_ray.config import ExperimentConfig, SearchConfig, SweepConfig
+from v2a_ray.config.definition import lay_over
 from v2a_ray.errors import ConfigError, V2AError
-from v2a_ray.methods.experiment import resolve
+from v2a_ray.methods.experiment import dropped_settings, resolve
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 from v2a_ray.stages.artifacts import store_root
@@ -67,6 +68,8 @@ class Sweep:
     trials: list[Trial]
     probes: list[Trial]
     content: dict[str, Any]
+    notices: list[str]
+    """What of the file does not hold for some of the methods; each once."""
 
     @property
     def name(self) -> str:
@@ -101,7 +104,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     if base is not None:
         if not isinstance(base, str):
             raise ConfigError(f"expected a file, got {base!r}", where=f"{path} · base")
-        raw["settings"] = merge(read_yaml((path.parent / base).resolve()), raw.get("settings", {}))
+        raw["settings"], _ = lay_over(read_yaml((path.parent / base).resolve()), raw.get("settings") or {})
     config = validate(SweepConfig, raw, path, "`v2a config --sweep` prints every key with its default and meaning")
     return make_sweep(config, path, over)
 
@@ -113,18 +116,19 @@ def make_sweep(config: SweepConfig, path: Path, over: Mapping[str, Any] | None =
         axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
     _require_a_sensible_number(axes, config, path)
     settings = merge({"name": config.name}, config.settings) | {"name": config.name}
-    trials, probes = [], []
+    trials, probes, notices = [], [], []
     for combination in itertools.product(*(axes[axis].items() for axis in axes)):
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
         raw = settings
-        for _, layer in combination:
-            raw = merge(raw, layer)
-        raw = merge(raw, over or {})
+        for layer in (*(layer for _, layer in combination), over or {}):
+            raw, dropped = lay_over(raw, layer)
+            if dropped:
+                notices.append(dropped_settings(path, raw["method"], dropped))
         trials.append(_trial(labels, raw, path))
         if config.search and labels.get(SAMPLE, "0") == "0":
             probes += _probes(config.search, labels, raw, path)
     labels_of = {axis: list(values) for axis, values in axes.items()}
-    sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials))
+    sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials), list(dict.fromkeys(notices)))
     _require_evaluations(sweep, path)
     return sweep
 

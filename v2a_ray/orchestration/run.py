@@ -82,7 +82,9 @@ def run_experiment(
     weights = "module.safetensors" if config.policy.uses_rllib else "actor.safetensors"
     for name in ("curves.parquet", weights):
         shutil.copyfile(policy / name, run_dir / name)
-    plot_run(pq.read_table(policy / "curves.parquet"), run_dir / "curves.png", title=f"{config.name} · {config.method}")
+    plot_run(
+        pq.read_table(policy / "curves.parquet"), run_dir / "curves.png", title=f"{config.name} · {config.method_title}"
+    )
     evaluation = read_json(policy / "evaluation.json")
     result = make_result(config, [(name, artifacts[node.key]) for name, node in plan.items()], evaluation)
     write_json(run_dir / "result.json", result)

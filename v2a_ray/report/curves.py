@@ -57,9 +57,11 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
             curves = [score_curve(table) for table in seeds]
             shortest = min(len(steps) for steps, _ in curves)
             scores = np.stack([values[:shortest] for _, values in curves])
-            steps, mean, std = curves[0][0][:shortest], scores.mean(axis=0), scores.std(axis=0)
+            steps, mean = curves[0][0][:shortest], scores.mean(axis=0)
             (lines[method],) = axes.plot(steps, mean, marker="o", markersize=3, **styles[method])
-            axes.fill_between(steps, mean - std, mean + std, color=styles[method]["color"], alpha=0.15, linewidth=0)
+            if len(seeds) > 1:
+                std = scores.std(axis=0, ddof=1)
+                axes.fill_between(steps, mean - std, mean + std, color=styles[method]["color"], alpha=0.15, linewidth=0)
         axes.set_title(task if len(cells) > 1 else "", fontsize=10)
         axes.set_xlabel("update steps")
         axes.grid(alpha=0.3)
@@ -67,7 +69,8 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
         axes.set_visible(False)
     counts = sorted({len(seeds) for by_method in cells.values() for seeds in by_method.values()})
     seeds_text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    figure.suptitle(f"{title} · mean ± standard deviation of {seeds_text} seeds", fontsize=10)
+    what = "one seed" if counts == [1] else f"mean ± sample standard deviation of {seeds_text} seeds"
+    figure.suptitle(f"{title} · {what}", fontsize=10)
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns, fontsize=8)
     figure.supylabel("normalised score in the target")
     figure.savefig(path, dpi=130)

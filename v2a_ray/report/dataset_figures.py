@@ -16,6 +16,7 @@ import numpy as np
 
 from v2a_ray.data.findings import Finding
 from v2a_ray.data.inspect import Inspection, SourceSummary
+from v2a_ray.evaluation.interval import with_spread
 
 BINS = 30
 COLORS = plt.get_cmap("tab10").colors
@@ -137,7 +138,7 @@ def _draw_table(figure: Any, sources: Sequence[SourceSummary]) -> None:
             f"{each.num_terminated:,}",
             f"{each.num_transitions:,}",
             f"{each.lengths.mean():.0f}",
-            f"{each.returns.mean():.1f} ± {each.returns.std():.1f}",
+            with_spread(each.returns, 1),
         )
         for each in sources
     ]

@@ -11,6 +11,7 @@ from v2a_ray.data.findings import Finding
 from v2a_ray.data.inspect import Inspection, SourceSummary
 from v2a_ray.data.store import storage_errors
 from v2a_ray.errors import ConfigError
+from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.report.dataset_figures import distributions_png, figure_of, ranges_png
 
 SUFFIXES = (".png", ".html")
@@ -102,7 +103,7 @@ def _sources(sources: Sequence[SourceSummary]) -> str:
                 f"{each.num_transitions:,}",
                 f"{each.lengths.mean():.0f}",
                 f"{each.lengths.min()} to {each.lengths.max()}",
-                f"{each.returns.mean():.1f} ± {each.returns.std():.1f}",
+                with_spread(each.returns, 1),
                 f"{each.returns.min():.1f} to {each.returns.max():.1f}",
             ),
         )

@@ -17,6 +17,7 @@ from v2a_ray.data.findings import Finding
 from v2a_ray.data.inspect import Inspection, SourceSummary, summarize
 from v2a_ray.data.listing import Listed
 from v2a_ray.data.table import EpisodeTable
+from v2a_ray.evaluation.interval import with_spread
 
 HISTOGRAM_BINS = 12
 BARS = " ▁▂▃▄▅▆▇█"
@@ -103,8 +104,7 @@ def _sources(summaries: Sequence[SourceSummary]) -> Table:
             f"{each.num_episodes:,}\n[dim]{each.num_terminated:,}[/]",
             f"{each.num_transitions:,}",
             f"{each.lengths.mean():.0f}\n[dim]{each.lengths.min()}–{each.lengths.max()}[/]",
-            f"{each.returns.mean():.1f} ± {each.returns.std():.1f}\n"
-            f"[dim]{each.returns.min():.1f} to {each.returns.max():.1f}[/]",
+            f"{with_spread(each.returns, 1)}\n[dim]{each.returns.min():.1f} to {each.returns.max():.1f}[/]",
             histogram(each.returns),
         )
     return view

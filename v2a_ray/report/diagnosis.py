@@ -80,8 +80,8 @@ def introduction(diagnosis: Diagnosis) -> list[str]:
     """What was run and what was looked at."""
     config, evidence = diagnosis.run.config, diagnosis.evidence
     lines = [
-        f"{config.name} · method {config.method} · seed {config.seed} · normalised score {diagnosis.run.score:.1f} in "
-        f"{config.target.domain}"
+        f"{config.name} · method {config.method_title} · seed {config.seed} · "
+        f"normalised score {diagnosis.run.score:.1f} in {config.target.domain}"
     ]
     return lines if evidence is None else [*lines, *_evidence(evidence)]
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from v2a_ray.data.store import storage_errors
 from v2a_ray.domains import references
-from v2a_ray.evaluation.interval import mean_interval
+from v2a_ray.evaluation.interval import mean_interval, with_spread
 from v2a_ray.evaluation.output import MARK
 from v2a_ray.evaluation.rollout import EpisodeResults
 from v2a_ray.files import write_json
@@ -38,7 +38,7 @@ def render_evaluation(results: Sequence[EpisodeResults], policy: str) -> Table:
 def _cell(values: Any, digits: int) -> str:
     low, high = mean_interval(values)
     interval = "" if math.isnan(low) else f"\n\\[{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}{interval}"
+    return with_spread(values, digits) + interval
 
 
 def write_evaluation(results: Sequence[EpisodeResults], policy: str, policy_domain: str, seed: int, path: Path) -> None:

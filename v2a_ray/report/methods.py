@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from v2a_ray.config.methods import METHODS
 from v2a_ray.methods.combinations import NONE, Combination, changes, combination, combinations, effective_settings
-from v2a_ray.methods.registry import METHODS
 
 
 def methods_table() -> Table:

@@ -28,6 +28,7 @@ def make_result(
     mix_key = dict(stages)["source"].key
     return {
         "method": config.method,
+        "modifications": config.modifications,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "mix": {"name": mix_name(config, mix_key), "hash": mix_key},

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from v2a_ray.config import ExperimentConfig
-from v2a_ray.evaluation.interval import interquartile_mean
+from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.files import replacing
 from v2a_ray.methods.sweep import task_of
 
@@ -44,8 +44,12 @@ class TrialResult:
 
     @property
     def method(self) -> str:
-        """The method's label."""
-        return self.labels.get("method", self.config.method)
+        """The label that the sweep gives the method, or its name with what modifies it.
+
+        What an axis of the sweep varies stands in the other labels.
+        """
+        label = self.labels.get("method", self.config.method)
+        return label if label != self.config.method else self.config.method_title_without(self.labels.keys())
 
     @property
     def task(self) -> str:
@@ -93,7 +97,7 @@ def _aggregate(cells: Sequence[Sequence[TrialResult]]) -> str:
 
 def _cell(results: Sequence[TrialResult]) -> str:
     scores = [result.score for result in results if result.score is not None]
-    text = f"{np.mean(scores):.1f} ± {np.std(scores):.1f} (n={len(scores)})" if scores else "–"
+    text = f"{with_spread(scores, 1)} (n={len(scores)})" if scores else "–"
     others = [result.status.split(":")[0].split(" at ")[0] for result in results if result.score is None]
     return text + "".join(f", {others.count(status)} {status}" for status in dict.fromkeys(others))
 
@@ -102,6 +106,7 @@ def result_row(result: TrialResult) -> dict[str, Any]:
     """A trial as a row: labels, status, seconds, metrics, artifact keys, flattened configuration."""
     return {
         **{f"axis/{name}": value for name, value in result.labels.items()},
+        "method": result.config.method_title,
         "status": result.status,
         "seconds": result.seconds,
         **{

@@ -67,8 +67,13 @@ class ManyIQL(IQLLosses):
     target_critics: SideBySide
 
     def __init__(self, learners: Sequence[IQLLearner]) -> None:
-        if any(type(learner) is not IQLLearner or learner.density for learner in learners):
-            raise ValueError("a pack takes IQL as it is: no learner derived from it, and none with a density")
+        if any(
+            type(learner) is not IQLLearner or learner.density or learner.config.next_value != "before_step"
+            for learner in learners
+        ):
+            raise ValueError(
+                "a pack takes IQL as it is: no learner derived from it, none with a density, none whose V is ahead"
+            )
         self.learners = list(learners)
         device = learners[0].sampler.target.device
 

@@ -202,11 +202,16 @@ class IQLLearner(IQLLosses):
         }
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """One update step of value function, critics and actor, all against the parameters before the step."""
+        """One update step of value function, critics and actor, all against the parameters before the step.
+
+        With `next_value: after_step` V is ahead: the critics' target has its parameters after its own step.
+        """
         if self.workers.count > 1:
             self.generator.manual_seed(self.workers.seed(self.seed, step))
         batch, weight_B = self.sampler.sample(self.generator)
-        critic_loss, metrics, advantage_B = self.critic_losses(batch, weight_B)
+        value_first = self.config.next_value == "after_step"
+        losses = self.value_then_critics if value_first else self.critic_losses
+        critic_loss, metrics, advantage_B = losses(batch, weight_B)
         actor_loss, actor_metrics = self.actor_loss(batch, advantage_B)
         # The losses share no trainable parameter, so one backward pass serves all.
         for optimizer in self.optimizers.values():
@@ -217,6 +222,23 @@ class IQLLearner(IQLLosses):
             self.workers.mean_gradients([parameter for network in trained for parameter in network.parameters()])
         self.descend(step)
         return self.workers.mean(metrics | actor_metrics)
+
+    def value_then_critics(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """As `critic_losses`, but V takes its step at once, and the loss is the critics' alone."""
+        value_B = self.value(batch.observation_BO).squeeze(-1)
+        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
+        with torch.no_grad():
+            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
+        loss, metrics = self.value_loss(q_B, value_B)
+        self.optimizers["critics"].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.workers.mean_gradients(list(self.value.parameters()))
+        # The critics have no gradient yet, so this is a step of V alone.
+        self.optimizers["critics"].step()
+        with torch.no_grad():
+            next_value_B = self.value(batch.next_observation_BO).squeeze(-1)
+        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
+        return critic_loss, metrics | critic_metrics, q_B - value_B.detach()
 
     def descend(self, step: int) -> None:
         """Step the optimisers along the gradients that are there, then move the target critics."""

@@ -33,13 +33,17 @@ class Method:
     published: bool = True
 
 
+DEFAULT_METHOD = "v2a_supported"
+"""The one that README recommends to begin with."""
+
 _SCALED = (
     "rewards are scaled and states standardised by the target "
     "(raw: preprocessing.reward_scale=1 preprocessing.standardize_observations=false)"
 )
 _SMALL_MODALITY = (
     "z is a mean over separately encoded transitions, from 2,500 joint steps of a smaller model (published: "
-    "modality.encoder=gru .encoder_width=256 .decoder_width=256 .crop_steps=200 .optimization=em .num_steps=100000)"
+    "modality.encoder=gru .encoder_width=256 .decoder_width=256 .crop_steps=200 .latent_dim=128 .optimization=em "
+    ".num_steps=100000)"
 )
 _HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it (alignment.held_out_fraction)"
 _TRANSPORT = (
@@ -50,11 +54,34 @@ _DENSITY = (
     "the behaviour's density takes 10,000 steps at width 256 and learns its standard deviations (density.num_steps, "
     ".width; published: width 750)"
 )
+_DVDF_STEPS = (
+    "the advantage takes 5,000 steps, with alpha 0.2 and target critics that move every second step (published code: "
+    "advantage.num_steps=1000000 .alpha=0.1 .target_interval_steps=1), the policy 20,000 (published: "
+    "policy.num_steps=1000000)"
+)
+_DVDF_WEIGHT = (
+    "the TD loss is weighed by exp(h), as in published code; the paper's text weighs it by the score, which is "
+    "negative where h is (policy.filter.weight=score)"
+)
+_V2A_POLICY = (
+    "the policy takes 20,000 steps (published: policy.num_steps=10000), and V(s') is that before V's step of an update "
+    "(published code: policy.next_value=after_step)"
+)
+_MILLION = "the policy takes 20,000 steps (published code: policy.num_steps=1000000)"
 _BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "iql": ("IQL", "2110.06169", (_SCALED, "the actor is the deterministic tanh mean, fitted by squared error")),
     "bc": ("behaviour cloning", "Pomerleau 1989", (_SCALED, "squared error of the tanh mean")),
     "td3_bc": ("TD3+BC", "2106.06860", ("rewards are scaled too (preprocessing.reward_scale=1)",)),
-    "awac": ("AWAC", "2006.09359", (_SCALED, "weights are clamped at 100; published code normalises them per batch")),
+    "awac": (
+        "AWAC",
+        "2006.09359",
+        (
+            _SCALED,
+            "weights are clamped at 100; published code normalises them per batch",
+            "networks have two hidden layers, and the actor's log standard deviation starts at -1; ODRL's code has "
+            "three layers and another start",
+        ),
+    ),
 }
 """Learners that are methods by themselves: title, source, deviations."""
 
@@ -93,7 +120,24 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.6, weight="exp_alignment"),
         },
         "V2A, 2605.24862, with IGDF's alignment",
-        (_SCALED, _SMALL_MODALITY, _HELD_OUT, "encoder inputs are standardised (raw: modality.standardize=false)"),
+        (
+            _SCALED,
+            _SMALL_MODALITY,
+            _V2A_POLICY,
+            _HELD_OUT,
+            "encoder inputs are standardised (raw: modality.standardize=false)",
+        ),
+    ),
+    "v2a_residual": Method(
+        "V2A with residual alignment (ours): best two fifths by 0.6 h + 0.4 minmax(A), weight exp(h)",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+            "alignment": {"kind": "residual", "window_steps": 50},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.4, alignment_weight=0.6, weight="exp_alignment"),
+        },
+        "V2A, 2605.24862",
+        (_SCALED, _SMALL_MODALITY, _V2A_POLICY, _HELD_OUT, "alignment and the kept fraction are ours"),
+        published=False,
     ),
     "v2a_calibrated": Method(
         "V2A with modality alignment and a calibrated filter (ours): of what the target would pass, the best half by f",
@@ -110,14 +154,14 @@ METHODS: dict[str, Method] = {
         published=False,
     ),
     "dvdf": Method(
-        "global A(s, a), contrastive h; best half by 0.7 h + 0.3 minmax(A), weight by that score",
+        "global A(s, a), contrastive h; best half by 0.7 h + 0.3 minmax(A), weight exp(h)",
         {
             "advantage": {"kind": "sparse_q", "conditioning": "none"},
             "alignment": {"kind": "contrastive"},
-            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.7, weight="score"),
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.7, weight="exp_alignment"),
         },
         "DVDF, 2512.02435, with IGDF's alignment",
-        (_SCALED, _HELD_OUT, "as published, the score weighs the TD loss: with h a cosine that weight can be negative"),
+        (_SCALED, _HELD_OUT, _DVDF_STEPS, _DVDF_WEIGHT),
     ),
     "v2a_ot": Method(
         "modality z, A(s, a, z), optimal-transport h; best half by 0.6 minmax(h) + 0.4 minmax(A), weight exp(h)",
@@ -133,10 +177,10 @@ METHODS: dict[str, Method] = {
             ),
         },
         "V2A, 2605.24862, with OTDF's alignment",
-        (_SCALED, _SMALL_MODALITY, _HELD_OUT, _TRANSPORT),
+        (_SCALED, _SMALL_MODALITY, _V2A_POLICY, _HELD_OUT, _TRANSPORT),
     ),
     "dvdf_ot": Method(
-        "global A(s, a), optimal-transport h; best half by 0.7 minmax(h) + 0.3 minmax(A), weight by that score",
+        "global A(s, a), optimal-transport h; best half by 0.7 minmax(h) + 0.3 minmax(A), weight exp(h)",
         {
             "advantage": {"kind": "sparse_q", "conditioning": "none"},
             "alignment": {"kind": "optimal_transport"},
@@ -145,11 +189,11 @@ METHODS: dict[str, Method] = {
                 keep_fraction=0.5,
                 alignment_weight=0.7,
                 normalize_alignment=True,
-                weight="score",
+                weight="exp_alignment",
             ),
         },
         "DVDF, 2512.02435, with OTDF's alignment",
-        (_SCALED, _HELD_OUT, _TRANSPORT),
+        (_SCALED, _HELD_OUT, _TRANSPORT, _DVDF_STEPS, _DVDF_WEIGHT),
     ),
     "igdf": Method(
         "contrastive h; best three quarters by h, weight exp(h)",
@@ -158,7 +202,7 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.75, alignment_weight=1.0, weight="exp_alignment"),
         },
         "IGDF, 2405.06192",
-        (_SCALED, _HELD_OUT),
+        (_SCALED, _MILLION, _HELD_OUT),
     ),
     "otdf": Method(
         "optimal-transport h; best quarter by h, weight exp(minmax(h) - 1); actor held to the target's behaviour",
@@ -180,7 +224,12 @@ METHODS: dict[str, Method] = {
             _HELD_OUT,
             _TRANSPORT,
             _DENSITY,
-            "published weights of the actor's term are tuned per task, 0.1 to 0.5 (policy.density_weight)",
+            "published weights of the actor's term are tuned per task, 0.1 to 0.5; 0.5 in its configuration files "
+            "(policy.density_weight)",
+            "the published density has a fixed standard deviation; ours learns one per action",
+            "a quarter of the source is kept, as in its configuration files; its README runs with 0.8 "
+            "(policy.filter.keep_fraction=0.8)",
+            _MILLION,
         ),
     ),
     "bosa": Method(
@@ -201,6 +250,9 @@ METHODS: dict[str, Method] = {
             _HELD_OUT,
             _DENSITY,
             "dynamics models take 7,000 steps at width 256; published: 100,000 at 750 (alignment.num_steps, .width)",
+            "the support mask is on source rows alone, and the TD loss is a sum of squares; published code masks "
+            "target rows too and halves the loss",
+            _MILLION,
             "p(s' | s, a) is that of s' - s in units of its standard deviations in the target, and so is the threshold "
             "(policy.filter.weight_threshold)",
         ),
@@ -271,6 +323,9 @@ METHODS: dict[str, Method] = {
             _HELD_OUT,
             "the learner is IQL (published: BEAR, CQL, BCQ, AWR, MOPO)",
             "0.1 Δr counts in units of the recorded reward; the sum is scaled",
+            "both classifiers are trained before the policy and then fixed; ODRL's code trains them beside it after a "
+            "pretraining",
+            _MILLION,
         ),
     ),
     "dara_filter": Method(

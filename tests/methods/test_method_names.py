@@ -1,0 +1,122 @@
+"""A method is what its name says: on the command line, in a file, in a sweep, in Python, and in everything shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from v2a_ray.config import ExperimentConfig
+from v2a_ray.config.definition import lay_over
+from v2a_ray.config.methods import DEFAULT_METHOD, METHODS, method_settings
+from v2a_ray.errors import ConfigError
+from v2a_ray.methods.experiment import load_experiment
+from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.report.tables import TrialResult, result_row
+
+DATA: dict[str, Any] = {
+    "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},
+    "sources": [{"domain": "hopper/gravity-0.5", "behavior": "medium", "num_transitions": 600}],
+}
+DEMO = Path(__file__).parents[2] / "tune_configs" / "demo.yaml"
+
+
+def file_of(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump({"name": "test", **DATA, **content}))
+    return path
+
+
+def test_another_method_on_the_command_line_is_that_method() -> None:
+    config = load_experiment(DEMO, ["method=dvdf"])
+    assert config.method_title == "dvdf" and not config.modifications
+    assert config.alignment.kind == "contrastive" and config.policy.filter.keep_fraction == 0.5
+    assert config.policy.num_steps == 10_000 and config.advantage.num_steps == 3000  # sizes are the file's
+
+
+def test_what_the_file_had_changed_of_its_own_method_is_left_out_and_said_once(tmp_path: Path) -> None:
+    path = file_of(tmp_path, {"method": "v2a", "alignment": {"kind": "residual", "num_steps": 30}})
+    said: list[str] = []
+    config = load_experiment(path, ["method=dvdf"], said.append)
+    assert (config.alignment.kind, config.alignment.num_steps) == ("contrastive", 30)
+    assert len(said) == 1 and "alignment.kind=residual" in said[0] and "dvdf" in said[0]
+    # The same layer that chooses a method may modify it.
+    config = load_experiment(path, ["method=dvdf", "alignment.kind=residual"], said.append)
+    assert config.method_title == "dvdf (modified: alignment.kind=residual)"
+    # The file's own method keeps what the file says of it.
+    assert load_experiment(path).method_title == "v2a (modified: alignment.kind=residual)"
+    assert load_experiment(path, ["method=v2a"]).alignment.kind == "residual"
+
+
+def test_a_file_without_a_method_means_what_it_says_for_all(tmp_path: Path) -> None:
+    path = file_of(tmp_path, {"policy": {"filter": {"keep_fraction": 0.3}}})
+    assert load_experiment(path, ["method=dvdf"]).policy.filter.keep_fraction == 0.3
+
+
+def test_a_method_of_an_axis_is_that_method_and_labels_name_what_varies(tmp_path: Path) -> None:
+    content = {
+        "name": "sweep",
+        "settings": {**DATA, "method": "v2a", "policy": {"filter": {"keep_fraction": 0.4}}},
+        "axes": {"method": ["v2a", "dvdf"], "policy.filter.alignment_weight": [0.1, 0.7]},
+    }
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(content))
+    sweep = load_sweep(path)
+    assert len(sweep.notices) == 1 and "keep_fraction=0.4" in sweep.notices[0]
+    shown = {trial.labels["method"]: shown_name(trial) for trial in sweep.trials}
+    kept = {trial.labels["method"]: trial.config.policy.filter.keep_fraction for trial in sweep.trials}
+    assert kept == {"v2a": 0.4, "dvdf": 0.5}
+    assert shown == {"v2a": "v2a (modified: policy.filter.keep_fraction=0.4)", "dvdf": "dvdf"}
+
+
+def shown_name(trial: Any) -> str:
+    result = TrialResult(trial.labels, trial.config, {}, None, "not finished", {}, None)
+    assert result_row(result)["method"] == trial.config.method_title
+    return result.method
+
+
+def test_python_makes_the_experiment_that_the_command_line_makes(tmp_path: Path) -> None:
+    content = {"method": "iql_target", "policy": {"num_steps": 30}}
+    assert ExperimentConfig(name="test", **DATA, **content) == load_experiment(file_of(tmp_path, content))
+    assert ExperimentConfig(name="test", **DATA, **content).policy.data == "target"
+    with pytest.raises(ConfigError, match="unknown method 'nonsense'"):
+        ExperimentConfig(name="test", method="nonsense", **DATA)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_as_it_is_has_no_modification(name: str) -> None:
+    config = ExperimentConfig(name="test", method=name, **DATA)
+    assert config.method_title == name
+    # Written out and read again it is the same experiment.
+    assert ExperimentConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_the_default_is_what_readme_recommends() -> None:
+    readme = (DEMO.parents[1] / "README.md").read_text()
+    assert f"`{DEFAULT_METHOD}`, the default" in readme
+    assert ExperimentConfig(name="test", **DATA).method == DEFAULT_METHOD
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, 5), ({"upstream_seed": None}, 5), ({"upstream_seed": 0}, 0), ({"upstream_seed": 7}, 7)]
+)
+def test_upstream_stages_follow_the_seed_unless_told_otherwise(given: dict[str, Any], expected: int) -> None:
+    assert ExperimentConfig(name="test", seed=5, **given, **DATA).upstream_seed == expected
+
+
+@pytest.mark.parametrize("name", ["dvdf", "dvdf_ot"])
+def test_dvdf_weighs_as_published_code_does_and_as_the_paper_writes_by_its_key(name: str) -> None:
+    assert method_settings(name)["policy"]["filter"]["weight"] == "exp_alignment"
+    text = " ".join(METHODS[name].deviations)
+    assert "policy.filter.weight=score" in text
+    config = ExperimentConfig(name="test", method=name, policy={"filter": {"weight": "score"}}, **DATA)
+    assert config.method_title == f"{name} (modified: policy.filter.weight=score)"
+
+
+def test_laying_over_keeps_sizes_and_drops_definitions() -> None:
+    base = {"method": "v2a", "policy": {"num_steps": 5, "filter": {"rule": "none"}}, "advantage": {"latent": "oracle"}}
+    laid, dropped = lay_over(base, {"method": "igdf"})
+    assert laid == {"method": "igdf", "policy": {"num_steps": 5, "filter": {}}, "advantage": {}}
+    assert dropped == {"policy.filter.rule": "none", "advantage.latent": "oracle"}
