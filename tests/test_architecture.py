@@ -25,7 +25,7 @@ LAYERS = [
     {"data", "domains", "networks"},
     {"settings"},
     {"config"},
-    {"errors", "files", "processor"},
+    {"checksums", "errors", "files", "processor"},
 ]
 """From the top down. A module imports from its own part, its own layer and the layers below."""
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}

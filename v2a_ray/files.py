@@ -1,12 +1,14 @@
-"""JSON files that are whole whenever they are there, and folders that can be written to."""
+"""Files and folders that are whole whenever they are there, and folders that can be written to."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,51 @@ def temporary_name(path: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that takes the place of `path` when the block ends well, and vanishes otherwise.
 
-    Whoever reads `path` gets the old file or the new one, whole, whenever the process is killed, and when several
-    processes write it.
+    Whoever reads `path` gets the old file or the new one, whole, whenever the process is killed or the machine loses
+    power, and when several processes write it.
     """
     fresh = temporary_name(path)
     try:
         yield fresh
+        sync(fresh)
         fresh.replace(path)
+        sync_entries(path.parent)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or all that a folder holds, to the disk: a name may not become durable before what it names."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_dir():
+            sync_entries(file)
+        elif file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    if path.is_dir():
+        sync_entries(path)
+
+
+def sync_entries(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where its file system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def copy_whole(source: Path, destination: Path) -> None:
+    """Copy a file; `destination` is the old file or the new one, whole."""
+    with replacing(destination) as fresh:
+        shutil.copyfile(source, fresh)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file; `path` is the old file or the new one, whole."""
+    with replacing(path) as fresh:
+        fresh.write_text(text)
 
 
 @contextmanager
@@ -59,8 +97,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is the old one or the new one, whole, also when the process is killed."""
-    with replacing(path) as fresh:
-        fresh.write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def prepare_folder(path: Path) -> Path:

@@ -49,8 +49,13 @@ def test_journal(tmp_path):
     assert list(kept) == [0, 2]
     assert_same(kept[0], first)
     assert_same(kept[2], second)
-    (tmp_path / "journal" / "0000000000.parquet").write_bytes(b"PAR1")
+    (part,) = (tmp_path / "journal").glob("0000000000.*")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1  # a number of an episode, in a file that is still readable
+    part.write_bytes(content)
     assert list(EpisodeJournal(tmp_path / "journal", {"seed": 1}).load()) == [2]
+    request = tmp_path / "journal" / "request.json"
+    request.write_text(request.read_text().replace("1", "2"))
     assert EpisodeJournal(tmp_path / "journal", {"seed": 2}).load() == {}
 
 

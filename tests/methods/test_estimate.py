@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from v2a_ray.checksums import write_sealed
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.config.methods import METHODS
 from v2a_ray.methods.estimate import Estimate, estimate
@@ -69,8 +69,9 @@ def put(folder: Path, of: Trial, stage: str, seconds: float) -> None:
     """An artifact that took `seconds`."""
     path = ArtifactStore(folder / "store").path(stage, of.plan[stage].key)
     path.mkdir(parents=True)
-    record = {"stage": stage, "seconds": seconds, "config": of.config.model_dump(mode="json")}
-    (path / "artifact.json").write_text(json.dumps(record))
+    config = of.config.model_dump(mode="json")
+    record = {"stage": stage, "key": path.name, "seconds": seconds, "config": config, "files": {}}
+    write_sealed(path / "artifact.json", record)
 
 
 def test_shared_artifacts_are_counted_once_and_nothing_is_written(tmp_path: Path) -> None:
@@ -172,8 +173,11 @@ def test_memory_of_tables_is_known_where_their_sizes_are(tmp_path: Path) -> None
 def test_a_record_of_another_version_is_passed_over(tmp_path: Path) -> None:
     put(tmp_path, trial(), "policy", 1e6)
     record = ArtifactStore(tmp_path / "store").path("policy", trial().plan["policy"].key) / "artifact.json"
-    record.write_text(json.dumps({"seconds": 1e6, "config": {"nonsense": True}}))
-    assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(POLICY_SECONDS)
+    for damaged in (True, False):
+        write_sealed(record, {"seconds": 1e6, "config": {"nonsense": True}})
+        if damaged:
+            record.write_bytes(record.read_bytes()[:-20])
+        assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(POLICY_SECONDS)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if not name.startswith("rllib_")])

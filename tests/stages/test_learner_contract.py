@@ -14,6 +14,7 @@ import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
+from benchmarks.harm import HARMS, flip
 from v2a_ray.config import (
     AdvantageConfig,
     AlignmentConfig,
@@ -254,6 +255,36 @@ def test_half_a_checkpoint_from_a_kill_while_writing_does_no_harm(
     TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=3, log_interval_steps=5).run(resumed)
     assert_same_weights(weights_of(straight), weights_of(resumed))
     assert checkpoint.read_bytes() != whole  # steps 12, 15 and 18 were saved over it
+
+
+def flip_at(place: float) -> Callable[[Path], None]:
+    return lambda file: flip(file, place)
+
+
+DAMAGES = {**HARMS, "header flipped": flip_at(0.02), "first byte flipped": flip_at(0.0), "body flipped": flip_at(0.9)}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_left_and_training_starts_again(damage: str, tmp_path: Path) -> None:
+    straight, checkpoint = fresh(LEARNERS["iql"]), tmp_path / "checkpoint.safetensors"
+    history = loop().run(straight)
+    with pytest.raises(KeyboardInterrupt):
+        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS["iql"]))
+    DAMAGES[damage](checkpoint)
+    reports: list[dict[str, float]] = []
+    again = fresh(LEARNERS["iql"])
+    assert loop(checkpoint, progress=lambda step, _, metrics: reports.append(metrics)).run(again) == history
+    assert_same_weights(weights_of(straight), weights_of(again))
+    assert ("discarded" in reports[0]) == (damage != "removed") and not any("resumed" in each for each in reports)
+
+
+def test_a_checkpoint_of_other_networks_is_left(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS["bc"]))
+    straight, again = fresh(LEARNERS["iql"]), fresh(LEARNERS["iql"])
+    assert loop(checkpoint).run(again) == loop().run(straight)
+    assert_same_weights(weights_of(straight), weights_of(again))
 
 
 @every_learner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,23 @@ from rich.console import Console
 console = Console()
 error_console = Console(stderr=True)
 INTERRUPTED = 130
+
+
+class _Warnings(logging.Handler):
+    """Prints what the package warns of, on the terminal that progress is drawn on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        text = f"warning: {record.getMessage()}"
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+_WARNINGS = _Warnings(logging.WARNING)
+
+
+def show_warnings() -> None:
+    """Let the package's warnings be seen, each once, however often this is called."""
+    logging.getLogger("v2a_ray").addHandler(_WARNINGS)
 
 
 @contextmanager

@@ -77,6 +77,8 @@ class StageDisplay(Listener):
             return
         if "resumed" in event.metrics:
             self._say(f"{event.name}: goes on at step {event.step:,}")
+        if "discarded" in event.metrics:
+            self.warned(f"{event.name}: its checkpoint was damaged and is left; the stage starts again")
         for name in event.metrics:
             if name.startswith("streamed/"):
                 table = name.removeprefix("streamed/")

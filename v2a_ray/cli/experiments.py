@@ -191,20 +191,29 @@ def config(
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all artifacts.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all artifacts, and nothing else.")] = False,
     store: Annotated[Path | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
 ) -> None:
-    """List the artifacts that can be reused, or remove them."""
+    """List the artifacts that can be reused, or remove them; a folder that is no store is left alone."""
+    from v2a_ray.stages import housekeeping
     from v2a_ray.stages.artifacts import ArtifactStore, default_store
 
-    artifacts = ArtifactStore(store or default_store())
+    present = ArtifactStore(store.expanduser().resolve() if store else default_store())
     if clear:
-        count = artifacts.clear()
-        console.print(f"removed {count} artifacts from {artifacts.root}", highlight=False, soft_wrap=True)
+        removed = housekeeping.clear(present)
+        console.print(
+            f"removed {removed.num_artifacts} artifacts and {removed.num_leftovers} unfinished or damaged ones, "
+            f"{removed.num_bytes / 2**20:,.1f} MiB, from {present.root}",
+            highlight=False,
+            soft_wrap=True,
+        )
         return
-    table = Table("stage", "key", "seconds", "MiB", box=None)
-    for artifact in artifacts.all():
-        size = sum(file.stat().st_size for file in artifact.path.rglob("*") if file.is_file())
-        table.add_row(artifact.stage, artifact.key, f"{artifact.seconds:,.1f}", f"{size / 2**20:.1f}")
+    table = Table("stage", "key", "seconds", "MiB", "", box=None)
+    for artifact in housekeeping.artifacts(present):
+        size = housekeeping.folder_bytes(artifact.path) / 2**20
+        table.add_row(artifact.stage, artifact.key, f"{artifact.seconds:,.1f}", f"{size:.1f}", "")
+    for leftover in housekeeping.leftovers(present):
+        size = housekeeping.folder_bytes(leftover.path) / 2**20
+        table.add_row(leftover.path.parent.name, leftover.path.name, "", f"{size:.1f}", leftover.state)
     console.print(table)
-    console.print(str(artifacts.root), highlight=False, soft_wrap=True)
+    console.print(str(present.root), highlight=False, soft_wrap=True)

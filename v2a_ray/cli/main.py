@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from v2a_ray.cli.console import error_console
+from v2a_ray.cli.console import error_console, show_warnings
 from v2a_ray.errors import V2AError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ USER_ERROR = 2
 def main() -> None:
     """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()
+    show_warnings()
     from v2a_ray.cli import behaviors, data, diagnosis, domains, evaluate, experiments, export, jobs, select
 
     app.add_typer(data.app, name="data")

@@ -12,9 +12,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from v2a_ray.checksums import read_sealed, write_sealed
 from v2a_ray.data.location import Location, locate, reading
 from v2a_ray.errors import DataError
-from v2a_ray.files import read_json, write_json
 
 FOLDER = "digests"
 READ_BYTES = 2**24
@@ -72,7 +72,7 @@ def _digest(file: Path, store: Path | None) -> bytes:
     # A note that cannot be read or written costs time, nothing else.
     if note:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            remembered = read_json(note)
+            remembered = read_sealed(note)
             if remembered["file"] == str(file) and remembered["state"] == state:
                 return bytes.fromhex(remembered["sha256"])
     with file.open("rb") as stream:
@@ -81,7 +81,7 @@ def _digest(file: Path, store: Path | None) -> bytes:
     if note and settled and _state(file) == state:
         with suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
-            write_json(note, {"file": str(file), "state": state, "sha256": digest.hex()})
+            write_sealed(note, {"file": str(file), "state": state, "sha256": digest.hex()})
     return digest
 
 

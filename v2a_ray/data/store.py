@@ -24,7 +24,7 @@ from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
 from v2a_ray.data.table import LABELS, EpisodeTable, episode_schema
 from v2a_ray.errors import DataError, StorageError
-from v2a_ray.files import replacing
+from v2a_ray.files import replacing, sync
 
 MANIFEST = "manifest.json"
 ROW_GROUP_EPISODES = 32
@@ -110,6 +110,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         with storage_errors(path):
+            sync(partial)
             if path.exists():
                 # A folder cannot be renamed onto a full one; the old one goes last, so a kill leaves one of the two.
                 old = partial.with_name(partial.name + ".old")

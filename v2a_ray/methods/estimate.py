@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
+from v2a_ray.checksums import read_sealed
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.data.mixture import mix_sources
 from v2a_ray.data.rows import row_bytes
 from v2a_ray.data.store import read_manifest
 from v2a_ray.domains import parse_domain
-from v2a_ray.files import read_json
+from v2a_ray.errors import DataError
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.rates import Rates, Tables, Work, packaged_rates, works_of
 from v2a_ray.stages.artifacts import STAGES, ArtifactStore
@@ -135,7 +137,7 @@ def estimate(
     for stage in (stage for stage in STAGES if stage in nodes):
         times = policies_per_cell if stage == "policy" else 1
         # A policy that a search draws is not known beforehand, so neither is whether it is there.
-        missing = [key for key in nodes[stage] if times > 1 or not store.find(stage, key)]
+        missing = [key for key in nodes[stage] if times > 1 or not store.look(stage, key)]
         guesses = {key: history.guess(*nodes[stage][key]) for key in missing}
         seconds |= {key: guess.seconds or 0.0 for key, guess in guesses.items()}
         stages.append(
@@ -178,8 +180,10 @@ def _tables(plan: Mapping[str, Node], store: ArtifactStore) -> Tables:
 def _num_transitions(node: Node, store: ArtifactStore) -> int | None:
     if node.spec and node.spec.num_transitions:
         return node.spec.num_transitions
-    manifest = store.path(node.stage, node.key) / "table"
-    return int(read_manifest(manifest)["num_transitions"]) if store.find(node.stage, node.key) else None
+    if store.look(node.stage, node.key):
+        with suppress(DataError):  # damaged: it will be made again
+            return int(read_manifest(store.path(node.stage, node.key) / "table")["num_transitions"])
+    return None
 
 
 def _chain(plan: Mapping[str, Node], seconds: Mapping[str, float]) -> float:
@@ -249,8 +253,11 @@ class _History:
         return self._records[stage]
 
     def _read(self, stage: str, file: Path) -> _Record | None:
-        """None for an artifact whose record says too little, or whose settings are of another version."""
-        record = read_json(file)
+        """None for an artifact whose record is damaged or says too little, or whose settings are of another version."""
+        try:
+            record = read_sealed(file)
+        except (OSError, ValueError):
+            return None
         # Roll-outs and mixes use all cores together, so their records, without settings, tell nothing of one; and rows
         # are those of either table.
         if "config" not in record or stage == "rows":

@@ -36,7 +36,7 @@ class _Recorder(Listener):
 
     def progressed(self, event: Event) -> None:
         for name, value in event.metrics.items():
-            if name != "resumed" and not name.startswith("streamed/"):
+            if name not in ("resumed", "discarded") and not name.startswith("streamed/"):
                 self.writer.add_scalar(_tag(name, event.name), value, event.step)
         self.listener.progressed(event)
 

@@ -21,9 +21,9 @@ class Work:
 
 
 def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
-    """Folder of every input of a node."""
+    """Folder of every input of a node. Raises StorageError when one is gone or damaged."""
     nodes = {role: work.plan[name] for role, name in work.node.inputs.items()}
-    return {role: store.path(node.stage, node.key) for role, node in nodes.items()}
+    return {role: store.require(node.stage, node.key).path for role, node in nodes.items()}
 
 
 def stage_threads(work: Work) -> int:

@@ -6,6 +6,7 @@ An *update step* is one call of `Learner.update`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ Progress = Callable[[int, int, Metrics], None]
 """Called as progress(step, num_steps, metrics), at every logging interval."""
 History = list[dict[str, Any]]
 """One row per recorded metric set: {"step": int, metric: value, ...}."""
+_CHECKSUM = "sha256"
 
 
 class Learner(Protocol):
@@ -127,13 +129,20 @@ class TrainingLoop:
     def restore(self, learner: Learner) -> int:
         """Bring `learner` to its device and put the newest checkpoint into it, if there is one.
 
+        One that is damaged, or of another form of the networks, counts as none: training starts again.
+
         Returns:
             The update steps that are done.
         """
         place(learner, learner.generator.device)
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
-        step, self.history = load_checkpoint(self.checkpoint, learner, self.feeds)
+        try:
+            step, self.history = load_checkpoint(self.checkpoint, learner, self.feeds)
+        except DamagedCheckpointError:
+            # The next one takes its place, so nobody has to remove it: other workers may be reading it.
+            self.progress(0, self.num_steps, {"discarded": 1.0})
+            return 0
         self.progress(step, self.num_steps, {"resumed": 1.0})
         return step
 
@@ -177,19 +186,24 @@ def save_checkpoint(
     for name, feed in (feeds or {}).items():
         tensors |= {f"feed/{name}/{key}": value for key, value in feed.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    about = {"step": str(step), "history": json.dumps(history)}
     with replacing(path) as fresh:
-        save_file(
-            {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
-            fresh,
-            metadata={"step": str(step), "history": json.dumps(history)},
-        )
+        save_file(tensors, fresh, metadata={**about, _CHECKSUM: _checksum(tensors, about)})
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint that cannot be gone on from. `TrainingLoop.restore` starts again then."""
 
 
 def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | None = None) -> tuple[int, History]:
-    """Put a checkpoint's state into `learner`, wherever it is, and `feeds`; returns (step, history)."""
-    tensors = load_file(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+    """Put a checkpoint's state into `learner`, wherever it is, and `feeds`; returns (step, history).
+
+    Raises:
+        DamagedCheckpointError: it is not what was written, or is of other networks; the learner is as it was.
+    """
+    tensors, metadata = _read_checkpoint(path)
+    _require_same_networks(tensors, learner, feeds or {}, path)
     step = int(metadata["step"])
     _restore_generator(learner.generator, tensors.pop("generator"), step)
     for name, network in learner.networks.items():
@@ -203,6 +217,42 @@ def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | No
     for name, feed in (feeds or {}).items():
         feed.load_state_dict(_below(tensors, f"feed/{name}/"))
     return step, json.loads(metadata["history"])
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file that is what `save_checkpoint` wrote. Raises DamagedCheckpointError."""
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = dict(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise DamagedCheckpointError(f"{path}: {error}") from error
+    if metadata.pop(_CHECKSUM, None) != _checksum(tensors, metadata):
+        raise DamagedCheckpointError(f"{path}: it does not match its checksum")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 of all that a checkpoint holds: names, types, shapes, bytes and metadata."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _require_same_networks(
+    tensors: Mapping[str, Tensor], learner: Learner, feeds: Mapping[str, Feed], path: Path
+) -> None:
+    """Raise DamagedCheckpointError for a checkpoint of another version of the code, whose state would not fit."""
+    present = {key: value.shape for key, value in tensors.items() if key.startswith(("network/", "feed/"))}
+    expected = {
+        f"network/{name}/{key}": value.shape
+        for name, network in learner.networks.items()
+        for key, value in network.state_dict().items()
+    } | {f"feed/{name}/{key}": value.shape for name, feed in feeds.items() for key, value in feed.state_dict().items()}
+    if present != expected:
+        raise DamagedCheckpointError(f"{path}: it is of other networks")
 
 
 def _restore_generator(generator: torch.Generator, state: Tensor, step: int) -> None:

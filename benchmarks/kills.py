@@ -1,0 +1,221 @@
+"""An experiment with every stage, killed at random moments and run again, against one that was left alone.
+
+    python -m benchmarks.kills           # 52 SIGKILL and 22 SIGTERM; some forty minutes on two cores
+    python -m benchmarks.kills --quick   # 2 and 1, to see that it runs
+
+Rounds follow one another until all signals were sent. A round starts with an empty store. Its command is started,
+something is killed, and if the command ended by that it is started again, a few times; then the command is left to its
+end, and every file of every artifact, the policy in the results and its evaluation are compared with those of the run
+that nobody disturbed, byte for byte.
+
+It is drawn who is killed, the driver or one of the Ray workers that it started, and when. Three moments of four lie
+within a stage that was drawn, so that short stages have their share; the fourth is any time after the start. Only
+processes that this script started, and those that they started, get a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.every_stage import Workspace, differences
+from v2a_ray.stages.artifacts import STAGES
+
+STEPS = 400
+LONGEST_SECONDS = 400.0
+LONGEST_STAGE_SECONDS = 2.5
+LONGEST_RUN_SECONDS = 30.0
+SHARE_IN_STAGES, SHARE_OF_WORKERS = 0.75, 0.6
+POLL_SECONDS = 0.02
+_EVENT = re.compile(r"^(?:computed (\S+)|(\S+): started)", re.MULTILINE)
+
+
+@dataclass
+class Tally:
+    """What was sent to whom, while which stages were at work, and what became of it."""
+
+    sent: Counter[tuple[str, str]] = field(default_factory=Counter)
+    stages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    num_resumed: int = 0
+    num_rounds: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def num(self, name: str) -> int:
+        """How often this signal was sent."""
+        return sum(count for (sent, _), count in self.sent.items() if sent == name)
+
+
+class Command:
+    """One command at work, and the processes that it has started."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self.name, self.log = name, workspace.folder / f"{time.monotonic_ns()}.log"
+        self.process = workspace.start(name, self.log)
+        self.me = psutil.Process(self.process.pid)
+        self.deadline = time.monotonic() + LONGEST_SECONDS
+
+    def is_running(self) -> bool:
+        """Whether it has not ended. Raises TimeoutError when it takes too long."""
+        if time.monotonic() > self.deadline:
+            raise TimeoutError(f"{self.name} hangs:\n{self.said()}")
+        return self.process.poll() is None
+
+    def wait(self, seconds: float = LONGEST_SECONDS, stage: str | None = None) -> bool:
+        """Let it go on for a time, or until it is at a stage; returns whether it is still running then."""
+        end = time.monotonic() + seconds
+        while self.is_running() and time.monotonic() < end and (stage is None or stage not in self.stages()):
+            time.sleep(POLL_SECONDS)
+        return self.is_running()
+
+    def said(self) -> str:
+        """Its output so far."""
+        return self.log.read_text(errors="replace")
+
+    def stages(self) -> list[str]:
+        """The stages at work, as far as it said so; those of the diagnosis have one name."""
+        if self.name == "diagnose":
+            return ["diagnosis"]
+        running: dict[str, None] = {}
+        for done, started in _EVENT.findall(self.said()):
+            if started:
+                running[started] = None
+            else:
+                running.pop(done, None)
+        return list(dict.fromkeys(name.partition("/")[0] for name in running))
+
+    def workers(self) -> list[psutil.Process]:
+        """Ray's workers that have something to do."""
+        found = []
+        for child in self._descendants():
+            with suppress(psutil.Error):
+                title = " ".join(child.cmdline())
+                if title.startswith("ray::") and "IDLE" not in title:
+                    found.append(child)
+        return found
+
+    def kill(self, victim: psutil.Process, number: signal.Signals) -> None:
+        """Send the signal; after one to the driver, wait until the driver and all that it started are gone."""
+        family = self._descendants()
+        victim.send_signal(number)
+        if victim.pid == self.me.pid:
+            self.wait()
+            _, alive = psutil.wait_procs(family, timeout=30)
+            for process in alive:
+                process.kill()
+
+    def _descendants(self) -> list[psutil.Process]:
+        try:
+            return self.me.children(recursive=True)
+        except psutil.Error:
+            return []
+
+
+def main() -> int:
+    """Run the measure; the status is 0 if nothing differed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=52)
+    parser.add_argument("--terms", type=int, default=22)
+    given = parser.parse_args()
+    wanted = {"SIGKILL": 2, "SIGTERM": 1} if given.quick else {"SIGKILL": given.kills, "SIGTERM": given.terms}
+    with tempfile.TemporaryDirectory(prefix="v2a-kills-") as folder:
+        tally = measure(Path(folder), wanted, random.Random(given.seed))
+    print(report(tally))
+    return 1 if tally.wrong else 0
+
+
+def measure(folder: Path, wanted: Mapping[str, int], draw: random.Random) -> Tally:
+    """Rounds until every signal in `wanted` was sent as often as it says."""
+    undisturbed = Workspace(folder / "undisturbed", STEPS)
+    undisturbed.finish()
+    expected, tally = undisturbed.fingerprint(), Tally()
+    while any(tally.num(name) < count for name, count in wanted.items()):
+        workspace = Workspace(folder / f"round-{tally.num_rounds}", STEPS)
+        _disturb(workspace, wanted, draw, tally)
+        tally.num_rounds += 1
+        try:
+            workspace.finish()
+            wrong = differences(expected, workspace.fingerprint())
+        except RuntimeError as error:
+            wrong = [str(error)]
+        tally.wrong += [f"round {tally.num_rounds}: {what}" for what in wrong]
+        shutil.rmtree(workspace.folder)
+        print(f"round {tally.num_rounds}: {dict(tally.sent)} so far, {len(wrong)} wrong", file=sys.stderr, flush=True)
+    return tally
+
+
+def _disturb(workspace: Workspace, wanted: Mapping[str, int], draw: random.Random, tally: Tally) -> None:
+    """Up to twelve signals in one store, to commands that are started for it."""
+    command: Command | None = None
+    for _ in range(draw.randint(6, 12)):
+        left = {name: count - tally.num(name) for name, count in wanted.items() if count > tally.num(name)}
+        missing = [stage for stage in STAGES if not any(workspace.store.glob(f"{stage}/*/artifact.json"))]
+        if not (left and missing):
+            break
+        stage = draw.choice(missing[:4])
+        if stage == "diagnosis" and not (workspace.run_dir / "result.json").exists():
+            if command:
+                command.wait()
+            workspace.finish(["run"])
+        if command is None or not command.wait(0):
+            command = Command(workspace, "diagnose" if stage == "diagnosis" else "run")
+        (name,) = draw.choices(list(left), weights=list(left.values()))
+        _strike(command, signal.Signals[name], stage, draw, tally)
+    if command:
+        command.wait()
+        tally.num_resumed += len(re.findall("goes on at step", command.said()))
+
+
+def _strike(command: Command, number: signal.Signals, stage: str, draw: random.Random, tally: Tally) -> None:
+    """Send one signal to one process at one moment, unless the command ends before."""
+    if draw.random() < SHARE_IN_STAGES:
+        reached = command.wait(stage=stage) and command.wait(draw.uniform(0, LONGEST_STAGE_SECONDS))
+    else:
+        reached = command.wait(draw.uniform(0, LONGEST_RUN_SECONDS))
+    if not reached:
+        return
+    workers = command.workers()
+    victim = draw.choice(workers) if workers and draw.random() < SHARE_OF_WORKERS else command.me
+    role = "driver" if victim.pid == command.me.pid else "worker"
+    stages = command.stages()
+    try:
+        command.kill(victim, number)
+    except psutil.NoSuchProcess:
+        return  # it ended by itself at this very moment
+    tally.sent[number.name, role] += 1
+    for at_work in stages or ["none yet"]:
+        tally.stages[at_work, role] += 1
+    if role == "driver":
+        tally.statuses[number.name, command.process.returncode] += 1
+        tally.num_resumed += len(re.findall("goes on at step", command.said()))
+
+
+def report(tally: Tally) -> str:
+    """What was done and what came of it, as plain text."""
+    lines = [f"{tally.num_rounds} rounds; stages that went on from a checkpoint: {tally.num_resumed}"]
+    lines += [f"{name} to a {role}: {count}" for (name, role), count in sorted(tally.sent.items())]
+    lines += [f"status of a driver after {name}: {status} ({n} times)" for (name, status), n in tally.statuses.items()]
+    lines.append(f"{'at work when it came':<22}{'driver':>8}{'worker':>8}")
+    for stage in ("none yet", *STAGES):
+        lines.append(f"{stage:<22}{tally.stages[stage, 'driver']:>8}{tally.stages[stage, 'worker']:>8}")
+    lines.append(f"files or results that differ from the undisturbed run: {len(tally.wrong)}")
+    return "\n".join([*lines, *tally.wrong])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
