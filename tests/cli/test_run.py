@@ -191,3 +191,25 @@ def test_bad_input_is_one_message_and_status_2(case: str, workspace: Path) -> No
     assert done.stderr.startswith("error: ") and expected in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
     assert not (workspace / "never").exists()
+
+
+def test_a_full_run_folder_is_one_message_and_nothing_is_cut_off(
+    ray_cluster: None, workspace: Path, first_run: dict[str, Any]
+) -> None:
+    folder = workspace / "full"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        done = v2a_here("run", "tiny.yaml", "--run-dir", "full", cwd=workspace)
+        left = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    message = " ".join(done.stderr.split())
+    assert message.count("error:") == 1 and "full: cannot be written: No space left on device" in message
+    for name in left.keys() & {"curves.parquet", "actor.safetensors", "config.yaml"}:
+        assert name == "config.yaml" or left[name] == (workspace / "first" / name).read_bytes()
+    assert not {"curves.png", "result.json"} & left.keys()
+    assert v2a_here("run", "tiny.yaml", "--run-dir", "full", cwd=workspace).returncode == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.config import ExperimentConfig
-from v2a_ray.files import prepare_folder, read_json, write_json
+from v2a_ray.data.store import storage_errors
+from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
@@ -25,11 +26,28 @@ from v2a_ray.stages.artifacts import Artifact
 
 
 class _Recorder(Listener):
-    """Passes events on and writes them to TensorBoard."""
+    """Passes events on and writes them to TensorBoard, as long as there is room for that: nothing is lost without."""
 
     def __init__(self, listener: Listener, folder: Path) -> None:
-        self.listener = listener
-        self.writer = SummaryWriter(str(folder))
+        self.listener, self.folder = listener, folder
+        self.writer: SummaryWriter | None = None
+        with self._room():
+            self.writer = SummaryWriter(str(folder))
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Give TensorBoard up, and say so, when it cannot write."""
+        try:
+            yield
+        except OSError as error:
+            self.writer = None
+            self.listener.warned(f"{self.folder}: no more curves for TensorBoard: {error.strerror or error}")
+
+    def close(self) -> None:
+        """Write what is left."""
+        with self._room():
+            if self.writer:
+                self.writer.close()
 
     def started(self, node: Node) -> None:
         self.listener.started(node)
@@ -37,8 +55,13 @@ class _Recorder(Listener):
     def progressed(self, event: Event) -> None:
         for name, value in event.metrics.items():
             if name not in ("resumed", "discarded") and not name.startswith("streamed/"):
-                self.writer.add_scalar(_tag(name, event.name), value, event.step)
+                self._add(_tag(name, event.name), value, event.step)
         self.listener.progressed(event)
+
+    def _add(self, tag: str, value: float, step: int) -> None:
+        with self._room():
+            if self.writer:
+                self.writer.add_scalar(tag, value, step)
 
     def done(self, node: Node, artifact: Artifact) -> None:
         curves = artifact.path / "curves.parquet"
@@ -48,7 +71,7 @@ class _Recorder(Listener):
                 step = row.pop("step")
                 for name, value in row.items():
                     if value is not None:
-                        self.writer.add_scalar(_tag(name, node.name), value, step)
+                        self._add(_tag(name, node.name), value, step)
         self.listener.done(node, artifact)
 
 
@@ -69,7 +92,8 @@ def run_experiment(
     store = store_of(config)
     run_dir = prepare_folder(run_dir)
     prepare_folder(store.root)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    with storage_errors(run_dir):
+        write_whole(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     works = [Work(config, plan, node) for node in plan.values()]
     listener = listener or Listener()
     check_cluster(store, run_dir, works, listener.warned)
@@ -77,15 +101,16 @@ def run_experiment(
     try:
         artifacts = compute_all(works, store, recorder)
     finally:
-        recorder.writer.close()
+        recorder.close()
     policy = artifacts[plan["policy"].key].path
     weights = "module.safetensors" if config.policy.uses_rllib else "actor.safetensors"
-    for name in ("curves.parquet", weights):
-        shutil.copyfile(policy / name, run_dir / name)
-    plot_run(
-        pq.read_table(policy / "curves.parquet"), run_dir / "curves.png", title=f"{config.name} · {config.method_title}"
-    )
     evaluation = read_json(policy / "evaluation.json")
     result = make_result(config, [(name, artifacts[node.key]) for name, node in plan.items()], evaluation)
-    write_json(run_dir / "result.json", result)
+    curves, title = pq.read_table(policy / "curves.parquet"), f"{config.name} · {config.method_title}"
+    with storage_errors(run_dir):
+        for name in ("curves.parquet", weights):
+            copy_whole(policy / name, run_dir / name)
+        with replacing(run_dir / "curves.png") as fresh:
+            plot_run(curves, fresh, title=title)
+        write_json(run_dir / "result.json", result)
     return result

@@ -73,7 +73,7 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
     figure.suptitle(f"{title} · {what}", fontsize=10)
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns, fontsize=8)
     figure.supylabel("normalised score in the target")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")  # also under a temporary name
     plt.close(figure)
 
 
@@ -82,5 +82,5 @@ def _finish(figure: Any, axes: Any, path: Path, title: str) -> None:
     axes.set_xlabel("update steps")
     axes.set_ylabel("normalised score in the target")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")  # also under a temporary name
     plt.close(figure)
