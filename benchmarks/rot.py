@@ -38,6 +38,7 @@ from v2a_ray.orchestration.compute import Listener, make_stage
 from v2a_ray.orchestration.run import run_experiment
 from v2a_ray.orchestration.session import ray_session
 from v2a_ray.orchestration.work import Work, input_paths
+from v2a_ray.stages import artifacts
 from v2a_ray.stages.artifacts import STAGES
 
 STEPS = 200
@@ -47,21 +48,21 @@ Outcomes = dict[tuple[str, str], str]
 """Kind of file and harm to `repaired`, `same`, or `WRONG: ` with what is."""
 
 
-class Heard(Listener, logging.Handler):
-    """Keeps the package's warnings and the names of stages that left a damaged checkpoint."""
+class Heard(Listener):
+    """Keeps the names of stages that left a damaged checkpoint, and the package's warnings."""
 
     def __init__(self) -> None:
-        logging.Handler.__init__(self, logging.WARNING)
         self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
-        self.texts.append(record.getMessage())
 
     def progressed(self, event: Event) -> None:
         """See `Listener`."""
         if "discarded" in event.metrics:
             self.texts.append(event.name)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Of a logger: keep what it says."""
+        self.texts.append(record.getMessage())
+        return True
 
 
 class HalfDoneError(Exception):
@@ -105,15 +106,15 @@ def trial(origin: Workspace, harmed: Kinds, harm: str, expected: dict[str, str])
     _copy(origin, place)
     for file in harmed.values():
         HARMS[harm](place.folder / file)
-    heard, logger = Heard(), logging.getLogger("v2a_ray")
-    logger.addHandler(heard)
+    heard, logger = Heard(), logging.getLogger(artifacts.__name__)
+    logger.addFilter(heard.filter)
     try:
         compute(place, heard)
         wrong = differences(expected, place.fingerprint())
     except Exception as error:  # whatever it is, it is a finding
         wrong = [f"{type(error).__name__}: {error}"]
     finally:
-        logger.removeHandler(heard)
+        logger.removeFilter(heard.filter)
     shutil.rmtree(place.folder)
     found = {}
     for name, file in harmed.items():
