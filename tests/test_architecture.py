@@ -25,6 +25,7 @@ LAYERS = [
     {"data", "domains", "networks"},
     {"settings"},
     {"config"},
+    {"outputs"},
     {"checksums", "errors", "files", "processor"},
 ]
 """From the top down. A module imports from its own part, its own layer and the layers below."""

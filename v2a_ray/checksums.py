@@ -21,28 +21,18 @@ NUM_THREADS = 4
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its checksum, as `write_json` does. What is no JSON is written as text."""
-    write_json(path, sealed(content))
+    plain = json.loads(json.dumps(content, default=str))
+    write_json(path, {**plain, SEAL: _digest_of(plain)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """What `write_sealed` wrote. Raises OSError, or ValueError saying what is wrong when it is not whole."""
-    return unsealed(read_json(path))
-
-
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its checksum; what is no JSON becomes text."""
-    plain = json.loads(json.dumps(content, default=str))
-    return {**plain, SEAL: _digest_of(plain)}
-
-
-def unsealed(content: Any) -> dict[str, Any]:
-    """What `sealed` was given. Raises ValueError when it is not that."""
+    content = read_json(path)
     if not isinstance(content, dict) or SEAL not in content:
         raise ValueError("it has no checksum")
-    rest = {key: value for key, value in content.items() if key != SEAL}
-    if content[SEAL] != _digest_of(rest):
+    if content.pop(SEAL) != _digest_of(content):
         raise ValueError("it does not match its checksum")
-    return rest
+    return content
 
 
 def file_digest(path: Path) -> str:

@@ -85,7 +85,14 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     Raises StorageError when another one is inside.
     """
-    with (folder / ".lock").open("w") as file:
+    path = folder / ".lock"
+    try:
+        # Neither emptied nor followed: it may be a link to something of the user's.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        what = "is a symbolic link" if path.is_symlink() else f"cannot be opened: {error.strerror}"
+        raise StorageError(what, where=str(path), remedy="remove it, or choose another --run-dir") from None
+    with os.fdopen(descriptor, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -23,17 +23,19 @@ def list_command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a page of Markdown.")] = None,
 ) -> None:
     """List the behaviours: what they earn in their own domain, over 20 episodes without noise."""
-    from v2a_ray.data.store import storage_errors
     from v2a_ray.domains.behaviors import list_behaviors
+    from v2a_ray.outputs import MARK, new_file, require_replaceable
     from v2a_ray.report.behaviors import render_zoo, zoo_markdown
 
+    if output:
+        require_replaceable(output)
     rows = list_behaviors(folder)
     console.print(_policies(rows) if everything else render_zoo(rows))
     if output:
         options = f" --folder {folder}" if folder else ""
-        with storage_errors(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(zoo_markdown(rows, f"v2a behaviors list{options} --output {output}"))
+        page = zoo_markdown(rows, f"v2a behaviors list{options} --output {output}")
+        with new_file(output) as partial:
+            partial.write_text(f"<!-- {MARK} -->\n\n{page}")
         console.print(str(output), highlight=False, soft_wrap=True)
 
 

@@ -59,7 +59,10 @@ def collect(
         noise_std=noise_std,
         seed=seed,
     )
+    from v2a_ray.outputs import require_our_folder
+
     robot = parse_domain(domain).robot
+    require_our_folder(output)
     prepare_folder(output.parent)
     journal = output.absolute().with_name(f".{output.name}.collecting")
     with resumable(), ray_session(), console.status("collecting") as status:
@@ -103,10 +106,13 @@ def convert(
     from v2a_ray.data.readers import examine_table, is_worth_ray, resolve_location
     from v2a_ray.data.store import write_table
     from v2a_ray.domains import parse_domain
+    from v2a_ray.outputs import require_apart, require_replaceable
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings import write_findings
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
+    require_replaceable(output)
+    require_apart(output, [path])
     location = resolve_location(path)
     if not report and is_worth_ray(location, format):
         from v2a_ray.orchestration.convert import convert_hdf5
@@ -158,7 +164,10 @@ def export(
     Example: v2a data export runs/table -o hopper.hdf5
     """
     from v2a_ray.data.readers import export_table, read_table
+    from v2a_ray.outputs import require_apart, require_replaceable
 
+    require_replaceable(output)
+    require_apart(output, [path])
     table, _ = read_table(path)
     written = export_table(table, output, format=format)
     console.print(
@@ -189,6 +198,7 @@ def mix(
     from v2a_ray.methods.plan import make_plan
     from v2a_ray.orchestration.mix import make_mix, preview_mix
     from v2a_ray.orchestration.session import ray_session
+    from v2a_ray.outputs import require_our_folder
     from v2a_ray.report.mix import render_mix
 
     config = load_experiment(config_file, overrides or [])
@@ -199,6 +209,7 @@ def mix(
         console.print(render_mix(preview_mix(config)))
         return
     assert output is not None, "checked above"
+    require_our_folder(output)
     prepare_folder(output.absolute().parent)
     with resumable(), ray_session(), StageDisplay(console) as display:
         manifest = make_mix(config, output, display)
@@ -232,6 +243,7 @@ def inspect(
     from v2a_ray.data.checks import parse_severities
     from v2a_ray.data.inspect import inspect_datasets
     from v2a_ray.domains import parse_domain
+    from v2a_ray.outputs import require_replaceable
     from v2a_ray.report.dataset_page import check_output, write_inspection
     from v2a_ray.report.datasets import render_inspection
     from v2a_ray.report.findings import write_findings
@@ -239,6 +251,8 @@ def inspect(
     severities = parse_severities(check or [])
     if output:
         check_output(output)
+    if report:
+        require_replaceable(report)
     with error_console.status("inspecting"):
         inspection = inspect_datasets(
             paths, domain=parse_domain(domain) if domain else None, format=format, checks=severities
@@ -295,15 +309,14 @@ def fidelity(
     data, the verdict names the one that does best. An episode table of several domains gets a row for each.
     """
     from v2a_ray.cli.console import error_console
-    from v2a_ray.data.store import storage_errors
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.recorded import check_names, compare, recordings
+    from v2a_ray.outputs import MARK, new_file, require_ours
     from v2a_ray.report.fidelity import render_comparisons, to_markdown
 
     claimed = parse_domain(domain) if domain else None
     if output:
-        with storage_errors(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
+        require_ours(output)
     if claimed is None:
         check_names(files)
     comparisons = []
@@ -321,5 +334,5 @@ def fidelity(
         options = {"--domain": domain, "--max-rows": max_rows}
         arguments = [f"{name} {value}" for name, value in options.items() if value is not None]
         command = " \\\n  ".join(["v2a data fidelity", *arguments, *(file.name for file in files)])
-        with storage_errors(output):
-            output.write_text(to_markdown(comparisons, command))
+        with new_file(output) as partial:
+            partial.write_text(f"<!-- {MARK} -->\n\n{to_markdown(comparisons, command)}")

@@ -77,10 +77,10 @@ def check(
 
     from v2a_ray.domains import catalogue, parse_domain
     from v2a_ray.domains.checks import check_robot
-    from v2a_ray.files import prepare_folder
+    from v2a_ray.outputs import require_ours
 
-    if output:
-        prepare_folder(output.parent)
+    for path in (output, output.with_suffix(".png")) if output else ():
+        require_ours(path)
     valid = parse_domain(f"{robot or 'hopper'}@{physics}").physics
     domains = catalogue(robot, valid)
     columns = (TextColumn("{task.description:<42}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -116,10 +116,10 @@ def render(
     """Draw robots in domains beside the stock ones, to scale and in the same pose, one row per robot. No OpenGL."""
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.render import render_domains
-    from v2a_ray.files import prepare_folder
+    from v2a_ray.outputs import require_ours
 
     parsed = [parse_domain(name) for name in domains]
-    prepare_folder(output.parent)
+    require_ours(output)
     render_domains(parsed, output)
     console.print(str(output), highlight=False, soft_wrap=True)
 

@@ -59,11 +59,11 @@ def evaluate(
     from rich.progress import Progress
 
     from v2a_ray.domains import parse_domain
-    from v2a_ray.evaluation.output import require_ours
     from v2a_ray.evaluation.rollout import evaluate as evaluate_in
     from v2a_ray.evaluation.video import frames, record, require_format, write_film
     from v2a_ray.export.find import find_policy
     from v2a_ray.export.policies import require_robot_of
+    from v2a_ray.outputs import require_ours
     from v2a_ray.report.evaluation import render_evaluation, write_evaluation
 
     found = find_policy(policy)

@@ -58,15 +58,15 @@ def run(
     """
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.data.mixture import mix_name
-    from v2a_ray.files import prepare_folder
     from v2a_ray.methods.experiment import load_experiment, store_of
     from v2a_ray.methods.plan import make_plan
     from v2a_ray.orchestration.run import run_experiment
     from v2a_ray.orchestration.session import ray_session
+    from v2a_ray.outputs import prepare_results_folder
 
     settings = load_experiment(config_file, overrides or [], _notice)
     plan = make_plan(settings)
-    folder = prepare_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
+    folder = prepare_results_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
     console.print(f"[bold]{settings.name}[/] · method {settings.method_title} · seed {settings.seed}", highlight=False)
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
@@ -108,10 +108,10 @@ def sweep(
     """
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.errors import ConfigError
-    from v2a_ray.files import prepare_folder
     from v2a_ray.methods.sweep import load_sweep
     from v2a_ray.orchestration.session import ray_session
     from v2a_ray.orchestration.sweep import open_sweep, run_sweep
+    from v2a_ray.outputs import prepare_results_folder
     from v2a_ray.report.search import render_search
     from v2a_ray.report.tables import render_cells
 
@@ -123,7 +123,7 @@ def sweep(
     if dry_run:
         _print_estimate(experiment, num_cpus)
         return
-    folder = prepare_folder(resume or run_dir or Path("runs") / experiment.name)
+    folder = prepare_results_folder(resume or run_dir or Path("runs") / experiment.name)
     console.print(
         f"[bold]{experiment.name}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
     )

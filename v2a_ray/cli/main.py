@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import cache
 
 import typer
 
@@ -27,22 +28,24 @@ def main() -> None:
     """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()
     show_warnings()
+    try:
+        _commands()()
+    except V2AError as error:
+        error_console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(USER_ERROR)
+
+
+@cache
+def _commands() -> typer.Typer:
+    """The application with all of its commands; a process that calls `main` again has them already."""
     from v2a_ray.cli import behaviors, data, diagnosis, domains, evaluate, experiments, export, jobs, select
 
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
     app.add_typer(domains.app, name="domains")
-    experiments.register(app)
-    jobs.register(app)
-    diagnosis.register(app)
-    export.register(app)
-    evaluate.register(app)
-    select.register(app)
-    try:
-        app()
-    except V2AError as error:
-        error_console.print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(USER_ERROR)
+    for part in (experiments, jobs, diagnosis, export, evaluate, select):
+        part.register(app)
+    return app
 
 
 def _quiet_libraries() -> None:

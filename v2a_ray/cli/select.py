@@ -53,9 +53,9 @@ def select(
     """
     from rich.progress import Progress
 
-    from v2a_ray.evaluation.output import require_ours
     from v2a_ray.export.find import find_policy
     from v2a_ray.export.selection import estimate, selection_data
+    from v2a_ray.outputs import require_ours
     from v2a_ray.report.selection import render_selection, selection_in_words, write_selection
     from v2a_ray.stages.fitted_q_evaluation import FittedQConfig
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from v2a_ray.errors import ConfigError
+from v2a_ray.outputs import require_name
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+Name = Annotated[str, AfterValidator(require_name)]
+"""What becomes the name of a file or folder."""
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 

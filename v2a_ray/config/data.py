@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from v2a_ray.config.base import Positive, Settings
+from v2a_ray.config.base import Name, Positive, Settings
 
 CheckName = Literal[
     "dimensions",
@@ -30,7 +30,6 @@ CheckName = Literal[
     "unhealthy_not_terminal",
     "time_limit_as_terminal",
     "reward_scale",
-    "rewards_unexplained",
     "duplicate",
     "same_dynamics",
     "wrong_domain",
@@ -95,7 +94,7 @@ class DataSpec(Settings):
 class SourceSpec(DataSpec):
     """One part of the source mix."""
 
-    name: str | None = None
+    name: Name | None = None
     """Unique name of this part; by default made from domain and behaviour."""
     weight: Annotated[float, Field(gt=0.0)] | None = None
     """Share of the mix's `num_transitions`, relative to the other sources' weights. All sources have one, or none."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from v2a_ray.config.base import Positive, Settings, leaves, merge
+from v2a_ray.config.base import Name, Positive, Settings, leaves, merge
 from v2a_ray.config.columns import (
     AdvantageConfig,
     AlignmentConfig,
@@ -44,7 +44,7 @@ class EvaluationConfig(Settings):
 class ExperimentConfig(Settings):
     """One experiment: data, one method, one seed."""
 
-    name: str
+    name: Name
     """Names the run directory."""
     method: str = DEFAULT_METHOD
     """Which columns and which filter; `v2a methods` prints them. It sets the defaults of the sections below."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from v2a_ray.config.base import Positive, Settings
+from v2a_ray.config.base import Name, Positive, Settings
 
 Bounds = tuple[float, float]
 Direction = Literal["max", "min"]
@@ -95,7 +95,7 @@ class ResourcesConfig(Settings):
 class SweepConfig(Settings):
     """A grid: one experiment per combination of the values of all axes; or a search on top of it."""
 
-    name: str
+    name: Name
     """Names the results folder."""
     base: str | None = None
     """Experiment file that `settings` are laid over; relative to this file."""

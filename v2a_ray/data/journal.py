@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from v2a_ray.checksums import file_digest, read_sealed, write_sealed
-from v2a_ray.data.store import read_parts, storage_errors
+from v2a_ray.data.store import read_parts
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.files import sync, temporary_name
+from v2a_ray.outputs import storage_errors
 
 REQUEST = "request.json"
 

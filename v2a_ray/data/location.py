@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from v2a_ray.errors import DataError, StorageError
+from v2a_ray.outputs import INVENTORY, carries_mark, listed_files, not_ours
 
 REMEDY = "check the path and its permissions"
 
@@ -181,6 +183,7 @@ def publishing(location: Location) -> Iterator[Path]:
     if location.local is not None:
         yield location.local
         return
+    _require_ours(location)
     with tempfile.TemporaryDirectory(prefix="v2a-") as folder:
         written = Path(folder) / PurePosixPath(location.path).name
         yield written
@@ -188,6 +191,7 @@ def publishing(location: Location) -> Iterator[Path]:
         try:
             if written.is_dir():
                 remote.create_dir(location.path)
+                remote.delete_dir_contents(location.path)  # what an earlier command of ours wrote
             fs.copy_files(str(written), location.path, destination_filesystem=remote)
         except (OSError, pa.ArrowException) as error:
             _remove(location, written.is_dir())
@@ -196,6 +200,25 @@ def publishing(location: Location) -> Iterator[Path]:
                 where=str(location),
                 remedy="check credentials, free space and permissions",
             ) from error
+
+
+def _require_ours(location: Location) -> None:
+    """Raise StorageError when something lies at a remote address that the platform did not write."""
+    if not location.exists():
+        return
+    if not location.is_folder:
+        with location.open() as stream:
+            if not carries_mark(stream):
+                raise not_ours(str(location))
+        return
+    with reading(location):
+        found = location.filesystem.get_file_info(fs.FileSelector(location.path, recursive=True))
+    prefix = location.path.rstrip("/") + "/"
+    names = {info.path.removeprefix(prefix) for info in found if info.type != fs.FileType.Directory}
+    with (location / INVENTORY).open() if INVENTORY in names else nullcontext(BytesIO()) as stream:
+        foreign = sorted(names - listed_files(stream.read()))
+    if foreign:
+        raise not_ours(str(location), foreign)
 
 
 def _remove(location: Location, folder: bool) -> None:

@@ -26,9 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v2a_ray.data.store import read_manifest, read_row_groups, storage_errors
+from v2a_ray.data.store import read_manifest, read_row_groups
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
+from v2a_ray.outputs import storage_errors
 
 ROWS = "rows.npy"
 EPISODES = "episodes.parquet"

@@ -6,10 +6,7 @@ A folder is written under a temporary name and renamed when complete, so one tha
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,8 +20,8 @@ from numpy.typing import NDArray
 from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
 from v2a_ray.data.table import LABELS, EpisodeTable, episode_schema
-from v2a_ray.errors import DataError, StorageError
-from v2a_ray.files import replacing, sync
+from v2a_ray.errors import DataError
+from v2a_ray.outputs import new_folder, storage_errors
 
 MANIFEST = "manifest.json"
 ROW_GROUP_EPISODES = 32
@@ -99,48 +96,6 @@ def finish_folder(
     with storage_errors(partial):
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well and vanishes otherwise."""
-    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
-    with storage_errors(path):
-        partial.mkdir(parents=True)
-    try:
-        yield partial
-        with storage_errors(path):
-            sync(partial)
-            if path.exists():
-                # A folder cannot be renamed onto a full one; the old one goes last, so a kill leaves one of the two.
-                old = partial.with_name(partial.name + ".old")
-                path.rename(old)
-                partial.rename(path)
-                shutil.rmtree(old)
-            else:
-                partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well and vanishes otherwise."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as fresh:
-            yield fresh
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot be written: {error.strerror or error}", where=str(path), remedy="check free space and permissions"
-        ) from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from v2a_ray.domains.domain import Domain
 from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.probes import lowest_point
 from v2a_ray.errors import DomainError
+from v2a_ray.outputs import MARK, new_file
 
 Float = NDArray[np.float64]
 
@@ -92,7 +93,12 @@ def render_domains(domains: Sequence[Domain], path: Path | str) -> None:
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for panels, row, frame in zip(grid, scenes, frames, strict=True):
         _draw_row(panels, row, frame)
-    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
+    suffix = path.suffix.lower()
+    about = {"Software": MARK} if suffix == ".png" else {"Creator": MARK}
+    with new_file(path) as partial:
+        figure.savefig(
+            partial, dpi=110, bbox_inches="tight", pad_inches=0.1, format=suffix.removeprefix("."), metadata=about
+        )
 
 
 def camera_of(domain: Domain) -> Float:

@@ -19,12 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
-from v2a_ray.data.store import new_file
 from v2a_ray.domains import Domain, make_environment
 from v2a_ray.domains.render import camera_of, robot_outlines
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import ConfigError
-from v2a_ray.evaluation.output import MARK
+from v2a_ray.outputs import MARK, new_file
 
 FORMATS = (".gif", ".mp4")
 FRAMES_PER_SECOND = 25

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from v2a_ray.errors import DataError
-from v2a_ray.evaluation.output import ABOUT
 from v2a_ray.export.formats import WANTED, open_export
 from v2a_ray.export.policies import Policy, behavior_policy, open_trained
+from v2a_ray.outputs import ABOUT
 
 
 def find_policy(text: str) -> Policy:

@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from v2a_ray.data.store import new_file
 from v2a_ray.domains import parse_domain
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import ConfigError, DataError, StorageError
-from v2a_ray.evaluation.output import ABOUT, require_ours
 from v2a_ray.export.policies import Policy, TrainedPolicy, actor_of
 from v2a_ray.networks import TanhActor
+from v2a_ray.outputs import ABOUT, new_file, require_ours
 
 TOLERANCE = 1e-5
 """An export whose actions differ by more is not written."""

@@ -31,6 +31,7 @@ from v2a_ray.errors import ConfigError
 from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.ppo import PPOSettings, actor_of, build_ppo, default_settings, metrics_of
 from v2a_ray.orchestration.session import ray_session
+from v2a_ray.outputs import prepare_results_folder
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def train_behavior(
         seed: of weights, environments and minibatches.
         num_environment_runners: Ray actors that sample; 0 samples in this process.
         progress: called after each iteration.
-        resume: False starts over and removes what is in `output_dir`.
+        resume: False starts over and removes what an earlier training left in `output_dir`.
         settings: PPO's numbers; by default `default_settings` of the robot.
         num_snapshots: how many actors to keep along the way.
         checkpoint_seconds: a kill loses at most this much work, plus one iteration.
@@ -81,9 +82,12 @@ def train_behavior(
     """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     settings = settings or default_settings(domain.robot)
-    folder = Path(output_dir).resolve()
+    folder = prepare_results_folder(Path(output_dir))
     if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("tensorboard", "snapshots", "checkpoints", "behaviors"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("run.json", "progress.json"):
+            (folder / name).unlink(missing_ok=True)
     run = {
         "domain": domain.name,
         "seed": seed,

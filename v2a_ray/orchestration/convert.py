@@ -32,11 +32,12 @@ from v2a_ray.data.location import Location
 from v2a_ray.data.manifest import PartSummary, summarize_part
 from v2a_ray.data.mixture import relabel
 from v2a_ray.data.segmentation import Rows, too_many_cuts
-from v2a_ray.data.store import finish_folder, new_folder, part_files, read_parts, write_part
+from v2a_ray.data.store import finish_folder, part_files, read_parts, write_part
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import Domain
 from v2a_ray.orchestration.hdf5_source import FIRST_ROW, SLICE_ROWS, EpisodeDatasource, slice_bounds
 from v2a_ray.orchestration.session import quiet_ray_data, user_error
+from v2a_ray.outputs import new_folder
 
 Progress = Callable[[int, int], None]
 

@@ -21,19 +21,12 @@ from v2a_ray.data.checks import Severities, check_table, regrade
 from v2a_ray.data.findings import Finding, RobotLike, raise_errors
 from v2a_ray.data.manifest import PartSummary, summarize_part
 from v2a_ray.data.mixture import relabel
-from v2a_ray.data.store import (
-    count_episodes,
-    finish_folder,
-    new_folder,
-    part_bounds,
-    read_episodes,
-    table_bytes,
-    write_part,
-)
+from v2a_ray.data.store import count_episodes, finish_folder, part_bounds, read_episodes, table_bytes, write_part
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.orchestration.session import quiet_ray_data, user_error
+from v2a_ray.outputs import new_folder
 
 MIN_FILES = 8
 """Enough for as many tasks to write and read a small table at once."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.data.mixture import held_out_episodes, load_source, mix_sources, skips
-from v2a_ray.data.store import new_folder, read_manifest
+from v2a_ray.data.store import read_manifest
 from v2a_ray.errors import DataError
 from v2a_ray.files import prepare_folder
 from v2a_ray.methods.experiment import store_of
@@ -17,6 +17,7 @@ from v2a_ray.methods.plan import make_plan
 from v2a_ray.orchestration.compute import Listener, compute_all
 from v2a_ray.orchestration.ingest import VALIDATION
 from v2a_ray.orchestration.work import Work
+from v2a_ray.outputs import new_folder
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from v2a_ray.files import read_json
 from v2a_ray.methods.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.orchestration.outcomes import Outcomes
 from v2a_ray.orchestration.population import FINISHED, SCHEDULE, member_folder
+from v2a_ray.outputs import file_name
 from v2a_ray.report.tables import TrialResult, result_row, write_rows
 from v2a_ray.settings import at, merge
 from v2a_ray.stages.artifacts import ArtifactStore
@@ -83,7 +84,7 @@ class Results:
 
     def write_curves(self, trial: Trial) -> None:
         """A finished trial's curves for TensorBoard, once, with what it differs in from the others."""
-        folder = self.folder / "tensorboard" / "-".join(trial.labels.values())
+        folder = self.folder / "tensorboard" / file_name("-".join(trial.labels.values()))
         result = self.result(trial)
         if result.curves is None or folder.exists():
             return

@@ -17,12 +17,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from v2a_ray.data.store import new_folder
 from v2a_ray.domains.rollout import Act
-from v2a_ray.evaluation.output import require_ours
 from v2a_ray.export.formats import quiet, require_equal, write_about
 from v2a_ray.export.policies import TrainedPolicy
 from v2a_ray.networks import TanhActor
+from v2a_ray.outputs import new_folder, require_ours
 
 
 class TanhActorModule(TorchRLModule):  # Ray is untyped

@@ -17,6 +17,7 @@ import numpy as np
 from v2a_ray.data.findings import Finding
 from v2a_ray.data.inspect import Inspection, SourceSummary
 from v2a_ray.evaluation.interval import with_spread
+from v2a_ray.outputs import MARK
 
 BINS = 30
 COLORS = plt.get_cmap("tab10").colors
@@ -177,6 +178,6 @@ def _plain(text: str) -> str:
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=130, format="png")
+    figure.savefig(buffer, dpi=130, format="png", metadata={"Software": MARK})
     plt.close(figure)
     return buffer.getvalue()

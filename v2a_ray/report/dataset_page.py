@@ -9,9 +9,9 @@ from pathlib import Path
 
 from v2a_ray.data.findings import Finding
 from v2a_ray.data.inspect import Inspection, SourceSummary
-from v2a_ray.data.store import storage_errors
 from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.interval import with_spread
+from v2a_ray.outputs import new_file, require_ours
 from v2a_ray.report.dataset_figures import distributions_png, figure_of, ranges_png
 
 SUFFIXES = (".png", ".html")
@@ -19,6 +19,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="made by v2a_ray">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -58,21 +59,19 @@ def write_inspection(path: Path, inspection: Inspection) -> None:
     """
     check_output(path)
     content = figure_of(inspection) if path.suffix.lower() == ".png" else page(inspection).encode()
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
+    with new_file(path) as partial:
         partial.write_bytes(content)
-        partial.replace(path)
 
 
 def check_output(path: Path) -> None:
-    """Raise ConfigError if the name's ending does not say what to write."""
+    """Raise ConfigError if the name's ending does not say what to write, StorageError if it is not free."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"the ending {path.suffix!r} says neither a picture nor a page",
             where=f"--output {path}",
             remedy=f"a name that ends in {' or '.join(SUFFIXES)}",
         )
+    require_ours(path)
 
 
 def page(inspection: Inspection) -> str:

@@ -20,6 +20,7 @@ from v2a_ray.domains.checks import (
     DomainCheck,
     RobotCheck,
 )
+from v2a_ray.outputs import MARK, new_file
 
 _PAGE = """# Check of the domain catalogue
 
@@ -80,9 +81,9 @@ def table_rows(check: RobotCheck) -> list[tuple[str, str, str, str, str]]:
 def write_page(checks: Sequence[RobotCheck], path: Path, command: str) -> None:
     """Write the page to `path`, and its picture beside it, as `.png`."""
     picture = path.with_suffix(".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
     plot_distances(checks, picture)
-    path.write_text(domain_check_page(checks, command, picture.name))
+    with new_file(path) as partial:
+        partial.write_text(f"<!-- {MARK} -->\n\n{domain_check_page(checks, command, picture.name)}")
 
 
 def domain_check_page(checks: Sequence[RobotCheck], command: str, picture: str) -> str:
@@ -139,7 +140,8 @@ def plot_distances(checks: Sequence[RobotCheck], path: Path) -> None:
     for axes in grid.flat[len(checks) :]:
         axes.set_visible(False)
     figure.colorbar(image, ax=grid, extend="both", shrink=0.5, label="dynamics distance (1: an ordinary step of stock)")
-    figure.savefig(path, dpi=100)
+    with new_file(path) as partial:
+        figure.savefig(partial, dpi=100, format="png", metadata={"Software": MARK})
     plt.close(figure)
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
-from v2a_ray.data.store import storage_errors
 from v2a_ray.domains import references
 from v2a_ray.evaluation.interval import mean_interval, with_spread
-from v2a_ray.evaluation.output import MARK
 from v2a_ray.evaluation.rollout import EpisodeResults
 from v2a_ray.files import write_json
+from v2a_ray.outputs import MARK, new_file
 
 
 def render_evaluation(results: Sequence[EpisodeResults], policy: str) -> Table:
@@ -50,9 +49,8 @@ def write_evaluation(results: Sequence[EpisodeResults], policy: str, policy_doma
         "seed": seed,
         "domains": [_entry(result) for result in results],
     }
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, content)
+    with new_file(path) as partial:
+        write_json(partial, content)
 
 
 def _entry(result: EpisodeResults) -> dict[str, Any]:

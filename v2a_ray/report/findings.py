@@ -10,7 +10,7 @@ from typing import Any
 
 from v2a_ray.data.checks import CHECKS, Check
 from v2a_ray.data.findings import Finding
-from v2a_ray.data.store import storage_errors
+from v2a_ray.outputs import MARK, new_file
 
 MARKDOWN_SUFFIXES = (".md", ".markdown")
 SEVERITIES = ("error", "warning", "info")
@@ -23,23 +23,25 @@ def write_findings(path: Path, findings: Sequence[Finding], about: Mapping[str, 
     """
     is_markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
     text = findings_markdown(findings, about) if is_markdown else findings_json(findings, about)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
+    with new_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
 
 
 def findings_json(findings: Sequence[Finding], about: Mapping[str, Any]) -> str:
     """One object: what was checked, how many findings of each severity, and the findings."""
-    content = {**about, "counts": _counts(findings), "findings": [finding.to_dict() for finding in findings]}
+    content = {
+        "made_by": MARK,
+        **about,
+        "counts": _counts(findings),
+        "findings": [finding.to_dict() for finding in findings],
+    }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def findings_markdown(findings: Sequence[Finding], about: Mapping[str, Any]) -> str:
     """A table of findings, the gravest first, and what the checks that fired mean."""
     counts = _counts(findings)
-    lines = ["# Checks of data", ""]
+    lines = ["# Checks of data", "", f"<!-- {MARK} -->", ""]
     lines += [f"- {name}: {_cell(_plain(value))}" for name, value in about.items()]
     lines += [f"- findings: {', '.join(f'{counts[each]} {each}' for each in SEVERITIES)}", ""]
     if not findings:

@@ -24,10 +24,7 @@ def versions() -> dict[str, str]:
 def make_result(
     config: ExperimentConfig, stages: Sequence[tuple[str, Artifact]], evaluation: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of `result.json`; `stages` are (name, artifact) in the order of the plan.
-
-    `files` is to get the SHA-256 of each file beside it that others take into use.
-    """
+    """The content of `result.json`; `stages` are (name, artifact) in the order of the plan."""
     mix_key = dict(stages)["source"].key
     return {
         "method": config.method,
@@ -45,7 +42,6 @@ def make_result(
             for name, artifact in stages
         ],
         "target": dict(evaluation),
-        "files": {},
         "versions": versions(),
         "processor": {"name": processor_name(), "matrix_products": chosen_products()},
     }

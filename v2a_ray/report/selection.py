@@ -9,10 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from v2a_ray.data.store import storage_errors
-from v2a_ray.evaluation.output import MARK
 from v2a_ray.export.selection import Candidate, rank_correlation
 from v2a_ray.files import write_json
+from v2a_ray.outputs import MARK, new_file
 
 
 def render_selection(candidates: Sequence[Candidate]) -> Table:
@@ -65,6 +64,5 @@ def write_selection(candidates: Sequence[Candidate], settings: dict[str, Any], p
             for one in candidates
         ],
     }
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, content)
+    with new_file(path) as partial:
+        write_json(partial, content)

@@ -18,8 +18,8 @@ import numpy as np
 from v2a_ray.data.findings import place
 from v2a_ray.data.formats.hdf5_errors import explained, require_filters
 from v2a_ray.data.location import Location
-from v2a_ray.data.store import new_file
 from v2a_ray.errors import DataError
+from v2a_ray.outputs import MARK, new_file
 
 
 @contextmanager
@@ -75,6 +75,7 @@ def written(path: Path) -> Iterator[h5py.File]:
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
+        file.attrs["made_by"] = MARK
         yield file
     with new_file(path) as partial:
         partial.write_bytes(buffer.getbuffer())

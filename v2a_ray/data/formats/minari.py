@@ -25,9 +25,9 @@ from v2a_ray.data.formats.d4rl import group_place
 from v2a_ray.data.formats.hdf5 import dataset, member, opened, subgroups, written
 from v2a_ray.data.formats.minari_files import MAIN_FILE, METADATA, main_file, read_metadata
 from v2a_ray.data.location import Location
-from v2a_ray.data.store import new_folder, storage_errors
 from v2a_ray.data.table import LABELS, EpisodeTable, concatenate, unlabelled
 from v2a_ray.errors import DataError
+from v2a_ray.outputs import new_folder, storage_errors
 
 RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminations": 1, "truncations": 1}
 # The version whose layout is written.

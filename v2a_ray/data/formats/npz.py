@@ -12,9 +12,9 @@ import numpy as np
 from v2a_ray.data.findings import Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import arrays_of, read_arrays, segment, to_reading
 from v2a_ray.data.location import Location
-from v2a_ray.data.store import new_file
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
+from v2a_ray.outputs import MARK, new_file
 
 REMEDY = "it may be incomplete; download or copy it again, or write it with numpy.savez"
 
@@ -51,5 +51,8 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
 
 def write(table: EpisodeTable, path: Path) -> None:
     """Write a table as compressed arrays, with next_observations and timeouts. Labels and ids are not kept."""
-    with new_file(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays_of(table))  # type: ignore[arg-type]
+    with new_file(path) as partial:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays_of(table))  # type: ignore[arg-type]
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.comment = MARK.encode()

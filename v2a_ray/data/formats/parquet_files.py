@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from v2a_ray.data.findings import place
 from v2a_ray.data.location import Location
-from v2a_ray.data.store import new_folder, storage_errors
 from v2a_ray.errors import DataError
+from v2a_ray.outputs import new_folder, storage_errors
 
 
 def schema_names(file: Location) -> list[str]:
