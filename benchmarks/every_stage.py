@@ -27,9 +27,10 @@ _ROLLED_OUT = {"behavior": "medium", "num_transitions": 600}
 
 
 def experiment(steps: int) -> dict[str, Any]:
-    """V2A with a density and corrected transitions, so that it has every stage; `steps` update steps of each."""
+    """`v2a_supported`, which has a density, with corrected transitions: every stage, of `steps` update steps."""
     return {
         "name": "every-stage",
+        "method": "v2a_supported",
         "store": STORE,
         "target": {"domain": "hopper/stock", **_ROLLED_OUT},
         "sources": [
@@ -49,7 +50,7 @@ def experiment(steps: int) -> dict[str, Any]:
             stage: {"num_steps": steps, **_OFTEN}
             for stage in ("advantage", "alignment", "density", "dynamics", "correction")
         },
-        "policy": {"num_steps": 2 * steps, **_OFTEN, "density_weight": 0.1, "correct_transitions": True},
+        "policy": {"num_steps": 2 * steps, **_OFTEN, "correct_transitions": True},
         "evaluation": {"num_episodes": 2, "interval_steps": steps},
     }
 

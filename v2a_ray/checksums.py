@@ -21,18 +21,28 @@ NUM_THREADS = 4
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its checksum, as `write_json` does. What is no JSON is written as text."""
-    plain = json.loads(json.dumps(content, default=str))
-    write_json(path, {**plain, SEAL: _digest_of(plain)})
+    write_json(path, sealed(content))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """What `write_sealed` wrote. Raises OSError, or ValueError saying what is wrong when it is not whole."""
-    content = read_json(path)
+    return unsealed(read_json(path))
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its checksum; what is no JSON becomes text."""
+    plain = json.loads(json.dumps(content, default=str))
+    return {**plain, SEAL: _digest_of(plain)}
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """What `sealed` was given. Raises ValueError when it is not that."""
     if not isinstance(content, dict) or SEAL not in content:
         raise ValueError("it has no checksum")
-    if content.pop(SEAL) != _digest_of(content):
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    if content[SEAL] != _digest_of(rest):
         raise ValueError("it does not match its checksum")
-    return content
+    return rest
 
 
 def file_digest(path: Path) -> str:

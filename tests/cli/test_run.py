@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from command import CONFIG, v2a, v2a_here
+
+from benchmarks.harm import flip
+from v2a_ray.diagnosis.evidence import open_run
+from v2a_ray.errors import DataError
+from v2a_ray.export.policies import open_trained
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,29 @@ def test_equal_seeds_give_equal_bits_without_the_cache(workspace: Path, first_ru
     third = json.loads((workspace / "third/result.json").read_text())
     assert not any(stage["cached"] for stage in third["stages"])
     assert third["target"] == first_run["target"]
+
+
+def test_a_policy_that_the_disk_changed_is_not_used(workspace: Path, first_run: dict[str, Any]) -> None:
+    shutil.copytree(workspace / "first", workspace / "rotten")
+    assert open_trained(workspace / "rotten").return_mean == first_run["target"]["return_mean"]
+    flip(workspace / "rotten/actor.safetensors", 0.9)
+    with pytest.raises(DataError, match="not the policy that the run wrote"):
+        open_trained(workspace / "rotten")
+
+
+@pytest.mark.parametrize("damage", [flip, shutil.rmtree])
+def test_a_run_whose_artifact_is_damaged_or_gone_is_not_diagnosed(
+    damage: Any, workspace: Path, first_run: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, store = tmp_path / "run", tmp_path / "store"
+    shutil.copytree(workspace / "runs/artifacts", store)
+    folder.mkdir()
+    content = json.dumps(first_run).replace(str(workspace / "runs/artifacts"), str(store))
+    (folder / "result.json").write_text(content)
+    (alignment,) = [Path(path) for path in open_run(folder).artifacts.values() if path.parent.name == "alignment"]
+    damage(alignment / "column.parquet" if damage is flip else alignment)
+    with pytest.raises(DataError, match="the run's alignment is gone or was damaged"):
+        open_run(folder)
 
 
 def test_another_method_reuses_what_it_shares(workspace: Path, first_run: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Digests of data files: remembered while the file is the same, never for one that may still change."""
 
 import hashlib
+import json
 import os
 import time
 
@@ -8,6 +9,7 @@ import fsspec
 import pytest
 from pyarrow import fs
 
+from benchmarks.harm import HARMS
 from v2a_ray.data import digests
 from v2a_ray.data.digests import digest_path
 from v2a_ray.data.location import Location
@@ -96,3 +98,22 @@ def test_a_remote_file_is_known_by_address_size_and_time(tmp_path, monkeypatch):
     assert digest_path(location) == first
     os.utime(path, ns=(0, 10**18))
     assert digest_path(location) != first
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_note_that_the_disk_changed_gives_no_other_digest(harm, tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.0)
+    file = tmp_path / "a.hdf5"
+    file.write_bytes(b"one")
+    time.sleep(0.02)
+    expected = digest_path(file, tmp_path / "store")
+    (note,) = (tmp_path / "store" / "digests").iterdir()
+    (flip_digit if harm == "flipped" else HARMS[harm])(note)
+    assert digest_path(file, tmp_path / "store") == expected
+
+
+def flip_digit(note):
+    """One bit of the digest: JSON as before, and another number."""
+    digest = json.loads(note.read_text())["sha256"]
+    other = digest.translate(str.maketrans("0246", "1357"))
+    note.write_text(note.read_text().replace(digest, other))

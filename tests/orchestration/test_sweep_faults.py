@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 from tiny_sweeps import rows_of, sweep, write_sweep
+
+from benchmarks.harm import HARMS
 
 LONG: dict[str, Any] = {
     "policy": {"num_steps": 6000, "checkpoint_interval_steps": 100, "log_interval_steps": 100},
@@ -117,3 +120,16 @@ def test_policies_that_were_removed_are_trained_again(ray_cluster: None, tmp_pat
     shutil.rmtree(tmp_path / "artifacts/policy")
     assert [result.status for result in sweep(path)] == ["finished"]
     assert len(list(tmp_path.glob("artifacts/policy/*/artifact.json"))) == 1
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_notes_of_a_sweep_are_written_again(harm: str, ray_cluster: None, tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, name="rotten", axes={"policy.learning_rate": [1e30, 3e-4]})
+    sweep(path)
+    folder = path.with_suffix("")
+    before = sorted(row["status"] for row in rows_of(path))
+    for name in ("trials.json", "outcomes.jsonl", "results.parquet", "table.md"):
+        HARMS[harm](folder / name)
+    sweep(path)
+    assert sorted(row["status"] for row in rows_of(path)) == before
+    assert json.loads((folder / "trials.json").read_text())["name"] == "rotten"

@@ -30,6 +30,7 @@ CheckName = Literal[
     "unhealthy_not_terminal",
     "time_limit_as_terminal",
     "reward_scale",
+    "rewards_unexplained",
     "duplicate",
     "same_dynamics",
     "wrong_domain",

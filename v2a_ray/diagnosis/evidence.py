@@ -66,7 +66,7 @@ class FinishedRun:
 
 
 def open_run(folder: Path) -> FinishedRun:
-    """The run in `folder`. Raises DataError when it is none, is not finished, or its artifacts are gone."""
+    """The run in `folder`. Raises DataError when it is none, is not finished, or an artifact is gone or damaged."""
     file = folder / "result.json"
     try:
         result = read_json(file)
@@ -79,9 +79,11 @@ def open_run(folder: Path) -> FinishedRun:
             remedy="give the folder that a finished `v2a run` wrote; it holds result.json",
         ) from error
     for name, path in artifacts.items():
-        if not path.is_dir():
+        if not ArtifactStore(path.parents[1]).find(path.parent.name, path.name):
             raise DataError(
-                f"the run's {name} is gone", where=str(path), remedy="the `v2a run` that made it makes it again"
+                f"the run's {name} is gone or was damaged",
+                where=str(path),
+                remedy="the `v2a run` that made it makes it again",
             )
     return FinishedRun(folder, validate(ExperimentConfig, content, file), artifacts, float(score))
 

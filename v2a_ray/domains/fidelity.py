@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.rewards import Paid
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains.domain import Domain, parse_domain
 from v2a_ray.domains.environments import make_environment
@@ -17,6 +18,8 @@ from v2a_ray.domains.robots import RobotSpec
 from v2a_ray.errors import DomainError
 
 Float = NDArray[np.float64]
+# Of a step recorded in float32; in another domain the median is above 1e-3.
+STEP_REPRODUCED = 1e-4
 Transition = tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -31,6 +34,7 @@ class FidelityReport:
             that is not finite, or a last step whose next observation was not recorded (it repeats the observation).
         median_error, p95_error: L-infinity distance of predicted and recorded next observation over the rows.
         reward_median_error: median absolute difference of rewards.
+        reward_problem: in words, how rewards differ from what the domain pays; empty if they do not.
     """
 
     domain: str
@@ -39,6 +43,7 @@ class FidelityReport:
     median_error: float
     p95_error: float
     reward_median_error: float
+    reward_problem: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -53,12 +58,19 @@ class Predictions:
         rows: (N,) which transitions of the table.
         num_excluded: transitions that cannot be predicted, see `FidelityReport.rows_excluded`.
         next_observation: (N, O), reward: (N,).
+        knows_reward: (N,) bool, false where the reward lags and the step before, which it depends on, is unknown.
     """
 
     rows: NDArray[np.int64]
     num_excluded: int
     next_observation: Float
     reward: Float
+    knows_reward: NDArray[np.bool_]
+
+    def paid(self, table: EpisodeTable) -> Paid:
+        """What the domain pays and what `table` recorded, for steps that it reproduces and whose reward it knows."""
+        told = self.knows_reward & (self.errors(table) < STEP_REPRODUCED)
+        return Paid.of(table, self.rows[told], self.reward[told])
 
     def errors(self, table: EpisodeTable) -> Float:
         """(N,) L-infinity distances to the next observations that `table` recorded."""
@@ -71,6 +83,7 @@ def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None =
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     predictions = predict_table(table, domain, max_rows)
     errors = predictions.errors(table)
+    problem = predictions.paid(table).problem("it")
     return FidelityReport(
         domain=domain.name,
         rows=len(errors),
@@ -78,6 +91,7 @@ def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None =
         median_error=float(np.median(errors)),
         p95_error=float(np.quantile(errors, 0.95)),
         reward_median_error=float(np.median(np.abs(predictions.reward - table.reward[predictions.rows]))),
+        reward_problem=problem.message if problem else "",
     )
 
 
@@ -108,7 +122,12 @@ def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = No
     executed = _executed(table, domain.execution.delay_steps)
     previous = _previous(table, rows, known, executed) if spec.reward_lags else ()
     predicted, rewards = predict(domain, table.observation[rows], table.action[rows], previous, executed[rows])
-    return Predictions(rows, table.num_transitions - len(usable), predicted, rewards)
+    knows_reward = np.asarray([step is not None for step in previous] or [True] * len(rows), dtype=bool)
+    if previous and domain.execution.delay_steps:
+        # What an episode's first steps executed is known of whole episodes only, and the step before has to be known.
+        step = rows - table.offsets[table.episode_of_row[rows]]
+        knows_reward &= step > domain.execution.delay_steps
+    return Predictions(rows, table.num_transitions - len(usable), predicted, rewards, knows_reward)
 
 
 def check_dimensions(table: EpisodeTable, domain: Domain, where: str) -> None:

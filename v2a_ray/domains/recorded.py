@@ -65,14 +65,20 @@ class Comparison:
     modern: FidelityReport
     nearest: FidelityReport | None
 
+    @property
+    def is_right(self) -> bool:
+        """Whether the claimed domain reproduces the typical row, and pays its rewards."""
+        return self.claimed.median_error < REPRODUCED and not self.claimed.reward_problem
+
     @cached_property
     def verdict(self) -> str:
         """In words, whether the rows were recorded in the claimed domain, and otherwise where."""
         if self.claimed.median_error < REPRODUCED:
-            if self.claimed.p95_error > FOREIGN_ROWS:
-                return "most rows recorded in this domain, not all"
+            most = "most rows recorded in this domain, not all" if self.claimed.p95_error > FOREIGN_ROWS else ""
+            if self.claimed.reward_problem:
+                return f"{most or 'steps recorded in this domain'}; {self.claimed.reward_problem}"
             both = self.stock.median_error < REPRODUCED and self.stock.domain != self.claimed.domain
-            return "recorded in this domain" + (", stock reproduces it too" if both else "")
+            return most or "recorded in this domain" + (", stock reproduces it too" if both else "")
         assert self.nearest is not None
         if self.nearest.median_error < REPRODUCED:
             return f"not this domain: recorded in {self.nearest.domain}"

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from v2a_ray.checksums import file_digest
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import MIXES, load_behavior
@@ -93,6 +94,7 @@ def open_trained(folder: Path) -> TrainedPolicy:
         stages = {stage["name"]: stage for stage in result["stages"]}
         target, source = (Path(stages[name]["artifact"]) / "table" for name in ("data/target", "source"))
         return_mean, content = float(result["target"]["return_mean"]), result["config"]
+        recorded = result.get("files", {}).get("actor.safetensors")  # of earlier versions there is none
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"not the result of a run: {error!r}", where=str(file), remedy="give a folder that `v2a run` wrote"
@@ -104,7 +106,15 @@ def open_trained(folder: Path) -> TrainedPolicy:
             where=str(folder),
             remedy="its scores are in result.json, its weights in module.safetensors",
         )
-    return TrainedPolicy(folder, config, load_actor(folder / "actor.safetensors"), target, source, return_mean)
+    weights = folder / "actor.safetensors"
+    actor = load_actor(weights)
+    if recorded and recorded != file_digest(weights):
+        raise DataError(
+            "it is not the policy that the run wrote",
+            where=str(weights),
+            remedy="the `v2a run` that made it writes it again",
+        )
+    return TrainedPolicy(folder, config, actor, target, source, return_mean)
 
 
 def load_actor(file: Path) -> TanhActor:

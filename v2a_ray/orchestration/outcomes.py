@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from v2a_ray.checksums import sealed, unsealed
 from v2a_ray.stages.learner import Metrics
 
 OUTCOMES_FILE = "outcomes.jsonl"
@@ -43,15 +44,15 @@ class Outcomes:
         self.path = folder / OUTCOMES_FILE
         self.by_policy: dict[str, Outcome] = {}
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_text(errors="replace").splitlines():
                 try:
-                    outcome = Outcome(**json.loads(line))
-                except json.JSONDecodeError:
-                    continue  # torn by a kill; that policy is taken up again
+                    outcome = Outcome(**unsealed(json.loads(line)))
+                except (ValueError, TypeError):
+                    continue  # torn by a kill, or damaged; that policy is taken up again
                 self.by_policy[outcome.policy] = outcome
 
     def add(self, outcome: Outcome) -> None:
         """Remember an outcome, on disk first."""
         with self.path.open("a") as file:
-            file.write(json.dumps(asdict(outcome)) + "\n")
+            file.write(json.dumps(sealed(asdict(outcome))) + "\n")
         self.by_policy[outcome.policy] = outcome

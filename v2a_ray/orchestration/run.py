@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from v2a_ray.checksums import file_digest
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
 from v2a_ray.methods.experiment import store_of
@@ -110,6 +111,7 @@ def run_experiment(
     with storage_errors(run_dir):
         for name in ("curves.parquet", weights):
             copy_whole(policy / name, run_dir / name)
+            result["files"][name] = file_digest(policy / name)
         with replacing(run_dir / "curves.png") as fresh:
             plot_run(curves, fresh, title=title)
         write_json(run_dir / "result.json", result)

@@ -17,7 +17,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ import ray
 import yaml
 from ray.tune import Callback, Stopper
 
+from v2a_ray.checksums import read_sealed, write_sealed
 from v2a_ray.config import SweepConfig
+from v2a_ray.data.store import storage_errors
 from v2a_ray.errors import ConfigError, StorageError
-from v2a_ray.files import prepare_folder, read_json, sole_writer, write_json
+from v2a_ray.files import prepare_folder, sole_writer, write_whole
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.sweep import Sweep, Trial, make_sweep
@@ -96,10 +98,12 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
             missing.append(number)
     if missing or (search and search.num_left > 0):
         _train(sweep, folder, missing, common, results, listener, search)
-    results.refresh(at_once=True)
+    with storage_errors(folder):
+        results.refresh(at_once=True)
     _remove_checkpoints(results, store)
     final = [results.result(trial) for trial in results.trials()]
-    _report(sweep, folder, final)
+    with storage_errors(folder):
+        _report(sweep, folder, final)
     return final
 
 
@@ -111,14 +115,18 @@ def _claim(sweep: Sweep, folder: Path) -> None:
         "search": drawn,
     }
     path = folder / TRIALS_FILE
-    if path.exists() and {name: read_json(path).get(name) for name in content} != content:
+    held = None
+    with suppress(OSError, ValueError):  # a damaged one says nothing about the folder, and is written again
+        held = read_sealed(path)
+    if held and {name: held.get(name) for name in content} != content:
         raise ConfigError(
             "the folder holds a sweep with other trials",
             where=str(folder),
             remedy="choose another folder with --run-dir; finished trials are reused from the artifact store anyway",
         )
-    write_json(path, {"name": sweep.name, **content})
-    (folder / SWEEP_FILE).write_text(yaml.safe_dump(sweep.content, sort_keys=False))
+    with storage_errors(folder):
+        write_sealed(path, {"name": sweep.name, **content})
+        write_whole(folder / SWEEP_FILE, yaml.safe_dump(sweep.content, sort_keys=False))
 
 
 def _say_reused(trial: Trial, store: ArtifactStore, listener: Listener) -> None:
@@ -137,7 +145,8 @@ def _train(
     search: Suggestions | None,
 ) -> None:
     """Run Tune over the trials with the numbers `missing`, or over what `search` suggests."""
-    recorder, stopper = _Recorder(results), _StopWhenUnwritable()
+    stopper = _StopWhenUnwritable()
+    recorder = _Recorder(results, stopper)
     tuner = make_tuner(sweep, folder, missing, common, [recorder], stopper, search)
     with _listening(common["board"], results, listener):
         grid = tuner.fit()
@@ -147,7 +156,8 @@ def _train(
             for policy in recorder.policies(result.config or {}):
                 results.outcomes.add(Outcome(policy, "failed", reason))
     if stopper.reason:
-        results.refresh(at_once=True)
+        with suppress(OSError):
+            results.refresh(at_once=True)
         raise StorageError(
             stopper.reason,
             remedy="free space, or choose another store or --run-dir; the same command goes on where it stopped",
@@ -157,32 +167,42 @@ def _train(
 class _Recorder(Callback):
     """Keeps results on disk as trials report."""
 
-    def __init__(self, results: Results) -> None:
-        self.results = results
+    def __init__(self, results: Results, stopper: _StopWhenUnwritable) -> None:
+        self.results, self.stopper = results, stopper
         self.last: dict[str, Metrics] = {}
         """The newest evaluation before the end, by key of the policy."""
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """See `Callback`."""
         policy = result["policy"]
-        if "failed" in result:
-            self.results.outcomes.add(Outcome(policy, "failed", result["failed"]))
-        elif "finished" in result:
-            for mine in self._trials_of(policy):
-                self.results.write_curves(mine)
-        else:
+        if not {"failed", "finished"} & result.keys():
             names = ("step", "normalized_score_mean", "return_mean")
             self.last[policy] = {name: float(result[name]) for name in names if name in result}
             return
         self.last.pop(policy, None)
-        self.results.refresh()
+        with self._room():
+            if "failed" in result:
+                self.results.outcomes.add(Outcome(policy, "failed", result["failed"]))
+            else:
+                for mine in self._trials_of(policy):
+                    self.results.write_curves(mine)
+            self.results.refresh()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """See `Callback`: a trial that reported neither its end nor a failure was ended by the scheduler."""
         result = trial.last_result
         if result.get("policy") in self.last and not {"finished", "failed"} & result.keys():
-            self.results.outcomes.add(Outcome(result["policy"], "stopped", metrics=self.last.pop(result["policy"])))
-            self.results.refresh()
+            with self._room():
+                self.results.outcomes.add(Outcome(result["policy"], "stopped", metrics=self.last.pop(result["policy"])))
+                self.results.refresh()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """End the sweep where its folder cannot be written: Tune would show a traceback."""
+        try:
+            yield
+        except OSError as error:
+            self.stopper.reason = f"{self.results.folder}: cannot be written: {error.strerror or error}"
 
     def policies(self, settings: dict[str, Any]) -> list[str]:
         """Keys of the policies that a Tune trial with these settings trains and that have no artifact."""

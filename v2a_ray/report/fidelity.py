@@ -39,7 +39,7 @@ def render_comparisons(comparisons: Sequence[Comparison]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for each in comparisons:
         claimed = each.claimed
-        color = "green" if claimed.median_error < REPRODUCED else "red"
+        color = "green" if each.is_right else "red"
         table.add_row(
             f"[bold]{escape(each.file.name)}[/]\n{claimed.domain}\n[{color}]{each.verdict}[/]",
             f"{claimed.rows:,}\n{claimed.rows_excluded:,}",

@@ -24,7 +24,10 @@ def versions() -> dict[str, str]:
 def make_result(
     config: ExperimentConfig, stages: Sequence[tuple[str, Artifact]], evaluation: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of `result.json`; `stages` are (name, artifact) in the order of the plan."""
+    """The content of `result.json`; `stages` are (name, artifact) in the order of the plan.
+
+    `files` is to get the SHA-256 of each file beside it that others take into use.
+    """
     mix_key = dict(stages)["source"].key
     return {
         "method": config.method,
@@ -42,6 +45,7 @@ def make_result(
             for name, artifact in stages
         ],
         "target": dict(evaluation),
+        "files": {},
         "versions": versions(),
         "processor": {"name": processor_name(), "matrix_products": chosen_products()},
     }

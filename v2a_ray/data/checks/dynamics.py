@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from v2a_ray.data.checks.registry import found
-from v2a_ray.data.checks.rewards import check_rewards_against_simulator
+from v2a_ray.data.checks.rewards import Paid, check_rewards_against_simulator
 from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.domains import Domain
@@ -72,13 +71,14 @@ class Fit:
 
     Attributes:
         median, high: 50th and 95th percentile of the error.
-        expected, recorded: (N,) rewards that the domain pays for the sampled steps, and those of the source.
+        num_rows: steps sampled.
+        paid: what the domain pays for them, where that can be told, beside what the source says.
     """
 
     median: float
     high: float
-    expected: NDArray[np.float64]
-    recorded: NDArray[np.float64]
+    num_rows: int
+    paid: Paid
 
     @property
     def reproduces(self) -> bool:
@@ -97,8 +97,8 @@ def fit_domains(table: EpisodeTable, domains: Sequence[Domain]) -> dict[Domain, 
         fits[domain] = Fit(
             float(np.median(errors)),
             float(np.quantile(errors, FITTING_QUANTILE)),
-            predictions.reward,
-            table.reward[predictions.rows].astype(np.float64),
+            len(predictions.rows),
+            predictions.paid(table),
         )
     return fits
 
@@ -125,12 +125,12 @@ def check_recordings(
         }
         mine = fits[name].get(own)
         if mine is not None and mine.reproduces:
-            findings += check_rewards_against_simulator(name, own.name, mine.expected, mine.recorded)
+            findings += check_rewards_against_simulator(name, own.name, mine.paid)
             findings += [
                 found(
                     "same_dynamics",
                     f"{domain} predicts these data as well as {own}, which they say they were recorded in "
-                    f"(95 % of {len(mine.expected)} sampled steps within {max(fit.high, mine.high):.0e})",
+                    f"(95 % of {mine.num_rows} sampled steps within {max(fit.high, mine.high):.0e})",
                     place(name),
                     "where this behaviour goes the two do not differ; take other data if it is to be told apart",
                 )

@@ -133,6 +133,12 @@ _ALL = (
         "multiply them back: policies and advantages compare rewards of all sources",
     ),
     Check(
+        "rewards_unexplained",
+        "warning",
+        "rewards are not those that the simulator of the domain pays for the steps",
+        "record them again, or compute them from the steps: a policy learns what they say",
+    ),
+    Check(
         "duplicate",
         "warning",
         "two sources hold the same transitions, whatever their names",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from v2a_ray.data.checks.dynamics import Fit
     from v2a_ray.domains import Domain
 
+REWARD_CHECKS = ("reward_scale", "rewards_unexplained")
+
 
 @dataclass(frozen=True)
 class SourceFacts:
@@ -69,7 +71,7 @@ def check_facts(facts: Mapping[str, SourceFacts], domains: Mapping[str, Domain])
 
     named, identical = check_same_names(domains)
     recorded = check_recordings({name: each.fits for name, each in facts.items()}, domains, identical)
-    told = {finding.where.partition(" · ")[0] for finding in recorded if finding.check == "reward_scale"}
+    told = {finding.where.partition(" · ")[0] for finding in recorded if finding.check in REWARD_CHECKS}
     groups: dict[tuple[int, int], dict[str, RewardSample]] = {}
     for name, each in facts.items():
         if each.rewards is not None:
