@@ -35,6 +35,13 @@ def _notice(text: str) -> None:
     error_console.print(text, style="yellow", markup=False, highlight=False)
 
 
+def _say_starting(address: str | None) -> None:
+    """Importing and starting Ray takes seconds, in which nothing else would be shown."""
+    asked = address or os.environ.get("RAY_ADDRESS") or "local"
+    text = "starting Ray" if asked == "local" else f"joining Ray at {asked}"
+    console.print(text, style="dim", markup=False, highlight=False)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the top level."""
     for command in (run, sweep, methods, config, cache):
@@ -56,22 +63,28 @@ def run(
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
     stopped.
     """
-    from v2a_ray.cli.display import StageDisplay
-    from v2a_ray.data.mixture import mix_name
-    from v2a_ray.methods.experiment import load_experiment, store_of
-    from v2a_ray.methods.plan import make_plan
-    from v2a_ray.orchestration.run import run_experiment
-    from v2a_ray.orchestration.session import ray_session
+    from v2a_ray.methods.experiment import read_experiment, require_domains, store_of
     from v2a_ray.outputs import prepare_results_folder
 
-    settings = load_experiment(config_file, overrides or [], _notice)
+    # What is wrong is said, and the first line shown, before anything that takes seconds to import.
+    settings = read_experiment(config_file, overrides or [], _notice)
+    console.print(f"[bold]{settings.name}[/] · method {settings.method_title} · seed {settings.seed}", highlight=False)
+    require_domains(settings, config_file)
+    from v2a_ray.data.mixture import mix_name
+    from v2a_ray.methods.plan import make_plan
+
     plan = make_plan(settings)
     folder = prepare_results_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
-    console.print(f"[bold]{settings.name}[/] · method {settings.method_title} · seed {settings.seed}", highlight=False)
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
-        result = run_experiment(settings, plan, folder, display)
+    with resumable():
+        _say_starting(address)
+        from v2a_ray.cli.display import StageDisplay
+        from v2a_ray.orchestration.run import run_experiment
+        from v2a_ray.orchestration.session import ray_session
+
+        with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
+            result = run_experiment(settings, plan, folder, display)
     target = result["target"]
     console.print(
         f"\n[bold]normalised score {_spread(target, 'normalized_score', 1)}[/] · return {_spread(target, 'return', 0)}"
@@ -106,18 +119,12 @@ def sweep(
     Stages that trials share are computed once, before the trials. The same command goes on where it stopped and runs no
     finished trial again; `--resume DIR` does so without naming the file.
     """
-    from v2a_ray.cli.display import StageDisplay
     from v2a_ray.errors import ConfigError
-    from v2a_ray.methods.sweep import load_sweep
-    from v2a_ray.orchestration.session import ray_session
-    from v2a_ray.orchestration.sweep import open_sweep, run_sweep
     from v2a_ray.outputs import prepare_results_folder
-    from v2a_ray.report.search import render_search
-    from v2a_ray.report.tables import render_cells
 
     if (config_file is None) == (resume is None):
         raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
-    experiment = load_sweep(config_file, overrides or []) if config_file else open_sweep(resume or Path())
+    experiment = _sweep_of(config_file, overrides or [], resume)
     for notice in experiment.notices:
         _notice(notice)
     if dry_run:
@@ -128,13 +135,32 @@ def sweep(
         f"[bold]{experiment.name}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
     )
     console.print(f"results {folder}", highlight=False, soft_wrap=True)
-    with resumable(), ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
-        results = run_sweep(experiment, folder, display)
+    with resumable():
+        _say_starting(address)
+        from v2a_ray.cli.display import StageDisplay
+        from v2a_ray.orchestration.session import ray_session
+        from v2a_ray.orchestration.sweep import run_sweep
+
+        with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
+            results = run_sweep(experiment, folder, display)
+    from v2a_ray.report.search import render_search
+    from v2a_ray.report.tables import render_cells
+
     search = experiment.config.search
     console.print(render_search(results, search) if search else render_cells(results))
     console.print(
         f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", highlight=False, soft_wrap=True
     )
+
+
+def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | None) -> Sweep:
+    if config_file is not None:
+        from v2a_ray.methods.sweep import load_sweep
+
+        return load_sweep(config_file, overrides)
+    from v2a_ray.orchestration.sweep import open_sweep
+
+    return open_sweep(resume or Path())
 
 
 def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:

@@ -17,19 +17,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from v2a_ray.data.store import read_manifest, read_row_groups
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import storage_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROWS = "rows.npy"
 EPISODES = "episodes.parquet"
@@ -147,6 +148,9 @@ class RowFile:
 
     def map(self) -> Tensor:
         """(N, W) rows, mapped into memory: read when touched, and held once for all processes of this node."""
+        # An estimate of a sweep needs the size of a row alone, and torch takes a second to import.
+        import torch
+
         return torch.from_numpy(self._map())
 
     def read(self, begin: int, end: int) -> NDArray[np.float32]:

@@ -1,18 +1,22 @@
-"""From a YAML file and overrides to one complete, validated experiment."""
+"""From a YAML file and overrides to one complete, validated experiment.
+
+Importing this takes little: MuJoCo is loaded after the settings were found valid, when domains are looked up.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v2a_ray.config import DataSpec, ExperimentConfig
 from v2a_ray.config.definition import lay_over
-from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.settings import parse_overrides, read_yaml, validate
 from v2a_ray.stages.artifacts import ArtifactStore, store_root
+
+if TYPE_CHECKING:
+    from v2a_ray.domains import Domain
 
 Notify = Callable[[str], None]
 
@@ -22,11 +26,18 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
 
     `notify` is told what of the file does not hold, because the overrides choose another method.
     """
+    config = read_experiment(path, overrides, notify)
+    require_domains(config, path)
+    return config
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
+    """The same without looking its domains up, which takes a while. Raises ConfigError."""
     over = parse_overrides(overrides)
     raw, dropped = lay_over(read_yaml(path), over)
     if dropped:
         notify(dropped_settings(path, over["method"], dropped))
-    return resolve(raw, path)
+    return validate(ExperimentConfig, raw, path)
 
 
 def dropped_settings(path: Path, method: str, dropped: Mapping[str, Any]) -> str:
@@ -43,6 +54,12 @@ def store_of(config: ExperimentConfig) -> ArtifactStore:
 def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:
     """Lay `raw` over what its method sets, fill in the defaults, and check that every domain exists."""
     config = validate(ExperimentConfig, raw, path)
+    require_domains(config, path)
+    return config
+
+
+def require_domains(config: ExperimentConfig, path: Path | None = None) -> None:
+    """Raise DomainError or ConfigError unless every domain and behaviour exists, and all are of one robot."""
     specs: dict[str, DataSpec] = {"target": config.target}
     specs |= {f"sources.{index}": spec for index, spec in enumerate(config.sources)}
     robot = _existing("target", config.target, path).robot
@@ -54,11 +71,13 @@ def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfi
                 where=f"{path or 'settings'} · {key}.domain",
                 remedy="all sources and the target must be the same robot",
             )
-    return config
 
 
 def _existing(key: str, spec: DataSpec, path: Path | None) -> Domain:
     """The domain of a specification. Raises DomainError when it, or a behaviour to roll out in it, does not exist."""
+    from v2a_ray.domains import parse_domain
+    from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
+
     try:
         domain = parse_domain(spec.domain)
         if spec.path is None:

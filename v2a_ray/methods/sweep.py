@@ -8,15 +8,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from v2a_ray.config import ExperimentConfig, SearchConfig, SweepConfig
 from v2a_ray.config.definition import lay_over
 from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.methods.experiment import dropped_settings, resolve
-from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 from v2a_ray.stages.artifacts import store_root
+
+if TYPE_CHECKING:
+    from v2a_ray.methods.plan import Node
 
 SAMPLE = "sample"
 """The axis that a random search's draws form."""
@@ -190,6 +192,9 @@ def _trial(labels: dict[str, str], raw: Layer, path: Path) -> Trial:
     """Raises the error of a wrong setting with the combination that it stands in."""
     try:
         config = _absolute(resolve(raw))
+        # It imports MuJoCo and Arrow, which settings that are refused need not wait for.
+        from v2a_ray.methods.plan import make_plan
+
         return Trial(labels, config, make_plan(config))
     except V2AError as error:
         where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
