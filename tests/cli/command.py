@@ -14,6 +14,7 @@ from v2a_ray.cli.main import main
 
 CONFIG: dict[str, Any] = {
     "name": "tiny",
+    "method": "v2a",
     "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},
     "sources": [
         {"domain": "hopper/gravity-0.5", "behavior": "medium", "num_transitions": 600},
