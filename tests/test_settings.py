@@ -349,3 +349,14 @@ def test_an_integer_key_edits_one_item_of_a_list(items: list[int], data: st.Data
     edited = merge({"list": items}, {"list": {str(index): "new"}})["list"]
     assert edited == [*items[:index], "new", *items[index + 1 :]]
     assert merge({"list": items}, {"list": ["other"]}) == {"list": ["other"]}
+
+
+BOMB = "[" + ", ".join(["&a0 [x]"] + [f"&a{i} [" + ", ".join([f"*a{i - 1}"] * 10) + "]" for i in range(1, 9)]) + "]"
+
+
+@pytest.mark.parametrize("value", [BOMB, "[" * 5000 + "]" * 5000, "9" * 5000], ids=["aliases", "depth", "digits"])
+def test_yaml_that_grows_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"expand to more|nested too deeply|not usable"):
+        read_yaml(file_of(tmp_path, f"name: {value}"))
+    with pytest.raises(ConfigError, match=r"expand to more|nested too deeply|not usable"):
+        parse_overrides([f"name={value}"])

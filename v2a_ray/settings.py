@@ -6,6 +6,7 @@ defaults  <  what the method sets  <  YAML file  <  command line
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -19,11 +20,15 @@ from v2a_ray.errors import ConfigError
 __all__ = ["at", "merge", "parse_overrides", "read_yaml", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
+MAX_NODES = 100_000
 KeyPath = tuple[str | int, ...]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError for a missing, unreadable, malformed or duplicated key."""
+    if path.exists() and not path.is_file():
+        # To open a FIFO waits for whoever writes to it.
+        raise ConfigError("is no file", where=str(path), remedy="give a YAML file")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -34,7 +39,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_expansion(root, str(path))
         content = yaml.safe_load(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not usable YAML: {_told(error)}", where=str(path)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -57,7 +65,10 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator or not all(path.split(".")):
             raise ConfigError(f"expected key.path=value, got {assignment!r}", where="command line")
         try:
+            _refuse_expansion(yaml.compose(value, Loader=yaml.SafeLoader), f"command line · {path}")
             parsed = yaml.safe_load(value)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"not usable YAML: {_told(error)}", where=f"command line · {path}") from None
         except yaml.YAMLError:
             raise ConfigError(f"the value is not valid YAML: {value!r}", where=f"command line · {path}") from None
         section = result
@@ -153,6 +164,27 @@ def _place(where: Path | None, location: KeyPath) -> str:
             break
         node = child
     return f"{where}:{line}" if line else str(where)
+
+
+def _told(error: ValueError | RecursionError) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+
+
+def _refuse_expansion(root: yaml.Node | None, where: str) -> None:
+    """Raise ConfigError if aliases (`*name`) make more than `MAX_NODES` of a text. One inside itself counts as one."""
+    counts: dict[int, int] = {}
+
+    def count(node: yaml.Node | None) -> int:
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if id(node) not in counts:
+            counts[id(node)] = 1
+            children = node.value if isinstance(node, yaml.SequenceNode) else itertools.chain(*node.value)
+            counts[id(node)] = 1 + sum(map(count, children))
+        return counts[id(node)]
+
+    if count(root) > MAX_NODES:
+        raise ConfigError(f"its aliases expand to more than {MAX_NODES:,} values", where=where)
 
 
 def _refuse_duplicates(node: yaml.Node | None, path: Path, above: tuple[yaml.Node, ...] = ()) -> None:

@@ -48,7 +48,12 @@ def merge(base: Any, over: Any) -> Any:
     """`over` laid over `base`: mappings merge key by key, one with integer keys edits a list, the rest replaces."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-    if isinstance(base, list) and isinstance(over, Mapping) and over and all(str(key).isdigit() for key in over):
+    if (
+        isinstance(base, list)
+        and isinstance(over, Mapping)
+        and over
+        and all(str(key).isascii() and str(key).isdecimal() for key in over)
+    ):
         edited = list(base)
         for key, value in over.items():
             if int(key) >= len(edited):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from v2a_ray.data.formats.arrays import check_keys
 from v2a_ray.data.formats.hdf5 import dataset, opened
 from v2a_ray.data.formats.minari_files import read_metadata
+from v2a_ray.data.formats.npz import require_stored
 from v2a_ray.data.formats.registry import FORMATS, detect_format
 from v2a_ray.data.location import locate
 from v2a_ray.data.store import MANIFEST, read_manifest
@@ -105,9 +107,9 @@ def _listed(path: Path, folder: Path) -> Listed:
 
 
 def _details(path: Path, format_name: str) -> dict[str, Any]:
-    if (path / MANIFEST).exists() and format_name == "parquet":
-        return _of_manifest(read_manifest(path))
     try:
+        if (path / MANIFEST).exists() and format_name == "parquet":
+            return _of_manifest(read_manifest(path))
         if format_name == "parquet" and path.is_file():
             return _of_parquet(path)
         if format_name == "d4rl":
@@ -117,8 +119,19 @@ def _details(path: Path, format_name: str) -> dict[str, Any]:
         if format_name == "minari" and path.is_dir():
             metadata = read_metadata(locate(path))
             return {"num_episodes": metadata.get("total_episodes"), "num_transitions": metadata.get("total_steps")}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
-        raise DataError(f"not readable: {str(error).splitlines()[0]}", where=str(path)) from error
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+        pa.ArrowException,
+    ) as error:
+        raise DataError(
+            f"not readable: {(str(error).splitlines() or [type(error).__name__])[0]}", where=str(path)
+        ) from error
     return {}
 
 
@@ -158,6 +171,9 @@ def _of_hdf5(path: Path) -> dict[str, Any]:
 def _of_npz(path: Path) -> dict[str, Any]:
     """Of an archive with the keys of D4RL's layout."""
     with np.load(path, allow_pickle=False) as archive:
+        for key in archive.files:
+            if key in ENDS:
+                require_stored(archive, key, str(path))
         return _of_arrays({key: archive[key] for key in ENDS if key in archive})
 
 

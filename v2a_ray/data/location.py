@@ -63,6 +63,9 @@ class Location:
             if self.local is not None and self.local.is_symlink():
                 # Says "too many levels of symbolic links" of a loop, which pyarrow calls absent.
                 self.local.stat()
+            if self.local is not None and self.local.exists() and not (self.local.is_file() or self.local.is_dir()):
+                # To open a FIFO waits for whoever writes to it.
+                raise DataError("is neither a file nor a folder", where=str(self), remedy="give a file or a folder")
             return self.filesystem.get_file_info(self.path).type
 
     @property

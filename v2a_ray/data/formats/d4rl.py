@@ -161,7 +161,7 @@ def _recording(location: Location) -> Iterator[_Recording]:
     """The file's recording. Raises DataError for keys that are missing, of the wrong shape, or do not fit together."""
     where = str(location)
     with opened(location) as file:
-        groups = _groups(file)
+        groups = _groups(file, where)
         # A group's own list of names, because asking a group whether it has a name opens what a link leads to.
         keys = check_keys(list(groups[0]), group_place(where, groups[0]))
         counts, widths = [], set()
@@ -202,15 +202,19 @@ def _check_orientation(found: h5py.Dataset, key: str, where: str) -> None:
         )
 
 
-def _groups(file: h5py.File) -> list[h5py.Group]:
+def _groups(file: h5py.File, where: str) -> list[h5py.Group]:
     """The groups that hold the keys: the file itself, the one group inside that does, or all that do."""
     if {*REQUIRED, *FLAGS} & set(file):
         return [file]
-    named = subgroups(file)
+    named = subgroups(file, where)
     found = [file[name] for name in named if "observations" in list(file[name])]
     if not found and len(named) == 1:
         inner = file[named[0]]
-        found = [inner[name] for name in subgroups(inner) if "observations" in list(inner[name])]
+        found = [
+            inner[name]
+            for name in subgroups(inner, place(where, group=named[0]))
+            if "observations" in list(inner[name])
+        ]
     return found or [file]
 
 

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from v2a_ray.data.findings import place
+from v2a_ray.data.formats.claims import require_stored
 from v2a_ray.data.formats.hdf5_errors import explained, require_filters
 from v2a_ray.data.location import Location
 from v2a_ray.errors import DataError
@@ -58,13 +59,13 @@ def dataset(group: h5py.Group, key: str, where: str) -> Any:
     if not isinstance(found, h5py.Dataset):
         raise DataError("is a group, not an array", where=place(where, field=key), remedy="store one flat array")
     require_filters(found, place(where, field=key))
+    require_stored(found.nbytes, found.id.get_storage_size(), place(where, field=key))
     return found
 
 
-def subgroups(group: h5py.Group) -> list[str]:
-    """Names of the groups directly inside that belong to this file, by their numbers: `episode_2`, `episode_10`."""
-    hard = [key for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)]
-    return sorted((key for key in hard if isinstance(group[key], h5py.Group)), key=_natural)
+def subgroups(group: h5py.Group, where: str) -> list[str]:
+    """Names of the groups directly inside, by their numbers: `episode_2`, `episode_10`. Raises DataError for a link."""
+    return sorted((key for key in group if isinstance(member(group, key, where), h5py.Group)), key=_natural)
 
 
 @contextmanager
@@ -83,7 +84,17 @@ def written(path: Path) -> Iterator[h5py.File]:
 
 def _natural(name: str) -> tuple[Any, ...]:
     """Sort key that takes runs of digits as numbers."""
-    digits = np.asarray([character.isdigit() for character in name])
+    digits = np.asarray([_is_digit(character) for character in name])
     edges = np.flatnonzero(np.diff(digits)) + 1
     parts = [name[begin:end] for begin, end in zip([0, *edges], [*edges, len(name)], strict=True)]
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+    # Compared by length and then by text, which is as numbers, of which int() takes 4,300 digits at most.
+    trimmed = [part.lstrip("0") if _is_digit(part[:1]) else part for part in parts]
+    return tuple(
+        (0, len(number), number) if _is_digit(part[:1]) else (1, 0, part)
+        for part, number in zip(parts, trimmed, strict=True)
+    )
+
+
+def _is_digit(character: str) -> bool:
+    """Whether it is one of 0 to 9; `str.isdigit` also takes superscripts, which int() refuses."""
+    return character.isascii() and character.isdecimal()

@@ -9,6 +9,7 @@ Shape suffixes: T steps of an episode, O observation dimension, A action dimensi
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -30,6 +31,7 @@ from v2a_ray.errors import DataError
 from v2a_ray.outputs import new_folder, storage_errors
 
 RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminations": 1, "truncations": 1}
+MAX_NAME = len("episode_") + 18
 # The version whose layout is written.
 MINARI_VERSION = "0.5.4"
 
@@ -37,7 +39,7 @@ MINARI_VERSION = "0.5.4"
 def holds(location: Location) -> bool:
     """A file with episode groups; `minari_files.is_minari_folder` tells of a folder."""
     with opened(location) as file:
-        return any(re.fullmatch(r"episode_\d+", key) for key in file)
+        return any(re.fullmatch(r"episode_[0-9]+", key) for key in file)
 
 
 def read(location: Location, robot: RobotLike | None) -> Reading:
@@ -49,7 +51,7 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
         raise DataError(f"holds no {MAIN_FILE}", where=where, remedy="give a Minari dataset's folder")
     name = str(metadata.get("dataset_id") or location.stem)
     with opened(file_location) as file:
-        names = [key for key in subgroups(file) if re.fullmatch(r"episode_\d+", key)]
+        names = [key for key in subgroups(file, where) if re.fullmatch(r"episode_[0-9]+", key)]
         if not names:
             raise DataError("holds no episode_N group", where=where, remedy="download or copy it again")
         episodes = [_episode(file[key], where, f"{name}/{key.removeprefix('episode_').zfill(6)}") for key in names]
@@ -155,12 +157,17 @@ def _write_episode(file: h5py.File, table: EpisodeTable, episode: int) -> None:
 
 def _numbering(names: list[str], metadata: dict[str, Any], where: str) -> list[Finding]:
     """Warnings of episodes that the numbers or the metadata promise and that are not there."""
+    for name in names:
+        if len(name) > MAX_NAME:
+            raise DataError("is no episode's number", where=place(where, group=name[:MAX_NAME]), remedy="rename it")
+    # A number is somebody's claim: nothing is made of that length.
     numbers = {int(name.removeprefix("episode_")) for name in names}
-    missing = sorted(set(range(max(numbers))) - numbers)
+    missing = max(numbers) + 1 - len(numbers)
+    first = next(number for number in itertools.count() if number not in numbers)
     total = metadata.get("total_episodes", len(names))
     if not missing and total == len(names):
         return []
-    named = f"; {len(missing)} numbers are missing, the first is {missing[0]}" if missing else ""
+    named = f"; {missing} numbers are missing, the first is {first}" if missing else ""
     message = f"holds {len(names)} episodes where {total} are announced{named}"
     return [Finding("episodes_missing", "warning", message, where, "download or copy it again")]
 

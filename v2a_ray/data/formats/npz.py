@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from v2a_ray.data.findings import Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import arrays_of, read_arrays, segment, to_reading
+from v2a_ray.data.formats.claims import require_stored as require_stored_bytes
 from v2a_ray.data.location import Location
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import DataError
@@ -37,6 +39,7 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
 
         def fetch(key: str) -> Any:
             try:
+                require_stored(archive, key, where)
                 return archive[key]
             except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 objects = "Object arrays" in str(error)
@@ -47,6 +50,22 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
         arrays = read_arrays(fetch, archive.files, where)
     rows, findings = segment(arrays, where)
     return to_reading(rows, findings, location.stem, where, robot)
+
+
+def require_stored(archive: np.lib.npyio.NpzFile, key: str, where: str) -> None:
+    """Raise DataError if an array's header claims what the archive does not store; ValueError if it is none."""
+    assert archive.zip is not None
+    member = archive.zip.getinfo(key if key in archive.zip.namelist() else f"{key}.npy")
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        stored = member.file_size - file.tell()
+    claimed = math.prod(shape) * dtype.itemsize
+    inside = place(where, field=key)
+    if claimed > stored and not dtype.hasobject:
+        raise DataError(f"claims {claimed:,} bytes, but the file stores {stored:,}", where=inside, remedy=REMEDY)
+    require_stored_bytes(claimed, member.compress_size, inside)
 
 
 def write(table: EpisodeTable, path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Files that claim more than they hold, or are no files: one message, and nothing is allocated or waited for."""
+
+import io
+import os
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+from builders import arrays_of, make_table, write_hdf5
+
+from v2a_ray.data.listing import list_datasets
+from v2a_ray.data.readers import export_table, read_table
+from v2a_ray.errors import DataError
+
+
+def test_an_hdf5_array_that_was_never_filled(tmp_path):
+    path = write_hdf5(tmp_path / "a.hdf5", arrays_of(make_table((5,))))
+    with h5py.File(path, "a") as file:
+        del file["rewards"]
+        file.create_dataset("rewards", (10**10,), "f4", chunks=(1000,))
+    with pytest.raises(DataError, match="field rewards: claims 40,000,000,000 bytes, but the file stores 0"):
+        read_table(path)
+
+
+def test_an_npz_header_that_claims_more_than_is_there(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, **arrays_of(make_table((5,))))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(path) as old:
+        kept = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w") as new:
+        for name, content in (kept | {"rewards.npy": header.getvalue()}).items():
+            new.writestr(name, content)
+    with pytest.raises(DataError, match="field rewards: claims 4,000,000,000,000 bytes"):
+        read_table(path)
+    (listed,) = list_datasets(tmp_path)
+    assert listed.unreadable
+
+
+def test_a_minari_episode_with_an_enormous_number(tmp_path):
+    export_table(make_table((5, 4)), tmp_path / "mine", format="minari")
+    with h5py.File(tmp_path / "mine/data/main_data.hdf5", "a") as file:
+        file.move("episode_1", "episode_99999999999999")
+    (finding,) = read_table(tmp_path / "mine").findings
+    assert "99999999999998 numbers are missing, the first is 1" in finding.message
+
+
+def test_a_linked_trajectory_is_refused(tmp_path):
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for name in ("traj_0", "traj_²"):
+            for key, values in arrays_of(make_table((5,))).items():
+                file[f"{name}/{key}"] = values
+    assert read_table(path).table.num_episodes == 2
+    with h5py.File(path, "a") as file:
+        file["traj_1"] = h5py.SoftLink("/traj_0")
+    with pytest.raises(DataError, match="traj_1: is a soft link"):
+        read_table(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.hdf5")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        read_table(tmp_path / "a.hdf5")
+
+
+def test_one_bad_manifest_does_not_hide_the_other_datasets(tmp_path):
+    for name in ("a", "b"):
+        export_table(make_table((5,)), tmp_path / name, format="parquet")
+    (tmp_path / "a" / "manifest.json").write_text('{"num_episodes": 1}')
+    assert [each.unreadable for each in list_datasets(tmp_path)] == [True, False]
