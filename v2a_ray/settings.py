@@ -28,7 +28,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError for a missing, unreadable, malformed or duplicated key."""
     if path.exists() and not path.is_file():
         # To open a FIFO waits for whoever writes to it.
-        raise ConfigError("is no file", where=str(path), remedy="give a YAML file")
+        raise ConfigError("cannot be read: it is no file", where=str(path), remedy="give a YAML file")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
