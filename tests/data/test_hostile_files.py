@@ -63,6 +63,17 @@ def test_a_linked_trajectory_is_refused(tmp_path):
         read_table(path)
 
 
+@pytest.mark.parametrize("group", ["/", "traj_0"])
+def test_a_name_that_is_no_text(tmp_path, group):
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        for key, values in arrays_of(make_table((5,))).items():
+            file[f"{group}/{key}"] = values
+        file[group].id.link(b"observations", b"\xff\xfe", h5py.h5g.LINK_HARD)
+    with pytest.raises(DataError, match="holds a name that is not UTF-8"):
+        read_table(path)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.hdf5")
     with pytest.raises(DataError, match="neither a file nor a folder"):

@@ -31,7 +31,7 @@ from v2a_ray.data.formats.arrays import (
     segment,
     to_reading,
 )
-from v2a_ray.data.formats.hdf5 import dataset, opened, subgroups, written
+from v2a_ray.data.formats.hdf5 import dataset, names, opened, subgroups, written
 from v2a_ray.data.location import Location
 from v2a_ray.data.segmentation import Rows, breaks
 from v2a_ray.data.table import EpisodeTable
@@ -163,11 +163,11 @@ def _recording(location: Location) -> Iterator[_Recording]:
     with opened(location) as file:
         groups = _groups(file, where)
         # A group's own list of names, because asking a group whether it has a name opens what a link leads to.
-        keys = check_keys(list(groups[0]), group_place(where, groups[0]))
+        keys = check_keys(names(groups[0], group_place(where, groups[0])), group_place(where, groups[0]))
         counts, widths = [], set()
         for group in groups:
             inside = group_place(where, group)
-            check_keys(list(group), inside)
+            check_keys(names(group, inside), inside)
             missing = sorted(set(keys) - set(group))
             if missing:
                 raise DataError(

@@ -29,14 +29,26 @@ def opened(location: Location) -> Iterator[h5py.File]:
     try:
         if location.local is not None:
             with h5py.File(location.local, "r") as file:
+                names(file, str(location))
                 yield file
         else:
             with location.open() as stream, h5py.File(stream, "r") as file:
+                names(file, str(location))
                 yield file
     except (OSError, RuntimeError, KeyError) as error:
         # h5py reports a truncated file, a damaged chunk and a missing permission all as OSError, and damaged
         # metadata as RuntimeError or KeyError.
         raise explained(error, location) from error
+
+
+def names(group: h5py.Group, where: str) -> list[str]:
+    """Names of what is directly inside. Raises DataError for one that is no text, which h5py gives as bytes."""
+    found = list(group)
+    for name in found:
+        if not isinstance(name, str):
+            remedy = "the file is damaged; download or copy it again"
+            raise DataError(f"holds a name that is not UTF-8: {name!r}", where=where, remedy=remedy)
+    return found
 
 
 def member(group: h5py.Group, key: str, where: str) -> Any:
@@ -65,7 +77,9 @@ def dataset(group: h5py.Group, key: str, where: str) -> Any:
 
 def subgroups(group: h5py.Group, where: str) -> list[str]:
     """Names of the groups directly inside, by their numbers: `episode_2`, `episode_10`. Raises DataError for a link."""
-    return sorted((key for key in group if isinstance(member(group, key, where), h5py.Group)), key=_natural)
+    return sorted(
+        (key for key in names(group, where) if isinstance(member(group, key, where), h5py.Group)), key=_natural
+    )
 
 
 @contextmanager
