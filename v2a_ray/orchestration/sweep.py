@@ -27,7 +27,6 @@ from ray.tune import Callback, Stopper
 
 from v2a_ray.checksums import read_sealed, write_sealed
 from v2a_ray.config import SweepConfig
-from v2a_ray.data.store import storage_errors
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.files import prepare_folder, sole_writer, write_whole
 from v2a_ray.methods.experiment import store_of
@@ -42,6 +41,7 @@ from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.trials import TRIALS_FILE
 from v2a_ray.orchestration.tuning import make_tuner, trial_resources, trial_workers
 from v2a_ray.orchestration.work import Work
+from v2a_ray.outputs import storage_errors
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.search import search_markdown
 from v2a_ray.report.tables import TrialResult, cells_markdown
