@@ -26,7 +26,7 @@ LAYERS = [
     {"settings"},
     {"config"},
     {"outputs"},
-    {"checksums", "errors", "files", "processor"},
+    {"checksums", "errors", "files", "interrupts", "processor"},
 ]
 """From the top down. A module imports from its own part, its own layer and the layers below."""
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}

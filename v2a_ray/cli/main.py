@@ -9,8 +9,9 @@ from functools import cache
 
 import typer
 
-from v2a_ray.cli.console import error_console, show_warnings
+from v2a_ray.cli.console import INTERRUPTED, error_console, show_warnings
 from v2a_ray.errors import V2AError
+from v2a_ray.interrupts import catch_signals, exit_status
 
 app = typer.Typer(
     help="Heterogeneous cross-domain offline reinforcement learning on Ray (V2A).\n\n"
@@ -28,11 +29,17 @@ def main() -> None:
     """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()
     show_warnings()
+    catch_signals()
     try:
         _commands()()
     except V2AError as error:
         error_console.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(exit_status(INTERRUPTED))
+    except SystemExit as ending:
+        # The status of a signal, whatever those made of it that it passed through.
+        sys.exit(exit_status(ending.code) if isinstance(ending.code, int) else ending.code)
 
 
 @cache

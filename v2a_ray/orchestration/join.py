@@ -93,6 +93,29 @@ def require_same_package() -> None:
             )
 
 
+IMPORTED = ("v2a_ray", "gymnasium", "mujoco", "numpy", "torch", "pyarrow")
+
+
+def require_same_imports() -> None:
+    """Raise ClusterError unless workers of this machine import the files that this process does."""
+
+    # A function of a function is pickled by value, so that it also runs where another package is found.
+    def found() -> dict[str, str | None]:
+        from importlib.util import find_spec
+
+        specs = {name: find_spec(name) for name in IMPORTED}
+        return {name: spec.origin if spec else None for name, spec in specs.items()}
+
+    theirs = ray.get(ray.remote(num_cpus=0)(found).remote())
+    for name, ours in found().items():
+        if theirs[name] != ours:
+            raise ClusterError(
+                f"workers import another {name}: {theirs[name]}, this process {ours}",
+                where="Ray",
+                remedy="run the command from another folder, or remove what stands before it on PYTHONPATH",
+            )
+
+
 _SHIP = "`v2a submit` ships the code with the job; or install the same version on every node"
 
 

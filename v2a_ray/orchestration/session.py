@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.job_config import JobConfig
 
 from v2a_ray.errors import ClusterError, V2AError
-from v2a_ray.orchestration.join import require_cluster, require_same_package, require_versions
+from v2a_ray.interrupts import renew_handlers
+from v2a_ray.orchestration.join import (
+    require_cluster,
+    require_same_imports,
+    require_same_package,
+    require_versions,
+)
 
 _QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "ray.rllib")
 
@@ -42,21 +52,60 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str
             logging.getLogger(name).setLevel(logging.ERROR)
     # Workers of a local Ray are what the user is waiting for; Ray would run them at the lowest priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # A local Ray has no dashboard: nothing of it listens beyond this machine.
     local = {"num_cpus": num_cpus, "include_dashboard": False} if asked == "local" else {}
+    settings = {
+        "address": asked,
+        "job_config": _ImportsOfThisProcess(_py_driver_sys_path=_own_first_path()),
+        "log_to_driver": verbose,
+        "logging_level": logging.INFO if verbose else logging.ERROR,
+        "configure_logging": verbose,
+        **local,
+    }
     try:
-        ray.init(
-            address=asked,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            configure_logging=verbose,
-            **local,
-        )
-        if asked != "local":
-            require_same_package()
+        _start(settings)
+        # Ray replaces the handlers of signals by ones that abort.
+        renew_handlers()
+        require_same_imports() if asked == "local" else require_same_package()
         yield
     finally:
         ray.shutdown()
+
+
+class _ImportsOfThisProcess(JobConfig):
+    """Workers look for modules where this process does.
+
+    Ray would let them look in the folder that the command is called in before all others, where another checkout may
+    lie, or any file named like a module. It leaves that out where it believes that a job ships its folder.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+def _own_first_path() -> list[str]:
+    """The folder that Python put before all others for this process: a script's own, or the present one for `-m`."""
+    first = sys.path[0] if sys.path and not sys.flags.safe_path else ""
+    return [str(Path(first).resolve())] if first and Path(first).is_dir() else []
+
+
+def _start(settings: Mapping[str, Any]) -> None:
+    """Start or join Ray, and try once more when that fails. Raises ClusterError with one line of why."""
+    for attempt in (1, 2):
+        try:
+            ray.init(**settings)
+            return
+        except (OSError, RuntimeError, ValueError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
+            ray.shutdown()
+            if attempt == 2:
+                lines = [line for line in str(error).strip().splitlines() if line.strip()]
+                reason = lines[0].strip() if lines else type(error).__name__
+                raise ClusterError(
+                    f"Ray does not start: {reason}",
+                    where=str(settings["address"]),
+                    remedy="check free space and permissions of the folder for temporary files (RAY_TMPDIR chooses "
+                    "another, with a short path), free memory, and the limit of open files (`ulimit -n`); "
+                    "--verbose shows what Ray says",
+                ) from error
 
 
 def _require_joinable(address: str) -> None:

@@ -1,0 +1,72 @@
+"""A command as a process: signals end it as Ctrl-C does, its workers import what it imports, Ray that cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from command import CONFIG
+
+COMMAND = [sys.executable, "-P", "-m", "v2a_ray.cli.main"]
+LONG = CONFIG | {"policy": {**CONFIG["policy"], "num_steps": 500_000}}
+
+
+def started(folder: Path, config: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen(
+            [*COMMAND, "run", "config.yaml", "--num-cpus", "1"],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | environment,
+        )
+
+
+def wait_for(folder: Path, text: str, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while text not in (folder / "log").read_text():
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_as_ctrl_c_does(number: signal.Signals, tmp_path: Path) -> None:
+    process = started(tmp_path, LONG)
+    wait_for(tmp_path, "policy: started")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert any("raylet" in child.name() for child in children)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    log = (tmp_path / "log").read_text()
+    assert "the same command goes on" in log and "Traceback" not in log and "SIGTERM" not in log
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+
+
+def test_workers_import_what_the_command_imports(tmp_path: Path) -> None:
+    """Whatever lies in the folder that the command is called in: another checkout, or files named like modules."""
+    (tmp_path / "v2a_ray").mkdir()
+    (tmp_path / "v2a_ray" / "__init__.py").write_text("raise RuntimeError('another checkout')")
+    for name in ("gymnasium", "mujoco", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('a decoy of {name}')")
+    process = started(tmp_path, CONFIG)
+    assert process.wait(280) == 0, (tmp_path / "log").read_text()
+
+
+def test_ray_that_cannot_start_is_one_message(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a folder cannot be made below a file")
+    process = started(tmp_path, CONFIG, RAY_TMPDIR=str(blocked), TMPDIR=str(blocked))
+    assert process.wait(120) == 2
+    log = (tmp_path / "log").read_text()
+    assert "error: " in log and "RAY_TMPDIR" in log and "Traceback" not in log, log
