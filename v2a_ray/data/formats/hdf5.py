@@ -35,9 +35,9 @@ def opened(location: Location) -> Iterator[h5py.File]:
             with location.open() as stream, h5py.File(stream, "r") as file:
                 names(file, str(location))
                 yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
         # h5py reports a truncated file, a damaged chunk and a missing permission all as OSError, and damaged
-        # metadata as RuntimeError or KeyError.
+        # metadata as RuntimeError, KeyError or (names) UnicodeDecodeError.
         raise explained(error, location) from error
 
 
