@@ -88,18 +88,19 @@ def sole_writer(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     try:
         # Neither emptied nor followed: it may be a link to something of the user's.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
         what = "is a symbolic link" if path.is_symlink() else f"cannot be opened: {error.strerror}"
         raise StorageError(what, where=str(path), remedy="remove it, or choose another --run-dir") from None
-    with os.fdopen(descriptor, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(
-                "another process is at work here", where=str(folder), remedy="wait for it, or choose another --run-dir"
-            ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError:
+        raise StorageError(
+            "another process is at work here", where=str(folder), remedy="wait for it, or choose another --run-dir"
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,6 +8,7 @@ carries `RESULTS`.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
+from v2a_ray.checksums import file_digest
 from v2a_ray.errors import StorageError
 from v2a_ray.files import prepare_folder, replacing, sync, temporary_name, write_json
 
-MARK = "made by v2a_ray"
+MARK = "made by v2a_ray, which may replace it"
 """Stands as it is in the bytes of every file that is written for use elsewhere; in a folder, in its `v2a.json`."""
 ABOUT = "v2a.json"
 INVENTORY = ".v2a_ray-files.json"
@@ -103,7 +105,7 @@ def require_apart(output: str | Path, inputs: Sequence[str | Path]) -> None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Names of everything in `folder` that its inventory does not list, sorted; without an inventory all."""
+    """Names of everything in `folder` that is not as its inventory lists it, sorted; without an inventory all."""
     listed = _inventory(folder)
     found = []
     for root, folders, files in os.walk(folder):
@@ -112,31 +114,34 @@ def foreign_files(folder: Path) -> list[str]:
             inside = path.relative_to(folder).as_posix()
             if path.is_symlink() or not path.is_file() or inside not in listed:
                 found.append(inside)
+            elif inside != INVENTORY and file_digest(path) != listed[inside]:
+                found.append(f"{inside} (changed since)")
         if not files and not folders and Path(root) != folder:
             found.append(Path(root).relative_to(folder).as_posix() + "/")
     return sorted(found)
 
 
 def write_inventory(folder: Path) -> None:
-    """Say which files were written into a folder that is complete now."""
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    (folder / INVENTORY).write_text(json.dumps({"made_by": MARK, "files": files}, indent=1) + "\n")
+    """Say which files, with which content, were written into a folder that is complete now."""
+    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
+    write_json(folder / INVENTORY, {"made_by": MARK, "files": dict(sorted(files.items()))})
 
 
-def _inventory(folder: Path) -> set[str]:
+def _inventory(folder: Path) -> dict[str, str]:
     file = folder / INVENTORY
     if file.is_symlink() or not file.is_file():
-        return set()
+        return {}
     return listed_files(file.read_bytes())
 
 
-def listed_files(inventory: bytes) -> set[str]:
-    """The files that an inventory names, itself among them; none where it is damaged or somebody else's."""
+def listed_files(inventory: bytes) -> dict[str, str]:
+    """SHA-256 by name of the files that an inventory lists, itself among them; none where it is damaged or another's."""
     try:
         content = json.loads(inventory)
-        return {INVENTORY, *map(str, content["files"])} if content["made_by"] == MARK else set()
-    except (ValueError, KeyError, TypeError):
-        return set()
+        files = {str(name): str(digest) for name, digest in content["files"].items()}
+        return {INVENTORY: "", **files} if content["made_by"] == MARK else {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def require_results_folder(folder: Path) -> None:
@@ -226,9 +231,12 @@ def _exchange(first: Path, second: Path) -> None:
 
 def file_name(text: str) -> str:
     """`text` as a name inside a folder: what could lead elsewhere or cannot be shown is written as %XX."""
-    name = quote(text, safe=" !#$&'()+,-.;=@[]^_`{}~·×±λξ")
+    name = quote(text, errors="surrogatepass", safe=" !#$&'()+,-.;=@[]^_`{}~·×±λξ")
     name = "%2E" + name[1:] if name.startswith(".") else name
-    return name[:MAX_NAME_BYTES] or "%00"
+    if len(name) > MAX_NAME_BYTES:
+        # Two long texts that begin alike are two names.
+        name = f"{name[: MAX_NAME_BYTES - 9]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return name or "%00"
 
 
 def require_name(text: str) -> str:

@@ -95,6 +95,13 @@ def test_what_a_command_wrote_it_may_replace_until_something_is_added(command: s
     for output in ("empty", "new"):
         assert v2a_here(*COMMANDS[command], output, cwd=place).returncode == 0
         assert v2a_here(*COMMANDS[command], output, cwd=place).returncode == 0
+        part = next(path for path in (place / output).rglob("*") if path.is_file() and path.suffix != ".json")
+        content = part.read_bytes()
+        part.write_bytes(b"edited by the user")
+        result = v2a_here(*COMMANDS[command], output, cwd=place)
+        assert result.returncode == 2 and "changed since" in result.stderr
+        assert part.read_bytes() == b"edited by the user"
+        part.write_bytes(content)
         (place / output / "mine.txt").write_text("added later")
         before = snapshot(place)
         result = v2a_here(*COMMANDS[command], output, cwd=place)
@@ -184,6 +191,16 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is a symbolic link"), sole_writer(tmp_path / "run"):
         pass
     assert (tmp_path / "valuable").read_text() == "text"
+
+
+def test_a_lock_that_is_a_pipe_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with sole_writer(tmp_path), pytest.raises(StorageError, match="another process"), sole_writer(tmp_path):
+        pass
+
+
+def test_two_long_names_that_begin_alike_stay_two() -> None:
+    assert file_name("x" * 300 + "a") != file_name("x" * 300 + "b")
 
 
 def test_a_lock_keeps_what_it_holds(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def _require_ours(location: Location) -> None:
     prefix = location.path.rstrip("/") + "/"
     names = {info.path.removeprefix(prefix) for info in found if info.type != fs.FileType.Directory}
     with (location / INVENTORY).open() if INVENTORY in names else nullcontext(BytesIO()) as stream:
-        foreign = sorted(names - listed_files(stream.read()))
+        foreign = sorted(names - listed_files(stream.read()).keys())
     if foreign:
         raise not_ours(str(location), foreign)
 

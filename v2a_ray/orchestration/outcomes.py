@@ -6,6 +6,7 @@ Lines of JSON in the sweep's folder, appended as they happen: a kill loses none,
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -53,6 +54,8 @@ class Outcomes:
 
     def add(self, outcome: Outcome) -> None:
         """Remember an outcome, on disk first."""
-        with self.path.open("a") as file:
+        # A link would lead the line to a file of somebody's.
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "a") as file:
             file.write(json.dumps(sealed(asdict(outcome))) + "\n")
         self.by_policy[outcome.policy] = outcome

@@ -277,7 +277,7 @@ def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:
 
 def _report(sweep: Sweep, folder: Path, results: Sequence[TrialResult]) -> None:
     search = sweep.config.search
-    (folder / "table.md").write_text(search_markdown(results, search) if search else cells_markdown(results))
+    write_whole(folder / "table.md", search_markdown(results, search) if search else cells_markdown(results))
     cells: dict[str, dict[str, list[Any]]] = {}
     for result in results:
         if result.curves is not None:

@@ -11,7 +11,7 @@ from v2a_ray.data.findings import Finding
 from v2a_ray.data.inspect import Inspection, SourceSummary
 from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.interval import with_spread
-from v2a_ray.outputs import new_file, require_ours
+from v2a_ray.outputs import MARK, new_file, require_ours
 from v2a_ray.report.dataset_figures import distributions_png, figure_of, ranges_png
 
 SUFFIXES = (".png", ".html")
@@ -19,7 +19,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="generator" content="made by v2a_ray">
+<meta name="generator" content="{mark}">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -80,6 +80,7 @@ def page(inspection: Inspection) -> str:
     transitions = sum(each.num_transitions for each in sources)
     episodes = sum(each.num_episodes for each in sources)
     return _PAGE.format(
+        mark=MARK,
         title=escape(", ".join(each.source for each in sources[:3]) + (" and more" if len(sources) > 3 else "")),
         subtitle=f"{len(sources)} sources, {episodes:,} episodes, {transitions:,} transitions",
         sources=_sources(sources),

@@ -18,7 +18,8 @@ from v2a_ray.diagnosis.diagnose import Diagnosis
 from v2a_ray.diagnosis.evidence import NEAR_MISMATCH, Evidence
 from v2a_ray.diagnosis.modality import ModalityAudit
 from v2a_ray.diagnosis.value import ValueAudit
-from v2a_ray.files import prepare_folder, write_json
+from v2a_ray.files import write_json, write_whole
+from v2a_ray.outputs import prepare_results_folder
 from v2a_ray.report.diagnosis_plots import draw_pictures
 
 _COLORS = {"good": "green", "fair": "yellow", "bad": "red", "unknown": "dim", "skipped": "dim"}
@@ -298,10 +299,10 @@ def markdown(diagnosis: Diagnosis, pictures: dict[str, str]) -> str:
 
 def write_diagnosis(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     """Write `diagnosis.json`, `diagnosis.md` and the pictures into `folder`; returns the files. Raises StorageError."""
-    folder = prepare_folder(folder)
+    folder = prepare_results_folder(folder)
     pictures = draw_pictures(diagnosis, folder)
     write_json(folder / "diagnosis.json", diagnosis.to_dict())
-    (folder / "diagnosis.md").write_text(markdown(diagnosis, {name: path.name for name, path in pictures.items()}))
+    write_whole(folder / "diagnosis.md", markdown(diagnosis, {name: path.name for name, path in pictures.items()}))
     return [folder / "diagnosis.json", folder / "diagnosis.md", *pictures.values()]
 
 

@@ -20,6 +20,7 @@ from v2a_ray.diagnosis.diagnose import Diagnosis
 from v2a_ray.diagnosis.evidence import Evidence
 from v2a_ray.diagnosis.fits import Advantages
 from v2a_ray.diagnosis.modality import principal_plane
+from v2a_ray.files import replacing
 
 Float = NDArray[np.floating[Any]]
 # Okabe and Ito's colours, which colour-blind readers tell apart; the nearest domain comes first.
@@ -182,5 +183,6 @@ def _dot(color: str, marker: str, label: str) -> Line2D:
 def _save(figure: Any, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=_DPI)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=_DPI, format="png")
     plt.close(figure)
