@@ -135,7 +135,7 @@ def _inventory(folder: Path) -> dict[str, str]:
 
 
 def listed_files(inventory: bytes) -> dict[str, str]:
-    """SHA-256 by name of the files that an inventory lists, itself among them; none where it is damaged or another's."""
+    """SHA-256 by name of the files in an inventory, itself among them; none where it is damaged or another's."""
     try:
         content = json.loads(inventory)
         files = {str(name): str(digest) for name, digest in content["files"].items()}

@@ -55,7 +55,7 @@ def test_intervals() -> None:
     [
         (["run", "-d", "ant"], "a policy of hopper and cannot act on ant"),
         (["run", "-d", "hopper/moon"], "no such shift"),
-        (["run", "-o", "run/result.json"], "exists and is not ours"),
+        (["run", "-o", "run/result.json"], "exists and v2a_ray did not write it"),
         (["run", "--video", "film.avi"], "no film format '.avi'"),
         (["hopper/stock:genius"], "no behaviour 'genius'"),
         (["nowhere"], "neither a file or folder nor DOMAIN:BEHAVIOR"),

@@ -86,8 +86,8 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "run/result.json"], "exists and is not ours"),
-        (["-f", "rllib", "-o", "run"], "exists and is not ours"),
+        (["-o", "run/result.json"], "exists and v2a_ray did not write it"),
+        (["-f", "rllib", "-o", "run"], "holds what v2a_ray did not write"),
         (["-f", "torchscript"], "no format 'torchscript'"),
     ],
 )

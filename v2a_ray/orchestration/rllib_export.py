@@ -21,7 +21,7 @@ from v2a_ray.domains.rollout import Act
 from v2a_ray.export.formats import quiet, require_equal, write_about
 from v2a_ray.export.policies import TrainedPolicy
 from v2a_ray.networks import TanhActor
-from v2a_ray.outputs import new_folder, require_ours
+from v2a_ray.outputs import new_folder
 
 
 class TanhActorModule(TorchRLModule):  # Ray is untyped
@@ -59,7 +59,7 @@ def export_rllib(policy: TrainedPolicy, output: Path) -> float:
     `RLModule.from_checkpoint(output)` loads it wherever v2a_ray is installed. Returns the largest difference to the
     original on 1,000 observations. Raises StorageError as `export_file` does.
     """
-    require_ours(output)
+    require_our_folder(output)
     with new_folder(output) as partial:
         with quiet():
             make_module(policy).save_to_path(partial.resolve())
