@@ -21,7 +21,7 @@ from v2a_ray.domains.rollout import Act
 from v2a_ray.export.formats import quiet, require_equal, write_about
 from v2a_ray.export.policies import TrainedPolicy
 from v2a_ray.networks import TanhActor
-from v2a_ray.outputs import new_folder
+from v2a_ray.outputs import new_folder, require_our_folder
 
 
 class TanhActorModule(TorchRLModule):  # Ray is untyped
