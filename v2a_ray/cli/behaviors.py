@@ -36,7 +36,7 @@ def list_command(
         page = zoo_markdown(rows, f"v2a behaviors list{options} --output {output}")
         with new_file(output) as partial:
             partial.write_text(f"<!-- {MARK} -->\n\n{page}")
-        console.print(str(output), highlight=False, soft_wrap=True)
+        console.print(str(output), markup=False, highlight=False, soft_wrap=True)
 
 
 def _policies(rows: Sequence[dict[str, Any]]) -> Table:
@@ -99,7 +99,7 @@ def train(
         behaviors = train_behavior(parsed, folder, num_steps, seed, num_environment_runners, report, resume, settings)
     if install:
         behaviors = install_behaviors(folder, parsed)
-    console.print(str(behaviors), highlight=False, soft_wrap=True)
+    console.print(str(behaviors), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

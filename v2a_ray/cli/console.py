@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.errors import MarkupError
+from rich.markup import escape
+from rich.segment import Segment
+from rich.text import Text
 
-console = Console()
-error_console = Console(stderr=True)
+
+def visible(text: str) -> str:
+    """Control characters, marks that reorder text, and bytes of undecodable file names, as visible escapes."""
+    if text.isascii() and text.isprintable():
+        return text
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in hidden and character != "\n"
+        else character
+        for character in text
+    )  # fmt: skip
+
+
+class _SafeConsole(Console):
+    """A terminal that names from files, keys and error texts cannot steer: only rich's own styles reach it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See `Console`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `Console`; what is no markup, such as `[/x]` in a name, is shown as it is."""
+        try:
+            return super().render_str(text, **options)
+        except MarkupError:
+            return super().render_str(escape(text), **options)
+
+
+console = _SafeConsole()
+error_console = _SafeConsole(stderr=True)
 INTERRUPTED = 130
 
 

@@ -75,7 +75,7 @@ def collect(
     write_table(table, output, robot=robot, extra={"spec": spec.model_dump()})
     shutil.rmtree(journal, ignore_errors=True)
     console.print(render(table))
-    console.print(str(output), highlight=False, soft_wrap=True)
+    console.print(str(output), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -132,7 +132,7 @@ def convert(
         for finding in manifest["findings"]:
             console.print(f"{finding['severity']}: {finding['where']}: {finding['message']}", markup=False)
         counts = f"{manifest['num_episodes']:,} episodes, {manifest['num_transitions']:,} transitions"
-        console.print(f"{counts}: {output}", highlight=False, soft_wrap=True)
+        console.print(f"{counts}: {output}", markup=False, highlight=False, soft_wrap=True)
         return
     table, findings = examine_table(location, robot=parsed.robot_spec, format=format, checks=severities)
     if report:
@@ -215,8 +215,8 @@ def mix(
         manifest = make_mix(config, output, display)
     for source in manifest["sources"]:
         counts = f"{source['num_episodes']:>8,} episodes {source['num_transitions']:>11,} transitions"
-        console.print(f"{source['source']:<34} {counts}", highlight=False)
-    console.print(str(output), highlight=False, soft_wrap=True)
+        console.print(f"{source['source']:<34} {counts}", markup=False, highlight=False)
+    console.print(str(output), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -260,7 +260,7 @@ def inspect(
     console.print(render_inspection(inspection))
     if output:
         write_inspection(output, inspection)
-        console.print(str(output), highlight=False, soft_wrap=True)
+        console.print(str(output), markup=False, highlight=False, soft_wrap=True)
     if report:
         write_findings(report, inspection.findings, {"datasets": paths, "checked as": inspection.assumed})
     if inspection.has_errors:
@@ -282,7 +282,7 @@ def list_command(
     elif listed:
         console.print(render_list(listed))
     else:
-        console.print(f"no dataset under {folder}", highlight=False, soft_wrap=True)
+        console.print(f"no dataset under {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

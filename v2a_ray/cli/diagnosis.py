@@ -51,4 +51,4 @@ def diagnose(
     console.print(render(diagnosis))
     console.print()
     for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+        console.print(str(file), markup=False, highlight=False, soft_wrap=True)

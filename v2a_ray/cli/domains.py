@@ -121,7 +121,7 @@ def render(
     parsed = [parse_domain(name) for name in domains]
     require_ours(output)
     render_domains(parsed, output)
-    console.print(str(output), highlight=False, soft_wrap=True)
+    console.print(str(output), markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_checks(checks: list) -> None:  # type: ignore[type-arg]  # RobotCheck, which is imported with its command

@@ -89,7 +89,7 @@ def evaluate(
         write_evaluation(results, policy, found.domain.name, seed, output)
     for path in (output, video):
         if path:
-            console.print(str(path), highlight=False, soft_wrap=True)
+            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
 def counted(act: Act, bar: Progress, words: str, num_steps: int) -> Act:

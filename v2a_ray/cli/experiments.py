@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from v2a_ray.cli.console import console, error_console, resumable
@@ -68,7 +69,10 @@ def run(
 
     # What is wrong is said, and the first line shown, before anything that takes seconds to import.
     settings = read_experiment(config_file, overrides or [], _notice)
-    console.print(f"[bold]{settings.name}[/] · method {settings.method_title} · seed {settings.seed}", highlight=False)
+    console.print(
+        f"[bold]{escape(settings.name)}[/] · method {escape(settings.method_title)} · seed {settings.seed}",
+        highlight=False,
+    )
     require_domains(settings, config_file)
     from v2a_ray.data.mixture import mix_name
     from v2a_ray.methods.plan import make_plan
@@ -76,7 +80,9 @@ def run(
     plan = make_plan(settings)
     folder = prepare_results_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
-    console.print(f"results {folder}\nartifacts {store_of(settings).root}", highlight=False, soft_wrap=True)
+    console.print(
+        f"results {folder}\nartifacts {store_of(settings).root}", markup=False, highlight=False, soft_wrap=True
+    )
     with resumable():
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
@@ -91,7 +97,7 @@ def run(
         f" over {target['num_episodes']} episodes in {settings.target.domain}",
         highlight=False,
     )
-    console.print(f"{folder / 'result.json'}", highlight=False, soft_wrap=True)
+    console.print(f"{folder / 'result.json'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
@@ -132,9 +138,9 @@ def sweep(
         return
     folder = prepare_results_folder(resume or run_dir or Path("runs") / experiment.name)
     console.print(
-        f"[bold]{experiment.name}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
+        f"[bold]{escape(experiment.name)}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
     )
-    console.print(f"results {folder}", highlight=False, soft_wrap=True)
+    console.print(f"results {folder}", markup=False, highlight=False, soft_wrap=True)
     with resumable():
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
@@ -179,9 +185,9 @@ def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
         max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
         gpus_per_trial=sweep.config.resources.gpus_per_trial,
     )
-    console.print(f"[bold]{sweep.name}[/] · {found.num_trials:,} trials: {sweep.describe()}\n", highlight=False)
+    console.print(f"[bold]{escape(sweep.name)}[/] · {found.num_trials:,} trials: {sweep.describe()}\n", highlight=False)
     console.print(render_estimate(found), highlight=False, soft_wrap=True)
-    console.print(f"artifacts {store.root}", highlight=False, soft_wrap=True)
+    console.print(f"artifacts {store.root}", markup=False, highlight=False, soft_wrap=True)
 
 
 def methods(
@@ -242,4 +248,4 @@ def cache(
         size = housekeeping.folder_bytes(leftover.path) / 2**20
         table.add_row(leftover.path.parent.name, leftover.path.name, "", f"{size:.1f}", leftover.state)
     console.print(table)
-    console.print(str(present.root), highlight=False, soft_wrap=True)
+    console.print(str(present.root), markup=False, highlight=False, soft_wrap=True)

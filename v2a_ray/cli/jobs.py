@@ -52,7 +52,7 @@ def submit(
     server = _server(address)
     job = server.submit(spec)
     console.print(f"submitted [bold]{job.id}[/] · {spec.kind} {spec.name}", highlight=False, soft_wrap=True)
-    console.print(f"results {spec.run_dir}", highlight=False, soft_wrap=True)
+    console.print(f"results {spec.run_dir}", markup=False, highlight=False, soft_wrap=True)
     if wait:
         _follow(server, job, exit_with_status=True)
     else:
@@ -94,10 +94,10 @@ def stop(job_id: JobId, address: Address = None) -> None:
     server = _server(address)
     job = server.find(job_id)
     if job.has_ended:
-        console.print(f"{job.id} had ended: {job.status}", highlight=False)
+        console.print(f"{job.id} had ended: {job.status}", markup=False, highlight=False)
         return
     job = server.stop(job)
-    console.print(f"{job.id} {job.status}", highlight=False)
+    console.print(f"{job.id} {job.status}", markup=False, highlight=False)
     if not job.has_ended:
         raise typer.Exit(FAILED)
 
@@ -129,7 +129,7 @@ def _follow(server: JobServer, job: Job, exit_with_status: bool) -> None:
     if not printed and job.message:
         # A job whose environment could not be made never prints.
         typer.echo(job.message)
-    console.print(f"{job.id} {job.status}", highlight=False)
+    console.print(f"{job.id} {job.status}", markup=False, highlight=False)
     if exit_with_status and job.status != "SUCCEEDED":
         raise typer.Exit(job.exit_code or FAILED)
 

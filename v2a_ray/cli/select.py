@@ -80,4 +80,4 @@ def select(
     if output:
         settings = config.model_dump() | {"held_out": held_out, "seed": seed, "true_episodes": true_episodes}
         write_selection(candidates, settings, output)
-        console.print(str(output), highlight=False, soft_wrap=True)
+        console.print(str(output), markup=False, highlight=False, soft_wrap=True)

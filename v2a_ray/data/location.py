@@ -95,8 +95,8 @@ class Location:
         """
         with reading(self):
             found = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
-        prefix = self.path.rstrip("/") + "/"
-        names = [info.path.removeprefix(prefix) for info in found if info.type != fs.FileType.Directory]
+            prefix = self.path.rstrip("/") + "/"
+            names = [info.path.removeprefix(prefix) for info in found if info.type != fs.FileType.Directory]
         return sorted(name for name in names if not any(part.startswith((".", "_")) for part in name.split("/")))
 
     def member(self, part: str) -> Location:
@@ -121,6 +121,10 @@ def reading(location: Location | Path | str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(location), remedy="check the path") from error
+    except UnicodeError as error:
+        raise DataError(
+            "has a name that is not UTF-8, or holds one that is not", where=str(location), remedy="rename the file"
+        ) from error
     except (OSError, RuntimeError, pa.ArrowException) as error:
         # pathlib raises RuntimeError for a loop of symbolic links.
         message = getattr(error, "strerror", None) or str(error).splitlines()[0]
