@@ -10,6 +10,7 @@ from functools import cache
 import typer
 
 from v2a_ray.cli.console import INTERRUPTED, error_console, show_warnings
+from v2a_ray.cli.streams import lasting_output
 from v2a_ray.errors import V2AError
 from v2a_ray.interrupts import catch_signals, exit_status
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 USER_ERROR = 2
 
 
+@lasting_output()
 def main() -> None:
     """Entry point: a user's error is one message and exit code 2."""
     _quiet_libraries()

@@ -1,0 +1,81 @@
+"""Standard output and error that last as long as the command: no run is lost because nobody reads what it prints.
+
+What cannot be written is dropped and the command goes on; its files are what it is run for. The status tells then:
+a reader that has seen enough (`| head -1`) is no fault, and changes nothing; a device that takes no more (`/dev/full`)
+lost what somebody wanted, and a command that did everything else ends with 1, as the system's own tools do.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+OUTPUT_LOST = 1
+
+
+class _Descriptor(io.FileIO):
+    """A descriptor that turns into `/dev/null` at the first write that fails; `lost` is the error of that write."""
+
+    lost: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.lost = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # Libraries that write to the descriptor themselves are spared, too.
+            os.close(nowhere)
+            return super().write(data)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Within the block, printing raises neither OSError nor UnicodeEncodeError.
+
+    Raises SystemExit(1) at the end of a block that succeeded if standard output was lost.
+    """
+    _open_descriptors()
+    out, sys.stdout = _lasting(sys.stdout, sys.__stdout__, 1)
+    _, sys.stderr = _lasting(sys.stderr, sys.__stderr__, 2)
+    try:
+        yield
+    except SystemExit as stopped:
+        if stopped.code:
+            raise
+    sys.stdout.flush()
+    if out and out.lost and out.lost.errno != errno.EPIPE:
+        print(f"error: standard output: {out.lost.strerror}; everything else was done", file=sys.stderr)
+        sys.exit(OUTPUT_LOST)
+
+
+def _open_descriptors() -> None:
+    """Open 0, 1 and 2 where the caller closed them: the next file or socket would take their place, and get output."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _lasting(stream: TextIO | None, original: TextIO | None, descriptor: int) -> tuple[_Descriptor | None, TextIO]:
+    """The stream in a form that lasts. One that is no descriptor, as in a notebook, stays as it is."""
+    if stream is not None and (stream is not original or not isinstance(stream, io.TextIOWrapper)):
+        return None, stream
+    raw = _Descriptor(descriptor, "w", closefd=False)
+    # A character that the encoding lacks is written as its escape, so that nothing of a name or path is left out.
+    return raw, io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding if stream else "utf-8",
+        errors="backslashreplace",
+        line_buffering=descriptor == 2 or (stream is not None and stream.line_buffering),
+        write_through=stream is not None and stream.write_through,
+    )
