@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from v2a_ray.orchestration.join import (
     require_same_package,
     require_versions,
 )
+from v2a_ray.orchestration.local import local_only
 
 _QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "ray.rllib")
 
@@ -62,7 +63,8 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str
         **local,
     }
     try:
-        _start(settings)
+        with local_only() if asked == "local" else nullcontext():
+            _start(settings)
         # Ray replaces the handlers of signals by ones that abort.
         renew_handlers()
         require_same_imports() if asked == "local" else require_same_package()

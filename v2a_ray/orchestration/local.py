@@ -1,0 +1,59 @@
+"""A Ray of this process's own: nothing of it listens beyond this machine, and only its user can read its token."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ray._private import ray_constants
+from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+
+from v2a_ray.files import temporary_name
+
+
+@contextmanager
+def local_only() -> Iterator[None]:
+    """Within the block, `ray.init` starts a Ray that listens on the loopback interface alone.
+
+    Ray takes the machine's address in the network for its node otherwise, and all of its processes then listen on all
+    interfaces; it replaces a loopback address that it is given. This is its own switch for systems whose firewall asks
+    about every process that listens; it reads the variable behind it only when it is imported.
+    """
+    _keep_token_private()
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _keep_token_private() -> None:
+    """See to it that `~/.ray/auth_token` has mode 0600: Ray makes one with the modes of any other file.
+
+    Where that is not possible, Ray says what it lacks itself.
+    """
+    path = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        if path.is_symlink():
+            return
+        if path.exists():
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+            return
+        if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+            return
+        if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            return
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = temporary_name(path)
+        try:
+            partial.touch(0o600, exist_ok=False)
+            partial.write_text(generate_new_authentication_token())
+            # Unlike a rename it replaces nothing that another process made meanwhile.
+            os.link(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
