@@ -22,8 +22,8 @@ Float = NDArray[np.float64]
 
 # Of the simulator's rewards, which are exact.
 EXACT_TOLERANCE = 1e-3
-# Beyond this share of steps, rewards are not the simulator's. Of 24 recorded files and 17 domains of our own, one step
-# in 200 of one file is off by more than 1e-5.
+# Beyond this share of steps, rewards are not the simulator's. On 24 recorded files and 16 domains of our own, 200 steps
+# each, the 95th percentile of the difference is 7e-6 and less.
 FOREIGN_SHARE = 0.05
 # Fewer steps say nothing about a line.
 MIN_ROWS = 20
