@@ -33,7 +33,7 @@ def test_prints_counts_hours_and_resources_and_computes_nothing(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line.split()[1:4] for line in done.stdout.splitlines() if line.strip()}
     # Seeds 0, 1, 2 of either method under two names: the second name's policies are the first one's.
-    assert (rows["data"], rows["alignment"], rows["policy"]) == (["3", "0", "3"], ["1", "0", "1"], ["6", "0", "6"])
+    assert (rows["data"], rows["alignment"], rows["policy"]) == (["3", "0", "3"], ["3", "0", "3"], ["6", "0", "6"])
     assert "12 trials" in done.stdout and "on 3 cores, 3 trials at a time" in done.stdout
     assert "benchmarks.stage_rates" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.yaml"]

@@ -60,6 +60,21 @@ def test_a_method_without_a_score_in_some_task_has_no_aggregate() -> None:
     assert lines[3] == "| v2a | 20.0 (n=1), 1 failed | –, 1 failed | – |"
 
 
+def test_a_table_says_when_seeds_share_what_is_before_the_policy() -> None:
+    own, shared = (
+        [
+            TrialResult({"seed": str(seed)}, experiment(seed, upstream), {}, None, "not finished", {}, None)
+            for seed, upstream in enumerate(upstreams)
+        ]
+        for upstreams in ([0, 1], [0, 0])
+    )
+    assert "upstream_seed=0" in cells_markdown(shared) and "upstream" not in cells_markdown(own)
+
+
+def experiment(seed: int, upstream_seed: int) -> ExperimentConfig:
+    return CONFIG.model_copy(update={"seed": seed, "upstream_seed": upstream_seed})
+
+
 @pytest.mark.parametrize("num_methods", [2, 25])
 def test_curves_of_any_number_of_methods_keep_their_panel(num_methods: int, tmp_path: Path) -> None:
     """The legend of many methods once took the whole picture."""

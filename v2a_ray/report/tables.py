@@ -65,7 +65,8 @@ class TrialResult:
 def render_cells(results: Sequence[TrialResult]) -> Table:
     """One row per method: mean ± standard deviation over seeds of every task, and the interquartile mean of all."""
     header, *rows = _cells(results)
-    table = Table(*header, title="normalised score in the target, mean ± standard deviation over seeds")
+    title = "normalised score in the target, mean ± standard deviation over seeds"
+    table = Table(*header, title=title, caption=shared_seed(results))
     for row in rows:
         table.add_row(*row)
     return table
@@ -75,7 +76,18 @@ def cells_markdown(results: Sequence[TrialResult]) -> str:
     """The same table as Markdown."""
     header, *rows = _cells(results)
     lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    note = shared_seed(results)
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + (f"\n{note}\n" if note else "")
+
+
+def shared_seed(results: Sequence[TrialResult]) -> str | None:
+    """What to say where seeds differ by the policy alone: a spread over them leaves out that of z, A and h."""
+    seeds, upstream = ({getattr(r.config, name) for r in results} for name in ("seed", "upstream_seed"))
+    if len(seeds) < 2 or len(upstream) > 1:
+        return None
+    return (
+        f"All seeds share what was fitted before the policy (upstream_seed={upstream.pop()}): ± is the policy's alone."
+    )
 
 
 def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
