@@ -3,16 +3,24 @@
 import io
 import json
 import os
+import warnings
 import zipfile
 
 import h5py
+import msgpack
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders import arrays_of, make_table, write_hdf5
 
+from v2a_ray.data.formats import rllib
+from v2a_ray.data.formats.numpy_msgpack import pack, unpack
+from v2a_ray.data.inspect import inspect_datasets
 from v2a_ray.data.listing import list_datasets
 from v2a_ray.data.readers import export_table, read_table
 from v2a_ray.errors import DataError
+from v2a_ray.report.dataset_page import write_inspection
 
 
 def test_an_hdf5_array_that_was_never_filled(tmp_path):
@@ -86,3 +94,52 @@ def test_one_bad_manifest_does_not_hide_the_other_datasets(tmp_path):
     path = tmp_path / "a" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"return": None}))
     assert [each.unreadable for each in list_datasets(tmp_path)] == [True, False]
+
+
+def test_an_npz_that_inflates_to_a_gigabyte(tmp_path):
+    path = tmp_path / "bomb.npz"
+    arrays = arrays_of(make_table((5,)))
+    rows = 300 * 2**20 // 12
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for key, values in arrays.items():
+            shape = (rows, *values.shape[1:])
+            header = io.BytesIO()
+            description = np.lib.format.dtype_to_descr(values.dtype)
+            np.lib.format.write_array_header_1_0(header, {"descr": description, "fortran_order": False, "shape": shape})
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                member.write(header.getvalue())
+                for _ in range(int(np.prod(shape)) * values.dtype.itemsize // 2**20 + 1):
+                    member.write(bytes(2**20))
+    assert path.stat().st_size < 6e6
+    with pytest.raises(DataError, match="claims"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("field", ["rewards", "observations", "actions"])
+def test_an_rllib_episode_of_numbers_instead_of_arrays(tmp_path, field):
+    """`nd: false` marks a single NumPy number."""
+    table = make_table((5,))
+    state = rllib._state(table, 0)
+    state[field]["data"] = np.float32(1.0)
+    (tmp_path / "data").mkdir()
+    column = pa.array([pack(state)], pa.binary())
+    pq.write_table(pa.table({rllib.COLUMN: column}), tmp_path / "data" / "part.parquet")
+    with pytest.raises(DataError, match="is no episode of vectors"):
+        read_table(tmp_path / "data")
+
+
+def test_a_packed_number_without_bytes():
+    with pytest.raises(ValueError, match="no msgpack"):
+        unpack(msgpack.packb({b"nd": False, b"type": "<f4", b"data": b""}))
+
+
+@pytest.mark.parametrize("rewards", [np.full(5, 2**62, np.int64), np.full(5, 1e30, np.float32), np.full(5, 1e300)])
+def test_rewards_of_any_size_are_looked_at(tmp_path, rewards):
+    arrays = arrays_of(make_table((5,)), timeouts=False) | {"rewards": rewards}
+    path = write_hdf5(tmp_path / "a.hdf5", arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inspection = inspect_datasets([str(path)])
+        write_inspection(tmp_path / "a.html", inspection)
+    told = {finding.check for finding in inspection.findings}
+    assert ("finite" in told) == (rewards.dtype == np.float64)

@@ -8,6 +8,7 @@ whose fit explains 90 % of the variance is 0.91 to 1.09, while the median |rewar
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -56,7 +57,10 @@ def fit_law(expected: Float, recorded: Float) -> Law | None:
         return None
     kept = np.ones(len(expected), dtype=bool)
     for _ in range(2):
-        factor, offset = np.polyfit(expected[kept], recorded[kept], 1)
+        with warnings.catch_warnings():
+            # Rewards of any size are compared; what the fit explains says how good it is.
+            warnings.simplefilter("ignore", np.exceptions.RankWarning)
+            factor, offset = np.polyfit(expected[kept], recorded[kept], 1)
         residual = np.abs(recorded - factor * expected - offset)
         kept = residual <= np.quantile(residual, 0.95)
     variance = recorded[kept].var()

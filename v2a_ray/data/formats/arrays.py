@@ -80,7 +80,9 @@ def convert(key: str, values: Any, where: str, first_row: int = 0) -> NDArray[An
 
     Flags become (N,) bool. NaN in other fields is left to the check that names its episode and step.
     """
-    array = np.asarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        # What single precision cannot hold becomes infinite, which a check names.
+        array = np.asarray(values, dtype=np.float32)
     if (REQUIRED | OPTIONAL)[key] == 1:
         array = array.reshape(-1)
     if key not in FLAGS:

@@ -28,7 +28,7 @@ def unpack(packed: bytes) -> Any:
         return msgpack.unpackb(packed, object_hook=_decode, strict_map_key=False)
     except PickledArrayError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, msgpack.UnpackException) as error:
         raise ValueError(f"no msgpack of numbers and arrays: {error}") from error
 
 

@@ -120,7 +120,7 @@ def _chunk(state: Any, where: str) -> _Chunk:
             truncated=bool(state["is_truncated"]),
             labels={label: str(labels[label]) for label in LABELS if label in labels},
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise DataError(f"is no episode of vectors: {error!r}", where=where, remedy=RECORD) from error
     if not len(observation) == len(action) + 1 == len(reward) + 1:
         raise DataError(
