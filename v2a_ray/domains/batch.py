@@ -160,7 +160,7 @@ class BatchedEnvironment:
 def available_threads() -> int:
     """The CPUs of this process: OMP_NUM_THREADS if set, as Ray does in its workers, else those it may run on."""
     told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdigit() and int(told) > 0:
+    if told.isdecimal() and int(told) > 0:
         return int(told)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

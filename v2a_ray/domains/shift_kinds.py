@@ -154,7 +154,7 @@ class KinematicKind(ShiftKind):
         if level in spec.joint_levels:
             return Shift("kinematic", part, level)
         levels = f"one of {', '.join(spec.joint_levels)} or a factor on the range"
-        if not level[:1].isdigit():
+        if not level[:1].isdecimal():
             raise DomainError(f"no level {level!r}", where=where, remedy=levels)
         return Shift("kinematic", part, self.factor.parse(level, where, levels))
 

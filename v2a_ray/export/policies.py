@@ -150,7 +150,7 @@ def _is_weight(name: str) -> bool:
 
 def _layer(name: str) -> int:
     middle = name.split(".")[1] if "." in name else ""
-    return int(middle) if middle.isdigit() else -1
+    return int(middle) if middle.isdecimal() else -1
 
 
 def behavior_policy(text: str) -> Policy:
