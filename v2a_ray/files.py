@@ -93,12 +93,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
         what = "is a symbolic link" if path.is_symlink() else f"cannot be opened: {error.strerror}"
         raise StorageError(what, where=str(path), remedy="remove it, or choose another --run-dir") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                "another process is at work here", where=str(folder), remedy="wait for it, or choose another --run-dir"
+            ) from None
         yield
-    except BlockingIOError:
-        raise StorageError(
-            "another process is at work here", where=str(folder), remedy="wait for it, or choose another --run-dir"
-        ) from None
     finally:
         os.close(descriptor)
 

@@ -90,10 +90,7 @@ def require_our_folder(output: Path) -> None:
         raise StorageError(f"{what}; it would be replaced", where=str(output), remedy=_OTHER_NAME)
     foreign = foreign_files(output)
     if foreign:
-        named = ", ".join(foreign[:MAX_NAMED]) + (
-            f" and {len(foreign) - MAX_NAMED} more" if foreign[MAX_NAMED:] else ""
-        )
-        raise StorageError(f"holds what v2a_ray did not write: {named}", where=str(output), remedy=_OTHER_NAME)
+        raise not_ours(str(output), foreign)
 
 
 def require_apart(output: str | Path, inputs: Sequence[str | Path]) -> None:
@@ -181,9 +178,7 @@ def _require_a_place(output: Path) -> None:
     """Raise StorageError for a path that no output can have: none, a link, or one that ends in `..`."""
     text = str(output)
     # Path("") is the present folder, as "." is.
-    if output.name in ("", ".."):
-        raise StorageError("is no name for an output", where=repr(text), remedy="name a file or folder to write")
-    if "\0" in text:
+    if output.name in ("", "..") or "\0" in text:
         raise StorageError("is no name for an output", where=repr(text), remedy="name a file or folder to write")
     try:
         is_link = output.is_symlink()
