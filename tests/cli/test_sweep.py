@@ -13,7 +13,11 @@ from command import CONFIG, v2a, v2a_here
 SWEEP: dict[str, Any] = {
     "name": "grid",
     "base": "tiny.yaml",
-    "settings": {"policy": {"num_steps": 60, "log_interval_steps": 20}, "evaluation": {"interval_steps": 30}},
+    "settings": {
+        "upstream_seed": 0,
+        "policy": {"num_steps": 60, "log_interval_steps": 20},
+        "evaluation": {"interval_steps": 30},
+    },
     "axes": {
         "mix": {
             "low": {"sources": {0: {"domain": "hopper/gravity-0.5"}}},
@@ -47,7 +51,9 @@ def test_every_trial_is_in_the_table(workspace: Path, output: str) -> None:
     assert all(row["num_episodes"] == 3 for row in rows)
     table = (workspace / "grid/table.md").read_text()
     assert table.splitlines()[0] == "| method | high | low | interquartile mean [95 %] |"
-    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| igdf", "| iql_mixed"]
+    rows_of_table = [line for line in table.splitlines()[2:] if line.startswith("|")]
+    assert [line.split(" | ")[0] for line in rows_of_table] == ["| igdf", "| iql_mixed"]
+    assert "alone" in table.splitlines()[-1], "that the spread is of the policy alone, because upstream_seed is shared"
     assert "(n=2)" in table
     assert (workspace / "grid/curves.png").stat().st_size > 5000
     assert "igdf" in output and "high" in output

@@ -25,6 +25,15 @@ def work(seed: int) -> Work:
     return Work(config, plan, plan["policy"])
 
 
+def store_with_inputs(folder: Path, works: Sequence[Work]) -> ArtifactStore:
+    """A store that holds something for every input of the policies."""
+    store = ArtifactStore(folder)
+    for each in works:
+        for node in (each.plan[name] for name in each.node.inputs.values()):
+            store.get_or_make(node.stage, node.key, lambda output, _: (output / "rows").write_text("rows"), {})
+    return store
+
+
 def write_all(jobs: Sequence[Job]) -> list[None]:
     for job in jobs:
         (job.output / "weights").write_text("mine")
@@ -34,7 +43,8 @@ def write_all(jobs: Sequence[Job]) -> list[None]:
 def test_a_policy_that_another_sweep_finished_meanwhile_is_taken_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, works, packs = ArtifactStore(tmp_path), [work(0), work(1)], []
+    works, packs = [work(0), work(1)], []
+    store = store_with_inputs(tmp_path, works)
 
     def train(jobs: Sequence[Job]) -> list[None]:
         packs.append(len(jobs))
@@ -56,5 +66,6 @@ def test_a_full_disk_is_an_error_all_the_same(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(compute, "fit_policies", full)
+    works = [work(0), work(1)]
     with pytest.raises(StorageError, match="No space left"):
-        compute.make_policies([work(0), work(1)], ArtifactStore(tmp_path), [silent, silent])
+        compute.make_policies(works, store_with_inputs(tmp_path, works), [silent, silent])

@@ -175,7 +175,8 @@ def test_the_stage_stops_and_gives_every_episode_a_latent(tmp_path: Path) -> Non
     """Of a pooled encoder. No evaluation is 99 % below the first, so the second one stops."""
     part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     chosen = {"encoder": "pooled", "patience_evaluations": 1, "min_improvement": 0.99}
-    settings = {"name": "test", "target": part, "sources": [part], "modality": CONFIG.model_dump() | chosen}
+    data = {"target": part, "sources": [part]}
+    settings = {"name": "test", "method": "v2a", **data, "modality": CONFIG.model_dump() | chosen}
     write_table(TABLE, tmp_path / "source" / "table", num_files=1)
     output = tmp_path / "output"
     output.mkdir()

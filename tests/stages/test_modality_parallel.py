@@ -211,7 +211,14 @@ def experiment(**modality: Any) -> ExperimentConfig:
     part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     settings = SETTINGS | {"num_steps": 6, "num_workers": 2, "checkpoint_interval_steps": 4, "log_interval_steps": 3}
     return ExperimentConfig.model_validate(
-        {"name": "test", "target": part, "sources": [part], "upstream_seed": 3, "modality": settings | modality}
+        {
+            "name": "test",
+            "method": "v2a",
+            "target": part,
+            "sources": [part],
+            "upstream_seed": 3,
+            "modality": settings | modality,
+        }
     )
 
 
