@@ -10,6 +10,8 @@ import pytest
 import yaml
 from command import CONFIG, v2a, v2a_here
 
+from v2a_ray.config.methods import DEFAULT_METHOD
+
 SWEEP: dict[str, Any] = {
     "name": "grid",
     "base": "tiny.yaml",
@@ -91,6 +93,13 @@ def test_an_unknown_key_of_the_file_leads_to_the_list_of_keys(workspace: Path) -
     assert done.returncode == 2 and "did you mean 'kind'" in message and "v2a config --sweep" in message
     listed = v2a_here("config", "--sweep", cwd=workspace)
     assert listed.returncode == 0 and "search.algorithm" in listed.stdout and "scheduler.kind" in listed.stdout
+
+
+def test_settings_are_shown_as_an_experiment_has_them(workspace: Path) -> None:
+    shown = v2a_here("config", cwd=workspace).stdout
+    assert f"'{DEFAULT_METHOD}'" in shown
+    (line,) = [line for line in shown.splitlines() if line.strip().startswith("upstream_seed")]
+    assert "required" not in line
 
 
 @pytest.mark.parametrize(

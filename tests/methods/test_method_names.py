@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from v2a_ray.config.definition import lay_over
 from v2a_ray.config.methods import DEFAULT_METHOD, METHODS, method_settings
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.experiment import load_experiment
-from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.methods.sweep import Sweep, load_sweep
+from v2a_ray.orchestration.job_spec import CONFIG_FILE, make_job
 from v2a_ray.report.tables import TrialResult, result_row
 
 DATA: dict[str, Any] = {
@@ -72,9 +74,94 @@ def test_a_method_of_an_axis_is_that_method_and_labels_name_what_varies(tmp_path
 
 
 def shown_name(trial: Any) -> str:
-    result = TrialResult(trial.labels, trial.config, {}, None, "not finished", {}, None)
+    result = TrialResult(trial.labels, trial.config, {}, None, "not finished", {}, None, trial.labelled)
     assert result_row(result)["method"] == trial.config.method_title
     return result.method
+
+
+def sweep_of(folder: Path, overrides: Sequence[str] = (), **content: Any) -> Sweep:
+    path = folder / "sweep.yaml"
+    path.write_text(
+        yaml.safe_dump({"name": "sweep", "settings": {**DATA, "method": "v2a"}, **content}, sort_keys=False)
+    )
+    return load_sweep(path, overrides)
+
+
+@pytest.mark.parametrize("method_first", [True, False])
+def test_an_axis_holds_wherever_it_stands_beside_the_methods(tmp_path: Path, method_first: bool) -> None:
+    axes: dict[str, Any] = {"method": ["v2a", "dvdf"], "policy.filter.keep_fraction": [0.2, 0.9]}
+    names = list(axes) if method_first else list(axes)[::-1]
+    sweep = sweep_of(tmp_path, axes={name: axes[name] for name in names})
+    found = {(trial.labels["method"], trial.config.policy.filter.keep_fraction) for trial in sweep.trials}
+    assert found == {(method, kept) for method in ("v2a", "dvdf") for kept in (0.2, 0.9)}
+    assert {shown_name(trial) for trial in sweep.trials} == {"v2a", "dvdf"}
+
+
+def test_what_labels_or_draws_stand_for_makes_no_other_method(tmp_path: Path) -> None:
+    ablation = {"whole": {}, "no z": {"advantage": {"conditioning": "none"}}}
+    assert {shown_name(trial) for trial in sweep_of(tmp_path, axes={"ablation": ablation}).trials} == {"v2a"}
+    space = {"policy.filter.keep_fraction": {"uniform": [0.2, 0.8]}}
+    search = {"algorithm": "random", "num_trials": 3, "space": space}
+    assert {shown_name(trial) for trial in sweep_of(tmp_path, search=search).trials} == {"v2a"}
+
+
+def test_a_label_of_a_method_hides_neither_its_definition_nor_what_is_laid_over_it(tmp_path: Path) -> None:
+    methods = {"mine": {"method": "v2a", "alignment": {"kind": "residual"}}}
+    over = ["policy.filter.keep_fraction=0.3"]
+    (trial,) = sweep_of(tmp_path, over, axes={"method": methods}).trials
+    assert shown_name(trial) == "mine (modified: policy.filter.keep_fraction=0.3)"
+    # A registered name is no label for something else.
+    (trial,) = sweep_of(tmp_path, axes={"method": {"dvdf": methods["mine"]}}).trials
+    assert shown_name(trial) == "dvdf (modified: alignment.kind=residual)"
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        ({"axes": {"method": ["v2a", "dvdf"]}}, ["method=igdf"], r"method: method is what the sweep varies"),
+        (
+            {"axes": {"size": {"small": {"policy": {"width": 8}}}}},
+            ["policy.width=9"],
+            r"policy.width is what the sweep",
+        ),
+        ({"axes": {"seed": [0], "pair": {"a": {"seed": 1}}}}, [], r"axes.pair: seed is set by axes.seed too"),
+    ],
+)
+def test_what_a_label_says_cannot_be_undone(
+    tmp_path: Path, content: dict[str, Any], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep_of(tmp_path, overrides, **content)
+
+
+def test_another_method_on_the_command_line_leaves_an_axis_of_settings_as_it_is(tmp_path: Path) -> None:
+    kinds = {"contrast": {"alignment": {"kind": "contrastive"}}, "rest": {"alignment": {"kind": "residual"}}}
+    sweep = sweep_of(tmp_path, ["method=dvdf"], axes={"score": kinds})
+    assert [trial.config.alignment.kind for trial in sweep.trials] == ["contrastive", "residual"]
+    assert {trial.config.method for trial in sweep.trials} == {"dvdf"}
+
+
+def test_what_a_sweep_drops_of_its_base_is_said(tmp_path: Path) -> None:
+    file_of(tmp_path, {"method": "v2a", "policy": {"filter": {"keep_fraction": 0.4}}})
+    path = tmp_path / "sweep.yaml"
+    path.write_text("name: s\nbase: experiment.yaml\nsettings: {method: dvdf}\naxes: {seed: [0]}\n")
+    sweep = load_sweep(path)
+    assert len(sweep.notices) == 1 and "experiment.yaml: policy.filter.keep_fraction=0.4" in sweep.notices[0]
+    assert sweep.trials[0].config.method_title == "dvdf"
+    # A job that is submitted is the sweep that runs here, and says the same.
+    said: list[str] = []
+    job = make_job(path, [], "/shared/results", said.append)
+    assert said == sweep.notices
+    (tmp_path / "there").mkdir()
+    job.write(tmp_path / "there")
+    (trial,) = load_sweep(tmp_path / "there" / CONFIG_FILE).trials
+    assert trial.config.policy.filter == sweep.trials[0].config.policy.filter
+
+
+def test_a_modified_method_has_a_results_folder_of_its_own() -> None:
+    plain = ExperimentConfig(name="test", method="dvdf", **DATA)
+    modified = ExperimentConfig(name="test", method="dvdf", alignment={"kind": "residual"}, **DATA)
+    assert (plain.folder_name, modified.folder_name) == ("test-dvdf-seed0", "test-dvdf-modified-seed0")
 
 
 def test_python_makes_the_experiment_that_the_command_line_makes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -68,7 +69,17 @@ def test_a_table_says_when_seeds_share_what_is_before_the_policy() -> None:
         ]
         for upstreams in ([0, 1], [0, 0])
     )
-    assert "upstream_seed=0" in cells_markdown(shared) and "upstream" not in cells_markdown(own)
+    assert "All seeds share" in cells_markdown(shared) and "upstream_seed=0" in cells_markdown(shared)
+    assert "upstream" not in cells_markdown(own)
+    # Of one method of two it is said of that one, and nothing of one that fits nothing before the policy.
+    both = [*own, *(replace(result, labels={**result.labels, "method": "mine"}) for result in shared)]
+    assert "All seeds of mine share" in cells_markdown(both)
+    mixed = ExperimentConfig.model_validate({"name": "test", "method": "iql_mixed", "target": PART, "sources": [PART]})
+    alone = [
+        replace(result, config=mixed.model_copy(update={"seed": result.config.seed, "upstream_seed": 0}))
+        for result in shared
+    ]
+    assert "upstream" not in cells_markdown(alone)
 
 
 def experiment(seed: int, upstream_seed: int) -> ExperimentConfig:

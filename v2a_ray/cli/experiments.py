@@ -32,7 +32,8 @@ Address = Annotated[
 ]
 
 
-def _notice(text: str) -> None:
+def notice(text: str) -> None:
+    """Say what the user should know, and what stops nothing."""
     error_console.print(text, style="yellow", markup=False, highlight=False)
 
 
@@ -68,7 +69,7 @@ def run(
     from v2a_ray.outputs import prepare_results_folder
 
     # What is wrong is said, and the first line shown, before anything that takes seconds to import.
-    settings = read_experiment(config_file, overrides or [], _notice)
+    settings = read_experiment(config_file, overrides or [], notice)
     console.print(
         f"[bold]{escape(settings.name)}[/] · method {escape(settings.method_title)} · seed {settings.seed}",
         highlight=False,
@@ -78,7 +79,7 @@ def run(
     from v2a_ray.methods.plan import make_plan
 
     plan = make_plan(settings)
-    folder = prepare_results_folder(run_dir or Path("runs") / f"{settings.name}-{settings.method}-seed{settings.seed}")
+    folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
     console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
     console.print(
         f"results {folder}\nartifacts {store_of(settings).root}", markup=False, highlight=False, soft_wrap=True
@@ -131,8 +132,8 @@ def sweep(
     if (config_file is None) == (resume is None):
         raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
     experiment = _sweep_of(config_file, overrides or [], resume)
-    for notice in experiment.notices:
-        _notice(notice)
+    for text in experiment.notices:
+        notice(text)
     if dry_run:
         _print_estimate(experiment, num_cpus)
         return
@@ -208,18 +209,23 @@ def methods(
 
 
 def config(
-    method: Annotated[str, typer.Option(help="Show the defaults under this method.")] = "v2a",
+    method: Annotated[
+        str | None, typer.Option(help="Show the defaults under this method, not under the one that `v2a run` takes.")
+    ] = None,
     of_sweep: Annotated[bool, typer.Option("--sweep", help="Show what a sweep file may say instead.")] = False,
 ) -> None:
     """Print every setting with its default and meaning."""
     from v2a_ray.config import ExperimentConfig, SweepConfig
-    from v2a_ray.config.methods import method_settings
+    from v2a_ray.config.methods import DEFAULT_METHOD, method_settings
     from v2a_ray.report.tables import settings_table
 
     if of_sweep:
         console.print(settings_table(SweepConfig, {}))
     else:
-        console.print(settings_table(ExperimentConfig, method_settings(method)))
+        method = method or DEFAULT_METHOD
+        seed = ExperimentConfig.model_fields["seed"].default
+        over = {"method": method, "upstream_seed": seed, **method_settings(method)}
+        console.print(settings_table(ExperimentConfig, over))
 
 
 def cache(

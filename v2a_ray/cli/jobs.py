@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from v2a_ray.cli.console import INTERRUPTED, console, error_console
-from v2a_ray.cli.experiments import ConfigFile, Overrides
+from v2a_ray.cli.experiments import ConfigFile, Overrides, notice
 from v2a_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def submit(
     """
     from v2a_ray.orchestration.job_spec import make_job
 
-    spec = make_job(config_file, overrides or [], run_dir)
+    spec = make_job(config_file, overrides or [], run_dir, notice)
     server = _server(address)
     job = server.submit(spec)
     console.print(f"submitted [bold]{job.id}[/] · {spec.kind} {spec.name}", highlight=False, soft_wrap=True)

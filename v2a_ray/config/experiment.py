@@ -149,12 +149,18 @@ class ExperimentConfig(Settings):
     @property
     def method_title(self) -> str:
         """The method's name, with what modifies it: `dvdf (modified: alignment.kind=residual)`."""
-        return self.method_title_without(())
+        return self.titled(self.method)
 
-    def method_title_without(self, keys: Collection[str]) -> str:
-        """`method_title`, in which modifications by `keys` are not named because something else names them."""
-        changed = ", ".join(f"{key}={value}" for key, value in self.modifications.items() if key not in keys)
-        return f"{self.method} (modified: {changed})" if changed else self.method
+    def titled(self, name: str, without: Collection[str] = ()) -> str:
+        """`name` with what modifies the method; modifications by the keys `without` are named by something else."""
+        changed = ", ".join(f"{key}={value}" for key, value in self.modifications.items() if key not in without)
+        return f"{name} (modified: {changed})" if changed else name
+
+    @property
+    def folder_name(self) -> str:
+        """What a run's results folder is called by default; a modified method's results do not replace the method's."""
+        modified = "-modified" if self.modifications else ""
+        return f"{self.name}-{self.method}{modified}-seed{self.seed}"
 
     @property
     def columns(self) -> list[str]:

@@ -7,11 +7,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2a_ray.config import ExperimentConfig, SearchConfig, SweepConfig
+from v2a_ray.config.base import leaves
 from v2a_ray.config.definition import lay_over
+from v2a_ray.config.methods import METHODS
 from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.methods.experiment import dropped_settings, resolve
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
@@ -37,11 +40,20 @@ def task_of(labels: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination: `labels` says which value of every axis, `config` is the experiment, `plan` its artifacts."""
+    """One combination of a sweep.
+
+    Attributes:
+        labels: axis to its value's label.
+        config: the experiment.
+        plan: its artifacts, by name.
+        labelled: dotted keys of the settings that the labels stand for, and those that were drawn: no part of the
+            method's name.
+    """
 
     labels: dict[str, str]
     config: ExperimentConfig
     plan: dict[str, Node]
+    labelled: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -101,36 +113,58 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file. Overrides of its own keys (`axes.seed=[0,1]`) change the grid, all others every trial."""
     over = parse_overrides(overrides)
     own = {key: over.pop(key) for key in list(over) if key in SweepConfig.model_fields}
-    raw = merge(read_yaml(path), own)
-    base = raw.pop("base", None)
+    raw, notices = with_base(merge(read_yaml(path), own), path)
+    config = validate(SweepConfig, raw, path, "`v2a config --sweep` prints every key with its default and meaning")
+    return make_sweep(config, path, over, notices)
+
+
+def with_base(raw: Mapping[str, Any], path: Path, below: Layer | None = None) -> tuple[dict[str, Any], list[str]]:
+    """A sweep file's content with the experiment that its `base` names laid under its settings, and what to say of it.
+
+    `below` are settings to lay under that experiment. Raises ConfigError for a base that is no file's name.
+    """
+    content, notices, settings = dict(raw), [], dict(below or {})
+    base = content.pop("base", None)
     if base is not None:
         if not isinstance(base, str):
             raise ConfigError(f"expected a file, got {base!r}", where=f"{path} · base")
-        raw["settings"], _ = lay_over(read_yaml((path.parent / base).resolve()), raw.get("settings") or {})
-    config = validate(SweepConfig, raw, path, "`v2a config --sweep` prints every key with its default and meaning")
-    return make_sweep(config, path, over)
+        settings = merge(settings, read_yaml((path.parent / base).resolve()))
+    if over := content.get("settings"):
+        settings, dropped = lay_over(settings, over) if isinstance(over, Mapping) else (over, {})
+        notices = [dropped_settings(path.parent / str(base), over["method"], dropped)] if dropped else []
+    if settings:
+        content["settings"] = settings
+    return content, notices
 
 
-def make_sweep(config: SweepConfig, path: Path, over: Mapping[str, Any] | None = None) -> Sweep:
-    """The trials of a sweep file's content; `over` is laid over every trial last. `path` is for messages alone."""
+def make_sweep(
+    config: SweepConfig, path: Path, over: Mapping[str, Any] | None = None, notices: Sequence[str] = ()
+) -> Sweep:
+    """The trials of a sweep file's content; `over` is laid over every trial. `path` is for messages alone.
+
+    Raises ConfigError for an `over` of what the file varies: the labels would say what does not hold.
+    """
+    over, told = over or {}, list(notices)
     axes = {axis: _values(axis, values) for axis, values in config.axes.items()}
     if config.search and config.search.algorithm == "random":
         axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
     _require_a_sensible_number(axes, config, path)
+    _require_one_place(axes, config, over, path)
     settings = merge({"name": config.name}, config.settings) | {"name": config.name}
-    trials, probes, notices = [], [], []
+    trials, probes = [], []
     for combination in itertools.product(*(axes[axis].items() for axis in axes)):
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
-        raw = settings
-        for layer in (*(layer for _, layer in combination), over or {}):
-            raw, dropped = lay_over(raw, layer)
-            if dropped:
-                notices.append(dropped_settings(path, raw["method"], dropped))
-        trials.append(_trial(labels, raw, path))
+        # One layer, so that an axis of settings holds whether it stands before the methods' or after.
+        layer: Layer = reduce(merge, (layer for _, layer in combination), dict(over))
+        raw, dropped = lay_over(settings, layer)
+        if dropped:
+            told.append(dropped_settings(path, raw["method"], dropped))
+        labelled = _labelled(axes, labels, config.search)
+        trials.append(_trial(labels, raw, path, labelled))
         if config.search and labels.get(SAMPLE, "0") == "0":
-            probes += _probes(config.search, labels, raw, path)
+            probes += _probes(config.search, labels, settings, layer, path)
     labels_of = {axis: list(values) for axis, values in axes.items()}
-    sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials), list(dict.fromkeys(notices)))
+    sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials), list(dict.fromkeys(told)))
     _require_evaluations(sweep, path)
     return sweep
 
@@ -138,7 +172,7 @@ def make_sweep(config: SweepConfig, path: Path, over: Mapping[str, Any] | None =
 def suggested(cell: Trial, number: int, values: Mapping[str, Any]) -> Trial:
     """The trial that a draw makes of one combination of the axes."""
     raw = merge(cell.config.model_dump(mode="json"), layer_of(values))
-    return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION))
+    return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION), cell.labelled)
 
 
 def layer_of(values: Mapping[str, Any]) -> Layer:
@@ -173,7 +207,7 @@ def _draws(search: SearchConfig) -> list[Layer]:
     return [layer_of(study.ask(space).params) for _ in range(search.num_trials)]
 
 
-def _probes(search: SearchConfig, labels: dict[str, str], raw: Layer, path: Path) -> list[Trial]:
+def _probes(search: SearchConfig, labels: dict[str, str], settings: Layer, layer: Layer, path: Path) -> list[Trial]:
     """A combination at every end of what is drawn: a wrong end is found before anything runs."""
     probes = []
     for key, spec in search.space.items():
@@ -184,18 +218,58 @@ def _probes(search: SearchConfig, labels: dict[str, str], raw: Layer, path: Path
                 remedy="list its values as an axis, or draw it with search.algorithm=random",
             )
         for value in spec.examples:
-            probes.append(_trial(labels | {key: str(value)}, merge(raw, layer_of({key: value})), path))
+            raw, _ = lay_over(settings, merge(layer, layer_of({key: value})))
+            probes.append(_trial(labels | {key: str(value)}, raw, path))
     return probes
 
 
-def _trial(labels: dict[str, str], raw: Layer, path: Path) -> Trial:
+def _labelled(
+    axes: Mapping[str, Mapping[str, Layer]], labels: Mapping[str, str], search: SearchConfig | None
+) -> frozenset[str]:
+    """Dotted keys of the settings that a trial's labels, or draws, stand for.
+
+    A method's registered name stands for its definition alone, so that what lies over it is said.
+    """
+    keys = set(search.space) if search else set()
+    for axis, label in labels.items():
+        if axis != "method" or label not in METHODS:
+            keys |= leaves(axes[axis][label]).keys()
+    return frozenset(keys)
+
+
+def _require_one_place(
+    axes: Mapping[str, Mapping[str, Layer]], config: SweepConfig, over: Mapping[str, Any], path: Path
+) -> None:
+    """Raise ConfigError for a setting that two axes, an axis and the search, or an axis and the command line set."""
+    places: dict[str, str] = dict.fromkeys(leaves(over), "the command line")
+    varied = {f"axes.{axis}": {key for layer in axes[axis].values() for key in leaves(layer)} for axis in config.axes}
+    varied |= {"search.space": set(config.search.space)} if config.search else {}
+    for place, keys in varied.items():
+        for key in sorted(keys):
+            if key not in places:
+                places[key] = place
+            elif places[key] == "the command line":
+                raise ConfigError(
+                    f"{key} is what the sweep varies: every trial would carry a label that does not hold",
+                    where=f"command line · {key}",
+                    remedy=f"{place}=[...] on the command line or another file, to choose what is varied",
+                )
+            else:
+                raise ConfigError(
+                    f"{key} is set by {places[key]} too: one of the two would not hold",
+                    where=f"{path} · {place}",
+                    remedy="vary it in one place, with a label for each combination",
+                )
+
+
+def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[str] = frozenset()) -> Trial:
     """Raises the error of a wrong setting with the combination that it stands in."""
     try:
         config = _absolute(resolve(raw))
         # It imports MuJoCo and Arrow, which settings that are refused need not wait for.
         from v2a_ray.methods.plan import make_plan
 
-        return Trial(labels, config, make_plan(config))
+        return Trial(labels, config, make_plan(config), labelled)
     except V2AError as error:
         where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
         raise type(error)(error.what, where=f"{where} · {error.where}".rstrip(" ·"), remedy=error.remedy) from None
@@ -248,9 +322,9 @@ def _require_evaluations(sweep: Sweep, path: Path) -> None:
         )
 
 
-def _content(config: SweepConfig, over: Mapping[str, Any] | None, trials: Sequence[Trial]) -> dict[str, Any]:
+def _content(config: SweepConfig, over: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:
     """Folders are absolute in it: who goes on may stand elsewhere."""
-    content = {"sweep": config.model_dump(mode="json", exclude_defaults=True), "over": dict(over or {})}
+    content = {"sweep": config.model_dump(mode="json", exclude_defaults=True), "over": dict(over)}
     first = trials[0].config
     content["sweep"]["settings"] = config.settings | {"data_root": first.data_root, "store": first.store}
     content["over"] |= {key: getattr(first, key) for key in ("data_root", "store") if key in content["over"]}

@@ -19,8 +19,8 @@ import yaml
 
 from v2a_ray.config import SweepConfig
 from v2a_ray.errors import ConfigError, DataError
-from v2a_ray.methods.experiment import load_experiment
-from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.methods.experiment import Notify, load_experiment
+from v2a_ray.methods.sweep import load_sweep, with_base
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
@@ -69,34 +69,39 @@ class JobSpec:
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(dict(self.content), sort_keys=False))
 
 
-def make_job(path: Path, overrides: Sequence[str] = (), run_dir: str | None = None) -> JobSpec:
+def make_job(
+    path: Path, overrides: Sequence[str] = (), run_dir: str | None = None, notify: Notify = lambda text: None
+) -> JobSpec:
     """The job of a run's or a sweep's file; a sweep has `axes` or a `search`.
 
+    `notify` is told what of the file does not hold, because another method than its own is chosen.
     Raises ConfigError for what `v2a run` and `v2a sweep` refuse, and for a folder that only this machine has.
     """
     content = read_yaml(path)
     if {"axes", "search"} & merge(content, parse_overrides(overrides)).keys():
-        return _sweep_job(path, content, overrides, run_dir)
-    config = load_experiment(path, overrides)
+        return _sweep_job(path, content, overrides, run_dir, notify)
+    config = load_experiment(path, overrides, notify)
     content = NO_DATA | content
     store = _require_shared(merge(content, parse_overrides(overrides)), path)
-    folder = _results(run_dir, store, f"{config.name}-{config.method}-seed{config.seed}")
+    folder = _results(run_dir, store, config.folder_name)
     return JobSpec("run", config.name, content, tuple(overrides), folder)
 
 
-def _sweep_job(path: Path, content: dict[str, Any], overrides: Sequence[str], run_dir: str | None) -> JobSpec:
+def _sweep_job(
+    path: Path, content: dict[str, Any], overrides: Sequence[str], run_dir: str | None, notify: Notify
+) -> JobSpec:
     # Overrides of the sweep's own keys go into the file, because `base` is read here; the others stay what they are.
     own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
     others = tuple(text for text in overrides if text not in own)
     content = merge(content, parse_overrides(own))
     name = validate(SweepConfig, content, path).name
-    below = content.pop("base", None)
-    base = read_yaml((path.parent / below).resolve()) if below else {}
-    content["settings"] = merge(NO_DATA | base, content.get("settings", {}))
+    content, notices = with_base(content, path, NO_DATA)
     store = _require_shared(merge(content, parse_overrides(others)), path)
     # Trials are named by what their data hold; data that the cluster alone can reach are looked at there.
     with suppress(DataError):
-        load_sweep(path, overrides)
+        notices += load_sweep(path, overrides).notices
+    for text in dict.fromkeys(notices):
+        notify(text)
     return JobSpec("sweep", name, content, others, _results(run_dir, store, name))
 
 

@@ -64,10 +64,12 @@ class Results:
             assert artifact
             evaluation = read_json(artifact.path / "evaluation.json")
             curves = pq.read_table(artifact.path / "curves.parquet")
-            return TrialResult(trial.labels, trial.config, evaluation, artifact.seconds, "finished", keys, curves)
+            return TrialResult(
+                trial.labels, trial.config, evaluation, artifact.seconds, "finished", keys, curves, trial.labelled
+            )
         outcome = self.outcomes.by_policy.get(keys["policy"])
         stopped = outcome.metrics if outcome else {}
-        return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None)
+        return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None, trial.labelled)
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Write the table, replaced atomically, unless that was done a moment ago."""
@@ -113,4 +115,4 @@ class Results:
         evaluation = read_json(folder / FINISHED / "evaluation.json")
         curves = pq.read_table(folder / FINISHED / "curves.parquet")
         upstream = {name: key for name, key in keys.items() if name != "policy"}
-        return TrialResult(trial.labels, config, evaluation, None, "finished", upstream, curves)
+        return TrialResult(trial.labels, config, evaluation, None, "finished", upstream, curves, trial.labelled)

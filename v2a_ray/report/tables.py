@@ -32,6 +32,7 @@ class TrialResult:
         status: `finished`, or `failed: reason`.
         artifacts: node to artifact key.
         curves: recorded metrics over update steps.
+        labelled: see `Trial`.
     """
 
     labels: Mapping[str, str]
@@ -41,15 +42,12 @@ class TrialResult:
     status: str
     artifacts: Mapping[str, str]
     curves: pa.Table | None
+    labelled: frozenset[str] = frozenset()
 
     @property
     def method(self) -> str:
-        """The label that the sweep gives the method, or its name with what modifies it.
-
-        What an axis of the sweep varies stands in the other labels.
-        """
-        label = self.labels.get("method", self.config.method)
-        return label if label != self.config.method else self.config.method_title_without(self.labels.keys())
+        """The sweep's label of the method, or its name, with what modifies it beside what labels stand for."""
+        return self.config.titled(self.labels.get("method", self.config.method), self.labelled)
 
     @property
     def task(self) -> str:
@@ -82,12 +80,20 @@ def cells_markdown(results: Sequence[TrialResult]) -> str:
 
 def shared_seed(results: Sequence[TrialResult]) -> str | None:
     """What to say where seeds differ by the policy alone: a spread over them leaves out that of z, A and h."""
-    seeds, upstream = ({getattr(r.config, name) for r in results} for name in ("seed", "upstream_seed"))
-    if len(seeds) < 2 or len(upstream) > 1:
+    cells: dict[tuple[str, str], list[ExperimentConfig]] = {}
+    for result in results:
+        if result.config.columns or result.config.needs_modality:
+            cells.setdefault((result.method, result.task), []).append(result.config)
+    sharing = {
+        method: configs[0].upstream_seed
+        for (method, _), configs in cells.items()
+        if len({config.seed for config in configs}) > 1 and len({config.upstream_seed for config in configs}) == 1
+    }
+    if not sharing:
         return None
-    return (
-        f"All seeds share what was fitted before the policy (upstream_seed={upstream.pop()}): ± is the policy's alone."
-    )
+    seeds = ", ".join(str(seed) for seed in sorted(set(sharing.values())))
+    which = "" if set(sharing) == {method for method, _ in cells} else f" of {', '.join(sharing)}"
+    return f"All seeds{which} share what was fitted before the policy (upstream_seed={seeds}): ± is the policy's alone."
 
 
 def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
@@ -174,9 +180,12 @@ def _settings(model: type[BaseModel], over: Mapping[str, Any], prefix: str) -> I
             yield f"{prefix}{name}", "", (inner.__doc__ or "").split("\n")[0]
             yield from _settings(inner, over.get(name, {}), f"{prefix}{name}.")
             continue
-        default = (
-            "(required)" if field.is_required() else repr(over.get(name, field.get_default(call_default_factory=True)))
-        )
+        if name in over:
+            default = repr(over[name])
+        elif field.is_required():
+            default = "(required)"
+        else:
+            default = repr(field.get_default(call_default_factory=True))
         yield f"{prefix}{name}", default, " ".join((field.description or "").split())
 
 
