@@ -49,3 +49,18 @@ class StorageError(V2AError):
 
 class ClusterError(V2AError):
     """A Ray cluster cannot be reached, does not let us in, or runs another version."""
+
+
+def told(error: Exception) -> str:
+    """What is wrong with the content of a file, in words, of the error that reading it raised."""
+    match error:
+        case KeyError():
+            return f"it has no {error.args[0]!r}"
+        case UnicodeDecodeError():
+            return f"it is no text in UTF-8 (byte {error.start})"
+        case TypeError():
+            return "its content is of another form"
+        case OSError() if error.strerror:
+            return error.strerror
+        case _:
+            return str(error).splitlines()[0] if str(error) else type(error).__name__

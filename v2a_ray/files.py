@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,8 +17,23 @@ from v2a_ray.errors import StorageError
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text())
+    """The content of a JSON file. Raises OSError, or ValueError for what is no JSON."""
+    return parse_json(read_bytes(path))
+
+
+def parse_json(content: str | bytes) -> Any:
+    """What JSON says. Raises ValueError for what is none, and for what is nested deeper than anything of ours."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises OSError for a FIFO or device too: to open one may wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return path.read_bytes()
 
 
 def temporary_name(path: Path) -> Path:

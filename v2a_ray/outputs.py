@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from urllib.parse import quote
 
 from v2a_ray.checksums import file_digest
 from v2a_ray.errors import StorageError
-from v2a_ray.files import prepare_folder, replacing, sync, temporary_name, write_json
+from v2a_ray.files import parse_json, prepare_folder, replacing, sync, temporary_name, write_json
 
 MARK = "made by v2a_ray, which may replace it"
 """Stands as it is in the bytes of every file that is written for use elsewhere; in a folder, in its `v2a.json`."""
@@ -134,7 +133,7 @@ def _inventory(folder: Path) -> dict[str, str]:
 def listed_files(inventory: bytes) -> dict[str, str]:
     """SHA-256 by name of the files in an inventory, itself among them; none where it is damaged or another's."""
     try:
-        content = json.loads(inventory)
+        content = parse_json(inventory)
         files = {str(name): str(digest) for name, digest in content["files"].items()}
         return {INVENTORY: "", **files} if content["made_by"] == MARK else {}
     except (ValueError, KeyError, TypeError, AttributeError):

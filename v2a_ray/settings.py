@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from v2a_ray.config.base import merge
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import ConfigError, told
 
 __all__ = ["at", "merge", "parse_overrides", "read_yaml", "validate"]
 
@@ -35,8 +35,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "no such file", where=str(path), remedy="tune_configs/ holds the configurations we ship"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot be read: {told(error)}", where=str(path), remedy="save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {told(error)}", where=str(path)) from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _refuse_expansion(root, str(path))

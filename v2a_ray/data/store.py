@@ -21,6 +21,7 @@ from v2a_ray.data.findings import Finding, place
 from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
 from v2a_ray.data.table import LABELS, EpisodeTable, episode_schema
 from v2a_ray.errors import DataError
+from v2a_ray.files import read_json
 from v2a_ray.outputs import new_folder, storage_errors
 
 MANIFEST = "manifest.json"
@@ -102,7 +103,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a table folder. Raises DataError if there is none or it is of another schema version."""
     file = path / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest: dict[str, Any] = read_json(file)
         version = manifest["schema_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"not a readable manifest: {error}", where=str(file), remedy=CONVERT) from error

@@ -20,7 +20,7 @@ from v2a_ray.data.store import read_table_folder
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.diagnosis.mismatch import examined_episodes, one_step, true_mismatch
 from v2a_ray.domains import parse_domain
-from v2a_ray.errors import DataError, DomainError
+from v2a_ray.errors import DataError, DomainError, told
 from v2a_ray.files import read_json
 from v2a_ray.methods.job import Job, preprocessing
 from v2a_ray.settings import validate
@@ -74,7 +74,7 @@ def open_run(folder: Path) -> FinishedRun:
         artifacts = {stage["name"]: Path(stage["artifact"]) for stage in stages}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"not a finished run: {error}",
+            f"not a finished run: {told(error)}",
             where=str(file),
             remedy="give the folder that a finished `v2a run` wrote; it holds result.json",
         ) from error

@@ -6,7 +6,6 @@ actor (`medium`, `expert`, `snapshot-000123`: after 123 thousand steps) and `pro
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file
 from v2a_ray.domains.domain import Domain, parse_domain
 from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DomainError
+from v2a_ray.files import read_json
 
 Float = NDArray[np.float32]
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -183,7 +183,7 @@ def list_behaviors(folder: Path | str | None = None) -> list[dict[str, Any]]:
     normalized_score, and of its training the command and all steps."""
     rows = []
     for path in sorted(Path(folder or WEIGHTS_FOLDER).glob("*/provenance.json")):
-        provenance = json.loads(path.read_text())
+        provenance = read_json(path)
         about = {name: provenance[name] for name in ("domain", "command")}
         about["training_steps"] = provenance["num_steps"]
         rows += [about | row for row in provenance["behaviors"]]

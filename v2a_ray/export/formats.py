@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from v2a_ray.domains import parse_domain
 from v2a_ray.domains.rollout import Act
-from v2a_ray.errors import ConfigError, DataError, StorageError
+from v2a_ray.errors import ConfigError, DataError, StorageError, told
 from v2a_ray.export.policies import Policy, TrainedPolicy, actor_of
+from v2a_ray.files import parse_json, read_bytes, read_json
 from v2a_ray.networks import TanhActor
 from v2a_ray.outputs import ABOUT, new_file, require_ours
 
@@ -187,11 +188,11 @@ def open_export(path: Path) -> Policy:
     """The policy in a file that `export_file` wrote, or a folder for RLlib. Raises DataError for anything else."""
     try:
         if path.is_dir():
-            about = json.loads((path / ABOUT).read_text())
-            act: Act = actor_of(load((path / "actor.safetensors").read_bytes())).act_numpy
+            about = read_json(path / ABOUT)
+            act: Act = actor_of(load(read_bytes(path / "actor.safetensors"))).act_numpy
         elif path.suffix == ".onnx":
-            content = path.read_bytes()
-            about, act = json.loads(_onnx_session(content)[1][ABOUT]), run_onnx(content)
+            content = read_bytes(path)
+            about, act = parse_json(_onnx_session(content)[1][ABOUT]), run_onnx(content)
         else:
             about, act = _read_program(path)
         return Policy(str(path), parse_domain(about["domain"]), act)
@@ -199,16 +200,16 @@ def open_export(path: Path) -> Policy:
         raise
     except Exception as error:  # each library has errors of its own
         raise DataError(
-            f"not an export of this platform: {str(error).splitlines()[0] if str(error) else error!r}",
+            f"not an export of this platform: {told(error)}",
             where=str(path),
             remedy=WANTED,
         ) from error
 
 
 def _read_program(path: Path) -> tuple[dict[str, Any], Act]:
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
         names = {name.rsplit("/", 1)[-1]: name for name in archive.namelist()}
-        about = json.loads(archive.read(names[ABOUT]))
+        about = parse_json(archive.read(names[ABOUT]))
         parameters = base64.b64decode(archive.read(names[_PARAMETERS]))
     return about, actor_of(load(parameters)).act_numpy
 

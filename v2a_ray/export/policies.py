@@ -15,7 +15,7 @@ from v2a_ray.config import ExperimentConfig
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import MIXES, load_behavior
 from v2a_ray.domains.rollout import Act
-from v2a_ray.errors import DataError, DomainError
+from v2a_ray.errors import DataError, DomainError, told
 from v2a_ray.files import read_json
 from v2a_ray.networks import TanhActor
 from v2a_ray.outputs import MARK
@@ -97,7 +97,7 @@ def open_trained(folder: Path) -> TrainedPolicy:
         recorded = result.get("files", {}).get("actor.safetensors")  # of earlier versions there is none
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"not the result of a run: {error!r}", where=str(file), remedy="give a folder that `v2a run` wrote"
+            f"not the result of a run: {told(error)}", where=str(file), remedy="give a folder that `v2a run` wrote"
         ) from error
     config = validate(ExperimentConfig, content, file)
     if config.policy.uses_rllib:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from v2a_ray.checksums import sealed, unsealed
+from v2a_ray.files import parse_json
 from v2a_ray.stages.learner import Metrics
 
 OUTCOMES_FILE = "outcomes.jsonl"
@@ -47,7 +48,7 @@ class Outcomes:
         if self.path.exists():
             for line in self.path.read_text(errors="replace").splitlines():
                 try:
-                    outcome = Outcome(**unsealed(json.loads(line)))
+                    outcome = Outcome(**unsealed(parse_json(line)))
                 except (ValueError, TypeError):
                     continue  # torn by a kill, or damaged; that policy is taken up again
                 self.by_policy[outcome.policy] = outcome

@@ -55,9 +55,15 @@ SWEEP_FILE = "sweep.yaml"
 def open_sweep(folder: Path) -> Sweep:
     """The sweep that a folder holds, to go on with. Raises ConfigError when it holds none."""
     path = folder / SWEEP_FILE
+    remedy = "v2a sweep CONFIG --run-dir DIR"
     if not path.exists():
-        raise ConfigError("no sweep was started here", where=str(folder), remedy="v2a sweep CONFIG --run-dir DIR")
-    content = read_yaml(path)
+        raise ConfigError("no sweep was started here", where=str(folder), remedy=remedy)
+    try:
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=error.where, remedy=remedy) from None
+    if not all(isinstance(content.get(part), dict) for part in ("sweep", "over")):
+        raise ConfigError("not what a sweep leaves to be gone on with", where=str(path), remedy=remedy)
     return make_sweep(validate(SweepConfig, content["sweep"], path), path, content["over"])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pyarrow.fs import FileType
 
 from v2a_ray.data.location import Location, reading
 from v2a_ray.errors import DataError
+from v2a_ray.files import parse_json
 
 MAIN_FILE, METADATA = "main_data.hdf5", "metadata.json"
 METADATA_PARTS = (f"data/{METADATA}", METADATA)
@@ -40,7 +40,7 @@ def read_metadata(location: Location) -> dict[str, Any]:
         with reading(file), file.open() as stream:
             content = stream.read()
         try:
-            metadata = json.loads(content)
+            metadata = parse_json(content)
         except ValueError as error:
             raise DataError(f"is no JSON: {error}", where=str(file), remedy="download the dataset again") from error
         if not isinstance(metadata, dict):
@@ -61,7 +61,7 @@ def is_metadata(file: Location) -> bool:
         return False
     with reading(file), file.open() as stream:
         try:
-            content = json.loads(stream.read(MAX_METADATA_BYTES))
+            content = parse_json(stream.read(MAX_METADATA_BYTES))
         except ValueError:
             return False
     return isinstance(content, dict) and bool({"minari_version", "data_format"} & set(content))

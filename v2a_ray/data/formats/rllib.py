@@ -23,7 +23,7 @@ from v2a_ray.data.formats.numpy_msgpack import PickledArrayError, pack, unpack
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
 from v2a_ray.data.location import Location
 from v2a_ray.data.table import LABELS, EpisodeTable, Float, concatenate, unlabelled
-from v2a_ray.errors import DataError
+from v2a_ray.errors import DataError, told
 
 COLUMN = "item"
 RECORD = "record it with RLlib's output_write_episodes=True"
@@ -121,7 +121,7 @@ def _chunk(state: Any, where: str) -> _Chunk:
             labels={label: str(labels[label]) for label in LABELS if label in labels},
         )
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise DataError(f"is no episode of vectors: {error!r}", where=where, remedy=RECORD) from error
+        raise DataError(f"is no episode of vectors: {told(error)}", where=where, remedy=RECORD) from error
     if not len(observation) == len(action) + 1 == len(reward) + 1:
         raise DataError(
             f"has {len(observation)} observations, {len(action)} actions and {len(reward)} rewards",
