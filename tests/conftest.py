@@ -12,9 +12,11 @@ import torch
 
 # Networks here are tiny: more threads than one only wait for each other, most of all on a busy machine.
 torch.set_num_threads(1)
-# A suite in a shell's background ignores Ctrl-C, and so would every command that it starts to interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A suite in a shell's background ignores Ctrl-C, one under `nohup` SIGHUP too, and so would every command that it starts
+# to send them to.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")

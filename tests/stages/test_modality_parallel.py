@@ -222,7 +222,8 @@ def experiment(**modality: Any) -> ExperimentConfig:
     )
 
 
-@pytest.mark.parametrize(("num_workers", "num_files"), [(3, 1), pytest.param(2, 5, marks=pytest.mark.slow)])
+@pytest.mark.slow  # what follows, with a worker that is killed, is in the default suite
+@pytest.mark.parametrize(("num_workers", "num_files"), [(3, 1), (2, 5)])
 def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, num_files: int) -> None:
     """Three workers share two cores, and all of them a batch that does not divide."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
