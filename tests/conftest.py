@@ -12,8 +12,7 @@ import torch
 
 # Networks here are tiny: more threads than one only wait for each other, most of all on a busy machine.
 torch.set_num_threads(1)
-# A suite in a shell's background ignores Ctrl-C, one under `nohup` SIGHUP too, and so would every command that it starts
-# to send them to.
+# A suite in a shell's background ignores Ctrl-C, and SIGHUP under `nohup`; so would the commands that it starts.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
