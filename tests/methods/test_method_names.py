@@ -118,13 +118,12 @@ def test_a_label_of_a_method_hides_neither_its_definition_nor_what_is_laid_over_
 @pytest.mark.parametrize(
     ("content", "overrides", "message"),
     [
-        ({"axes": {"method": ["v2a", "dvdf"]}}, ["method=igdf"], r"method: method is what the sweep varies"),
+        ({"axes": {"method": ["v2a", "dvdf"]}}, ["method=igdf"], r"method is what the sweep varies"),
         (
             {"axes": {"size": {"small": {"policy": {"width": 8}}}}},
             ["policy.width=9"],
             r"policy.width is what the sweep",
         ),
-        ({"axes": {"seed": [0], "pair": {"a": {"seed": 1}}}}, [], r"axes.pair: seed is set by axes.seed too"),
     ],
 )
 def test_what_a_label_says_cannot_be_undone(

@@ -149,7 +149,7 @@ def make_sweep(
     if config.search and config.search.algorithm == "random":
         axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
     _require_a_sensible_number(axes, config, path)
-    _require_one_place(axes, config, over, path)
+    _require_labels_hold(axes, config, over, path)
     settings = merge({"name": config.name}, config.settings) | {"name": config.name}
     trials, probes = [], []
     for combination in itertools.product(*(axes[axis].items() for axis in axes)):
@@ -237,29 +237,18 @@ def _labelled(
     return frozenset(keys)
 
 
-def _require_one_place(
+def _require_labels_hold(
     axes: Mapping[str, Mapping[str, Layer]], config: SweepConfig, over: Mapping[str, Any], path: Path
 ) -> None:
-    """Raise ConfigError for a setting that two axes, an axis and the search, or an axis and the command line set."""
-    places: dict[str, str] = dict.fromkeys(leaves(over), "the command line")
-    varied = {f"axes.{axis}": {key for layer in axes[axis].values() for key in leaves(layer)} for axis in config.axes}
-    varied |= {"search.space": set(config.search.space)} if config.search else {}
-    for place, keys in varied.items():
-        for key in sorted(keys):
-            if key not in places:
-                places[key] = place
-            elif places[key] == "the command line":
-                raise ConfigError(
-                    f"{key} is what the sweep varies: every trial would carry a label that does not hold",
-                    where=f"command line · {key}",
-                    remedy=f"{place}=[...] on the command line or another file, to choose what is varied",
-                )
-            else:
-                raise ConfigError(
-                    f"{key} is set by {places[key]} too: one of the two would not hold",
-                    where=f"{path} · {place}",
-                    remedy="vary it in one place, with a label for each combination",
-                )
+    """Raise ConfigError for a setting of the command line that an axis varies: labels would say what does not hold."""
+    laid = leaves(over).keys()
+    for axis in config.axes:
+        for key in sorted(laid & {key for layer in axes[axis].values() for key in leaves(layer)}):
+            raise ConfigError(
+                f"{key} is what the sweep varies: every trial would carry a label that does not hold",
+                where=f"{path} · command line",
+                remedy=f"axes.{axis}=[...] on the command line or another file, to choose what is varied",
+            )
 
 
 def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[str] = frozenset()) -> Trial:
