@@ -58,6 +58,8 @@ def told(error: Exception) -> str:
             return f"it has no {error.args[0]!r}"
         case UnicodeDecodeError():
             return f"it is no text in UTF-8 (byte {error.start})"
+        case RecursionError():
+            return "it is nested too deeply"
         case TypeError():
             return "its content is of another form"
         case OSError() if error.strerror:

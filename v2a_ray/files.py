@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from v2a_ray.errors import StorageError
+from v2a_ray.errors import StorageError, told
 
 
 def read_json(path: Path) -> Any:
@@ -25,8 +25,8 @@ def parse_json(content: str | bytes) -> Any:
     """What JSON says. Raises ValueError for what is none, and for what is nested deeper than anything of ours."""
     try:
         return json.loads(content)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    except RecursionError as error:
+        raise ValueError(told(error)) from None
 
 
 def read_bytes(path: Path) -> bytes:

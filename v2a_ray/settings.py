@@ -44,7 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         _refuse_expansion(root, str(path))
         content = yaml.safe_load(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not usable YAML: {_told(error)}", where=str(path)) from None
+        raise ConfigError(f"not usable YAML: {told(error)}", where=str(path)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -70,7 +70,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
             _refuse_expansion(yaml.compose(value, Loader=yaml.SafeLoader), f"command line · {path}")
             parsed = yaml.safe_load(value)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"not usable YAML: {_told(error)}", where=f"command line · {path}") from None
+            raise ConfigError(f"not usable YAML: {told(error)}", where=f"command line · {path}") from None
         except yaml.YAMLError:
             raise ConfigError(f"the value is not valid YAML: {value!r}", where=f"command line · {path}") from None
         section = result
@@ -166,10 +166,6 @@ def _place(where: Path | None, location: KeyPath) -> str:
             break
         node = child
     return f"{where}:{line}" if line else str(where)
-
-
-def _told(error: ValueError | RecursionError) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
 
 
 def _refuse_expansion(root: yaml.Node | None, where: str) -> None:
