@@ -20,7 +20,7 @@ import yaml
 from v2a_ray.config import SweepConfig
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.methods.experiment import Notify, load_experiment
-from v2a_ray.methods.sweep import load_sweep, with_base
+from v2a_ray.methods.sweep import make_sweep, with_base
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
@@ -94,15 +94,15 @@ def _sweep_job(
     own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
     others = tuple(text for text in overrides if text not in own)
     content = merge(content, parse_overrides(own))
-    name = validate(SweepConfig, content, path).name
     content, notices = with_base(content, path, NO_DATA)
+    config = validate(SweepConfig, content, path)
     store = _require_shared(merge(content, parse_overrides(others)), path)
     # Trials are named by what their data hold; data that the cluster alone can reach are looked at there.
     with suppress(DataError):
-        notices += load_sweep(path, overrides).notices
-    for text in dict.fromkeys(notices):
+        notices = make_sweep(config, path, parse_overrides(others), notices).notices
+    for text in notices:
         notify(text)
-    return JobSpec("sweep", name, content, others, _results(run_dir, store, name))
+    return JobSpec("sweep", config.name, content, others, _results(run_dir, store, config.name))
 
 
 def _results(run_dir: str | None, store: str | None, name: str) -> str:
