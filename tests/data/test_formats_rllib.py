@@ -117,7 +117,7 @@ def test_pickled_arrays_are_refused(states, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda state: state.pop("actions"), "row 1: is no episode of vectors: KeyError"),
+        (lambda state: state.pop("actions"), "row 1: is no episode of vectors: it has no 'actions'"),
         (lambda state: state["rewards"].update(data=np.zeros((1, 3))), "row 1: is no episode of vectors"),
         (lambda state: state["rewards"].update(data=np.zeros(3)), "has 2 observations, 1 actions and 3 rewards"),
         (lambda state: state["observations"].update(data=np.zeros((2, 4))), r"has .* dimensions \(4, 2\)"),
