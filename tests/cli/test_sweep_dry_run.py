@@ -12,7 +12,7 @@ from command import CONFIG, v2a_here
 GRID: dict[str, Any] = {
     "name": "grid",
     "settings": CONFIG,
-    "axes": {"task": {"low": {}, "high": {"seed": 7}}, "method": ["igdf", "iql_mixed"], "seed": [0, 1, 2]},
+    "axes": {"task": {"low": {}, "high": {}}, "method": ["igdf", "iql_mixed"], "seed": [0, 1, 2]},
 }
 
 

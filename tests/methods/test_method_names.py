@@ -118,11 +118,42 @@ def test_a_label_of_a_method_hides_neither_its_definition_nor_what_is_laid_over_
 @pytest.mark.parametrize(
     ("content", "overrides", "message"),
     [
-        ({"axes": {"method": ["v2a", "dvdf"]}}, ["method=igdf"], r"method is what the sweep varies"),
+        ({"axes": {"method": ["v2a", "dvdf"]}}, ["method=igdf"], "the command line and method=v2a both set method"),
         (
             {"axes": {"size": {"small": {"policy": {"width": 8}}}}},
             ["policy.width=9"],
-            r"policy.width is what the sweep",
+            "the command line and size=small both set policy.width",
+        ),
+        (
+            {"axes": {"size": {"small": {"policy": {"width": 8}}}, "policy.width": [8, 16]}},
+            [],
+            "size=small and policy.width=16 both set policy.width",
+        ),
+        (
+            {"axes": {"task": {"bare": {"policy": {"filter": None}}}, "policy.filter.keep_fraction": [0.5]}},
+            [],
+            "task=bare and policy.filter.keep_fraction=0.5 both set policy.filter",
+        ),
+        (
+            {"axes": {"data": {"all": {"sources": [{"domain": "hopper/gravity-0.5"}]}}}},
+            ["sources.0.behavior=expert"],
+            "the command line and data=all both set sources.0.behavior",
+        ),
+        (
+            {
+                "axes": {"policy.width": [8, 16]},
+                "search": {"algorithm": "optuna", "num_trials": 2, "space": {"policy.width": {"int_uniform": [8, 16]}}},
+            },
+            [],
+            "policy.width=8 and the draw of policy.width both set policy.width",
+        ),
+        (
+            {
+                "axes": {"policy.width": [8, 16]},
+                "search": {"num_trials": 2, "space": {"policy.width": {"int_uniform": [8, 160]}}},
+            },
+            [],
+            "policy.width=8 and sample=0 both set policy.width",
         ),
     ],
 )
@@ -131,6 +162,20 @@ def test_what_a_label_says_cannot_be_undone(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         sweep_of(tmp_path, overrides, **content)
+
+
+def test_axes_may_complete_each_other(tmp_path: Path) -> None:
+    few = {"num_transitions": 600}
+    axes = {
+        "robot": {
+            "two winds": {
+                "sources": [{"domain": "hopper/gravity-0.5", **few}, {"domain": "hopper/friction-0.5", **few}]
+            }
+        },
+        "source": {"expert": {"sources": {0: {"behavior": "expert"}, 1: {"behavior": "medium"}}}},
+    }
+    (trial,) = sweep_of(tmp_path, axes=axes).trials
+    assert [source.behavior for source in trial.config.sources] == ["expert", "medium"]
 
 
 def test_another_method_on_the_command_line_leaves_an_axis_of_settings_as_it_is(tmp_path: Path) -> None:

@@ -74,6 +74,10 @@ def test_a_table_says_when_seeds_share_what_is_before_the_policy() -> None:
     # Of one method of two it is said of that one, and nothing of one that fits nothing before the policy.
     both = [*own, *(replace(result, labels={**result.labels, "method": "mine"}) for result in shared)]
     assert "All seeds of mine share" in cells_markdown(both)
+    # Nor of a task in which its seeds do not share.
+    far = [replace(result, labels={**result.labels, "task": "far", "method": "mine"}) for result in own]
+    near = [replace(result, labels={**result.labels, "task": "near", "method": "mine"}) for result in shared]
+    assert "All seeds of mine in near share" in cells_markdown([*near, *far])
     mixed = ExperimentConfig.model_validate({"name": "test", "method": "iql_mixed", "target": PART, "sources": [PART]})
     alone = [
         replace(result, config=mixed.model_copy(update={"seed": result.config.seed, "upstream_seed": 0}))

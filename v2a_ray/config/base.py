@@ -65,6 +65,19 @@ def merge(base: Any, over: Any) -> Any:
     return over
 
 
+def contradiction(content: Any, layer: Any, key: str = "") -> str | None:
+    """The first dotted key of `layer` that does not hold in `content`; None if `content` says all that it says."""
+    if isinstance(layer, Mapping) and isinstance(content, Mapping | list):
+        there = content if isinstance(content, Mapping) else {str(i): item for i, item in enumerate(content)}
+        parts = [(name, there.get(name, there.get(str(name))), value) for name, value in layer.items()]
+    elif isinstance(layer, list) and isinstance(content, list) and len(layer) == len(content):
+        parts = [(str(i), *pair) for i, pair in enumerate(zip(content, layer, strict=True))]
+    else:
+        return None if content == layer else key
+    found = (contradiction(inner, value, f"{key}.{name}" if key else str(name)) for name, inner, value in parts)
+    return next((name for name in found if name is not None), None)
+
+
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted keys: `{"policy": {"width": 64}}` is `{"policy.width": 64}`."""
     found: dict[str, Any] = {}

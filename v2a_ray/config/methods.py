@@ -69,14 +69,19 @@ _V2A_POLICY = (
 )
 _MILLION = "the policy takes 20,000 steps (published code: policy.num_steps=1000000)"
 _BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "iql": ("IQL", "2110.06169", (_SCALED, "the actor is the deterministic tanh mean, fitted by squared error")),
+    "iql": (
+        "IQL",
+        "2110.06169",
+        (_SCALED, _MILLION, "the actor is the deterministic tanh mean, fitted by squared error"),
+    ),
     "bc": ("behaviour cloning", "Pomerleau 1989", (_SCALED, "squared error of the tanh mean")),
-    "td3_bc": ("TD3+BC", "2106.06860", ("rewards are scaled too (preprocessing.reward_scale=1)",)),
+    "td3_bc": ("TD3+BC", "2106.06860", ("rewards are scaled too (preprocessing.reward_scale=1)", _MILLION)),
     "awac": (
         "AWAC",
         "2006.09359",
         (
             _SCALED,
+            "the policy takes 20,000 steps (ODRL's code: policy.num_steps=1000000)",
             "weights are clamped at 100; published code normalises them per batch",
             "networks have two hidden layers, and the actor's log standard deviation starts at -1; ODRL's code has "
             "three layers and another start",

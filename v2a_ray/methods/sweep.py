@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2a_ray.config import ExperimentConfig, SearchConfig, SweepConfig
-from v2a_ray.config.base import leaves
+from v2a_ray.config.base import contradiction, leaves
 from v2a_ray.config.definition import lay_over
 from v2a_ray.config.methods import METHODS
 from v2a_ray.errors import ConfigError, V2AError
@@ -28,6 +28,8 @@ SAMPLE = "sample"
 SUGGESTION = "suggestion"
 """The label that tells Optuna's draws apart."""
 MAX_TRIALS = 10_000
+COMMAND_LINE = "the command line"
+"""Names its settings among the layers of a trial."""
 
 Layer = dict[str, Any]
 """Settings to lay over others, nested as in a file."""
@@ -149,20 +151,20 @@ def make_sweep(
     if config.search and config.search.algorithm == "random":
         axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
     _require_a_sensible_number(axes, config, path)
-    _require_labels_hold(axes, config, over, path)
     settings = merge({"name": config.name}, config.settings) | {"name": config.name}
     trials, probes = [], []
     for combination in itertools.product(*(axes[axis].items() for axis in axes)):
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
-        # One layer, so that an axis of settings holds whether it stands before the methods' or after.
-        layer: Layer = reduce(merge, (layer for _, layer in combination), dict(over))
+        named = {f"{axis}={label}": layer for axis, (label, layer) in zip(axes, combination, strict=True)}
+        layers = {COMMAND_LINE: dict(over)} | named
+        layer = _laid(layers, path)
         raw, dropped = lay_over(settings, layer)
         if dropped:
             told.append(dropped_settings(path, raw["method"], dropped))
         labelled = _labelled(axes, labels, config.search)
         trials.append(_trial(labels, raw, path, labelled))
         if config.search and labels.get(SAMPLE, "0") == "0":
-            probes += _probes(config.search, labels, settings, layer, path)
+            probes += _probes(config.search, labels, settings, layers, path)
     labels_of = {axis: list(values) for axis, values in axes.items()}
     sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials), list(dict.fromkeys(told)))
     _require_evaluations(sweep, path)
@@ -207,8 +209,12 @@ def _draws(search: SearchConfig) -> list[Layer]:
     return [layer_of(study.ask(space).params) for _ in range(search.num_trials)]
 
 
-def _probes(search: SearchConfig, labels: dict[str, str], settings: Layer, layer: Layer, path: Path) -> list[Trial]:
+def _probes(
+    search: SearchConfig, labels: dict[str, str], settings: Layer, layers: Mapping[str, Layer], path: Path
+) -> list[Trial]:
     """A combination at every end of what is drawn: a wrong end is found before anything runs."""
+    # The first draw of a random search is one end's neighbour, not what holds at it.
+    fixed = {name: layer for name, layer in layers.items() if not name.startswith(f"{SAMPLE}=")}
     probes = []
     for key, spec in search.space.items():
         if search.algorithm == "optuna" and key.split(".")[0] not in ("policy", "seed"):
@@ -218,7 +224,7 @@ def _probes(search: SearchConfig, labels: dict[str, str], settings: Layer, layer
                 remedy="list its values as an axis, or draw it with search.algorithm=random",
             )
         for value in spec.examples:
-            raw, _ = lay_over(settings, merge(layer, layer_of({key: value})))
+            raw, _ = lay_over(settings, _laid({**fixed, f"the draw of {key}": layer_of({key: value})}, path))
             probes.append(_trial(labels | {key: str(value)}, raw, path))
     return probes
 
@@ -237,18 +243,22 @@ def _labelled(
     return frozenset(keys)
 
 
-def _require_labels_hold(
-    axes: Mapping[str, Mapping[str, Layer]], config: SweepConfig, over: Mapping[str, Any], path: Path
-) -> None:
-    """Raise ConfigError for a setting of the command line that an axis varies: labels would say what does not hold."""
-    laid = leaves(over).keys()
-    for axis in config.axes:
-        for key in sorted(laid & {key for layer in axes[axis].values() for key in leaves(layer)}):
+def _laid(layers: Mapping[str, Layer], path: Path) -> Layer:
+    """The layers of a combination as one; each has a name for messages.
+
+    Raises ConfigError where one contradicts another: a label would say what does not hold.
+    """
+    # One layer, so that an axis of settings holds whether it stands before the methods' or after.
+    whole: Layer = reduce(merge, layers.values(), {})
+    for name, layer in layers.items():
+        if key := contradiction(whole, layer):
+            clashes = (each for each, over in layers.items() if contradiction(merge(layer, over), layer))
             raise ConfigError(
-                f"{key} is what the sweep varies: every trial would carry a label that does not hold",
-                where=f"{path} · command line",
-                remedy=f"axes.{axis}=[...] on the command line or another file, to choose what is varied",
+                f"{name} and {next(clashes, 'another axis')} both set {key}: a label would say what does not hold",
+                where=str(path),
+                remedy="set it in one of them; axes.NAME=[...] on the command line chooses what an axis varies",
             )
+    return whole
 
 
 def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[str] = frozenset()) -> Trial:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -85,15 +85,25 @@ def shared_seed(results: Sequence[TrialResult]) -> str | None:
         if result.config.columns or result.config.needs_modality:
             cells.setdefault((result.method, result.task), []).append(result.config)
     sharing = {
-        method: configs[0].upstream_seed
-        for (method, _), configs in cells.items()
+        cell: configs[0].upstream_seed
+        for cell, configs in cells.items()
         if len({config.seed for config in configs}) > 1 and len({config.upstream_seed for config in configs}) == 1
     }
     if not sharing:
         return None
     seeds = ", ".join(str(seed) for seed in sorted(set(sharing.values())))
-    which = "" if set(sharing) == {method for method, _ in cells} else f" of {', '.join(sharing)}"
+    which = "" if len(sharing) == len(cells) else f" of {_named(sharing, cells)}"
     return f"All seeds{which} share what was fitted before the policy (upstream_seed={seeds}): ± is the policy's alone."
+
+
+def _named(some: Collection[tuple[str, str]], cells: Collection[tuple[str, str]]) -> str:
+    """Some of the cells in words: a method alone where all of its cells are among them."""
+    words = []
+    for method in dict.fromkeys(method for method, _ in some):
+        tasks = [task for name, task in some if name == method]
+        are_all = len(tasks) == sum(name == method for name, _ in cells)
+        words.append(method if are_all else f"{method} in {' and '.join(tasks)}")
+    return ", ".join(words)
 
 
 def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
