@@ -10,7 +10,6 @@ import argparse
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -22,6 +21,7 @@ from rich.table import Table
 from benchmarks.record import invocation
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.rollout import Act, roll_out
+from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.orchestration.ppo import ENVIRONMENT_ID, PPOSettings, actor_of, build_ppo, default_settings
 from v2a_ray.orchestration.session import ray_session
 
@@ -93,7 +93,7 @@ def main() -> None:
                 steps = train(algorithm, seconds)
                 returns, _ = roll_out(actor_of(algorithm).act, domain, NUM_EPISODES)
                 algorithm.stop()
-            table.add_row(domain.name, label, f"{steps:,}", f"{np.mean(returns):.0f} ± {np.std(returns):.0f}")
+            table.add_row(domain.name, label, f"{steps:,}", with_spread(returns, 0))
         for interval in (1, 8):
             with ray_session():
                 algorithm = build_sac(domain, interval)
@@ -101,7 +101,7 @@ def main() -> None:
                 returns, _ = roll_out(sac_actor(algorithm), domain, NUM_EPISODES)
                 algorithm.stop()
             label = f"SAC, an update per {interval} step{'s' if interval > 1 else ''}"
-            table.add_row(domain.name, label, f"{steps:,}", f"{np.mean(returns):.0f} ± {np.std(returns):.0f}")
+            table.add_row(domain.name, label, f"{steps:,}", with_spread(returns, 0))
     console = Console()
     console.print(invocation(), style="dim")
     console.print(table)

@@ -47,7 +47,7 @@ def _expert(policy_domain: str) -> BehaviorPolicy:
 
 
 def _summary(returns: NDArray[Any]) -> dict[str, Any]:
-    mean, std = round(float(returns.mean()), 2), round(float(returns.std()), 2)
+    mean, std = round(float(returns.mean()), 2), round(float(returns.std(ddof=1)), 2)
     return {"return_mean": mean, "return_std": std, "num_episodes": len(returns)}
 
 

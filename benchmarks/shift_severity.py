@@ -14,6 +14,7 @@ from pathlib import Path
 
 from v2a_ray.domains import catalogue, parse_domain
 from v2a_ray.domains.behaviors import evaluate_policy, load_behavior
+from v2a_ray.evaluation.interval import with_spread
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     ]
     for domain in [*named, *(parse_domain(f"{arguments.robot}/{shift}") for shift in arguments.also)]:
         returns = evaluate_policy(policy, domain, arguments.num_episodes)
-        print(f"{domain.name:40} {returns.mean():8.0f} +- {returns.std():.0f}", flush=True)
+        print(f"{domain.name:40} {with_spread(returns, 0)}", flush=True)
 
 
 if __name__ == "__main__":

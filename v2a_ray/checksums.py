@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from v2a_ray.files import read_json, write_json
+from v2a_ray.files import parse_json, read_bytes, read_json, write_json
 
 SEAL = "checksum"
 """The key under which a sealed JSON file holds the SHA-256 of the rest of its content."""
@@ -43,6 +44,31 @@ def unsealed(content: Any) -> dict[str, Any]:
     if content[SEAL] != _digest_of(rest):
         raise ValueError("it does not match its checksum")
     return rest
+
+
+def append_sealed(path: Path, contents: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON objects to a file, a line each with its checksum, and bring them to the disk.
+
+    Raises OSError for a link too: it would lead the lines to a file of somebody's.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o644), "a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            # What follows a line that a kill tore must not be torn with it.
+            file.write(b"" if file.read(1) == b"\n" else b"\n")
+        file.write("".join(json.dumps(sealed(content)) + "\n" for content in contents).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_sealed_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """What `append_sealed` wrote, line by line; None for one that was torn by a kill or damaged. Raises OSError."""
+    for line in read_bytes(path).splitlines():
+        try:
+            yield unsealed(parse_json(line))
+        except ValueError:
+            yield None
 
 
 def file_digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import imageio.v3
@@ -13,9 +14,12 @@ from finished_run import finished_run
 
 from v2a_ray.domains import normalized_score, parse_domain
 from v2a_ray.domains.rollout import roll_out
+from v2a_ray.errors import DataError
 from v2a_ray.evaluation.interval import mean_interval
 from v2a_ray.export.find import find_policy
+from v2a_ray.export.formats import open_export
 from v2a_ray.export.selection import Candidate, rank_correlation
+from v2a_ray.outputs import ABOUT
 from v2a_ray.stages.fitted_q_evaluation import OfflineValue
 
 
@@ -111,3 +115,14 @@ def test_select_refuses_runs_of_different_data_and_policies_without_any(tmp_path
     ):
         done = v2a_here("select", *arguments, cwd=tmp_path)
         assert done.returncode == 2 and message in " ".join(done.stderr.split()), done.stderr
+
+
+def test_an_export_that_inflates_to_a_gigabyte_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (ABOUT, "actor.safetensors.base64"):
+            with archive.open(f"policy/extra/{name}", "w", force_zip64=True) as member:
+                for _ in range(300):
+                    member.write(b" " * 2**20)
+    with pytest.raises(DataError, match="claims 314,572,800 bytes"):
+        open_export(path)

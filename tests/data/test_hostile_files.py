@@ -19,6 +19,7 @@ from v2a_ray.data.formats.numpy_msgpack import pack, unpack
 from v2a_ray.data.inspect import inspect_datasets
 from v2a_ray.data.listing import list_datasets
 from v2a_ray.data.readers import export_table, read_table
+from v2a_ray.data.store import read_row_groups, read_table_folder
 from v2a_ray.errors import DataError
 from v2a_ray.report.dataset_page import write_inspection
 
@@ -113,6 +114,19 @@ def test_an_npz_that_inflates_to_a_gigabyte(tmp_path):
     assert path.stat().st_size < 6e6
     with pytest.raises(DataError, match="claims"):
         read_table(path)
+
+
+@pytest.mark.parametrize("reads", [read_table, read_table_folder, lambda path: list(read_row_groups(path))])
+def test_a_parquet_file_that_inflates_to_a_gigabyte(tmp_path, reads):
+    """Runs of equal values take no space: 10^8 rewards are a kilobyte."""
+    table = make_table((5,)).to_arrow()
+    rewards = pa.ListArray.from_arrays([0, 10**8], pa.array(np.zeros(10**8, dtype=np.float32)))
+    place = table.schema.get_field_index("reward")
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(table.set_column(place, "reward", rewards), path, compression="zstd")
+    assert path.stat().st_size < 1e6
+    with pytest.raises(DataError, match="claims"):
+        reads(path)
 
 
 @pytest.mark.parametrize("field", ["rewards", "observations", "actions"])

@@ -13,7 +13,7 @@ import pytest
 from v2a_ray.domains import make_environment
 from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.errors import ConfigError
-from v2a_ray.orchestration.behaviors import TrainingProgress, train_behavior
+from v2a_ray.orchestration.behaviors import TrainingProgress, damaged, train_behavior
 from v2a_ray.orchestration.ppo import PPOSettings
 
 SMALL = PPOSettings(train_batch_steps=512, minibatch_steps=256, num_epochs=2, num_environments=4)
@@ -71,3 +71,29 @@ def test_a_shifted_environment_steps_as_fast_as_gymnasiums_own() -> None:
     pairs = [(seconds(make_environment("hopper@modern")), seconds(gymnasium.make("Hopper-v4"))) for _ in range(10)]
     ours, theirs = (min(column) for column in zip(*pairs, strict=True))
     assert theirs / ours >= 0.95
+
+
+@pytest.mark.slow
+def test_a_damaged_training_starts_over_and_takes_nothing_of_the_users_along(tmp_path: Path) -> None:
+    arguments = {"settings": SMALL, "num_snapshots": 2, "checkpoint_seconds": 0.0}
+    train_behavior("hopper", tmp_path, 1024, **arguments)  # type: ignore[arg-type]
+    notes = [tmp_path / name / "note.txt" for name in ("snapshots", "checkpoints", "tensorboard")]
+    for note in notes:
+        note.write_text("mine")
+    assert damaged(tmp_path) is None
+    whole = {name: (tmp_path / "snapshots" / name).read_bytes() for name in _snapshots(tmp_path)}
+    for pattern in ("run.json", "progress.json", "snapshots/*.safetensors", "checkpoints/step-*/**/*.pkl"):
+        file = next(tmp_path.glob(pattern))
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        assert damaged(tmp_path), pattern
+        train_behavior("hopper", tmp_path, 1024, **arguments)  # type: ignore[arg-type]
+        assert damaged(tmp_path) is None
+        assert {name: (tmp_path / "snapshots" / name).read_bytes() for name in _snapshots(tmp_path)} == whole
+    train_behavior("hopper/gravity-0.5", tmp_path, 1024, resume=False, **arguments)  # type: ignore[arg-type]
+    assert [note.read_text() for note in notes] == ["mine"] * 3
+
+
+def _snapshots(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "snapshots").glob("*.safetensors"))

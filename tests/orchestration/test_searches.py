@@ -12,6 +12,8 @@ from tiny_sweeps import RATES, rows_of, sweep, write_sweep
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.files import sole_writer
 from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.orchestration.population import finished_member
+from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.sweep import open_sweep, run_sweep
 from v2a_ray.report.search import pareto_front, search_markdown
 
@@ -65,6 +67,38 @@ def test_optuna_goes_on_where_it_stopped(workspace: Path) -> None:
     assert again.num_trials == 6
     assert [result.score for result in run_sweep(again, path.with_suffix(""))] == [result.score for result in results]
     assert policies(workspace).keys() == made.keys() | {row["artifact/policy"] for row in rows}
+
+
+@pytest.mark.parametrize("line", range(8))
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_journal_that_is_damaged_costs_what_was_drawn_since(
+    workspace: Path, tmp_path: Path, line: int, torn: bool
+) -> None:
+    search = {"algorithm": "optuna", "num_trials": 3, "space": RATES}
+    drawn = load_sweep(write_sweep(workspace, name="journal", axes={"seed": [0]}, search=search))
+
+    def train(study: Suggestions, number: int) -> dict[str, Any]:
+        settings = study.suggest(f"{number}")
+        assert isinstance(settings, dict)
+        study.on_trial_complete(f"{number}", {"finished": True, "normalized_score_mean": float(number)})
+        return dict(settings["suggestion"]["values"])
+
+    first = Suggestions(drawn, tmp_path, {})
+    values = [train(first, number) for number in range(2)]
+    file = tmp_path / "optuna" / "0000.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    whole = lines[line]
+    lines[line] = whole[: len(whole) // 2] if torn else whole.replace(b'"', b"'", 1)
+    file.write_bytes(b"".join(lines[: line + 1] if torn else lines))
+
+    again = Suggestions(drawn, tmp_path, {})
+    assert len(list(file.parent.glob("*.damaged-*"))) == 1
+    values = [train(again, number) for number in range(again.num_left)]
+    assert all(found.keys() == RATES.keys() for found in values)
+    assert again.num_left == 0 and again.suggest("more") == "FINISHED"
+    assert len(again.trials()) == 3
+    # What follows is whole: another process finds all of it.
+    assert Suggestions(drawn, tmp_path, {}).num_left == 0
 
 
 def _finished(path: Path, results: list[Any]) -> list[dict[str, Any]]:
@@ -143,6 +177,15 @@ def test_a_population_exchanges_settings_and_ends_whole(workspace: Path) -> None
     times = {file: file.stat().st_mtime_ns for file in path.with_suffix("").glob("population/*/finished/*")}
     assert [result.score for result in sweep(path)] == [result.score for result in results]
     assert all(file.stat().st_mtime_ns == time for file, time in times.items())
+    # A file of a finished member and a schedule that are damaged: what was lost is made again, from the checkpoint.
+    scores = [result.score for result in results]
+    members = path.with_suffix("") / "population"
+    for file in ("0000/finished/evaluation.json", "0001/finished/member.json", "0002/schedule.json"):
+        content = bytearray((members / file).read_bytes())
+        content[len(content) // 2] ^= 1
+        (members / file).write_bytes(content)
+    assert [result.score for result in sweep(path)] == scores
+    assert finished_member(members / "0000") and finished_member(members / "0001")
 
 
 def test_tensorboard_has_the_hyperparameters(workspace: Path) -> None:

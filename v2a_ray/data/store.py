@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from v2a_ray.data.findings import Finding, place
+from v2a_ray.data.formats.claims import require_parquet_stored
 from v2a_ray.data.manifest import SCHEMA_VERSION, PartSummary, make_manifest, summarize_part
 from v2a_ray.data.table import LABELS, EpisodeTable, episode_schema
 from v2a_ray.errors import DataError
@@ -129,6 +130,7 @@ def read_parts(files: Sequence[Path]) -> EpisodeTable:
     tables = []
     for file in files:
         try:
+            require_parquet_stored(_open(file).metadata, file.stat().st_size, str(file))
             # Without partitioning, because pyarrow would take a folder called `length=5` for a column.
             tables.append(_to_schema(_with_labels(pq.read_table(file, partitioning=None), file), file))
         except (OSError, pa.ArrowException) as error:
@@ -170,7 +172,7 @@ def read_row_groups(path: Path) -> Iterator[EpisodeTable]:
     """
     for file in part_files(path):
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = _open(file)
             for index in range(parquet.num_row_groups):
                 group = _to_schema(parquet.read_row_group(index), file)
                 _check_lists(group, [file])
@@ -220,9 +222,11 @@ def read_episodes(path: Path, episodes: NDArray[np.int64]) -> EpisodeTable:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        opened = pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(file, error) from error
+    require_parquet_stored(opened.metadata, file.stat().st_size, str(file), by_group=True)
+    return opened
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:

@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from v2a_ray.checksums import read_sealed
 from v2a_ray.domains.behaviors import WEIGHTS_FOLDER, GaussianActor, evaluate_policy, load_behavior
 from v2a_ray.domains.domain import Domain, parse_domain
 from v2a_ray.domains.references import normalized_score
 from v2a_ray.errors import DomainError
 from v2a_ray.files import read_json, write_json
+from v2a_ray.outputs import new_folder
 
+RUN, PROGRESS = "run.json", "progress.json"
+"""Of a training: what is trained, and how far it is."""
 MAX_REPLAY_SNAPSHOTS = 6
 NUM_EPISODES = 20
 NUM_CANDIDATES = 5
@@ -33,32 +37,31 @@ def export_behaviors(output_dir: Path | str) -> Path:
     is no snapshot yet.
     """
     output = Path(output_dir)
-    if not (output / "progress.json").exists():
+    if not (output / PROGRESS).exists():
         raise DomainError("no snapshot yet", where=str(output), remedy="let the training run for some minutes")
-    run, progress = read_json(output / "run.json"), read_json(output / "progress.json")
+    run, progress = read_sealed(output / RUN), read_sealed(output / PROGRESS)
     domain = parse_domain(run["domain"])
     chosen = _choose(domain, output / "snapshots", progress["snapshots"])
     folder = output / "behaviors"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    rows = [_measured(domain, "random", None, folder)]
-    for name, snapshot in chosen.items():
-        shutil.copyfile(output / "snapshots" / f"{snapshot['name']}.safetensors", folder / f"{name}.safetensors")
-        rows.append(_measured(domain, name, snapshot, folder))
-    provenance = {
-        "domain": domain.name,
-        "physics": domain.physics,
-        "algorithm": "PPO (RLlib, new API stack)",
-        "command": run["command"],
-        "seed": run["seed"],
-        "num_steps": progress["num_steps"],
-        "planned_steps": run["num_steps"],
-        "seconds": round(progress["seconds"]),
-        "settings": run["settings"],
-        "versions": {package: version(package) for package in _PACKAGES},
-        "behaviors": rows,
-    }
-    write_json(folder / "provenance.json", provenance)
+    with new_folder(folder) as partial:
+        rows = [_measured(domain, "random", None, partial)]
+        for name, snapshot in chosen.items():
+            shutil.copyfile(output / "snapshots" / f"{snapshot['name']}.safetensors", partial / f"{name}.safetensors")
+            rows.append(_measured(domain, name, snapshot, partial))
+        provenance = {
+            "domain": domain.name,
+            "physics": domain.physics,
+            "algorithm": "PPO (RLlib, new API stack)",
+            "command": run["command"],
+            "seed": run["seed"],
+            "num_steps": progress["num_steps"],
+            "planned_steps": run["num_steps"],
+            "seconds": round(progress["seconds"]),
+            "settings": run["settings"],
+            "versions": {package: version(package) for package in _PACKAGES},
+            "behaviors": rows,
+        }
+        write_json(partial / "provenance.json", provenance)
     return folder
 
 
@@ -108,6 +111,6 @@ def _measured(domain: Domain, name: str, snapshot: dict[str, Any] | None, folder
         "num_steps": snapshot["num_steps"] if snapshot else 0,
         "num_episodes": NUM_EPISODES,
         "return_mean": round(float(returns.mean()), 2),
-        "return_std": round(float(returns.std()), 2),
+        "return_std": round(float(returns.std(ddof=1)), 2),
         "normalized_score": round(float(normalized_score(domain, returns).mean()), 2),
     }

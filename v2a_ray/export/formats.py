@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from v2a_ray.data.formats.claims import require_stored
 from v2a_ray.domains import parse_domain
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import ConfigError, DataError, StorageError, told
@@ -196,7 +197,7 @@ def open_export(path: Path) -> Policy:
         else:
             about, act = _read_program(path)
         return Policy(str(path), parse_domain(about["domain"]), act)
-    except ConfigError:
+    except (ConfigError, DataError):
         raise
     except Exception as error:  # each library has errors of its own
         raise DataError(
@@ -208,9 +209,11 @@ def open_export(path: Path) -> Policy:
 
 def _read_program(path: Path) -> tuple[dict[str, Any], Act]:
     with zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
-        names = {name.rsplit("/", 1)[-1]: name for name in archive.namelist()}
-        about = parse_json(archive.read(names[ABOUT]))
-        parameters = base64.b64decode(archive.read(names[_PARAMETERS]))
+        parts = {item.filename.rsplit("/", 1)[-1]: item for item in archive.infolist()}
+        for name in (ABOUT, _PARAMETERS):
+            require_stored(parts[name].file_size, parts[name].compress_size, f"{path} · {name}")
+        about = parse_json(archive.read(parts[ABOUT]))
+        parameters = base64.b64decode(archive.read(parts[_PARAMETERS]))
     return about, actor_of(load(parameters)).act_numpy
 
 

@@ -3,17 +3,20 @@
 An output folder holds
 
     run.json              what is trained: domain, seed, steps, settings
-    progress.json         how far it is; names the checkpoint to resume from and lists the snapshots
+    progress.json         how far it is; names the checkpoint to resume from, lists the snapshots, and holds the digests
+                          of both
     checkpoints/          the newest RLlib checkpoint
     snapshots/            actors as safetensors, about every 2.5 % of the steps
     tensorboard/
     behaviors/            chosen at the end: medium, expert, replay snapshots, provenance.json
 
-and `behaviors/` has the layout that `v2a_ray.domains.behaviors.load_behavior(folder=...)` reads.
+Both JSON files hold their own checksum; a training of which something is damaged starts over. `behaviors/` has the
+layout that `v2a_ray.domains.behaviors.load_behavior(folder=...)` reads.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -24,14 +27,17 @@ from typing import Any
 from safetensors.numpy import save_file
 from torch.utils.tensorboard import SummaryWriter
 
+from v2a_ray.checksums import damage, folder_digests, read_sealed, write_sealed
 from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.domains.behavior_export import export_behaviors
+from v2a_ray.domains.behavior_export import PROGRESS, RUN, export_behaviors
 from v2a_ray.domains.behaviors import evaluate_policy
 from v2a_ray.errors import ConfigError
-from v2a_ray.files import read_json, write_json
+from v2a_ray.files import replacing, sync
 from v2a_ray.orchestration.ppo import PPOSettings, actor_of, build_ppo, default_settings, metrics_of
 from v2a_ray.orchestration.session import ray_session
 from v2a_ray.outputs import prepare_results_folder
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,10 @@ def train_behavior(
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     settings = settings or default_settings(domain.robot)
     folder = prepare_results_folder(Path(output_dir))
-    if not resume:
-        for name in ("tensorboard", "snapshots", "checkpoints", "behaviors"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("run.json", "progress.json"):
-            (folder / name).unlink(missing_ok=True)
+    if what := damaged(folder):
+        _log.warning("%s: damaged: %s; the training starts over", folder, what)
+    if what or not resume:
+        _start_over(folder)
     run = {
         "domain": domain.name,
         "seed": seed,
@@ -111,8 +116,8 @@ class _Training:
         self.domain, self.folder, self.settings = domain, folder, settings
         self.state: dict[str, Any] = {"num_steps": 0, "seconds": 0.0, "checkpoint": None, "snapshots": []}
         self.algorithm = build_ppo(domain, settings, run["num_steps"], run["seed"], num_runners)
-        if (folder / "progress.json").exists():
-            self.state = read_json(folder / "progress.json")
+        if (folder / PROGRESS).exists():
+            self.state = read_sealed(folder / PROGRESS)
             self.algorithm.restore_from_path(str(folder / "checkpoints" / self.state["checkpoint"]))
 
     def run(
@@ -153,7 +158,8 @@ class _Training:
         actor = actor_of(self.algorithm)
         name = f"snapshot-{step // 1000:06d}"
         (self.folder / "snapshots").mkdir(exist_ok=True)
-        save_file(actor.to_tensors(), self.folder / "snapshots" / f"{name}.safetensors")
+        with replacing(self.folder / "snapshots" / f"{name}.safetensors") as fresh:
+            save_file(actor.to_tensors(), fresh)
         returns = evaluate_policy(actor, self.domain, num_episodes=5, seed=step)
         mean = float(returns.mean())
         self.state["snapshots"].append({"name": name, "num_steps": step, "return_mean": mean})
@@ -164,11 +170,38 @@ class _Training:
         checkpoints = self.folder / "checkpoints"
         name = f"step-{step:09d}"
         self.algorithm.save_to_path(str(checkpoints / name))
-        self.state["checkpoint"] = name
-        write_json(self.folder / "progress.json", self.state)
-        for old in checkpoints.iterdir():
+        sync(checkpoints / name)
+        files = {path: digest for path, digest in folder_digests(self.folder).items() if _is_needed(path, name)}
+        self.state |= {"checkpoint": name, "files": files}
+        write_sealed(self.folder / PROGRESS, self.state)
+        for old in checkpoints.glob("step-*"):
             if old.name != name:
                 shutil.rmtree(old)
+
+
+def damaged(folder: Path) -> str | None:
+    """What is wrong with a training's files, naming the first; None if nothing is, or there is no training."""
+    for file in (RUN, PROGRESS):
+        try:
+            content = read_sealed(folder / file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            return f"{file}: {error}"
+    return damage(folder, content["files"])
+
+
+def _is_needed(file: str, checkpoint: str) -> bool:
+    return file.startswith((f"checkpoints/{checkpoint}/", "snapshots/snapshot-"))
+
+
+def _start_over(folder: Path) -> None:
+    """Remove what a training wrote, and nothing else; `behaviors/` is replaced at the end."""
+    for pattern in (RUN, PROGRESS, "snapshots/snapshot-*.safetensors", "tensorboard/events.out.tfevents.*"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    for checkpoint in folder.glob("checkpoints/step-*"):
+        shutil.rmtree(checkpoint)
 
 
 def _command(domain: Domain, settings: PPOSettings, num_steps: int, seed: int) -> str:
@@ -180,9 +213,9 @@ def _command(domain: Domain, settings: PPOSettings, num_steps: int, seed: int) -
 
 def _claim(folder: Path, run: dict[str, Any]) -> None:
     """Make `folder` this run's, or see that it already is."""
-    path = folder / "run.json"
+    path = folder / RUN
     if path.exists():
-        present = read_json(path)
+        present = read_sealed(path)
         if present != run:
             different = [key for key in run if present.get(key) != run[key]]
             raise ConfigError(
@@ -192,4 +225,4 @@ def _claim(folder: Path, run: dict[str, Any]) -> None:
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, run)
+    write_sealed(path, run)

@@ -5,14 +5,12 @@ Lines of JSON in the sweep's folder, appended as they happen: a kill loses none,
 
 from __future__ import annotations
 
-import json
-import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from v2a_ray.checksums import sealed, unsealed
-from v2a_ray.files import parse_json
+from v2a_ray.checksums import append_sealed, read_sealed_lines
 from v2a_ray.stages.learner import Metrics
 
 OUTCOMES_FILE = "outcomes.jsonl"
@@ -46,17 +44,14 @@ class Outcomes:
         self.path = folder / OUTCOMES_FILE
         self.by_policy: dict[str, Outcome] = {}
         if self.path.exists():
-            for line in self.path.read_text(errors="replace").splitlines():
-                try:
-                    outcome = Outcome(**unsealed(parse_json(line)))
-                except (ValueError, TypeError):
-                    continue  # torn by a kill, or damaged; that policy is taken up again
-                self.by_policy[outcome.policy] = outcome
+            for content in read_sealed_lines(self.path):
+                if content is None:
+                    continue  # that policy is taken up again
+                with suppress(TypeError):
+                    outcome = Outcome(**content)
+                    self.by_policy[outcome.policy] = outcome
 
     def add(self, outcome: Outcome) -> None:
         """Remember an outcome, on disk first."""
-        # A link would lead the line to a file of somebody's.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "a") as file:
-            file.write(json.dumps(sealed(asdict(outcome))) + "\n")
+        append_sealed(self.path, [asdict(outcome)])
         self.by_policy[outcome.policy] = outcome

@@ -6,11 +6,15 @@ store: it lies in the sweep's folder, with the settings that it was trained unde
 <folder>/population/0003/          one member
     checkpoint.safetensors         the newest
     schedule.json                  {"step": of the checkpoint, "entries": [{"step": 0, "policy.width": 64}, ...]}
-    finished/                      as a policy's artifact
+    finished/                      as a policy's artifact; `member.json` has its entries and the digests of its files
+
+Both JSON files hold their own checksum. A member whose schedule is damaged starts again from its draw; one whose
+finished files are, is trained to its end again from its checkpoint.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +23,9 @@ from typing import Any
 import ray
 from ray import tune
 
+from v2a_ray.checksums import damage, folder_digests, read_sealed, write_sealed
 from v2a_ray.config import ExperimentConfig, SearchConfig
 from v2a_ray.errors import V2AError
-from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.job import CHECKPOINT, Job
 from v2a_ray.methods.plan import make_plan
@@ -36,6 +40,11 @@ from v2a_ray.stages.learner import Metrics, save_checkpoint, use_threads
 
 SCHEDULE = "schedule.json"
 FINISHED = "finished"
+MEMBER = "member.json"
+
+_log = logging.getLogger(__name__)
+Entries = list[dict[str, Any]]
+"""Settings of a member, each since the update step that it names."""
 
 
 def member_folder(folder: Path, number: int) -> Path:
@@ -46,13 +55,36 @@ def member_folder(folder: Path, number: int) -> Path:
 def member_settings(sweep: Sweep, folder: Path, number: int) -> dict[str, Any]:
     """What Tune starts a member with: the values of its draw, or those that it was last trained under."""
     assert sweep.config.search is not None
-    schedule = member_folder(folder, number) / SCHEDULE
-    if schedule.exists():
-        values = {key: value for key, value in read_json(schedule)["entries"][-1].items() if key != "step"}
+    _, entries = _schedule(member_folder(folder, number))
+    if entries:
+        values = values_at_end(entries)
     else:
         config = sweep.trials[number].config.model_dump(mode="json")
         values = {key: at(config, key) for key in sweep.config.search.space}
     return {"number": number, "values": values}
+
+
+def values_at_end(entries: Entries) -> dict[str, Any]:
+    """The settings of the last entry, by dotted key."""
+    return {key: value for key, value in entries[-1].items() if key != "step"}
+
+
+def finished_member(folder: Path) -> Entries | None:
+    """What a member in this folder was trained under, if it is finished and whole; None if it is not."""
+    output = folder / FINISHED
+    try:
+        record = read_sealed(output / MEMBER)
+        what = damage(output, record["files"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        what = f"{MEMBER}: {error}"
+    if what:
+        _log.warning("%s: damaged: %s; the member is trained to its end again", output, what)
+        shutil.rmtree(output, ignore_errors=True)
+        return None
+    entries: Entries = record["entries"]
+    return entries
 
 
 def mutations(search: SearchConfig) -> dict[str, Any]:
@@ -104,7 +136,7 @@ def train_member(settings: dict[str, Any]) -> None:
         if "evaluation/normalized_score_mean" not in metrics or step == num_steps:
             return
         save_checkpoint(folder / CHECKPOINT, training.learner, step, training.loop.history, training.loop.feeds)
-        write_json(folder / SCHEDULE, {"step": step, "entries": entries})
+        write_sealed(folder / SCHEDULE, {"step": step, "entries": entries})
         evaluation = {name.removeprefix("evaluation/"): value for name, value in metrics.items()}
         tune.report({"policy": policy, **objectives(evaluation, step)}, checkpoint=_copy_of(folder))
 
@@ -115,9 +147,12 @@ def train_member(settings: dict[str, Any]) -> None:
             use_threads(config.policy.num_threads)
             job = Job(config, inputs, output, folder, progress, may_use_gpu=reserved_gpu())
             training = PolicyTraining(job, PolicyTables.open(job))
+            # Before the first checkpoint under them, so that none is ever taken for one of other settings.
+            write_sealed(folder / SCHEDULE, {"step": begun, "entries": entries})
             training.loop.run(training.learner)
-            write_json(folder / SCHEDULE, {"step": config.policy.num_steps, "entries": entries})
+            write_sealed(folder / SCHEDULE, {"step": config.policy.num_steps, "entries": entries})
             training.finish()
+            write_sealed(output / MEMBER, {"entries": entries, "files": folder_digests(output)})
     except V2AError as error:
         tune.report(failure(policy, error))
         return
@@ -125,17 +160,28 @@ def train_member(settings: dict[str, Any]) -> None:
     tune.report({"policy": policy, "finished": True})
 
 
-def _take_over(folder: Path) -> tuple[int, list[dict[str, Any]]]:
+def _take_over(folder: Path) -> tuple[int, Entries]:
     """Put another's checkpoint in place of the own one if Tune gave it; returns its step and what led there."""
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint := tune.get_checkpoint():
         with checkpoint.as_directory() as name:
             for file in (CHECKPOINT, SCHEDULE):
                 shutil.copyfile(Path(name) / file, folder / file)
-    if not (folder / SCHEDULE).exists():
+    return _schedule(folder)
+
+
+def _schedule(folder: Path) -> tuple[int, Entries]:
+    """Step of a member's checkpoint and its entries; a damaged schedule goes, and the checkpoint with it."""
+    try:
+        schedule = read_sealed(folder / SCHEDULE)
+        return schedule["step"], schedule["entries"]
+    except FileNotFoundError:
         return 0, []
-    schedule = read_json(folder / SCHEDULE)
-    return schedule["step"], schedule["entries"]
+    except (OSError, ValueError) as error:
+        _log.warning("%s: damaged: %s; the member starts again from its draw", folder / SCHEDULE, error)
+        for file in (SCHEDULE, CHECKPOINT):
+            (folder / file).unlink(missing_ok=True)
+        return 0, []
 
 
 def _copy_of(folder: Path) -> tune.Checkpoint:

@@ -14,7 +14,7 @@ from v2a_ray.config import ExperimentConfig
 from v2a_ray.files import read_json
 from v2a_ray.methods.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.orchestration.outcomes import Outcomes
-from v2a_ray.orchestration.population import FINISHED, SCHEDULE, member_folder
+from v2a_ray.orchestration.population import FINISHED, finished_member, member_folder, values_at_end
 from v2a_ray.outputs import file_name
 from v2a_ray.report.tables import TrialResult, result_row, write_rows
 from v2a_ray.settings import at, merge
@@ -39,7 +39,7 @@ class Results:
     def finished(self, trial: Trial) -> bool:
         """Whether there is nothing left to train."""
         if self.sweep.config.scheduler.kind == "pbt":
-            return (self._member(trial) / FINISHED / "evaluation.json").exists()
+            return finished_member(self._member(trial)) is not None
         return self.store.find("policy", trial.plan["policy"].key) is not None
 
     def over(self, trial: Trial) -> bool:
@@ -109,9 +109,10 @@ class Results:
     def _member_result(self, trial: Trial, keys: Mapping[str, str]) -> TrialResult:
         """A population's member, under the settings that it ended with."""
         folder = self._member(trial)
-        entries = read_json(folder / SCHEDULE)["entries"]
-        values = {key: value for key, value in entries[-1].items() if key != "step"}
-        config = ExperimentConfig.model_validate(merge(trial.config.model_dump(mode="json"), layer_of(values)))
+        entries = finished_member(folder)
+        assert entries
+        layer = layer_of(values_at_end(entries))
+        config = ExperimentConfig.model_validate(merge(trial.config.model_dump(mode="json"), layer))
         evaluation = read_json(folder / FINISHED / "evaluation.json")
         curves = pq.read_table(folder / FINISHED / "curves.parquet")
         upstream = {name: key for name, key in keys.items() if name != "policy"}

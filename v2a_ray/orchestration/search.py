@@ -7,19 +7,24 @@ trained.
 
 from __future__ import annotations
 
+import itertools
+import logging
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from v2a_ray.checksums import append_sealed, read_sealed_lines
 from v2a_ray.methods.sweep import Sweep, Trial, distributions, suggested
 
+_log = logging.getLogger(__name__)
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -61,12 +66,24 @@ class Suggestions(Searcher):
         if resumed is not None:
             cell = resumed
             drawn = optuna.Trial(self.studies[cell], self.interrupted[cell].pop(0)._trial_id)
+            self._complete(drawn)
         elif len(self._begun(cell)) < self.search.num_trials:
             drawn = study.ask(self.space)
         else:
             return str(Searcher.FINISHED)
         self.handed_out[trial_id] = (cell, drawn)
         return {**self.common, "trials": [cell], "suggestion": {"number": drawn.number, "values": drawn.params}}
+
+    def _complete(self, drawn: optuna.Trial) -> None:
+        """Draw what a kill kept from being drawn; what was drawn stays."""
+        for key, spec in self.search.space.items():
+            if spec.choice is not None:
+                drawn.suggest_categorical(key, spec.choice)
+            elif spec.int_uniform is not None:
+                drawn.suggest_int(key, *spec.int_uniform)
+            else:
+                low, high = spec.examples
+                drawn.suggest_float(key, low, high, log=spec.log_uniform is not None)
 
     def _begun(self, cell: int) -> list[optuna.trial.FrozenTrial]:
         return self.studies[cell].get_trials(deepcopy=False)
@@ -100,12 +117,48 @@ class Suggestions(Searcher):
         return {}
 
 
+class SealedJournal(BaseJournalBackend):
+    """Optuna's journal in a file whose lines hold their checksums; the sweep's process alone writes it.
+
+    From the first damaged line on nothing holds, for Optuna counts trials by lines. What was drawn there is drawn
+    again, and finds the policies that were trained.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs: list[dict[str, Any]] = []
+        if not path.exists():
+            return
+        lines = list(read_sealed_lines(path))
+        self.logs = [line for line in itertools.takewhile(lambda line: line is not None, lines) if line is not None]
+        if len(self.logs) < len(lines):
+            aside = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
+            path.rename(aside)
+            append_sealed(path, self.logs)
+            if len(self.logs) < len(lines) - 1:  # else a kill tore the last one
+                _log.warning(
+                    "%s: line %d is damaged: what the search did since is done again; the file is set aside as %s",
+                    path,
+                    len(self.logs) + 1,
+                    aside.name,
+                )
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        """See `BaseJournalBackend`."""
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """See `BaseJournalBackend`."""
+        append_sealed(self.path, logs)
+        self.logs += logs
+
+
 def _open_study(sweep: Sweep, folder: Path, cell: int) -> optuna.Study:
     assert sweep.config.search is not None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     (folder / "optuna").mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "optuna" / f"{cell:04d}.jsonl"))),
+        storage=JournalStorage(SealedJournal(folder / "optuna" / f"{cell:04d}.jsonl")),
         study_name=" ".join(sweep.trials[cell].labels.values()) or sweep.name,
         directions=[_DIRECTIONS[direction] for direction in sweep.config.search.objectives.values()],
         load_if_exists=True,

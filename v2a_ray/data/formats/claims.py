@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pyarrow.parquet as pq
+
 from v2a_ray.errors import DataError
 
 HARMLESS_BYTES = 256 * 1024**2
@@ -25,3 +27,25 @@ def require_stored(claimed_bytes: int, stored_bytes: int, where: str) -> None:
     else:
         return
     raise DataError(f"claims {claimed_bytes:,} bytes, but {problem}", where=where, remedy=remedy)
+
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of one value in memory, by Parquet's physical type; of text and bytes the stored size counts."""
+
+
+def require_parquet_stored(metadata: pq.FileMetaData, stored_bytes: int, where: str, *, by_group: bool = False) -> None:
+    """Raise DataError if a Parquet file claims far more values than are stored in it, or than memory can hold.
+
+    A constant column of any length takes a few bytes on disk. `by_group`: row groups are read one at a time.
+    """
+    claimed = [
+        sum(_claimed(metadata.row_group(group).column(index)) for index in range(metadata.num_columns))
+        for group in range(metadata.num_row_groups)
+    ]
+    require_stored(max(claimed, default=0) if by_group else sum(claimed), stored_bytes, where)
+
+
+def _claimed(chunk: pq.ColumnChunkMetaData) -> int:
+    in_memory: int = chunk.num_values * _WIDTHS.get(chunk.physical_type, 0)
+    stored: int = chunk.total_uncompressed_size
+    return max(in_memory, stored)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from v2a_ray.data.findings import place
+from v2a_ray.data.formats.claims import require_parquet_stored
 from v2a_ray.data.location import Location
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import new_folder, storage_errors
@@ -46,7 +47,9 @@ def _widths(kind: pa.DataType) -> list[int]:
 
 def read_columns(file: Location, columns: list[str] | None = None) -> pa.Table:
     """Columns of a file, by default all. Raises DataError if it cannot be read or lacks one."""
-    present = _opened(file, lambda stream: pq.read_schema(stream).names)
+    metadata, stored_bytes = _opened(file, lambda stream: (pq.read_metadata(stream), stream.seek(0, 2)))
+    require_parquet_stored(metadata, stored_bytes, str(file))
+    present = metadata.schema.to_arrow_schema().names
     for name in columns or []:
         if name not in present:
             raise DataError(
