@@ -39,7 +39,7 @@ def wait_for(folder: Path, text: str, seconds: float = 240) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_ends_a_run_as_ctrl_c_does(number: signal.Signals, tmp_path: Path) -> None:
     process = started(tmp_path, LONG)
     wait_for(tmp_path, "policy: started")

@@ -107,7 +107,7 @@ def test_another_method_reuses_what_it_shares(workspace: Path, first_run: dict[s
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: dict[str, Any]) -> None:
-    overrides = ["policy.num_steps=12000", "policy.checkpoint_interval_steps=200", "evaluation.interval_steps=0"]
+    overrides = ["policy.num_steps=4000", "policy.checkpoint_interval_steps=200", "evaluation.interval_steps=0"]
     command = [sys.executable, "-m", "v2a_ray.cli.main", "run", "tiny.yaml", *overrides, "--run-dir", "killed"]
     driver = subprocess.Popen(command, cwd=workspace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: di
     assert "goes on at step" in done.stdout
     result = json.loads((workspace / "killed/result.json").read_text())
     assert result["target"]["num_episodes"] == 3
-    assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 12000
+    assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 4000
 
 
 def write_hdf5(path: Path, *, shuffled: bool = False, bad_value: bool = False) -> None:

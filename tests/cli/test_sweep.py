@@ -76,7 +76,7 @@ def test_the_same_command_runs_no_trial_again(workspace: Path, output: str) -> N
 
 
 def test_a_folder_with_another_sweep_is_refused(workspace: Path, output: str) -> None:
-    done = v2a("sweep", "grid.yaml", "axes.seed=[5]", "--run-dir", "grid", cwd=workspace)
+    done = v2a_here("sweep", "grid.yaml", "axes.seed=[5]", "--run-dir", "grid", cwd=workspace)
     assert done.returncode == 2 and "other trials" in done.stderr
 
 

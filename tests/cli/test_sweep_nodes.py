@@ -124,6 +124,7 @@ def num_trained(workspace: Path) -> int:
     return len(works - finished(workspace).keys())
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_the_death_of_a_node(start_nodes: Callable[[], Nodes], workspace: Path) -> None:
     nodes, log = start_nodes(), workspace / "survives.log"
     driver = sweep(nodes, workspace, "survives", [0, 1, 2])

@@ -37,6 +37,7 @@ def rows_of(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     return {(row["axis/policy.learning_rate"], row["axis/policy.data"], row["axis/seed"]): row for row in rows}
 
 
+@pytest.mark.slow
 def test_packs_train_what_is_missing_and_a_failure_stays_one_policys(workspace: Path) -> None:
     one = "axes={policy.learning_rate: [3.0e-4], policy.data: [mixed], seed: [0]}"
     alone = ["sweep", "packed.yaml", one, "policies_per_trial=1", "--run-dir", "alone", "--num-cpus", "1"]

@@ -24,8 +24,12 @@ def write_sources(folder, tables):
     return [IngestSource(folder / name, name, "hopper/gravity-0.5", "medium") for name in tables]
 
 
-def test_ingest(ray_cluster, tmp_path):
+@pytest.mark.parametrize("num_bytes", [0, 8 * 2**20], ids=["ray data", "one process"])
+def test_ingest(ray_cluster, tmp_path, monkeypatch, num_bytes):
+    from v2a_ray.orchestration import ingest as module
     from v2a_ray.orchestration.ingest import ingest
+
+    monkeypatch.setattr(module, "ONE_PROCESS_BYTES", num_bytes)
 
     tables = {"near": hopper_table((5, 6, 7, 8)), "far": hopper_table((9, 10), seed=1)}
     sources = write_sources(tmp_path, tables)
@@ -52,6 +56,23 @@ def test_ingest(ray_cluster, tmp_path):
     with pytest.raises(DataError, match=r"far · episode made/000001 · step 1 · field action: value nan"):
         ingest(sources, tmp_path / "bad", robot=HOPPER.robot_spec)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "far", "near"]
+
+
+def test_one_process_writes_the_same_bits_as_ray_data(ray_cluster, tmp_path, monkeypatch):
+    from v2a_ray.orchestration import ingest as module
+
+    sources = write_sources(tmp_path, {"near": hopper_table((9,) * 30), "far": hopper_table((8,) * 20, seed=1)})
+    held_out = {"far": np.asarray([3, 7])}
+    assert module.is_small(sources)
+    module.ingest(sources, tmp_path / "here" / "table", robot=HOPPER.robot_spec, held_out=held_out)
+    monkeypatch.setattr(module, "ONE_PROCESS_BYTES", 0)
+    module.ingest(sources, tmp_path / "there" / "table", robot=HOPPER.robot_spec, held_out=held_out)
+    here, there = (
+        {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (tmp_path / "here", tmp_path / "there")
+    )
+    assert len([name for name in here if name.endswith(".parquet")]) == 10
+    assert here == there
 
 
 def test_a_large_table_has_more_parts(ray_cluster, tmp_path, monkeypatch):

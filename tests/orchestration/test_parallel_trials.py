@@ -10,6 +10,7 @@ from tiny_sweeps import rows_of, sweep, write_sweep
 from v2a_ray.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_trials_of_two_workers_on_two_cores_take_turns_and_end(ray_cluster: None, tmp_path: Path) -> None:
     """Drivers hold no core: otherwise two of them would wait for workers that can never start."""
     path = write_sweep(tmp_path, settings={"policy": {"num_workers": 2}}, axes={"seed": [0, 1]})

@@ -107,6 +107,7 @@ def _finished(path: Path, results: list[Any]) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_two_objectives_have_a_front(workspace: Path) -> None:
     search = {
         "algorithm": "optuna",
@@ -145,6 +146,7 @@ def test_asha_ends_the_worse_of_every_task_and_leaves_no_checkpoint(workspace: P
     assert policies(workspace) == made
 
 
+@pytest.mark.slow
 def test_the_median_rule_ends_trials_before_their_end(workspace: Path) -> None:
     scheduler = {"kind": "median", "grace_steps": 10}
     search = {"num_trials": 6, "seed": 1, "space": RATES}

@@ -49,6 +49,7 @@ def trials_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in children if "ImplicitFunc" in child.name() or "train_trial" in child.name()]
 
 
+@pytest.mark.slow
 def test_a_trial_that_dies_is_started_again_from_its_checkpoint(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, name="dies", axes={"seed": [0]}, settings=LONG)
     process = start(path)
@@ -61,6 +62,7 @@ def test_a_trial_that_dies_is_started_again_from_its_checkpoint(tmp_path: Path) 
     assert [row["status"] for row in rows_of(path)] == ["finished"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, name="stops", axes={"seed": [0, 1]}, settings=LONG)
     process = start(path)
@@ -87,6 +89,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_message_and_costs_nothing_that_was_done(tmp_path: Path, full_disk: Path) -> None:
     path = write_sweep(tmp_path, name="full", axes={"seed": [0, 1, 2, 3]})
     done = run(path)
@@ -114,6 +117,7 @@ def test_a_loss_that_is_not_finite_ends_one_trial_and_says_why(ray_cluster: None
     assert not list(trial.glob("error*"))
 
 
+@pytest.mark.slow
 def test_policies_that_were_removed_are_trained_again(ray_cluster: None, tmp_path: Path) -> None:
     path = write_sweep(tmp_path, name="removed", axes={"seed": [0]})
     sweep(path)
@@ -122,6 +126,7 @@ def test_policies_that_were_removed_are_trained_again(ray_cluster: None, tmp_pat
     assert len(list(tmp_path.glob("artifacts/policy/*/artifact.json"))) == 1
 
 
+@pytest.mark.slow
 def test_damaged_notes_of_a_sweep_are_written_again(ray_cluster: None, tmp_path: Path) -> None:
     path = write_sweep(tmp_path, name="rotten", axes={"policy.learning_rate": [1e30, 3e-4]})
     sweep(path)

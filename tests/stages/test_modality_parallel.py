@@ -222,7 +222,7 @@ def experiment(**modality: Any) -> ExperimentConfig:
     )
 
 
-@pytest.mark.slow  # what follows, with a worker that is killed, is in the default suite
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_workers", "num_files"), [(3, 1), (2, 5)])
 def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, num_files: int) -> None:
     """Three workers share two cores, and all of them a batch that does not divide."""
@@ -286,6 +286,7 @@ def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
         assert torch.equal(value, model.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_been(
     kill_once: Progress, tmp_path: Path
 ) -> None:
@@ -307,6 +308,7 @@ def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_b
     assert all(torch.equal(straight[name], interrupted[name]) for name in straight)
 
 
+@pytest.mark.slow
 def test_what_the_user_caused_is_not_tried_again(tmp_path: Path) -> None:
     """One worker fails while the other waits for its gradients."""
     write_table(linear_system([9, 4, 12, 6], 1.0, seed=1), tmp_path / "source" / "table", num_files=2)

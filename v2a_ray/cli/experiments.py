@@ -146,8 +146,9 @@ def sweep(
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.orchestration.session import ray_session
-        from v2a_ray.orchestration.sweep import run_sweep
+        from v2a_ray.orchestration.sweep import require_same_sweep, run_sweep
 
+        require_same_sweep(experiment, folder)
         with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
             results = run_sweep(experiment, folder, display)
     from v2a_ray.report.search import render_search

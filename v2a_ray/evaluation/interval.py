@@ -1,4 +1,4 @@
-"""How sure a mean is."""
+"""How sure a mean is. scipy.stats takes a second to import, which processes that draw no interval need not wait for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, trim_mean
 
 NUM_RESAMPLES = 9999
 
@@ -31,6 +30,8 @@ def mean_interval(values: NDArray[np.floating[Any]], level: float = 0.95, seed: 
     """Percentile bootstrap interval of the mean of independent values; of fewer than three (NaN, NaN)."""
     if len(values) < MIN_VALUES:
         return float("nan"), float("nan")
+    from scipy.stats import bootstrap
+
     found = bootstrap(
         (np.asarray(values, dtype=np.float64),),
         np.mean,
@@ -53,6 +54,8 @@ def interquartile_mean(
         strata: the values of every task, one per seed; seeds are resampled inside their task. With fewer than
             three values in some task the interval is (NaN, NaN).
     """
+    from scipy.stats import bootstrap, trim_mean
+
     values = [np.asarray(stratum, dtype=np.float64) for stratum in strata]
     middle = float(trim_mean(np.concatenate(values), 0.25))
     if min(len(stratum) for stratum in values) < MIN_VALUES:

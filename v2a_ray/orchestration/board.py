@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from v2a_ray.stages.learner import Metrics, Progress
+if TYPE_CHECKING:
+    # It imports torch, for which the actor's process would take seconds to start.
+    from v2a_ray.stages.learner import Metrics, Progress
 
 
 @dataclass(frozen=True)

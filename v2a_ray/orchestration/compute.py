@@ -18,8 +18,6 @@ from v2a_ray.methods.plan import Node
 from v2a_ray.methods.policy_pack import fit_policies
 from v2a_ray.orchestration.board import Event, make_board, reporter
 from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, reserved_gpu, stage_device, stage_workers
-from v2a_ray.orchestration.modality_workers import fit_modality_parallel
-from v2a_ray.orchestration.policy_workers import fit_policy_parallel
 from v2a_ray.orchestration.session import user_error
 from v2a_ray.orchestration.tables import make_data, make_source
 from v2a_ray.orchestration.work import Work, input_paths, stage_threads
@@ -29,8 +27,6 @@ from v2a_ray.stages.learner import Progress
 POLL_SECONDS = 0.25
 MAX_RETRIES = 2
 """How often a stage is tried again when its worker dies; it goes on from its checkpoint."""
-FIT_PARALLEL = {"modality": fit_modality_parallel, "policy": fit_policy_parallel}
-"""Stages that several workers can fit."""
 
 
 @dataclass
@@ -143,10 +139,14 @@ def make_stage(
 ) -> Artifact:
     """Fit a stage in this process, or with data-parallel workers where the configuration asks for them."""
     config, node = work.config, work.node
-    fit: Callable[[Job], None] = (FIT_PARALLEL if stage_workers(config, node.stage) > 1 else FIT)[node.stage]
+    fit: Callable[[Job], None] = FIT[node.stage]
+    # Importing Ray Train or RLlib takes seconds, which only those pay who use it.
     if node.stage == "policy" and config.policy.uses_rllib:
-        # Importing RLlib takes seconds, which only its peers should pay.
         from v2a_ray.orchestration.rllib_peers import fit_rllib_policy as fit
+    elif stage_workers(config, node.stage) > 1 and node.stage == "policy":
+        from v2a_ray.orchestration.policy_workers import fit_policy_parallel as fit
+    elif stage_workers(config, node.stage) > 1:
+        from v2a_ray.orchestration.modality_workers import fit_modality_parallel as fit
 
     def make(output: Path, folder: Path) -> None:
         fit(Job(config, inputs, output, folder, progress, node.part, reserved_gpu()))

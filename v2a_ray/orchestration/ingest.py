@@ -2,12 +2,14 @@
 
 The order of episodes is planned beforehand, from numbers of episodes alone, so that each part file needs a known piece
 of every source. Ray Data runs one task per part, which reads, checks, labels and writes it: nothing is shuffled between
-tasks, a task needs the memory of its part, and the result does not depend on how Ray schedules it.
+tasks, a task needs the memory of its part, and the result does not depend on how Ray schedules it. Small tables are
+written part by part in this process, with the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ MIN_FILES = 8
 """Enough for as many tasks to write and read a small table at once."""
 PART_BYTES = 256 * 2**20
 """About the size, uncompressed, of a part of a large table: what one task holds several times over."""
+ONE_PROCESS_BYTES = 8 * 2**20
+"""Up to this size, uncompressed, one process combines a table in a second, while Ray Data takes several to start."""
 VALIDATION = "validation"
 """Name of the folder with the held-out episodes, beside that of the table."""
 
@@ -84,7 +88,7 @@ def ingest(
     """
     if not sources:
         raise DataError("there is no source", where="mix", remedy="give at least one source with transitions")
-    num_files = num_files or max(MIN_FILES, -(-sum(table_bytes(source.path) for source in sources) // PART_BYTES))
+    num_files = num_files or max(MIN_FILES, -(-_total_bytes(sources) // PART_BYTES))
     counts = [count_episodes(source.path) for source in sources]
     out = [(held_out or {}).get(source.name, np.empty(0, dtype=np.int64)) for source in sources]
     if any(len(episodes) for episodes in out):
@@ -106,23 +110,19 @@ def _combine(
 ) -> dict[str, Any]:
     """Write the `chosen` episodes (sorted indices, per source) as one table and return its manifest."""
     parts = _plan([len(episodes) for episodes in chosen], num_files)
-    with new_folder(output.absolute()) as partial, quiet_ray_data():
-        rows = ray.data.range(len(parts), override_num_blocks=len(parts)).map_batches(
+    with new_folder(output.absolute()) as partial:
+        write = functools.partial(
             _write_parts,
-            fn_kwargs={
-                "sources": sources,
-                "chosen": chosen,
-                "parts": parts,
-                "folder": partial,
-                "robot": robot,
-                "checks": checks,
-            },
-            batch_size=1,
+            sources=sources,
+            chosen=chosen,
+            parts=parts,
+            folder=partial,
+            robot=robot,
+            checks=checks,
         )
-        try:
-            summaries = {row["part"]: PartSummary.from_json(row["summary"]) for row in rows.take_all()}
-        except ray.exceptions.RayError as error:
-            raise user_error(error) or error from None
+        every = {"id": np.arange(len(parts))}
+        written = write(every) if is_small(sources) else _written_by_ray_data(write, len(parts))
+        summaries = dict(zip(written["part"], map(PartSummary.from_json, written["summary"]), strict=True))
         return finish_folder(
             partial,
             [summaries[part] for part in range(len(parts))],
@@ -130,6 +130,26 @@ def _combine(
             findings=findings,
             extra=dict(extra),
         )
+
+
+def is_small(sources: Sequence[IngestSource]) -> bool:
+    """Whether one process combines them sooner than Ray Data would start."""
+    return _total_bytes(sources) <= ONE_PROCESS_BYTES
+
+
+def _total_bytes(sources: Sequence[IngestSource]) -> int:
+    return sum(table_bytes(source.path) for source in sources)
+
+
+def _written_by_ray_data(write: Callable[[dict[str, Any]], dict[str, list[Any]]], num_parts: int) -> dict[str, Any]:
+    """What `write` returned of all parts, each a task of its own."""
+    with quiet_ray_data():
+        rows = ray.data.range(num_parts, override_num_blocks=num_parts).map_batches(write, batch_size=1)
+        try:
+            found = rows.take_all()
+        except ray.exceptions.RayError as error:
+            raise user_error(error) or error from None
+    return {name: [row[name] for row in found] for name in ("part", "summary")}
 
 
 @dataclass(frozen=True)
@@ -180,7 +200,7 @@ def _write_parts(
     robot: RobotLike,
     checks: Severities,
 ) -> dict[str, list[Any]]:
-    """A Ray Data task: read, check, label and write the episodes of a part; returns its share of the manifest."""
+    """Read, check, label and write the episodes of some parts; returns their shares of the manifest."""
     written: dict[str, list[Any]] = {"part": [], "summary": []}
     for part in batch["id"].tolist():
         plan = parts[part]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import DataContext
 from ray.job_config import JobConfig
 
 from v2a_ray.errors import ClusterError, V2AError
@@ -134,6 +133,9 @@ def quiet_ray_data() -> Iterator[None]:
         # Memory is reserved per operator of a long pipeline; ours have one, which waits a second for its second task.
         "op_resource_reservation_enabled": False,
     }
+    # It imports pandas, which processes that read no data need not wait for.
+    from ray.data import DataContext
+
     context, logger = DataContext.get_current(), logging.getLogger("ray.data")
     before, level = {name: getattr(context, name) for name in settings}, logger.level
     logger.setLevel(logging.CRITICAL)

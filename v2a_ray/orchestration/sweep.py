@@ -113,25 +113,32 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
     return final
 
 
-def _claim(sweep: Sweep, folder: Path) -> None:
-    """Write what the trials are, or see that the folder holds the same sweep."""
-    drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
-    content = {
-        "trials": [{"labels": trial.labels, "config": trial.config.model_dump(mode="json")} for trial in sweep.trials],
-        "search": drawn,
-    }
-    path = folder / TRIALS_FILE
+def require_same_sweep(sweep: Sweep, folder: Path) -> None:
+    """Raise ConfigError when the folder holds another sweep."""
     held = None
     with suppress(OSError, ValueError):  # a damaged one says nothing about the folder, and is written again
-        held = read_sealed(path)
+        held = read_sealed(folder / TRIALS_FILE)
+    content = _identity(sweep)
     if held and {name: held.get(name) for name in content} != content:
         raise ConfigError(
             "the folder holds a sweep with other trials",
             where=str(folder),
             remedy="choose another folder with --run-dir; finished trials are reused from the artifact store anyway",
         )
+
+
+def _identity(sweep: Sweep) -> dict[str, Any]:
+    """What makes two sweeps the same; a search may be given more draws."""
+    drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
+    trials = [{"labels": trial.labels, "config": trial.config.model_dump(mode="json")} for trial in sweep.trials]
+    return {"trials": trials, "search": drawn}
+
+
+def _claim(sweep: Sweep, folder: Path) -> None:
+    """Write what the trials are, or see that the folder holds the same sweep."""
+    require_same_sweep(sweep, folder)
     with storage_errors(folder):
-        write_sealed(path, {"name": sweep.name, **content})
+        write_sealed(folder / TRIALS_FILE, {"name": sweep.name, **_identity(sweep)})
         write_whole(folder / SWEEP_FILE, yaml.safe_dump(sweep.content, sort_keys=False))
 
 

@@ -30,8 +30,7 @@ from v2a_ray.errors import DataError
 from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.board import reporter
 from v2a_ray.orchestration.collect import collect_data
-from v2a_ray.orchestration.convert import convert_hdf5
-from v2a_ray.orchestration.ingest import IngestSource, ingest
+from v2a_ray.orchestration.ingest import IngestSource, ingest, is_small
 from v2a_ray.orchestration.work import Work
 from v2a_ray.stages.artifacts import Artifact, ArtifactStore
 
@@ -94,6 +93,9 @@ def _is_large(spec: DataSpec, data_root: str) -> bool:
 def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
     """As reading the file in one task and writing the table, in as many parts as it has slices."""
     root, is_source = work.config.data_root, isinstance(spec, SourceSpec)
+    # Ray Data takes a second to import, which processes that train need not wait for.
+    from v2a_ray.orchestration.convert import convert_hdf5
+
     manifest = convert_hdf5(
         resolve(spec, root),
         output,
@@ -107,7 +109,6 @@ def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
         raise unordered_source(spec, root)
 
 
-@ray.remote
 def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
     """What has to be known of one source to check it against the others."""
     return SourceFacts.of(read_table_folder(table), domains)
@@ -115,7 +116,7 @@ def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
 
 @ray.remote
 def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
-    """The combined source table, by Ray Data."""
+    """The combined source table, by Ray Data unless it is small."""
     config = work.config
     # Behaviours of a mix keep the label of the policy that acted.
     sources = [
@@ -140,7 +141,11 @@ def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) ->
     def make(output: Path, _work: Path) -> None:
         domains = {source.name: parse_domain(source.domain) for source in sources}
         distinct = list(dict.fromkeys(domains.values()))
-        facts = ray.get([_describe.remote(source.path, distinct) for source in sources])
+        if is_small(sources):
+            facts = [_describe(source.path, distinct) for source in sources]
+        else:
+            describe = ray.remote(_describe)
+            facts = ray.get([describe.remote(source.path, distinct) for source in sources])
         findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
         held_out = {

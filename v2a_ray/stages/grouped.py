@@ -20,7 +20,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from v2a_ray.data.sampler import Batch, select_rows
@@ -30,6 +29,8 @@ from v2a_ray.stages.policy import IQLLearner, cosine, set_learning_rate
 
 def episode_groups(latent_EZ: NDArray[np.float32], num_groups: int, seed: int) -> NDArray[np.float32]:
     """(E,): the cluster 0, 1, ... of every episode; at most as many clusters as there are distinct z."""
+    from sklearn.cluster import KMeans  # a second in every process that trains anything else
+
     num_groups = min(num_groups, len(np.unique(latent_EZ, axis=0)))
     labels = KMeans(num_groups, n_init=10, random_state=seed).fit_predict(latent_EZ)
     return np.asarray(labels, dtype=np.float32)
