@@ -61,6 +61,12 @@ def test_a_method_without_a_score_in_some_task_has_no_aggregate() -> None:
     assert lines[3] == "| v2a | 20.0 (n=1), 1 failed | –, 1 failed | – |"
 
 
+def test_a_label_cannot_break_out_of_its_cell() -> None:
+    lines = cells_markdown([trial("wind | <b>strong\nnow", "iql|mine", seed, 1.0) for seed in (1, 2)]).splitlines()
+    assert lines[0] == "| method | wind \\| &lt;b>strong now | interquartile mean [95 %] |"
+    assert lines[2].startswith("| iql\\|mine | 1.0 ± 0.0 (n=2) |") and len(lines) == 3
+
+
 def test_a_table_says_when_seeds_share_what_is_before_the_policy() -> None:
     own, shared = (
         [

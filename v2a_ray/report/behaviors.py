@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from v2a_ray.report.markdown import table_lines
+
 _COLUMNS = ("domain", "random", "medium", "expert", "score", "replay", "steps")
 _PAGE = """# Behaviour zoo
 
@@ -43,12 +45,11 @@ def render_zoo(rows: Sequence[dict[str, Any]]) -> Table:
 
 def zoo_markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
     """The same as a page, with the commands that trained each."""
-    lines = [" | ".join(_COLUMNS), " | ".join(["---", *["---:"] * (len(_COLUMNS) - 1)])]
-    lines += [" | ".join(cells) for cells in _domains(rows, spread=True)]
+    rule = ["---", *["---:"] * (len(_COLUMNS) - 1)]
     return _PAGE.format(
         num_episodes=rows[0]["num_episodes"] if rows else 0,
         command=command,
-        table="\n".join(f"| {line} |" for line in lines),
+        table="\n".join(table_lines(_COLUMNS, _domains(rows, spread=True), rule)),
         commands="\n".join(dict.fromkeys(row["command"] for row in rows)),
     )
 

@@ -21,6 +21,7 @@ from v2a_ray.diagnosis.value import ValueAudit
 from v2a_ray.files import write_json, write_whole
 from v2a_ray.outputs import prepare_results_folder
 from v2a_ray.report.diagnosis_plots import draw_pictures
+from v2a_ray.report.markdown import table_lines
 
 _COLORS = {"good": "green", "fair": "yellow", "bad": "red", "unknown": "dim", "skipped": "dim"}
 _TITLES = {
@@ -290,7 +291,7 @@ def markdown(diagnosis: Diagnosis, pictures: dict[str, str]) -> str:
         lines += [f"- {sentence}" for sentence in section.sentences]
         if section.rows:
             header, *rows = section.rows
-            lines += ["", *(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])]
+            lines += ["", *table_lines(header, rows)]
         if section.name in pictures:
             lines += ["", f"![{section.name}]({pictures[section.name]})"]
         lines.append("")

@@ -21,6 +21,7 @@ from v2a_ray.domains.checks import (
     RobotCheck,
 )
 from v2a_ray.outputs import MARK, new_file
+from v2a_ray.report.markdown import table_lines
 
 _PAGE = """# Check of the domain catalogue
 
@@ -103,9 +104,8 @@ def domain_check_page(checks: Sequence[RobotCheck], command: str, picture: str) 
         *(f"- {line}" for check in checks for line in verdict_lines(check)),
     ]
     for check in checks:
-        lines += ["", f"## {check.robot}", "", "| shift | changes | to stock | best policy's states | nearest |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        lines += [f"| {' | '.join(row)} |" for row in table_rows(check)]
+        header = ("shift", "changes", "to stock", "best policy's states", "nearest")
+        lines += ["", f"## {check.robot}", "", *table_lines(header, table_rows(check))]
     for check in checks:
         names = [each.shift for each in check.domains]
         lines += [

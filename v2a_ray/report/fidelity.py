@@ -10,6 +10,7 @@ from rich.table import Table
 
 from v2a_ray.domains.fidelity import FidelityReport
 from v2a_ray.domains.recorded import REPRODUCED, Comparison
+from v2a_ray.report.markdown import table_lines
 
 _COLUMNS = ("file", "domain", "rows", "excluded", "this domain", "reward", "stock", "modern physics", "verdict")
 _PAGE = """# Fidelity to recorded data
@@ -56,7 +57,7 @@ def render_comparisons(comparisons: Sequence[Comparison]) -> Table:
 def to_markdown(comparisons: Sequence[Comparison], command: str) -> str:
     """A page with one row per file, saying what was measured by which `command` (shown as given) and versions."""
     versions = {name: importlib.metadata.version(name) for name in ("mujoco", "gymnasium")}
-    lines = [f"| {' | '.join(_COLUMNS)} |", f"| {' | '.join(['---'] * len(_COLUMNS))} |"]
+    rows = []
     for each in comparisons:
         claimed = each.claimed
         cells = [
@@ -70,8 +71,10 @@ def to_markdown(comparisons: Sequence[Comparison], command: str) -> str:
             _errors(each.modern),
             each.verdict,
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return _PAGE.format(command=command, reproduced=REPRODUCED, **versions) + "\n".join(lines) + "\n"
+        rows.append(cells)
+    return (
+        _PAGE.format(command=command, reproduced=REPRODUCED, **versions) + "\n".join(table_lines(_COLUMNS, rows)) + "\n"
+    )
 
 
 def _errors(report: FidelityReport) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from v2a_ray.data.checks import CHECKS, Check
 from v2a_ray.data.findings import Finding
 from v2a_ray.outputs import MARK, new_file
+from v2a_ray.report.markdown import cell, table_lines
 
 MARKDOWN_SUFFIXES = (".md", ".markdown")
 SEVERITIES = ("error", "warning", "info")
@@ -42,14 +43,13 @@ def findings_markdown(findings: Sequence[Finding], about: Mapping[str, Any]) -> 
     """A table of findings, the gravest first, and what the checks that fired mean."""
     counts = _counts(findings)
     lines = ["# Checks of data", "", f"<!-- {MARK} -->", ""]
-    lines += [f"- {name}: {_cell(_plain(value))}" for name, value in about.items()]
+    lines += [f"- {name}: {cell(_plain(value))}" for name, value in about.items()]
     lines += [f"- findings: {', '.join(f'{counts[each]} {each}' for each in SEVERITIES)}", ""]
     if not findings:
         return "\n".join([*lines, "All checks passed.", ""])
-    lines += ["| severity | check | where | what | remedy |", "| --- | --- | --- | --- | --- |"]
-    for each in sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)):
-        cells = (each.severity, each.check, each.where, each.message, each.remedy)
-        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    gravest_first = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    rows = [(each.severity, each.check, each.where, each.message, each.remedy) for each in gravest_first]
+    lines += table_lines(("severity", "check", "where", "what", "remedy"), rows)
     fired = [CHECKS[name] for name in dict.fromkeys(each.check for each in findings) if name in CHECKS]
     lines += ["", "What they mean:", "", *(_meaning(check) for check in fired), ""]
     return "\n".join(lines)
@@ -68,9 +68,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} as {item}" for key, item in value.items()) or "none"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _cell(text: str) -> str:
-    """Text that cannot break out of a table's cell, or start markup."""
-    flat = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-    return flat.replace("<", "&lt;").replace("`", "'")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from v2a_ray.config import SearchConfig
+from v2a_ray.report.markdown import table_lines
 from v2a_ray.report.tables import TrialResult
 from v2a_ray.settings import at
 
@@ -26,7 +27,7 @@ def render_search(results: Sequence[TrialResult], search: SearchConfig) -> Table
 def search_markdown(results: Sequence[TrialResult], search: SearchConfig) -> str:
     """The same table as Markdown."""
     header, *rows = _rows(results, search)
-    return "".join("| " + " | ".join(row) + " |\n" for row in [header, ["---"] * len(header), *rows])
+    return "\n".join(table_lines(header, rows)) + "\n"
 
 
 def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:

@@ -19,6 +19,7 @@ from v2a_ray.config import ExperimentConfig
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.files import replacing
 from v2a_ray.methods.sweep import task_of
+from v2a_ray.report.markdown import cell, table_lines
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,8 @@ def render_cells(results: Sequence[TrialResult]) -> Table:
 def cells_markdown(results: Sequence[TrialResult]) -> str:
     """The same table as Markdown."""
     header, *rows = _cells(results)
-    lines = [header, ["---"] * len(header), *rows]
     note = shared_seed(results)
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + (f"\n{note}\n" if note else "")
+    return "\n".join([*table_lines(header, rows), *(["", cell(note)] if note else [])]) + "\n"
 
 
 def shared_seed(results: Sequence[TrialResult]) -> str | None:
