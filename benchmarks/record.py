@@ -1,4 +1,4 @@
-"""What a benchmark writes down: one entry per name in `results.json`, with the versions that it was measured with.
+"""What a benchmark writes down: one entry per name and processor in `results.json`, with versions.
 
 A ratio is always "how much better ours is", so that every target is a lower bound.
 """
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from v2a_ray.files import read_json, write_json
+from v2a_ray.processor import processor_facts, processor_name
 
 RESULTS = Path(__file__).parent / "results.json"
 PACKAGES = ("ray", "torch", "mujoco", "numpy", "gymnasium")
@@ -29,6 +30,18 @@ def versions() -> dict[str, str | int]:
     """Of everything that timings depend on, and the number of cores that this process may use."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), **packages, "cpus": len(os.sched_getaffinity(0))}
+
+
+EMULATION = "ATEN_CPU_CAPABILITY"
+"""Environment variable with which PyTorch, and its libraries by variables of theirs, leave out what is above AVX2."""
+
+
+def measured_on() -> str:
+    """The processor and its widest vectors, as far as measurements depend on them."""
+    flags = processor_facts().get("flags", "").split()
+    widest = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
+    asked = os.environ.get(EMULATION)
+    return f"{processor_name()}, {f'{asked} emulated' if asked else widest}"
 
 
 def invocation() -> str:
@@ -43,7 +56,7 @@ class Result:
     """One comparison.
 
     Attributes:
-        name: what was measured; a new result replaces the one of the same name.
+        name: what was measured; a new result replaces the one of the same name and processor.
         ours, reference: both in `unit`, medians over repetitions.
         unit: for example "steps/s".
         ratio: how much better ours is, the median of the ratios of repetitions.
@@ -51,6 +64,7 @@ class Result:
         gflop_per_second: of ours, where its arithmetic was counted.
         command: what measures it again.
         versions: see `versions`.
+        processor: see `measured_on`.
     """
 
     name: str
@@ -62,6 +76,7 @@ class Result:
     gflop_per_second: float | None = None
     command: str = field(default_factory=invocation)
     versions: dict[str, str | int] = field(default_factory=versions)
+    processor: str = field(default_factory=measured_on)
 
     @property
     def holds(self) -> bool:
@@ -111,33 +126,39 @@ def step_milliseconds(step: Callable[[], object], num_steps: int) -> float:
 
 
 def record(results: Sequence[Result], *, write: bool = True, path: Path = RESULTS) -> None:
-    """Print the results and put them into `path`, each in place of its name's; `write` is false for quick runs."""
+    """Print the results and put them into `path`, each in place of the same processor's; `write` is false for quick
+    runs."""
     Console().print(render([result.to_dict() for result in results]))
     if write:
-        entries = {entry["name"]: entry for entry in read_results(path)}
-        entries |= {result.name: result.to_dict() for result in results}
+        entries = {(entry["name"], entry["processor"]): entry for entry in read_results(path)}
+        entries |= {(result.name, result.processor): result.to_dict() for result in results}
         write_json(path, list(entries.values()))
 
 
 def read_results(path: Path = RESULTS) -> list[dict[str, Any]]:
-    """What was recorded so far."""
+    """What was recorded so far, on any processor."""
     entries: list[dict[str, Any]] = read_json(path) if path.exists() else []
     return entries
 
 
 def render(entries: Sequence[dict[str, Any]]) -> Table:
-    """One row per result."""
+    """One row per benchmark, and of each processor what ours reached, its ratio to the reference and the verdict."""
+    processors = list(dict.fromkeys(entry["processor"] for entry in entries))
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("benchmark")
-    for name in ("ours", "reference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("unit", no_wrap=True)
-    for name in ("ratio", "target", "GFLOP/s", ""):
-        table.add_column(name, justify="right", no_wrap=True)
-    for entry in entries:
-        verdict = "[green]holds[/]" if entry["holds"] else "[red]missed[/]"
-        numbers = f"{entry['ours']:,.5g}", f"{entry['reference']:,.5g}"
-        rate = entry.get("gflop_per_second")
-        ratio = f"{entry['ratio']:.2f}", f"{entry['target']:g}", f"{rate:.1f}" if rate else ""
-        table.add_row(entry["name"], *numbers, entry["unit"], *ratio, verdict)
+    for name in ("benchmark", "unit"):
+        table.add_column(name)
+    table.add_column("target", justify="right")
+    for processor in processors:
+        table.add_column(f"{processor}\nours, ratio", justify="right")
+    for name in dict.fromkeys(entry["name"] for entry in entries):
+        mine = {entry["processor"]: entry for entry in entries if entry["name"] == name}
+        newest = list(mine.values())[-1]
+        cells = [_measured(mine[processor]) if processor in mine else "" for processor in processors]
+        table.add_row(name, newest["unit"], f"{newest['target']:g}", *cells)
     return table
+
+
+def _measured(entry: dict[str, Any]) -> str:
+    verdict = "[green]holds[/]" if entry["holds"] else "[red]missed[/]"
+    rate = f" {entry['gflop_per_second']:.0f} GFLOP/s" if "gflop_per_second" in entry else ""
+    return f"{entry['ours']:,.4g}{rate}  {entry['ratio']:.2f} {verdict}"

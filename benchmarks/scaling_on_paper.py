@@ -12,7 +12,7 @@ import argparse
 import torch
 
 from benchmarks.learners import PUBLISHED_MODALITY
-from benchmarks.record import read_results
+from benchmarks.record import measured_on, read_results
 from benchmarks.tables import ACTION_DIM, OBSERVATION_DIM, ROW_BYTES
 from v2a_ray.stages.modality import ModalityModel
 
@@ -68,8 +68,9 @@ def _num_parameters() -> int:
 
 
 def _measured(name: str) -> float | None:
-    """Trajectories per second of ours, if that benchmark was recorded."""
-    return next((entry["ours"] for entry in read_results() if entry["name"] == name), None)
+    """Trajectories per second of ours, if that benchmark was recorded on this processor."""
+    mine = (entry for entry in read_results() if (entry["name"], entry["processor"]) == (name, measured_on()))
+    return next((entry["ours"] for entry in mine), None)
 
 
 if __name__ == "__main__":

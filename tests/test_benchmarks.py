@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks import d3rlpy_iql, peers, policies_at_once
-from benchmarks.record import Result, interleaved, record
+from benchmarks.record import EMULATION, Result, interleaved, measured_on, record, render
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,9 +28,31 @@ def test_results_are_appended_or_replaced_by_name(tmp_path: Path) -> None:
         ("a", 1.2, False),
         ("b", 1.0, False),
     ]
-    keys = {"name", "ours", "reference", "unit", "ratio", "target", "holds", "command", "versions"}
+    keys = {"name", "ours", "reference", "unit", "ratio", "target", "holds", "command", "versions", "processor"}
     assert all(entry.keys() == keys for entry in entries)
     assert entries[0]["versions"].keys() == {"python", "ray", "torch", "mujoco", "numpy", "gymnasium", "cpus"}
+
+
+def test_processors_stand_side_by_side_and_leave_each_others_results(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    for processor, ratio in (("one", 2.0), ("another", 1.0), ("one", 3.0)):
+        record([Result("a", 5.0, 1.0, "s", ratio, 1.5, processor=processor)], path=path)
+    assert [(entry["processor"], entry["ratio"]) for entry in json.loads(path.read_text())] == [
+        ("one", 3.0),
+        ("another", 1.0),
+    ]
+    console = Console(width=100, file=io.StringIO())
+    console.print(render(json.loads(path.read_text())))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "one" in lines[0] and "another" in lines[0]
+    assert lines[2].split() == ["a", "s", "1.5", "5", "3.00", "holds", "5", "1.00", "missed"]
+
+
+def test_an_emulated_processor_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(EMULATION, raising=False)
+    real = measured_on()
+    monkeypatch.setenv(EMULATION, "avx2")
+    assert "emulated" not in real and measured_on().endswith("avx2 emulated")
 
 
 @pytest.mark.parametrize("less_is_better", [False, True])
