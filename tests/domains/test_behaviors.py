@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from v2a_ray.checksums import write_sealed
 from v2a_ray.domains import behavior_export, behaviors
 from v2a_ray.domains.behaviors import GaussianActor, behavior_components, evaluate_policy, list_behaviors, load_behavior
 from v2a_ray.errors import DomainError
@@ -109,8 +110,8 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "settings": {},
         "command": "v2a behaviors train",
     }
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    (tmp_path / "progress.json").write_text(json.dumps({"num_steps": 8000, "seconds": 1.0, "snapshots": snapshots}))
+    write_sealed(tmp_path / "run.json", run)
+    write_sealed(tmp_path / "progress.json", {"num_steps": 8000, "seconds": 1.0, "snapshots": snapshots})
 
     def measure(policy: object, domain: object, num_episodes: int, seed: int) -> np.ndarray:
         value = float(policy.log_std[0]) if isinstance(policy, GaussianActor) else 15.0
@@ -145,3 +146,9 @@ def test_installed_behaviors_are_found_by_domain(output: Path) -> None:
 def test_export_without_a_snapshot_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DomainError, match="no snapshot yet"):
         behavior_export.export_behaviors(tmp_path)
+
+
+def test_export_of_a_training_that_is_damaged_is_one_message(output: Path) -> None:
+    (output / "progress.json").write_text("{}")
+    with pytest.raises(DomainError, match=r"cannot be read: it has no checksum"):
+        behavior_export.export_behaviors(output)

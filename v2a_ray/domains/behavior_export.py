@@ -15,7 +15,7 @@ from v2a_ray.checksums import read_sealed
 from v2a_ray.domains.behaviors import WEIGHTS_FOLDER, GaussianActor, evaluate_policy, load_behavior
 from v2a_ray.domains.domain import Domain, parse_domain
 from v2a_ray.domains.references import normalized_score
-from v2a_ray.errors import DomainError
+from v2a_ray.errors import DomainError, told
 from v2a_ray.files import read_json, write_json
 from v2a_ray.outputs import new_folder
 
@@ -39,7 +39,14 @@ def export_behaviors(output_dir: Path | str) -> Path:
     output = Path(output_dir)
     if not (output / PROGRESS).exists():
         raise DomainError("no snapshot yet", where=str(output), remedy="let the training run for some minutes")
-    run, progress = read_sealed(output / RUN), read_sealed(output / PROGRESS)
+    try:
+        run, progress = read_sealed(output / RUN), read_sealed(output / PROGRESS)
+    except (OSError, ValueError) as error:
+        raise DomainError(
+            f"{RUN} or {PROGRESS} cannot be read: {told(error)}",
+            where=str(output),
+            remedy="the same `v2a behaviors train` starts over where something is damaged",
+        ) from error
     domain = parse_domain(run["domain"])
     chosen = _choose(domain, output / "snapshots", progress["snapshots"])
     folder = output / "behaviors"
