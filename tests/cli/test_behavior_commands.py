@@ -45,5 +45,5 @@ def test_the_zoo_is_a_table_and_a_page(tmp_path: Path) -> None:
     assert "3226" in row
     page = (tmp_path / "zoo" / "page.md").read_text()
     assert "| hopper/stock@d4rl | " in page
-    assert "3226 ± 416" in page
+    assert "3226 ± 427" in page
     assert "v2a behaviors train hopper/stock@d4rl --num-steps 800000 --seed 0" in page
