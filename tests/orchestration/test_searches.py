@@ -51,6 +51,7 @@ def test_a_random_search_draws_the_same_again_and_trains_what_it_drew(workspace:
     assert len(scores) == 6 and scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_optuna_goes_on_where_it_stopped(workspace: Path) -> None:
     search = {"algorithm": "optuna", "num_trials": 2, "space": RATES}
     path = write_sweep(workspace, name="optuna", axes={"policy.data": ["mixed", "target"]}, search=search)
