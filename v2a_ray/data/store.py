@@ -130,9 +130,10 @@ def read_parts(files: Sequence[Path]) -> EpisodeTable:
     tables = []
     for file in files:
         try:
-            require_parquet_stored(_open(file).metadata, file.stat().st_size, str(file))
-            # Without partitioning, because pyarrow would take a folder called `length=5` for a column.
-            tables.append(_to_schema(_with_labels(pq.read_table(file, partitioning=None), file), file))
+            parquet = _open(file)
+            require_parquet_stored(parquet.metadata, file.stat().st_size, str(file))
+            # Not `pq.read_table`, which would take a folder called `length=5` for a column.
+            tables.append(_to_schema(_with_labels(parquet.read(), file), file))
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(file, error) from error
         if tables[-1].schema != tables[0].schema:

@@ -21,6 +21,8 @@ from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 from v2a_ray.stages.artifacts import store_root
 
 if TYPE_CHECKING:
+    import optuna
+
     from v2a_ray.methods.plan import Node
 
 SAMPLE = "sample"
@@ -182,31 +184,27 @@ def layer_of(values: Mapping[str, Any]) -> Layer:
     return parse_overrides([f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
-def distributions(search: SearchConfig) -> dict[str, Any]:
-    """The space in Optuna's terms, by setting."""
-    # Importing it takes half a second, which a grid need not pay.
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    space: dict[str, Any] = {}
+def draw(trial: optuna.Trial, search: SearchConfig) -> dict[str, Any]:
+    """Every setting of the space by its dotted key, drawn by one of Optuna's trials; what it drew before stays."""
     for key, spec in search.space.items():
         if spec.choice is not None:
-            space[key] = CategoricalDistribution(spec.choice)
+            trial.suggest_categorical(key, spec.choice)
         elif spec.int_uniform is not None:
-            space[key] = IntDistribution(*spec.int_uniform)
+            trial.suggest_int(key, *spec.int_uniform)
         else:
             low, high = spec.examples
-            space[key] = FloatDistribution(low, high, log=spec.log_uniform is not None)
-    return space
+            trial.suggest_float(key, low, high, log=spec.log_uniform is not None)
+    return trial.params
 
 
 def _draws(search: SearchConfig) -> list[Layer]:
     """The settings of a random search, the same for equal seeds."""
+    # Importing it takes half a second, which a grid need not pay.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(search.seed))
-    space = distributions(search)
-    return [layer_of(study.ask(space).params) for _ in range(search.num_trials)]
+    return [layer_of(draw(study.ask(), search)) for _ in range(search.num_trials)]
 
 
 def _probes(

@@ -171,7 +171,9 @@ class _Training:
         name = f"step-{step:09d}"
         self.algorithm.save_to_path(str(checkpoints / name))
         sync(checkpoints / name)
-        files = {path: digest for path, digest in folder_digests(self.folder).items() if _is_needed(path, name)}
+        snapshots = folder_digests(self.folder / "snapshots").items()
+        files = {f"snapshots/{path}": digest for path, digest in snapshots if path.startswith("snapshot-")}
+        files |= {f"checkpoints/{name}/{path}": digest for path, digest in folder_digests(checkpoints / name).items()}
         self.state |= {"checkpoint": name, "files": files}
         write_sealed(self.folder / PROGRESS, self.state)
         for old in checkpoints.glob("step-*"):
@@ -189,10 +191,6 @@ def damaged(folder: Path) -> str | None:
         except (OSError, ValueError) as error:
             return f"{file}: {error}"
     return damage(folder, content["files"])
-
-
-def _is_needed(file: str, checkpoint: str) -> bool:
-    return file.startswith((f"checkpoints/{checkpoint}/", "snapshots/snapshot-"))
 
 
 def _start_over(folder: Path) -> None:

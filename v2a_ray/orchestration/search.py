@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from v2a_ray.checksums import append_sealed, read_sealed_lines
-from v2a_ray.methods.sweep import Sweep, Trial, distributions, suggested
+from v2a_ray.methods.sweep import Sweep, Trial, draw, suggested
 
 _log = logging.getLogger(__name__)
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
@@ -37,7 +37,6 @@ class Suggestions(Searcher):
         super().__init__()
         assert sweep.config.search is not None
         self.sweep, self.search, self.common = sweep, sweep.config.search, dict(common)
-        self.space = distributions(self.search)
         self.studies = [_open_study(sweep, folder, cell) for cell in range(len(sweep.trials))]
         self.interrupted = [study.get_trials(states=[TrialState.RUNNING]) for study in self.studies]
         self.known: dict[tuple[int, int], Trial] = {}
@@ -66,24 +65,14 @@ class Suggestions(Searcher):
         if resumed is not None:
             cell = resumed
             drawn = optuna.Trial(self.studies[cell], self.interrupted[cell].pop(0)._trial_id)
-            self._complete(drawn)
         elif len(self._begun(cell)) < self.search.num_trials:
-            drawn = study.ask(self.space)
+            drawn = study.ask()
         else:
             return str(Searcher.FINISHED)
+        # A kill may have come while a trial that goes on was drawn: what is missing is drawn now.
+        values = draw(drawn, self.search)
         self.handed_out[trial_id] = (cell, drawn)
-        return {**self.common, "trials": [cell], "suggestion": {"number": drawn.number, "values": drawn.params}}
-
-    def _complete(self, drawn: optuna.Trial) -> None:
-        """Draw what a kill kept from being drawn; what was drawn stays."""
-        for key, spec in self.search.space.items():
-            if spec.choice is not None:
-                drawn.suggest_categorical(key, spec.choice)
-            elif spec.int_uniform is not None:
-                drawn.suggest_int(key, *spec.int_uniform)
-            else:
-                low, high = spec.examples
-                drawn.suggest_float(key, low, high, log=spec.log_uniform is not None)
+        return {**self.common, "trials": [cell], "suggestion": {"number": drawn.number, "values": values}}
 
     def _begun(self, cell: int) -> list[optuna.trial.FrozenTrial]:
         return self.studies[cell].get_trials(deepcopy=False)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 
 def cell(text: str) -> str:
-    """Text on one line that cannot break out of a table's cell, or start markup of HTML."""
+    """Text on one line that cannot break out of a table's cell, or start markup."""
     flat = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-    return flat.replace("<", "&lt;")
+    return flat.replace("<", "&lt;").replace("`", "'")
 
 
 def table_lines(header: Sequence[str], rows: Iterable[Sequence[str]], rule: Sequence[str] | None = None) -> list[str]:

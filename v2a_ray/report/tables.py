@@ -85,8 +85,8 @@ def shared_seed(results: Sequence[TrialResult]) -> str | None:
         if result.config.columns or result.config.needs_modality:
             cells.setdefault((result.method, result.task), []).append(result.config)
     sharing = {
-        cell: configs[0].upstream_seed
-        for cell, configs in cells.items()
+        name: configs[0].upstream_seed
+        for name, configs in cells.items()
         if len({config.seed for config in configs}) > 1 and len({config.upstream_seed for config in configs}) == 1
     }
     if not sharing:
