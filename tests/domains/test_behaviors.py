@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 from v2a_ray.checksums import write_sealed
 from v2a_ray.domains import behavior_export, behaviors
 from v2a_ray.domains.behaviors import GaussianActor, behavior_components, evaluate_policy, list_behaviors, load_behavior
-from v2a_ray.errors import DomainError
+from v2a_ray.errors import DomainError, StorageError
+from v2a_ray.outputs import foreign_files
 
 
 def actor(seed: int = 0, observation_dim: int = 11, action_dim: int = 3) -> GaussianActor:
@@ -141,6 +142,18 @@ def test_installed_behaviors_are_found_by_domain(output: Path) -> None:
     assert isinstance(load_behavior("hopper", "expert"), GaussianActor)
     listed = {(row["domain"], row["behavior"]) for row in list_behaviors()}
     assert ("hopper/stock@d4rl", "medium") in listed
+    # What was installed is replaced by the next, and only that: a note of somebody's keeps the folder as it is.
+    installed = behavior_export.install_behaviors(output, "hopper")
+    (installed / "note.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"note\.txt"):
+        behavior_export.install_behaviors(output, "hopper")
+    assert (installed / "note.txt").read_text() == "mine" and (installed / "expert.safetensors").exists()
+
+
+def test_every_packaged_folder_of_weights_may_be_replaced_by_the_next_training() -> None:
+    folders = [path for path in behaviors.WEIGHTS_FOLDER.iterdir() if path.is_dir()]
+    assert len(folders) >= 20
+    assert {path.name: foreign_files(path) for path in folders} == {path.name: [] for path in folders}
 
 
 def test_export_without_a_snapshot_is_refused(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from tiny_sweeps import RATES, rows_of, sweep, write_sweep
 
+from v2a_ray.checksums import write_sealed
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.files import sole_writer
 from v2a_ray.methods.sweep import load_sweep
-from v2a_ray.orchestration.population import finished_member
+from v2a_ray.orchestration.population import finished_member, member_settings
 from v2a_ray.orchestration.search import Suggestions
 from v2a_ray.orchestration.sweep import open_sweep, run_sweep
 from v2a_ray.report.search import pareto_front, search_markdown
@@ -189,6 +190,26 @@ def test_a_population_exchanges_settings_and_ends_whole(workspace: Path) -> None
         (members / file).write_bytes(content)
     assert [result.score for result in sweep(path)] == scores
     assert finished_member(members / "0000") and finished_member(members / "0001")
+
+
+@pytest.mark.parametrize("in_place", [(), ("checkpoint.safetensors",), ("checkpoint.safetensors", "schedule.json")])
+def test_an_exchange_that_a_kill_parted_is_finished_by_the_next_run(workspace: Path, in_place: tuple[str, ...]) -> None:
+    path = write_sweep(
+        workspace, name="parted", search={"num_trials": 1, "space": RATES}, scheduler={"kind": "pbt", "grace_steps": 20}
+    )
+    folder = workspace / f"parted-{len(in_place)}"
+    member = folder / "population/0000"
+    (member / "taken").mkdir(parents=True)
+    mine, taken = ({"policy.learning_rate": 1e-4, "policy.expectile": value} for value in (0.6, 0.7))
+    write_sealed(member / "schedule.json", {"step": 20, "entries": [{"step": 0, **mine}]})
+    write_sealed(member / "taken/schedule.json", {"step": 40, "entries": [{"step": 0, **taken}]})
+    (member / "checkpoint.safetensors").write_bytes(b"my networks")
+    (member / "taken/checkpoint.safetensors").write_bytes(b"another's networks")
+    for name in in_place:
+        (member / "taken" / name).replace(member / name)
+    assert member_settings(load_sweep(path), folder, 0)["values"] == taken
+    assert (member / "checkpoint.safetensors").read_bytes() == b"another's networks"
+    assert sorted(file.name for file in member.iterdir()) == ["checkpoint.safetensors", "schedule.json"]
 
 
 def test_tensorboard_has_the_hyperparameters(workspace: Path) -> None:

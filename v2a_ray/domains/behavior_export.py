@@ -17,7 +17,7 @@ from v2a_ray.domains.domain import Domain, parse_domain
 from v2a_ray.domains.references import normalized_score
 from v2a_ray.errors import DomainError, told
 from v2a_ray.files import read_json, write_json
-from v2a_ray.outputs import new_folder
+from v2a_ray.outputs import INVENTORY, new_folder
 
 RUN, PROGRESS = "run.json", "progress.json"
 """Of a training: what is trained, and how far it is."""
@@ -73,15 +73,18 @@ def export_behaviors(output_dir: Path | str) -> Path:
 
 
 def install_behaviors(output_dir: Path | str, domain: Domain | str) -> Path:
-    """Copy `output_dir/behaviors` into the package, as the weights of `domain`; returns the folder there."""
+    """Copy `output_dir/behaviors` into the package, as the weights of `domain`; returns the folder there.
+
+    Raises StorageError when that folder holds anything that was not installed like this.
+    """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     source = Path(output_dir) / "behaviors"
     trained = read_json(source / "provenance.json")["domain"]
     if trained != domain.name:
         raise DomainError(f"these behaviours were trained in {trained}", where=str(source), remedy=f"not {domain.name}")
     target = WEIGHTS_FOLDER / domain.slug
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
+    with new_folder(target) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(INVENTORY))
     return target
 
 

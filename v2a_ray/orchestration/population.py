@@ -6,6 +6,7 @@ store: it lies in the sweep's folder, with the settings that it was trained unde
 <folder>/population/0003/          one member
     checkpoint.safetensors         the newest
     schedule.json                  {"step": of the checkpoint, "entries": [{"step": 0, "policy.width": 64}, ...]}
+    taken/                         an exchange under way: another member's two files above, before they replace these
     finished/                      as a policy's artifact; `member.json` has its entries and the digests of its files
 
 Both JSON files hold their own checksum. A member whose schedule is damaged starts again from its draw; one whose
@@ -26,6 +27,7 @@ from ray import tune
 from v2a_ray.checksums import damage, folder_digests, read_sealed, write_sealed
 from v2a_ray.config import ExperimentConfig, SearchConfig
 from v2a_ray.errors import V2AError
+from v2a_ray.files import copy_whole
 from v2a_ray.methods.experiment import store_of
 from v2a_ray.methods.job import CHECKPOINT, Job
 from v2a_ray.methods.plan import make_plan
@@ -35,10 +37,12 @@ from v2a_ray.orchestration.board import reporter
 from v2a_ray.orchestration.gpus import reserved_gpu
 from v2a_ray.orchestration.trials import failure, objectives, trials_of
 from v2a_ray.orchestration.work import Work, input_paths
+from v2a_ray.outputs import new_folder
 from v2a_ray.settings import at, merge
 from v2a_ray.stages.learner import Metrics, save_checkpoint, use_threads
 
 SCHEDULE = "schedule.json"
+TAKEN = "taken"
 FINISHED = "finished"
 MEMBER = "member.json"
 
@@ -164,14 +168,25 @@ def _take_over(folder: Path) -> tuple[int, Entries]:
     """Put another's checkpoint in place of the own one if Tune gave it; returns its step and what led there."""
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint := tune.get_checkpoint():
-        with checkpoint.as_directory() as name:
+        with checkpoint.as_directory() as name, new_folder(folder / TAKEN) as partial:
             for file in (CHECKPOINT, SCHEDULE):
-                shutil.copyfile(Path(name) / file, folder / file)
+                shutil.copyfile(Path(name) / file, partial / file)
     return _schedule(folder)
+
+
+def _finish_exchange(folder: Path) -> None:
+    """Bring what was taken over into place. A kill in between would leave one member's networks with another's
+    settings, so whoever reads the schedule next goes on here."""
+    taken = folder / TAKEN
+    for file in (CHECKPOINT, SCHEDULE):
+        if (taken / file).exists():
+            copy_whole(taken / file, folder / file)
+    shutil.rmtree(taken, ignore_errors=True)
 
 
 def _schedule(folder: Path) -> tuple[int, Entries]:
     """Step of a member's checkpoint and its entries; a damaged schedule goes, and the checkpoint with it."""
+    _finish_exchange(folder)
     try:
         schedule = read_sealed(folder / SCHEDULE)
         return schedule["step"], schedule["entries"]
