@@ -28,6 +28,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 
 from v2a_ray.data.readers import export_table, read_table
 from v2a_ray.data.table import EpisodeTable
@@ -79,7 +82,13 @@ def mutate(path: Path, generator: random.Random) -> str:
     """Change one file of a dataset, and say how."""
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
     file = generator.choice(files)
-    structured: dict[str, Callable[[Path, random.Random], None]] = {".hdf5": _change_hdf5, ".npz": _change_npz}
+    structured: dict[str, Callable[[Path, random.Random], None]] = {
+        ".hdf5": _change_hdf5,
+        ".npz": _change_npz,
+        ".parquet": _change_parquet,
+        ".json": _change_json,
+        ".yaml": _change_yaml,
+    }
     if file.suffix in structured and generator.random() < 0.5:
         structured[file.suffix](file, generator)
         return "structure"
@@ -128,6 +137,80 @@ def _change_npz(path: Path, generator: random.Random) -> None:
     new = generator.choice([values.T, values[:-1], values.astype("S4"), values * 1j, values[..., None], values[:0]])
     arrays[generator.choice([key, "x", "[/x]", "\x1b[31m"])] = new
     np.savez(path, **arrays)
+
+
+def _change_parquet(path: Path, generator: random.Random) -> None:
+    """Rename, drop or repeat a column, give it another type, take some or all of its rows or values away."""
+    table = pq.read_table(path)
+    index = generator.randrange(table.num_columns)
+    name, column = table.column_names[index], table.column(index)
+    kind = generator.choice(["rename", "drop", "twice", "type", "nulls", "inner nulls", "shorter lists", "no rows"])
+    if kind == "no rows":
+        table = table.slice(0, 0)
+    elif kind in ("rename", "twice"):
+        other = generator.choice(["x", "[/x]", "\x1b[31m", name])
+        table = (table.drop_columns(name) if kind == "rename" else table).append_column(other, column)
+    elif kind == "drop":
+        table = table.drop_columns(name)
+    else:
+        values = column.to_pylist()
+        row = generator.randrange(len(values)) if values else 0
+        if kind == "type":
+            strange = [["a"], {"a": 1}, "a", 2**62, b"\xff", 1.5, [[[1.0]]], True]
+            values = [generator.choice(strange)] * len(values)
+        elif kind == "nulls":
+            values[row : row + 1] = [None] if values else []
+        else:
+            values = [_shortened(value, None if kind == "inner nulls" else ...) for value in values]
+        table = table.set_column(index, name, pa.array(values))
+    pq.write_table(table, path)
+
+
+def _shortened(value: Any, last: Any) -> Any:
+    """A list without its last element, or with `last` there; what is no list stays as it is."""
+    if not isinstance(value, list) or not value:
+        return value
+    return value[:-1] if last is ... else [*value[:-1], last]
+
+
+STRANGE = (None, True, -1, 10**30, 1e308, "", "[/x]", "\x1b[31m", [], {}, [[]], "../../x")
+
+
+def _change_json(path: Path, generator: random.Random) -> None:
+    """Give an entry of a JSON file another type, name or an enormous value."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        return
+    path.write_text(json.dumps(_one_changed(content, generator)))
+
+
+def _change_yaml(path: Path, generator: random.Random) -> None:
+    """The same for settings; or nest, alias or lengthen one beyond all measure."""
+    kind = generator.choice(["value", "deep", "aliases", "digits"])
+    if kind == "value":
+        path.write_text(yaml.safe_dump(_one_changed(yaml.safe_load(path.read_text()), generator)))
+    elif kind == "deep":
+        path.write_text("a: " + "[" * 10**5)
+    elif kind == "aliases":
+        levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) or 1}]\n" for i in range(1, 30))
+        path.write_text("a0: &a0 [1]\n" + levels)
+    else:
+        path.write_text(f"seed: {'9' * 10**6}\n")
+
+
+def _one_changed(content: Any, generator: random.Random) -> Any:
+    """`content` with one entry, at any depth, replaced or renamed."""
+    if isinstance(content, dict) and content and generator.random() < 0.9:
+        key = generator.choice(sorted(content))
+        rest = {each: value for each, value in content.items() if each != key}
+        if generator.random() < 0.2:
+            return {**rest, generator.choice(["x", "[/x]", "\x1b[31m"]): content[key]}
+        return {**rest, key: _one_changed(content[key], generator)}
+    if isinstance(content, list) and content and generator.random() < 0.9:
+        index = generator.randrange(len(content))
+        return [*content[:index], _one_changed(content[index], generator), *content[index + 1 :]]
+    return generator.choice(STRANGE)
 
 
 def read_what_comes() -> None:

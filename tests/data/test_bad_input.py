@@ -134,7 +134,15 @@ def misalign(arrow):
     return arrow.set_column(5, "next_observation", pa.array(values, arrow.schema.field(5).type))
 
 
+def null_step(arrow):
+    values = arrow["action"].to_pylist()
+    values[1][2] = None
+    return arrow.set_column(3, "action", pa.array(values, pa.list_(pa.list_(pa.float32(), len(values[0][0])))))
+
+
 BAD_TABLES = [
+    (null_step, "episode 1 · step 2 · field action: is null"),
+    (lambda arrow: arrow.append_column("reward", arrow["reward"]), "column reward is there twice"),
     (drop_reward, "column reward missing"),
     (shorten_length, "episode 0 · field observation: has 5 steps where length says 4"),
     (repeat_id, "field episode_id: names an episode twice"),

@@ -194,6 +194,9 @@ def set_column(name, values):
         (set_column("obs", pa.array([1.0] * 10)), "field obs: holds double, not lists of numbers"),
         (set_column("obs", pa.array([None] + [[1.0]] * 9)), "field obs: has null entries"),
         (set_column("rewards", pa.array([[1.0]] * 10)), "field rewards: holds list.*, not numbers"),
+        (set_column("eps_id", pa.array([["a"]] * 10)), "field eps_id: holds list.*, not names"),
+        (set_column("eps_id", pa.array(["a"] * 9 + [None])), "field eps_id: has null entries"),
+        (lambda table: table.append_column("t", pa.array(["a"] * 10)), "field t: holds string, not numbers"),
         (lambda table: table.slice(0, 0), "field obs: holds zero rows"),
     ],
 )

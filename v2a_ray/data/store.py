@@ -249,6 +249,9 @@ def _to_schema(table: pa.Table, file: Path) -> pa.Table:
     missing = [name for name in episode_schema(1, 1).names if name not in table.column_names]
     if missing:
         raise DataError(f"column {', '.join(missing)} missing", where=str(file), remedy=CONVERT)
+    twice = [name for name in episode_schema(1, 1).names if table.column_names.count(name) > 1]
+    if twice:
+        raise DataError(f"column {', '.join(twice)} is there twice", where=str(file), remedy=CONVERT)
     if not table.num_rows:
         raise DataError("holds zero rows", where=str(file), remedy="record at least one episode")
     widths = {}
@@ -286,6 +289,14 @@ def _check_lists(table: pa.Table, files: Sequence[Path]) -> None:
                 f"has {actual[episode]} steps where length says {lengths[episode]}",
                 where=place(where, episode=episode, field=field),
                 remedy="every list needs one entry per step, and an episode at least one step",
+            )
+        null = table.column(field).combine_chunks().flatten().is_null().to_numpy(zero_copy_only=False)
+        if null.any():
+            ends = np.cumsum(lengths)
+            episode = int(np.searchsorted(ends, null.argmax(), side="right"))
+            step = int(null.argmax() - (ends - lengths)[episode])
+            raise DataError(
+                "is null", where=place(where, episode=episode, step=step, field=field), remedy="fill every step"
             )
     ids = table.column("episode_id")
     if len(ids.unique()) != len(ids):

@@ -135,15 +135,25 @@ def _matrix(column: pa.ChunkedArray, rank: int, where: str) -> NDArray[Any]:
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(array), int(widths[0]))
 
 
+def _names(column: pa.ChunkedArray, where: str) -> NDArray[np.str_]:
+    """A column of names or numbers, as text. Raises DataError for anything else."""
+    if column.null_count:
+        raise DataError("has null entries", where=where, remedy="fill every row")
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+        raise DataError(f"holds {kind}, not names or whole numbers", where=where, remedy="name every row's episode")
+    return np.asarray(column.to_pylist()).astype(str)
+
+
 def _group_episodes(arrays: Arrays, tables: list[pa.Table], where: str) -> list[Finding]:
     """Bring the rows of an episode together, in order of time, and mark its last row; in place."""
-    ids = np.concatenate([table.column(EPISODE).to_numpy() for table in tables]).astype(str)
+    ids = np.concatenate([_names(table.column(EPISODE), place(where, field=EPISODE)) for table in tables])
     _, first, index = np.unique(ids, return_index=True, return_inverse=True)
     # Episodes in order of their first row.
     appearance = first[index]
     steps = np.arange(len(ids))
     if all(STEP in table.column_names for table in tables):
-        steps = np.concatenate([table.column(STEP).to_numpy() for table in tables])
+        steps = np.concatenate([_matrix(table.column(STEP), 1, place(where, field=STEP)) for table in tables])
     order = np.lexsort((steps, appearance))
     for key, array in arrays.items():
         arrays[key] = array[order]
