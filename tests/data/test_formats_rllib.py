@@ -196,7 +196,7 @@ def set_column(name, values):
         (set_column("rewards", pa.array([[1.0]] * 10)), "field rewards: holds list.*, not numbers"),
         (set_column("eps_id", pa.array([["a"]] * 10)), "field eps_id: holds list.*, not names"),
         (set_column("eps_id", pa.array(["a"] * 9 + [None])), "field eps_id: has null entries"),
-        (lambda table: table.append_column("t", pa.array(["a"] * 10)), "field t: holds string, not numbers"),
+        (lambda table: table.append_column("t", pa.array([[1.0]] * 10)), "field t: holds list.*, not numbers"),
         (lambda table: table.slice(0, 0), "field obs: holds zero rows"),
     ],
 )
