@@ -60,6 +60,7 @@ def test_second_run_reuses_everything_and_says_so(workspace: Path, first_run: di
     done = v2a("run", "tiny.yaml", "--run-dir", "second", cwd=workspace)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("reused") == len(first_run["stages"])
+    assert "starting Ray" not in done.stdout
     second = json.loads((workspace / "second/result.json").read_text())
     assert all(stage["cached"] for stage in second["stages"])
     assert second["target"] == first_run["target"]

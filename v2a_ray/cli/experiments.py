@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,7 @@ def run(
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
     stopped.
     """
-    from v2a_ray.methods.experiment import read_experiment, require_domains, store_of
+    from v2a_ray.methods.experiment import missing_nodes, read_experiment, require_domains, store_of
     from v2a_ray.outputs import prepare_results_folder
 
     # What is wrong is said, and the first line shown, before anything that takes seconds to import.
@@ -85,12 +86,15 @@ def run(
         f"results {folder}\nartifacts {store_of(settings).root}", markup=False, highlight=False, soft_wrap=True
     )
     with resumable():
-        _say_starting(address)
+        needs_ray = bool(missing_nodes(settings, plan))
+        if needs_ray:
+            _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.orchestration.run import run_experiment
         from v2a_ray.orchestration.session import ray_session
 
-        with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
+        session = ray_session(num_cpus, verbose, address) if needs_ray else nullcontext()
+        with session, StageDisplay(console) as display:
             result = run_experiment(settings, plan, folder, display)
     target = result["target"]
     console.print(

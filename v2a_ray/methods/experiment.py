@@ -17,6 +17,7 @@ from v2a_ray.stages.artifacts import ArtifactStore, store_root
 
 if TYPE_CHECKING:
     from v2a_ray.domains import Domain
+    from v2a_ray.methods.plan import Node
 
 Notify = Callable[[str], None]
 
@@ -49,6 +50,12 @@ def dropped_settings(path: Path, method: str, dropped: Mapping[str, Any]) -> str
 def store_of(config: ExperimentConfig) -> ArtifactStore:
     """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
     return ArtifactStore(store_root(config.store))
+
+
+def missing_nodes(config: ExperimentConfig, plan: Mapping[str, Node]) -> list[Node]:
+    """Those of a plan's nodes that the store does not have, or has damaged."""
+    store = store_of(config)
+    return [node for node in plan.values() if store.find(node.stage, node.key) is None]
 
 
 def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:

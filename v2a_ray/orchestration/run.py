@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from v2a_ray.checksums import file_digest
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
-from v2a_ray.methods.experiment import store_of
+from v2a_ray.methods.experiment import missing_nodes, store_of
 from v2a_ray.methods.plan import Node
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.cluster_checks import check_cluster
@@ -85,7 +85,7 @@ def _tag(metric: str, node: str) -> str:
 def run_experiment(
     config: ExperimentConfig, plan: Mapping[str, Node], run_dir: Path, listener: Listener | None = None
 ) -> dict[str, Any]:
-    """Compute everything of `plan` that is missing and write the run directory; Ray is running.
+    """Compute everything of `plan` that is missing and write the run directory; Ray is running, if anything is.
 
     `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors` (of
     RLlib's learners `module.safetensors`) and, last, `result.json`, whose content is returned.
@@ -97,7 +97,8 @@ def run_experiment(
         write_whole(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     works = [Work(config, plan, node) for node in plan.values()]
     listener = listener or Listener()
-    check_cluster(store, run_dir, works, listener.warned)
+    if missing_nodes(config, plan):
+        check_cluster(store, run_dir, works, listener.warned)
     recorder = _Recorder(listener, run_dir / "tensorboard")
     try:
         artifacts = compute_all(works, store, recorder)
