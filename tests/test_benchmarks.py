@@ -77,7 +77,7 @@ def test_ratio_is_how_much_better_ours_is(less_is_better: bool) -> None:
     "arguments",
     [
         ["benchmarks.rollout_batching", "--quick", "--num-episodes", "2", "--behavior", "random"],
-        ["benchmarks.many_policies", "--quick"],
+        pytest.param(["benchmarks.many_policies", "--quick"], marks=pytest.mark.slow),
         pytest.param(["benchmarks.training_steps", "--quick"], marks=pytest.mark.slow),
         pytest.param(["benchmarks", "--quick"], marks=pytest.mark.slow),
     ],

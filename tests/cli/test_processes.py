@@ -53,6 +53,7 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(number: signal.Signals, tmp_path: Pa
     assert not alive
 
 
+@pytest.mark.slow
 def test_workers_import_what_the_command_imports(tmp_path: Path) -> None:
     """Whatever lies in the folder that the command is called in: another checkout, or files named like modules."""
     (tmp_path / "v2a_ray").mkdir()

@@ -66,6 +66,7 @@ def test_second_run_reuses_everything_and_says_so(workspace: Path, first_run: di
     assert second["target"] == first_run["target"]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits_without_the_cache(workspace: Path, first_run: dict[str, Any]) -> None:
     done = v2a("run", "tiny.yaml", "store=fresh", "--run-dir", "third", cwd=workspace)
     assert done.returncode == 0, done.stderr
@@ -97,8 +98,8 @@ def test_a_run_whose_artifact_is_damaged_or_gone_is_not_diagnosed(
         open_run(folder)
 
 
-def test_another_method_reuses_what_it_shares(workspace: Path, first_run: dict[str, Any]) -> None:
-    done = v2a("run", "tiny.yaml", "method=igdf", "--run-dir", "igdf", cwd=workspace)
+def test_another_method_reuses_what_it_shares(ray_cluster: None, workspace: Path, first_run: dict[str, Any]) -> None:
+    done = v2a_here("run", "tiny.yaml", "method=igdf", "--run-dir", "igdf", cwd=workspace)
     assert done.returncode == 0, done.stderr
     stages = {
         stage["name"]: stage["cached"] for stage in json.loads((workspace / "igdf/result.json").read_text())["stages"]
@@ -108,7 +109,7 @@ def test_another_method_reuses_what_it_shares(workspace: Path, first_run: dict[s
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: dict[str, Any]) -> None:
-    overrides = ["policy.num_steps=4000", "policy.checkpoint_interval_steps=200", "evaluation.interval_steps=0"]
+    overrides = ["policy.num_steps=2000", "policy.checkpoint_interval_steps=100", "evaluation.interval_steps=0"]
     command = [sys.executable, "-m", "v2a_ray.cli.main", "run", "tiny.yaml", *overrides, "--run-dir", "killed"]
     driver = subprocess.Popen(command, cwd=workspace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -126,7 +127,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: di
     assert "goes on at step" in done.stdout
     result = json.loads((workspace / "killed/result.json").read_text())
     assert result["target"]["num_episodes"] == 3
-    assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 4000
+    assert pq.read_table(workspace / "killed/curves.parquet").column("step").to_pylist()[-1] == 2000
 
 
 def write_hdf5(path: Path, *, shuffled: bool = False, bad_value: bool = False) -> None:
@@ -175,10 +176,12 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_data_is_named_by_place_and_leaves_nothing(case: str, workspace: Path) -> None:
+def test_bad_data_is_named_by_place_and_leaves_nothing(ray_cluster: None, case: str, workspace: Path) -> None:
     content, expected = BAD_FILES[case]
     write_hdf5(workspace / "bad.hdf5", **content)
-    done = v2a("run", "tiny.yaml", "sources.0.path=bad.hdf5", "store=bad-store", "--run-dir", "bad", cwd=workspace)
+    done = v2a_here(
+        "run", "tiny.yaml", f"sources.0.path={workspace}/bad.hdf5", "store=bad-store", "--run-dir", "bad", cwd=workspace
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     message = " ".join(done.stderr.split())
     assert all(part in message for part in ["error:", "bad.hdf5", *expected]), message

@@ -40,8 +40,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def output(workspace: Path) -> str:
-    done = v2a("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace)
+def output(workspace: Path, ray_cluster: None) -> str:
+    done = v2a_here("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -70,7 +70,7 @@ def test_shared_stages_are_computed_once(workspace: Path, output: str) -> None:
 
 
 def test_the_same_command_runs_no_trial_again(workspace: Path, output: str) -> None:
-    again = v2a("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace)
+    again = v2a_here("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace)
     assert again.returncode == 0, again.stderr
     assert "computed" not in again.stdout and again.stdout.count("reused   policy") == 8
 

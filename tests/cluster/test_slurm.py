@@ -63,6 +63,7 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_starts_ray_with_a_token_and_runs_the_command_on_it(tmp_path: Path, short_folder: Path) -> None:
     slurm = Slurm(tmp_path / "stubs", tmp_path, v2a=_USES_RAY)
     slurm.environment |= {

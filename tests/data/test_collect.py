@@ -97,6 +97,7 @@ def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
         collect([CollectionRequest(HOPPER.name, HOPPER.name, "no-such-policy", 10, 0, 0.1)], num_actors=1)
 
 
+@pytest.mark.slow
 def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tmp_path):
     from v2a_ray.data.journal import EpisodeJournal
     from v2a_ray.orchestration.collect import collect

@@ -206,6 +206,7 @@ def test_bad_columns(change, message, columns, tmp_path):
         read_table(tmp_path / "a.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rllib", "rllib-columns"])
 def test_rllib_trains_on_the_export(name, ray_cluster, tmp_path):
     """Behaviour cloning of a policy that acts as a function of its observation: it is learned."""

@@ -19,6 +19,7 @@ from v2a_ray.domains import parse_domain
 COLLECT = ["data", "collect", "--domain", "hopper/stock", "--behavior", "random", "--num-transitions", "60000"]
 
 
+@pytest.mark.slow
 def test_a_killed_collection_is_resumed_bit_for_bit(tmp_path):
     command = [sys.executable, "-m", "v2a_ray.cli.main", *COLLECT, "--num-actors", "2", "-o", "table"]
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -190,6 +190,7 @@ def test_storage_that_all_nodes_share(head: RayHead, disks: Path) -> None:
     assert list((disks / "shared").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_storage_that_a_node_has_for_itself(head: RayHead, disks: Path) -> None:
     (disks / "run.yaml").write_text(yaml.safe_dump(RUN))
     options = [f"store={disks}/own", "--run-dir", f"{disks}/shared/run", "--address", head.address]

@@ -81,6 +81,7 @@ def test_list_and_logs(head: RayHead, workspace: Path, finished: subprocess.Comp
     assert followed.returncode == 0 and "computed policy" in followed.stdout
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_ends_the_command_with_its_status(head: RayHead, workspace: Path) -> None:
     done = v2a("submit", "missing.yaml", "--wait", *to(head, workspace, "missing"), cwd=workspace, env=head.client)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -83,6 +83,7 @@ def test_other_versions(head: RayHead, change: str, message: str) -> None:
     assert "the cluster runs other versions" in done.stderr and message in done.stderr
 
 
+@pytest.mark.slow
 def test_a_node_with_another_version_of_this_package(head: RayHead, tmp_path: Path) -> None:
     (tmp_path / "there/v2a_ray").mkdir(parents=True)
     (tmp_path / "there/v2a_ray/__init__.py").write_text('__version__ = "0.0.9"\n')
@@ -96,6 +97,7 @@ def test_a_node_with_another_version_of_this_package(head: RayHead, tmp_path: Pa
     assert "the node has v2a_ray 0.0.9" in done.stderr and "`v2a submit` ships the code" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_node_that_died_a_moment_ago_is_not_waited_for(head: RayHead) -> None:
     # The cluster calls it alive until it has missed some heartbeats.
     head.remove(head.add_node())

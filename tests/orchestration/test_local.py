@@ -39,7 +39,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 """127.0.0.1, the same as an IPv6 address, and ::1, as /proc/net writes them on a little-endian machine."""
 
 
-@pytest.mark.parametrize("before", [None, 0o644])
+@pytest.mark.parametrize("before", [pytest.param(None, marks=pytest.mark.slow), 0o644])
 def test_nothing_listens_beyond_the_machine_and_the_token_is_private(before: int | None, tmp_path: Path) -> None:
     token = tmp_path / ".ray" / "auth_token"
     if before is not None:

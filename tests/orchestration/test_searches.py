@@ -130,6 +130,7 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert pareto_front([[1.0, 5.0], [2.0, 4.0], [1.0, 4.0], [0.5, 5.0], [2.0, 4.0]]) == [0, 1, 4]
 
 
+@pytest.mark.slow
 def test_asha_ends_the_worse_of_every_task_and_leaves_no_checkpoint(workspace: Path) -> None:
     scheduler = {"kind": "asha", "grace_steps": 10, "reduction_factor": 2}
     axes = {"policy.data": ["mixed", "target"]}
@@ -157,6 +158,7 @@ def test_the_median_rule_ends_trials_before_their_end(workspace: Path) -> None:
     assert any(result.status == "finished" for result in results)
 
 
+@pytest.mark.slow
 def test_a_population_exchanges_settings_and_ends_whole(workspace: Path) -> None:
     search = {"num_trials": 3, "space": RATES}
     settings = {"evaluation": {"interval_steps": 20}}

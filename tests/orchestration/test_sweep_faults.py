@@ -106,6 +106,7 @@ def test_a_full_disk_is_one_message_and_costs_nothing_that_was_done(tmp_path: Pa
     assert all(file.stat().st_mtime_ns == made for file, made in upstream.items())
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_one_trial_and_says_why(ray_cluster: None, tmp_path: Path) -> None:
     path = write_sweep(tmp_path, name="diverges", axes={"policy.learning_rate": [1e30, 3e-4]})
     sweep(path)

@@ -113,6 +113,7 @@ def global_batches() -> list[TrajectoryBatch]:
     return batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimization", ["em", "joint"])
 def test_two_workers_on_halves_take_the_steps_of_one_on_the_whole(
     optimization: str, parallel_parameters: dict[str, list[dict[str, torch.Tensor]]]
@@ -134,6 +135,7 @@ def test_two_workers_on_halves_take_the_steps_of_one_on_the_whole(
     assert moved > 1e-2  # a thousand times the tolerance
 
 
+@pytest.mark.slow
 def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(tmp_path: Path) -> None:
     """A batch of 16 is 6 + 5 + 5 trajectories, and the one file is shared by episodes."""
     table = concatenate([linear_system([12, 3, 9, 5, 20], gain, seed=1) for gain in (1.0, -1.0)])
