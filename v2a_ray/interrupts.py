@@ -34,13 +34,23 @@ def renew_handlers() -> None:
             signal.signal(number, _interrupt)
 
 
+def terminated() -> Interrupted:
+    """What a SIGTERM is that somebody else's handler answered; every further signal is ignored."""
+    _receive(signal.SIGTERM)
+    return Interrupted(signal.SIGTERM.name)
+
+
 def exit_status(status: int) -> int:
     """128 + the signal that was received, if one was; else `status`."""
     return 128 + _state["received"] if "received" in _state else status
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _receive(number)
+    raise Interrupted(signal.Signals(number).name)
+
+
+def _receive(number: int) -> None:
     _state["received"] = number
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(signal.Signals(number).name)

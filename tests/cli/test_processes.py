@@ -64,6 +64,33 @@ def test_workers_import_what_the_command_imports(tmp_path: Path) -> None:
     assert process.wait(280) == 0, (tmp_path / "log").read_text()
 
 
+def test_sigterm_while_ray_starts_is_answered_as_any_other(tmp_path: Path) -> None:
+    """Ray installs handlers of its own first; the moment is too short to be met from outside."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    script = """
+import os, signal, sys
+import ray
+from v2a_ray.cli.main import main
+
+start = ray.init
+
+def killed_at_once(**settings):
+    connect = ray._private.worker.connect
+    def then(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return connect(*arguments, **named)
+    ray._private.worker.connect = then
+    return start(**settings)
+
+ray.init = killed_at_once
+sys.argv = ["v2a", "run", "config.yaml", "--num-cpus", "1"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "the same command goes on" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_ray_that_cannot_start_is_one_message(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("a folder cannot be made below a file")

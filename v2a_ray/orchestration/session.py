@@ -14,7 +14,7 @@ import ray
 from ray.job_config import JobConfig
 
 from v2a_ray.errors import ClusterError, V2AError
-from v2a_ray.interrupts import renew_handlers
+from v2a_ray.interrupts import renew_handlers, terminated
 from v2a_ray.orchestration.join import (
     require_cluster,
     require_same_imports,
@@ -95,6 +95,9 @@ def _start(settings: Mapping[str, Any]) -> None:
         try:
             ray.init(**settings)
             return
+        except SystemExit as ending:
+            # Ray's handlers of SIGTERM, which hold while it starts, end the process with statuses of their own.
+            raise terminated() from ending
         except (OSError, RuntimeError, ValueError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
             ray.shutdown()
             if attempt == 2:
