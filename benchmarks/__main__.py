@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks.record import measured_on, read_results, render
 
 SCRIPTS = (
+    "startup",
     "environment_speed",
     "rollout_batching",
     "collection_scaling",
