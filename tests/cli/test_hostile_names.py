@@ -4,9 +4,20 @@ import os
 
 import numpy as np
 import pytest
-from command import v2a_here
+import yaml
+from command import CONFIG, v2a_here
 
-NAMES = [b"a\x1b[31mred.npz", "a\x9b2J\u202e.npz".encode(), b"a\xff.npz", b"a[/x].npz", b"a[bold]b.npz"]
+from v2a_ray.cli.console import console
+from v2a_ray.methods.experiment import resolve
+from v2a_ray.report.tables import TrialResult, render_cells
+
+NAMES = [
+    b"a\x1b[31mred.npz",
+    "a\x9b2J\u202e.npz".encode(),
+    b"a\xff.npz",
+    b"a[/x].npz",
+    b"a[bold]b.npz",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -23,3 +34,25 @@ def test_a_file_name_cannot_steer_the_terminal(name, command, tmp_path):
     assert not set("\x1b\x9b\u202e\udcff") & set(shown)
     if command == "list":
         assert "good.npz" in shown
+    # Names of which nothing has to be hidden are shown as they are.
+    if os.fsdecode(name).isascii() and os.fsdecode(name).isprintable():
+        assert os.fsdecode(name) in shown
+
+
+def test_markup_in_a_users_names_is_shown_as_it_is(tmp_path):
+    sources = [CONFIG["sources"][0] | {"name": "[red]near"}]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(CONFIG | {"sources": sources}))
+    mixed = v2a_here("data", "mix", "run.yaml", "--dry-run", cwd=tmp_path)
+    assert mixed.returncode == 0 and mixed.stdout.count("[red]near") == 2
+    sweep = {"name": "[bold]all", "base": "run.yaml", "axes": {"seed": [0]}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert "[bold]all · 1 trials" in v2a_here("sweep", "sweep.yaml", "--dry-run", cwd=tmp_path).stdout
+
+
+def test_markup_in_labels_stays_in_a_table_of_results():
+    config = resolve(CONFIG)
+    labels = {"mix": "[red]near", "method": "v2a", "seed": "0"}
+    result = TrialResult(labels, config, {"normalized_score_mean": 1.0}, None, "finished", {}, None)
+    with console.capture() as shown:
+        console.print(render_cells([result]))
+    assert "[red]near" in shown.get()

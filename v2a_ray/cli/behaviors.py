@@ -36,7 +36,7 @@ def list_command(
         page = zoo_markdown(rows, f"v2a behaviors list{options} --output {output}")
         with new_file(output) as partial:
             partial.write_text(f"<!-- {MARK} -->\n\n{page}")
-        console.print(str(output), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(output), soft_wrap=True)
 
 
 def _policies(rows: Sequence[dict[str, Any]]) -> Table:
@@ -65,8 +65,9 @@ def train(
     install: Annotated[bool, typer.Option("--install", help="Put the result into the package's weights.")] = False,
 ) -> None:
     """Train behaviours in a domain with RLlib's PPO, keeping snapshots of every quality. Resumes after Ctrl-C."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from v2a_ray.cli.bars import plain
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.behavior_export import install_behaviors
     from v2a_ray.orchestration.behaviors import TrainingProgress, train_behavior
@@ -82,11 +83,11 @@ def train(
     )
     folder = output or Path("runs/behaviors") / parsed.slug
     columns = (
-        TextColumn(parsed.name),
+        plain(parsed.name),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        plain("{task.fields[note]}"),
     )
     with resumable(), Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=num_steps, note="")
@@ -99,7 +100,7 @@ def train(
         behaviors = train_behavior(parsed, folder, num_steps, seed, num_environment_runners, report, resume, settings)
     if install:
         behaviors = install_behaviors(folder, parsed)
-    console.print(str(behaviors), markup=False, highlight=False, soft_wrap=True)
+    console.print(str(behaviors), soft_wrap=True)
 
 
 @app.command()
@@ -123,5 +124,4 @@ def evaluate(
     console.print(
         f"{behavior} of {domain} in {where.name}: return {with_spread(returns, 1)}, "
         f"normalised score {score:.1f}, {num_episodes} episodes",
-        highlight=False,
     )

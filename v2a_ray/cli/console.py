@@ -6,14 +6,10 @@ import logging
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.errors import MarkupError
-from rich.markup import escape
 from rich.segment import Segment
-from rich.text import Text
 
 
 def visible(text: str) -> str:
@@ -36,16 +32,10 @@ class _SafeConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
-    def render_str(self, text: str, **options: Any) -> Text:
-        """See `Console`; what is no markup, such as `[/x]` in a name, is shown as it is."""
-        try:
-            return super().render_str(text, **options)
-        except MarkupError:
-            return super().render_str(escape(text), **options)
 
-
-console = _SafeConsole()
-error_console = _SafeConsole(stderr=True)
+# A string is text and no markup, also in tables: a name may be `[red]x`. Who wants styles says so with `markup=True`.
+console = _SafeConsole(markup=False, highlight=False)
+error_console = _SafeConsole(stderr=True, markup=False, highlight=False)
 INTERRUPTED = 130
 
 
@@ -55,7 +45,7 @@ class _Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
         text = f"warning: {record.getMessage()}"
-        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(text, style="yellow", soft_wrap=True)
 
 
 _WARNINGS = _Warnings(logging.WARNING)

@@ -75,7 +75,7 @@ def collect(
     write_table(table, output, robot=robot, extra={"spec": spec.model_dump()})
     shutil.rmtree(journal, ignore_errors=True)
     console.print(render(table))
-    console.print(str(output), markup=False, highlight=False, soft_wrap=True)
+    console.print(str(output), soft_wrap=True)
 
 
 @app.command()
@@ -97,8 +97,7 @@ def convert(
     A d4rl file from 512 MiB on is read in slices by Ray tasks on all cores, with the same result, unless there is a
     --report to write; below that, starting Ray costs more than it saves.
     """
-    from rich.progress import Progress
-
+    from v2a_ray.cli.bars import named_bars
     from v2a_ray.data.checks import parse_severities
     from v2a_ray.data.findings import raise_errors
     from v2a_ray.data.location import locate, publishing
@@ -118,7 +117,7 @@ def convert(
         from v2a_ray.orchestration.convert import convert_hdf5
         from v2a_ray.orchestration.session import ray_session
 
-        with resumable(), ray_session(), Progress(console=console) as bar, publishing(locate(output)) as local:
+        with resumable(), ray_session(), named_bars(console) as bar, publishing(locate(output)) as local:
             task = bar.add_task("converting", total=None)
             manifest = convert_hdf5(
                 location,
@@ -130,9 +129,9 @@ def convert(
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         for finding in manifest["findings"]:
-            console.print(f"{finding['severity']}: {finding['where']}: {finding['message']}", markup=False)
+            console.print(f"{finding['severity']}: {finding['where']}: {finding['message']}")
         counts = f"{manifest['num_episodes']:,} episodes, {manifest['num_transitions']:,} transitions"
-        console.print(f"{counts}: {output}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{counts}: {output}", soft_wrap=True)
         return
     table, findings = examine_table(location, robot=parsed.robot_spec, format=format, checks=severities)
     if report:
@@ -143,7 +142,7 @@ def convert(
     with publishing(locate(output)) as local:
         write_table(table, local, robot=parsed.robot, findings=findings)
     console.print(render(table, findings))
-    console.print(output, highlight=False, soft_wrap=True)
+    console.print(output, soft_wrap=True)
 
 
 @app.command()
@@ -172,7 +171,6 @@ def export(
     written = export_table(table, output, format=format)
     console.print(
         f"{table.num_episodes:,} episodes, {table.num_transitions:,} transitions as {written}: {output}",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -204,7 +202,7 @@ def mix(
     config = load_experiment(config_file, overrides or [])
     if output is None and not dry_run:
         raise ConfigError("there is no folder to write to", where="v2a data mix", remedy="give --output, or --dry-run")
-    console.print(mix_name(config, make_plan(config)["source"].key), highlight=False, soft_wrap=True)
+    console.print(mix_name(config, make_plan(config)["source"].key), soft_wrap=True)
     if dry_run:
         console.print(render_mix(preview_mix(config)))
         return
@@ -215,8 +213,8 @@ def mix(
         manifest = make_mix(config, output, display)
     for source in manifest["sources"]:
         counts = f"{source['num_episodes']:>8,} episodes {source['num_transitions']:>11,} transitions"
-        console.print(f"{source['source']:<34} {counts}", markup=False, highlight=False)
-    console.print(str(output), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{source['source']:<34} {counts}")
+    console.print(str(output), soft_wrap=True)
 
 
 @app.command()
@@ -260,7 +258,7 @@ def inspect(
     console.print(render_inspection(inspection))
     if output:
         write_inspection(output, inspection)
-        console.print(str(output), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(output), soft_wrap=True)
     if report:
         write_findings(report, inspection.findings, {"datasets": paths, "checked as": inspection.assumed})
     if inspection.has_errors:
@@ -282,7 +280,7 @@ def list_command(
     elif listed:
         console.print(render_list(listed))
     else:
-        console.print(f"no dataset under {folder}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"no dataset under {folder}", soft_wrap=True)
 
 
 @app.command()

@@ -30,14 +30,20 @@ def diagnose(
     advantages (a global one, and an oracle for each domain) are fitted and kept in the run's store. Writes pictures and
     numbers into RUN_DIR/diagnosis.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from v2a_ray.cli.bars import plain
     from v2a_ray.diagnosis.diagnose import diagnose as diagnose_run
     from v2a_ray.diagnosis.evidence import open_run
     from v2a_ray.report.diagnosis import render, write_diagnosis
 
     run = open_run(run_dir)
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        plain("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with resumable(), Progress(*columns, console=error_console, transient=True) as bar:
         tasks = {}
 
@@ -51,4 +57,4 @@ def diagnose(
     console.print(render(diagnosis))
     console.print()
     for file in files:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(file), soft_wrap=True)

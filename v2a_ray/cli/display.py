@@ -15,7 +15,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from v2a_ray.cli.bars import plain
 from v2a_ray.data.store import read_manifest
 from v2a_ray.files import read_json
 from v2a_ray.methods.plan import Node
@@ -35,8 +37,6 @@ class _RateColumn(TextColumn):
         super().__init__("")
 
     def render(self, task: Task):  # type: ignore[no-untyped-def]  # rich's own signature is untyped here
-        from rich.text import Text
-
         return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
 
 
@@ -46,13 +46,13 @@ class StageDisplay(Listener):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.fields[label]:<34}"),
+            plain("{task.fields[label]:<34}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             _RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            plain("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
         )
@@ -94,30 +94,30 @@ class StageDisplay(Listener):
         if task is not None:
             self.progress.remove_task(task)
         if artifact.cached:
-            self._say(f"[cyan]reused[/]   {node.name:<34} {artifact.path}")
+            self._say(Text.assemble(("reused", "cyan"), f"   {node.name:<34} {artifact.path}"))
         else:
-            self._say(f"[green]computed[/] {node.name:<34} {artifact.seconds:,.1f} s")
+            self._say(Text.assemble(("computed", "green"), f" {node.name:<34} {artifact.seconds:,.1f} s"))
         if node.stage in ("data", "source"):
             self._warn(artifact)
 
     def warned(self, text: str) -> None:
         """Say what stops nothing."""
-        self.console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"warning: {text}", style="yellow", soft_wrap=True)
 
     def _warn(self, artifact: Artifact) -> None:
         """What reading and checking found, which otherwise stands in the manifest alone."""
         if (artifact.path / REFUSED).exists():
             refused = read_json(artifact.path / REFUSED)
             text = f"WARNING: source {refused['source']} is left out of the mix: {refused['reason']}"
-            self.console.print(text, style="bold red", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(text, style="bold red", soft_wrap=True)
             return
         for finding in read_manifest(artifact.path / "table")["findings"]:
             if finding["severity"] == "warning":
                 text = f"warning: {finding['where']}: {finding['message']}"
-                self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+                self.console.print(text, style="yellow", soft_wrap=True)
 
-    def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+    def _say(self, text: str | Text) -> None:
+        self.console.print(text, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         """Only where there is no live display."""

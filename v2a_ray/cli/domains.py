@@ -73,8 +73,9 @@ def check(
 
     Exits with 1 if a domain fails. Distances are explained in the page that `--output` writes.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+    from v2a_ray.cli.bars import plain
     from v2a_ray.domains import catalogue, parse_domain
     from v2a_ray.domains.checks import check_robot
     from v2a_ray.outputs import require_ours
@@ -83,7 +84,12 @@ def check(
         require_ours(path)
     valid = parse_domain(f"{robot or 'hopper'}@{physics}").physics
     domains = catalogue(robot, valid)
-    columns = (TextColumn("{task.description:<42}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        plain("{task.description:<42}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=error_console, transient=True) as bar:
         task = bar.add_task("", total=len(domains))
         checks = [
@@ -121,7 +127,7 @@ def render(
     parsed = [parse_domain(name) for name in domains]
     require_ours(output)
     render_domains(parsed, output)
-    console.print(str(output), markup=False, highlight=False, soft_wrap=True)
+    console.print(str(output), soft_wrap=True)
 
 
 def _print_checks(checks: list) -> None:  # type: ignore[type-arg]  # RobotCheck, which is imported with its command
@@ -138,6 +144,6 @@ def _print_checks(checks: list) -> None:  # type: ignore[type-arg]  # RobotCheck
     for each in checks:
         for line in verdict_lines(each):
             style = "red" if line.startswith("FAILS") else "yellow"
-            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, style=style, soft_wrap=True)
     passed = sum(each.passes for each in checks)
     console.print(f"{passed} of {len(checks)} robots pass, {sum(len(each.domains) for each in checks)} domains")

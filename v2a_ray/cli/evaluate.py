@@ -56,8 +56,7 @@ def evaluate(
     The score is 0 for a random and 100 for an expert policy of the domain. Intervals are 95 % bootstrap intervals of
     the mean over episodes; they say nothing about other training seeds. Files that we wrote are replaced, others not.
     """
-    from rich.progress import Progress
-
+    from v2a_ray.cli.bars import named_bars
     from v2a_ray.domains import parse_domain
     from v2a_ray.evaluation.rollout import evaluate as evaluate_in
     from v2a_ray.evaluation.video import frames, record, require_format, write_film
@@ -76,7 +75,7 @@ def evaluate(
         if path:
             require_ours(path)
     results = []
-    with Progress(console=error_console, transient=True) as bar:
+    with named_bars(error_console, transient=True) as bar:
         for each in domains:
             longest = each.robot_spec.max_episode_steps
             act = counted(found.act, bar, f"{each.name}, {episodes} episodes side by side", longest)
@@ -89,7 +88,7 @@ def evaluate(
         write_evaluation(results, policy, found.domain.name, seed, output)
     for path in (output, video):
         if path:
-            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+            console.print(str(path), soft_wrap=True)
 
 
 def counted(act: Act, bar: Progress, words: str, num_steps: int) -> Act:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from v2a_ray.cli.console import console, error_console, resumable
 
@@ -35,14 +35,14 @@ Address = Annotated[
 
 def notice(text: str) -> None:
     """Say what the user should know, and what stops nothing."""
-    error_console.print(text, style="yellow", markup=False, highlight=False)
+    error_console.print(text, style="yellow")
 
 
 def _say_starting(address: str | None) -> None:
     """Importing and starting Ray takes seconds, in which nothing else would be shown."""
     asked = address or os.environ.get("RAY_ADDRESS") or "local"
     text = "starting Ray" if asked == "local" else f"joining Ray at {asked}"
-    console.print(text, style="dim", markup=False, highlight=False)
+    console.print(text, style="dim")
 
 
 def register(app: typer.Typer) -> None:
@@ -71,20 +71,15 @@ def run(
 
     # What is wrong is said, and the first line shown, before anything that takes seconds to import.
     settings = read_experiment(config_file, overrides or [], notice)
-    console.print(
-        f"[bold]{escape(settings.name)}[/] · method {escape(settings.method_title)} · seed {settings.seed}",
-        highlight=False,
-    )
+    console.print(Text.assemble((settings.name, "bold"), f" · method {settings.method_title} · seed {settings.seed}"))
     require_domains(settings, config_file)
     from v2a_ray.data.mixture import mix_name
     from v2a_ray.methods.plan import make_plan
 
     plan = make_plan(settings)
     folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
-    console.print(mix_name(settings, plan["source"].key), highlight=False, soft_wrap=True)
-    console.print(
-        f"results {folder}\nartifacts {store_of(settings).root}", markup=False, highlight=False, soft_wrap=True
-    )
+    console.print(mix_name(settings, plan["source"].key), soft_wrap=True)
+    console.print(f"results {folder}\nartifacts {store_of(settings).root}", soft_wrap=True)
     with resumable():
         needs_ray = bool(missing_nodes(settings, plan))
         if needs_ray:
@@ -97,12 +92,10 @@ def run(
         with session, StageDisplay(console) as display:
             result = run_experiment(settings, plan, folder, display)
     target = result["target"]
-    console.print(
-        f"\n[bold]normalised score {_spread(target, 'normalized_score', 1)}[/] · return {_spread(target, 'return', 0)}"
-        f" over {target['num_episodes']} episodes in {settings.target.domain}",
-        highlight=False,
-    )
-    console.print(f"{folder / 'result.json'}", markup=False, highlight=False, soft_wrap=True)
+    score, returns = (_spread(target, *what) for what in (("normalized_score", 1), ("return", 0)))
+    episodes = f"{target['num_episodes']} episodes in {settings.target.domain}"
+    console.print(Text.assemble((f"\nnormalised score {score}", "bold"), f" · return {returns} over {episodes}"))
+    console.print(f"{folder / 'result.json'}", soft_wrap=True)
 
 
 def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
@@ -142,10 +135,8 @@ def sweep(
         _print_estimate(experiment, num_cpus)
         return
     folder = prepare_results_folder(resume or run_dir or Path("runs") / experiment.name)
-    console.print(
-        f"[bold]{escape(experiment.name)}[/] · {experiment.num_trials} trials: {experiment.describe()}", highlight=False
-    )
-    console.print(f"results {folder}", markup=False, highlight=False, soft_wrap=True)
+    console.print(_about(experiment, experiment.num_trials))
+    console.print(f"results {folder}", soft_wrap=True)
     with resumable():
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
@@ -160,9 +151,11 @@ def sweep(
 
     search = experiment.config.search
     console.print(render_search(results, search) if search else render_cells(results))
-    console.print(
-        f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", highlight=False, soft_wrap=True
-    )
+    console.print(f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", soft_wrap=True)
+
+
+def _about(sweep: Sweep, num_trials: int) -> Text:
+    return Text.assemble((sweep.name, "bold"), f" · {num_trials:,} trials: {sweep.describe()}")
 
 
 def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | None) -> Sweep:
@@ -191,9 +184,9 @@ def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
         max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
         gpus_per_trial=sweep.config.resources.gpus_per_trial,
     )
-    console.print(f"[bold]{escape(sweep.name)}[/] · {found.num_trials:,} trials: {sweep.describe()}\n", highlight=False)
-    console.print(render_estimate(found), highlight=False, soft_wrap=True)
-    console.print(f"artifacts {store.root}", markup=False, highlight=False, soft_wrap=True)
+    console.print(_about(sweep, found.num_trials), end="\n\n")
+    console.print(render_estimate(found), soft_wrap=True)
+    console.print(f"artifacts {store.root}", soft_wrap=True)
 
 
 def methods(
@@ -247,7 +240,6 @@ def cache(
         console.print(
             f"removed {removed.num_artifacts} artifacts and {removed.num_leftovers} unfinished or damaged ones, "
             f"{removed.num_bytes / 2**20:,.1f} MiB, from {present.root}",
-            highlight=False,
             soft_wrap=True,
         )
         return
@@ -259,4 +251,4 @@ def cache(
         size = housekeeping.folder_bytes(leftover.path) / 2**20
         table.add_row(leftover.path.parent.name, leftover.path.name, "", f"{size:.1f}", leftover.state)
     console.print(table)
-    console.print(str(present.root), markup=False, highlight=False, soft_wrap=True)
+    console.print(str(present.root), soft_wrap=True)

@@ -50,7 +50,5 @@ def export(
             difference = export_rllib(policy, path)
         else:
             difference = export_file(policy, format, path)
-    console.print(str(path), markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"largest difference of an action on {NUM_OBSERVATIONS:,} observations: {difference:.1e}", highlight=False
-    )
+    console.print(str(path), soft_wrap=True)
+    console.print(f"largest difference of an action on {NUM_OBSERVATIONS:,} observations: {difference:.1e}")

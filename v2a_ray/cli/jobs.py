@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from v2a_ray.cli.console import INTERRUPTED, console, error_console
 from v2a_ray.cli.experiments import ConfigFile, Overrides, notice
@@ -51,12 +52,12 @@ def submit(
     spec = make_job(config_file, overrides or [], run_dir, notice)
     server = _server(address)
     job = server.submit(spec)
-    console.print(f"submitted [bold]{job.id}[/] · {spec.kind} {spec.name}", highlight=False, soft_wrap=True)
-    console.print(f"results {spec.run_dir}", markup=False, highlight=False, soft_wrap=True)
+    console.print(Text.assemble("submitted ", (job.id, "bold"), f" · {spec.kind} {spec.name}"), soft_wrap=True)
+    console.print(f"results {spec.run_dir}", soft_wrap=True)
     if wait:
         _follow(server, job, exit_with_status=True)
     else:
-        console.print(_how_to_go_on(server, job), style="dim", highlight=False, soft_wrap=True)
+        console.print(_how_to_go_on(server, job), style="dim", soft_wrap=True)
 
 
 @app.command("list")
@@ -94,10 +95,10 @@ def stop(job_id: JobId, address: Address = None) -> None:
     server = _server(address)
     job = server.find(job_id)
     if job.has_ended:
-        console.print(f"{job.id} had ended: {job.status}", markup=False, highlight=False)
+        console.print(f"{job.id} had ended: {job.status}")
         return
     job = server.stop(job)
-    console.print(f"{job.id} {job.status}", markup=False, highlight=False)
+    console.print(f"{job.id} {job.status}")
     if not job.has_ended:
         raise typer.Exit(FAILED)
 
@@ -124,12 +125,12 @@ def _follow(server: JobServer, job: Job, exit_with_status: bool) -> None:
         job = server.follow(job, show)
     except KeyboardInterrupt:
         text = f"the job goes on; {_how_to_go_on(server, job)}"
-        error_console.print(text, style="yellow", highlight=False, soft_wrap=True)
+        error_console.print(text, style="yellow", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if not printed and job.message:
         # A job whose environment could not be made never prints.
         typer.echo(job.message)
-    console.print(f"{job.id} {job.status}", markup=False, highlight=False)
+    console.print(f"{job.id} {job.status}")
     if exit_with_status and job.status != "SUCCEEDED":
         raise typer.Exit(job.exit_code or FAILED)
 

@@ -35,7 +35,7 @@ def main() -> None:
     try:
         _commands()()
     except V2AError as error:
-        error_console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        error_console.print(f"error: {error}", style="red")
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(exit_status(INTERRUPTED))

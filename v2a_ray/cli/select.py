@@ -51,8 +51,7 @@ def select(
 
         v2a select runs/demo-* hopper/stock:random --true-episodes 20
     """
-    from rich.progress import Progress
-
+    from v2a_ray.cli.bars import named_bars
     from v2a_ray.export.find import find_policy
     from v2a_ray.export.selection import estimate, selection_data
     from v2a_ray.outputs import require_ours
@@ -64,7 +63,7 @@ def select(
     found = [find_policy(name) for name in dict.fromkeys(policies)]
     episodes = selection_data(found, data, with_source)
     config = FittedQConfig(num_steps=steps, num_critics=critics, discount=discount)
-    with Progress(console=error_console, transient=True) as bar:
+    with named_bars(error_console, transient=True) as bar:
         tasks = {policy.name: bar.add_task(policy.name, total=steps) for policy in found}
         candidates = estimate(
             found,
@@ -76,8 +75,8 @@ def select(
             on_progress=lambda name, step, _: bar.update(tasks[name], completed=step),
         )
     console.print(render_selection(candidates))
-    console.print(selection_in_words(candidates), highlight=False, soft_wrap=True)
+    console.print(selection_in_words(candidates), soft_wrap=True)
     if output:
         settings = config.model_dump() | {"held_out": held_out, "seed": seed, "true_episodes": true_episodes}
         write_selection(candidates, settings, output)
-        console.print(str(output), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(output), soft_wrap=True)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -61,20 +60,25 @@ def render_checks() -> Table:
 def render_list(listed: Sequence[Listed]) -> Table:
     """Two lines per dataset."""
     view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    view.add_column("dataset\n[dim]domain[/]", overflow="fold")
+    view.add_column(_over("dataset", "domain"), overflow="fold")
     view.add_column("format")
     for name in ("episodes", "transitions", "return"):
         view.add_column(name, justify="right", no_wrap=True)
     view.add_column("problems", overflow="fold")
     for each in listed:
         view.add_row(
-            f"{escape(each.name)}\n[dim]{escape(each.domain)}[/]",
-            escape(each.format),
+            _over(each.name, each.domain),
+            each.format,
             *(f"{count:,}" if count is not None else "?" for count in (each.num_episodes, each.num_transitions)),
             f"{each.mean_return:.1f}" if each.mean_return is not None else "?",
             Text(each.problems, style=COLORS["error"] if each.unreadable else COLORS["warning"]),
         )
     return view
+
+
+def _over(first: str, second: str) -> Text:
+    """Two lines of a cell, the second dim."""
+    return Text.assemble(first, "\n", (second, "dim"))
 
 
 def _render(summaries: Sequence[SourceSummary], findings: Sequence[Finding]) -> RenderableType:
@@ -92,19 +96,19 @@ def _render(summaries: Sequence[SourceSummary], findings: Sequence[Finding]) -> 
 def _sources(summaries: Sequence[SourceSummary]) -> Table:
     """Two lines per source, so that it fits a terminal of 80 columns."""
     view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    view.add_column("source\n[dim]domain · behavior[/]", overflow="fold")
-    view.add_column("episodes\n[dim]terminated[/]", justify="right")
+    view.add_column(_over("source", "domain · behavior"), overflow="fold")
+    view.add_column(_over("episodes", "terminated"), justify="right")
     view.add_column("transitions", justify="right")
-    view.add_column("length\n[dim]range[/]", justify="right")
-    view.add_column("return\n[dim]range[/]", justify="right")
+    view.add_column(_over("length", "range"), justify="right")
+    view.add_column(_over("return", "range"), justify="right")
     view.add_column("returns", no_wrap=True)
     for each in summaries:
         view.add_row(
-            f"{escape(each.source)}\n[dim]{escape(each.domain)} · {escape(each.behavior)}[/]",
-            f"{each.num_episodes:,}\n[dim]{each.num_terminated:,}[/]",
+            _over(each.source, f"{each.domain} · {each.behavior}"),
+            _over(f"{each.num_episodes:,}", f"{each.num_terminated:,}"),
             f"{each.num_transitions:,}",
-            f"{each.lengths.mean():.0f}\n[dim]{each.lengths.min()}–{each.lengths.max()}[/]",
-            f"{with_spread(each.returns, 1)}\n[dim]{each.returns.min():.1f} to {each.returns.max():.1f}[/]",
+            _over(f"{each.lengths.mean():.0f}", f"{each.lengths.min()}–{each.lengths.max()}"),
+            _over(with_spread(each.returns, 1), f"{each.returns.min():.1f} to {each.returns.max():.1f}"),
             histogram(each.returns),
         )
     return view
@@ -122,7 +126,7 @@ def _feature_table(summaries: Sequence[SourceSummary]) -> Table:
     view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     view.add_column("feature")
     for each in summaries:
-        view.add_column(escape(each.source), justify="right", overflow="fold")
+        view.add_column(each.source, justify="right", overflow="fold")
     for field in ("observation", "action"):
         ranges = [getattr(each, f"{field}_range") for each in summaries]
         for feature in range(len(ranges[0])):

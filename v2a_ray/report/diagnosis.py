@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -266,7 +265,7 @@ def render(diagnosis: Diagnosis) -> Group:
     parts: list[RenderableType] = [Text(line) for line in introduction(diagnosis)]
     for section in sections(diagnosis):
         color = _COLORS[section.grade]
-        parts += [Text(), Text.from_markup(f"[bold]{escape(section.title)}[/] [{color}]{section.grade}[/]")]
+        parts += [Text(), Text.assemble((section.title, "bold"), " ", (section.grade, color))]
         parts += [Padding(Text(sentence), (0, 0, 0, 2)) for sentence in section.sentences]
         if section.rows:
             parts.append(_rich_table(section.rows))

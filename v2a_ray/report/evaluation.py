@@ -36,7 +36,7 @@ def render_evaluation(results: Sequence[EpisodeResults], policy: str) -> Table:
 
 def _cell(values: Any, digits: int) -> str:
     low, high = mean_interval(values)
-    interval = "" if math.isnan(low) else f"\n\\[{low:.{digits}f}, {high:.{digits}f}]"
+    interval = "" if math.isnan(low) else f"\n[{low:.{digits}f}, {high:.{digits}f}]"
     return with_spread(values, digits) + interval
 
 

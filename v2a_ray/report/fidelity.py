@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from v2a_ray.domains.fidelity import FidelityReport
 from v2a_ray.domains.recorded import REPRODUCED, Comparison
@@ -42,7 +42,7 @@ def render_comparisons(comparisons: Sequence[Comparison]) -> Table:
         claimed = each.claimed
         color = "green" if each.is_right else "red"
         table.add_row(
-            f"[bold]{escape(each.file.name)}[/]\n{claimed.domain}\n[{color}]{each.verdict}[/]",
+            Text.assemble((each.file.name, "bold"), f"\n{claimed.domain}\n", (each.verdict, color)),
             f"{claimed.rows:,}\n{claimed.rows_excluded:,}",
             *(
                 f"{claimed.median_error:.0e}\n{claimed.p95_error:.0e}",

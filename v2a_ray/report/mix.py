@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 
 class Row(Protocol):
@@ -36,10 +36,10 @@ def render_mix(rows: Sequence[Row]) -> Table:
     for name in ("episodes", "held out", "transitions", "share"):
         table.add_column(name, justify="right")
     for row in rows:
-        names = [escape(name) for name in (row.source, row.domain, row.behavior)]
+        names = [row.source, row.domain, row.behavior]
         if row.refused:
-            table.add_row(*names, "[bold red]refused[/]", "", "", "")
-            table.add_row(f"[red]{escape(row.refused)}[/]")
+            table.add_row(*names, Text("refused", style="bold red"), "", "", "")
+            table.add_row(Text(row.refused, style="red"))
             continue
         episodes = ["to be rolled out" if row.num_episodes is None else f"{row.num_episodes:,}"]
         episodes.append("" if row.num_held_out is None else f"{row.num_held_out:,}")
