@@ -15,7 +15,8 @@ from v2a_ray.methods.experiment import load_experiment
 from v2a_ray.methods.plan import make_plan
 from v2a_ray.methods.sweep import Sweep, load_sweep
 
-FILES = sorted((Path(__file__).parents[1] / "tune_configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "tune_configs"
+FILES = sorted(FOLDER.rglob("*.yaml"))
 SWEEPS = [file for file in FILES if {"axes", "search"} & yaml.safe_load(file.read_text()).keys()]
 EXPERIMENTS = [file for file in FILES if file not in SWEEPS]
 
@@ -54,7 +55,7 @@ def distinct(sweep: Sweep) -> Counter[str]:
 def test_begins_with_what_it_is_for_and_its_command(file: Path) -> None:
     text = comment(file)
     assert all(line.startswith("# ") for line in text.splitlines())
-    assert f"#   v2a {'sweep' if file in SWEEPS else 'run'} tune_configs/{file.name}" in text
+    assert f"#   v2a {'sweep' if file in SWEEPS else 'run'} tune_configs/{file.relative_to(FOLDER)}" in text
     assert len(text.splitlines()[0]) > 30 and not text.startswith("#   v2a")
     recorded = any(paths(yaml.safe_load(file.read_text())))
     assert not recorded or "data_root=DIR" in text

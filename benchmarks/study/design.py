@@ -1,0 +1,199 @@
+"""Part A of the study, the map of help: which cells are run, chosen before any of them is.
+
+    python -m benchmarks.study.design      # writes tune_configs/study/*.yaml, and prints the cells
+
+A cell is a target (quality, size, how it was drawn) and a source (dynamics, behaviour). All combinations are 288 per
+robot; those that are run are the ones from which the effects of all factors, and how quality and size of the target
+change what the dynamics of the source are worth, are estimated best: a D-optimal design of `NUM_CELLS`, found by
+exchanging cells until nothing improves. HalfCheetah and Ant have the corners alone.
+
+Every cell has the same target rows, learner, steps and evaluation seeds for each method. A seed draws its own target,
+trains its own columns and its own policy, so a spread over seeds is that of everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+FOLDER = Path(__file__).parents[2] / "tune_configs" / "study"
+NUM_CELLS, NUM_STARTS, SEEDS = 20, 20, (0, 1, 2)
+METHODS = ("iql_target", "iql_mixed", "v2a", "v2a_residual", "v2a_supported")
+POOL_TRANSITIONS, SOURCE_TRANSITIONS = 100_000, 30_000
+QUALITIES = ("random", "medium-replay", "medium", "expert")
+SIZES = (1_000, 10_000, 100_000)
+DRAWS = ("rows", "episodes")
+DYNAMICS = ("same", "near", "far", "both")
+BEHAVIORS = ("medium-replay", "medium", "expert")
+NEAR = {
+    "hopper": "kinematic-footjnt-easy",
+    "walker2d": "friction-0.5",
+    "halfcheetah": "friction-0.5",
+    "ant": "friction-0.5",
+}
+FAR = ("gravity-0.5", "otdf-morph")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a policy is trained from.
+
+    Attributes:
+        quality, size, draw: of the target: who collected it, how many transitions, single rows or the first episodes.
+        dynamics, behavior: of the source. `same` is the target's dynamics, with another behaviour: the control.
+    """
+
+    quality: str
+    size: int
+    draw: str
+    dynamics: str
+    behavior: str
+
+    @property
+    def label(self) -> str:
+        """Names the cell in tables."""
+        return f"{self.quality} {self.size} {self.draw} from {self.dynamics} {self.behavior}"
+
+
+def all_cells() -> list[Cell]:
+    """Every combination but those in which source and target are the same data."""
+    cells = [Cell(*levels) for levels in itertools.product(QUALITIES, SIZES, DRAWS, DYNAMICS, BEHAVIORS)]
+    return [cell for cell in cells if not (cell.dynamics == "same" and cell.behavior == cell.quality)]
+
+
+def effects(cells: Sequence[Cell]) -> NDArray[np.float64]:
+    """(cells, terms) model matrix: main effects, and dynamics × (log10 of the size, random target)."""
+
+    def is_level(name: str, levels: Sequence[str | int]) -> list[list[float]]:
+        return [[float(getattr(cell, name) == level) for cell in cells] for level in levels[1:]]
+
+    size = [np.log10(cell.size) - 4.0 for cell in cells]
+    dynamics = is_level("dynamics", DYNAMICS)
+    random = [float(cell.quality == "random") for cell in cells]
+    products = [np.multiply(one, other) for one in dynamics for other in (size, random)]
+    factors = (("quality", QUALITIES), ("size", SIZES), ("draw", DRAWS), ("behavior", BEHAVIORS))
+    main = [column for name, levels in factors for column in is_level(name, levels)]
+    return np.asarray([np.ones(len(cells)), *main, *dynamics, *products]).T
+
+
+def design(num_cells: int = NUM_CELLS, seed: int = 0) -> list[Cell]:
+    """The cells whose model matrix has the largest determinant, by exchange from `NUM_STARTS` random beginnings."""
+    cells, generator = all_cells(), np.random.default_rng(seed)
+    matrix = effects(cells)
+    best: tuple[float, list[int]] = (-np.inf, [])
+    for _ in range(NUM_STARTS):
+        chosen = generator.choice(len(cells), num_cells, replace=False).tolist()
+        value, improved = _log_determinant(matrix[chosen]), True
+        while improved:
+            improved = False
+            for place in range(num_cells):
+                for other in set(range(len(cells))) - set(chosen):
+                    tried = [*chosen[:place], other, *chosen[place + 1 :]]
+                    if (new := _log_determinant(matrix[tried])) > value + 1e-9:
+                        chosen, value, improved = tried, new, True
+        best = max(best, (value, sorted(chosen)))
+    return [cells[index] for index in best[1]]
+
+
+def _log_determinant(matrix: NDArray[np.float64]) -> float:
+    # What is singular is compared too: no start is lost.
+    return float(np.linalg.slogdet(matrix.T @ matrix + 1e-6 * np.eye(matrix.shape[1]))[1])
+
+
+def corners() -> list[Cell]:
+    """The ends of what is asked: a bad and a middling target, little and much, from near and from far."""
+    combinations = itertools.product(("random", "medium"), (1_000, 100_000), ("near", "far"))
+    return [Cell(quality, size, "rows", dynamics, "medium") for quality, size, dynamics in combinations]
+
+
+def source_domains(cell: Cell, robot: str) -> list[str]:
+    """The dynamics of a cell's source."""
+    near, far = [NEAR[robot]], list(FAR)
+    return {"same": ["stock"], "near": near, "far": far, "both": [*near, *far]}[cell.dynamics]
+
+
+def layer(cell: Cell, robot: str, domains: Sequence[str]) -> dict[str, Any]:
+    """A cell's settings with the sources of `domains`, whose transitions are shared out equally."""
+    drawn = {"rows": {"subsample": "transitions", "replacement": True}, "episodes": {"subsample": "first"}}[cell.draw]
+    target = {"domain": f"{robot}/stock", "behavior": cell.quality, "num_transitions": cell.size, **drawn}
+    # A source of the target's own dynamics is another draw of its policies than the target's pool.
+    sources = [
+        {
+            "domain": f"{robot}/{domain}",
+            "behavior": cell.behavior,
+            "num_transitions": SOURCE_TRANSITIONS // len(domains),
+            "seed": 1,
+        }
+        for domain in domains
+    ]
+    return {"target": target | {"path": f"{robot}_{cell.quality}"}, "sources": sources}
+
+
+def sweep(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The sweep over all methods in a robot's cells."""
+    labelled = {cell.label: layer(cell, robot, source_domains(cell, robot)) for cell in cells}
+    return {"name": f"map_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(METHODS)}}
+
+
+def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """IQL on the mix of what an oracle would choose of a source: the near dynamics alone, where there are others."""
+    labelled = {cell.label: layer(cell, robot, [NEAR[robot]]) for cell in cells if cell.dynamics == "both"}
+    return {"name": f"map_{robot}_ceiling", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(["iql_mixed"])}}
+
+
+def _axes(methods: Sequence[str]) -> dict[str, Any]:
+    seeds = {str(seed): {"seed": seed, "target": {"seed": seed}} for seed in SEEDS}
+    return {"method": list(methods), "seed": seeds}
+
+
+SETTINGS: dict[str, Any] = {
+    "advantage": {"num_steps": 3000},
+    "alignment": {"num_steps": 3000},
+    "policy": {"num_steps": 5000},
+    "evaluation": {"num_episodes": 20, "interval_steps": 0},
+}
+"""Of all cells. 5,000 update steps, half of the published 10,000, so that the map has twice the cells."""
+
+
+def pools() -> list[str]:
+    """The commands that make the data which targets are drawn from."""
+    return [
+        f"v2a data collect --domain {robot}/stock --behavior {quality} --num-transitions {POOL_TRANSITIONS} "
+        f"--output $DATA/{robot}_{quality}"
+        for robot in NEAR
+        for quality in QUALITIES
+    ]
+
+
+def main() -> None:
+    """Write the sweeps and print the cells."""
+    FOLDER.mkdir(exist_ok=True)
+    for robot in NEAR:
+        cells = design() if robot in ("hopper", "walker2d") else corners()
+        for content in (sweep(robot, cells), ceiling(robot, cells)):
+            if not content["axes"]["cell"]:
+                continue
+            axes = content["axes"]
+            trials = len(axes["cell"]) * len(axes["method"]) * len(axes["seed"])
+            head = (
+                "# Part A of the study; written by `python -m benchmarks.study.design`, which says why these cells.\n"
+                f"#   v2a sweep tune_configs/study/{content['name']}.yaml data_root=DIR\n"
+                f"# {len(axes['cell'])} cells × {len(axes['method'])} methods × {len(SEEDS)} seeds = {trials} trials.\n"
+            )
+            text = yaml.safe_dump(content, sort_keys=False, width=120)
+            (FOLDER / f"{content['name']}.yaml").write_text(head + text)
+            print(f"{content['name']}: {trials} trials")
+        for cell in cells:
+            print(f"  {cell.label}")
+    print("\n".join(pools()))
+
+
+if __name__ == "__main__":
+    main()
