@@ -47,6 +47,16 @@ def test_a_filter_that_is_not_installed(path):
     fails(path, r"field rewards: is compressed by HDF5 filter 32099 \(of unknown name\), which is not", "hdf5plugin")
 
 
+def test_a_type_that_numpy_lacks(path):
+    with h5py.File(path, "a") as file:
+        count = len(file["rewards"])
+        del file["rewards"]
+        kind = h5py.h5t.IEEE_F32LE.copy()
+        kind.set_ebias(100_000)
+        h5py.h5d.create(file.id, b"rewards", kind, h5py.h5s.create_simple((count,)))
+    fails(path, "field rewards: is of a type that numpy lacks", "float32")
+
+
 def test_a_file_that_another_process_writes(path):
     script = f"import h5py, sys; file = h5py.File({str(path)!r}, 'a'); print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:

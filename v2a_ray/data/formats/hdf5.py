@@ -71,8 +71,35 @@ def dataset(group: h5py.Group, key: str, where: str) -> Any:
     if not isinstance(found, h5py.Dataset):
         raise DataError("is a group, not an array", where=place(where, field=key), remedy="store one flat array")
     require_filters(found, place(where, field=key))
-    require_stored(found.nbytes, found.id.get_storage_size(), place(where, field=key))
+    try:
+        claimed = found.nbytes
+    except (TypeError, ValueError) as error:
+        remedy = "store it as float32; if it was, the file is damaged"
+        raise DataError(
+            f"is of a type that numpy lacks: {error}", where=place(where, field=key), remedy=remedy
+        ) from None
+    require_stored(claimed, found.id.get_storage_size(), place(where, field=key))
     return found
+
+
+def write_text(group: h5py.Group, name: str, text: str) -> None:
+    """Write an attribute that `read_text` reads."""
+    content = text.encode()
+    group.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", max(1, len(content))))
+
+
+def read_text(group: h5py.Group, name: str) -> str | None:
+    """A text that stands in the attribute itself, as `write_text` writes it; None if there is none.
+
+    Texts of variable length lie elsewhere in the file, and where that is damaged the HDF5 library looks for them for
+    ever. Raises UnicodeDecodeError.
+    """
+    if name not in group.attrs:
+        return None
+    kind = group.attrs.get_id(name).get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str():
+        return None
+    return bytes(group.attrs[name]).decode()
 
 
 def subgroups(group: h5py.Group, where: str) -> list[str]:

@@ -23,7 +23,7 @@ from v2a_ray.data.checks import check_table
 from v2a_ray.data.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import check_shape
 from v2a_ray.data.formats.d4rl import group_place
-from v2a_ray.data.formats.hdf5 import dataset, member, opened, subgroups, written
+from v2a_ray.data.formats.hdf5 import dataset, member, opened, read_text, subgroups, write_text, written
 from v2a_ray.data.formats.minari_files import MAIN_FILE, METADATA, main_file, read_metadata
 from v2a_ray.data.location import Location
 from v2a_ray.data.table import LABELS, EpisodeTable, concatenate, unlabelled
@@ -121,7 +121,7 @@ def _episode(group: h5py.Group, where: str, episode_id: str) -> EpisodeTable:
             where=place(inside, step=int(early[0]), field="terminations"),
             remedy="end the episode there",
         )
-    labels = {label: str(group.attrs[f"v2a_{label}"]) for label in LABELS if f"v2a_{label}" in group.attrs}
+    labels = {label: text for label in LABELS if (text := read_text(group, f"v2a_{label}"))}
     terminated = bool(arrays["terminations"][-1] > 0.5)
     return unlabelled(
         observation=arrays["observations"][:-1],
@@ -130,7 +130,7 @@ def _episode(group: h5py.Group, where: str, episode_id: str) -> EpisodeTable:
         next_observation=arrays["observations"][1:],
         lengths=[steps],
         terminated=[terminated],
-        episode_id=[str(group.attrs.get("v2a_episode_id", episode_id))],
+        episode_id=[read_text(group, "v2a_episode_id") or episode_id],
     ).replace(**{label: (value,) for label, value in labels.items()})
 
 
@@ -152,7 +152,7 @@ def _write_episode(file: h5py.File, table: EpisodeTable, episode: int) -> None:
     group.attrs["id"] = episode
     group.attrs["total_steps"] = steps
     for label in ("episode_id", *LABELS):
-        group.attrs[f"v2a_{label}"] = getattr(table, label)[episode]
+        write_text(group, f"v2a_{label}", getattr(table, label)[episode])
 
 
 def _numbering(names: list[str], metadata: dict[str, Any], where: str) -> list[Finding]:
