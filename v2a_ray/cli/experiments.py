@@ -94,7 +94,9 @@ def run(
     target = result["target"]
     score, returns = (_spread(target, *what) for what in (("normalized_score", 1), ("return", 0)))
     episodes = f"{target['num_episodes']} episodes in {settings.target.domain}"
-    console.print(Text.assemble((f"\nnormalised score {score}", "bold"), f" · return {returns} over {episodes}"))
+    console.print(
+        Text.assemble((f"\nnormalised score {score}", "bold"), f" · return {returns} over {episodes}"), soft_wrap=True
+    )
     console.print(f"{folder / 'result.json'}", soft_wrap=True)
 
 
