@@ -5,7 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from command import v2a, v2a_here
+from command import v2a_here
 
 from v2a_ray.data.collect import EpisodeCollector
 from v2a_ray.data.formats.arrays import arrays_of
@@ -32,12 +32,12 @@ def folder(tmp_path_factory):
 
 def test_inspect(folder, tmp_path):
     good, bad = "hopper_stock_random.hdf5", "<script>hopper_stock_random.hdf5"
-    shown = v2a("data", "inspect", good, cwd=folder)
+    shown = v2a_here("data", "inspect", good, cwd=folder)
     assert shown.returncode == 0 and "all checks passed" in shown.stdout, shown.stderr
     assert "hopper/stock@d4rl" in shown.stdout
 
     page, report = tmp_path / "page.html", tmp_path / "report.json"
-    shown = v2a("data", "inspect", good, bad, "-o", str(page), "--report", str(report), cwd=folder)
+    shown = v2a_here("data", "inspect", good, bad, "-o", str(page), "--report", str(report), cwd=folder)
     assert shown.returncode == 2 and "action_bounds" in shown.stdout, shown.stderr
     content = json.loads(report.read_text())
     assert content["counts"] == {"error": 1, "warning": 1, "info": 0}
@@ -48,7 +48,7 @@ def test_inspect(folder, tmp_path):
 
     picture, report = tmp_path / "picture.png", tmp_path / "report.md"
     graded = ("--check", "action_bounds=warning", "--check", "duplicate=ignore")
-    shown = v2a("data", "inspect", good, bad, "-o", str(picture), "--report", str(report), *graded, cwd=folder)
+    shown = v2a_here("data", "inspect", good, bad, "-o", str(picture), "--report", str(report), *graded, cwd=folder)
     assert shown.returncode == 0, shown.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "| warning | action_bounds | &lt;script>hopper" in report.read_text()

@@ -76,7 +76,7 @@ def test_what_a_user_gets_wrong(arguments: list[str], message: str, tmp_path: Pa
 def test_select_orders_runs_and_reports_the_rank_correlation(tmp_path: Path) -> None:
     for seed in range(3):
         finished_run(tmp_path / f"run{seed}", seed, return_mean=100.0 * seed)
-    done = v2a("select", "run0", "run1", "run2", "--steps", "5", "--critics", "2", "-o", "s.json", cwd=tmp_path)
+    done = v2a_here("select", "run0", "run1", "run2", "--steps", "5", "--critics", "2", "-o", "s.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "s.json").read_text())
     values = [entry["lower_value"] for entry in content["policies"]]

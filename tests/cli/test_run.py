@@ -108,6 +108,7 @@ def test_another_method_reuses_what_it_shares(ray_cluster: None, workspace: Path
     assert "modality" not in stages and "advantage" not in stages
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: dict[str, Any]) -> None:
     overrides = ["policy.num_steps=2000", "policy.checkpoint_interval_steps=100", "evaluation.interval_steps=0"]
     command = [sys.executable, "-m", "v2a_ray.cli.main", "run", "tiny.yaml", *overrides, "--run-dir", "killed"]
@@ -196,6 +197,13 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_computed(ray_cluster
     assert done.stderr.startswith("error: policy.device: cuda is asked for, and the cluster has no GPU")
     assert "Traceback" not in done.stderr and not (workspace / "gpu/result.json").exists()
     assert not list(workspace.glob("gpu-store/*/*"))
+
+
+def test_a_run_that_would_wait_for_ever_is_refused_at_once(ray_cluster: None, workspace: Path) -> None:
+    done = v2a_here("run", "tiny.yaml", "policy.num_threads=64", "store=many", "--run-dir", "many", cwd=workspace)
+    assert done.returncode == 2 and "computed" not in done.stdout
+    message = " ".join(done.stderr.split())
+    assert "policy.num_threads: one process asks for 64 CPU, and the largest node has 2 CPU" in message
 
 
 def test_a_run_directory_that_cannot_be_written(workspace: Path) -> None:

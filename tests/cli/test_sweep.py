@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command import CONFIG, v2a, v2a_here
+from command import CONFIG, v2a_here
 
 from v2a_ray.config.methods import DEFAULT_METHOD
 
@@ -81,7 +81,7 @@ def test_a_folder_with_another_sweep_is_refused(workspace: Path, output: str) ->
 
 
 def test_bad_axes_name_the_combination(workspace: Path) -> None:
-    done = v2a("sweep", "grid.yaml", "axes.method=[iql_mixed,magic]", "--run-dir", "none", cwd=workspace)
+    done = v2a_here("sweep", "grid.yaml", "axes.method=[iql_mixed,magic]", "--run-dir", "none", cwd=workspace)
     assert done.returncode == 2
     message = " ".join(done.stderr.split())
     assert "unknown method 'magic'" in message and "method=magic" in message

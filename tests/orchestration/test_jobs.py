@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ray_head import RayHead, environment, free_port, v2a
 
+pytestmark = pytest.mark.slow
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -81,14 +82,12 @@ def test_list_and_logs(head: RayHead, workspace: Path, finished: subprocess.Comp
     assert followed.returncode == 0 and "computed policy" in followed.stdout
 
 
-@pytest.mark.slow
 def test_a_job_that_fails_ends_the_command_with_its_status(head: RayHead, workspace: Path) -> None:
     done = v2a("submit", "missing.yaml", "--wait", *to(head, workspace, "missing"), cwd=workspace, env=head.client)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "/nowhere/at-all.hdf5" in done.stdout and "FAILED" in done.stdout
 
 
-@pytest.mark.slow
 def test_interrupted_refused_twice_and_stopped(head: RayHead, workspace: Path) -> None:
     there = [*to(head, workspace, "long"), "policy.num_steps=100000000"]
     command = [sys.executable, "-m", "v2a_ray.cli.main", "submit", "tiny.yaml", "--wait", *there]

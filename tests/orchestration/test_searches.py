@@ -31,6 +31,7 @@ def policies(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("artifacts/policy/*/artifact.json")}
 
 
+@pytest.mark.slow
 def test_a_random_search_draws_the_same_again_and_trains_what_it_drew(workspace: Path) -> None:
     search = {"num_trials": 3, "seed": 5, "space": RATES | {"policy.width": {"choice": [8, 16]}}}
     path = write_sweep(workspace, name="random", axes={"seed": [0, 1]}, search=search)
