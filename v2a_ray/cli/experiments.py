@@ -79,9 +79,10 @@ def run(
     plan = make_plan(settings)
     folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
     console.print(mix_name(settings, plan["source"].key), soft_wrap=True)
-    console.print(f"results {folder}\nartifacts {store_of(settings).root}", soft_wrap=True)
+    store = store_of(settings)
+    console.print(f"results {folder}\nartifacts {store.root}", soft_wrap=True)
     with resumable():
-        needs_ray = bool(missing_nodes(settings, plan))
+        needs_ray = bool(missing_nodes(store, plan))
         if needs_ray:
             _say_starting(address)
         from v2a_ray.cli.display import StageDisplay

@@ -52,9 +52,8 @@ def store_of(config: ExperimentConfig) -> ArtifactStore:
     return ArtifactStore(store_root(config.store))
 
 
-def missing_nodes(config: ExperimentConfig, plan: Mapping[str, Node]) -> list[Node]:
+def missing_nodes(store: ArtifactStore, plan: Mapping[str, Node]) -> list[Node]:
     """Those of a plan's nodes that the store does not have, or has damaged."""
-    store = store_of(config)
     return [node for node in plan.values() if store.find(node.stage, node.key) is None]
 
 

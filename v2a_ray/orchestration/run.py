@@ -97,7 +97,7 @@ def run_experiment(
         write_whole(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     works = [Work(config, plan, node) for node in plan.values()]
     listener = listener or Listener()
-    if missing_nodes(config, plan):
+    if missing_nodes(store, plan):
         check_cluster(store, run_dir, works, listener.warned)
     recorder = _Recorder(listener, run_dir / "tensorboard")
     try:
