@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -234,3 +236,25 @@ print(file.num_bytes // 2, most - before)
     allowance, used = map(int, done.stdout.split())
     assert 23e6 < allowance < 25e6
     assert 0.3 * allowance < used <= allowance
+
+
+def test_collecting_a_stream_waits_for_no_thread(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Garbage is collected wherever memory is asked for, also in a thread that holds what the reader's end needs."""
+    sampler = streamed(file)
+    drawn(sampler, 10, 3)
+    readers = [thread for thread in threading.enumerate() if thread.name.startswith("v2a-read-ahead")]
+    waited_for: list[threading.Thread] = []
+    join = threading.Thread.join
+
+    def noted_join(thread: threading.Thread, timeout: float | None = None) -> None:
+        waited_for.append(thread)
+        join(thread, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", noted_join)
+        del sampler
+        gc.collect()
+    assert readers and not waited_for
+    for thread in readers:
+        thread.join(timeout=30)
+        assert not thread.is_alive()

@@ -176,12 +176,14 @@ class StreamedTransitions:
     def _pieces(self, begin: int) -> Iterator[_Piece]:
         """The stream from its row `begin` on, without end; a thread reads ahead while the generator lives."""
         blocks = self._blocks(begin)
-        with ThreadPoolExecutor(1, thread_name_prefix="v2a-read-ahead") as reader:
-            pending: deque[Future[_Piece]] = deque()
-            while True:
-                while len(pending) < READ_AHEAD_BLOCKS:
-                    pending.append(reader.submit(self._read, *next(blocks)))
-                yield pending.popleft().result()
+        # Not a `with`: it would wait for the reader in whatever thread collects this generator as garbage, and a thread
+        # that is just starting holds a lock which the reader's end needs. Without, the reader ends by itself.
+        reader = ThreadPoolExecutor(1, thread_name_prefix="v2a-read-ahead")
+        pending: deque[Future[_Piece]] = deque()
+        while True:
+            while len(pending) < READ_AHEAD_BLOCKS:
+                pending.append(reader.submit(self._read, *next(blocks)))
+            yield pending.popleft().result()
 
     def _blocks(self, begin: int) -> Iterator[tuple[int, int]]:
         """(block, how many of its rows to leave out) from row `begin` of the stream on."""
