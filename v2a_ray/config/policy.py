@@ -133,6 +133,8 @@ class PolicyConfig(TrainingConfig):
     density_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """`iql`, `bosa`: weight w of -log pi_b(pi(s) | s) in the actor's loss, which keeps the policy in the support of the
     behaviour whose density section `density` fits; 0 leaves it out, and no density is fitted."""
+    cuda_graph: bool = False
+    """`iql` on a GPU: whether an update step is recorded as a CUDA graph and then started by one call."""
     td3_bc: TD3BCConfig = TD3BCConfig()
     awac: AWACConfig = AWACConfig()
     bosa: BOSAConfig = BOSAConfig()
@@ -146,6 +148,12 @@ class PolicyConfig(TrainingConfig):
             raise ValueError(f"policy.num_workers: policy.learner={self.learner} is trained by one worker")
         if self.next_value != "before_step" and self.learner != "iql":
             raise ValueError(f"policy.next_value does nothing for policy.learner={self.learner}")
+        packs = self.learner == "iql" and self.next_value == "before_step"
+        if self.cuda_graph and not (packs and self.num_workers == 1 and self.density_weight == 0):
+            raise ValueError(
+                "policy.cuda_graph: only implicit Q-learning of one worker, without a density, whose V is not ahead "
+                "(policy.next_value), is recorded"
+            )
         if self.batch_size % self.num_workers:
             raise ValueError(f"{self.num_workers} workers cannot share a batch of {self.batch_size} equally")
         return self

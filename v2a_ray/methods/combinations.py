@@ -27,7 +27,7 @@ _SHOWN = {
 }
 """Settings that have a column of their own; what else a method sets is `extra`."""
 
-_BOOKKEEPING = ("num_threads", "checkpoint_interval_steps", "log_interval_steps", "device")
+_BOOKKEEPING = ("num_threads", "checkpoint_interval_steps", "log_interval_steps", "device", "cuda_graph")
 
 
 @dataclass(frozen=True)

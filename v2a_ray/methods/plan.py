@@ -33,7 +33,7 @@ from v2a_ray.stages.artifacts import stage_key, store_root
 
 # How often a stage reports and saves does not move its numbers, and where it computes moves them as a seed would:
 # `device: auto` means another one on every machine, and an artifact has to be found on all of them.
-_BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps", "device"}
+_BOOKKEEPING = {"checkpoint_interval_steps", "log_interval_steps", "device", "cuda_graph"}
 _LATER: dict[type[Settings], dict[str, Any]] = {
     ModalityConfig: {
         "encoder": "gru",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from v2a_ray.config import PolicyConfig
 from v2a_ray.data.rows import RowFile
 from v2a_ray.data.sampler import Column, EpisodeValues, Preprocessing, TransitionSampler
 from v2a_ray.data.streaming import StreamedTransitions, open_transitions
@@ -21,11 +23,13 @@ from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.methods.job import Job, preprocessing
 from v2a_ray.methods.target_models import corrections, load_density, load_dynamics
 from v2a_ray.stages.columns import read_episode_column, read_step_column
+from v2a_ray.stages.cuda_graph import RecordedPack
 from v2a_ray.stages.data_parallel import ONE_WORKER, Workers
 from v2a_ray.stages.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.grouped import episode_groups
 from v2a_ray.stages.learner import Metrics, use_threads
-from v2a_ray.stages.policy import MixedSampler, make_actor
+from v2a_ray.stages.many_policies import ManyIQL, Pack, as_it_is, train_together
+from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
 from v2a_ray.stages.policy_learners import make_learner
 
 Float = NDArray[np.float32]
@@ -37,8 +41,19 @@ def fit_policy(job: Job) -> None:
     """Train the policy on what the filter keeps, evaluating it in the target environment."""
     use_threads(job.config.policy.num_threads)
     training = PolicyTraining(job, PolicyTables.open(job))
-    training.loop.run(training.learner)
+    learner, prepared = training.learner, pack_preparation(job.config.policy, training.tables)
+    if prepared is not as_it_is and isinstance(learner, IQLLearner):
+        (error,) = train_together([training.loop], [learner], prepared)
+        if error is not None:
+            raise error
+    else:
+        training.loop.run(learner)
     training.finish()
+
+
+def pack_preparation(config: PolicyConfig, tables: PolicyTables) -> Callable[[ManyIQL], Pack]:
+    """How policies on these tables are run: recorded, where that is asked for and they are on a GPU."""
+    return RecordedPack if config.cuda_graph and tables.target.device.type == "cuda" else as_it_is
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from v2a_ray.config import ExperimentConfig
 from v2a_ray.errors import DivergenceError
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
-from v2a_ray.methods.policy import PolicyTables, PolicyTraining, fit_policy
+from v2a_ray.methods.policy import PolicyTables, PolicyTraining, fit_policy, pack_preparation
 from v2a_ray.stages.learner import use_threads
 from v2a_ray.stages.many_policies import train_together
 from v2a_ray.stages.policy import IQLLearner
@@ -77,7 +77,8 @@ def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
     trainings = [PolicyTraining(job, tables) for job in jobs]
     learners = [training.learner for training in trainings if isinstance(training.learner, IQLLearner)]
     assert len(learners) == len(jobs)  # `pack_key` lets no other learner in
-    errors = train_together([training.loop for training in trainings], learners)
+    prepared = pack_preparation(first.config.policy, tables)
+    errors = train_together([training.loop for training in trainings], learners, prepared)
     for training, error in zip(trainings, errors, strict=True):
         if error is None:
             training.finish()

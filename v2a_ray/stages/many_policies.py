@@ -6,10 +6,7 @@ else stays each learner's own: it draws with its generator, filters by its rule,
 So a member can be saved, restored, evaluated or trained alone at any step, and equals a separate run up to rounding.
 
 Nothing in a step waits for the device (`sampler.target.device`) or depends on values: the shapes are those of the
-settings. What was run is the CPU. Capturing a step as a CUDA graph would need four things more: learning rates as
-tensors that are written to before a replay (`torch.optim.Adam(capturable=True)`; the actor's follows a cosine), every
-member's generator registered with the graph (`CUDAGraph.register_generator_state`), gradients and batches in memory
-that stays (here they are made anew in every step), and a new capture whenever a member leaves the pack.
+settings. So on a GPU a step can be recorded and replayed (`stages.cuda_graph`).
 
 Shape suffixes: P policies, B rows of a batch (of the largest, if the policies keep different numbers), K = 2 critics,
 X inputs of a network.
@@ -18,6 +15,7 @@ X inputs of a network.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +107,16 @@ class ManyIQL(IQLLosses):
 
     def update(self, step: int) -> list[dict[str, Tensor]]:
         """One update step of every policy; its metrics, policy by policy."""
+        self.set_rates(step)
+        return self.descend()
+
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of an update step."""
+        for learner in self.learners:
+            learner.set_rates(step)
+
+    def descend(self) -> list[dict[str, Tensor]]:
+        """An update step but for the learning rates: nothing in it depends on the step's number, nor waits."""
         batch, weight_PB = self.sample()
         critic_losses, metrics, advantage_PB = self.critic_losses(batch, weight_PB)
         actor_losses, actor_metrics = self.actor_loss(batch, advantage_PB)
@@ -117,7 +125,7 @@ class ManyIQL(IQLLosses):
         for networks in (self.bodies, self.values, self.critics):
             networks.give_gradients()
         for learner in self.learners:
-            learner.descend(step)
+            learner.descend()
         metrics |= actor_metrics
         return [
             dict(zip(metrics, values, strict=True))
@@ -136,11 +144,27 @@ class ManyIQL(IQLLosses):
         return Batch(**fields, extra={}), stack([weight_B for _, weight_B in drawn])
 
 
-def train_together(loops: Sequence[TrainingLoop], learners: Sequence[IQLLearner]) -> list[DivergenceError | None]:
+class Pack(Protocol):
+    """What trains several policies at once: a `ManyIQL`, or one that is recorded."""
+
+    def update(self, step: int) -> list[dict[str, Tensor]]:
+        """One update step of every policy; its metrics, policy by policy."""
+        ...
+
+
+def as_it_is(pack: ManyIQL) -> Pack:
+    """A pack whose operators are called one by one."""
+    return pack
+
+
+def train_together(
+    loops: Sequence[TrainingLoop], learners: Sequence[IQLLearner], prepared: Callable[[ManyIQL], Pack] = as_it_is
+) -> list[DivergenceError | None]:
     """Train P learners as a pack, each with the loop that would train it alone: its history, checkpoint, evaluation.
 
     After a kill between two of the checkpoints the members start at different steps: those ahead wait. A member that
     diverges, or that its loop stops, leaves the pack, and the others go on. The loops have equal `num_steps`.
+    Whenever the members change, `prepared` is asked how the new pack is run.
 
     Returns:
         Each member's error, None for one that was trained to its end.
@@ -154,7 +178,7 @@ def train_together(loops: Sequence[TrainingLoop], learners: Sequence[IQLLearner]
         if not running:
             continue
         if running != members:
-            members, pack = running, ManyIQL([learners[index] for index in running])
+            members, pack = running, prepared(ManyIQL([learners[index] for index in running]))
         for index, metrics in zip(running, pack.update(step), strict=True):
             try:
                 left[index] = loops[index].after_update(learners[index], step + 1, metrics)

@@ -220,7 +220,8 @@ class IQLLearner(IQLLosses):
         if self.workers.count > 1:
             trained = (self.value, self.critics, self.actor)
             self.workers.mean_gradients([parameter for network in trained for parameter in network.parameters()])
-        self.descend(step)
+        self.set_rates(step)
+        self.descend()
         return self.workers.mean(metrics | actor_metrics)
 
     def value_then_critics(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -240,9 +241,12 @@ class IQLLearner(IQLLosses):
         critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
         return critic_loss, metrics | critic_metrics, q_B - value_B.detach()
 
-    def descend(self, step: int) -> None:
-        """Step the optimisers along the gradients that are there, then move the target critics."""
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of an update step."""
         set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
+
+    def descend(self) -> None:
+        """Step the optimisers along the gradients that are there, then move the target critics."""
         for optimizer in self.optimizers.values():
             optimizer.step()
         update_target(self.target_critics, self.critics, self.config.target_rate)
@@ -286,9 +290,12 @@ def cosine(learning_rate: float, step: int, num_steps: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups, in place where it lies in memory (`stages.cuda_graph`)."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
 
 
 def _join(first: Batch, second: Batch) -> Batch:
