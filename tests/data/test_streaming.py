@@ -240,9 +240,10 @@ print(file.num_bytes // 2, most - before)
 
 def test_collecting_a_stream_waits_for_no_thread(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Garbage is collected wherever memory is asked for, also in a thread that holds what the reader's end needs."""
+    others = threading.enumerate()
     sampler = streamed(file)
     drawn(sampler, 10, 3)
-    readers = [thread for thread in threading.enumerate() if thread.name.startswith("v2a-read-ahead")]
+    readers = [thread for thread in threading.enumerate() if thread not in others]
     waited_for: list[threading.Thread] = []
     join = threading.Thread.join
 
