@@ -40,7 +40,7 @@ def test_a_run_in_two_domains_with_numbers_and_film(tmp_path: Path) -> None:
     film = imageio.v3.imread(tmp_path / "film.gif")
     # 0.4 s at 25 pictures a second, or less if the robot fell; pictures differ, because it moves.
     assert 2 <= len(film) <= 11 and (film[0] != film[-1]).any()
-    again = v2a(*command, "-o", "r.json", "--video", "film.gif", "--video-seconds", "0.1", cwd=tmp_path)
+    again = v2a_here(*command, "-o", "r.json", "--video", "film.gif", "--video-seconds", "0.1", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
 
 

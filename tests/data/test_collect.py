@@ -119,6 +119,7 @@ def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tm
     assert_same(table, collect_episodes(domain, "random", range(table.num_episodes), seed=3).head(20_000))
 
 
+@pytest.mark.slow
 def test_episodes_that_kill_every_actor_are_given_up(ray_cluster, monkeypatch):
     from v2a_ray.orchestration import collect
 

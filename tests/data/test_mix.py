@@ -190,6 +190,7 @@ def test_data_by_uri_are_the_same_data(tmp_path):
     assert len({content_hash(table) for table in tables}) == 1
 
 
+@pytest.mark.slow
 def test_a_large_file_of_a_mix_is_read_by_many_tasks(ray_cluster, tmp_path):
     from v2a_ray.orchestration.compute import Listener
     from v2a_ray.orchestration.mix import make_mix

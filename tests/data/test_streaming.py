@@ -209,6 +209,7 @@ def test_a_file_that_is_cut_or_foreign_is_one_message(table: EpisodeTable, tmp_p
         RowFile.open(tmp_path / "rows")
 
 
+@pytest.mark.slow
 def test_streaming_stays_within_its_memory(tmp_path: Path) -> None:
     """In a process of its own, with a table of 48 MB and an allowance of 24."""
     row_file(make_table((300_000,) * 4), tmp_path)

@@ -39,6 +39,7 @@ Q = [1.0, 2.0, 3.0, 6.0]
 """Of the four transitions, in order."""
 
 
+@pytest.mark.slow
 def test_iql_reaches_the_values_of_a_small_chain() -> None:
     torch.manual_seed(0)
     table = chain()
@@ -110,6 +111,7 @@ def test_sparse_q_backs_values_up_along_a_chain() -> None:
     np.testing.assert_allclose(learner.score(transitions), [1 - 2.6, 0.0, 0.4, 0.0], atol=0.15)
 
 
+@pytest.mark.slow
 def test_a_global_advantage_misranks_two_dynamics_and_a_conditioned_one_does_not() -> None:
     """One state, two dynamics: action a earns z * a. Three quarters of the data come from z = 1, so a global advantage
     prefers a = 1 everywhere, which is wrong for every pair of transitions of z = -1."""

@@ -84,6 +84,7 @@ def test_a_fitted_density_is_that_of_a_linear_gaussian_behaviour() -> None:
     assert (log_density(model, state, 0.5 * state + distance) - truth).abs().max() < 0.35
 
 
+@pytest.mark.slow
 def test_a_fitted_density_has_two_modes_where_behaviour_has() -> None:
     generator = torch.Generator().manual_seed(0)
     sign = torch.randint(0, 2, (4000, 1), generator=generator) * 2.0 - 1
@@ -129,6 +130,7 @@ def dynamics_scores(fit_to_source_too: bool) -> tuple[Tensor, Tensor]:
     return learner.score(held_out), learner.score(source)
 
 
+@pytest.mark.slow
 def test_dynamics_density_separates_other_dynamics_unless_it_is_fitted_to_them() -> None:
     threshold = math.log(0.01)
     held_out, source = dynamics_scores(fit_to_source_too=False)

@@ -120,6 +120,7 @@ def laboratory() -> CorrectionLearner:
     return learner
 
 
+@pytest.mark.slow
 def test_corrected_actions_are_the_targets_true_inverse(laboratory: CorrectionLearner) -> None:
     """A source of 0.7 times the target's gain: to go where it went, the target needs 0.7 times its action."""
     table = linear_system([25] * 20, 0.7 * TARGET_GAIN, seed=1)

@@ -67,6 +67,7 @@ def test_delta_r_is_clipped() -> None:
     assert score.abs().max() == 0.5 and (score.abs() < 0.5).any()
 
 
+@pytest.mark.slow
 def test_contrastive_logits_order_transitions_by_the_true_density_ratio() -> None:
     """Negatives are next states of the source whatever (s, a) is: the ratio is p_target(s' | s, a) / p_source(s'). The
     published score, a cosine, leaves out the lengths of the embeddings and with them much of that order."""

@@ -150,6 +150,7 @@ def trained_on_the_fork(kind: str) -> tuple[float, float, float]:
     return *q_KB.amin(dim=0).tolist(), actor.act(torch.zeros(1, 1)).item()
 
 
+@pytest.mark.slow
 def test_a_source_that_promises_what_the_target_does_not_hold() -> None:
     tempted, safe, action = trained_on_the_fork("iql")
     assert tempted > safe + 0.1 and action > 0.1

@@ -76,21 +76,23 @@ def assert_close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
         torch.testing.assert_close(values, second[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
-@pytest.mark.parametrize("data", ["mixed", "target", "source"])
+RULES: list[dict[str, Any]] = [
+    {"rule": "none"},
+    {"rule": "top_fraction", "weight": "exp_alignment"},
+    {"rule": "top_fraction", "weight": "score"},
+    {"rule": "calibrated"},
+]
+
+
 @pytest.mark.parametrize(
-    "rule",
-    [
-        {"rule": "none"},
-        {"rule": "top_fraction", "weight": "exp_alignment"},
-        {"rule": "top_fraction", "weight": "score"},
-        {"rule": "calibrated"},
-    ],
-    ids=lambda rule: "-".join(rule.values()),
+    ("rule", "data", "num_steps"),
+    [(RULES[1], "mixed", 100), *((rule, data, 50) for rule in RULES for data in ("mixed", "target", "source"))],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value),
 )
-def test_a_pack_equals_separate_runs_over_100_steps(rule: dict[str, Any], data: str) -> None:
-    alone, packed = learners_of(filter=rule, data=data), learners_of(filter=rule, data=data)
+def test_a_pack_equals_separate_runs(rule: dict[str, Any], data: str, num_steps: int) -> None:
+    alone, packed = (learners_of(num_steps, filter=rule, data=data) for _ in range(2))
     untrained = [weights_of(learner) for learner in packed]
-    apart, together = loops_of(len(alone), 100), loops_of(len(packed), 100)
+    apart, together = loops_of(len(alone), num_steps), loops_of(len(packed), num_steps)
     for loop, learner in zip(apart, alone, strict=True):
         loop.run(learner)
     assert train_together(together, packed) == [None] * len(packed)

@@ -48,6 +48,7 @@ def test_discriminator_loss_and_score_by_hand() -> None:
     assert learner.score(single_steps(-5.0, 0.0)).tolist() == [-1.5] * 4
 
 
+@pytest.mark.slow
 def test_the_known_log_ratio_is_found() -> None:
     """The target's state 1 is worth 1, the source's state -1 nothing. Under noise of standard deviation 1 the densities
     of either are N(1, 1) and N(-1, 1), whose log ratio is 2 s."""
