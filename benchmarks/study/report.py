@@ -1,0 +1,209 @@
+"""Writes docs/study.md and its figures from the rows that were committed. Nothing is run here.
+
+python -m benchmarks.study.report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow.parquet as pq
+from matplotlib import pyplot
+from numpy.typing import NDArray
+from scipy import stats
+
+from benchmarks.study.design import METHODS, SEEDS
+from v2a_ray.evaluation.interval import interquartile_mean, with_spread
+
+ROOT = Path(__file__).parents[2]
+ROWS = Path(__file__).parent / "rows"
+BASELINES = ("iql_target", "iql_mixed")
+FILTERS = tuple(method for method in METHODS if method not in BASELINES)
+CONTRASTS = (
+    ("iql_mixed", "iql_target"),
+    *((method, "iql_mixed") for method in FILTERS),
+    *((method, "iql_target") for method in FILTERS),
+    *((method, "better baseline") for method in FILTERS),
+)
+"""Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better one."""
+Scores = Mapping[str, NDArray[np.float64]]
+"""Of one cell: method to the final normalised scores, by seed."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A method against another over cells.
+
+    Attributes:
+        mean, low, high: of the difference of scores, averaged over seeds and then over cells, with its 95 % t interval.
+        p: two-sided, of the t test that it is 0 over cells, after Holm's correction for all contrasts.
+        improvement: probability that a seed of the method beats one of the other, averaged over cells (2108.13264).
+    """
+
+    method: str
+    other: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    improvement: float
+
+
+def read_cells(path: Path) -> dict[str, Scores]:
+    """The cells of a robot of which every method has every seed, in the order of the rows."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        if row["status"] == "finished":
+            by_method = found.setdefault(row["axis/cell"], {})
+            by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
+    seeds = [str(seed) for seed in SEEDS]
+    return {
+        cell: {method: np.asarray([scores[seed] for seed in seeds]) for method, scores in by_method.items()}
+        for cell, by_method in found.items()
+        if by_method.keys() >= set(METHODS) and all(scores.keys() >= set(seeds) for scores in by_method.values())
+    }
+
+
+def with_better_baseline(scores: Scores) -> Scores:
+    """With `better baseline`: the scores of whichever baseline has the higher mean in this cell, which favours it."""
+    better = max(BASELINES, key=lambda name: float(scores[name].mean()))
+    return {**scores, "better baseline": scores[better]}
+
+
+def improvement(mine: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """P(a seed of mine > a seed of the other's), ties a half."""
+    difference = mine[:, None] - others[None, :]
+    return float(np.mean(np.where(difference == 0, 0.5, difference > 0)))
+
+
+def contrasts(cells: Sequence[Scores]) -> list[Contrast]:
+    """All of `CONTRASTS` over the cells, at least three."""
+    cells = [with_better_baseline(scores) for scores in cells]
+    rows, raw = [], []
+    for method, other in CONTRASTS:
+        difference = np.asarray([scores[method].mean() - scores[other].mean() for scores in cells])
+        tested = stats.ttest_1samp(difference, 0.0)
+        interval = tested.confidence_interval(0.95)
+        better = float(np.mean([improvement(scores[method], scores[other]) for scores in cells]))
+        rows.append((method, other, float(difference.mean()), float(interval.low), float(interval.high), better))
+        raw.append(float(tested.pvalue))
+    return [
+        Contrast(method, other, mean, low, high, p, better)
+        for (method, other, mean, low, high, better), p in zip(rows, holm(raw), strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p-values."""
+    order = np.argsort(p_values)
+    corrected, largest = np.empty(len(p_values)), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected.tolist()
+
+
+def gain_interval(mine: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean difference of a cell, paired by seed, and the half width of its 95 % t interval."""
+    difference = mine - others
+    half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
+    return float(difference.mean()), float(half)
+
+
+def figure(robot: str, cells: Mapping[str, Scores], path: Path) -> None:
+    """The map of help: what every method gains over the target alone, cell by cell, with 95 % intervals."""
+    mpl.use("Agg")
+    shown = sorted(cells, key=lambda cell: float((cells[cell]["iql_mixed"] - cells[cell]["iql_target"]).mean()))
+    plot, axes = pyplot.subplots(figsize=(9, 1.2 + 0.45 * len(shown)), layout="constrained")
+    methods = [method for method in METHODS if method != "iql_target"]
+    for number, method in enumerate(methods):
+        pairs = [gain_interval(cells[cell][method], cells[cell]["iql_target"]) for cell in shown]
+        places = np.arange(len(shown)) + 0.18 * (number - (len(methods) - 1) / 2)
+        axes.errorbar(
+            [mean for mean, _ in pairs], places, xerr=[half for _, half in pairs], fmt="o", ms=4, label=method
+        )
+    axes.axvline(0, color="0.5", lw=1)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_xlabel(f"gain over the target alone, normalised score ({robot}); bars: 95 % over {len(SEEDS)} seeds")
+    axes.legend(loc="lower right", frameon=False)
+    plot.savefig(path, dpi=120)
+    pyplot.close(plot)
+
+
+def cell_table(cells: Mapping[str, Scores]) -> list[str]:
+    """Score of every method in every cell."""
+    lines = [f"| target, from source | {' | '.join(METHODS)} |", "| --- " * (len(METHODS) + 1) + "|"]
+    for cell, scores in cells.items():
+        lines.append(f"| {cell} | {' | '.join(with_spread(scores[method], 1) for method in METHODS)} |")
+    return lines
+
+
+def contrast_table(found: Sequence[Contrast]) -> list[str]:
+    """The contrasts in the order in which they were named."""
+    lines = ["| contrast | difference [95 %] | p (Holm) | P(improvement) |", "| --- | --- | --- | --- |"]
+    for row in found:
+        interval = f"{row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+        lines.append(f"| {row.method} − {row.other} | {interval} | {row.p:.3g} | {row.improvement:.2f} |")
+    return lines
+
+
+def iqm_table(cells: Sequence[Scores]) -> list[str]:
+    """Interquartile mean over cells and seeds of every method."""
+    lines = ["| method | interquartile mean [95 %] |", "| --- | --- |"]
+    for method in METHODS:
+        middle, low, high = interquartile_mean([scores[method] for scores in cells])
+        lines.append(f"| {method} | {middle:.1f} [{low:.1f}, {high:.1f}] |")
+    return lines
+
+
+def robot_section(path: Path) -> list[str]:
+    """What a robot's rows say. Its figure is written beside the page."""
+    robot = path.stem.removeprefix("map_")
+    cells = read_cells(path)
+    lines = [f"### {robot}", "", f"{len(cells)} cells are finished.", ""]
+    if not cells:
+        return lines
+    picture = f"study_{path.stem}.png"
+    figure(robot, cells, ROOT / "docs" / picture)
+    lines += [f"![gain over the target alone by cell]({picture})", "", *cell_table(cells), ""]
+    if len(cells) >= 3:
+        every = list(cells.values())
+        lines += [*iqm_table(every), "", *contrast_table(contrasts(every)), ""]
+    return lines
+
+
+HEAD = """# When does source data help, and when does knowing the dynamics matter?
+
+This page is generated by `python -m benchmarks.study.report` from the rows in `benchmarks/study/rows/`. **The study
+is under way**: what is not here yet has not been run, and nothing is concluded from a part of a map.
+
+## Part A: the map of help
+
+A cell is a target (quality, size, how it was drawn) and a source (dynamics, behaviour); `python -m
+benchmarks.study.design` says which cells are run and why, and was committed before any of them was. In a cell every
+method has the same target rows, learner, steps and evaluation seeds. Each of three seeds draws its own target and
+trains its own columns and policy. Scores are normalised, of the last policy, over 20 episodes; ± is the sample
+standard deviation over seeds. `better baseline` is, cell by cell, whichever of `iql_target` and `iql_mixed` has the
+higher mean.
+
+    v2a data collect ...                          # as the design prints, into DIR
+    python -m benchmarks.study.run tune_configs/study/map_hopper.yaml data_root=DIR
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    lines = [HEAD]
+    for path in sorted(ROWS.glob("map_*.parquet")):
+        if not path.stem.endswith("_ceiling"):
+            lines += robot_section(path)
+    (ROOT / "docs" / "study.md").write_text("\n".join(lines).rstrip() + "\n")
+    print(ROOT / "docs" / "study.md")
+
+
+if __name__ == "__main__":
+    main()

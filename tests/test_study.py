@@ -1,0 +1,108 @@
+"""The study's design, its runs cell by cell, and what its page computes from rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from benchmarks.study import report, run
+from benchmarks.study.design import METHODS, SEEDS, all_cells, effects
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows(scores: dict[str, dict[str, list[float]]], status: str = "finished") -> pa.Table:
+    """Rows of results, of cells by method by seed."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "axis/cell": cell,
+                "axis/method": method,
+                "axis/seed": str(seed),
+                "status": status,
+                "normalized_score_mean": score,
+            }
+            for cell, by_method in scores.items()
+            for method, values in by_method.items()
+            for seed, score in zip(SEEDS, values, strict=False)
+        ]
+    )
+
+
+def test_no_cell_has_the_same_data_as_source_and_target() -> None:
+    cells = all_cells()
+    assert len({cell.label for cell in cells}) == len(cells)
+    assert not any(cell.dynamics == "same" and cell.behavior == cell.quality for cell in cells)
+    assert np.linalg.matrix_rank(effects(cells)) == effects(cells).shape[1]
+
+
+@pytest.mark.parametrize("robot", ["hopper", "ant"])
+def test_the_cells_of_a_map_are_the_map(robot: str) -> None:
+    whole = yaml.safe_load((ROOT / f"tune_configs/study/map_{robot}.yaml").read_text())
+    parts = [run.cell_sweep(whole, label) for label in whole["axes"]["cell"]]
+    assert len({part["name"] for part in parts}) == len(parts)
+    assert {label: value for part in parts for label, value in part["axes"]["cell"].items()} == whole["axes"]["cell"]
+    for part in parts:
+        assert len(part["axes"]["cell"]) == 1
+        assert part | {"name": whole["name"], "axes": part["axes"] | {"cell": whole["axes"]["cell"]}} == whole
+
+
+def test_rows_keep_what_is_read_and_cells_that_lack_a_column(tmp_path: Path) -> None:
+    for name, extra in (("a", {"data_kept": 0.5}), ("b", {})):
+        pq.write_table(pa.Table.from_pylist([{"axis/cell": name, "config/seed": 0, **extra}]), tmp_path / name)
+    gathered = run.gather([tmp_path / "a", tmp_path / "b"])
+    assert gathered.to_pylist() == [{"axis/cell": "a", "data_kept": 0.5}, {"axis/cell": "b", "data_kept": None}]
+
+
+def test_only_whole_cells_are_read(tmp_path: Path) -> None:
+    whole = {method: [1.0, 2.0, 3.0] for method in METHODS}
+    table = rows({"whole": whole, "a seed less": whole | {"v2a": [1.0, 2.0]}, "begun": {"v2a": [1.0, 2.0, 3.0]}})
+    pq.write_table(pa.concat_tables([table, rows({"failed": whole}, status="failed: NaN")]), tmp_path / "rows")
+    cells = report.read_cells(tmp_path / "rows")
+    assert list(cells) == ["whole"] and cells["whole"]["v2a"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_contrasts_by_hand() -> None:
+    base = {method: np.zeros(3) for method in METHODS}
+    cells = [
+        base | {"iql_mixed": np.full(3, 10.0), "v2a": np.asarray([9.0, 10.0, 14.0])},
+        base | {"iql_target": np.full(3, 20.0), "v2a": np.asarray([21.0, 22.0, 20.0])},
+        base | {"v2a": np.asarray([2.0, 3.0, 1.0])},
+    ]
+    found = {(row.method, row.other): row for row in report.contrasts(cells)}
+    against = found["v2a", "better baseline"]
+    # 11 - 10, 21 - 20, 2 - 0; the second cell's third seed ties with all three of the target's.
+    assert against.mean == pytest.approx((1 + 1 + 2) / 3)
+    assert against.improvement == pytest.approx(np.mean([(0 + 0.5 + 1) / 3, (1 + 1 + 0.5) / 3, 1.0]))
+    assert found["iql_mixed", "iql_target"].mean == pytest.approx((10 - 20 + 0) / 3)
+    assert against.low < against.mean < against.high
+
+
+def test_holm_by_hand() -> None:
+    assert report.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert report.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+def test_the_interval_of_a_gain_is_paired() -> None:
+    mine, others = np.asarray([11.0, 22.0, 33.0]), np.asarray([10.0, 20.0, 30.0])
+    mean, half = report.gain_interval(mine, others)
+    # Differences 1, 2, 3: s = 1, and t(0.975, 2) = 4.303.
+    assert mean == pytest.approx(2.0) and half == pytest.approx(4.303 / np.sqrt(3), abs=1e-3)
+
+
+def test_the_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docs").mkdir()
+    generator = np.random.default_rng(0)
+    scores = {f"cell {i}": {method: generator.normal(50, 5, 3).tolist() for method in METHODS} for i in range(4)}
+    pq.write_table(rows(scores), tmp_path / "map_hopper.parquet")
+    monkeypatch.setattr(report, "ROWS", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    report.main()
+    page = (tmp_path / "docs/study.md").read_text()
+    assert "4 cells are finished" in page and page.count("| cell ") == 4 and "P(improvement)" in page
+    assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000
