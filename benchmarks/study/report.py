@@ -29,7 +29,7 @@ CONTRASTS = (
     *((method, "iql_target") for method in FILTERS),
     *((method, "better baseline") for method in FILTERS),
 )
-"""Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better one."""
+"""Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
 Scores = Mapping[str, NDArray[np.float64]]
 """Of one cell: method to the final normalised scores, by seed."""
 
