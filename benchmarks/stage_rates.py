@@ -2,14 +2,13 @@
 
 Every stage is fitted at two widths and two numbers of steps, on made-up tables of Hopper's dimensions; the difference
 between the numbers of steps is what a step costs, the difference between the widths what its arithmetic costs.
-Roll-outs and evaluations are timed with the packaged expert of each stock robot. CPU time of one thread. Writes
-`v2a_ray/methods/stage_rates.json`; --quick writes nothing.
+Roll-outs and evaluations are timed with the packaged expert of each stock robot. CPU time of one thread. Writes this
+processor's part of `v2a_ray/methods/stage_rates.json`; --quick writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import resource
 import subprocess
 import sys
@@ -33,12 +32,13 @@ from v2a_ray.data.store import read_table_folder, write_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.evaluation.rollout import evaluate
-from v2a_ray.files import write_json
+from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
 from v2a_ray.methods.rates import RATES_FILE, Tables, Work, works_of
+from v2a_ray.processor import processor_name, vector_instructions
 
 SOURCE_TRANSITIONS, TARGET_TRANSITIONS = 20_000, 5_000
 WIDTHS = (64, 256)
@@ -183,13 +183,6 @@ def start_line() -> tuple[float, float]:
     return seconds, int(anonymous.split()[1]) / 2**20
 
 
-def processor() -> str:
-    """Its name as the system gives it, with the widest vector instructions that torch uses there."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [each.split(":", 1)[1].strip() for each in lines if each.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
-
-
 def show(seconds: Seconds) -> None:
     """A row per kind."""
     table = Table("kind", "fixed, µs", "ns per 1,000 of size", box=None)
@@ -215,12 +208,12 @@ def main() -> None:
     if not quick:
         content = {
             "command": invocation(),
-            "processor": processor(),
+            "processor": f"{processor_name()}, {vector_instructions()}",
             "versions": versions(),
             "process_gib": round(process_gib, 2),
             "seconds": {kind: [float(f"{value:.3g}") for value in pair] for kind, pair in sorted(seconds.items())},
         }
-        write_json(RATES_FILE, content)
+        write_json(RATES_FILE, read_json(RATES_FILE) | {vector_instructions(): content})
 
 
 if __name__ == "__main__":

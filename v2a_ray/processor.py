@@ -25,3 +25,9 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
     numbers = f"{facts['vendor_id']} family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
     return f"{facts.get('model name', 'unknown')} ({numbers})"
+
+
+def vector_instructions() -> str:
+    """`AVX512`, `AVX2` or `other`: the widest of a processor's vector instructions, which decide its rates."""
+    flags = processor_facts().get("flags", "").split()
+    return "AVX512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "other"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from v2a_ray import processor
 from v2a_ray.checksums import write_sealed
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.config.methods import METHODS
 from v2a_ray.methods.estimate import Estimate, estimate
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
-from v2a_ray.methods.rates import Rates, Tables, packaged_rates, works_of
+from v2a_ray.methods.rates import RATES_FILE, Rates, Tables, packaged_rates, works_of
 from v2a_ray.settings import merge
 from v2a_ray.stages.artifacts import ArtifactStore
 
@@ -202,3 +204,19 @@ def test_every_robot_has_measured_rates(robot: str) -> None:
     works = works_of("policy", config, Tables(200, 100)) or []
     works += works_of("data", config, Tables(200, 100), config.target) or []
     assert len(works) == 4 and (measured.of(works) or 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"), [("sse avx2 avx512f", "AVX512"), ("sse avx2", "AVX2"), ("neon", None)], ids=lambda value: value
+)
+def test_rates_are_those_of_a_like_processor(flags: str, named: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "processor_facts", lambda: {"flags": flags})
+    packaged_rates.cache_clear()
+    chosen, measured = packaged_rates(), json.loads(RATES_FILE.read_text())
+    packaged_rates.cache_clear()
+    assert chosen.processor == measured.get(named, next(iter(measured.values())))["processor"]
+
+
+def test_all_processors_were_measured_with_the_same_kinds() -> None:
+    kinds = [rates["seconds"].keys() for rates in json.loads(RATES_FILE.read_text()).values()]
+    assert all(other == kinds[0] for other in kinds)

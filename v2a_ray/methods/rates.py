@@ -1,8 +1,9 @@
 """How long computing an artifact takes, from what was measured: seconds = Σ repetitions (fixed + size × slope).
 
-`stage_rates.json` beside this file holds fixed and slope of every kind of work on one thread of a named processor,
-written by `python -m benchmarks.stage_rates`, which times each kind at two sizes. Fixed is what a step costs whatever
-its networks' widths; size is proportional to its arithmetic, so that one line serves every configuration.
+`stage_rates.json` beside this file holds fixed and slope of every kind of work on one thread, once for each set of
+vector instructions, of a named processor. `python -m benchmarks.stage_rates` times each kind at two sizes and writes
+the part of the machine that it runs on. Fixed is what a step costs whatever its networks' widths; size is
+proportional to its arithmetic, so that one line serves every configuration.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from v2a_ray.config import DataSpec, ExperimentConfig, ModalityConfig, PolicyConfig
 from v2a_ray.domains import parse_domain
 from v2a_ray.files import read_json
+from v2a_ray.processor import vector_instructions
 
 RATES_FILE = Path(__file__).parent / "stage_rates.json"
 
@@ -72,8 +74,9 @@ class Rates:
 
 @cache
 def packaged_rates() -> Rates:
-    """The rates that come with the package."""
-    content = read_json(RATES_FILE)
+    """The rates that come with the package, of a processor with this one's vector instructions if one was measured."""
+    measured = read_json(RATES_FILE)
+    content = measured.get(vector_instructions()) or next(iter(measured.values()))
     seconds = {kind: (fixed, slope) for kind, (fixed, slope) in content["seconds"].items()}
     return Rates(content["processor"], content["command"], content["process_gib"], seconds)
 
