@@ -26,12 +26,17 @@ def catch_signals() -> None:
 
 def renew_handlers() -> None:
     """Put back the handlers that Ray has replaced by its own, which abort, if `catch_signals` was called."""
-    if "caught" not in _state or threading.current_thread() is not threading.main_thread():
+    if not are_caught() or threading.current_thread() is not threading.main_thread():
         return
     for number in SIGNALS:
         # nohup has SIGHUP ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+
+
+def are_caught() -> bool:
+    """Whether this process is a command, which called `catch_signals`, and not a program of others."""
+    return "caught" in _state
 
 
 def terminated() -> Interrupted:

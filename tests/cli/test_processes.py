@@ -99,3 +99,24 @@ def test_ray_that_cannot_start_is_one_message(tmp_path: Path) -> None:
     assert process.wait(120) == 2
     log = (tmp_path / "log").read_text()
     assert "error: " in log and "RAY_TMPDIR" in log and "Traceback" not in log, log
+
+
+def test_a_program_of_others_keeps_its_own_signals() -> None:
+    """Only a command answers SIGTERM by 143 and ignores what comes after: not whoever imports `ray_session`."""
+    script = """
+import signal
+import ray
+from v2a_ray.orchestration.session import ray_session
+
+def ended(**settings):
+    raise SystemExit(15)
+
+ray.init = ended
+try:
+    with ray_session():
+        pass
+except SystemExit as ending:
+    print(ending.code, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "15 True\n", done.stderr

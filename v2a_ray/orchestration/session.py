@@ -14,7 +14,7 @@ import ray
 from ray.job_config import JobConfig
 
 from v2a_ray.errors import ClusterError, V2AError
-from v2a_ray.interrupts import renew_handlers, terminated
+from v2a_ray.interrupts import are_caught, renew_handlers, terminated
 from v2a_ray.orchestration.join import (
     require_cluster,
     require_same_imports,
@@ -97,6 +97,8 @@ def _start(settings: Mapping[str, Any]) -> None:
             return
         except SystemExit as ending:
             # Ray's handlers of SIGTERM, which hold while it starts, end the process with statuses of their own.
+            if not are_caught():
+                raise
             raise terminated() from ending
         except (OSError, RuntimeError, ValueError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
             ray.shutdown()
