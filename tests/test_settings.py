@@ -360,3 +360,24 @@ def test_yaml_that_grows_is_refused(tmp_path: Path, value: str) -> None:
         read_yaml(file_of(tmp_path, f"name: {value}"))
     with pytest.raises(ConfigError, match=r"expand to more|nested too deeply|not usable"):
         parse_overrides([f"name={value}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("policy.num_steps=-3", "policy.num_steps"),
+        ("policy.num_stesp=3", "policy.num_stesp"),
+        ("polcy.num_steps=3", "polcy"),
+        ("sources.0.num_transitions=-1", "sources.0.num_transitions"),
+        ("target={domain: hopper/stock, behavior: random, num_transitions: x}", "target.num_transitions"),
+        ("name=../../x", "name"),
+    ],
+)
+def test_what_the_command_line_got_wrong_is_not_blamed_on_the_file(tmp_path: Path, override: str, key: str) -> None:
+    said = refused(tmp_path, GOOD, override)
+    assert f"command line: {key}: " in said and "experiment.yaml:" not in said
+
+
+def test_what_the_file_got_wrong_is_placed_in_it_whatever_the_command_line_says(tmp_path: Path) -> None:
+    said = refused(tmp_path, GOOD.replace("num_steps: 10", "num_steps: -10"), "policy.width=8")
+    assert "experiment.yaml:13: policy.num_steps" in said

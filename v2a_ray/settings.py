@@ -96,23 +96,27 @@ def validate(
     raw: Mapping[str, Any],
     where: Path | None = None,
     remedy: str = "`v2a config` prints every key with its default and meaning",
+    over: Mapping[str, Any] | None = None,
 ) -> Model:
-    """`raw` as a settings model. Raises one ConfigError that names every wrong key, its value and what is allowed."""
+    """`raw` as a settings model. Raises one ConfigError that names every wrong key, its value and what is allowed.
+
+    What comes from the file `where` is placed there by its line, unless the command line's `over` has set it.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        problems = [_describe(model, item, where) for item in error.errors()]
+        problems = [_describe(model, item, where, over or {}) for item in error.errors()]
         raise ConfigError(
             "\n".join(problems) if len(problems) > 1 else problems[0],
             remedy=remedy,
         ) from None
 
 
-def _describe(model: type[BaseModel], item: Any, where: Path | None) -> str:
+def _describe(model: type[BaseModel], item: Any, where: Path | None, over: Mapping[str, Any]) -> str:
     # Branches of a union appear in the location as extra names, e.g. ("reward_scale", "float").
     location: KeyPath = tuple(part for part in item["loc"] if not _is_union_branch(part))
     key = ".".join(str(part) for part in location)
-    place = _place(where, location)
+    place = "command line" if where and _is_set_by(over, location, where) else _place(where, location)
     prefix = ": ".join(part for part in (place, key) if part) or "settings"
     if item["type"] == "extra_forbidden":
         return f"{prefix}: unknown key{_suggestion(model, location)}"
@@ -147,13 +151,32 @@ def _inner_model(annotation: Any) -> Any:
     return next((found for part in get_args(annotation) if (found := _inner_model(part))), None)
 
 
+def _is_set_by(over: Mapping[str, Any], location: KeyPath, where: Path) -> bool:
+    """Whether what stands at `location` is the command line's, and not the file's."""
+    value: Any = over
+    for part in location:
+        if not isinstance(value, Mapping):
+            return True
+        if part not in value and str(part) not in value:
+            return False
+        value = value[part] if part in value else value[str(part)]
+    # A section of which both may have set a part is the file's, if it has one.
+    return not isinstance(value, Mapping) or _in_file(where, location)[1] < len(location)
+
+
 def _place(where: Path | None, location: KeyPath) -> str:
     """file:line of the deepest part of `location` that stands in the file."""
     if where is None:
         return ""
+    line, _ = _in_file(where, location)
+    return f"{where}:{line}" if line else str(where)
+
+
+def _in_file(where: Path, location: KeyPath) -> tuple[int | None, int]:
+    """The line of the deepest part of `location` that stands in the file, and how many parts do."""
     line: int | None = None
     node = yaml.compose(where.read_text(encoding="utf-8"), Loader=yaml.SafeLoader) if where.exists() else None
-    for part in location:
+    for depth, part in enumerate(location):
         child = None
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
@@ -163,9 +186,9 @@ def _place(where: Path | None, location: KeyPath) -> str:
             child = node.value[part]
             line = child.start_mark.line + 1
         if child is None:
-            break
+            return line, depth
         node = child
-    return f"{where}:{line}" if line else str(where)
+    return line, len(location)
 
 
 def _refuse_expansion(root: yaml.Node | None, where: str) -> None:

@@ -38,7 +38,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
     raw, dropped = lay_over(read_yaml(path), over)
     if dropped:
         notify(dropped_settings(path, over["method"], dropped))
-    return validate(ExperimentConfig, raw, path)
+    return validate(ExperimentConfig, raw, path, over=over)
 
 
 def dropped_settings(path: Path, method: str, dropped: Mapping[str, Any]) -> str:

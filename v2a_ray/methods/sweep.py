@@ -118,7 +118,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     over = parse_overrides(overrides)
     own = {key: over.pop(key) for key in list(over) if key in SweepConfig.model_fields}
     raw, notices = with_base(merge(read_yaml(path), own), path)
-    config = validate(SweepConfig, raw, path, "`v2a config --sweep` prints every key with its default and meaning")
+    remedy = "`v2a config --sweep` prints every key with its default and meaning"
+    config = validate(SweepConfig, raw, path, remedy, own)
     return make_sweep(config, path, over, notices)
 
 
