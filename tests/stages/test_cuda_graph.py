@@ -44,10 +44,10 @@ def record_operators(pack: ManyIQL) -> tuple[Callable[[], None], Metrics]:
     """As `record_graph`. Recording on a CPU is a step itself, and is taken back."""
     with taken_back(pack.learners):
         for _ in range(WARM_UP_STEPS):
-            pack.descend()
+            pack.train_step()
     operators = Operators()
     with taken_back(pack.learners), operators:
-        metrics = pack.descend()
+        metrics = pack.train_step()
     return operators.replay, metrics
 
 

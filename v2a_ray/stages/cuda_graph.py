@@ -59,15 +59,17 @@ def record_graph(pack: ManyIQL) -> tuple[Callable[[], None], Metrics]:
     device = pack.learners[0].generator.device
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
-    with taken_back(pack.learners), torch.cuda.stream(stream):
-        for _ in range(WARM_UP_STEPS):
-            pack.descend()
-    torch.cuda.current_stream(device).wait_stream(stream)
+    with taken_back(pack.learners):
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                pack.train_step()
+        # What takes the steps back runs on the usual stream, and must not overtake them.
+        torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     for learner in pack.learners:
         graph.register_generator_state(learner.generator)
     with torch.cuda.graph(graph):
-        metrics = pack.descend()
+        metrics = pack.train_step()
     return graph.replay, metrics
 
 

@@ -108,15 +108,15 @@ class ManyIQL(IQLLosses):
     def update(self, step: int) -> list[dict[str, Tensor]]:
         """One update step of every policy; its metrics, policy by policy."""
         self.set_rates(step)
-        return self.descend()
+        return self.train_step()
 
     def set_rates(self, step: int) -> None:
         """Set the learning rates of an update step."""
         for learner in self.learners:
             learner.set_rates(step)
 
-    def descend(self) -> list[dict[str, Tensor]]:
-        """An update step but for the learning rates: nothing in it depends on the step's number, nor waits."""
+    def train_step(self) -> list[dict[str, Tensor]]:
+        """One update step at the learning rates that are set. Nothing in it waits, or depends on the step's number."""
         batch, weight_PB = self.sample()
         critic_losses, metrics, advantage_PB = self.critic_losses(batch, weight_PB)
         actor_losses, actor_metrics = self.actor_loss(batch, advantage_PB)
