@@ -29,9 +29,9 @@ from benchmarks.every_stage import CONFIG, RUN_DIR, Workspace, differences
 from benchmarks.harm import HARMS
 from v2a_ray.diagnosis.diagnose import diagnose
 from v2a_ray.diagnosis.evidence import open_run
-from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.experiment import load_experiment, store_of
 from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.stages import TRAINED
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.collect import collect_data
 from v2a_ray.orchestration.compute import Listener, make_stage
@@ -157,7 +157,7 @@ def interrupt(workspace: Workspace) -> Kinds:
             with suppress(HalfDoneError):
                 if node.stage == "data" and node.spec:
                     collect_data([node.spec], progress=stop, journals=[store.work("data", node.key)])
-                elif node.stage in FIT and node.stage != "rows":
+                elif node.stage in TRAINED:
                     work = Work(config, plan, node)
                     make_stage(work, input_paths(work, store), store, stop)
     found = {}

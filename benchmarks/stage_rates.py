@@ -33,11 +33,11 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.evaluation.rollout import evaluate
 from v2a_ray.files import read_json, write_json
-from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.rates import RATES_FILE, Tables, Work, works_of
+from v2a_ray.methods.rates import RATES_FILE, Tables, Work
+from v2a_ray.methods.stages import fit_of, works_of
 from v2a_ray.processor import processor_name, vector_instructions
 
 SOURCE_TRANSITIONS, TARGET_TRANSITIONS = 20_000, 5_000
@@ -99,7 +99,9 @@ def fit(config: ExperimentConfig, folder: Path) -> Iterator[Timed]:
             )
             continue
         inputs = {role: folder / plan[name].key for role, name in node.inputs.items()}
-        seconds = cpu_seconds(partial(FIT[node.stage], Job(config, inputs, output, folder / f"{node.key}.work")))
+        seconds = cpu_seconds(
+            partial(fit_of(node.stage, config), Job(config, inputs, output, folder / f"{node.key}.work"))
+        )
         if node.name == "rows/target":
             continue
         works = works_of(node.stage, config, sizes)

@@ -30,10 +30,10 @@ import yaml
 from benchmarks.record import Result, interleaved, record
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.files import read_json, write_json
-from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.stages import fit_of
 from v2a_ray.stages.artifacts import STAGES, ArtifactStore
 
 OVERHEAD_TARGET = 1 / 1.3
@@ -211,7 +211,7 @@ def run_bare(folder: Path) -> None:
         node = plan["policy"]
         inputs = {role: store.path(plan[name].stage, plan[name].key) for role, name in node.inputs.items()}
         artifact = store.get_or_make(
-            "policy", node.key, lambda output, work: FIT["policy"](Job(config, inputs, output, work)), {}
+            "policy", node.key, lambda output, work: fit_of("policy", config)(Job(config, inputs, output, work)), {}
         )
         evaluation = read_json(artifact.path / "evaluation.json")
         tune.report({"normalized_score_mean": evaluation["normalized_score_mean"]})

@@ -17,10 +17,10 @@ from v2a_ray.data.store import write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.combinations import Combination, combination, combinations, effective_settings, markdown
-from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
+from v2a_ray.methods.stages import fit_of
 from v2a_ray.settings import merge, parse_overrides
 from v2a_ray.stages.columns import read_step_column
 
@@ -86,7 +86,7 @@ def run(config: ExperimentConfig, folder: Path, source: EpisodeTable = SOURCE) -
             write_table(TARGET if name == "data/target" else source, output / "table", robot="hopper")
         else:
             inputs = {role: done[other] for role, other in node.inputs.items()}
-            FIT[node.stage](Job(config, inputs, output, folder / "work" / name, part=node.part))
+            fit_of(node.stage, config)(Job(config, inputs, output, folder / "work" / name, part=node.part))
     return done
 
 

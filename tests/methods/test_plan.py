@@ -11,7 +11,8 @@ from v2a_ray.config import ExperimentConfig, Settings
 from v2a_ray.config.methods import METHODS, method_settings
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.plan import _LATER, Node, make_plan
+from v2a_ray.methods.keys import LATER
+from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.settings import merge, parse_overrides
 from v2a_ray.stages.artifacts import stage_key
 
@@ -191,11 +192,11 @@ def test_a_changed_default_renames_nothing_that_was_computed_before() -> None:
     assert len({with_modality(GRU | change)["modality"].key for change in changes}) == len(changes)
 
 
-@pytest.mark.parametrize("section", _LATER)
+@pytest.mark.parametrize("section", LATER)
 def test_settings_that_keys_leave_out_exist_and_may_have_the_value_they_are_left_out_at(
     section: type[Settings],
 ) -> None:
-    section.model_validate(_LATER[section])
+    section.model_validate(LATER[section])
 
 
 def test_a_learners_own_settings_renew_its_policy_only() -> None:

@@ -17,9 +17,9 @@ from v2a_ray.data import streaming
 from v2a_ray.data.store import write_table
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
+from v2a_ray.methods.stages import fit_of
 from v2a_ray.stages.learner import Metrics, silent
 
 NUM_SOURCE = 4000
@@ -61,7 +61,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for seed, (role, size) in enumerate({"source": NUM_SOURCE, "target": 300}.items()):
         write_table(hopper_like(size, seed), folder / role / "table", robot="hopper")
         (folder / f"{role}_rows").mkdir()
-        FIT["rows"](Job(experiment(), {"table": folder / role}, folder / f"{role}_rows", folder / "work"))
+        fit_of("rows", experiment())(
+            Job(experiment(), {"table": folder / role}, folder / f"{role}_rows", folder / "work")
+        )
         inputs |= {role: folder / role, f"{role}_rows": folder / f"{role}_rows"}
     return inputs
 
@@ -87,7 +89,7 @@ def fit(
             raise KeyboardInterrupt
 
     (folder / "output").mkdir(parents=True, exist_ok=True)
-    FIT[stage](Job(config, inputs, folder / "output", folder / "work", progress))
+    fit_of(stage, config)(Job(config, inputs, folder / "output", folder / "work", progress))
     # A residual alignment only scores its source, in order, so there is nothing to announce.
     draws = stage != "alignment" or config.alignment.kind in ("contrastive", "classifier")
     assert ("streamed/source" in told) == (draws and config.feeding.memory_gib < 1)
@@ -135,7 +137,7 @@ def test_a_stream_is_on_the_cpu_and_says_so_to_who_insists_on_a_gpu(
 ) -> None:
     config = experiment("iql_mixed" if stage == "policy" else "dvdf", **{stage: {"device": "cuda"}})
     with pytest.raises(ConfigError, match=r"the source is more than .* would be streamed, on the CPU") as error:
-        FIT[stage](Job(config, tables, tmp_path, tmp_path / "work", silent))
+        fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
     assert error.value.where == "feeding.memory_gib"
 
 
@@ -143,5 +145,5 @@ def test_a_stream_is_on_the_cpu_and_says_so_to_who_insists_on_a_gpu(
 def test_a_stage_that_cannot_stream_says_so(stage: str, tables: dict[str, Path], tmp_path: Path) -> None:
     config = experiment("v2a_calibrated")
     with pytest.raises(ConfigError, match=rf"the {stage} stage cannot stream(.|\n)*raise it") as error:
-        FIT[stage](Job(config, tables, tmp_path, tmp_path / "work", silent))
+        fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
     assert error.value.where == "feeding.memory_gib"

@@ -15,6 +15,7 @@ from v2a_ray.config.columns import (
     ModalityConfig,
 )
 from v2a_ray.config.data import (
+    TARGET_LABEL,
     CheckName,
     CheckSeverity,
     DataSpec,
@@ -37,6 +38,7 @@ from v2a_ray.config.policy import (
 from v2a_ray.config.sweep import Distribution, SchedulerConfig, SearchConfig, SweepConfig
 
 __all__ = [
+    "TARGET_LABEL",
     "AWACConfig",
     "AdvantageConfig",
     "AlignmentConfig",

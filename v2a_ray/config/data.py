@@ -39,6 +39,10 @@ CheckName = Literal[
 CheckSeverity = Literal["error", "warning", "ignore"]
 
 
+TARGET_LABEL = "target"
+"""Of the target among the parts of the data; no source has it."""
+
+
 class DataSpec(Settings):
     """Where transitions come from: rolled out from a packaged behaviour policy, or read from a file."""
 

@@ -17,6 +17,7 @@ from v2a_ray.config.columns import (
     ModalityConfig,
 )
 from v2a_ray.config.data import (
+    TARGET_LABEL,
     CheckName,
     CheckSeverity,
     FeedingConfig,
@@ -94,7 +95,7 @@ class ExperimentConfig(Settings):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> ExperimentConfig:
         labels = [source.label for source in self.sources]
-        if "target" in labels:
+        if TARGET_LABEL in labels:
             raise ValueError("sources: the name 'target' is taken by the target dataset; give the source another one")
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:

@@ -24,8 +24,6 @@ from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import behavior_components, require_same_robot
 from v2a_ray.errors import ConfigError, DataError
 
-TARGET_LABEL = "target"
-
 
 @dataclass(frozen=True)
 class CollectionRequest:

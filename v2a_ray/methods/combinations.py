@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from v2a_ray.config import ExperimentConfig, PolicyConfig
 from v2a_ray.config.methods import METHODS, method_settings
+from v2a_ray.methods.keys import BOOKKEEPING
+from v2a_ray.methods.stages import TRAINED
 from v2a_ray.settings import validate
 
 NONE = "none"
@@ -27,7 +29,7 @@ _SHOWN = {
 }
 """Settings that have a column of their own; what else a method sets is `extra`."""
 
-_BOOKKEEPING = ("num_threads", "checkpoint_interval_steps", "log_interval_steps", "device", "cuda_graph")
+_BOOKKEEPING = ("num_threads", *BOOKKEEPING)
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,7 @@ def changes(name: str) -> Iterator[tuple[str, Any]]:
 def effective_settings(name: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every setting that moves a method's numbers, defaults included; data apart."""
     config = method_config(name)
-    needed = {
-        "modality": config.needs_modality,
-        "density": config.needs_density,
-        "dynamics": config.needs_dynamics,
-        "correction": config.needs_correction,
-    }
-    used = {"preprocessing", "policy", *config.columns, *(name for name, wanted in needed.items() if wanted)}
+    used = {"preprocessing", *(stage.name for stage in TRAINED.values() if stage.needed(config))}
     sections = {key: value for key, value in config.model_dump().items() if key in used}
     sections["policy"] = {
         key: value for key, value in sections["policy"].items() if key not in config.policy.unread_sections

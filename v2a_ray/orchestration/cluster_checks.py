@@ -12,6 +12,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 
 from v2a_ray.data.mixture import resolve
 from v2a_ray.errors import ConfigError
+from v2a_ray.methods.stages import TRAINED
 from v2a_ray.orchestration.gpus import stage_workers
 from v2a_ray.orchestration.join import alive_nodes
 from v2a_ray.orchestration.shared_storage import require_shared_storage
@@ -35,7 +36,7 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
     missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
     asked: dict[tuple[str, int, int], None] = {}
     for work in missing:
-        if work.node.stage in ("data", "source", "rows"):
+        if work.node.stage not in TRAINED:
             continue
         asked[f"{work.node.stage}.num_threads", stage_threads(work), stage_workers(work.config, work.node.stage)] = None
     for where, threads, count in asked:

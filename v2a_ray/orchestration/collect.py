@@ -17,10 +17,10 @@ from typing import Any
 
 import ray
 
-from v2a_ray.config import DataSpec, SourceSpec
+from v2a_ray.config import TARGET_LABEL, DataSpec, SourceSpec
 from v2a_ray.data.collect import EpisodeCollector
 from v2a_ray.data.journal import EpisodeJournal
-from v2a_ray.data.mixture import TARGET_LABEL, CollectionRequest, collection_requests, relabel
+from v2a_ray.data.mixture import CollectionRequest, collection_requests, relabel
 from v2a_ray.data.table import EpisodeTable, concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError

@@ -12,10 +12,10 @@ from typing import Any
 import ray
 
 from v2a_ray.errors import DivergenceError, StorageError
-from v2a_ray.methods.execute import FIT
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.policy_pack import fit_policies
+from v2a_ray.methods.stages import fit_of
 from v2a_ray.orchestration.board import Event, make_board, reporter
 from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, reserved_gpu, stage_device, stage_workers
 from v2a_ray.orchestration.session import user_error
@@ -139,14 +139,7 @@ def make_stage(
 ) -> Artifact:
     """Fit a stage in this process, or with data-parallel workers where the configuration asks for them."""
     config, node = work.config, work.node
-    fit: Callable[[Job], None] = FIT[node.stage]
-    # Importing Ray Train or RLlib takes seconds, which only those pay who use it.
-    if node.stage == "policy" and config.policy.uses_rllib:
-        from v2a_ray.orchestration.rllib_peers import fit_rllib_policy as fit
-    elif stage_workers(config, node.stage) > 1 and node.stage == "policy":
-        from v2a_ray.orchestration.policy_workers import fit_policy_parallel as fit
-    elif stage_workers(config, node.stage) > 1:
-        from v2a_ray.orchestration.modality_workers import fit_modality_parallel as fit
+    fit = fit_of(node.stage, config)
 
     def make(output: Path, folder: Path) -> None:
         fit(Job(config, inputs, output, folder, progress, node.part, reserved_gpu()))

@@ -8,24 +8,21 @@ import ray
 
 from v2a_ray.config import DeviceName, ExperimentConfig
 from v2a_ray.errors import ConfigError
+from v2a_ray.methods.stages import TRAINED
 from v2a_ray.stages.device import missing_gpu
 
 GPU_SHARE = 0.25
 """Of one stage, trial or pack: its networks fill a small part of a GPU."""
-_WITHOUT_NETWORKS = frozenset({"data", "source", "rows"})
 
 
 def stage_device(config: ExperimentConfig, stage: str) -> DeviceName:
-    """The `device` of a stage; `cpu` of one that trains nothing, and of RLlib's learners."""
-    if stage in _WITHOUT_NETWORKS or (stage == "policy" and config.policy.uses_rllib):
-        return "cpu"
-    device: DeviceName = getattr(config, stage).device
-    return device
+    """The `device` of a stage; `cpu` of one that trains nothing."""
+    return TRAINED[stage].device(config) if stage in TRAINED else "cpu"
 
 
 def stage_workers(config: ExperimentConfig, stage: str) -> int:
     """Data-parallel workers of a stage."""
-    return {"modality": config.modality.num_workers, "policy": config.policy.num_workers}.get(stage, 1)
+    return TRAINED[stage].num_workers(config) if stage in TRAINED else 1
 
 
 def gpu_share(device: DeviceName, num_gpus: float) -> float:

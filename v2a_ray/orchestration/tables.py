@@ -9,11 +9,10 @@ from typing import Any
 
 import ray
 
-from v2a_ray.config import DataSpec, SourceSpec
+from v2a_ray.config import TARGET_LABEL, DataSpec, SourceSpec
 from v2a_ray.data.checks import SourceFacts, check_facts, regrade
 from v2a_ray.data.findings import Finding, raise_errors
 from v2a_ray.data.mixture import (
-    TARGET_LABEL,
     held_out_episodes,
     load_data,
     load_source,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.methods.plan import Node
+from v2a_ray.methods.stages import TRAINED
 from v2a_ray.stages.artifacts import ArtifactStore
 
 
@@ -28,7 +29,5 @@ def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
 
 def stage_threads(work: Work) -> int:
     """CPUs of one process that computes a trained stage, or rows."""
-    if work.node.stage == "rows":
-        return 1
-    threads: int = getattr(work.config, work.node.stage).num_threads
-    return threads
+    stage = work.node.stage
+    return TRAINED[stage].section(work.config).num_threads if stage in TRAINED else 1

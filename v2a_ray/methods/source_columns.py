@@ -1,7 +1,4 @@
-"""What computes a node of a plan: read the inputs, fit, write the outputs. No Ray here.
-
-`compute(node, ...)` is the whole method in one process; the orchestration calls the same functions on a cluster.
-"""
+"""Rows, advantage and alignment from files to files: read the inputs, fit, write the outputs. No Ray here."""
 
 from __future__ import annotations
 
@@ -23,13 +20,8 @@ from v2a_ray.data.sampler import Column, EpisodeValues, Transitions, TransitionS
 from v2a_ray.data.streaming import open_transitions
 from v2a_ray.data.table import EpisodeTable
 from v2a_ray.methods.job import Job, preprocessing, require_memory
-from v2a_ray.methods.modality import fit_modality, load_modality
-from v2a_ray.methods.policy import TARGET_COLUMN, fit_policy
-from v2a_ray.methods.target_models import (
-    fit_correction,
-    fit_density,
-    fit_dynamics,
-)
+from v2a_ray.methods.modality import load_modality
+from v2a_ray.methods.policy import TARGET_COLUMN
 from v2a_ray.stages.advantage import AdvantageLearner
 from v2a_ray.stages.alignment import Alignment, carried, modality_scores, ranks, split_target, window_average
 from v2a_ray.stages.classifier import ClassifierLearner
@@ -175,15 +167,3 @@ def _ranked(
     """Raw scores, averaged over windows, as ranks among the source's: h is then uniform on [0, 1] over the source."""
     pool = window_average(source_score, source, window)
     return Alignment(ranks(pool, pool), ranks(window_average(control, held_out, window), pool))
-
-
-FIT = {
-    "rows": fit_rows,
-    "modality": fit_modality,
-    "advantage": fit_advantage,
-    "alignment": fit_alignment,
-    "density": fit_density,
-    "dynamics": fit_dynamics,
-    "correction": fit_correction,
-    "policy": fit_policy,
-}
