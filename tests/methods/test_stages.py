@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from typing import get_args
 
 import pytest
 
-from v2a_ray.config import ExperimentConfig, TrainingConfig
+from v2a_ray.config import AlignmentConfig, ExperimentConfig, TrainingConfig
 from v2a_ray.config.methods import METHODS
+from v2a_ray.methods.alignments import ESTIMATORS
 from v2a_ray.methods.plan import make_plan
 from v2a_ray.methods.stage import Stage, imported
 from v2a_ray.methods.stages import TRAINED, fit_of
@@ -47,3 +49,8 @@ def test_a_plan_has_what_stages_ask_for_and_every_node_can_be_computed(method: s
         seen.add(name)
         if node.stage not in ("data", "source"):
             assert callable(fit_of(node.stage, config))
+
+
+def test_every_kind_of_alignment_has_an_estimator() -> None:
+    kinds = get_args(AlignmentConfig.model_fields["kind"].annotation)
+    assert {"none", *ESTIMATORS} == set(kinds)
