@@ -31,7 +31,7 @@ from v2a_ray.diagnosis.diagnose import diagnose
 from v2a_ray.diagnosis.evidence import open_run
 from v2a_ray.methods.experiment import load_experiment, store_of
 from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.stages import TRAINED
+from v2a_ray.methods.trained_stages import TRAINED
 from v2a_ray.orchestration.board import Event
 from v2a_ray.orchestration.collect import collect_data
 from v2a_ray.orchestration.compute import Listener, make_stage

@@ -37,7 +37,7 @@ from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
 from v2a_ray.methods.rates import RATES_FILE, Tables, Work
-from v2a_ray.methods.stages import fit_of, works_of
+from v2a_ray.methods.trained_stages import fit_of, works_of
 from v2a_ray.processor import processor_name, vector_instructions
 
 SOURCE_TRANSITIONS, TARGET_TRANSITIONS = 20_000, 5_000

@@ -33,7 +33,7 @@ from v2a_ray.files import read_json, write_json
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.stages import fit_of
+from v2a_ray.methods.trained_stages import fit_of
 from v2a_ray.stages.artifacts import STAGES, ArtifactStore
 
 OVERHEAD_TARGET = 1 / 1.3

@@ -17,7 +17,7 @@ from v2a_ray.methods.estimate import Estimate, estimate
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.plan import Node, make_plan
 from v2a_ray.methods.rates import RATES_FILE, Rates, Tables, packaged_rates
-from v2a_ray.methods.stages import works_of
+from v2a_ray.methods.trained_stages import works_of
 from v2a_ray.settings import merge
 from v2a_ray.stages.artifacts import ArtifactStore
 

@@ -20,7 +20,7 @@ from v2a_ray.methods.combinations import Combination, combination, combinations,
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.stages import fit_of
+from v2a_ray.methods.trained_stages import fit_of
 from v2a_ray.settings import merge, parse_overrides
 from v2a_ray.stages.columns import read_step_column
 

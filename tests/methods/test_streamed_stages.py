@@ -19,7 +19,7 @@ from v2a_ray.data.table import EpisodeTable
 from v2a_ray.errors import ConfigError
 from v2a_ray.methods.experiment import resolve
 from v2a_ray.methods.job import Job
-from v2a_ray.methods.stages import fit_of
+from v2a_ray.methods.trained_stages import fit_of
 from v2a_ray.stages.learner import Metrics, silent
 
 NUM_SOURCE = 4000

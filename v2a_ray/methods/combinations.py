@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from v2a_ray.config import ExperimentConfig, PolicyConfig
 from v2a_ray.config.methods import METHODS, method_settings
 from v2a_ray.methods.keys import BOOKKEEPING
-from v2a_ray.methods.stages import TRAINED
+from v2a_ray.methods.trained_stages import TRAINED
 from v2a_ray.settings import validate
 
 NONE = "none"

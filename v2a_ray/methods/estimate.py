@@ -25,7 +25,7 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.rates import Rates, Tables, Work, packaged_rates
-from v2a_ray.methods.stages import works_of
+from v2a_ray.methods.trained_stages import works_of
 from v2a_ray.stages.artifacts import STAGES, ArtifactStore
 
 Basis = Literal["store", "measured", "unknown"]

@@ -12,7 +12,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 
 from v2a_ray.data.mixture import resolve
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.stages import TRAINED
+from v2a_ray.methods.trained_stages import TRAINED
 from v2a_ray.orchestration.gpus import stage_workers
 from v2a_ray.orchestration.join import alive_nodes
 from v2a_ray.orchestration.shared_storage import require_shared_storage

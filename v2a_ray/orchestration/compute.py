@@ -15,7 +15,7 @@ from v2a_ray.errors import DivergenceError, StorageError
 from v2a_ray.methods.job import Job
 from v2a_ray.methods.plan import Node
 from v2a_ray.methods.policy_pack import fit_policies
-from v2a_ray.methods.stages import fit_of
+from v2a_ray.methods.trained_stages import fit_of
 from v2a_ray.orchestration.board import Event, make_board, reporter
 from v2a_ray.orchestration.gpus import cluster_gpus, gpu_share, require_gpus, reserved_gpu, stage_device, stage_workers
 from v2a_ray.orchestration.session import user_error

@@ -8,7 +8,7 @@ import ray
 
 from v2a_ray.config import DeviceName, ExperimentConfig
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.stages import TRAINED
+from v2a_ray.methods.trained_stages import TRAINED
 from v2a_ray.stages.device import missing_gpu
 
 GPU_SHARE = 0.25

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from v2a_ray.config import ExperimentConfig
 from v2a_ray.methods.plan import Node
-from v2a_ray.methods.stages import TRAINED
+from v2a_ray.methods.trained_stages import TRAINED
 from v2a_ray.stages.artifacts import ArtifactStore
 
 

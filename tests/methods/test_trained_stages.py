@@ -12,7 +12,7 @@ from v2a_ray.config.methods import METHODS
 from v2a_ray.methods.alignments import ESTIMATORS
 from v2a_ray.methods.plan import make_plan
 from v2a_ray.methods.stage import Stage, imported
-from v2a_ray.methods.stages import TRAINED, fit_of
+from v2a_ray.methods.trained_stages import TRAINED, fit_of
 from v2a_ray.stages.artifacts import STAGES
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 100}
