@@ -9,6 +9,8 @@ import pytest
 import yaml
 from command import CONFIG, v2a_here
 
+from v2a_ray.methods.sweep import load_sweep
+
 GRID: dict[str, Any] = {
     "name": "grid",
     "settings": CONFIG,
@@ -45,6 +47,17 @@ def test_an_axis_without_values_is_refused(tmp_path: Path) -> None:
     assert "the axis has no value" in message and "axes.seed" in message
     write(tmp_path, axes={})
     assert "there is nothing to vary" in refused(tmp_path)
+
+
+def test_the_command_line_chooses_labels_of_an_axis(tmp_path: Path) -> None:
+    names = ("gravity-0.5", "otdf-morph", "stock")
+    mixes = {name: {"sources": {0: {"domain": f"hopper/{name}"}}} for name in names}
+    write(tmp_path, axes={"mix": mixes, "seed": {"0": {"seed": 0}, "1": {"seed": 1}}})
+    chosen = load_sweep(tmp_path / "grid.yaml", ["axes.mix=[stock, otdf-morph]", "axes.seed=[1]"])
+    assert chosen.axes == {"mix": ["stock", "otdf-morph"], "seed": ["1"]}
+    assert [trial.config.sources[0].domain for trial in chosen.trials] == ["hopper/stock", "hopper/otdf-morph"]
+    message = refused(tmp_path, "axes.mix=[gravity-3]")
+    assert "command line: axes.mix has no label 'gravity-3'" in message and "gravity-0.5, otdf-morph, stock" in message
 
 
 def test_a_million_trials_are_refused_with_the_product(tmp_path: Path) -> None:

@@ -114,13 +114,45 @@ class Sweep:
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file. Overrides of its own keys (`axes.seed=[0,1]`) change the grid, all others every trial."""
+    """Read a sweep file. Overrides of its own keys (`axes.seed=[0,1]`) change the grid, all others every trial.
+
+    Of an axis whose values are labelled, `axes.mix=[near]` chooses labels.
+    """
     over = parse_overrides(overrides)
     own = {key: over.pop(key) for key in list(over) if key in SweepConfig.model_fields}
-    raw, notices = with_base(merge(read_yaml(path), own), path)
+    raw, notices = with_base(with_grid(read_yaml(path), own), path)
     remedy = "`v2a config --sweep` prints every key with its default and meaning"
     config = validate(SweepConfig, raw, path, remedy, own)
     return make_sweep(config, path, over, notices)
+
+
+def with_grid(content: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep file's content with the command line's overrides of its own keys laid over it.
+
+    Raises ConfigError for a label that an axis does not have.
+    """
+    axes, over = content.get("axes"), own.get("axes")
+    if isinstance(axes, Mapping) and isinstance(over, Mapping):
+        chosen = {
+            axis: _chosen(axis, axes[axis], values)
+            for axis, values in over.items()
+            if isinstance(values, list) and isinstance(axes.get(axis), Mapping)
+        }
+        content = {**content, "axes": {**axes, **chosen}}
+        own = {**own, "axes": {axis: values for axis, values in over.items() if axis not in chosen}}
+    merged: dict[str, Any] = merge(content, own)
+    return merged
+
+
+def _chosen(axis: str, labelled: Mapping[Any, Any], labels: Sequence[Any]) -> dict[Any, Any]:
+    """The values of an axis by the labels that the command line names, in its order."""
+    by_text = {str(label): label for label in labelled}
+    for label in labels:
+        if str(label) not in by_text:
+            raise ConfigError(
+                f"axes.{axis} has no label {label!r}", where="command line", remedy=f"it has {', '.join(by_text)}"
+            )
+    return {by_text[str(label)]: labelled[by_text[str(label)]] for label in labels}
 
 
 def with_base(raw: Mapping[str, Any], path: Path, below: Layer | None = None) -> tuple[dict[str, Any], list[str]]:

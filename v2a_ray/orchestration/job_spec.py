@@ -20,7 +20,7 @@ import yaml
 from v2a_ray.config import SweepConfig
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.methods.experiment import Notify, load_experiment
-from v2a_ray.methods.sweep import make_sweep, with_base
+from v2a_ray.methods.sweep import make_sweep, with_base, with_grid
 from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
@@ -93,7 +93,7 @@ def _sweep_job(
     # Overrides of the sweep's own keys go into the file, because `base` is read here; the others stay what they are.
     own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
     others = tuple(text for text in overrides if text not in own)
-    content = merge(content, parse_overrides(own))
+    content = with_grid(content, parse_overrides(own))
     content, notices = with_base(content, path, NO_DATA)
     config = validate(SweepConfig, content, path)
     store = _require_shared(merge(content, parse_overrides(others)), path)
