@@ -30,9 +30,12 @@ def steps_per_second(num_policies: int, width: int, device: torch.device, second
     for learner in learners:
         place(learner, device)
     program: Pack | IQLLearner
-    program = ManyIQL(learners) if num_policies > 1 else learners[0]
     if graph:
         program = RecordedPack(ManyIQL(learners))
+    elif num_policies > 1:
+        program = ManyIQL(learners)
+    else:
+        program = learners[0]
 
     def run(num_steps: int) -> int:
         for step in range(num_steps):

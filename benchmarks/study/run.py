@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from v2a_ray.methods.sweep import with_grid
+
 ROWS = Path(__file__).parent / "rows"
 V2A = (sys.executable, "-m", "v2a_ray.cli.main")
 KEPT = (
@@ -41,9 +43,8 @@ KEPT = (
 
 def cell_sweep(content: dict[str, Any], label: str) -> dict[str, Any]:
     """The sweep of one cell of a map."""
-    slug = label.replace(" ", "_")
-    axes = content["axes"] | {"cell": {label: content["axes"]["cell"][label]}}
-    return content | {"name": f"{content['name']}_{slug}", "axes": axes}
+    name = f"{content['name']}_{label.replace(' ', '_')}"
+    return with_grid(content, {"name": name, "axes": {"cell": [label]}})
 
 
 def gather(results: list[Path]) -> pa.Table:

@@ -148,8 +148,7 @@ class PolicyConfig(TrainingConfig):
             raise ValueError(f"policy.num_workers: policy.learner={self.learner} is trained by one worker")
         if self.next_value != "before_step" and self.learner != "iql":
             raise ValueError(f"policy.next_value does nothing for policy.learner={self.learner}")
-        packs = self.learner == "iql" and self.next_value == "before_step"
-        if self.cuda_graph and not (packs and self.num_workers == 1 and self.density_weight == 0):
+        if self.cuda_graph and not self.is_plain_iql:
             raise ValueError(
                 "policy.cuda_graph: only implicit Q-learning of one worker, without a density, whose V is not ahead "
                 "(policy.next_value), is recorded"
@@ -157,6 +156,12 @@ class PolicyConfig(TrainingConfig):
         if self.batch_size % self.num_workers:
             raise ValueError(f"{self.num_workers} workers cannot share a batch of {self.batch_size} equally")
         return self
+
+    @property
+    def is_plain_iql(self) -> bool:
+        """Whether it is trained by the losses of IQL as they are, which is all that a pack of policies knows."""
+        as_it_is = self.learner == "iql" and self.next_value == "before_step" and self.density_weight == 0
+        return as_it_is and self.num_workers == 1
 
     @property
     def unread_sections(self) -> frozenset[str]:

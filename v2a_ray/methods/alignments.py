@@ -41,7 +41,7 @@ class ScoringLearner(Learner, Protocol):
         ...
 
 
-class Tables:
+class AlignmentTables:
     """The two tables of a job, as estimators of alignment read them; what one does not read is not opened.
 
     Attributes:
@@ -102,13 +102,13 @@ class Tables:
         )
 
 
-def learned(learner: Callable[..., ScoringLearner], tables: Tables) -> Fitted:
+def learned(learner: Callable[..., ScoringLearner], tables: AlignmentTables) -> Fitted:
     """Scores of a learner that compares transitions of both tables."""
     trained, history = tables.train(lambda targets: learner(targets, tables.sources, tables.config, tables.seed))
     return tables.scores(trained), history
 
 
-def dynamics_density(tables: Tables) -> Fitted:
+def dynamics_density(tables: AlignmentTables) -> Fitted:
     """Log density of the next state under models of one table or both (BOSA)."""
     both = tables.config.fit_dynamics_to != "target"
     trained, history = tables.train(
@@ -119,7 +119,7 @@ def dynamics_density(tables: Tables) -> Fitted:
     return tables.scores(trained), history
 
 
-def optimal_transport(tables: Tables) -> Fitted:
+def optimal_transport(tables: AlignmentTables) -> Fitted:
     """Minus the cost at which a transition is moved onto the target (OTDF). Nothing is trained."""
     targets, held_out, job = tables.transitions(tables.fitted), tables.transitions(tables.held_out), tables.job
     torch.manual_seed(tables.seed)
@@ -128,7 +128,7 @@ def optimal_transport(tables: Tables) -> Fitted:
     return Alignment(carried(moved.cpu().numpy(), tables.rows), transport.score(held_out).cpu().numpy()), []
 
 
-def state_ratio(tables: Tables) -> Fitted:
+def state_ratio(tables: AlignmentTables) -> Fitted:
     """How much likelier a state is among those of high value (after SRPO), of the whole target too."""
     ratio, history = tables.train(
         lambda targets: StateRatioLearner(targets, tables.sources, tables.config, tables.seed)
@@ -139,7 +139,7 @@ def state_ratio(tables: Tables) -> Fitted:
     return Alignment(ratio.score(tables.sources).cpu().numpy(), held_out), history
 
 
-def residual(tables: Tables) -> Fitted:
+def residual(tables: AlignmentTables) -> Fitted:
     """How badly an ensemble fitted to the target predicts a transition, against its own disagreement (ours)."""
     trained, history = tables.train(
         lambda targets: ResidualLearner(targets, tables.config, tables.seed), draws_source=False
@@ -148,7 +148,7 @@ def residual(tables: Tables) -> Fitted:
     return tables.ranked(scores.source, scores.held_out, tables.rows), history
 
 
-def modality(tables: Tables) -> Fitted:
+def modality(tables: AlignmentTables) -> Fitted:
     """How well the modality's decoder explains a transition by the target's own z (ours). Nothing is trained."""
     job, target = tables.job, tables.target
     require_memory(job, "alignment", "source", "target")
@@ -170,10 +170,10 @@ class Estimator:
 
     Attributes:
         fit: fits to the tables and scores them.
-        of_states: see `Tables`.
+        of_states: see `AlignmentTables`.
     """
 
-    fit: Callable[[Tables], Fitted]
+    fit: Callable[[AlignmentTables], Fitted]
     of_states: bool = False
 
 
@@ -193,4 +193,4 @@ def estimate_alignment(job: Job) -> Fitted:
     """h of a job's source and of held-out target transitions, by the estimator that is configured."""
     config: AlignmentConfig = job.config.alignment
     estimator = ESTIMATORS[config.kind]
-    return estimator.fit(Tables(job, estimator.of_states))
+    return estimator.fit(AlignmentTables(job, estimator.of_states))

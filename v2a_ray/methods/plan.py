@@ -17,7 +17,8 @@ from v2a_ray.data.mixture import collection_requests, mix_sources, resolve, skip
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
 from v2a_ray.errors import DataError
-from v2a_ray.methods.trained_stages import SOURCE, TABLES, TRAINED
+from v2a_ray.methods.stage import SOURCE, TABLES
+from v2a_ray.methods.trained_stages import TRAINED
 from v2a_ray.stages.artifacts import stage_key, store_root
 
 

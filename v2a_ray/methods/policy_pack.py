@@ -36,8 +36,7 @@ def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
     is each policy's own affair, so corrected rewards and transitions go into packs.
     """
     policy = config.policy
-    one_step = policy.next_value == "before_step"
-    if policy.learner != "iql" or config.needs_density or policy.num_workers > 1 or not one_step:
+    if not policy.is_plain_iql:
         return None
     content = {
         "policy": policy.model_dump(mode="json", exclude=_OWN_SCALARS),

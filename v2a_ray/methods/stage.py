@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from v2a_ray.config import DeviceName, ExperimentConfig, TrainingConfig
+from v2a_ray.config import TARGET_LABEL, DeviceName, ExperimentConfig, FeedingConfig, TrainingConfig
+from v2a_ray.methods.keys import moving
 from v2a_ray.methods.rates import Tables, Work
 
 if TYPE_CHECKING:
     from v2a_ray.methods.job import Job
 
+SOURCE = "source"
+TABLES = {SOURCE: SOURCE, TARGET_LABEL: f"data/{TARGET_LABEL}"}
 SOURCE_ROWS = {"source_rows": "rows/source"}
 BOTH_ROWS = SOURCE_ROWS | {"target_rows": "rows/target"}
 
@@ -47,18 +50,26 @@ class Stage(ABC):
     """Computes a request in one process, from a `Job`."""
     fits_parallel: ClassVar[str | None] = None
     """The same on the data-parallel workers of `num_workers`."""
+    rows: ClassVar[Mapping[str, str]] = BOTH_ROWS
+    """The tables whose rows it reads. Both move a stage that is fitted to one: they set the preprocessing."""
 
     @abstractmethod
     def needed(self, config: ExperimentConfig) -> bool:
         """Whether an experiment asks for it."""
 
-    @abstractmethod
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
+        """Role to name of the nodes that it is made from."""
+        return TABLES
+
     def requests(self, config: ExperimentConfig) -> list[Request]:
         """What an experiment that needs it asks for, in the order in which that is computed."""
+        settings = prepared(config) | {self.name: moving(self.section(config))}
+        return [Request(self.inputs(config), settings, self.rows)]
 
-    @abstractmethod
     def works(self, config: ExperimentConfig, tables: Tables) -> list[Work] | None:
         """What computing a request consists of; None when it depends on a table whose size is not known."""
+        section = self.section(config)
+        return [Work(self.name, section.num_steps, layers(section))]
 
     def section(self, config: ExperimentConfig) -> TrainingConfig:
         """Its settings."""
@@ -80,6 +91,19 @@ class Stage(ABC):
     def fit(self, config: ExperimentConfig) -> Callable[[Job], None]:
         """The function that computes a request."""
         return imported(self.fits_parallel if self.fits_parallel and self.num_workers(config) > 1 else self.fits)
+
+
+def prepared(config: ExperimentConfig) -> dict[str, Any]:
+    """Settings that move every stage which reads standardised rows."""
+    common: dict[str, Any] = {"preprocessing": config.preprocessing.model_dump(mode="json")}
+    if config.feeding != FeedingConfig():
+        common["feeding"] = config.feeding.model_dump(mode="json")
+    return common
+
+
+def layers(section: Any) -> float:
+    """Arithmetic of networks with two hidden layers: the product between those decides."""
+    return float(section.batch_size * section.width**2 * getattr(section, "num_members", 1))
 
 
 def imported(name: str) -> Callable[[Job], None]:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from v2a_ray.config import TARGET_LABEL, DataSpec, DeviceName, ExperimentConfig, FeedingConfig, PolicyConfig
+from v2a_ray.config import DataSpec, DeviceName, ExperimentConfig, PolicyConfig
 from v2a_ray.methods.keys import moving
 from v2a_ray.methods.rates import Tables, Work, data_works, robot_of
-from v2a_ray.methods.stage import BOTH_ROWS, SOURCE_ROWS, Request, Stage, imported
+from v2a_ray.methods.stage import (
+    BOTH_ROWS,
+    SOURCE,
+    SOURCE_ROWS,
+    TABLES,
+    Request,
+    Stage,
+    imported,
+    layers,
+    prepared,
+)
 
 if TYPE_CHECKING:
     from v2a_ray.methods.job import Job
 
-SOURCE = "source"
 FITS_ROWS = "v2a_ray.methods.source_columns:fit_rows"
-TABLES = {SOURCE: SOURCE, TARGET_LABEL: f"data/{TARGET_LABEL}"}
 LATENT = {"modality": "modality"}
 
 
-class Modality(Stage):
+class ModalityStage(Stage):
     """z of every source episode, by one encoder or by one for each source."""
 
     name = "modality"
@@ -52,39 +60,36 @@ class Modality(Stage):
         return [Work(kind, section.num_steps, float(section.batch_size * steps * (encoder + decoders)))]
 
 
-class Advantage(Stage):
+class AdvantageStage(Stage):
     """A(s, a) or A(s, a, z) of every source transition."""
 
     name = "advantage"
     fits = "v2a_ray.methods.source_columns:fit_advantage"
+    rows = SOURCE_ROWS
 
     def needed(self, config: ExperimentConfig) -> bool:
         """See `Stage`."""
         return "advantage" in config.columns
 
-    def requests(self, config: ExperimentConfig) -> list[Request]:
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
         """See `Stage`."""
-        return [Request(TABLES | (LATENT if config.advantage_reads_z else {}), _prepared(config, self), SOURCE_ROWS)]
-
-    def works(self, config: ExperimentConfig, tables: Tables) -> list[Work]:
-        """See `Stage`."""
-        return _steps(self, config)
+        return TABLES | (LATENT if config.advantage_reads_z else {})
 
 
-class Alignment(Stage):
+class AlignmentStage(Stage):
     """h of every source transition."""
 
     name = "alignment"
     fits = "v2a_ray.methods.source_columns:fit_alignment"
+    rows = SOURCE_ROWS
 
     def needed(self, config: ExperimentConfig) -> bool:
         """See `Stage`."""
         return "alignment" in config.columns
 
-    def requests(self, config: ExperimentConfig) -> list[Request]:
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
         """See `Stage`."""
-        latent = LATENT if config.alignment.kind == "modality" else {}
-        return [Request(TABLES | latent, _prepared(config, self), SOURCE_ROWS)]
+        return TABLES | (LATENT if config.alignment.kind == "modality" else {})
 
     def works(self, config: ExperimentConfig, tables: Tables) -> list[Work] | None:
         """See `Stage`."""
@@ -100,7 +105,7 @@ class Alignment(Stage):
         return [Work(kind, section.num_steps, float(section.batch_size * section.width**2 * members))]
 
 
-class Density(Stage):
+class DensityStage(Stage):
     """The density of a behaviour, to whose support a policy is held."""
 
     name = "density"
@@ -110,16 +115,8 @@ class Density(Stage):
         """See `Stage`."""
         return config.needs_density
 
-    def requests(self, config: ExperimentConfig) -> list[Request]:
-        """See `Stage`. Both tables move it, even fitted to one: they set the preprocessing."""
-        return [Request(TABLES, _prepared(config, self), BOTH_ROWS)]
 
-    def works(self, config: ExperimentConfig, tables: Tables) -> list[Work]:
-        """See `Stage`."""
-        return _steps(self, config)
-
-
-class Dynamics(Stage):
+class DynamicsStage(Stage):
     """Models of the target's dynamics."""
 
     name = "dynamics"
@@ -129,16 +126,8 @@ class Dynamics(Stage):
         """See `Stage`."""
         return config.needs_dynamics
 
-    def requests(self, config: ExperimentConfig) -> list[Request]:
-        """See `Stage`."""
-        return [Request(TABLES, _prepared(config, self), BOTH_ROWS)]
 
-    def works(self, config: ExperimentConfig, tables: Tables) -> list[Work]:
-        """See `Stage`."""
-        return _steps(self, config)
-
-
-class Correction(Stage):
+class CorrectionStage(Stage):
     """Action and reward that a source transition would have had in the target."""
 
     name = "correction"
@@ -148,16 +137,12 @@ class Correction(Stage):
         """See `Stage`."""
         return config.needs_correction
 
-    def requests(self, config: ExperimentConfig) -> list[Request]:
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
         """See `Stage`."""
-        return [Request(TABLES | {"dynamics": "dynamics"}, _prepared(config, self), BOTH_ROWS)]
-
-    def works(self, config: ExperimentConfig, tables: Tables) -> list[Work]:
-        """See `Stage`."""
-        return _steps(self, config)
+        return TABLES | {"dynamics": "dynamics"}
 
 
-class Policy(Stage):
+class PolicyStage(Stage):
     """The policy and its evaluation in the target."""
 
     name = "policy"
@@ -180,7 +165,7 @@ class Policy(Stage):
         read |= {name: name for name, wanted in models.items() if wanted}
         from v2a_ray.domains import parse_domain
 
-        settings = _common(config) | {
+        settings = prepared(config) | {
             "policy": moving(config.policy, config.policy.unread_sections),
             "evaluation": config.evaluation.model_dump(mode="json"),
             "domain": parse_domain(config.target.domain).name,
@@ -216,7 +201,16 @@ class Policy(Stage):
 
 
 TRAINED: dict[str, Stage] = {
-    stage.name: stage for stage in (Modality(), Advantage(), Alignment(), Density(), Dynamics(), Correction(), Policy())
+    stage.name: stage
+    for stage in (
+        ModalityStage(),
+        AdvantageStage(),
+        AlignmentStage(),
+        DensityStage(),
+        DynamicsStage(),
+        CorrectionStage(),
+        PolicyStage(),
+    )
 }
 """By name, each after those that it may read."""
 
@@ -238,28 +232,5 @@ def fit_of(stage: str, config: ExperimentConfig) -> Callable[[Job], None]:
     return imported(FITS_ROWS) if stage == "rows" else TRAINED[stage].fit(config)
 
 
-def layers(section: Any) -> float:
-    """Arithmetic of networks with two hidden layers: the product between those decides."""
-    return float(section.batch_size * section.width**2 * getattr(section, "num_members", 1))
-
-
-def _steps(stage: Stage, config: ExperimentConfig) -> list[Work]:
-    section = stage.section(config)
-    return [Work(stage.name, section.num_steps, layers(section))]
-
-
 def _kind(policy: PolicyConfig) -> str:
     return f"policy {policy.learner}" + (" in support" if policy.density_weight else "")
-
-
-def _common(config: ExperimentConfig) -> dict[str, Any]:
-    """What moves every stage that reads standardised rows."""
-    common: dict[str, Any] = {"preprocessing": config.preprocessing.model_dump(mode="json")}
-    if config.feeding != FeedingConfig():
-        common["feeding"] = config.feeding.model_dump(mode="json")
-    return common
-
-
-def _prepared(config: ExperimentConfig, stage: Stage) -> dict[str, Any]:
-    """The settings of a stage that reads standardised rows."""
-    return _common(config) | {stage.name: moving(stage.section(config))}

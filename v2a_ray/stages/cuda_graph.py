@@ -23,26 +23,6 @@ Metrics = list[dict[str, Tensor]]
 Recorder = Callable[[ManyIQL], tuple[Callable[[], None], Metrics]]
 
 
-class RecordedPack:
-    """A `ManyIQL` whose update step is recorded when it is made, and replayed by `update`.
-
-    The metrics of a step are in the memory of the graph, so the next step overwrites them.
-    """
-
-    def __init__(self, pack: ManyIQL, recorder: Recorder | None = None) -> None:
-        """Records; `recorder` is `record_graph` but in tests, which have no GPU."""
-        self.pack = pack
-        for learner in pack.learners:
-            rates_as_tensors(learner)
-        self.replay, self.metrics = (recorder or record_graph)(pack)
-
-    def update(self, step: int) -> Metrics:
-        """One update step of every policy; its metrics, policy by policy."""
-        self.pack.set_rates(step)
-        self.replay()
-        return self.metrics
-
-
 def rates_as_tensors(learner: IQLLearner) -> None:
     """Let the optimisers read their learning rates from memory, where `set_learning_rate` then writes them."""
     for optimizer in learner.optimizers.values():
@@ -71,6 +51,26 @@ def record_graph(pack: ManyIQL) -> tuple[Callable[[], None], Metrics]:
     with torch.cuda.graph(graph):
         metrics = pack.train_step()
     return graph.replay, metrics
+
+
+class RecordedPack:
+    """A `ManyIQL` whose update step is recorded when it is made, and replayed by `update`.
+
+    The metrics of a step are in the memory of the graph, so the next step overwrites them.
+    """
+
+    def __init__(self, pack: ManyIQL, recorder: Recorder = record_graph) -> None:
+        """Records; `recorder` is `record_graph` but in tests, which have no GPU."""
+        self.pack = pack
+        for learner in pack.learners:
+            rates_as_tensors(learner)
+        self.replay, self.metrics = recorder(pack)
+
+    def update(self, step: int) -> Metrics:
+        """One update step of every policy; its metrics, policy by policy."""
+        self.pack.set_rates(step)
+        self.replay()
+        return self.metrics
 
 
 @contextmanager
