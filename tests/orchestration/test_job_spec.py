@@ -95,6 +95,11 @@ def test_relative_folders_are_refused(folder: Path, key: str, value: str) -> Non
     assert key in refused(folder, RUN, f"{key}={value}")
 
 
+def test_what_the_command_line_got_wrong_of_a_sweep_is_not_blamed_on_the_file(folder: Path) -> None:
+    message = refused(folder, SWEEP, "scheduler.kind=fastest")
+    assert "command line: scheduler.kind: " in message and "case.yaml:" not in message
+
+
 def test_a_relative_run_dir_is_refused(folder: Path) -> None:
     assert "--run-dir: 'runs/x' is relative" in refused(folder, RUN, run_dir="runs/x")
 

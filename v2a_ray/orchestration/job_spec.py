@@ -93,9 +93,9 @@ def _sweep_job(
     # Overrides of the sweep's own keys go into the file, because `base` is read here; the others stay what they are.
     own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
     others = tuple(text for text in overrides if text not in own)
-    content = with_grid(content, parse_overrides(own))
-    content, notices = with_base(content, path, NO_DATA)
-    config = validate(SweepConfig, content, path)
+    over = parse_overrides(own)
+    content, notices = with_base(with_grid(content, over), path, NO_DATA)
+    config = validate(SweepConfig, content, path, over=over)
     store = _require_shared(merge(content, parse_overrides(others)), path)
     # Trials are named by what their data hold; data that the cluster alone can reach are looked at there.
     with suppress(DataError):
