@@ -18,8 +18,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from v2a_ray import files
+from v2a_ray.engine.store import NOTES, ArtifactStore
 from v2a_ray.files import replacing
-from v2a_ray.stages.artifacts import NOTES, ArtifactStore
 
 CHECKPOINT_BYTES = 2**22
 """About that of a policy of width 256 with its optimisers."""

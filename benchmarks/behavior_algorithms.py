@@ -22,8 +22,8 @@ from benchmarks.record import invocation
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.rollout import Act, roll_out
 from v2a_ray.evaluation.interval import with_spread
-from v2a_ray.orchestration.ppo import ENVIRONMENT_ID, PPOSettings, actor_of, build_ppo, default_settings
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.orchestration.cluster.session import ray_session
+from v2a_ray.orchestration.rllib.ppo import ENVIRONMENT_ID, PPOSettings, actor_of, build_ppo, default_settings
 
 NUM_EPISODES = 5
 

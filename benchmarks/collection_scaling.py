@@ -7,10 +7,10 @@ import argparse
 import numpy as np
 
 from benchmarks.record import Result, interleaved, record, seconds
-from v2a_ray.config import SourceSpec
-from v2a_ray.data.table import EpisodeTable
-from v2a_ray.orchestration.collect import collect_data
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.data.config import SourceSpec
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.orchestration.cluster.session import ray_session
+from v2a_ray.orchestration.data.collect import collect_data
 
 TARGET = 1.7
 

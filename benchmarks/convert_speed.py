@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.record import Result, interleaved, record, seconds
 from benchmarks.recordings import write_recording
-from v2a_ray.data.mixture import relabel
-from v2a_ray.data.readers import read_table
-from v2a_ray.data.store import write_table
+from v2a_ray.data.formats.readers import read_table
+from v2a_ray.data.mixing.mixture import relabel
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import parse_domain
 
 TARGET = 1 / 2.5

@@ -34,10 +34,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from v2a_ray.data.readers import export_table, read_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.formats.readers import export_table, read_table
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import V2AError
-from v2a_ray.settings import read_yaml
+from v2a_ray.settings.loading import read_yaml
 
 ADDRESS_SPACE, MAX_RESIDENT = 4 * 2**30, 2 * 2**30
 MAX_CPU_SECONDS, MAX_SECONDS = 10.0, 120.0

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks.record import Result, interleaved, record, seconds
 from benchmarks.recordings import write_recording
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.orchestration.compute import Listener
-from v2a_ray.orchestration.mix import make_mix
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.cluster.session import ray_session
+from v2a_ray.orchestration.data.mix import make_mix
+from v2a_ray.orchestration.train.compute import Listener
 
 NUM_FILES = 16
 TARGET = 1 / 0.65

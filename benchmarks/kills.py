@@ -32,7 +32,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.every_stage import Workspace, differences
-from v2a_ray.stages.artifacts import STAGES
+from v2a_ray.engine.store import STAGES
 
 STEPS = 1200
 LONGEST_SECONDS = 400.0

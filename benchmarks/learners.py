@@ -10,15 +10,16 @@ import numpy as np
 import torch
 
 from benchmarks.tables import OBSERVATION_DIM, random_episodes
-from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, ModalityConfig, PolicyConfig
-from v2a_ray.data.sampler import Column, EpisodeValues, Preprocessing, Transitions
-from v2a_ray.data.table import EpisodeTable
-from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.contrastive import ContrastiveLearner
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.modality import ModalityModel, moments
-from v2a_ray.stages.modality_learner import ModalityLearner
-from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
+from v2a_ray.data.loading.sampler import Column, EpisodeValues, Preprocessing, Transitions
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, moments
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
+from v2a_ray.stages.sections import AdvantageConfig, AlignmentConfig, ModalityConfig
 
 SOURCE_EPISODES, TARGET_EPISODES = 30, 5
 LATENT_DIM = 128

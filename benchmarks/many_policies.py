@@ -24,11 +24,11 @@ import torch
 
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import ACTION_DIM, OBSERVATION_DIM, random_episodes
-from v2a_ray.config import FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import Preprocessing, Transitions
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.many_policies import ManyIQL
-from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
+from v2a_ray.data.loading.sampler import Preprocessing, Transitions
+from v2a_ray.stages.policy.batched import ManyIQL
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
 
 TARGET = 1.0
 ALLOWED = 5

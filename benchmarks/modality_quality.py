@@ -34,15 +34,15 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.reference import ModalityReference
-from v2a_ray.config import ModalityConfig
-from v2a_ray.data.collect import collect_episodes
-from v2a_ray.data.mixture import CollectionRequest, collection_requests, load_source, mix_sources, relabel
-from v2a_ray.data.table import EpisodeTable, concatenate
-from v2a_ray.diagnosis.modality import audit_modality
+from v2a_ray.data.collection.rolling import collect_episodes
+from v2a_ray.data.mixing.mixture import CollectionRequest, collection_requests, load_source, mix_sources, relabel
+from v2a_ray.data.table.episodes import EpisodeTable, concatenate
+from v2a_ray.diagnosis.modality_audit import audit_modality
 from v2a_ray.domains import parse_domain
-from v2a_ray.methods.experiment import load_experiment
-from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.modality_learner import ModalityLearner
+from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.sections import ModalityConfig
 
 Float = NDArray[np.float32]
 CONFIGS = Path(__file__).parents[1] / "tune_configs"

@@ -19,12 +19,12 @@ import ray
 from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import random_episodes
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.data.store import write_table
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.modality import fit_modality
-from v2a_ray.orchestration.modality_workers import fit_modality_parallel
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.engine.context import Job
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.cluster.session import ray_session
+from v2a_ray.orchestration.train.modality_workers import fit_modality_parallel
+from v2a_ray.stages.modality.fit import fit_modality
 
 TRAJECTORIES = 16
 TARGET = 1.5

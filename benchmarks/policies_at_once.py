@@ -15,11 +15,11 @@ import time
 import torch
 
 from benchmarks.many_policies import make_learners
-from v2a_ray.stages.cuda_graph import RecordedPack
-from v2a_ray.stages.device import choose_device
-from v2a_ray.stages.learner import place
-from v2a_ray.stages.many_policies import ManyIQL, Pack
-from v2a_ray.stages.policy import IQLLearner
+from v2a_ray.engine.devices import choose_device
+from v2a_ray.engine.trainer import place
+from v2a_ray.stages.policy.batched import ManyIQL, Pack
+from v2a_ray.stages.policy.cuda_graph import RecordedPack
+from v2a_ray.stages.policy.iql import IQLLearner
 
 NUM_POLICIES = (1, 8, 32, 64, 128)
 

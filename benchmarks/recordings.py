@@ -8,9 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from v2a_ray.data.collect import collect_episodes
+from v2a_ray.data.collection.rolling import collect_episodes
 from v2a_ray.data.formats.arrays import arrays_of
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains import parse_domain
 
 NUM_EPISODES = 60

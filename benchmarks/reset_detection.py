@@ -7,7 +7,7 @@ Packaged behaviours act in the domain they were trained in and in others of thei
 episodes' last rows are given the next episode's reset as next observation, and lose their flags, which is what the
 defect looks like. Printed per recording: rows with the defect, found, missed, wrongly found; in the same recording
 without the defect, wrongly found; the lowest score of a defect and the highest of any other candidate. A row is found
-that scores above `v2a_ray.data.defects.RESIDUAL_SCORE`.
+that scores above `v2a_ray.data.checks.reset_rows.RESIDUAL_SCORE`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.data.collect import EpisodeCollector
-from v2a_ray.data.defects import RESIDUAL_SCORE, ResetDetector, survey
-from v2a_ray.data.segmentation import Rows
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.checks.reset_rows import RESIDUAL_SCORE, ResetDetector, survey
+from v2a_ray.data.collection.rolling import EpisodeCollector
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.segmentation import Rows
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DomainError
 

@@ -29,17 +29,17 @@ from benchmarks.every_stage import CONFIG, RUN_DIR, Workspace, differences
 from benchmarks.harm import HARMS
 from v2a_ray.diagnosis.diagnose import diagnose
 from v2a_ray.diagnosis.evidence import open_run
-from v2a_ray.methods.experiment import load_experiment, store_of
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.trained_stages import TRAINED
-from v2a_ray.orchestration.board import Event
-from v2a_ray.orchestration.collect import collect_data
-from v2a_ray.orchestration.compute import Listener, make_stage
-from v2a_ray.orchestration.run import run_experiment
-from v2a_ray.orchestration.session import ray_session
-from v2a_ray.orchestration.work import Work, input_paths
-from v2a_ray.stages import artifacts
-from v2a_ray.stages.artifacts import STAGES
+from v2a_ray.engine import store as artifacts
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.store import STAGES
+from v2a_ray.experiments.loading import load_experiment, store_of
+from v2a_ray.orchestration.cluster.session import ray_session
+from v2a_ray.orchestration.data.collect import collect_data
+from v2a_ray.orchestration.train.compute import Listener, make_stage
+from v2a_ray.orchestration.train.progress_actor import Event
+from v2a_ray.orchestration.train.run import run_experiment
+from v2a_ray.orchestration.train.work import Work, input_paths
+from v2a_ray.stages.registered import TRAINED
 
 STEPS = 200
 Kinds = dict[str, Path]

@@ -19,8 +19,8 @@ import torch
 from benchmarks.peers import PeerError, d3rlpy
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import OBSERVATION_DIM, random_row_file
-from v2a_ray.data.rows import RowFile
-from v2a_ray.data.sampler import Preprocessing, Transitions
+from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.sampler import Preprocessing, Transitions
 
 TARGET = 10.0
 BATCH_SIZE = 256

@@ -14,7 +14,7 @@ import torch
 from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.record import measured_on, read_results
 from benchmarks.tables import ACTION_DIM, OBSERVATION_DIM, ROW_BYTES
-from v2a_ray.stages.modality import ModalityModel
+from v2a_ray.stages.modality.model import ModalityModel
 
 WEAK = "modality on 2 workers against 1, one batch each (weak)"
 GIB, MIB = 2**30, 2**20

@@ -19,10 +19,10 @@ import yaml
 
 from benchmarks.record import Result, record
 from benchmarks.tables import ROW_BYTES, write_random_table
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.stages.artifacts import ArtifactStore
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
 
 TARGET = 1.0
 NUM_TRIALS = 4

@@ -26,19 +26,19 @@ from rich.table import Table
 
 from benchmarks.record import invocation, versions
 from benchmarks.tables import write_random_table
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.data.collect import EpisodeCollector
-from v2a_ray.data.store import read_table_folder, write_table
+from v2a_ray.data.collection.rolling import EpisodeCollector
+from v2a_ray.data.table.folder import read_table_folder, write_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.domains.behaviors import load_behavior
-from v2a_ray.evaluation.rollout import evaluate
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.rates import RATES_FILE, Tables, Work
+from v2a_ray.evaluation.returns import evaluate
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
 from v2a_ray.files import read_json, write_json
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.rates import RATES_FILE, Tables, Work
-from v2a_ray.methods.trained_stages import fit_of, works_of
 from v2a_ray.processor import processor_name, vector_instructions
+from v2a_ray.stages.registered import fit_of, works_of
 
 SOURCE_TRANSITIONS, TARGET_TRANSITIONS = 20_000, 5_000
 WIDTHS = (64, 256)
@@ -176,7 +176,8 @@ def robot_lines(robot: str, num_episodes: int) -> Seconds:
 
 def start_line() -> tuple[float, float]:
     """(CPU seconds, GiB of its own) of a process that has imported what a trial needs."""
-    script = "import v2a_ray.orchestration.compute, pathlib; print(pathlib.Path('/proc/self/smaps_rollup').read_text())"
+    memory = "print(pathlib.Path('/proc/self/smaps_rollup').read_text())"
+    script = f"import v2a_ray.orchestration.train.compute, pathlib; {memory}"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -25,7 +25,7 @@ V2A = (sys.executable, "-m", "v2a_ray.cli.main")
 ENOUGH_HELP, ENOUGH_REFUSAL, ENOUGH_ESTIMATE, ENOUGH_FIRST_LINE, ENOUGH_RAY = 0.4, 1.0, 3.0, 0.5, 5.0
 RAY = """
 import time
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.orchestration.cluster.session import ray_session
 start = time.perf_counter()
 with ray_session():
     pass

@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import OBSERVATION_DIM, ROW_BYTES, random_row_file
-from v2a_ray.data.rows import RowFile
-from v2a_ray.data.sampler import Preprocessing, Transitions, TransitionSampler
-from v2a_ray.data.streaming import StreamedTransitions
+from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.sampler import Preprocessing, Transitions, TransitionSampler
+from v2a_ray.data.loading.streaming import StreamedTransitions
 
 RATE_TARGET, MEMORY_TARGET = 0.4, 1.0
 BATCH_SIZE = 256

@@ -28,13 +28,13 @@ from typing import Any
 import yaml
 
 from benchmarks.record import Result, interleaved, record
-from v2a_ray.config import ExperimentConfig
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.store import STAGES, ArtifactStore
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
 from v2a_ray.files import read_json, write_json
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.trained_stages import fit_of
-from v2a_ray.stages.artifacts import STAGES, ArtifactStore
+from v2a_ray.stages.registered import fit_of
 
 OVERHEAD_TARGET = 1 / 1.3
 BOOKKEEPING_TARGET = 1 / 1.5
@@ -203,7 +203,7 @@ def run_bare(folder: Path) -> None:
     """The policies of the experiments in `trials.json` with nothing but Tune."""
     from ray import tune
 
-    from v2a_ray.orchestration.session import ray_session
+    from v2a_ray.orchestration.cluster.session import ray_session
 
     def train(settings: dict[str, Any]) -> None:
         config = ExperimentConfig.model_validate(read_json(folder / "trials.json")[settings["number"]])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from v2a_ray.data.manifest import summarize_part
-from v2a_ray.data.rows import RowFile, row_bytes, write_rows
-from v2a_ray.data.store import finish_folder, write_part
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.loading.memory_mapped import RowFile, row_bytes, write_rows
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import finish_folder, write_part
+from v2a_ray.data.table.manifest import summarize_part
 from v2a_ray.outputs import new_folder
 
 OBSERVATION_DIM, ACTION_DIM = 11, 3

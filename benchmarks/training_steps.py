@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import learners
 from benchmarks.record import Result, interleaved, record, step_milliseconds
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
+from v2a_ray.engine.trainer import Learner
 from v2a_ray.networks import product
-from v2a_ray.stages.learner import Learner
 
 PEAK_SHARE_TARGET = 0.55
 MATRIX_SHAPES = ((1, 256), (1, 512), (1, 1024), (1, 2048), (2, 256), (3, 512))

@@ -102,10 +102,10 @@ def test_files_stay_short(file: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "source", "found"),
     [
-        ("stages/x.py", "from v2a_ray.methods.plan import Node", ["methods"]),
+        ("stages/x.py", "from v2a_ray.engine.plan import Node", ["methods"]),
         ("data/x.py", "def f():\n    from v2a_ray import orchestration", ["orchestration"]),
-        ("methods/x.py", "from v2a_ray.evaluation.rollout import evaluate", []),
-        ("config/base.py", "import v2a_ray.data.table", ["data"]),
+        ("methods/x.py", "from v2a_ray.evaluation.returns import evaluate", []),
+        ("config/base.py", "import v2a_ray.data.table.episodes", ["data"]),
         ("data/x.py", "from v2a_ray.domains import Domain\nimport v2a_ray.errors", []),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.modality_quality import FORMS, REFERENCE, roll_out, step_costs, unseen_behavior_accuracy
-from v2a_ray.data.mixture import CollectionRequest
+from v2a_ray.data.mixing.mixture import CollectionRequest
 
 
 def test_a_probe_that_reads_the_behavior_fails_on_an_unseen_one() -> None:

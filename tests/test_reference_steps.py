@@ -9,15 +9,16 @@ from torch import Tensor
 
 from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
-from v2a_ray.config import AdvantageConfig, AlignmentConfig, FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import EpisodeValues, Preprocessing, Transitions
-from v2a_ray.data.table import EpisodeTable
-from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.contrastive import ContrastiveLearner
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.modality import ModalityModel, moments
-from v2a_ray.stages.modality_learner import ModalityLearner
-from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
+from v2a_ray.data.loading.sampler import EpisodeValues, Preprocessing, Transitions
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, moments
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
+from v2a_ray.stages.sections import AdvantageConfig, AlignmentConfig
 
 OBSERVATION_DIM, ACTION_DIM, LATENT_DIM = 5, 2, 4
 WIDTH, BATCH_SIZE, NUM_STEPS = 16, 12, 6

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from v2a_ray.config import ExperimentConfig, SourceSpec
+from v2a_ray.data.config import SourceSpec
 from v2a_ray.errors import ConfigError, DomainError, V2AError
-from v2a_ray.methods.experiment import load_experiment
-from v2a_ray.settings import merge, parse_overrides, read_yaml, validate
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
 
 GOOD = """\
 name: test

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from v2a_ray.methods.experiment import load_experiment
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.sweep import Sweep, load_sweep
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.experiments.sweep import Sweep, load_sweep
 
 FOLDER = Path(__file__).parents[1] / "tune_configs"
 FILES = sorted(FOLDER.rglob("*.yaml"))

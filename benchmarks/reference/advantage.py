@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference.networks import adam, descend, move_target, plain, separate, smaller
-from v2a_ray.data.sampler import Batch
-from v2a_ray.stages.advantage import AdvantageLearner
+from v2a_ray.data.loading.sampler import Batch
+from v2a_ray.stages.advantage.learner import AdvantageLearner
 
 
 class AdvantageReference:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.reference.networks import adam, descend, plain
-from v2a_ray.data.sampler import Batch
-from v2a_ray.stages.contrastive import ContrastiveLearner
+from v2a_ray.data.loading.sampler import Batch
+from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
 
 
 class ContrastiveReference:

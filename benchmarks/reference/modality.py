@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.reference.networks import PaddedGRUEncoder, adam, separate
-from v2a_ray.stages.modality import TrajectoryBatch, kl_to_standard_normal
-from v2a_ray.stages.modality_learner import ModalityLearner
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import TrajectoryBatch, kl_to_standard_normal
 
 
 class ModalityReference:

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.reference.networks import adam, descend, move_target, plain, separate, smaller
-from v2a_ray.data.sampler import Batch
-from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.contrastive import ContrastiveLearner
-from v2a_ray.stages.policy import IQLLearner
+from v2a_ray.data.loading.sampler import Batch
+from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
+from v2a_ray.stages.policy.iql import IQLLearner
 
 MAX_WEIGHT = 100.0
 

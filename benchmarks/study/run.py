@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from v2a_ray.methods.sweep import with_grid
+from v2a_ray.experiments.sweep import with_grid
 
 ROWS = Path(__file__).parent / "rows"
 V2A = (sys.executable, "-m", "v2a_ray.cli.main")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from v2a_ray.data.collect import EpisodeCollector
-from v2a_ray.data.readers import export_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.collection.rolling import EpisodeCollector
+from v2a_ray.data.formats.readers import export_table
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains import parse_domain
 
 

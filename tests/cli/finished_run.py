@@ -11,9 +11,9 @@ import torch
 from command import CONFIG
 from safetensors.torch import save_file
 
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import unlabelled
-from v2a_ray.methods.experiment import resolve
+from v2a_ray.data.table.episodes import unlabelled
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.experiments.loading import resolve
 from v2a_ray.networks import TanhActor
 
 

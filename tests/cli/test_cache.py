@@ -9,7 +9,7 @@ import pytest
 from command import v2a_here
 
 from benchmarks.harm import flip
-from v2a_ray.stages.artifacts import STAGES, ArtifactStore, stage_key
+from v2a_ray.engine.store import STAGES, ArtifactStore, stage_key
 
 
 def make(store: Path, stage: str, seed: int = 0) -> Path:

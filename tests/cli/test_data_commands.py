@@ -9,10 +9,10 @@ import pytest
 from command import v2a
 from typer.testing import CliRunner, Result
 
-from v2a_ray.cli.data import app
+from v2a_ray.cli.data_commands import app
+from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.data.formats.registry import FORMATS
-from v2a_ray.data.readers import export_table, read_table
-from v2a_ray.data.table import EpisodeTable, unlabelled
+from v2a_ray.data.table.episodes import EpisodeTable, unlabelled
 
 
 def hopper_like(lengths: tuple[int, ...] = (5, 1, 4)) -> EpisodeTable:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from command import v2a_here
 
-from v2a_ray.data.collect import EpisodeCollector
+from v2a_ray.data.collection.rolling import EpisodeCollector
 from v2a_ray.data.formats.arrays import arrays_of
-from v2a_ray.data.store import write_table
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import parse_domain
 
 

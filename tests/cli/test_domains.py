@@ -8,7 +8,7 @@ import pytest
 from command import v2a_here
 from typer.testing import CliRunner
 
-from v2a_ray.cli.domains import app
+from v2a_ray.cli.domain_commands import app
 from v2a_ray.domains import catalogue
 from v2a_ray.errors import DomainError
 

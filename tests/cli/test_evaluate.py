@@ -15,12 +15,12 @@ from finished_run import finished_run
 from v2a_ray.domains import normalized_score, parse_domain
 from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DataError
+from v2a_ray.evaluation.fitted_q_evaluation import OfflineValue
 from v2a_ray.evaluation.interval import mean_interval
 from v2a_ray.export.find import find_policy
 from v2a_ray.export.formats import open_export
 from v2a_ray.export.selection import Candidate, rank_correlation
 from v2a_ray.outputs import ABOUT
-from v2a_ray.stages.fitted_q_evaluation import OfflineValue
 
 
 def test_a_run_in_two_domains_with_numbers_and_film(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import yaml
 from command import CONFIG, v2a_here
 
 from v2a_ray.cli.console import console
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.report.tables import TrialResult, render_cells
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.report.result_tables import TrialResult, render_cells
 
 NAMES = [
     b"a\x1b[31mred.npz",

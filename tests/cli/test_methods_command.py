@@ -7,9 +7,9 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from v2a_ray.cli import experiments
-from v2a_ray.config.methods import METHODS
-from v2a_ray.methods.combinations import markdown
+from v2a_ray.cli import experiment_commands as experiments
+from v2a_ray.experiments.combinations import markdown
+from v2a_ray.experiments.methods import METHODS
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 RUNNER = CliRunner()

@@ -106,7 +106,7 @@ def test_a_program_of_others_keeps_its_own_signals() -> None:
     script = """
 import signal
 import ray
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.orchestration.cluster.session import ray_session
 
 def ended(**settings):
     raise SystemExit(15)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from command import CONFIG, v2a_here
 
-from v2a_ray.config.methods import DEFAULT_METHOD
+from v2a_ray.experiments.methods import DEFAULT_METHOD
 
 SWEEP: dict[str, Any] = {
     "name": "grid",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from command import CONFIG, v2a_here
 
-from v2a_ray.methods.sweep import load_sweep
+from v2a_ray.experiments.sweep import load_sweep
 
 GRID: dict[str, Any] = {
     "name": "grid",

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 
 OBSERVATION_DIM, ACTION_DIM = 3, 2
 

@@ -10,11 +10,11 @@ from builders import arrays_of, make_table, write_hdf5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v2a_ray.data.arrivals import mend
-from v2a_ray.data.collect import EpisodeCollector
-from v2a_ray.data.readers import examine_table, export_table, read_table
-from v2a_ray.data.segmentation import Rows
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.checks.arrivals import mend
+from v2a_ray.data.collection.rolling import EpisodeCollector
+from v2a_ray.data.formats.readers import examine_table, export_table, read_table
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.segmentation import Rows
 from v2a_ray.domains import parse_domain
 
 HOPPER = parse_domain("hopper/stock").robot_spec

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import arrays_of, make_table, write_hdf5
 
-from v2a_ray.data.readers import read_table
+from v2a_ray.data.formats.readers import read_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 

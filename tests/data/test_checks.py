@@ -10,17 +10,18 @@ import pytest
 from builders import arrays_of, make_table, write_hdf5
 
 import v2a_ray.data
-from v2a_ray.config import CheckName, ExperimentConfig
 from v2a_ray.data.checks import CHECKS, check_sources, check_table, parse_severities, regrade
-from v2a_ray.data.collect import EpisodeCollector
-from v2a_ray.data.defects import detector_of
-from v2a_ray.data.findings import Reading
-from v2a_ray.data.mixture import load_data
-from v2a_ray.data.readers import examine_table, read_table
-from v2a_ray.data.segmentation import Rows
+from v2a_ray.data.checks.findings import Reading
+from v2a_ray.data.checks.reset_rows import detector_of
+from v2a_ray.data.collection.rolling import EpisodeCollector
+from v2a_ray.data.config import CheckName
+from v2a_ray.data.formats.readers import examine_table, read_table
+from v2a_ray.data.mixing.mixture import load_data
+from v2a_ray.data.table.segmentation import Rows
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import ConfigError, DataError
-from v2a_ray.settings import validate
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.settings.loading import validate
 
 STOCK = parse_domain("hopper")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from builders import assert_same
 
-from v2a_ray.config import SourceSpec
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.collect import EpisodeCollector, collect_episodes
-from v2a_ray.data.mixture import CollectionRequest
-from v2a_ray.data.table import concatenate
+from v2a_ray.data.collection.rolling import EpisodeCollector, collect_episodes
+from v2a_ray.data.config import SourceSpec
+from v2a_ray.data.mixing.mixture import CollectionRequest
+from v2a_ray.data.table.episodes import concatenate
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError, DomainError
 
@@ -56,7 +56,7 @@ def test_collected_episodes_pass_the_checks():
 
 
 def test_noise_is_added_to_the_mean_and_clipped(monkeypatch):
-    monkeypatch.setattr("v2a_ray.data.collect.load_behavior", lambda *_: Constant())
+    monkeypatch.setattr("v2a_ray.data.collection.rolling.load_behavior", lambda *_: Constant())
     still = collect_episodes(HOPPER, "pushing", range(3), noise_std=0.0)
     assert (still.action == np.float32(0.9)).all()
     noisy = collect_episodes(HOPPER, "pushing", range(3), noise_std=0.3)
@@ -70,7 +70,7 @@ def test_an_unknown_behavior_is_a_domain_error():
 
 
 def test_the_number_of_actors_does_not_matter(ray_cluster):
-    from v2a_ray.orchestration.collect import collect
+    from v2a_ray.orchestration.data.collect import collect
 
     requests = [CollectionRequest(HOPPER.name, HOPPER.name, "random", count, 5, 0.1) for count in (333, 50)]
     calls: list[tuple[int, int]] = []
@@ -88,7 +88,7 @@ def test_the_number_of_actors_does_not_matter(ray_cluster):
 
 
 def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
-    from v2a_ray.orchestration.collect import collect, collect_data
+    from v2a_ray.orchestration.data.collect import collect, collect_data
 
     spec = SourceSpec(name="near", domain=HOPPER.name, behavior="random", num_transitions=60)
     (table,) = collect_data([spec], num_actors=1)
@@ -99,8 +99,8 @@ def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
 
 @pytest.mark.slow
 def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tmp_path):
-    from v2a_ray.data.journal import EpisodeJournal
-    from v2a_ray.orchestration.collect import collect
+    from v2a_ray.data.collection.journal import EpisodeJournal
+    from v2a_ray.orchestration.data.collect import collect
 
     killed = []
 
@@ -121,7 +121,7 @@ def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tm
 
 @pytest.mark.slow
 def test_episodes_that_kill_every_actor_are_given_up(ray_cluster, monkeypatch):
-    from v2a_ray.orchestration import collect
+    from v2a_ray.orchestration.data import collect
 
     class Fatal(collect._Collector):
         def collect(self, request, indices):

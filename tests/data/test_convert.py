@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from test_mixture import hopper_table
 
 from v2a_ray.data.formats.d4rl import Scan
-from v2a_ray.data.location import locate
-from v2a_ray.data.mixture import relabel
-from v2a_ray.data.readers import examine_table
-from v2a_ray.data.store import part_files, read_manifest, read_table_folder, write_table
+from v2a_ray.data.formats.location import locate
+from v2a_ray.data.formats.readers import examine_table
+from v2a_ray.data.mixing.mixture import relabel
+from v2a_ray.data.table.folder import part_files, read_manifest, read_table_folder, write_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 
@@ -67,7 +67,7 @@ FILES = {
 
 @pytest.mark.parametrize("case", FILES)
 def test_many_tasks_and_one_process_agree(case, ray_cluster, tmp_path):
-    from v2a_ray.orchestration.convert import convert_hdf5
+    from v2a_ray.orchestration.data.convert import convert_hdf5
 
     location = locate(write_hdf5(tmp_path / "a.hdf5", FILES[case]()))
     table, findings = examine_table(location, robot=HOPPER.robot_spec)
@@ -94,7 +94,7 @@ def test_many_tasks_and_one_process_agree(case, ray_cluster, tmp_path):
 
 
 def test_an_error_is_the_same_and_leaves_nothing(ray_cluster, tmp_path):
-    from v2a_ray.orchestration.convert import convert_hdf5
+    from v2a_ray.orchestration.data.convert import convert_hdf5
 
     arrays = recording()
     arrays["actions"][[130, 700], 1] = np.nan
@@ -109,7 +109,7 @@ def test_an_error_is_the_same_and_leaves_nothing(ray_cluster, tmp_path):
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), rows_per_slice=st.integers(1, 500))
 def test_slices_are_whole_episodes_and_cover_the_file(lengths, rows_per_slice):
-    from v2a_ray.orchestration.hdf5_source import slice_bounds
+    from v2a_ray.orchestration.data.hdf5_source import slice_bounds
 
     bounds = np.cumsum([0, *lengths])
     slices = slice_bounds(Scan(bounds, np.ones(len(lengths), bool)), rows_per_slice)

@@ -10,9 +10,9 @@ import pytest
 from pyarrow import fs
 
 from benchmarks.harm import HARMS
-from v2a_ray.data import digests
-from v2a_ray.data.digests import digest_path
-from v2a_ray.data.location import Location
+from v2a_ray.data.formats import digests
+from v2a_ray.data.formats.digests import digest_path
+from v2a_ray.data.formats.location import Location
 from v2a_ray.errors import DataError
 
 

@@ -10,11 +10,11 @@ import pytest
 from builders import arrays_of as flat_arrays
 from builders import assert_same, make_table, write_hdf5
 
+from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.data.formats.registry import detect_format
-from v2a_ray.data.listing import list_datasets
-from v2a_ray.data.readers import export_table, read_table
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import concatenate
+from v2a_ray.data.inspection.listing import list_datasets
+from v2a_ray.data.table.episodes import concatenate
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.errors import DataError
 
 FIRST, SECOND = make_table((5, 3), source="first"), make_table((4,), seed=1, source="second")

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from v2a_ray.data.formats.location import locate
+from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.data.formats.registry import FORMATS, detect_format
-from v2a_ray.data.location import locate
-from v2a_ray.data.readers import export_table, read_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 
@@ -145,10 +145,8 @@ def test_addresses_that_are_none():
 
 
 def test_formats_are_imported_when_used():
-
-    script = (
-        "import sys, v2a_ray.data.readers; print([name for name in sys.modules if 'h5py' in name or 'msgpack' in name])"
-    )
+    heavy = "[name for name in sys.modules if 'h5py' in name or 'msgpack' in name]"
+    script = f"import sys, v2a_ray.data.formats.readers; print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

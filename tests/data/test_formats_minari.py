@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders import assert_same, make_table
 
-from v2a_ray.data.readers import export_table, read_table
+from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`")

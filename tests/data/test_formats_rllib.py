@@ -11,7 +11,7 @@ import pytest
 from builders import assert_same, make_table
 
 from v2a_ray.data.formats.numpy_msgpack import pack
-from v2a_ray.data.readers import export_table, read_table
+from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.errors import DataError
 
 

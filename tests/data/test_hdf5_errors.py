@@ -9,8 +9,8 @@ import pytest
 from another_user import message_to_another_user
 from builders import arrays_of, assert_same, make_table, write_hdf5
 
-from v2a_ray.data.listing import list_datasets
-from v2a_ray.data.readers import export_table, read_table
+from v2a_ray.data.formats.readers import export_table, read_table
+from v2a_ray.data.inspection.listing import list_datasets
 from v2a_ray.errors import DataError
 
 

@@ -16,10 +16,10 @@ from builders import arrays_of, make_table, write_hdf5
 
 from v2a_ray.data.formats import rllib
 from v2a_ray.data.formats.numpy_msgpack import pack, unpack
-from v2a_ray.data.inspect import inspect_datasets
-from v2a_ray.data.listing import list_datasets
-from v2a_ray.data.readers import export_table, read_table
-from v2a_ray.data.store import read_row_groups, read_table_folder
+from v2a_ray.data.formats.readers import export_table, read_table
+from v2a_ray.data.inspection.inspect import inspect_datasets
+from v2a_ray.data.inspection.listing import list_datasets
+from v2a_ray.data.table.folder import read_row_groups, read_table_folder
 from v2a_ray.errors import DataError
 from v2a_ray.report.dataset_page import write_inspection
 

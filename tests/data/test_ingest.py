@@ -6,10 +6,10 @@ import pytest
 from builders import assert_same
 from test_mixture import hopper_table
 
-from v2a_ray.data.manifest import content_hash
-from v2a_ray.data.mixture import relabel
-from v2a_ray.data.store import part_files, read_manifest, read_table_folder, write_table
-from v2a_ray.data.table import episode_schema
+from v2a_ray.data.mixing.mixture import relabel
+from v2a_ray.data.table.episodes import episode_schema
+from v2a_ray.data.table.folder import part_files, read_manifest, read_table_folder, write_table
+from v2a_ray.data.table.manifest import content_hash
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 
@@ -17,7 +17,7 @@ HOPPER = parse_domain("hopper")
 
 
 def write_sources(folder, tables):
-    from v2a_ray.orchestration.ingest import IngestSource
+    from v2a_ray.orchestration.data.ingest import IngestSource
 
     for name, table in tables.items():
         write_table(table, folder / name, num_files=2)
@@ -26,8 +26,8 @@ def write_sources(folder, tables):
 
 @pytest.mark.parametrize("num_bytes", [0, 8 * 2**20], ids=["ray data", "one process"])
 def test_ingest(ray_cluster, tmp_path, monkeypatch, num_bytes):
-    from v2a_ray.orchestration import ingest as module
-    from v2a_ray.orchestration.ingest import ingest
+    from v2a_ray.orchestration.data import ingest as module
+    from v2a_ray.orchestration.data.ingest import ingest
 
     monkeypatch.setattr(module, "ONE_PROCESS_BYTES", num_bytes)
 
@@ -59,7 +59,7 @@ def test_ingest(ray_cluster, tmp_path, monkeypatch, num_bytes):
 
 
 def test_one_process_writes_the_same_bits_as_ray_data(ray_cluster, tmp_path, monkeypatch):
-    from v2a_ray.orchestration import ingest as module
+    from v2a_ray.orchestration.data import ingest as module
 
     sources = write_sources(tmp_path, {"near": hopper_table((9,) * 30), "far": hopper_table((8,) * 20, seed=1)})
     held_out = {"far": np.asarray([3, 7])}
@@ -76,7 +76,7 @@ def test_one_process_writes_the_same_bits_as_ray_data(ray_cluster, tmp_path, mon
 
 
 def test_a_large_table_has_more_parts(ray_cluster, tmp_path, monkeypatch):
-    from v2a_ray.orchestration import ingest as module
+    from v2a_ray.orchestration.data import ingest as module
 
     sources = write_sources(tmp_path, {"near": hopper_table((9,) * 30), "far": hopper_table((8,) * 20, seed=1)})
     assert module.ingest(sources, tmp_path / "few", robot=HOPPER.robot_spec)["num_files"] == module.MIN_FILES
@@ -87,7 +87,7 @@ def test_a_large_table_has_more_parts(ray_cluster, tmp_path, monkeypatch):
 
 
 def test_no_source(ray_cluster, tmp_path):
-    from v2a_ray.orchestration.ingest import ingest
+    from v2a_ray.orchestration.data.ingest import ingest
 
     with pytest.raises(DataError, match="there is no source"):
         ingest([], tmp_path / "all", robot=HOPPER.robot_spec)

@@ -3,8 +3,8 @@
 import numpy as np
 from builders import make_table
 
-from v2a_ray.data.listing import list_datasets
-from v2a_ray.data.readers import export_table
+from v2a_ray.data.formats.readers import export_table
+from v2a_ray.data.inspection.listing import list_datasets
 
 
 def test_counts_of_every_format_that_says_them(tmp_path):

@@ -9,15 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_mixture import hopper_table
 
-from v2a_ray.config import DataSpec, ExperimentConfig, TargetSpec
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.manifest import content_hash
-from v2a_ray.data.mixture import apportion, held_out_episodes, load_data, load_source, mix_name, mix_sources, take
-from v2a_ray.data.readers import LARGE_BYTES
-from v2a_ray.data.store import read_manifest, read_table_folder
+from v2a_ray.data.config import DataSpec, TargetSpec
+from v2a_ray.data.formats.readers import LARGE_BYTES
+from v2a_ray.data.mixing.mixture import (
+    apportion,
+    held_out_episodes,
+    load_data,
+    load_source,
+    mix_name,
+    mix_sources,
+    take,
+)
+from v2a_ray.data.table.folder import read_manifest, read_table_folder
+from v2a_ray.data.table.manifest import content_hash
+from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError, DataError
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.settings import validate
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.settings.loading import validate
 
 TARGET = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 50}
 
@@ -141,8 +150,8 @@ def test_a_mix_has_a_name_and_a_key_that_says_what_is_in_it(tmp_path):
 
 
 def test_mix_command(ray_cluster, tmp_path):
-    from v2a_ray.orchestration.compute import Listener
-    from v2a_ray.orchestration.mix import make_mix, preview_mix
+    from v2a_ray.orchestration.data.mix import make_mix, preview_mix
+    from v2a_ray.orchestration.train.compute import Listener
 
     for name, seed in (("near", 0), ("far", 1)):
         write_hdf5(tmp_path / f"{name}.hdf5", arrays_of(hopper_table((40,) * 10, seed=seed)))
@@ -192,8 +201,8 @@ def test_data_by_uri_are_the_same_data(tmp_path):
 
 @pytest.mark.slow
 def test_a_large_file_of_a_mix_is_read_by_many_tasks(ray_cluster, tmp_path):
-    from v2a_ray.orchestration.compute import Listener
-    from v2a_ray.orchestration.mix import make_mix
+    from v2a_ray.orchestration.data.mix import make_mix
+    from v2a_ray.orchestration.train.compute import Listener
 
     hashes = []
     for size in (0, LARGE_BYTES):

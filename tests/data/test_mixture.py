@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from builders import arrays_of, write_hdf5
 
-from v2a_ray.config import SourceSpec, TargetSpec
-from v2a_ray.data.findings import Finding
-from v2a_ray.data.mixture import collection_requests, load_data, load_source, take
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.checks.findings import Finding
+from v2a_ray.data.config import SourceSpec, TargetSpec
+from v2a_ray.data.mixing.mixture import collection_requests, load_data, load_source, take
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 
@@ -80,7 +80,7 @@ def test_unordered_transitions_are_a_target_but_no_source(tmp_path):
 
 def test_requests_add_up_exactly(monkeypatch):
     thirds = [("random", 1 / 3), ("snapshot-000100", 1 / 3), ("medium", 1 / 3)]
-    monkeypatch.setattr("v2a_ray.data.mixture.behavior_components", lambda *_: thirds)
+    monkeypatch.setattr("v2a_ray.data.mixing.mixture.behavior_components", lambda *_: thirds)
     spec = SourceSpec(domain="hopper", behavior="medium-replay", num_transitions=1000, seed=7)
     requests = collection_requests(spec)
     assert [request.num_transitions for request in requests] == [334, 333, 333]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_mixture import hopper_table
 
-from v2a_ray.data.pieces import Piece, pieces, shards
-from v2a_ray.data.store import part_path, write_table
-from v2a_ray.data.table import concatenate
+from v2a_ray.data.table.episodes import concatenate
+from v2a_ray.data.table.folder import part_path, write_table
+from v2a_ray.data.table.pieces import Piece, pieces, shards
 from v2a_ray.errors import DataError
 
 LENGTHS = (3, 1, 4, 1, 5, 9, 2)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.checks.overlap import Content, find_duplicates
-from v2a_ray.data.readers import read_table
-from v2a_ray.data.store import part_bounds, part_files, read_parts, write_table
-from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.data.formats.readers import read_table
+from v2a_ray.data.table.episodes import EpisodeTable, concatenate
+from v2a_ray.data.table.folder import part_bounds, part_files, read_parts, write_table
 
 tables = st.builds(make_table, st.lists(st.integers(1, 9), min_size=1, max_size=12), seed=st.integers(0, 5))
 # Every example has its own seed-named folder, so sharing tmp_path is safe.

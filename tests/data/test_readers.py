@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from builders import arrays_of, assert_same, make_table, write_hdf5
 
-from v2a_ray.data.findings import Finding
+from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.formats.d4rl import read_rows, scan
+from v2a_ray.data.formats.location import locate
+from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.data.formats.rllib_columns import KEYS
-from v2a_ray.data.location import locate
-from v2a_ray.data.readers import export_table, read_table
-from v2a_ray.data.table import concatenate
+from v2a_ray.data.table.episodes import concatenate
 from v2a_ray.errors import DataError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from builders import assert_same, make_table
 
-from v2a_ray.data.collect import collect_episodes
-from v2a_ray.data.journal import EpisodeJournal
-from v2a_ray.data.store import read_table_folder
+from v2a_ray.data.collection.journal import EpisodeJournal
+from v2a_ray.data.collection.rolling import collect_episodes
+from v2a_ray.data.table.folder import read_table_folder
 from v2a_ray.domains import parse_domain
 
 COLLECT = ["data", "collect", "--domain", "hopper/stock", "--behavior", "random", "--num-transitions", "60000"]
@@ -71,8 +71,8 @@ def test_a_journal_that_another_process_was_done_with(tmp_path):
 
 @pytest.mark.parametrize("kept", [[(0, 3)], [(2, 3), (7, 1)], [(0, 2), (2, 2), (6, 40)]])
 def test_gaps_are_filled(kept, ray_cluster, tmp_path):
-    from v2a_ray.data.mixture import CollectionRequest
-    from v2a_ray.orchestration.collect import collect
+    from v2a_ray.data.mixing.mixture import CollectionRequest
+    from v2a_ray.orchestration.data.collect import collect
 
     domain = parse_domain("hopper")
     expected = collect_episodes(domain, "random", range(60), seed=4).head(600)

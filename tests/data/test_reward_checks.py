@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from v2a_ray.data.checks import check_sources
-from v2a_ray.data.collect import EpisodeCollector
-from v2a_ray.data.table import unlabelled
+from v2a_ray.data.collection.rolling import EpisodeCollector
+from v2a_ray.data.fidelity.recorded import Recording, compare
+from v2a_ray.data.table.episodes import unlabelled
 from v2a_ray.domains import parse_domain
-from v2a_ray.domains.recorded import Recording, compare
 
 
 @cache

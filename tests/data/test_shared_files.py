@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from v2a_ray.data.readers import read_table
+from v2a_ray.data.formats.readers import read_table
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data"
 # Rows whose next observation is another episode's reset.

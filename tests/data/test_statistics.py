@@ -10,8 +10,8 @@ from builders import make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v2a_ray.data.manifest import PartSummary, make_manifest, summarize_part
-from v2a_ray.data.statistics import Moments
+from v2a_ray.data.table.manifest import PartSummary, make_manifest, summarize_part
+from v2a_ray.data.table.statistics import Moments
 
 
 def exact(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,12 +17,12 @@ from builders import ACTION_DIM, OBSERVATION_DIM, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v2a_ray.data import streaming
-from v2a_ray.data.rows import ROWS, RowFile, raw_rows, write_rows
-from v2a_ray.data.sampler import EpisodeValues, Preprocessing, Transitions
-from v2a_ray.data.store import write_table
-from v2a_ray.data.streaming import StreamedTransitions, open_transitions
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.loading import streaming
+from v2a_ray.data.loading.memory_mapped import ROWS, RowFile, raw_rows, write_rows
+from v2a_ray.data.loading.sampler import EpisodeValues, Preprocessing, Transitions
+from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.errors import ConfigError, DataError
 
 PREPROCESSING = Preprocessing(
@@ -217,9 +217,9 @@ def test_streaming_stays_within_its_memory(tmp_path: Path) -> None:
     code = f"""
 import numpy as np, torch
 from pathlib import Path
-from v2a_ray.data.rows import RowFile
-from v2a_ray.data.sampler import Preprocessing
-from v2a_ray.data.streaming import open_transitions
+from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.sampler import Preprocessing
+from v2a_ray.data.loading.streaming import open_transitions
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import MIX, NAMES, SHORT, evidence, settings
 
-from v2a_ray.diagnosis.alignment import audit_alignment
+from v2a_ray.diagnosis.alignment_audit import audit_alignment
 from v2a_ray.diagnosis.measures import auc, explained, rank_correlation, ranks_within, weighted_mean
 from v2a_ray.diagnosis.mismatch import examined_episodes
 

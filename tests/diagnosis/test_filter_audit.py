@@ -7,9 +7,10 @@ import pytest
 import torch
 from cases import SHORT, evidence, settings
 
-from v2a_ray.config import ExperimentConfig, FilterConfig
-from v2a_ray.diagnosis.acceptance import audit_filter, draw_batches, nearest_distance, own_distance
-from v2a_ray.stages.filtering import SourceFilter
+from v2a_ray.diagnosis.filter_audit import audit_filter, draw_batches, nearest_distance, own_distance
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.policy.config import FilterConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
 
 TOP_HALF = {"rule": "top_fraction", "keep_fraction": 0.5, "alignment_weight": 1.0, "weight": "one"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2a_ray.diagnosis.modality import audit_modality, principal_plane, probe_accuracy
+from v2a_ray.diagnosis.modality_audit import audit_modality, principal_plane, probe_accuracy
 
 DOMAIN = np.repeat(["a", "b", "c"], 20)
 BEHAVIOR = np.tile(["expert", "medium"], 30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2a_ray.diagnosis.value import audit_value, discordant_pairs, top_overlap
+from v2a_ray.diagnosis.value_audit import audit_value, discordant_pairs, top_overlap
 
 COUNT = 2000
 DOMAIN = np.repeat(["a", "b"], COUNT // 2)

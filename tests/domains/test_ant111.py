@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from v2a_ray.data.readers import read_table
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.fidelity.resimulation import resimulate
+from v2a_ray.data.formats.readers import read_table
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import catalogue, make_environment, parse_domain, references
 from v2a_ray.domains.behaviors import GaussianActor, UniformPolicy, load_behavior
-from v2a_ray.domains.fidelity import resimulate
 from v2a_ray.errors import DataError, DomainError
 
 

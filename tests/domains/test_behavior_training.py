@@ -13,8 +13,8 @@ import pytest
 from v2a_ray.domains import make_environment
 from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.errors import ConfigError
-from v2a_ray.orchestration.behaviors import TrainingProgress, damaged, train_behavior
-from v2a_ray.orchestration.ppo import PPOSettings
+from v2a_ray.orchestration.rllib.behavior_training import TrainingProgress, damaged, train_behavior
+from v2a_ray.orchestration.rllib.ppo import PPOSettings
 
 SMALL = PPOSettings(train_batch_steps=512, minibatch_steps=256, num_epochs=2, num_environments=4)
 

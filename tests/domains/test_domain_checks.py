@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from v2a_ray.cli.domains import app
-from v2a_ray.domains import PHYSICS, Domain, catalogue, checks, parse_domain
-from v2a_ray.domains.checks import RobotCheck, check_model, check_robot, check_survival
+from v2a_ray.cli.domain_commands import app
+from v2a_ray.domains import PHYSICS, Domain, catalogue, parse_domain
+from v2a_ray.domains import catalogue_checks as checks
+from v2a_ray.domains.catalogue_checks import RobotCheck, check_model, check_robot, check_survival
 from v2a_ray.domains.environments import make_environment
-from v2a_ray.domains.intentions import Change, intended_changes
 from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.probes import distances, make_probes, one_step
+from v2a_ray.domains.shifts.intentions import Change, intended_changes
 
 FEW = ["hopper", "hopper/friction-0.1", "hopper/friction-0.5", "hopper/friction-2", "hopper/kinematic-legjnt-medium"]
 

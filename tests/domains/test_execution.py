@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v2a_ray.domains import Execution, make_environment, parse_domain
-from v2a_ray.domains.execution import ActionChannel
+from v2a_ray.domains.shifts.execution import ActionChannel
 
 ROBOTS = ("hopper", "walker2d", "halfcheetah", "ant")
 

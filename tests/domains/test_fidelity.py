@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from v2a_ray.cli.data import app
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.cli.data_commands import app
+from v2a_ray.data.fidelity.recorded import compare, recordings
+from v2a_ray.data.fidelity.resimulation import resimulate
+from v2a_ray.data.table.episodes import EpisodeTable, concatenate
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import all_robots, catalogue, make_environment, parse_domain
 from v2a_ray.domains.behaviors import load_behavior
-from v2a_ray.domains.fidelity import resimulate
 from v2a_ray.domains.file_names import domain_of_file_name
-from v2a_ray.domains.recorded import compare, recordings
 from v2a_ray.errors import DomainError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

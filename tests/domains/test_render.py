@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from v2a_ray.domains import all_robots, parse_domain
-from v2a_ray.domains.descriptions import describe_shift
 from v2a_ray.domains.render import render_domains
+from v2a_ray.domains.shifts.descriptions import describe_shift
 from v2a_ray.errors import DomainError
 
 

@@ -11,15 +11,15 @@ import pytest
 
 from v2a_ray import processor
 from v2a_ray.checksums import write_sealed
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.config.methods import METHODS
-from v2a_ray.methods.estimate import Estimate, estimate
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.plan import Node, make_plan
-from v2a_ray.methods.rates import RATES_FILE, Rates, Tables, packaged_rates
-from v2a_ray.methods.trained_stages import works_of
-from v2a_ray.settings import merge
-from v2a_ray.stages.artifacts import ArtifactStore
+from v2a_ray.engine.plan import Node, make_plan
+from v2a_ray.engine.rates import RATES_FILE, Rates, Tables, packaged_rates
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.experiments.estimate import Estimate, estimate
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.methods import METHODS
+from v2a_ray.settings.loading import merge
+from v2a_ray.stages.registered import works_of
 
 RATES = Rates(
     processor="an abacus",

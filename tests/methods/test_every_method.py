@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.config.methods import METHODS
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.engine.columns import read_step_column
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.combinations import Combination, combination, combinations, effective_settings, markdown
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.trained_stages import fit_of
-from v2a_ray.settings import merge, parse_overrides
-from v2a_ray.stages.columns import read_step_column
+from v2a_ray.experiments.combinations import Combination, combination, combinations, effective_settings, markdown
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.methods import METHODS
+from v2a_ray.settings.loading import merge, parse_overrides
+from v2a_ray.stages.registered import fit_of
 
 OURS = [name for name in METHODS if not name.startswith("rllib_")]
 """RLlib's learners train in Ray, not in one process."""

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.config.definition import lay_over
-from v2a_ray.config.methods import DEFAULT_METHOD, METHODS, method_settings
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.experiment import load_experiment
-from v2a_ray.methods.sweep import Sweep, load_sweep
-from v2a_ray.orchestration.job_spec import CONFIG_FILE, make_job
-from v2a_ray.report.tables import TrialResult, result_row
+from v2a_ray.experiments.definition import lay_over
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.experiments.methods import DEFAULT_METHOD, METHODS, method_settings
+from v2a_ray.experiments.sweep import Sweep, load_sweep
+from v2a_ray.orchestration.cluster.job_spec import CONFIG_FILE, make_job
+from v2a_ray.report.result_tables import TrialResult, result_row
 
 DATA: dict[str, Any] = {
     "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},

@@ -13,18 +13,18 @@ from test_every_method import SOURCE, experiment, run
 from test_plan import experiment as planned
 from test_plan import plan, renewed
 
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.data.store import write_table
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.engine.columns import read_episode_column
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.store import Artifact, ArtifactStore
+from v2a_ray.engine.trainer import Metrics, Progress, silent
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.modality import COLUMN
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.orchestration.compute import make_stage
-from v2a_ray.orchestration.work import Work, input_paths
-from v2a_ray.stages.artifacts import Artifact, ArtifactStore
-from v2a_ray.stages.columns import read_episode_column
-from v2a_ray.stages.learner import Metrics, Progress, silent
-from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.modality_learner import ModalityLearner
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.train.compute import make_stage
+from v2a_ray.orchestration.train.work import Work, input_paths
+from v2a_ray.stages.modality.fit import COLUMN
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
 
 PARTS = ["hopper-gravity-0.5-random", "hopper-otdf-morph-random"]
 """The sources, which the table's episodes belong to in turns."""

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from v2a_ray.config import ExperimentConfig, Settings
-from v2a_ray.config.methods import METHODS, method_settings
+from v2a_ray.engine.keys import LATER
+from v2a_ray.engine.plan import Node, make_plan
+from v2a_ray.engine.store import stage_key
 from v2a_ray.errors import ConfigError, DataError
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.keys import LATER
-from v2a_ray.methods.plan import Node, make_plan
-from v2a_ray.settings import merge, parse_overrides
-from v2a_ray.stages.artifacts import stage_key
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.methods import METHODS, method_settings
+from v2a_ray.settings.base import Settings
+from v2a_ray.settings.loading import merge, parse_overrides
 
 MINIMAL: dict[str, Any] = {
     "name": "test",

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from test_every_method import OURS, experiment, run
 from torch.testing import assert_close
 
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.data import streaming
+from v2a_ray.data.loading import streaming
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import DivergenceError
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.policy_pack import fit_policies, make_packs, pack_key
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.policy.batched_jobs import fit_policies, make_packs, pack_key
 
 
 def key(method: str, *overrides: str) -> str | None:

@@ -17,16 +17,17 @@ from safetensors.torch import load_file
 from test_every_method import SOURCE, TARGET, experiment, run
 from torch import Tensor
 
-from v2a_ray.config import ExperimentConfig, FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import Batch, Preprocessing, Transitions, join_rows
+from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions, join_rows
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.data_parallel import Workers
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.trainer import Progress, silent
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.orchestration.policy_workers import fit_policy_parallel
-from v2a_ray.stages.data_parallel import Workers
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.learner import Progress, silent
-from v2a_ray.stages.policy import IQLLearner, MixedSampler, make_actor
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.train.policy_workers import fit_policy_parallel
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
 
 RULE = FilterConfig(rule="top_fraction", weight="exp_alignment")
 PREPROCESSING = Preprocessing(np.zeros(11, np.float32), np.ones(11, np.float32), 1.0)

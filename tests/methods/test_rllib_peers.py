@@ -12,15 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from v2a_ray.config import ExperimentConfig, PolicyConfig
-from v2a_ray.data.sampler import Preprocessing
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.loading.sampler import Preprocessing
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.trainer import load_checkpoint, save_checkpoint
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.job import Job
-from v2a_ray.orchestration.rllib_peers import PeerLearner, fit_rllib_policy, prepare, seed_everything
-from v2a_ray.stages.learner import load_checkpoint, save_checkpoint
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.orchestration.rllib.baselines import PeerLearner, fit_rllib_policy, prepare, seed_everything
+from v2a_ray.stages.policy.config import PolicyConfig
 
 PEERS = ["rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"]
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.data import streaming
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.loading import streaming
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.trainer import Metrics, silent
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.trained_stages import fit_of
-from v2a_ray.stages.learner import Metrics, silent
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.stages.registered import fit_of
 
 NUM_SOURCE = 4000
 ROW_BYTES = 27 * 4

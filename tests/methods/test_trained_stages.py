@@ -7,13 +7,15 @@ from typing import get_args
 
 import pytest
 
-from v2a_ray.config import AlignmentConfig, ExperimentConfig, TrainingConfig
-from v2a_ray.config.methods import METHODS
-from v2a_ray.methods.alignments import ESTIMATORS
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.stage import Stage, imported
-from v2a_ray.methods.trained_stages import TRAINED, fit_of
-from v2a_ray.stages.artifacts import STAGES
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.stage import Stage, imported
+from v2a_ray.engine.store import STAGES
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.methods import METHODS
+from v2a_ray.settings.base import TrainingConfig
+from v2a_ray.stages.alignment.estimators import ESTIMATORS
+from v2a_ray.stages.registered import TRAINED, fit_of
+from v2a_ray.stages.sections import AlignmentConfig
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 100}
 

@@ -14,13 +14,13 @@ import pytest
 import yaml
 from ray_head import RayHead, v2a
 
+from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.methods.sweep import load_sweep
-from v2a_ray.orchestration.cluster_checks import autoscales, require_resources
-from v2a_ray.orchestration.run import run_experiment
-from v2a_ray.orchestration.sweep import run_sweep
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.sweep import load_sweep
+from v2a_ray.orchestration.cluster.requirements import autoscales, require_resources
+from v2a_ray.orchestration.sweep.sweep import run_sweep
+from v2a_ray.orchestration.train.run import run_experiment
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
 RUN = {"name": "tiny", "method": "bc_target", "target": DATA, "sources": [DATA | {"name": "other"}]}
@@ -84,8 +84,8 @@ def test_an_autoscaler_may_add_what_is_asked(tmp_path: Path) -> None:
     (tmp_path / "autoscaler.yaml").write_text(yaml.safe_dump(AUTOSCALER))
     script = (
         "import sys\n"
-        "from v2a_ray.orchestration.session import ray_session\n"
-        "from v2a_ray.orchestration.cluster_checks import require_resources\n"
+        "from v2a_ray.orchestration.cluster.session import ray_session\n"
+        "from v2a_ray.orchestration.cluster.requirements import require_resources\n"
         "with ray_session(address=sys.argv[1]):\n"
         "    require_resources({'CPU': 4}, 'policy.num_threads', print)\n"
     )
@@ -128,8 +128,8 @@ def test_a_sweep_with_more_gpus_than_there_are(ray_cluster: None, tmp_path: Path
 def test_a_cluster_of_machines_is_not_scaled(head: RayHead) -> None:
     script = (
         "import sys\n"
-        "from v2a_ray.orchestration.session import ray_session\n"
-        "from v2a_ray.orchestration.cluster_checks import autoscales\n"
+        "from v2a_ray.orchestration.cluster.session import ray_session\n"
+        "from v2a_ray.orchestration.cluster.requirements import autoscales\n"
         "with ray_session(address=sys.argv[1]): print(autoscales())\n"
     )
     command = [sys.executable, "-c", script, head.address]
@@ -141,8 +141,8 @@ def require_shared(head: RayHead, folder: Path, data: list[Path]) -> subprocess.
     """`require_shared_storage` in a driver of the cluster."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from v2a_ray.orchestration.session import ray_session\n"
-        "from v2a_ray.orchestration.shared_storage import require_shared_storage\n"
+        "from v2a_ray.orchestration.cluster.session import ray_session\n"
+        "from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage\n"
         "with ray_session(address=sys.argv[1]):\n"
         "    require_shared_storage([Path(sys.argv[2])], [Path(path) for path in sys.argv[3:]])\n"
         "    print('shared')"

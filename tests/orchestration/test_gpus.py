@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from v2a_ray.config import ExperimentConfig
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.orchestration.gpus import gpu_share, require_gpus, stage_device, workers_have_gpus
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.orchestration.cluster.gpus import gpu_share, require_gpus, stage_device, workers_have_gpus
 
 
 def experiment(method: str = "v2a", **sections: Any) -> ExperimentConfig:

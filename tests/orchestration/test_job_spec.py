@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.sweep import load_sweep
-from v2a_ray.orchestration.job_spec import CONFIG_FILE, make_job
+from v2a_ray.experiments.sweep import load_sweep
+from v2a_ray.orchestration.cluster.job_spec import CONFIG_FILE, make_job
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
 RUN: dict[str, Any] = {"name": "tiny", "method": "iql_mixed", "target": DATA, "sources": [DATA | {"name": "other"}]}

@@ -14,10 +14,10 @@ import yaml
 from ray_head import RayHead, environment, free_port, v2a
 
 from v2a_ray.errors import ClusterError
-from v2a_ray.orchestration.join import PROBE_SECONDS, require_cluster
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.orchestration.cluster.join import PROBE_SECONDS, require_cluster
+from v2a_ray.orchestration.cluster.session import ray_session
 
-JOIN = "from v2a_ray.orchestration.session import ray_session\nwith ray_session(address={!r}): print('joined')"
+JOIN = "from v2a_ray.orchestration.cluster.session import ray_session\nwith ray_session(address={!r}): print('joined')"
 
 
 def join(address: str, env: dict[str, str], before: str = "") -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ SESSION = """
 import json, socket, stat, sys
 from pathlib import Path
 import psutil, ray
-from v2a_ray.orchestration.session import ray_session
+from v2a_ray.orchestration.cluster.session import ray_session
 with ray_session(1):
     ray.get(ray.remote(lambda: None).remote())
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]

@@ -11,12 +11,12 @@ from tiny_sweeps import RATES, rows_of, sweep, write_sweep
 
 from v2a_ray.checksums import write_sealed
 from v2a_ray.errors import ConfigError, StorageError
+from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.files import sole_writer
-from v2a_ray.methods.sweep import load_sweep
-from v2a_ray.orchestration.population import finished_member, member_settings
-from v2a_ray.orchestration.search import Suggestions
-from v2a_ray.orchestration.sweep import open_sweep, run_sweep
-from v2a_ray.report.search import pareto_front, search_markdown
+from v2a_ray.orchestration.sweep.population import finished_member, member_settings
+from v2a_ray.orchestration.sweep.search import Suggestions
+from v2a_ray.orchestration.sweep.sweep import open_sweep, run_sweep
+from v2a_ray.report.search_table import pareto_front, search_markdown
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

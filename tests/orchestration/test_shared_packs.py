@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.trainer import silent
 from v2a_ray.errors import StorageError
-from v2a_ray.methods.experiment import resolve
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.plan import make_plan
-from v2a_ray.orchestration import compute
-from v2a_ray.orchestration.work import Work
-from v2a_ray.stages.artifacts import ArtifactStore
-from v2a_ray.stages.learner import silent
+from v2a_ray.experiments.loading import resolve
+from v2a_ray.orchestration.train import compute
+from v2a_ray.orchestration.train.work import Work
 
 
 def work(seed: int) -> Work:

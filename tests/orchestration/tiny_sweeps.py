@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from v2a_ray.methods.sweep import load_sweep
-from v2a_ray.orchestration.sweep import run_sweep
-from v2a_ray.report.tables import TrialResult
-from v2a_ray.settings import merge
+from v2a_ray.experiments.sweep import load_sweep
+from v2a_ray.orchestration.sweep.sweep import run_sweep
+from v2a_ray.report.result_tables import TrialResult
+from v2a_ray.settings.loading import merge
 
 SETTINGS: dict[str, Any] = {
     "method": "iql_mixed",

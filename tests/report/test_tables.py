@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from v2a_ray.config import ExperimentConfig
 from v2a_ray.evaluation.interval import interquartile_mean, mean_interval, spread, with_spread
+from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.report.curves import SCORE, plot_cells
-from v2a_ray.report.tables import TrialResult, cells_markdown
+from v2a_ray.report.result_tables import TrialResult, cells_markdown
 
 PART = {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 10}
 CONFIG = ExperimentConfig.model_validate({"name": "test", "target": PART, "sources": [PART]})

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from v2a_ray.config import FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import Preprocessing, Transitions
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.loading.sampler import Preprocessing, Transitions
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.networks import EnsembleMLP, TanhActor
-from v2a_ray.stages.dynamics import DynamicsModel
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.policy import MixedSampler
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.iql import MixedSampler
+from v2a_ray.stages.support.dynamics import DynamicsModel
 
 
 def table_of(

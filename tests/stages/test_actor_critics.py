@@ -8,10 +8,10 @@ import pytest
 import torch
 from problems import make_actor, mixed_sampler, set_constant, table_of, weights_of
 
-from v2a_ray.config import AWACConfig, PolicyConfig, TD3BCConfig
+from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import gaussian_log_density
-from v2a_ray.stages.actor_critics import AWACLearner, TD3BCLearner, td3_bc_actor_loss
-from v2a_ray.stages.learner import TrainingLoop
+from v2a_ray.stages.policy.actor_critics import AWACLearner, TD3BCLearner, td3_bc_actor_loss
+from v2a_ray.stages.policy.config import AWACConfig, PolicyConfig, TD3BCConfig
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
 """One truncated and one terminated step, reward 1 each."""

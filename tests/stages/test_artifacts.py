@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.harm import HARMS, flip
 from v2a_ray.checksums import read_sealed, write_sealed
+from v2a_ray.engine import store as artifacts
+from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import StorageError
-from v2a_ray.stages import artifacts
-from v2a_ray.stages.artifacts import ArtifactStore
 
 
 def write(text: str, output: Path) -> None:

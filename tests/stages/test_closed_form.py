@@ -7,12 +7,13 @@ import pytest
 import torch
 from problems import make_actor, mixed_sampler, raw, table_of
 
-from v2a_ray.config import AdvantageConfig, PolicyConfig
-from v2a_ray.data.sampler import Transitions
-from v2a_ray.data.table import EpisodeTable
-from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.learner import TrainingLoop
-from v2a_ray.stages.policy import IQLLearner
+from v2a_ray.data.loading.sampler import Transitions
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.engine.trainer import TrainingLoop
+from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.sections import AdvantageConfig
 
 GAMMA = 0.5
 STATE = np.eye(3)

@@ -9,19 +9,20 @@ import torch
 from problems import linear_system, make_actor, mixed_sampler, raw, table_of
 from torch import Tensor, nn
 
-from v2a_ray.config import AlignmentConfig, BOSAConfig, DensityConfig, FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import Transitions
-from v2a_ray.stages.actor_critics import BOSALearner
-from v2a_ray.stages.conditional_vae import (
+from v2a_ray.data.loading.sampler import Transitions
+from v2a_ray.engine.trainer import TrainingLoop
+from v2a_ray.stages.policy.actor_critics import BOSALearner
+from v2a_ray.stages.policy.config import BOSAConfig, FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.sections import AlignmentConfig, DensityConfig
+from v2a_ray.stages.support.conditional_vae import (
     BehaviorDensity,
     ConditionalVAE,
     DensityLearner,
     DynamicsDensityLearner,
     behavior_split,
 )
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.learner import TrainingLoop
-from v2a_ray.stages.policy import IQLLearner
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 BATCH = table_of([[1.0], [1.0]], [[-0.5], [0.5]], [0.0, 1.0], [[1.0], [1.0]], [1, 1], [True, True])

@@ -11,13 +11,14 @@ import pytest
 import torch
 from problems import linear_system, mixed_sampler, pushed_dynamics, raw, set_constant, table_of
 
-from v2a_ray.config import CorrectionConfig, DynamicsConfig, PolicyConfig
-from v2a_ray.data.sampler import Batch, Preprocessing, Transitions
+from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions
+from v2a_ray.engine.columns import read_step_column, write_step_column
+from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.errors import DataError
-from v2a_ray.stages.columns import read_step_column, write_step_column
-from v2a_ray.stages.correction import ACTION, KEPT, REWARD, CorrectionLearner, fits_better
-from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
-from v2a_ray.stages.learner import TrainingLoop
+from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.sections import CorrectionConfig, DynamicsConfig
+from v2a_ray.stages.support.correction import ACTION, KEPT, REWARD, CorrectionLearner, fits_better
+from v2a_ray.stages.support.dynamics import DynamicsLearner, DynamicsModel
 
 
 def step(state: list[float], action: list[float], following: list[float]) -> Batch:

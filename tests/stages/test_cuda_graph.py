@@ -12,9 +12,9 @@ from test_many_policies import SCALARS, assert_close, learners_of, loops_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from v2a_ray.config import PolicyConfig
-from v2a_ray.stages.cuda_graph import WARM_UP_STEPS, Metrics, RecordedPack, taken_back
-from v2a_ray.stages.many_policies import ManyIQL, train_together
+from v2a_ray.stages.policy.batched import ManyIQL, train_together
+from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.cuda_graph import WARM_UP_STEPS, Metrics, RecordedPack, taken_back
 
 
 class Operators(TorchDispatchMode):
@@ -118,9 +118,9 @@ def test_a_graph_trains_as_steps_do() -> None:
     from problems import make_actor, raw
     from test_many_policies import COLUMNS, HELD_OUT, SOURCE, TARGET, config_of
 
-    from v2a_ray.data.sampler import Transitions
-    from v2a_ray.stages.filtering import SourceFilter
-    from v2a_ray.stages.policy import IQLLearner, MixedSampler
+    from v2a_ray.data.loading.sampler import Transitions
+    from v2a_ray.stages.policy.filtering import SourceFilter
+    from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler
 
     tables = Transitions(TARGET, raw(2), device="cuda"), Transitions(SOURCE, raw(2), COLUMNS, device="cuda")
     trained = []

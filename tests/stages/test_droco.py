@@ -19,11 +19,11 @@ from problems import (
 )
 from torch import Tensor, nn
 
-from v2a_ray.config import DROCOConfig, PolicyConfig
-from v2a_ray.stages.droco import DROCOLearner, robust_loss, value_penalty
-from v2a_ray.stages.dynamics import DynamicsModel
-from v2a_ray.stages.learner import TrainingLoop
-from v2a_ray.stages.policy import IQLLearner
+from v2a_ray.engine.trainer import TrainingLoop
+from v2a_ray.stages.policy.config import DROCOConfig, PolicyConfig
+from v2a_ray.stages.policy.droco import DROCOLearner, robust_loss, value_penalty
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.support.dynamics import DynamicsModel
 
 # The models (K = 2) expect s' - s = a and a + 0.5.
 TARGET = table_of([[0.0], [0.0]], [[0.5], [0.5]], [1.0, 1.0], [[3.0], [3.0]], [1, 1], [False, False])

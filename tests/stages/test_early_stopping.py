@@ -11,18 +11,19 @@ import pytest
 import torch
 from problems import linear_system
 
-from v2a_ray.config import ExperimentConfig, ModalityConfig
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.engine.columns import read_episode_column
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.data_parallel import Workers
+from v2a_ray.engine.early_stopping import EarlyStopping
+from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.modality import fit_modality, load_modality
-from v2a_ray.stages.columns import read_episode_column
-from v2a_ray.stages.data_parallel import Workers
-from v2a_ray.stages.early_stopping import EarlyStopping
-from v2a_ray.stages.learner import TrainingLoop
-from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.modality_learner import ModalityLearner
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.modality.fit import fit_modality, load_modality
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.sections import ModalityConfig
 
 TABLE = linear_system([9, 6, 12, 1, 7, 8, 3, 20, 5, 6], 1.0, seed=0)
 CONFIG = ModalityConfig(

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import linear_system, raw
 
-from v2a_ray.config import FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import Transitions
-from v2a_ray.stages.filtering import SourceFilter, normalized_columns
-from v2a_ray.stages.policy import MixedSampler
+from v2a_ray.data.loading.sampler import Transitions
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
+from v2a_ray.stages.policy.iql import MixedSampler
 
 COLUMNS = {
     "alignment": torch.tensor([0.9, 0.1, 0.5, -0.5, 0.3, 0.7]),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from problems import linear_system, make_actor, mixed_sampler, weights_of
 
-from v2a_ray.config import FilterConfig, PolicyConfig
-from v2a_ray.stages.grouped import GroupedLearner, episode_groups
-from v2a_ray.stages.policy import IQLLearner
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.grouped import GroupedLearner, episode_groups
+from v2a_ray.stages.policy.iql import IQLLearner
 
 SOURCE, TARGET = linear_system([4, 4], 1.0, seed=0), linear_system([6], 0.5, seed=1)
 GROUP_OF_ROW = [0.0] * 4 + [1.0] * 4

@@ -15,40 +15,39 @@ import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
 from benchmarks.harm import HARMS, flip
-from v2a_ray.config import (
+from v2a_ray.data.loading.sampler import Transitions
+from v2a_ray.engine.store import STAGES
+from v2a_ray.engine.trainer import Learner, TrainingLoop
+from v2a_ray.errors import DivergenceError
+from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.classifier import ClassifierLearner
+from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
+from v2a_ray.stages.alignment.residual import ResidualLearner
+from v2a_ray.stages.alignment.state_ratio import StateRatioLearner
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, moments
+from v2a_ray.stages.policy.batched import ManyIQL
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.learners import IN_SUPPORT, make_learner
+from v2a_ray.stages.policy.learners import LEARNERS as POLICY_LEARNERS
+from v2a_ray.stages.sections import (
     AdvantageConfig,
     AlignmentConfig,
     CorrectionConfig,
     DensityConfig,
     DynamicsConfig,
-    FilterConfig,
     ModalityConfig,
-    PolicyConfig,
 )
-from v2a_ray.data.sampler import Transitions
-from v2a_ray.errors import DivergenceError
-from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.artifacts import STAGES
-from v2a_ray.stages.classifier import ClassifierLearner
-from v2a_ray.stages.conditional_vae import (
+from v2a_ray.stages.support.conditional_vae import (
     BehaviorDensity,
     ConditionalVAE,
     DensityLearner,
     DynamicsDensityLearner,
     behavior_split,
 )
-from v2a_ray.stages.contrastive import ContrastiveLearner
-from v2a_ray.stages.correction import CorrectionLearner
-from v2a_ray.stages.dynamics import DynamicsLearner, DynamicsModel
-from v2a_ray.stages.learner import Learner, TrainingLoop
-from v2a_ray.stages.many_policies import ManyIQL
-from v2a_ray.stages.modality import ModalityModel, moments
-from v2a_ray.stages.modality_learner import ModalityLearner
-from v2a_ray.stages.policy import IQLLearner
-from v2a_ray.stages.policy_learners import IN_SUPPORT, make_learner
-from v2a_ray.stages.policy_learners import LEARNERS as POLICY_LEARNERS
-from v2a_ray.stages.residual import ResidualLearner
-from v2a_ray.stages.state_ratio import StateRatioLearner
+from v2a_ray.stages.support.correction import CorrectionLearner
+from v2a_ray.stages.support.dynamics import DynamicsLearner, DynamicsModel
 
 NUM_STEPS = 20
 SOURCE = linear_system([9, 6, 12, 5], 1.0, seed=0)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from v2a_ray.networks import gaussian_log_density
-from v2a_ray.stages.actor_critics import td3_bc_actor_loss
-from v2a_ray.stages.advantage import expectile_value_loss, sparse_value_loss
-from v2a_ray.stages.classifier import domain_loss
-from v2a_ray.stages.contrastive import contrastive_loss
-from v2a_ray.stages.modality import kl_to_standard_normal
-from v2a_ray.stages.optimal_transport import transport_scores
+from v2a_ray.stages.advantage.learner import expectile_value_loss, sparse_value_loss
+from v2a_ray.stages.alignment.classifier import domain_loss
+from v2a_ray.stages.alignment.contrastive import contrastive_loss
+from v2a_ray.stages.alignment.optimal_transport import transport_scores
+from v2a_ray.stages.modality.model import kl_to_standard_normal
+from v2a_ray.stages.policy.actor_critics import td3_bc_actor_loss
 
 NEGATIVES = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {

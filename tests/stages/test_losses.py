@@ -11,15 +11,16 @@ import torch
 from problems import make_actor, mixed_sampler, raw, set_constant, table_of
 from torch.nn import functional
 
-from v2a_ray.config import AdvantageConfig, FilterConfig, PolicyConfig
-from v2a_ray.data.manifest import make_manifest, summarize_part
-from v2a_ray.data.sampler import Batch, Transitions, make_preprocessing, return_range_scale
-from v2a_ray.stages.advantage import AdvantageLearner, sparse_value_loss
-from v2a_ray.stages.alignment import ranks, split_target, window_average
-from v2a_ray.stages.contrastive import contrastive_loss
-from v2a_ray.stages.filtering import SourceFilter, calibrated_threshold, minmax
-from v2a_ray.stages.modality import kl_to_standard_normal
-from v2a_ray.stages.policy import IQLLearner, cosine
+from v2a_ray.data.loading.sampler import Batch, Transitions, make_preprocessing, return_range_scale
+from v2a_ray.data.table.manifest import make_manifest, summarize_part
+from v2a_ray.stages.advantage.learner import AdvantageLearner, sparse_value_loss
+from v2a_ray.stages.alignment.contrastive import contrastive_loss
+from v2a_ray.stages.alignment.scores import ranks, split_target, window_average
+from v2a_ray.stages.modality.model import kl_to_standard_normal
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter, calibrated_threshold, minmax
+from v2a_ray.stages.policy.iql import IQLLearner, cosine
+from v2a_ray.stages.sections import AdvantageConfig
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
 """One truncated and one terminated step, reward 1 each."""

@@ -11,16 +11,16 @@ import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, raw, weights_of
 
-from v2a_ray.config import FilterConfig, PolicyConfig
-from v2a_ray.data.sampler import Transitions
+from v2a_ray.data.loading.sampler import Transitions
+from v2a_ray.engine.trainer import History, TrainingLoop
 from v2a_ray.errors import DivergenceError
-from v2a_ray.stages.conditional_vae import BehaviorDensity, ConditionalVAE
-from v2a_ray.stages.droco import DROCOLearner
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.grouped import GroupedLearner
-from v2a_ray.stages.learner import History, TrainingLoop
-from v2a_ray.stages.many_policies import ManyIQL, train_together
-from v2a_ray.stages.policy import IQLLearner, MixedSampler
+from v2a_ray.stages.policy.batched import ManyIQL, train_together
+from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.droco import DROCOLearner
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.grouped import GroupedLearner
+from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler
+from v2a_ray.stages.support.conditional_vae import BehaviorDensity, ConditionalVAE
 
 SOURCE = linear_system([40, 60, 50], 1.0, seed=0)
 TARGET = linear_system([50, 40], 0.5, seed=1)

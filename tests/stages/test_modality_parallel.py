@@ -16,21 +16,22 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
-from v2a_ray.config import ExperimentConfig, ModalityConfig
-from v2a_ray.data.pieces import shards
-from v2a_ray.data.store import write_table
-from v2a_ray.data.table import concatenate
+from v2a_ray.data.table.episodes import concatenate
+from v2a_ray.data.table.folder import write_table
+from v2a_ray.data.table.pieces import shards
+from v2a_ray.engine.columns import read_episode_column
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.data_parallel import Workers
+from v2a_ray.engine.trainer import Progress, silent
 from v2a_ray.errors import ConfigError
-from v2a_ray.methods.job import Job
-from v2a_ray.methods.modality import load_modality
-from v2a_ray.orchestration.modality_workers import fit_modality_parallel
-from v2a_ray.orchestration.session import user_error
-from v2a_ray.orchestration.train_workers import share_of_cores
-from v2a_ray.stages.columns import read_episode_column
-from v2a_ray.stages.data_parallel import Workers
-from v2a_ray.stages.learner import Progress, silent
-from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
-from v2a_ray.stages.modality_learner import ModalityLearner
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.cluster.session import user_error
+from v2a_ray.orchestration.train.modality_workers import fit_modality_parallel
+from v2a_ray.orchestration.train.workers import share_of_cores
+from v2a_ray.stages.modality.fit import load_modality
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
+from v2a_ray.stages.sections import ModalityConfig
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -67,10 +68,10 @@ def parallel_parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, l
         import torch
         from safetensors.torch import save_file
 
-        from v2a_ray.orchestration.train_workers import sum_over_workers
-        from v2a_ray.stages.data_parallel import Workers
-        from v2a_ray.stages.modality import ModalityModel, TrajectoryBatch
-        from v2a_ray.stages.modality_learner import ModalityLearner
+        from v2a_ray.engine.data_parallel import Workers
+        from v2a_ray.orchestration.train.workers import sum_over_workers
+        from v2a_ray.stages.modality.learner import ModalityLearner
+        from v2a_ray.stages.modality.model import ModalityModel, TrajectoryBatch
 
         torch.set_num_threads(1)
         rank = ray.train.get_context().get_world_rank()
@@ -147,11 +148,11 @@ def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(
         import torch
         from safetensors.torch import save_file
 
-        from v2a_ray.data.table import concatenate
-        from v2a_ray.orchestration.train_workers import sum_over_workers
-        from v2a_ray.stages.data_parallel import Workers
-        from v2a_ray.stages.modality import ModalityModel, moments
-        from v2a_ray.stages.modality_learner import ModalityLearner
+        from v2a_ray.data.table.episodes import concatenate
+        from v2a_ray.engine.data_parallel import Workers
+        from v2a_ray.orchestration.train.workers import sum_over_workers
+        from v2a_ray.stages.modality.learner import ModalityLearner
+        from v2a_ray.stages.modality.model import ModalityModel, moments
 
         torch.set_num_threads(1)
         rank = ray.train.get_context().get_world_rank()

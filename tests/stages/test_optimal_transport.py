@@ -7,10 +7,10 @@ import torch
 from problems import linear_system, raw
 from scipy.stats import spearmanr
 
-from v2a_ray.config import AlignmentConfig
-from v2a_ray.data.sampler import Transitions
+from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.errors import DivergenceError
-from v2a_ray.stages.optimal_transport import OptimalTransport, transport_scores
+from v2a_ray.stages.alignment.optimal_transport import OptimalTransport, transport_scores
+from v2a_ray.stages.sections import AlignmentConfig
 
 
 def points(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:

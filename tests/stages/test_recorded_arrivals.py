@@ -10,16 +10,16 @@ import pytest
 import torch
 from problems import linear_system
 
-from v2a_ray.config import AlignmentConfig, ModalityConfig
-from v2a_ray.data.rows import RowFile, write_rows
-from v2a_ray.data.sampler import Transitions, make_preprocessing, of_recorded_arrivals
-from v2a_ray.data.store import read_manifest, write_table
-from v2a_ray.data.streaming import StreamedTransitions
-from v2a_ray.data.table import EpisodeTable
-from v2a_ray.stages.alignment import carried
-from v2a_ray.stages.dynamics import delta_std
-from v2a_ray.stages.modality import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.optimal_transport import OptimalTransport
+from v2a_ray.data.loading.memory_mapped import RowFile, write_rows
+from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, of_recorded_arrivals
+from v2a_ray.data.loading.streaming import StreamedTransitions
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import read_manifest, write_table
+from v2a_ray.stages.alignment.optimal_transport import OptimalTransport
+from v2a_ray.stages.alignment.scores import carried
+from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.sections import AlignmentConfig, ModalityConfig
+from v2a_ray.stages.support.dynamics import delta_std
 
 LENGTHS = [40, 30, 1, 50]
 

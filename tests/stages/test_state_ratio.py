@@ -10,12 +10,13 @@ import torch
 from problems import make_actor, raw, table_of
 from torch import nn
 
-from v2a_ray.config import AlignmentConfig, PolicyConfig
-from v2a_ray.data.sampler import Transitions
-from v2a_ray.stages.filtering import SourceFilter
-from v2a_ray.stages.learner import TrainingLoop
-from v2a_ray.stages.policy import IQLLearner, MixedSampler
-from v2a_ray.stages.state_ratio import StateRatioLearner, by_value
+from v2a_ray.data.loading.sampler import Transitions
+from v2a_ray.engine.trainer import TrainingLoop
+from v2a_ray.stages.alignment.state_ratio import StateRatioLearner, by_value
+from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.filtering import SourceFilter
+from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler
+from v2a_ray.stages.sections import AlignmentConfig
 
 
 def single_steps(state: float, reward: float, count: int = 4) -> Transitions:

@@ -18,13 +18,13 @@ from rich.progress import (
 from rich.text import Text
 
 from v2a_ray.cli.bars import plain
-from v2a_ray.data.store import read_manifest
+from v2a_ray.data.table.folder import read_manifest
+from v2a_ray.engine.plan import Node
+from v2a_ray.engine.store import Artifact
 from v2a_ray.files import read_json
-from v2a_ray.methods.plan import Node
-from v2a_ray.orchestration.board import Event
-from v2a_ray.orchestration.compute import Listener
-from v2a_ray.orchestration.tables import REFUSED
-from v2a_ray.stages.artifacts import Artifact
+from v2a_ray.orchestration.data.tables import REFUSED
+from v2a_ray.orchestration.train.compute import Listener
+from v2a_ray.orchestration.train.progress_actor import Event
 
 if TYPE_CHECKING:
     from rich.progress import Task

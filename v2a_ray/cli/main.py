@@ -47,7 +47,15 @@ def main() -> None:
 @cache
 def _commands() -> typer.Typer:
     """The application with all of its commands; a process that calls `main` again has them already."""
-    from v2a_ray.cli import behaviors, data, diagnosis, domains, evaluate, experiments, export, jobs, select
+    from v2a_ray.cli import behavior_commands as behaviors
+    from v2a_ray.cli import data_commands as data
+    from v2a_ray.cli import diagnose_command as diagnosis
+    from v2a_ray.cli import domain_commands as domains
+    from v2a_ray.cli import evaluate_command as evaluate
+    from v2a_ray.cli import experiment_commands as experiments
+    from v2a_ray.cli import export_command as export
+    from v2a_ray.cli import job_commands as jobs
+    from v2a_ray.cli import select_command as select
 
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")

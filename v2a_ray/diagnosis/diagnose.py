@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.diagnosis.acceptance import FilterAudit, audit_filter
-from v2a_ray.diagnosis.alignment import AlignmentAudit, audit_alignment
+from v2a_ray.diagnosis.alignment_audit import AlignmentAudit, audit_alignment
 from v2a_ray.diagnosis.evidence import Evidence, FinishedRun, load_evidence
+from v2a_ray.diagnosis.filter_audit import FilterAudit, audit_filter
 from v2a_ray.diagnosis.fits import Advantages, FitProgress, find_or_fit
-from v2a_ray.diagnosis.modality import ModalityAudit, audit_modality
-from v2a_ray.diagnosis.value import ValueAudit, audit_value
+from v2a_ray.diagnosis.modality_audit import ModalityAudit, audit_modality
+from v2a_ray.diagnosis.value_audit import ValueAudit, audit_value
 
 Float = NDArray[np.floating[Any]]
 Audit = AlignmentAudit | ModalityAudit | ValueAudit | FilterAudit

@@ -14,18 +14,18 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from v2a_ray.config import ExperimentConfig
-from v2a_ray.data.sampler import Preprocessing
-from v2a_ray.data.store import read_table_folder
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.loading.sampler import Preprocessing
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import read_table_folder
 from v2a_ray.diagnosis.mismatch import examined_episodes, one_step, true_mismatch
 from v2a_ray.domains import parse_domain
+from v2a_ray.engine.columns import read_episode_column, read_step_column
+from v2a_ray.engine.context import Job, preprocessing
+from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import DataError, DomainError, told
+from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.files import read_json
-from v2a_ray.methods.job import Job, preprocessing
-from v2a_ray.settings import validate
-from v2a_ray.stages.artifacts import ArtifactStore
-from v2a_ray.stages.columns import read_episode_column, read_step_column
+from v2a_ray.settings.loading import validate
 
 Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.str_]

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from v2a_ray.config import AdvantageConfig
-from v2a_ray.data.sampler import EpisodeValues, Transitions
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.loading.sampler import EpisodeValues, Transitions
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.diagnosis.evidence import Evidence
-from v2a_ray.methods.job import CHECKPOINT
-from v2a_ray.stages.advantage import AdvantageLearner
-from v2a_ray.stages.artifacts import stage_key
-from v2a_ray.stages.columns import read_step_column, write_step_column
-from v2a_ray.stages.device import choose_device
-from v2a_ray.stages.learner import TrainingLoop, use_threads
+from v2a_ray.engine.columns import read_step_column, write_step_column
+from v2a_ray.engine.context import CHECKPOINT
+from v2a_ray.engine.devices import choose_device
+from v2a_ray.engine.store import stage_key
+from v2a_ray.engine.trainer import TrainingLoop, use_threads
+from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.sections import AdvantageConfig
 
 Float = NDArray[np.float32]
 FitProgress = Callable[[str, int, int], None]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.fidelity.resimulation import predict_table
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains import Domain
-from v2a_ray.domains.fidelity import predict_table
 
 Float = NDArray[np.floating[Any]]
 

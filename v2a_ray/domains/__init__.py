@@ -8,10 +8,10 @@ Importing this package registers every named domain with gymnasium (`v2a/hopper-
 
 from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
 from v2a_ray.domains.environments import make_environment, register_all
-from v2a_ray.domains.execution import Execution
 from v2a_ray.domains.references import References, normalized_score, references
-from v2a_ray.domains.robots import RobotSpec, all_robots
-from v2a_ray.domains.shift_kinds import Shift
+from v2a_ray.domains.robot_spec import RobotSpec, all_robots
+from v2a_ray.domains.shifts.execution import Execution
+from v2a_ray.domains.shifts.kinds import Shift
 
 __all__ = [
     "PHYSICS",

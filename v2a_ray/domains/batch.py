@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from v2a_ray.domains.domain import Domain, parse_domain
 from v2a_ray.domains.environments import make_environment
-from v2a_ray.domains.execution import ActionChannel
-from v2a_ray.domains.tasks import task_of
+from v2a_ray.domains.shifts.execution import ActionChannel
 
 Step = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Observations (B, O), rewards (B,), terminated (B,), truncated (B,)."""
@@ -46,7 +45,7 @@ class BatchedEnvironment:
         """
         self.domain = parse_domain(domain) if isinstance(domain, str) else domain
         self.robot = self.domain.robot_spec
-        self.task = task_of(self.robot)
+        self.task = self.robot.task
         # It owns the model and draws the initial states; it is never stepped.
         self._environment: Any = make_environment(self.domain).unwrapped
         model = self._environment.model

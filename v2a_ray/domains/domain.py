@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, cast
 
-from v2a_ray.domains.execution import Execution
+import v2a_ray.domains.robots  # noqa: F401 - registers them
 from v2a_ray.domains.model import domain_edits, stock_specification
-from v2a_ray.domains.robots import RobotSpec, all_robots, robot
-from v2a_ray.domains.shift_kinds import Shift
-from v2a_ray.domains.shifts import combined_execution, named_shifts, parse_shift
+from v2a_ray.domains.robot_spec import RobotSpec, all_robots, robot
+from v2a_ray.domains.shifts.execution import Execution
+from v2a_ray.domains.shifts.kinds import Shift
+from v2a_ray.domains.shifts.names import combined_execution, named_shifts, parse_shift
 from v2a_ray.errors import DomainError
 
 Physics = Literal["d4rl", "modern"]

@@ -21,9 +21,9 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
-from v2a_ray.domains.execution import ActionChannel
 from v2a_ray.domains.model import compile_model
-from v2a_ray.domains.robots import all_robots, robot
+from v2a_ray.domains.robot_spec import all_robots, robot
+from v2a_ray.domains.shifts.execution import ActionChannel
 
 
 def make_environment(domain: Domain | str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:

@@ -10,11 +10,11 @@ import gymnasium.envs.mujoco
 import mujoco
 import numpy as np
 
-from v2a_ray.domains.edits import Edit
 from v2a_ray.domains.inertia import apply_legacy_inertia
-from v2a_ray.domains.robots import RobotSpec
-from v2a_ray.domains.shift_kinds import Shift
-from v2a_ray.domains.shifts import shift_edits
+from v2a_ray.domains.robot_spec import RobotSpec
+from v2a_ray.domains.shifts.edits import Edit
+from v2a_ray.domains.shifts.kinds import Shift
+from v2a_ray.domains.shifts.names import shift_edits
 from v2a_ray.errors import DomainError
 
 

@@ -15,8 +15,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.domains.intentions import Change
 from v2a_ray.domains.model_fields import fields
+from v2a_ray.domains.shifts.intentions import Change
 
 # Constants of a rebuilt model go through the same function, but from numbers whose last bit may differ.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-14

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
-from v2a_ray.domains.descriptions import describe_shift
 from v2a_ray.domains.domain import Domain
 from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.probes import lowest_point
+from v2a_ray.domains.shifts.descriptions import describe_shift
 from v2a_ray.errors import DomainError
 from v2a_ray.outputs import MARK, new_file
 

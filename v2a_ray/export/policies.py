@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v2a_ray.checksums import file_digest
-from v2a_ray.config import ExperimentConfig
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import MIXES, load_behavior
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import DataError, DomainError, told
+from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.files import read_json
 from v2a_ray.networks import TanhActor
 from v2a_ray.outputs import MARK
-from v2a_ray.settings import validate
+from v2a_ray.settings.loading import validate
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from v2a_ray.data.readers import read_table
-from v2a_ray.data.store import read_table_folder
-from v2a_ray.data.table import EpisodeTable, concatenate
+from v2a_ray.data.formats.readers import read_table
+from v2a_ray.data.table.episodes import EpisodeTable, concatenate
+from v2a_ray.data.table.folder import read_table_folder
 from v2a_ray.domains import Domain
 from v2a_ray.errors import DataError
-from v2a_ray.evaluation.rollout import evaluate
+from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, OfflineValue, hold_out_first_states, offline_value
+from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.export.policies import Policy, require_robot_of
-from v2a_ray.stages.fitted_q_evaluation import FittedQConfig, OfflineValue, hold_out_first_states, offline_value
 
 OnProgress = Callable[[str, int, int], None]
 """Called as on_progress(policy, step, num_steps)."""

@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from v2a_ray.data.findings import Finding
-from v2a_ray.data.inspect import Inspection, SourceSummary
+from v2a_ray.data.checks.findings import Finding
+from v2a_ray.data.inspection.inspect import Inspection, SourceSummary
 from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.outputs import MARK
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from v2a_ray.data.findings import Finding
-from v2a_ray.data.inspect import Inspection, SourceSummary
+from v2a_ray.data.checks.findings import Finding
+from v2a_ray.data.inspection.inspect import Inspection, SourceSummary
 from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.outputs import MARK, new_file, require_ours

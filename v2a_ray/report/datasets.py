@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from v2a_ray.data.checks import CHECKS
-from v2a_ray.data.findings import Finding
-from v2a_ray.data.inspect import Inspection, SourceSummary, summarize
-from v2a_ray.data.listing import Listed
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.checks.findings import Finding
+from v2a_ray.data.inspection.inspect import Inspection, SourceSummary, summarize
+from v2a_ray.data.inspection.listing import Listed
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.evaluation.interval import with_spread
 
 HISTOGRAM_BINS = 12

@@ -15,11 +15,11 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
-from v2a_ray.diagnosis.acceptance import FilterAudit
 from v2a_ray.diagnosis.diagnose import Diagnosis
 from v2a_ray.diagnosis.evidence import Evidence
+from v2a_ray.diagnosis.filter_audit import FilterAudit
 from v2a_ray.diagnosis.fits import Advantages
-from v2a_ray.diagnosis.modality import principal_plane
+from v2a_ray.diagnosis.modality_audit import principal_plane
 from v2a_ray.files import replacing
 
 Float = NDArray[np.floating[Any]]

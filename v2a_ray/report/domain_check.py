@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
-from v2a_ray.domains.checks import (
+from v2a_ray.domains.catalogue_checks import (
     IDENTICAL_DISTANCE,
     NUM_SURVIVAL_STEPS,
     VACUOUS_DISTANCE,

@@ -18,11 +18,11 @@ from v2a_ray.data.checks.content import (
     check_repeated,
     check_unwritten,
 )
+from v2a_ray.data.checks.findings import Finding, RobotLike, place
 from v2a_ray.data.checks.health import check_terminals
 from v2a_ray.data.checks.registry import CHECKS, Check, Severities, found, parse_severities, regrade
 from v2a_ray.data.checks.sources import SourceFacts, check_facts, check_sources
-from v2a_ray.data.findings import Finding, RobotLike, place
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
 
 __all__ = [
     "CHECKS",

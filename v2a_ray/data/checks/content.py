@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.findings import Finding, RobotLike, place
 from v2a_ray.data.checks.registry import found
-from v2a_ray.data.findings import Finding, RobotLike, place
-from v2a_ray.data.segmentation import breaks, is_unordered
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.segmentation import breaks, is_unordered
 
 ACTION_TOLERANCE = 1e-6
 Locate = Callable[[int, str], str]

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from v2a_ray.data.checks.findings import Finding, place
 from v2a_ray.data.checks.registry import found
 from v2a_ray.data.checks.rewards import Paid, check_rewards_against_simulator
-from v2a_ray.data.findings import Finding, place
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.fidelity.resimulation import predict_table
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains import Domain
-from v2a_ray.domains.checks import check_robot
-from v2a_ray.domains.fidelity import predict_table
+from v2a_ray.domains.catalogue_checks import check_robot
 from v2a_ray.errors import DomainError
 
 # Steps recorded in float32 are reproduced to 1e-6; in another domain the median is above 1e-3.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.config import CheckName
 from v2a_ray.data.checks.content import Locate
+from v2a_ray.data.checks.findings import Finding, RobotLike
 from v2a_ray.data.checks.registry import found
-from v2a_ray.data.findings import Finding, RobotLike
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.config import CheckName
+from v2a_ray.data.table.episodes import EpisodeTable
 
 BLOCK_ROWS = 4096
 

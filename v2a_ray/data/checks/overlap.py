@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.data.checks.content import row_hashes
+from v2a_ray.data.checks.findings import Finding, place
 from v2a_ray.data.checks.registry import found
-from v2a_ray.data.findings import Finding, place
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
 
 # Continuous states never repeat by chance; a few common transitions may be a shared start from equal seeds.
 LARGEST_SHARE = 0.05

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast, get_args
 
-from v2a_ray.config import CheckName, CheckSeverity
-from v2a_ray.data.findings import Finding, Severity
+from v2a_ray.data.checks.findings import Finding, Severity
+from v2a_ray.data.config import CheckName, CheckSeverity
 from v2a_ray.errors import ConfigError
 
 Severities = Mapping[CheckName, CheckSeverity]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.checks.overlap import Content, find_duplicates
 from v2a_ray.data.checks.rewards import RewardSample, check_rewards_between_sources, sample_rewards
-from v2a_ray.data.findings import Finding
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
 
 if TYPE_CHECKING:
     from v2a_ray.data.checks.dynamics import Fit

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.data.arrivals import mend
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.defects import detector_of
-from v2a_ray.data.findings import Finding, Reading, RobotLike, place
-from v2a_ray.data.segmentation import Rows, breaks, is_unordered, shift_by_one
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.checks.arrivals import mend
+from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.reset_rows import detector_of
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.segmentation import Rows, breaks, is_unordered, shift_by_one
 from v2a_ray.errors import DataError
 
 REQUIRED = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.data.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import (
     FLAGS,
     OPTIONAL,
@@ -32,9 +32,9 @@ from v2a_ray.data.formats.arrays import (
     to_reading,
 )
 from v2a_ray.data.formats.hdf5 import dataset, names, opened, subgroups, written
-from v2a_ray.data.location import Location
-from v2a_ray.data.segmentation import Rows, breaks
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.formats.location import Location
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.segmentation import Rows, breaks
 from v2a_ray.errors import DataError
 
 SCAN_ROWS = 65_536

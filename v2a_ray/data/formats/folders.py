@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.minari_files import MAIN_FILE, METADATA, is_metadata
 from v2a_ray.data.formats.parquet_files import agree, layout
-from v2a_ray.data.location import Location
-from v2a_ray.data.store import MANIFEST
+from v2a_ray.data.table.folder import MANIFEST
 from v2a_ray.errors import DataError
 
 SINGLE_FILES = (".hdf5", ".h5", ".npz")

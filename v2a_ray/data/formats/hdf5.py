@@ -15,10 +15,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from v2a_ray.data.findings import place
+from v2a_ray.data.checks.findings import place
 from v2a_ray.data.formats.claims import require_stored
 from v2a_ray.data.formats.hdf5_errors import explained, require_filters
-from v2a_ray.data.location import Location
+from v2a_ray.data.formats.location import Location
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import MARK, new_file
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import h5py
 
-from v2a_ray.data.location import REMEDY, Location
+from v2a_ray.data.formats.location import REMEDY, Location
 from v2a_ray.errors import DataError
 
 AGAIN = "download or copy it again"

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import check_shape
 from v2a_ray.data.formats.d4rl import group_place
 from v2a_ray.data.formats.hdf5 import dataset, member, opened, read_text, subgroups, write_text, written
+from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.minari_files import MAIN_FILE, METADATA, main_file, read_metadata
-from v2a_ray.data.location import Location
-from v2a_ray.data.table import LABELS, EpisodeTable, concatenate, unlabelled
+from v2a_ray.data.table.episodes import LABELS, EpisodeTable, concatenate, unlabelled
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import new_folder, storage_errors
 

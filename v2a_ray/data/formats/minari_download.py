@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from v2a_ray.data.location import Location, locate
+from v2a_ray.data.formats.location import Location, locate
 from v2a_ray.errors import DataError
 
 ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyarrow.fs import FileType
 
-from v2a_ray.data.location import Location, reading
+from v2a_ray.data.formats.location import Location, reading
 from v2a_ray.errors import DataError
 from v2a_ray.files import parse_json
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from v2a_ray.data.findings import Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import arrays_of, read_arrays, segment, to_reading
 from v2a_ray.data.formats.claims import require_stored as require_stored_bytes
-from v2a_ray.data.location import Location
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.formats.location import Location
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import MARK, new_file
 

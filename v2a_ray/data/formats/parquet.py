@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.findings import Reading, RobotLike
+from v2a_ray.data.checks.findings import Reading, RobotLike
 from v2a_ray.data.formats.folders import parquet_dataset
-from v2a_ray.data.location import Location, local_copy, locate
-from v2a_ray.data.store import read_table_folder, write_table
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.formats.location import Location, local_copy, locate
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import read_table_folder, write_table
 from v2a_ray.errors import DataError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from v2a_ray.data.findings import place
+from v2a_ray.data.checks.findings import place
 from v2a_ray.data.formats.claims import require_parquet_stored
-from v2a_ray.data.location import Location
+from v2a_ray.data.formats.location import Location
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import new_folder, storage_errors
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from v2a_ray.data.findings import Reading, RobotLike
+from v2a_ray.data.checks.findings import Reading, RobotLike
 from v2a_ray.data.formats.folders import contents_of, no_dataset
+from v2a_ray.data.formats.location import Location, locate
 from v2a_ray.data.formats.minari_files import is_minari_folder
-from v2a_ray.data.location import Location, locate
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
 
 HDF5_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PAR1", b"PK\x03\x04"

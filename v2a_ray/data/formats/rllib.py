@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.folders import parquet_dataset
+from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.numpy_msgpack import PickledArrayError, pack, unpack
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
-from v2a_ray.data.location import Location
-from v2a_ray.data.table import LABELS, EpisodeTable, Float, concatenate, unlabelled
+from v2a_ray.data.table.episodes import LABELS, EpisodeTable, Float, concatenate, unlabelled
 from v2a_ray.errors import DataError, told
 
 COLUMN = "item"

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from v2a_ray.data.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import REQUIRED, Arrays, check_rows, check_shape, convert, segment, to_reading
 from v2a_ray.data.formats.folders import parquet_dataset
+from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
-from v2a_ray.data.location import Location
-from v2a_ray.data.table import EpisodeTable
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
 
 EPISODE, STEP = "eps_id", "t"

@@ -1,0 +1,60 @@
+"""`v2a diagnose`: why a finished run is as good, or as bad, as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v2a_ray.cli.console import console, error_console, resumable
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the top level."""
+    app.command()(diagnose)
+
+
+def diagnose(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that a finished `v2a run` wrote.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fit nothing: skip what needs advantages that are in no store.")
+    ] = False,
+    max_transitions: Annotated[
+        int, typer.Option(min=100, help="Source transitions to examine; whole episodes of every part are taken.")
+    ] = 30_000,
+) -> None:
+    """Say why a run worked or did not: alignment, modality, value and filter against the truth.
+
+    Reads the labels of the data, which no learner reads, and re-simulates transitions in the target's domain. Missing
+    advantages (a global one, and an oracle for each domain) are fitted and kept in the run's store. Writes pictures and
+    numbers into RUN_DIR/diagnosis.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from v2a_ray.cli.bars import plain
+    from v2a_ray.diagnosis.diagnose import diagnose as diagnose_run
+    from v2a_ray.diagnosis.evidence import open_run
+    from v2a_ray.report.diagnosis_text import render, write_diagnosis
+
+    run = open_run(run_dir)
+    columns = (
+        plain("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with resumable(), Progress(*columns, console=error_console, transient=True) as bar:
+        tasks = {}
+
+        def progress(name: str, step: int, num_steps: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(f"fitting {name}", total=num_steps)
+            bar.update(tasks[name], completed=step)
+
+        diagnosis = diagnose_run(run, quick=quick, max_rows=max_transitions, progress=progress)
+    files = write_diagnosis(diagnosis, run_dir / "diagnosis")
+    console.print(render(diagnosis))
+    console.print()
+    for file in files:
+        console.print(str(file), soft_wrap=True)

@@ -1,0 +1,258 @@
+"""`v2a run`, `v2a sweep`, `v2a methods`, `v2a config`, `v2a cache`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from v2a_ray.cli.console import console, error_console, resumable
+
+if TYPE_CHECKING:
+    from v2a_ray.experiments.sweep import Sweep
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/demo.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. method=dvdf seed=1 policy.num_steps=5000; see `v2a config`"),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray's own messages through.")]
+NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="Cores of the local Ray; by default all.")]
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="HOST:PORT of a Ray cluster to run on; by default RAY_ADDRESS, or a Ray of its own."
+    ),
+]
+
+
+def notice(text: str) -> None:
+    """Say what the user should know, and what stops nothing."""
+    error_console.print(text, style="yellow")
+
+
+def _say_starting(address: str | None) -> None:
+    """Importing and starting Ray takes seconds, in which nothing else would be shown."""
+    asked = address or os.environ.get("RAY_ADDRESS") or "local"
+    text = "starting Ray" if asked == "local" else f"joining Ray at {asked}"
+    console.print(text, style="dim")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    for command in (run, sweep, methods, config, cache):
+        app.command()(command)
+
+
+def run(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME-METHOD-seedSEED.")
+    ] = None,
+    num_cpus: NumCpus = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run one experiment: data, modality, advantage, alignment, policy, evaluation.
+
+    Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
+    stopped.
+    """
+    from v2a_ray.experiments.loading import missing_nodes, read_experiment, require_domains, store_of
+    from v2a_ray.outputs import prepare_results_folder
+
+    # What is wrong is said, and the first line shown, before anything that takes seconds to import.
+    settings = read_experiment(config_file, overrides or [], notice)
+    console.print(Text.assemble((settings.name, "bold"), f" · method {settings.method_title} · seed {settings.seed}"))
+    require_domains(settings, config_file)
+    from v2a_ray.data.mixing.mixture import mix_name
+    from v2a_ray.engine.plan import make_plan
+
+    plan = make_plan(settings)
+    folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
+    console.print(mix_name(settings, plan["source"].key), soft_wrap=True)
+    store = store_of(settings)
+    console.print(f"results {folder}\nartifacts {store.root}", soft_wrap=True)
+    with resumable():
+        needs_ray = bool(missing_nodes(store, plan))
+        if needs_ray:
+            _say_starting(address)
+        from v2a_ray.cli.display import StageDisplay
+        from v2a_ray.orchestration.cluster.session import ray_session
+        from v2a_ray.orchestration.train.run import run_experiment
+
+        session = ray_session(num_cpus, verbose, address) if needs_ray else nullcontext()
+        with session, StageDisplay(console) as display:
+            result = run_experiment(settings, plan, folder, display)
+    target = result["target"]
+    score, returns = (_spread(target, *what) for what in (("normalized_score", 1), ("return", 0)))
+    episodes = f"{target['num_episodes']} episodes in {settings.target.domain}"
+    console.print(
+        Text.assemble((f"\nnormalised score {score}", "bold"), f" · return {returns} over {episodes}"), soft_wrap=True
+    )
+    console.print(f"{folder / 'result.json'}", soft_wrap=True)
+
+
+def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
+    """Mean and standard deviation over episodes; of one episode there is no deviation."""
+    mean, std = target[f"{name}_mean"], target[f"{name}_std"]
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def sweep(
+    config_file: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/smoke.yaml")
+    ] = None,
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and compute nothing.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the sweep whose results are there.")
+    ] = None,
+    num_cpus: NumCpus = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run many experiments with Ray Tune: grids over mixes, methods and seeds, or a search.
+
+    Stages that trials share are computed once, before the trials. The same command goes on where it stopped and runs no
+    finished trial again; `--resume DIR` does so without naming the file.
+    """
+    from v2a_ray.errors import ConfigError
+    from v2a_ray.outputs import prepare_results_folder
+
+    if (config_file is None) == (resume is None):
+        raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
+    experiment = _sweep_of(config_file, overrides or [], resume)
+    for text in experiment.notices:
+        notice(text)
+    if dry_run:
+        _print_estimate(experiment, num_cpus)
+        return
+    folder = prepare_results_folder(resume or run_dir or Path("runs") / experiment.name)
+    console.print(_about(experiment, experiment.num_trials))
+    console.print(f"results {folder}", soft_wrap=True)
+    with resumable():
+        _say_starting(address)
+        from v2a_ray.cli.display import StageDisplay
+        from v2a_ray.orchestration.cluster.session import ray_session
+        from v2a_ray.orchestration.sweep.sweep import require_same_sweep, run_sweep
+
+        require_same_sweep(experiment, folder)
+        with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
+            results = run_sweep(experiment, folder, display)
+    from v2a_ray.report.result_tables import render_cells
+    from v2a_ray.report.search_table import render_search
+
+    search = experiment.config.search
+    console.print(render_search(results, search) if search else render_cells(results))
+    console.print(f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", soft_wrap=True)
+
+
+def _about(sweep: Sweep, num_trials: int) -> Text:
+    return Text.assemble((sweep.name, "bold"), f" · {num_trials:,} trials: {sweep.describe()}")
+
+
+def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | None) -> Sweep:
+    if config_file is not None:
+        from v2a_ray.experiments.sweep import load_sweep
+
+        return load_sweep(config_file, overrides)
+    from v2a_ray.orchestration.sweep.sweep import open_sweep
+
+    return open_sweep(resume or Path())
+
+
+def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
+    """What the sweep would take on `num_cpus` cores, by default this machine's."""
+    from v2a_ray.engine.store import ArtifactStore, store_root
+    from v2a_ray.experiments.estimate import estimate
+    from v2a_ray.report.estimate_text import render_estimate
+
+    store = ArtifactStore(store_root(sweep.trials[0].config.store))
+    found = estimate(
+        sweep.trials,
+        store,
+        num_cpus or len(os.sched_getaffinity(0)),
+        probes=sweep.probes,
+        policies_per_cell=sweep.num_trials // len(sweep.trials),
+        max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
+        gpus_per_trial=sweep.config.resources.gpus_per_trial,
+    )
+    console.print(_about(sweep, found.num_trials), end="\n\n")
+    console.print(render_estimate(found), soft_wrap=True)
+    console.print(f"artifacts {store.root}", soft_wrap=True)
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method with all its settings.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+) -> None:
+    """List the methods and what each is a combination of, or show one with its source, deviations and settings."""
+    from v2a_ray.experiments import combinations
+    from v2a_ray.report.method_table import method_page, methods_table
+
+    if name is not None:
+        console.print(method_page(name))
+    elif markdown:
+        typer.echo(combinations.markdown())
+    else:
+        console.print(methods_table())
+        console.print("`v2a methods NAME` shows one with its source, deviations and settings", style="dim")
+
+
+def config(
+    method: Annotated[
+        str | None, typer.Option(help="Show the defaults under this method, not under the one that `v2a run` takes.")
+    ] = None,
+    of_sweep: Annotated[bool, typer.Option("--sweep", help="Show what a sweep file may say instead.")] = False,
+) -> None:
+    """Print every setting with its default and meaning."""
+    from v2a_ray.experiments.experiment import ExperimentConfig
+    from v2a_ray.experiments.methods import DEFAULT_METHOD, method_settings
+    from v2a_ray.experiments.sweep_config import SweepConfig
+    from v2a_ray.report.result_tables import settings_table
+
+    if of_sweep:
+        console.print(settings_table(SweepConfig, {}))
+    else:
+        method = method or DEFAULT_METHOD
+        seed = ExperimentConfig.model_fields["seed"].default
+        over = {"method": method, "upstream_seed": seed, **method_settings(method)}
+        console.print(settings_table(ExperimentConfig, over))
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all artifacts, and nothing else.")] = False,
+    store: Annotated[Path | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
+) -> None:
+    """List the artifacts that can be reused, or remove them; a folder that is no store is left alone."""
+    from v2a_ray.engine import store_cleaning as housekeeping
+    from v2a_ray.engine.store import ArtifactStore, default_store
+
+    present = ArtifactStore(store.expanduser().resolve() if store else default_store())
+    if clear:
+        removed = housekeeping.clear(present)
+        console.print(
+            f"removed {removed.num_artifacts} artifacts and {removed.num_leftovers} unfinished or damaged ones, "
+            f"{removed.num_bytes / 2**20:,.1f} MiB, from {present.root}",
+            soft_wrap=True,
+        )
+        return
+    table = Table("stage", "key", "seconds", "MiB", "", box=None)
+    for artifact in housekeeping.artifacts(present):
+        size = housekeeping.folder_bytes(artifact.path) / 2**20
+        table.add_row(artifact.stage, artifact.key, f"{artifact.seconds:,.1f}", f"{size:.1f}", "")
+    for leftover in housekeeping.leftovers(present):
+        size = housekeeping.folder_bytes(leftover.path) / 2**20
+        table.add_row(leftover.path.parent.name, leftover.path.name, "", f"{size:.1f}", leftover.state)
+    console.print(table)
+    console.print(str(present.root), soft_wrap=True)

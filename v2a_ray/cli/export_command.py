@@ -1,0 +1,54 @@
+"""`v2a export`: a trained policy for use elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v2a_ray.cli.console import console, error_console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the top level."""
+    app.command()(export)
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that a finished `v2a run` wrote.")],
+    format: Annotated[str, typer.Option("--format", "-f", help="torch-export, onnx or rllib")] = "torch-export",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="By default RUN_DIR/policy.pt2, policy.onnx or policy_rllib.")
+    ] = None,
+) -> None:
+    """Write a trained policy as a file or folder that PyTorch, ONNX or RLlib loads.
+
+    It takes raw observations and standardises them itself; actions are in [-1, 1]. What was written is loaded again and
+    compared with the original on 1,000 observations. An export of ours is replaced, anything else is not.
+
+        v2a export runs/demo-v2a-seed0 -f onnx -o hopper.onnx
+
+        v2a export runs/demo-v2a-seed0 -f torch-export    (torch.export.load("policy.pt2").module()(observations))
+
+        v2a export runs/demo-v2a-seed0 -f rllib    (RLModule.from_checkpoint; it unpickles, so only what you trust)
+
+    TorchScript is left out: PyTorch has deprecated it for torch.export. `onnx` needs `pip install 'v2a_ray[export]'`.
+    """
+    from v2a_ray.errors import ConfigError
+    from v2a_ray.export.formats import FORMATS, NUM_OBSERVATIONS, export_file
+    from v2a_ray.export.policies import open_trained
+
+    if format not in (*FORMATS, "rllib"):
+        raise ConfigError(f"no format {format!r}", where="--format", remedy=f"one of {', '.join([*FORMATS, 'rllib'])}")
+    policy = open_trained(run_dir)
+    path = output or run_dir / (f"policy{FORMATS[format].suffix}" if format in FORMATS else "policy_rllib")
+    with error_console.status(f"writing and checking {path}"):
+        if format == "rllib":
+            from v2a_ray.orchestration.rllib.module_export import export_rllib
+
+            difference = export_rllib(policy, path)
+        else:
+            difference = export_file(policy, format, path)
+    console.print(str(path), soft_wrap=True)
+    console.print(f"largest difference of an action on {NUM_OBSERVATIONS:,} observations: {difference:.1e}")

@@ -1,0 +1,82 @@
+"""`v2a select`: the best of several policies, without a simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from v2a_ray.cli.console import console, error_console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the top level."""
+    app.command()(select)
+
+
+def select(
+    policies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POLICY...", help="Run directories, what `v2a export` wrote, or behaviours (hopper/stock:medium)"
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Target episodes to judge by; by default those the runs were trained for.")
+    ] = None,
+    with_source: Annotated[
+        bool, typer.Option("--with-source", help="Fit to the first run's source too. It has other dynamics.")
+    ] = False,
+    held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Part of the target that is held out.")] = 0.2,
+    steps: Annotated[int, typer.Option(min=1, help="Update steps per policy.")] = 5000,
+    critics: Annotated[int, typer.Option(min=1, help="Critics per policy.")] = 4,
+    discount: Annotated[float, typer.Option(min=0.0, max=0.9999)] = 0.99,
+    seed: Annotated[int, typer.Option(min=0, help="Of the critics, and of which episodes are held out.")] = 0,
+    true_episodes: Annotated[
+        int, typer.Option(min=0, help="Roll every policy out as a check; 0: what the runs measured.")
+    ] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Order policies by what recorded target episodes say they are worth (fitted Q evaluation).
+
+    For whoever has data of the target but no simulator. The value is the mean of Q(s, pi(s)) over first states of
+    episodes that Q was not fitted to. The policies themselves were trained on these episodes too, unless --data gives
+    others. The order is by mean less standard deviation over critics. Where true returns are known, the rank
+    correlation says how good it is.
+
+        v2a select runs/demo-v2a-seed0 runs/demo-iql-seed0 runs/demo-dvdf-seed0
+
+        v2a select policy.onnx hopper/stock:medium --data my_episodes.hdf5
+
+        v2a select runs/demo-* hopper/stock:random --true-episodes 20
+    """
+    from v2a_ray.cli.bars import named_bars
+    from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
+    from v2a_ray.export.find import find_policy
+    from v2a_ray.export.selection import estimate, selection_data
+    from v2a_ray.outputs import require_ours
+    from v2a_ray.report.selection_table import render_selection, selection_in_words, write_selection
+
+    if output:
+        require_ours(output)
+    found = [find_policy(name) for name in dict.fromkeys(policies)]
+    episodes = selection_data(found, data, with_source)
+    config = FittedQConfig(num_steps=steps, num_critics=critics, discount=discount)
+    with named_bars(error_console, transient=True) as bar:
+        tasks = {policy.name: bar.add_task(policy.name, total=steps) for policy in found}
+        candidates = estimate(
+            found,
+            episodes,
+            config,
+            held_out_fraction=held_out,
+            seed=seed,
+            num_true_episodes=true_episodes,
+            on_progress=lambda name, step, _: bar.update(tasks[name], completed=step),
+        )
+    console.print(render_selection(candidates))
+    console.print(selection_in_words(candidates), soft_wrap=True)
+    if output:
+        settings = config.model_dump() | {"held_out": held_out, "seed": seed, "true_episodes": true_episodes}
+        write_selection(candidates, settings, output)
+        console.print(str(output), soft_wrap=True)

@@ -1,0 +1,94 @@
+"""What reading and checking data says about it: one `Finding` per fact, an error or a warning, with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.segmentation import is_unordered
+from v2a_ray.errors import DataError
+
+Severity = Literal["error", "warning", "info"]
+
+
+class RobotLike(Protocol):
+    """What data has to know of a robot: its name, its sizes, its time limit, and when it has fallen."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def observation_dim(self) -> int: ...
+
+    @property
+    def action_dim(self) -> int: ...
+
+    @property
+    def max_episode_steps(self) -> int: ...
+
+    def remedy_for(self, observation_dim: int, action_dim: int) -> str:
+        """What to try when data have these dimensions instead."""
+        ...
+
+    def observed_health(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of observations (N, O): (N,) whether surely healthy, (N,) whether surely fallen."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact about a dataset.
+
+    Attributes:
+        check: which check found it, for example `finite` or `reset_as_next`.
+        severity: `error` makes the data unusable, `warning` changes or endangers it, `info` only describes it.
+        message: what is the case, with the value.
+        where: "file · episode 3 · step 17 · field action", as far as it applies.
+        remedy: what to do about it.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    where: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def to_dict(self) -> dict[str, str]:
+        """For the manifest."""
+        return asdict(self)
+
+
+class Reading(NamedTuple):
+    """A table that was read, and what there is to say about it; unpacks as `table, findings`."""
+
+    table: EpisodeTable
+    findings: list[Finding]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether consecutive rows are consecutive in time. Unordered transitions can only be a target."""
+        said = any(finding.check == "unordered" for finding in self.findings)
+        # Ignoring the check hides what it says, not what is the case.
+        return not said and not is_unordered(self.table)
+
+
+def place(file: object, **parts: object) -> str:
+    """`place("a.hdf5", episode=3, step=17, field="action")` is "a.hdf5 · episode 3 · step 17 · field action"."""
+    return " · ".join([str(file), *(f"{name} {value}" for name, value in parts.items() if value is not None)])
+
+
+def raise_errors(findings: Sequence[Finding]) -> None:
+    """Raise one DataError if any finding is an error: the first, with the number of the others."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        first, others = errors[0], len(errors) - 1
+        more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
+        raise DataError(first.message + more, where=first.where, remedy=first.remedy)

@@ -1,0 +1,190 @@
+"""Where transitions come from, how they are mixed, prepared and fed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from v2a_ray.settings.base import Name, Positive, Settings
+
+CheckName = Literal[
+    "dimensions",
+    "finite",
+    "action_bounds",
+    "unwritten",
+    "alignment",
+    "repeated",
+    "unordered",
+    "reset_as_next",
+    "terminal_reset_as_next",
+    "next_observation_repeated",
+    "episode_too_long",
+    "next_observation_derived",
+    "episode_ends_unknown",
+    "episode_unfinished",
+    "episodes_missing",
+    "rows_moved",
+    "fewer",
+    "terminal_but_healthy",
+    "unhealthy_not_terminal",
+    "time_limit_as_terminal",
+    "reward_scale",
+    "rewards_unexplained",
+    "duplicate",
+    "same_dynamics",
+    "wrong_domain",
+]
+"""The checks of data; `v2a_ray.data.checks.CHECKS` says what each means."""
+CheckSeverity = Literal["error", "warning", "ignore"]
+
+
+TARGET_LABEL = "target"
+"""Of the target among the parts of the data; no source has it."""
+
+
+class DataSpec(Settings):
+    """Where transitions come from: rolled out from a packaged behaviour policy, or read from a file."""
+
+    domain: str
+    """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label."""
+    behavior: str = "unknown"
+    """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
+    policy_domain: str | None = None
+    """Domain whose behaviour policies act, for example a stock policy on a shifted robot; by default `domain`."""
+    path: str | None = None
+    """File or folder to read instead of rolling out, of any format that `v2a data convert` reads: a path relative to
+    `data_root`, or a URI (`s3://`, `gs://`, `minari://ID`, ...), which every node of the cluster has to reach."""
+    num_transitions: Positive | None = None
+    """Exact number of transitions; without it a `path` is taken whole."""
+    num_episodes: Positive | None = None
+    """With `path`: at most this many episodes; with `num_transitions`, what is reached first counts."""
+    subsample: Literal["first", "episodes", "transitions"] = "first"
+    """With `path`: take the first ones in the file, whole episodes drawn at random, or single transitions drawn at
+    random (a target only, because they have no order)."""
+    replacement: bool = False
+    """Draw with replacement, as the published V2A draws its 10 % of the target (`subsample: transitions`)."""
+    noise_std: Annotated[float, Field(ge=0.0)] = 0.1
+    """Standard deviation of Gaussian noise on rolled-out actions (action range is -1 to 1)."""
+    seed: int = 0
+    """Seed of the roll-outs, or of the subsampling."""
+
+    @model_validator(mode="after")
+    def _rollouts_need_a_length(self) -> DataSpec:
+        if self.path is None and self.num_transitions is None and not self._is_weighted:
+            raise ValueError("num_transitions is needed when there is no path (data are rolled out)")
+        if self.path is None and self.behavior == "unknown":
+            raise ValueError("behavior is needed when there is no path (data are rolled out)")
+        return self
+
+    @model_validator(mode="after")
+    def _draws_need_a_file_and_a_number(self) -> DataSpec:
+        if self.path is None and (self.num_episodes or self.replacement or self.subsample != "first"):
+            raise ValueError("num_episodes, subsample and replacement need a path; num_transitions sizes roll-outs")
+        if self.replacement and self.subsample == "first":
+            raise ValueError("replacement needs subsample=episodes or subsample=transitions")
+        drawn = self.replacement or self.subsample == "transitions"
+        if drawn and not (self.num_transitions or self.num_episodes or self._is_weighted):
+            raise ValueError("replacement and subsample=transitions need num_transitions")
+        if self.subsample == "transitions" and self.num_episodes:
+            raise ValueError("subsample=transitions takes num_transitions, not num_episodes")
+        return self
+
+    @property
+    def _is_weighted(self) -> bool:
+        """Whether the mix says how many transitions are taken."""
+        return False
+
+
+class SourceSpec(DataSpec):
+    """One part of the source mix."""
+
+    name: Name | None = None
+    """Unique name of this part; by default made from domain and behaviour."""
+    weight: Annotated[float, Field(gt=0.0)] | None = None
+    """Share of the mix's `num_transitions`, relative to the other sources' weights. All sources have one, or none."""
+    on_error: Literal["stop", "skip"] | None = None
+    """`skip`: leave the source out, with a warning, if it cannot be read or fails a check. Default: `mix.on_error`."""
+
+    @model_validator(mode="after")
+    def _parts_of_a_source_are_in_order(self) -> SourceSpec:
+        if self.subsample == "transitions":
+            raise ValueError("subsample=transitions is for the target; a source needs whole episodes")
+        if self.weight is not None and self.num_transitions is not None:
+            raise ValueError("weight and num_transitions contradict each other; give one of them")
+        return self
+
+    @property
+    def _is_weighted(self) -> bool:
+        return self.weight is not None
+
+    @property
+    def label(self) -> str:
+        """The name, or one made from domain and behaviour."""
+        return self.name or f"{self.domain.split('@')[0]}-{self.behavior}".replace("/", "-")
+
+
+class TargetSpec(DataSpec):
+    """The target dataset; `domain` is also where the policy is evaluated."""
+
+
+class MixConfig(Settings):
+    """How the sources become one table."""
+
+    num_transitions: Positive | None = None
+    """Transitions of the whole mix, shared out by the sources' weights."""
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Part of every source's episodes that is held out: written beside the table, trained on by no stage."""
+    seed: int = 0
+    """Seed of which episodes are held out."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do with a source that cannot be read or fails a check: stop, or leave it out with a warning."""
+
+
+class PreprocessingConfig(Settings):
+    """What is done to data before any network sees them."""
+
+    standardize_observations: bool = True
+    """Subtract the mean and divide by the standard deviation of the TARGET observations."""
+    reward_scale: Literal["return_range"] | Annotated[float, Field(gt=0.0)] = "return_range"
+    """`return_range`: 1000 / (max - min episode return) of source and target, as IQL has it; or a number (1: raw)."""
+
+
+class FeedingConfig(Settings):
+    """How transitions reach the learners. Tables that fit are held once per node, whatever the number of trials."""
+
+    memory_gib: Annotated[float, Field(gt=0.0)] = 16.0
+    """Memory that a stage may use for transitions, in GiB. A table that exceeds it is streamed through a shuffle buffer
+    of this size, which changes what is drawn together (see `v2a_ray.data.loading.streaming`); it is the same number on
+    every machine, so that results are. The modality stage, and the target in the alignment stage, have to fit."""
+
+
+class ExperimentData(Settings):
+    """The data of an experiment: what it starts from, before any method."""
+
+    data_root: str = "."
+    """Folder or URI that a relative `path` of data starts from; a folder is relative to where `v2a` runs."""
+    store: str | None = None
+    """Folder of reusable artifacts; by default $V2A_STORE, or `runs/artifacts`."""
+    checks: dict[CheckName, CheckSeverity] = Field(default_factory=dict)
+    """Severity of checks of the data where it is to be another than by default; `v2a data checks` lists them."""
+    target: TargetSpec
+    sources: Annotated[list[SourceSpec], Field(min_length=1)]
+    mix: MixConfig = MixConfig()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    feeding: FeedingConfig = FeedingConfig()
+
+    @model_validator(mode="after")
+    def _sources_fit_together(self) -> ExperimentData:
+        labels = [source.label for source in self.sources]
+        if TARGET_LABEL in labels:
+            raise ValueError("sources: the name 'target' is taken by the target dataset; give the source another one")
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"sources: the name {repeated[0]!r} appears more than once; give each source a `name`")
+        weights = [source.weight for source in self.sources if source.weight is not None]
+        if weights and len(weights) < len(self.sources):
+            raise ValueError("sources: give all of them a weight, or none")
+        if bool(weights) != (self.mix.num_transitions is not None):
+            raise ValueError("mix.num_transitions and weights of the sources need each other")
+        return self

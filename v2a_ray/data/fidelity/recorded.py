@@ -1,0 +1,168 @@
+"""Which domain was a dataset recorded in? Its own re-simulation beside stock's and beside modern physics.
+
+Where the domain that a file claims does not reproduce it, every named domain of the robot is tried, which finds
+mislabelled files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v2a_ray.data.fidelity.resimulation import FidelityReport, check_dimensions, resimulate
+from v2a_ray.data.formats.readers import read_table
+from v2a_ray.data.formats.registry import detect_format
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
+from v2a_ray.domains.file_names import domain_of_file_name
+from v2a_ray.domains.robot_spec import all_robots
+from v2a_ray.errors import DomainError
+
+# L-infinity, over rows recorded in float32: right domains have medians of 1e-7 to 1e-6, wrong ones above 1e-3.
+REPRODUCED = 1e-5
+# A 95th percentile above this says that a part of the rows comes from elsewhere.
+FOREIGN_ROWS = 1e-3
+SEARCH_ROWS = 200
+UNLABELLED = "unknown"
+LABELLED_FORMAT = "parquet"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Transitions that claim to be of one domain.
+
+    Attributes:
+        file: where they were read.
+        domain: what the caller, the labels or the file's name say.
+        table: the transitions.
+    """
+
+    file: Path
+    domain: Domain
+    table: EpisodeTable
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same rows re-simulated in several domains.
+
+    Attributes:
+        file: where the rows were read.
+        claimed: in the domain they claim.
+        stock: in the stock robot of the same physics.
+        modern: in the claimed domain with modern physics.
+        nearest: where `claimed` does not reproduce them, the named domain that does best, over few rows.
+    """
+
+    file: Path
+    claimed: FidelityReport
+    stock: FidelityReport
+    modern: FidelityReport
+    nearest: FidelityReport | None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the claimed domain reproduces the typical row, and pays its rewards."""
+        return self.claimed.median_error < REPRODUCED and not self.claimed.reward_problem
+
+    @cached_property
+    def verdict(self) -> str:
+        """In words, whether the rows were recorded in the claimed domain, and otherwise where."""
+        if self.claimed.median_error < REPRODUCED:
+            most = "most rows recorded in this domain, not all" if self.claimed.p95_error > FOREIGN_ROWS else ""
+            if self.claimed.reward_problem:
+                return f"{most or 'steps recorded in this domain'}; {self.claimed.reward_problem}"
+            both = self.stock.median_error < REPRODUCED and self.stock.domain != self.claimed.domain
+            return most or "recorded in this domain" + (", stock reproduces it too" if both else "")
+        assert self.nearest is not None
+        if self.nearest.median_error < REPRODUCED:
+            return f"not this domain: recorded in {self.nearest.domain}"
+        return f"no named domain reproduces it; nearest is {self.nearest.domain} ({self.nearest.median_error:.0e})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON: the claimed domain's numbers on top, the others' under their names."""
+        others = {name: getattr(self, name) for name in ("stock", "modern", "nearest")}
+        return {
+            "file": str(self.file),
+            **self.claimed.to_dict(),
+            **{name: report and report.to_dict() for name, report in others.items()},
+            "verdict": self.verdict,
+        }
+
+
+def check_names(paths: Sequence[Path]) -> None:
+    """Raise what `recordings` without a domain would raise because of a name, before anything is read.
+
+    Only episode tables carry labels, so every other file's name has to tell its domain.
+    """
+    for path in paths:
+        if detect_format(path).name != LABELLED_FORMAT:
+            _named_domain(path)
+
+
+def recordings(path: Path, domain: Domain | None = None) -> Iterator[Recording]:
+    """The transitions of a file or folder, one recording per domain among them.
+
+    The domain is `domain` if given, else each episode's label, else what the file's name tells. Raises DomainError if
+    none does or if the dimensions are of another robot, DataError if the data cannot be read.
+    """
+    table, _ = read_table(path)
+    labels = np.asarray([UNLABELLED] * table.num_episodes if domain else table.domain)
+    for label in dict.fromkeys(labels.tolist()):
+        if domain:
+            claimed = domain
+        elif label != UNLABELLED:
+            claimed = parse_domain(label)
+        else:
+            claimed = _with_width(_named_domain(path), table)
+        check_dimensions(table, claimed, str(path))
+        whole = len(set(labels.tolist())) == 1
+        yield Recording(path, claimed, table if whole else table.select(np.flatnonzero(labels == label)))
+
+
+def compare(recording: Recording, max_rows: int | None = None) -> Comparison:
+    """Re-simulate the recording's rows, or `max_rows` spread over them, in every domain that `Comparison` has."""
+    domain, table = recording.domain, recording.table
+    stock, modern = replace(domain, shifts=()), replace(domain, physics="modern")
+    reports = {each: resimulate(table, each, max_rows) for each in dict.fromkeys((domain, stock, modern))}
+    claimed = reports[domain]
+    nearest = None if claimed.median_error < REPRODUCED else nearest_domain(table)
+    return Comparison(recording.file, claimed, reports[stock], reports[modern], nearest)
+
+
+def nearest_domain(table: EpisodeTable, max_rows: int = SEARCH_ROWS) -> FidelityReport:
+    """The named domain, of any robot with the table's dimensions and in either physics, that predicts its rows best.
+
+    Domains with action noise are left out: no recording can be traced to them.
+    """
+    widths = (table.observation_dim, table.action_dim)
+    robots = [spec.name for spec in all_robots().values() if (spec.observation_dim, spec.action_dim) == widths]
+    candidates = [domain for robot in robots for physics in PHYSICS for domain in catalogue(robot, physics)]
+    reports = [resimulate(table, domain, max_rows) for domain in candidates if not domain.execution.noise_std]
+    return min(reports, key=lambda report: report.median_error)
+
+
+def _named_domain(path: Path) -> Domain:
+    """The domain in the file's name. Raises DomainError if there is none."""
+    domain = domain_of_file_name(path)
+    if domain is None:
+        raise DomainError(
+            "the name does not tell the domain that the data were recorded in",
+            where=str(path),
+            remedy="--domain, for example --domain hopper/gravity-0.5@d4rl",
+        )
+    return domain
+
+
+def _with_width(domain: Domain, table: EpisodeTable) -> Domain:
+    """The domain with the variant of its robot whose observations are as wide as the data's, if there is one."""
+    widths = (table.observation_dim, table.action_dim)
+    for spec in all_robots().values():
+        if domain.robot in (spec.name, spec.variant_of) and (spec.observation_dim, spec.action_dim) == widths:
+            return replace(domain, robot=spec.name)
+    return domain

@@ -1,0 +1,234 @@
+"""Re-simulation: does a domain reproduce recorded data? Every transition is predicted from its own observation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.data.checks.rewards import Paid
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.domains.domain import Domain, parse_domain
+from v2a_ray.domains.environments import make_environment
+from v2a_ray.domains.robot_spec import RobotSpec
+from v2a_ray.errors import DomainError
+
+Float = NDArray[np.float64]
+# Of a step recorded in float32; in another domain the median is above 1e-3.
+STEP_REPRODUCED = 1e-4
+Transition = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class FidelityReport:
+    """How well one domain predicts the transitions of a table.
+
+    Attributes:
+        domain: canonical name.
+        rows: transitions predicted.
+        rows_excluded: transitions whose state before or after is unknown: a velocity at its clipping limit, a value
+            that is not finite, or a last step whose next observation was not recorded (it repeats the observation).
+        median_error, p95_error: L-infinity distance of predicted and recorded next observation over the rows.
+        reward_median_error: median absolute difference of rewards.
+        reward_problem: in words, how rewards differ from what the domain pays; empty if they do not.
+    """
+
+    domain: str
+    rows: int
+    rows_excluded: int
+    median_error: float
+    p95_error: float
+    reward_median_error: float
+    reward_problem: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Transitions of a table, predicted in one domain; N rows, O observation dimension.
+
+    Attributes:
+        rows: (N,) which transitions of the table.
+        num_excluded: transitions that cannot be predicted, see `FidelityReport.rows_excluded`.
+        next_observation: (N, O), reward: (N,).
+        knows_reward: (N,) bool, false where the reward lags and the step before, which it depends on, is unknown.
+    """
+
+    rows: NDArray[np.int64]
+    num_excluded: int
+    next_observation: Float
+    reward: Float
+    knows_reward: NDArray[np.bool_]
+
+    def paid(self, table: EpisodeTable) -> Paid:
+        """What the domain pays and what `table` recorded, for steps that it reproduces and whose reward it knows."""
+        told = self.knows_reward & (self.errors(table) < STEP_REPRODUCED)
+        return Paid.of(table, self.rows[told], self.reward[told])
+
+    def errors(self, table: EpisodeTable) -> Float:
+        """(N,) L-infinity distances to the next observations that `table` recorded."""
+        distances: Float = np.abs(self.next_observation - table.next_observation[self.rows]).max(axis=1)
+        return distances
+
+
+def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None = None) -> FidelityReport:
+    """Predict every transition of `table` in `domain` and compare with what was recorded; see `predict_table`."""
+    domain = parse_domain(domain) if isinstance(domain, str) else domain
+    predictions = predict_table(table, domain, max_rows)
+    errors = predictions.errors(table)
+    problem = predictions.paid(table).problem("it")
+    return FidelityReport(
+        domain=domain.name,
+        rows=len(errors),
+        rows_excluded=predictions.num_excluded,
+        median_error=float(np.median(errors)),
+        p95_error=float(np.quantile(errors, 0.95)),
+        reward_median_error=float(np.median(np.abs(predictions.reward - table.reward[predictions.rows]))),
+        reward_problem=problem.message if problem else "",
+    )
+
+
+def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = None) -> Predictions:
+    """Predict the transitions of `table` in `domain`, each from its own recorded observation.
+
+    The root's horizontal position is not observed and set to zero, which changes neither dynamics nor rewards.
+    `max_rows` spreads that many rows evenly over the table. Raises DomainError if the dimensions do not fit, and for a
+    domain with action noise: what was executed is not in the table.
+    """
+    spec = domain.robot_spec
+    check_dimensions(table, domain, domain.name)
+    if domain.execution.noise_std:
+        raise DomainError(
+            "no transition can be re-simulated, because the noise on its action was not recorded",
+            where=domain.name,
+            remedy="the domain without action_noise, to see how far the noise moves the robot",
+        )
+    known = _known(table, spec)
+    usable = np.flatnonzero(known)
+    rows = usable
+    if max_rows is not None and len(usable) > max_rows:
+        rows = usable[np.linspace(0, len(usable) - 1, max_rows).astype(int)]
+    if not len(rows):
+        raise DomainError(
+            "no transition has a known state", where=domain.name, remedy="data with unclipped, finite velocities"
+        )
+    executed = _executed(table, domain.execution.delay_steps)
+    previous = _previous(table, rows, known, executed) if spec.reward_lags else ()
+    predicted, rewards = predict(domain, table.observation[rows], table.action[rows], previous, executed[rows])
+    knows_reward = np.asarray([step is not None for step in previous] or [True] * len(rows), dtype=bool)
+    if previous and domain.execution.delay_steps:
+        # What an episode's first steps executed is known of whole episodes only, and the step before has to be known.
+        step = rows - table.offsets[table.episode_of_row[rows]]
+        knows_reward &= step > domain.execution.delay_steps
+    return Predictions(rows, table.num_transitions - len(usable), predicted, rewards, knows_reward)
+
+
+def check_dimensions(table: EpisodeTable, domain: Domain, where: str) -> None:
+    """Raise DomainError, naming `where`, if the table was recorded with a robot of other dimensions."""
+    spec = domain.robot_spec
+    if (table.observation_dim, table.action_dim) != (spec.observation_dim, spec.action_dim):
+        raise DomainError(
+            f"data have {table.observation_dim} observations and {table.action_dim} actions, "
+            f"{domain.robot} has {spec.observation_dim} and {spec.action_dim}",
+            where=where,
+            remedy=spec.remedy_for(table.observation_dim, table.action_dim),
+        )
+
+
+def predict(
+    domain: Domain,
+    observation: NDArray[Any],
+    action: NDArray[Any],
+    previous: Sequence[Transition | None] = (),
+    executed: NDArray[Any] | None = None,
+) -> tuple[Float, Float]:
+    """Next observations (N, O) and rewards (N,) of `action` (N, A) commanded in the states of `observation` (N, O).
+
+    Where `previous` has the observation and executed action one step earlier, that step is replayed first, so that
+    quantities which lag behind the state (`RobotSpec.reward_lags`) are what they were in the recording. `executed`
+    (N, A) is what the actuators get instead of what the domain would make of `action` after a reset.
+    """
+    environment: Any = make_environment(domain).unwrapped
+    channel = None
+    if executed is not None and not domain.execution.is_exact:
+        environment.action_channel = channel = _Recorded()
+    spec = domain.robot_spec
+    next_observations, rewards = np.empty(observation.shape), np.empty(len(observation))
+    for index in range(len(observation)):
+        before = previous[index] if previous else None
+        position, velocity = _state(observation[index], spec)
+        if before is None:
+            _restart(environment, position, velocity, spec.reward_lags)
+        else:
+            _restart(environment, *_state(before[0], spec), spec.reward_lags)
+            if channel:
+                channel.executed = before[1]
+            environment.step(before[1])
+            # The rounding of that step is undone, what lags stays; the unobserved position goes on from there.
+            hidden = spec.num_unobserved_positions
+            environment.data.qpos[hidden:], environment.data.qvel[:] = position[hidden:], velocity
+        if channel and executed is not None:
+            channel.executed = executed[index]
+        next_observation, reward, *_ = environment.step(action[index])
+        next_observations[index], rewards[index] = next_observation, float(reward)
+    return next_observations, rewards
+
+
+class _Recorded:
+    """Stands in for an environment's `ActionChannel`: executes what the recording says was executed."""
+
+    executed: NDArray[Any]
+
+    def execute(self, commanded: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+        return self.executed
+
+
+def _restart(environment: Any, position: Float, velocity: Float, lags: bool) -> None:
+    # A reset clears the constraint solver's warm start, which would carry digits over from an unrelated row.
+    mujoco.mj_resetData(environment.model, environment.data)
+    environment.data.qpos[:], environment.data.qvel[:] = position, velocity
+    if lags:
+        # The reward will read body positions before the first step computes them.
+        mujoco.mj_forward(environment.model, environment.data)
+
+
+def _state(observation: NDArray[Any], spec: RobotSpec) -> tuple[Float, Float]:
+    """Joint positions (nq,) and velocities (nv,) of an observation (O,), unobserved positions zero."""
+    split = spec.num_positions
+    position = np.concatenate([np.zeros(spec.num_unobserved_positions), observation[:split]])
+    return position, observation[split : split + spec.num_velocities].astype(np.float64)
+
+
+def _executed(table: EpisodeTable, delay_steps: int) -> NDArray[np.float32]:
+    """(N, A) what the actuators got: the action commanded `delay_steps` earlier, zeros before an episode's start."""
+    executed = table.action
+    for _ in range(delay_steps):
+        executed = np.roll(executed, 1, axis=0)
+        executed[table.offsets[:-1]] = 0.0
+    return executed
+
+
+def _previous(
+    table: EpisodeTable, rows: NDArray[np.int64], known: NDArray[np.bool_], executed: NDArray[np.float32]
+) -> list[Transition | None]:
+    """Per row the transition before it in the same episode, None for an episode's first or if its state is unknown."""
+    followed = np.append(False, known[:-1])
+    followed[table.offsets[:-1]] = False
+    return [(table.observation[row - 1], executed[row - 1]) if followed[row] else None for row in rows.tolist()]
+
+
+def _known(table: EpisodeTable, spec: RobotSpec) -> NDArray[np.bool_]:
+    """(N,) whether the states before and after are known; see `FidelityReport.rows_excluded`."""
+    both = np.stack([table.observation, table.next_observation])
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(both).all(axis=(0, 2)))
+    if spec.velocity_limit is not None:
+        velocities = np.abs(both[:, :, spec.num_positions : spec.num_positions + spec.num_velocities])
+        known &= (velocities < spec.velocity_limit).all(axis=(0, 2))
+    return known & table.arrival_recorded

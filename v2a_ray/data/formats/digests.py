@@ -1,0 +1,91 @@
+"""What stands for data files in keys, remembered beside the artifacts: a sweep plans every trial, hashing takes long.
+
+A digest is used again while the file's path, size, modification time and change time are what they were. It is not
+remembered for a file that changed within the last seconds, because a second change within one tick of the file
+system's clock would leave the same times; such a file is hashed every time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from v2a_ray.checksums import read_sealed, write_sealed
+from v2a_ray.data.formats.location import Location, locate, reading
+from v2a_ray.errors import DataError
+
+FOLDER = "digests"
+READ_BYTES = 2**24
+SETTLED_SECONDS = 3.0
+"""The coarsest clocks of file systems in use tick every two seconds."""
+
+
+def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
+    """SHA-256 that stands for a file, or for all files in a folder.
+
+    Of a local file it is that of its bytes, remembered in the folder `store`, if there is one. Of a remote one it is
+    that of its address, size and modification time, because reading it all may take as long as the whole experiment;
+    where the storage does not know the time, of its bytes.
+
+    Raises DataError when it does not exist or cannot be read.
+    """
+    location = locate(path)
+    if not location.exists():
+        raise DataError(
+            "no such file",
+            where=str(location),
+            remedy="give the folder of the data with data_root=DIR, or correct `path`",
+        )
+    digest = hashlib.sha256()
+    if location.local is None:
+        for part in map(location.member, location.names()) if location.is_folder else [location]:
+            digest.update(_remote_digest(part))
+        return digest.hexdigest()
+    local = location.local
+    for file in sorted(local.rglob("*")) if local.is_dir() else [local]:
+        if file.is_file():
+            try:
+                digest.update(_digest(file, store))
+            except OSError as error:
+                raise DataError(f"cannot be read: {error.strerror}", where=str(file)) from None
+    return digest.hexdigest()
+
+
+def _remote_digest(location: Location) -> bytes:
+    with reading(location):
+        info = location.filesystem.get_file_info(location.path)
+    if info.mtime_ns is not None:
+        return hashlib.sha256(f"{location} {info.size} {info.mtime_ns}".encode()).digest()
+    with location.open() as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def _digest(file: Path, store: Path | None) -> bytes:
+    file = file.absolute()
+    note = store / FOLDER / f"{hashlib.sha256(str(file).encode()).hexdigest()[:32]}.json" if store else None
+    state = _state(file)
+    # A note that cannot be read or written costs time, nothing else.
+    if note:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            remembered = read_sealed(note)
+            if remembered["file"] == str(file) and remembered["state"] == state:
+                return bytes.fromhex(remembered["sha256"])
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").digest()
+    settled = time.time_ns() - max(state[1:]) > SETTLED_SECONDS * 1e9
+    if note and settled and _state(file) == state:
+        with suppress(OSError):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_sealed(note, {"file": str(file), "state": state, "sha256": digest.hex()})
+    return digest
+
+
+def _state(file: Path) -> list[int]:
+    """Size, modification time and change time; a copy that keeps the modification time has another change time."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

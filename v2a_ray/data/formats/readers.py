@@ -1,0 +1,96 @@
+"""Reading and writing data of any format, at a path or URI. The formats are in `data/formats`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyarrow import fs
+
+from v2a_ray.data.checks import Severities, regrade
+from v2a_ray.data.checks.findings import Reading, RobotLike, raise_errors
+from v2a_ray.data.formats.location import Location, locate, publishing
+from v2a_ray.data.formats.registry import check_format, detect_format, format_for_output, format_named
+from v2a_ray.data.table.episodes import EpisodeTable
+
+MINARI_SCHEME = "minari://"
+LARGE_BYTES = 512 * 2**20
+"""HDF5 from this size on is worth Ray: reading it takes one process several times as long as Ray takes to start."""
+
+
+def read_table(
+    path: str | Path | Location,
+    *,
+    robot: RobotLike | None = None,
+    format: str | None = None,
+    filesystem: fs.FileSystem | None = None,
+    checks: Severities | None = None,
+) -> Reading:
+    """Read and check a dataset, and refuse it if a check of severity `error` fails; see `examine_table`.
+
+    Raises:
+        DataError: the first error found, with its place: unreadable, missing keys, shapes, types, values.
+    """
+    reading = examine_table(path, robot=robot, format=format, filesystem=filesystem, checks=checks)
+    raise_errors(reading.findings)
+    return reading
+
+
+def examine_table(
+    path: str | Path | Location,
+    *,
+    robot: RobotLike | None = None,
+    format: str | None = None,
+    filesystem: fs.FileSystem | None = None,
+    checks: Severities | None = None,
+) -> Reading:
+    """Read and check a dataset, whatever the checks of its values say.
+
+    Args:
+        path: a file or folder, a URI, or `minari://` and the id of a published dataset, which is downloaded once.
+        robot: what the dimensions must fit, or None to accept any.
+        format: a name of the registry; by default found by looking.
+        filesystem: of pyarrow, for `path` to be a path in it.
+        checks: severities of checks that are to be others than by default.
+
+    Returns:
+        The table and its findings (`table, findings = read_table(...)`); `.ordered` says whether its
+        rows are in order of time. Labels are "unknown" unless the format keeps them.
+
+    Raises:
+        DataError: it cannot be read as a table: unreadable, missing keys, shapes, types.
+    """
+    location = resolve_location(path, filesystem)
+    chosen = check_format(location, format) if format else detect_format(location)
+    table, findings = chosen.load().read(location, robot)
+    return Reading(table, regrade(findings, checks or {}))
+
+
+def export_table(table: EpisodeTable, path: str | Path | Location, *, format: str | None = None) -> str:
+    """Write a table in any format, at a path or URI, and return the format's name; whole or not at all.
+
+    Raises:
+        DataError: no such format, or `path` does not say one.
+        StorageError: no space, or no permission.
+    """
+    location = locate(path)
+    chosen = format_named(format) if format else format_for_output(location)
+    with publishing(location) as local:
+        chosen.load().write(table, local)
+    return chosen.name
+
+
+def resolve_location(path: str | Path | Location, filesystem: fs.FileSystem | None = None) -> Location:
+    """Where data to be read is; a published Minari dataset is downloaded. Raises DataError."""
+    if isinstance(path, str) and path.startswith(MINARI_SCHEME):
+        from v2a_ray.data.formats.minari_download import download
+
+        return download(path.removeprefix(MINARI_SCHEME))
+    return locate(path, filesystem)
+
+
+def is_worth_ray(location: Location, format: str | None = None) -> bool:
+    """Whether `orchestration.convert` can read the data, and faster than one process although Ray has to start."""
+    local = location.local
+    if local is None or not local.is_file() or local.stat().st_size < LARGE_BYTES:
+        return False
+    return (format or detect_format(location).name) == "d4rl"

@@ -1,0 +1,241 @@
+"""The parts of a source mix and the target: from a specification to a labelled table.
+
+A part is read from a file or collected by roll-outs; this module reads, and says what has to be collected.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.data.checks import Severities, found, regrade
+from v2a_ray.data.checks.findings import Finding, Reading, place, raise_errors
+from v2a_ray.data.config import DataSpec, ExperimentData, SourceSpec
+from v2a_ray.data.formats.location import Location, locate
+from v2a_ray.data.formats.readers import read_table, resolve_location
+from v2a_ray.data.table.episodes import LABELS, EpisodeTable
+from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.domains.behaviors import behavior_components, require_same_robot
+from v2a_ray.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class CollectionRequest:
+    """Transitions to be collected by one policy.
+
+    Attributes:
+        domain: canonical name.
+        policy_domain: canonical name of the domain whose policy acts.
+        component: the policy, one that `load_behavior` knows.
+        num_transitions: exactly as many.
+        seed: of the episodes.
+        noise_std: standard deviation of the Gaussian action noise; actions are in [-1, 1].
+    """
+
+    domain: str
+    policy_domain: str
+    component: str
+    num_transitions: int
+    seed: int
+    noise_std: float
+
+
+def load_source(spec: SourceSpec, data_root: str | Path = ".", checks: Severities | None = None) -> Reading:
+    """Read, check, cut and label a source that has a `path`. Raises DataError, also for unordered transitions."""
+    reading = load_data(spec, spec.label, data_root, checks)
+    if not reading.ordered:
+        raise unordered_source(spec, data_root)
+    return reading
+
+
+def unordered_source(spec: DataSpec, data_root: str | Path) -> DataError:
+    """What to say of a source whose rows are not in order of time."""
+    return DataError(
+        "the transitions are not in order of time, so whole episodes, which tell dynamics apart, cannot be had",
+        where=str(resolve(spec, data_root)),
+        remedy="use the recording it was drawn from; unordered data can only be a target",
+    )
+
+
+def load_data(spec: DataSpec, label: str, data_root: str | Path = ".", checks: Severities | None = None) -> Reading:
+    """Read and check the file of `spec`, take what it asks for, and label it; it may be unordered. Raises DataError.
+
+    `checks` gives severities that are to be others than by default.
+    """
+    domain = parse_domain(spec.domain)
+    path = resolve(spec, data_root)
+    table, findings = read_table(path, robot=domain.robot_spec, checks=checks)
+    if not spec.replacement and table.num_transitions < (spec.num_transitions or 0):
+        message = f"holds {table.num_transitions} transitions where {spec.num_transitions} are asked for"
+        fewer = regrade([found("fewer", message, place(path))], checks or {})
+        raise_errors(fewer)
+        findings = [*findings, *fewer]
+    table = take(table, spec)
+    if spec.subsample == "transitions":
+        message = "transitions were drawn one by one, as asked for"
+        findings = [*findings, Finding("unordered", "info", message, place(path))]
+    return Reading(relabel(table, label, domain, spec.behavior), findings)
+
+
+def take(table: EpisodeTable, spec: DataSpec) -> EpisodeTable:
+    """What `spec` asks for of a table: at most `num_episodes`, and exactly `num_transitions` if it has as many.
+
+    `subsample: first` keeps the order of the file; `episodes` draws whole episodes by `seed`, the last of which is cut
+    where `num_transitions` end; `transitions` draws rows, each of which becomes an episode of one step.
+    """
+    if spec.num_transitions is None and spec.num_episodes is None:
+        return table
+    generator = np.random.default_rng(spec.seed)
+    if spec.subsample == "transitions":
+        assert spec.num_transitions is not None, "the configuration requires it"
+        count = spec.num_transitions if spec.replacement else min(spec.num_transitions, table.num_transitions)
+        return _single_steps(table, generator.choice(table.num_transitions, count, replace=spec.replacement))
+    if spec.replacement:
+        # An episode has at least one transition, so there are never more draws than transitions.
+        drawn = generator.integers(0, table.num_episodes, spec.num_episodes or spec.num_transitions)
+    elif spec.subsample == "episodes":
+        drawn = generator.permutation(table.num_episodes)
+    else:
+        drawn = np.arange(table.num_episodes)
+    drawn = drawn[: spec.num_episodes]
+    if spec.num_transitions is None:
+        return table.select(drawn)
+    enough = int(np.searchsorted(np.cumsum(table.lengths[drawn]), spec.num_transitions)) + 1
+    return table.select(drawn[:enough]).head(spec.num_transitions)
+
+
+def _single_steps(table: EpisodeTable, rows: NDArray[np.int64]) -> EpisodeTable:
+    """The given transitions, each as an episode of its own; one that is not terminal is truncated."""
+    terminated, episode = table.terminal_rows[rows] > 0.5, table.episode_of_row[rows]
+    return table.replace(
+        **{name: getattr(table, name)[rows] for name in ("observation", "action", "reward", "next_observation")},
+        offsets=np.arange(len(rows) + 1),
+        terminated=terminated,
+        truncated=~terminated,
+        episode_id=tuple(f"{index:06d}" for index in range(len(rows))),
+        **{name: tuple(getattr(table, name)[index] for index in episode) for name in LABELS},
+    )
+
+
+def mix_sources(config: ExperimentData) -> list[SourceSpec]:
+    """The sources of an experiment with weights turned into numbers of transitions.
+
+    The numbers sum to `mix.num_transitions`, and each is within one transition of its weight's share.
+    Raises ConfigError when a share is less than one transition.
+    """
+    total = config.mix.num_transitions
+    if total is None:
+        return list(config.sources)
+    weights = [source.weight or 0.0 for source in config.sources]
+    counts = apportion(np.asarray(weights) / sum(weights), total)
+    for source, count in zip(config.sources, counts, strict=True):
+        if not count:
+            raise ConfigError(
+                f"a weight of {source.weight:g} is less than one of {total:,} transitions",
+                where=f"sources · {source.label}",
+                remedy="leave the source out, or raise its weight or mix.num_transitions",
+            )
+    return [
+        source.model_copy(update={"weight": None, "num_transitions": int(count)})
+        for source, count in zip(config.sources, counts, strict=True)
+    ]
+
+
+def skips(config: ExperimentData, spec: DataSpec) -> bool:
+    """Whether data that cannot be used are left out of the mix; the target never is."""
+    return isinstance(spec, SourceSpec) and (spec.on_error or config.mix.on_error) == "skip"
+
+
+def held_out_episodes(num_episodes: int, fraction: float, seed: int, source: str) -> NDArray[np.int64]:
+    """Episodes of a source (sorted indices) that are held out for validation, by seed and name alone.
+
+    With a fraction above 0 at least one is held out, and at least one is left, of two or more.
+    """
+    if not fraction or num_episodes < 2:
+        return np.empty(0, dtype=np.int64)
+    count = min(max(round(fraction * num_episodes), 1), num_episodes - 1)
+    generator = np.random.default_rng([seed, zlib.crc32(source.encode())])
+    return np.sort(generator.permutation(num_episodes)[:count])
+
+
+def mix_name(config: ExperimentData, key: str) -> str:
+    """A mix in one line: the head of the `key` that hashes everything in it, and its parts."""
+    parts = [
+        f"{source.label} {source.num_transitions:,}" if source.num_transitions else source.label
+        for source in mix_sources(config)
+    ]
+    held_out = config.mix.validation_fraction
+    return f"mix {key[:8]}: {' + '.join(parts)}" + (f", {held_out:.0%} of the episodes held out" if held_out else "")
+
+
+def mix_manifest(
+    config: ExperimentData,
+    key: str,
+    refused: Sequence[Mapping[str, str]] = (),
+    held_out: Mapping[str, NDArray[np.int64]] | None = None,
+) -> dict[str, Any]:
+    """What the manifest of a combined table says about its mix.
+
+    Args:
+        key: hashes everything that determines the mix.
+        refused: `source` and `reason` of each that was left out.
+        held_out: source name to its episodes (indices) that are not in the table but in `validation`.
+    """
+    validation = {
+        "fraction": config.mix.validation_fraction,
+        "seed": config.mix.seed,
+        "episodes": {name: episodes.tolist() for name, episodes in (held_out or {}).items()},
+    }
+    return {"mix": {"name": mix_name(config, key), "hash": key}, "refused": list(refused), "validation": validation}
+
+
+def apportion(fractions: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    """Whole numbers that sum to `total`, in proportion to `fractions`; the largest remainders round up."""
+    exact = fractions * total
+    counts = np.floor(exact).astype(np.int64)
+    missing = total - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+    return counts
+
+
+def relabel(table: EpisodeTable, label: str, domain: Domain, behavior: str | None = None) -> EpisodeTable:
+    """Label every episode; without `behavior` each keeps its own, such as the component that collected it."""
+    labelled = table.labelled(source=label, domain=domain.name, behavior=behavior or "unknown")
+    return labelled if behavior else labelled.replace(behavior=table.behavior)
+
+
+def resolve(spec: DataSpec, data_root: str | Path) -> Location:
+    """Where the data of `spec` are: its path or URI, from `data_root` (a path or URI, too) unless it is absolute.
+
+    Local paths become absolute, because Ray workers run in another directory. A published Minari dataset
+    (`minari://ID`) is downloaded once. Raises DataError for an address that cannot be used.
+    """
+    assert spec.path is not None, "only data with a path is read"
+    if "://" in spec.path:
+        return resolve_location(spec.path)
+    if "://" in str(data_root):
+        return locate(f"{str(data_root).rstrip('/')}/{spec.path}")
+    return locate((Path(data_root) / Path(spec.path).expanduser()).absolute())
+
+
+def collection_requests(spec: DataSpec) -> list[CollectionRequest]:
+    """What has to be collected for a `spec` without path: one request per policy of its behaviour.
+
+    Fractions become whole numbers that sum to `num_transitions`.
+    """
+    assert spec.path is None and spec.num_transitions is not None, "the configuration requires one of the two"
+    domain, policy_domain = parse_domain(spec.domain), parse_domain(spec.policy_domain or spec.domain)
+    require_same_robot(policy_domain, domain)
+    components = behavior_components(policy_domain, spec.behavior)
+    counts = apportion(np.asarray([fraction for _, fraction in components]), spec.num_transitions)
+    return [
+        CollectionRequest(domain.name, policy_domain.name, component, int(count), spec.seed, spec.noise_std)
+        for (component, _), count in zip(components, counts, strict=True)
+        if count
+    ]

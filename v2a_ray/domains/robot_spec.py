@@ -1,0 +1,191 @@
+"""What a robot is: its gymnasium class, the numbers of its interface, its task, and the parts that a shift can change.
+
+Shape suffixes: B simulations, A action dimension, P joint positions, V joint velocities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.domains.shifts.edits import Edit
+from v2a_ray.errors import DomainError
+
+Float = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+MorphologyLevels = Mapping[str, tuple[Edit, ...]]
+ROUNDING = 1e-6
+"""Of recordings, which hold float32: its own is 6e-8 of a value."""
+_ROBOTS: dict[str, RobotSpec] = {}
+
+
+def never_falls(positions_BP: Float, velocities_BV: Float) -> Flags:
+    """Healthy in every state."""
+    return np.ones(len(positions_BP), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a robot is rewarded for and when it has fallen: gymnasium's v4 tasks, over a batch of simulations.
+
+        reward = dx / dt + healthy_reward - control_cost_weight * |a|^2
+
+    where x is the root's position along the track; an episode terminates once the robot is not healthy. The order of
+    the operations is gymnasium's, so that rewards agree with its environments bit for bit.
+
+    Attributes:
+        control_cost_weight: of the squared norm of the commanded action.
+        healthy_reward: per environment step, also for the step that ends the episode.
+        is_healthy: of joint positions (B, P) and velocities (B, V), unclipped, to flags (B,).
+        tracked_body: whose position `xpos` progress is measured by; empty: the first joint position. MuJoCo computes
+            `xpos` before it integrates, so it lags one simulation step behind the joint positions.
+    """
+
+    control_cost_weight: float
+    healthy_reward: float = 0.0
+    is_healthy: Callable[[Float, Float], Flags] = never_falls
+    tracked_body: str = ""
+
+    def reward(self, progress_B: Float, actions_BA: NDArray[Any], seconds: float) -> Float:
+        """Rewards (B,) of moving by `progress_B` metres in `seconds` under commanded actions."""
+        # Row by row in memory order, as one action is summed: another order would round differently.
+        squares_BA = np.square(np.ascontiguousarray(actions_BA))
+        reward_B: Float = progress_B / seconds + self.healthy_reward - self.control_cost_weight * squares_BA.sum(axis=1)
+        return reward_B
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """One robot, independent of physics and shifts.
+
+    Attributes:
+        name: lower case, as in domain names.
+        environment_class: "module:class" of gymnasium's v4 environment, whose semantics recorded data have.
+        task: its reward and its rule of when it has fallen.
+        asset: the file in gymnasium's `envs/mujoco/assets` that every shift edits.
+        observation_dim, action_dim: O and A.
+        num_positions: entries of the observation that are joint positions (root x, and Ant's root y, are left out).
+        num_velocities: entries that are joint velocities.
+        num_unobserved_positions: leading positions that are not observed (1, Ant 2).
+        velocity_limit: the observation clips joint velocities to +- this (m/s or rad/s); None: not clipped.
+        reset_noise_scale: half-width of the uniform noise (or standard deviation of the Gaussian one) at reset.
+        total_mass: kilograms that the finished model is scaled to, or None (HalfCheetah's `settotalmass`).
+        floor_keeps_friction: a friction shift changes only the sliding coefficient of the robot's own geoms.
+        reward_lags: the reward uses body positions that lag one simulation step behind the state (Ant's torso), so that
+            replaying one transition needs the one before it.
+        joints: part of a kinematic shift -> joint names.
+        morphologies: part of a morphology shift -> level -> edits.
+        named_levels: kind of a continuous shift -> its named levels, where the usual ones do too little or too much.
+        published: names as `otdf-kinematic` -> function of the stock specification to edits.
+        variant_of: name of the robot that differs only in its observation, which this one shares shifts, reference
+            returns and behaviours with; empty for a robot in its own right.
+        num_zeros: zeros at the end of the observation, in place of quantities that recorded data hold no values of.
+        max_episode_steps: environment steps after which an episode is truncated.
+    """
+
+    name: str
+    environment_class: str
+    task: Task
+    asset: str
+    observation_dim: int
+    action_dim: int
+    num_positions: int
+    num_velocities: int
+    velocity_limit: float | None
+    reset_noise_scale: float
+    joints: Mapping[str, tuple[str, ...]]
+    morphologies: Mapping[str, MorphologyLevels]
+    published: Mapping[str, Callable[[mujoco.MjSpec], tuple[Edit, ...]]]
+    num_unobserved_positions: int = 1
+    total_mass: float | None = None
+    floor_keeps_friction: bool = False
+    reward_lags: bool = False
+    variant_of: str = ""
+    num_zeros: int = 0
+    max_episode_steps: int = 1000
+    joint_levels: Mapping[str, float] = field(default_factory=lambda: {"easy": 0.8, "medium": 0.5, "hard": 0.2})
+    named_levels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def remedy_for(self, observation_dim: int, action_dim: int) -> str:
+        """What to try when data of other dimensions are taken for this robot's: the robot that they fit."""
+        fitting = [
+            spec.name
+            for spec in all_robots().values()
+            if (spec.observation_dim, spec.action_dim) == (observation_dim, action_dim)
+        ]
+        if not fitting:
+            return f"use data of {self.name}; no robot has {observation_dim} observations and {action_dim} actions"
+        found = " or ".join(fitting)
+        return (
+            f"{observation_dim} observations and {action_dim} actions are those of {found}: "
+            f"write {found} instead of {self.name} in the domain's name, or use data of {self.name}"
+        )
+
+    def observed_health(self, observation: NDArray[Any]) -> tuple[Flags, Flags]:
+        """(N,) whether the robot is surely healthy, and (N,) whether it has surely fallen, in observed states (N, O).
+
+        Neither is sure within rounding of a threshold. A clipped velocity may be any beyond the limit, so that it makes
+        no robot surely healthy whose rule looks at velocities.
+        """
+        split = self.num_positions
+        observed = observation.astype(np.float64)
+        unobserved = np.zeros((len(observed), self.num_unobserved_positions))
+        positions = np.concatenate([unobserved, observed[:, :split]], axis=1)
+        velocities = observed[:, split : split + self.num_velocities]
+        largest = velocities
+        if self.velocity_limit is not None:
+            largest = np.where(np.abs(velocities) >= self.velocity_limit, np.inf, velocities)
+        is_healthy = self.task.is_healthy
+        scales = (1.0 - ROUNDING, 1.0, 1.0 + ROUNDING)
+        surely = np.logical_and.reduce([is_healthy(positions * scale, largest * scale) for scale in scales])
+        possibly = np.logical_or.reduce([is_healthy(positions * scale, velocities * scale) for scale in scales])
+        return surely, ~possibly
+
+
+def scaled_ranges(factors: Mapping[str, float]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]]:
+    """Edits that shrink joint ranges: joint name -> factor on the distance from the range's point nearest to zero.
+
+    That anchor is zero for most joints, and the bound that the leg hangs at for Ant's ankles (30 to 70 degrees), which
+    is how the published ranges were made.
+    """
+
+    def edits(stock: mujoco.MjSpec) -> tuple[Edit, ...]:
+        result = []
+        for joint, factor in factors.items():
+            low, high = (float(bound) for bound in stock.joint(joint).range)
+            anchor = min(max(0.0, low), high)
+            bounds = (anchor + factor * (low - anchor), anchor + factor * (high - anchor))
+            result.append(Edit("joint", joint, "range", bounds))
+        return tuple(result)
+
+    return edits
+
+
+def fixed(edits: tuple[Edit, ...]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]]:
+    """Edits that do not depend on the stock model."""
+    return lambda _stock: edits
+
+
+def register_robot(spec: RobotSpec) -> RobotSpec:
+    """Make `spec` known by its name, and return it. Raises ValueError when the name is taken."""
+    if spec.name in _ROBOTS:
+        raise ValueError(f"there is a robot named {spec.name!r} already")
+    _ROBOTS[spec.name] = spec
+    return spec
+
+
+def robot(name: str) -> RobotSpec:
+    """The robot called `name`. Raises DomainError naming the robots there are."""
+    if name not in _ROBOTS:
+        raise DomainError(f"no robot named {name!r}", where="domain", remedy=f"one of {', '.join(_ROBOTS)}")
+    return _ROBOTS[name]
+
+
+def all_robots() -> dict[str, RobotSpec]:
+    """Every robot by name, variants included. Those of `v2a_ray.domains.robots` are there once it is imported."""
+    return dict(_ROBOTS)

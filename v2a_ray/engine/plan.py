@@ -1,0 +1,127 @@
+"""The plan of an experiment: which artifacts it needs, what each is made from, and under which key.
+
+An artifact is a node; its key hashes the stage, the settings that move its numbers, the keys of its inputs and a seed.
+Two experiments that agree on those share the artifact, so a sweep over seeds, lambda and xi fits the modality once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from v2a_ray.data.config import TARGET_LABEL, DataSpec
+from v2a_ray.data.formats.digests import digest_path
+from v2a_ray.data.mixing.mixture import collection_requests, mix_sources, resolve, skips
+from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.domains.behaviors import GaussianActor, load_behavior
+from v2a_ray.engine.stage import SOURCE, TABLES
+from v2a_ray.engine.store import stage_key, store_root
+from v2a_ray.errors import DataError
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.registered import TRAINED
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact of a plan.
+
+    Attributes:
+        stage: one of `v2a_ray.engine.store.STAGES` but `diagnosis`.
+        name: unique in its plan and shown to people; for data the label of the part.
+        key: content key.
+        inputs: role to name of the node it comes from.
+        spec: the data node's specification.
+        part: the source that it is about, of a stage that is computed for each source by itself.
+    """
+
+    stage: str
+    name: str
+    key: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    spec: DataSpec | None = None
+    part: str | None = None
+
+
+def make_plan(config: ExperimentConfig) -> dict[str, Node]:
+    """The nodes of an experiment by name, each after its inputs. Raises DataError when a data file is missing.
+
+    Digests of data files are remembered in the experiment's store.
+    """
+    store = store_root(config.store)
+    nodes: dict[str, Node] = {}
+
+    for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
+        # The label is part of the key because it is part of every episode's id.
+        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config)}
+        nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
+    parts = {source.label: _data_name(source.label) for source in config.sources}
+    content = _mix_content(config) | _strict_checks(config)
+    key = stage_key(SOURCE, content, {label: nodes[name].key for label, name in parts.items()})
+    nodes[SOURCE] = Node(SOURCE, SOURCE, key, parts)
+    for role, table in TABLES.items():
+        key = stage_key("rows", {}, {"table": nodes[table].key})
+        nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
+    for stage in (stage for stage in TRAINED.values() if stage.needed(config)):
+        for request in stage.requests(config):
+            keys = {role: nodes[name].key for role, name in request.inputs.items()}
+            name = f"{stage.name}/{request.part}" if request.part else stage.name
+            key = stage_key(stage.name, request.settings, keys, stage.seed(config))
+            # `rows` are a table in another form, for which the table's own key stands.
+            inputs = {**request.inputs, **request.rows}
+            nodes[name] = Node(stage.name, name, key, inputs, part=request.part)
+    return nodes
+
+
+def _data_name(label: str) -> str:
+    return f"data/{label}"
+
+
+def _mix_content(config: ExperimentConfig) -> dict[str, Any]:
+    """What determines the mix beside its sources."""
+    if not config.mix.validation_fraction:
+        return {}
+    return {"validation_fraction": config.mix.validation_fraction, "seed": config.mix.seed}
+
+
+def _strict_checks(config: ExperimentConfig) -> dict[str, Any]:
+    """The checks that must not fire. Data made without them were never held to them."""
+    strict = sorted(name for name, severity in config.checks.items() if severity == "error")
+    return {"strict_checks": strict} if strict else {}
+
+
+def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict[str, Any]:
+    """What determines the transitions of one part: a file's bytes, or policies, domain and seed."""
+    domain = parse_domain(spec.domain)
+    about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
+    if spec.path is None:
+        requests = collection_requests(spec)
+        policies = parse_domain(spec.policy_domain or spec.domain)
+        about["weights"] = {request.component: weights_digest(policies, request.component) for request in requests}
+        return about | {"num_transitions": spec.num_transitions, "noise_std": spec.noise_std, "seed": spec.seed}
+    about |= {"num_transitions": spec.num_transitions, "subsample": spec.subsample}
+    # What is left at its default is no part of the key, so that settings which did not exist renew nothing.
+    if spec.subsample != "first":
+        about["seed"] = spec.seed
+    if spec.num_episodes is not None:
+        about["num_episodes"] = spec.num_episodes
+    if spec.replacement:
+        about["replacement"] = True
+    if not skips(config, spec):
+        return about | {"file": digest_path(resolve(spec, config.data_root), store)}
+    try:
+        digest: str | None = digest_path(resolve(spec, config.data_root), store)
+    except DataError:
+        digest = None  # Reading it says why, and leaves it out.
+    return about | {"file": digest, "on_error": "skip"}
+
+
+def weights_digest(domain: Domain, component: str) -> str:
+    """SHA-256 of a behaviour policy's weights, so that retraining it renews the data."""
+    policy = load_behavior(domain, component)
+    digest = hashlib.sha256()
+    if isinstance(policy, GaussianActor):
+        for name, values in sorted(policy.to_tensors().items()):
+            digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()

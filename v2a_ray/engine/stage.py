@@ -1,0 +1,115 @@
+"""What a trained stage declares: when an experiment needs it, from what it is made, what computes it, and its cost."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from v2a_ray.data.config import TARGET_LABEL, FeedingConfig
+from v2a_ray.engine.keys import moving
+from v2a_ray.engine.rates import Tables, Work
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.settings.base import DeviceName, TrainingConfig
+
+if TYPE_CHECKING:
+    from v2a_ray.engine.context import Job
+
+SOURCE = "source"
+TABLES = {SOURCE: SOURCE, TARGET_LABEL: f"data/{TARGET_LABEL}"}
+SOURCE_ROWS = {"source_rows": "rows/source"}
+BOTH_ROWS = SOURCE_ROWS | {"target_rows": "rows/target"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One artifact that an experiment asks of a stage.
+
+    Attributes:
+        inputs: role to name of the node that it is made from; their keys are part of this one's.
+        settings: what else is part of the key.
+        rows: role to name of tables in another form, for which the table's own key stands.
+        part: the source that it is about, of a stage that is computed for each source by itself.
+    """
+
+    inputs: Mapping[str, str]
+    settings: Mapping[str, Any]
+    rows: Mapping[str, str] = field(default_factory=dict)
+    part: str | None = None
+
+
+class Stage(ABC):
+    """A kind of artifact that is trained. Its name is that of its section of an experiment and of its part of a store.
+
+    Functions that compute it are named as `module:function` and imported when one is used: a plan needs no torch, and
+    only the layer above has Ray.
+    """
+
+    name: ClassVar[str]
+    fits: ClassVar[str]
+    """Computes a request in one process, from a `Job`."""
+    fits_parallel: ClassVar[str | None] = None
+    """The same on the data-parallel workers of `num_workers`."""
+    rows: ClassVar[Mapping[str, str]] = BOTH_ROWS
+    """The tables whose rows it reads. Both move a stage that is fitted to one: they set the preprocessing."""
+
+    @abstractmethod
+    def needed(self, config: ExperimentConfig) -> bool:
+        """Whether an experiment asks for it."""
+
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
+        """Role to name of the nodes that it is made from."""
+        return TABLES
+
+    def requests(self, config: ExperimentConfig) -> list[Request]:
+        """What an experiment that needs it asks for, in the order in which that is computed."""
+        settings = prepared(config) | {self.name: moving(self.section(config))}
+        return [Request(self.inputs(config), settings, self.rows)]
+
+    def works(self, config: ExperimentConfig, tables: Tables) -> list[Work] | None:
+        """What computing a request consists of; None when it depends on a table whose size is not known."""
+        section = self.section(config)
+        return [Work(self.name, section.num_steps, layers(section))]
+
+    def section(self, config: ExperimentConfig) -> TrainingConfig:
+        """Its settings."""
+        section: TrainingConfig = getattr(config, self.name)
+        return section
+
+    def seed(self, config: ExperimentConfig) -> int:
+        """The seed of its key."""
+        return config.upstream_seed
+
+    def device(self, config: ExperimentConfig) -> DeviceName:
+        """Where it is asked to compute."""
+        return self.section(config).device
+
+    def num_workers(self, config: ExperimentConfig) -> int:
+        """Data-parallel workers."""
+        return getattr(self.section(config), "num_workers", 1)
+
+    def fit(self, config: ExperimentConfig) -> Callable[[Job], None]:
+        """The function that computes a request."""
+        return imported(self.fits_parallel if self.fits_parallel and self.num_workers(config) > 1 else self.fits)
+
+
+def prepared(config: ExperimentConfig) -> dict[str, Any]:
+    """Settings that move every stage which reads standardised rows."""
+    common: dict[str, Any] = {"preprocessing": config.preprocessing.model_dump(mode="json")}
+    if config.feeding != FeedingConfig():
+        common["feeding"] = config.feeding.model_dump(mode="json")
+    return common
+
+
+def layers(section: Any) -> float:
+    """Arithmetic of networks with two hidden layers: the product between those decides."""
+    return float(section.batch_size * section.width**2 * getattr(section, "num_members", 1))
+
+
+def imported(name: str) -> Callable[[Job], None]:
+    """The function `module:function`."""
+    module, _, function = name.partition(":")
+    found: Callable[[Job], None] = getattr(import_module(module), function)
+    return found

@@ -1,0 +1,123 @@
+"""What a store holds, and removing it: nothing is ever removed that this product did not make."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from v2a_ray.data.formats.digests import FOLDER as DIGESTS
+from v2a_ray.engine.store import MARKER, NOTES, RECORD, STAGES, Artifact, ArtifactStore
+from v2a_ray.errors import StorageError
+from v2a_ray.files import read_json
+
+_KEY = re.compile(r"[0-9a-f]{20}")
+_LEFTOVER = re.compile(r"[0-9a-f]{20}\.(work|tmp|damaged)(-[0-9a-f]{8})?")
+_NOTES = {DIGESTS: re.compile(r"[0-9a-f]{32}\.json"), NOTES: re.compile(r"[a-z]+-[0-9a-f]{20}\.json")}
+_STATES = {"work": "unfinished", "tmp": "unfinished", "damaged": "damaged"}
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What is no artifact that could be used: one in the making, one that was set aside, one without a whole record.
+
+    Attributes:
+        path: its folder.
+        state: `unfinished`, `damaged` (set aside) or `unusable` (it is damaged, or of an earlier version).
+    """
+
+    path: Path
+    state: str
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """How much `clear` removed."""
+
+    num_artifacts: int
+    num_leftovers: int
+    num_bytes: int
+
+
+def artifacts(store: ArtifactStore) -> list[Artifact]:
+    """Every finished artifact, by its record. Raises StorageError for a folder that is no store."""
+    _require_store(store)
+    looked = (store.look(path.parent.name, path.name) for path in _folders(store))
+    return [artifact for artifact in looked if artifact]
+
+
+def leftovers(store: ArtifactStore) -> list[Leftover]:
+    """Everything else under the names of artifacts. Raises StorageError for a folder that is no store."""
+    _require_store(store)
+    found = []
+    for path in _folders(store):
+        if match := _LEFTOVER.fullmatch(path.name):
+            found.append(Leftover(path, _STATES[match[1]]))
+        elif _KEY.fullmatch(path.name) and (path / RECORD).is_file() and not store.look(path.parent.name, path.name):
+            found.append(Leftover(path, "unusable"))
+    return found
+
+
+def clear(store: ArtifactStore) -> Cleared:
+    """Remove every artifact, every leftover and the store's own notes, and nothing else.
+
+    Raises:
+        StorageError: the folder is no store, or something cannot be removed.
+    """
+    done, rest = artifacts(store), leftovers(store)
+    paths = [artifact.path for artifact in done] + [leftover.path for leftover in rest]
+    num_bytes = sum(folder_bytes(path) for path in paths)
+    try:
+        for path in paths:
+            shutil.rmtree(path)
+        for folder, pattern in _NOTES.items():
+            for note in (store.root / folder).glob("*.json"):
+                if pattern.fullmatch(note.name):
+                    note.unlink()
+        for folder in (*STAGES, *_NOTES):
+            _remove_if_empty(store.root / folder)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be removed: {error.strerror or error}",
+            where=str(error.filename or store.root),
+            remedy="check who owns it; the same command goes on",
+        ) from error
+    return Cleared(len(done), len(rest), num_bytes)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+
+
+def _require_store(store: ArtifactStore) -> None:
+    """Stores of earlier versions have no marker: they are known by an artifact whose record names it."""
+    if not (store.root / MARKER).is_file() and not any(_names_itself(path) for path in _folders(store)):
+        raise StorageError(
+            "this folder is no artifact store",
+            where=str(store.root),
+            remedy="give the folder that `v2a run` prints as `artifacts`, with --store DIR or V2A_STORE",
+        )
+
+
+def _names_itself(folder: Path) -> bool:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = read_json(folder / RECORD)
+        return bool((record["stage"], record["key"]) == (folder.parent.name, folder.name))
+    return False
+
+
+def _folders(store: ArtifactStore) -> Iterator[Path]:
+    """Folders where artifacts may be; links are somebody else's."""
+    for stage in STAGES:
+        for path in sorted((store.root / stage).glob("*")):
+            if path.is_dir() and not path.is_symlink():
+                yield path
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+        folder.rmdir()

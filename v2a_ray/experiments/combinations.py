@@ -1,0 +1,139 @@
+"""What a method is a combination of, read off its settings: the table of methods is generated, never written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pydantic import BaseModel
+
+from v2a_ray.engine.keys import BOOKKEEPING
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.methods import METHODS, method_settings
+from v2a_ray.settings.loading import validate
+from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.registered import TRAINED
+
+NONE = "none"
+_PLACEHOLDER = {"domain": "any", "behavior": "any", "num_transitions": 1}
+_SHOWN = {
+    "policy.learner",
+    "policy.data",
+    "policy.filter.rule",
+    "policy.filter.keep_fraction",
+    "policy.filter.alignment_weight",
+    "policy.filter.weight",
+    "advantage.kind",
+    "advantage.conditioning",
+    "alignment.kind",
+}
+"""Settings that have a column of their own; what else a method sets is `extra`."""
+
+_BOOKKEEPING = ("num_threads", *BOOKKEEPING)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One row of the table of methods."""
+
+    method: str
+    origin: str
+    learner: str
+    data: str
+    alignment: str
+    value: str
+    filter: str
+    weight: str
+    extra: str
+
+    @classmethod
+    def headings(cls) -> list[str]:
+        """Names of the columns."""
+        return [field.name for field in fields(cls)]
+
+    def cells(self) -> list[str]:
+        """The row."""
+        return [str(getattr(self, name)) for name in self.headings()]
+
+
+def method_config(name: str) -> ExperimentConfig:
+    """The experiment that a method gives on any data. Raises ConfigError when there is none of that name."""
+    data = {"name": name, "method": name, "target": _PLACEHOLDER, "sources": [_PLACEHOLDER]}
+    return validate(ExperimentConfig, data)
+
+
+def combination(name: str) -> Combination:
+    """The row of a method. Raises ConfigError when there is none of that name."""
+    config = method_config(name)
+    policy, columns = config.policy, config.columns
+    return Combination(
+        method=name,
+        origin="published" if METHODS[name].published else "ours",
+        learner=policy.learner,
+        data=policy.data,
+        alignment=config.alignment.kind if "alignment" in columns else NONE,
+        value=_value(config) if "advantage" in columns else NONE,
+        filter=_filter(policy, columns),
+        weight=NONE if policy.filter.weight == "one" else policy.filter.weight.replace("_", " "),
+        extra=", ".join(f"{key}={value}" for key, value in changes(name) if key not in _SHOWN) or NONE,
+    )
+
+
+def combinations() -> list[Combination]:
+    """The rows of all methods."""
+    return [combination(name) for name in METHODS]
+
+
+def changes(name: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every setting that a method sets to something else than its default."""
+    yield from _changes(method_settings(name), ExperimentConfig, "")
+
+
+def effective_settings(name: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every setting that moves a method's numbers, defaults included; data apart."""
+    config = method_config(name)
+    used = {"preprocessing", *(stage.name for stage in TRAINED.values() if stage.needed(config))}
+    sections = {key: value for key, value in config.model_dump().items() if key in used}
+    sections["policy"] = {
+        key: value for key, value in sections["policy"].items() if key not in config.policy.unread_sections
+    }
+    for key, value in _flat(sections, ""):
+        if not key.endswith(_BOOKKEEPING):
+            yield key, value
+
+
+def markdown() -> str:
+    """The table of all methods."""
+    headings = Combination.headings()
+    rows = [headings, ["---"] * len(headings), *(row.cells() for row in combinations())]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+
+
+def _value(config: ExperimentConfig) -> str:
+    return f"{config.advantage.kind} " + ("A(s, a, z)" if config.advantage.conditioning == "modality" else "A(s, a)")
+
+
+def _filter(policy: PolicyConfig, columns: list[str]) -> str:
+    rule = policy.filter
+    if rule.rule == "none":
+        return NONE
+    weighs = f", λ {rule.alignment_weight:g}" if "advantage" in columns else ""
+    return f"{rule.rule.replace('_', ' ')}, ξ {rule.keep_fraction:g}{weighs}"
+
+
+def _changes(settings: Mapping[str, Any], model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        field = model.model_fields[name]
+        if isinstance(value, Mapping) and isinstance(field.default, BaseModel):
+            yield from _changes(value, type(field.default), f"{prefix}{name}.")
+        elif value != field.default:
+            yield f"{prefix}{name}", value
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

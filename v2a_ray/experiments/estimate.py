@@ -1,0 +1,278 @@
+"""What a sweep would take, before anything runs: distinct artifacts, hours, memory. No Ray here.
+
+Hours are those of `v2a_ray.engine.rates`, corrected by what artifacts of the same kind in the store took: this
+machine's are known as soon as it has computed something.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import ValidationError
+
+from v2a_ray.checksums import read_sealed
+from v2a_ray.data.loading.memory_mapped import row_bytes
+from v2a_ray.data.mixing.mixture import mix_sources
+from v2a_ray.data.table.folder import read_manifest
+from v2a_ray.domains import parse_domain
+from v2a_ray.engine.plan import Node
+from v2a_ray.engine.rates import Rates, Tables, Work, packaged_rates
+from v2a_ray.engine.store import STAGES, ArtifactStore
+from v2a_ray.errors import DataError
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.registered import works_of
+
+Basis = Literal["store", "measured", "unknown"]
+"""Where seconds come from: artifacts of the same kind, the package's rates, or nowhere."""
+MAX_RECORDS = 500
+"""Artifacts of one stage that are read: keys are hashes, so the first ones are drawn at random."""
+
+
+class Experiment(Protocol):
+    """A trial; see `Trial` of sweeps."""
+
+    @property
+    def config(self) -> ExperimentConfig: ...
+    @property
+    def plan(self) -> Mapping[str, Node]: ...
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """The distinct artifacts of one stage.
+
+    Attributes:
+        num_artifacts: that the trials ask for; `num_found` of them are in the store.
+        seconds: of one core, for those that are missing; `num_unknown` of them are not in it.
+        basis: where the seconds come from.
+    """
+
+    stage: str
+    num_artifacts: int
+    num_found: int
+    seconds: float
+    num_unknown: int
+    basis: tuple[Basis, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What all trials would take.
+
+    Attributes:
+        stages: in the order of computation, policies last.
+        longest_seconds: of the longest chain of one trial's missing upstream artifacts, and of one policy.
+        num_cpus: cores that the hours are for; `threads_per_trial` of them are one trial's.
+        num_at_once: policies that are trained at a time.
+        process_gib, table_gib: memory of a trial, and of the largest tables that one maps, which all trials of a node
+            share; None where a file would have to be read to tell.
+        gpus_per_trial: as configured.
+        processor, command: of the measured rates.
+    """
+
+    num_trials: int
+    stages: list[StageEstimate]
+    longest_seconds: tuple[float, float]
+    num_cpus: int
+    threads_per_trial: int
+    num_at_once: int
+    process_gib: float
+    table_gib: float | None
+    gpus_per_trial: float | str
+    processor: str
+    command: str
+
+    @property
+    def cpu_hours(self) -> float:
+        """Of one core, in all."""
+        return sum(stage.seconds for stage in self.stages) / 3600
+
+    @property
+    def hours(self) -> float:
+        """From start to end on `num_cpus` cores: first what is upstream, then the policies."""
+        policies = sum(stage.seconds for stage in self.stages if stage.stage == "policy")
+        upstream = sum(stage.seconds for stage in self.stages) - policies
+        chain, policy = self.longest_seconds
+        return (max(chain, upstream / self.num_cpus) + max(policy, policies / self.num_at_once)) / 3600
+
+
+def estimate(
+    trials: Sequence[Experiment],
+    store: ArtifactStore,
+    num_cpus: int,
+    *,
+    probes: Sequence[Experiment] = (),
+    policies_per_cell: int = 1,
+    max_concurrent_trials: int | None = None,
+    gpus_per_trial: float | str = 0,
+    rates: Rates | None = None,
+) -> Estimate:
+    """What `trials` would take on `num_cpus` cores. Reads records in the store and computes nothing.
+
+    Args:
+        probes: trials whose policies are not trained; what is before them is computed.
+        policies_per_cell: how many policies every trial stands for, where a search draws them while it runs.
+        max_concurrent_trials: policies at a time, if fewer than there are cores for.
+        rates: by default those that come with the package.
+    """
+    history = _History(store, rates or packaged_rates())
+    tables_by_key: dict[str, Tables] = {}
+    gib: list[float | None] = []
+    nodes: dict[str, dict[str, tuple[Node, ExperimentConfig, Tables]]] = {}
+    for number, trial in enumerate([*trials, *probes]):
+        key = trial.plan["source"].key + trial.plan["data/target"].key
+        if key not in tables_by_key:
+            tables_by_key[key] = _tables(trial.plan, store)
+            gib.append(_gib(trial.config, tables_by_key[key]))
+        for node in trial.plan.values():
+            if number < len(trials) or node.stage != "policy":
+                nodes.setdefault(node.stage, {}).setdefault(node.key, (node, trial.config, tables_by_key[key]))
+    seconds: dict[str, float] = {}
+    stages = []
+    for stage in (stage for stage in STAGES if stage in nodes):
+        times = policies_per_cell if stage == "policy" else 1
+        # A policy that a search draws is not known beforehand, so neither is whether it is there.
+        missing = [key for key in nodes[stage] if times > 1 or not store.look(stage, key)]
+        guesses = {key: history.guess(*nodes[stage][key]) for key in missing}
+        seconds |= {key: guess.seconds or 0.0 for key, guess in guesses.items()}
+        stages.append(
+            StageEstimate(
+                stage,
+                num_artifacts=len(nodes[stage]) * times,
+                num_found=len(nodes[stage]) - len(missing),
+                seconds=sum(seconds[key] for key in missing) * times,
+                num_unknown=sum(guess.seconds is None for guess in guesses.values()) * times,
+                basis=tuple(sorted({guess.basis for guess in guesses.values()})),
+            )
+        )
+    threads = max(trial.config.policy.num_threads * trial.config.policy.num_workers for trial in trials)
+    at_once = max(1, num_cpus // threads)
+    return Estimate(
+        num_trials=len(trials) * policies_per_cell,
+        stages=stages,
+        longest_seconds=(
+            max(_chain(trial.plan, seconds) for trial in trials),
+            max(seconds.get(trial.plan["policy"].key, 0.0) for trial in trials),
+        ),
+        num_cpus=num_cpus,
+        threads_per_trial=threads,
+        num_at_once=min(at_once, max_concurrent_trials or at_once, len(trials) * policies_per_cell),
+        process_gib=history.rates.process_gib,
+        table_gib=None if None in gib else max(each for each in gib if each is not None),
+        gpus_per_trial=gpus_per_trial,
+        processor=history.rates.processor,
+        command=history.rates.command,
+    )
+
+
+def _tables(plan: Mapping[str, Node], store: ArtifactStore) -> Tables:
+    """How many transitions the two tables have: as asked for, or as they turned out."""
+    parts = [_num_transitions(plan[name], store) for name in plan["source"].inputs.values()]
+    known = [part for part in parts if part is not None]
+    return Tables(sum(known) if len(known) == len(parts) else None, _num_transitions(plan["data/target"], store))
+
+
+def _num_transitions(node: Node, store: ArtifactStore) -> int | None:
+    if node.spec and node.spec.num_transitions:
+        return node.spec.num_transitions
+    if store.look(node.stage, node.key):
+        with suppress(DataError):  # damaged: it will be made again
+            return int(read_manifest(store.path(node.stage, node.key) / "table")["num_transitions"])
+    return None
+
+
+def _chain(plan: Mapping[str, Node], seconds: Mapping[str, float]) -> float:
+    """Seconds of the longest chain of artifacts before a plan's policy, each of which waits for the one before."""
+    ends: dict[str, float] = {}
+    for name, node in plan.items():
+        start = max((ends[each] for each in node.inputs.values()), default=0.0)
+        ends[name] = start + seconds.get(node.key, 0.0)
+    return max(end for name, end in ends.items() if name != "policy")
+
+
+def _gib(config: ExperimentConfig, tables: Tables) -> float | None:
+    """Memory of both tables' rows."""
+    if tables.source is None or tables.target is None:
+        return None
+    robot = parse_domain(config.target.domain).robot_spec
+    return (tables.source + tables.target) * row_bytes(robot.observation_dim, robot.action_dim) / 2**30
+
+
+@dataclass(frozen=True)
+class _Guess:
+    seconds: float | None
+    basis: Basis
+
+
+@dataclass(frozen=True)
+class _Record:
+    """An artifact that was computed: its main work, what it took, and what the rates say (None: not measured)."""
+
+    work: Work
+    seconds: float
+    modelled: float | None
+
+
+class _History:
+    """What a store's artifacts took, against what the measured rates say that they take."""
+
+    def __init__(self, store: ArtifactStore, rates: Rates) -> None:
+        self.store = store
+        self.rates = rates
+        self._records: dict[str, list[_Record]] = {}
+
+    def guess(self, node: Node, config: ExperimentConfig, tables: Tables) -> _Guess:
+        """Seconds of one core for a node: as measured, times how much longer artifacts of its kind took here.
+
+        Those of its very size are preferred.
+        """
+        if node.name == "rows/target":
+            tables = Tables(tables.target, tables.target)
+        works = works_of(node.stage, config, tables, node.spec)
+        if works is None:
+            return _Guess(None, "unknown")
+        main, modelled = _main(node.stage, works), self.rates.of(works)
+        kind = [record for record in self._of(node.stage) if record.work.kind == main.kind]
+        past = [record for record in kind if record.work.size == main.size] or kind
+        if not past:
+            return _Guess(modelled, "unknown" if modelled is None else "measured")
+        if modelled is None:
+            per_step = statistics.median(record.seconds / record.work.repetitions for record in past)
+            return _Guess(per_step * main.repetitions, "store")
+        return _Guess(modelled * statistics.median(each.seconds / (each.modelled or 1) for each in past), "store")
+
+    def _of(self, stage: str) -> list[_Record]:
+        if stage not in self._records:
+            files = islice(sorted((self.store.root / stage).glob("*/artifact.json")), MAX_RECORDS)
+            self._records[stage] = [record for file in files if (record := self._read(stage, file))]
+        return self._records[stage]
+
+    def _read(self, stage: str, file: Path) -> _Record | None:
+        """None for an artifact whose record is damaged or says too little, or whose settings are of another version."""
+        try:
+            record = read_sealed(file)
+        except (OSError, ValueError):
+            return None
+        # Roll-outs and mixes use all cores together, so their records, without settings, tell nothing of one; and rows
+        # are those of either table.
+        if "config" not in record or stage == "rows":
+            return None
+        try:
+            config = ExperimentConfig.model_validate(record["config"])
+        except ValidationError:
+            return None
+        parts = [spec.num_transitions for spec in mix_sources(config)]
+        source = sum(part for part in parts if part) if all(parts) else None
+        works = works_of(stage, config, Tables(source, config.target.num_transitions))
+        return _Record(_main(stage, works), float(record["seconds"]), self.rates.of(works)) if works else None
+
+
+def _main(stage: str, works: Sequence[Work]) -> Work:
+    """What gives a stage its name, beside starting and evaluating."""
+    return next((work for work in works if work.kind.startswith(stage)), works[0])

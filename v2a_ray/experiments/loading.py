@@ -1,0 +1,98 @@
+"""From a YAML file and overrides to one complete, validated experiment.
+
+Importing this takes little: MuJoCo is loaded after the settings were found valid, when domains are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from v2a_ray.data.config import DataSpec
+from v2a_ray.engine.store import ArtifactStore, store_root
+from v2a_ray.errors import ConfigError, DomainError
+from v2a_ray.experiments.definition import lay_over
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.settings.loading import parse_overrides, read_yaml, validate
+
+if TYPE_CHECKING:
+    from v2a_ray.domains import Domain
+    from v2a_ray.engine.plan import Node
+
+Notify = Callable[[str], None]
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
+    """The experiment in a YAML file with `key.path=value` overrides. Raises ConfigError or DomainError.
+
+    `notify` is told what of the file does not hold, because the overrides choose another method.
+    """
+    config = read_experiment(path, overrides, notify)
+    require_domains(config, path)
+    return config
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
+    """The same without looking its domains up, which takes a while. Raises ConfigError."""
+    over = parse_overrides(overrides)
+    raw, dropped = lay_over(read_yaml(path), over)
+    if dropped:
+        notify(dropped_settings(path, over["method"], dropped))
+    return validate(ExperimentConfig, raw, path, over=over)
+
+
+def dropped_settings(path: Path, method: str, dropped: Mapping[str, Any]) -> str:
+    """That settings of a file do not hold for another method than its own."""
+    named = ", ".join(f"{key}={value}" for key, value in dropped.items())
+    return f"{path}: {named} belong to the file's own method; left out for {method}"
+
+
+def store_of(config: ExperimentConfig) -> ArtifactStore:
+    """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
+    return ArtifactStore(store_root(config.store))
+
+
+def missing_nodes(store: ArtifactStore, plan: Mapping[str, Node]) -> list[Node]:
+    """Those of a plan's nodes that the store does not have, or has damaged."""
+    return [node for node in plan.values() if store.find(node.stage, node.key) is None]
+
+
+def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:
+    """Lay `raw` over what its method sets, fill in the defaults, and check that every domain exists."""
+    config = validate(ExperimentConfig, raw, path)
+    require_domains(config, path)
+    return config
+
+
+def require_domains(config: ExperimentConfig, path: Path | None = None) -> None:
+    """Raise DomainError or ConfigError unless every domain and behaviour exists, and all are of one robot."""
+    specs: dict[str, DataSpec] = {"target": config.target}
+    specs |= {f"sources.{index}": spec for index, spec in enumerate(config.sources)}
+    robot = _existing("target", config.target, path).robot
+    for key, spec in specs.items():
+        domain = _existing(key, spec, path)
+        if domain.robot != robot:
+            raise ConfigError(
+                f"{key} is a {domain.robot}, the target is a {robot}",
+                where=f"{path or 'settings'} · {key}.domain",
+                remedy="all sources and the target must be the same robot",
+            )
+
+
+def _existing(key: str, spec: DataSpec, path: Path | None) -> Domain:
+    """The domain of a specification. Raises DomainError when it, or a behaviour to roll out in it, does not exist."""
+    from v2a_ray.domains import parse_domain
+    from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
+
+    try:
+        domain = parse_domain(spec.domain)
+        if spec.path is None:
+            policy_domain = parse_domain(spec.policy_domain or spec.domain)
+            require_same_robot(policy_domain, domain)
+            for component, _ in behavior_components(policy_domain, spec.behavior):
+                load_behavior(policy_domain, component)
+    except DomainError as error:
+        where = f"{path or 'settings'} · {key}" + (f" · {error.where}" if error.where else "")
+        raise DomainError(error.what, where=where, remedy=error.remedy) from None
+    return domain

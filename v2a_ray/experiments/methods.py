@@ -1,0 +1,385 @@
+"""Methods as combinations: which columns the source table gets, and how the policy filters by them.
+
+A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
+*is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
+TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), STC 2602.05776,
+DROCO 2512.02486, SRPO 2306.03552, grouped updates 2602.18025.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from v2a_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named combination.
+
+    Attributes:
+        summary: one line for `v2a methods`.
+        settings: what it lays over the defaults, as nested sections.
+        source: what it is taken from; of a method of ours, what it was made from.
+        deviations: where it differs from its source, and the key that undoes it where there is one.
+        published: whether its source describes this combination; otherwise it is ours.
+    """
+
+    summary: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    deviations: tuple[str, ...] = ()
+    published: bool = True
+
+
+DEFAULT_METHOD = "v2a_supported"
+"""The one that README recommends to begin with."""
+
+_SCALED = (
+    "rewards are scaled and states standardised by the target "
+    "(raw: preprocessing.reward_scale=1 preprocessing.standardize_observations=false)"
+)
+_SMALL_MODALITY = (
+    "z is a mean over separately encoded transitions, from 2,500 joint steps of a smaller model (published: "
+    "modality.encoder=gru .encoder_width=256 .decoder_width=256 .crop_steps=200 .latent_dim=128 .optimization=em "
+    ".num_steps=100000)"
+)
+_HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it (alignment.held_out_fraction)"
+_TRANSPORT = (
+    "h is the mean cost of a transition under its part of the plan, not its share of the total (the same order); "
+    "the entropy's weight is ours (alignment.regularization)"
+)
+_DENSITY = (
+    "the behaviour's density takes 10,000 steps at width 256 and learns its standard deviations (density.num_steps, "
+    ".width; published: width 750)"
+)
+_DVDF_STEPS = (
+    "the advantage takes 5,000 steps, with alpha 0.2 and target critics that move every second step (published code: "
+    "advantage.num_steps=1000000 .alpha=0.1 .target_interval_steps=1), the policy 20,000 (published: "
+    "policy.num_steps=1000000)"
+)
+_DVDF_WEIGHT = (
+    "the TD loss is weighed by exp(h), as in published code; the paper's text weighs it by the score, which is "
+    "negative where h is (policy.filter.weight=score)"
+)
+_V2A_POLICY = (
+    "the policy takes 20,000 steps (published: policy.num_steps=10000), and V(s') is that before V's step of an update "
+    "(published code: policy.next_value=after_step)"
+)
+_MILLION = "the policy takes 20,000 steps (published code: policy.num_steps=1000000)"
+_BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "iql": (
+        "IQL",
+        "2110.06169",
+        (_SCALED, _MILLION, "the actor is the deterministic tanh mean, fitted by squared error"),
+    ),
+    "bc": ("behaviour cloning", "Pomerleau 1989", (_SCALED, "squared error of the tanh mean")),
+    "td3_bc": ("TD3+BC", "2106.06860", ("rewards are scaled too (preprocessing.reward_scale=1)", _MILLION)),
+    "awac": (
+        "AWAC",
+        "2006.09359",
+        (
+            _SCALED,
+            "the policy takes 20,000 steps (ODRL's code: policy.num_steps=1000000)",
+            "weights are clamped at 100; published code normalises them per batch",
+            "networks have two hidden layers, and the actor's log standard deviation starts at -1; ODRL's code has "
+            "three layers and another start",
+        ),
+    ),
+}
+"""Learners that are methods by themselves: title, source, deviations."""
+
+
+def _plain(learner: str, data: str, where: str) -> Method:
+    """A learner alone, without any column."""
+    title, source, deviations = _BASES[learner]
+    return Method(f"{title} on {where}", _learner(learner, data), source, deviations)
+
+
+def _learner(learner: str, data: str, **more: Any) -> dict[str, Any]:
+    return {"policy": {"learner": learner, "data": data, **more}}
+
+
+def _filtered(**rule: Any) -> dict[str, Any]:
+    return {"learner": "iql", "data": "mixed", "filter": rule}
+
+
+def _calibrated(**policy: Any) -> dict[str, Any]:
+    """V2A with a filter that takes only what held-out target data would pass."""
+    rule = _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one")
+    return {
+        "modality": {"include_target": True},
+        "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+        "alignment": {"kind": "modality", "window_steps": 50},
+        "policy": rule | policy,
+    }
+
+
+METHODS: dict[str, Method] = {
+    "v2a": Method(
+        "modality z, A(s, a, z), contrastive h; best half by 0.6 h + 0.4 minmax(A), weight exp(h)",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+            "alignment": {"kind": "contrastive"},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.6, weight="exp_alignment"),
+        },
+        "V2A, 2605.24862, with IGDF's alignment",
+        (
+            _SCALED,
+            _SMALL_MODALITY,
+            _V2A_POLICY,
+            _HELD_OUT,
+            "encoder inputs are standardised (raw: modality.standardize=false)",
+        ),
+    ),
+    "v2a_residual": Method(
+        "V2A with residual alignment (ours): best two fifths by 0.6 h + 0.4 minmax(A), weight exp(h)",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+            "alignment": {"kind": "residual", "window_steps": 50},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.4, alignment_weight=0.6, weight="exp_alignment"),
+        },
+        "V2A, 2605.24862",
+        (_SCALED, _SMALL_MODALITY, _V2A_POLICY, _HELD_OUT, "alignment and the kept fraction are ours"),
+        published=False,
+    ),
+    "v2a_calibrated": Method(
+        "V2A with modality alignment and a calibrated filter (ours): of what the target would pass, the best half by f",
+        _calibrated(),
+        "V2A, 2605.24862",
+        (_SCALED, _SMALL_MODALITY, "alignment, filter rule and weight are ours"),
+        published=False,
+    ),
+    "v2a_supported": Method(
+        "v2a_calibrated whose actor is held to the target's behaviour (ours): the one to begin with",
+        _calibrated(density_weight=0.1) | {"density": {"fit_to": "target"}},
+        "V2A, 2605.24862, with OTDF's actor",
+        (_SCALED, _SMALL_MODALITY, _DENSITY, "alignment, filter rule and weight are ours"),
+        published=False,
+    ),
+    "dvdf": Method(
+        "global A(s, a), contrastive h; best half by 0.7 h + 0.3 minmax(A), weight exp(h)",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "none"},
+            "alignment": {"kind": "contrastive"},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.7, weight="exp_alignment"),
+        },
+        "DVDF, 2512.02435, with IGDF's alignment",
+        (_SCALED, _HELD_OUT, _DVDF_STEPS, _DVDF_WEIGHT),
+    ),
+    "v2a_ot": Method(
+        "modality z, A(s, a, z), optimal-transport h; best half by 0.6 minmax(h) + 0.4 minmax(A), weight exp(h)",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "modality"},
+            "alignment": {"kind": "optimal_transport"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.5,
+                alignment_weight=0.6,
+                normalize_alignment=True,
+                weight="exp_alignment",
+            ),
+        },
+        "V2A, 2605.24862, with OTDF's alignment",
+        (_SCALED, _SMALL_MODALITY, _V2A_POLICY, _HELD_OUT, _TRANSPORT),
+    ),
+    "dvdf_ot": Method(
+        "global A(s, a), optimal-transport h; best half by 0.7 minmax(h) + 0.3 minmax(A), weight exp(h)",
+        {
+            "advantage": {"kind": "sparse_q", "conditioning": "none"},
+            "alignment": {"kind": "optimal_transport"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.5,
+                alignment_weight=0.7,
+                normalize_alignment=True,
+                weight="exp_alignment",
+            ),
+        },
+        "DVDF, 2512.02435, with OTDF's alignment",
+        (_SCALED, _HELD_OUT, _TRANSPORT, _DVDF_STEPS, _DVDF_WEIGHT),
+    ),
+    "igdf": Method(
+        "contrastive h; best three quarters by h, weight exp(h)",
+        {
+            "alignment": {"kind": "contrastive"},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.75, alignment_weight=1.0, weight="exp_alignment"),
+        },
+        "IGDF, 2405.06192",
+        (_SCALED, _MILLION, _HELD_OUT),
+    ),
+    "otdf": Method(
+        "optimal-transport h; best quarter by h, weight exp(minmax(h) - 1); actor held to the target's behaviour",
+        {
+            "alignment": {"kind": "optimal_transport"},
+            "density": {"fit_to": "target"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.25,
+                alignment_weight=1.0,
+                normalize_alignment=True,
+                weight="exp_score",
+            )
+            | {"density_weight": 0.1},
+        },
+        "OTDF, ICLR 2025",
+        (
+            _SCALED,
+            _HELD_OUT,
+            _TRANSPORT,
+            _DENSITY,
+            "published weights of the actor's term are tuned per task, 0.1 to 0.5; 0.5 in its configuration files "
+            "(policy.density_weight)",
+            "the published density has a fixed standard deviation; ours learns one per action",
+            "a quarter of the source is kept, as in its configuration files; its README runs with 0.8 "
+            "(policy.filter.keep_fraction=0.8)",
+            _MILLION,
+        ),
+    ),
+    "bosa": Method(
+        "TD3 in support: TD where every target dynamics model gives s' over 0.01; actor held to the mix's behaviour",
+        {
+            "alignment": {"kind": "dynamics_density", "fit_dynamics_to": "target"},
+            "density": {"fit_to": "mixed"},
+            "policy": {
+                "learner": "bosa",
+                "data": "mixed",
+                "density_weight": 0.1,
+                "filter": {"rule": "none", "weight": "above_threshold"},
+            },
+        },
+        "BOSA, 2306.12755",
+        (
+            _SCALED,
+            _HELD_OUT,
+            _DENSITY,
+            "dynamics models take 7,000 steps at width 256; published: 100,000 at 750 (alignment.num_steps, .width)",
+            "the support mask is on source rows alone, and the TD loss is a sum of squares; published code masks "
+            "target rows too and halves the loss",
+            _MILLION,
+            "p(s' | s, a) is that of s' - s in units of its standard deviations in the target, and so is the threshold "
+            "(policy.filter.weight_threshold)",
+        ),
+    ),
+    "stc": Method(
+        "source actions and rewards corrected to what the target would need and pay, where target dynamics confirm it",
+        _learner("iql", "mixed", correct_transitions=True),
+        "STC, 2602.05776",
+        (
+            _SCALED,
+            "its description gives the three models and what each is for; the rest of this list is our choice",
+            "the learner is IQL without a filter (policy.learner, policy.filter)",
+            "a source transition whose correction is refused stays as it was recorded",
+            "s' fits better where the mean of five dynamics models is nearer to it, over features in units of their "
+            "standard deviations in the target (dynamics.num_members)",
+            "all models are deterministic and take 10,000 steps at width 256 (dynamics, correction)",
+        ),
+    ),
+    "droco": Method(
+        "IQL that backs source rows up by the worst value of where source and target models say they lead",
+        _learner("droco", "mixed"),
+        "after DROCO, 2512.02486",
+        (
+            _SCALED,
+            "the operator is as described: robust on source rows, in-sample on target rows; what follows is our choice",
+            "the perturbed next states are s' and what each of five models of the target's dynamics expects "
+            "(dynamics.num_members)",
+            "the value penalty is how far V(s') is above the smallest of theirs, with weight 1 "
+            "(policy.droco.penalty_weight)",
+            "Huber's loss holds for source rows alone, from a TD error of 1 on (policy.droco.huber_threshold)",
+            "the actor is IQL's on both tables",
+        ),
+        published=False,
+    ),
+    "srpo": Method(
+        "IQL with rewards r + 0.1 log ratio of s among states of high value to the others, on both tables",
+        {
+            "alignment": {"kind": "state_ratio"},
+            "policy": {
+                "learner": "iql",
+                "data": "mixed",
+                "reward_correction": 0.1,
+                "reward_correction_data": "mixed",
+            },
+        },
+        "after SRPO, 2306.03552",
+        (
+            _SCALED,
+            _HELD_OUT,
+            "the discriminator and its term in the reward are as described; what follows is our choice",
+            "the learner is IQL (published: an addition to context encoders, CaDM and MAPLE, which infer the dynamics)",
+            "values are those of an IQL on half source and half target; the better half of a batch is of high value "
+            "(alignment.high_value_fraction)",
+            "its inputs are perturbed and its logit clipped as DARA's are (alignment.noise_std, .log_ratio_clip)",
+            "0.1 counts in units of the recorded reward; the sum is scaled (policy.reward_correction)",
+        ),
+        published=False,
+    ),
+    "dara": Method(
+        "classifier Δr; source rewards become r + 0.1 Δr",
+        {
+            "alignment": {"kind": "classifier"},
+            "policy": {"learner": "iql", "data": "mixed", "reward_correction": 0.1},
+        },
+        "DARA, 2203.06662",
+        (
+            _SCALED,
+            _HELD_OUT,
+            "the learner is IQL (published: BEAR, CQL, BCQ, AWR, MOPO)",
+            "0.1 Δr counts in units of the recorded reward; the sum is scaled",
+            "both classifiers are trained before the policy and then fixed; ODRL's code trains them beside it after a "
+            "pretraining",
+            _MILLION,
+        ),
+    ),
+    "dara_filter": Method(
+        "classifier Δr; best quarter by Δr (ours)",
+        {
+            "alignment": {"kind": "classifier"},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="one"),
+        },
+        "Δr of DARA, 2203.06662",
+        (_SCALED, _HELD_OUT, "Δr filters instead of correcting the reward"),
+        published=False,
+    ),
+    "grouped": Method(
+        "IQL on the mix, its actor updated for one cluster of z after another, the target among them",
+        _learner("grouped", "mixed"),
+        "after 2602.18025",
+        (
+            _SCALED,
+            _SMALL_MODALITY,
+            "groups are clusters of z; published: clusters of robots by the distance of their morphologies",
+            "order, weight and learning rate of the groups are our choice (v2a_ray.stages.policy.grouped)",
+        ),
+        published=False,
+    ),
+    **{learner: _plain(learner, "mixed", "`policy.data`: mixed, target or source, unfiltered") for learner in _BASES},
+    **{
+        f"rllib_{name}": Method(
+            f"RLlib's {name.upper()} on `policy.data`, a peer", _learner(f"rllib_{name}", "mixed"), "Ray RLlib"
+        )
+        for name in ("bc", "marwil", "cql", "iql")
+    },
+    **{
+        f"{learner}_{data}": _plain(learner, data, where)
+        for learner in _BASES
+        for data, where in (
+            ("target", "the target dataset alone"),
+            ("source", "the source mix alone"),
+            ("mixed", "source and target, half and half, unfiltered"),
+        )
+    },
+}
+
+
+def method_settings(name: str) -> dict[str, Any]:
+    """The settings of a method. Raises ConfigError, naming all methods, when there is none of that name."""
+    if name in METHODS:
+        return METHODS[name].settings
+    raise ConfigError(
+        f"unknown method {name!r}",
+        where="method",
+        remedy="one of " + ", ".join(METHODS) + " (`v2a methods` says what each is)",
+    )

@@ -1,0 +1,63 @@
+"""What stages reserve of a cluster's GPUs, by their setting `device`; what was not reserved is not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import ray
+
+from v2a_ray.engine.devices import missing_gpu
+from v2a_ray.errors import ConfigError
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.settings.base import DeviceName
+from v2a_ray.stages.registered import TRAINED
+
+GPU_SHARE = 0.25
+"""Of one stage, trial or pack: its networks fill a small part of a GPU."""
+
+
+def stage_device(config: ExperimentConfig, stage: str) -> DeviceName:
+    """The `device` of a stage; `cpu` of one that trains nothing."""
+    return TRAINED[stage].device(config) if stage in TRAINED else "cpu"
+
+
+def stage_workers(config: ExperimentConfig, stage: str) -> int:
+    """Data-parallel workers of a stage."""
+    return TRAINED[stage].num_workers(config) if stage in TRAINED else 1
+
+
+def gpu_share(device: DeviceName, num_gpus: float) -> float:
+    """GPUs that a stage reserves in a cluster of `num_gpus`."""
+    return GPU_SHARE if num_gpus and device != "cpu" else 0.0
+
+
+def workers_have_gpus(device: DeviceName, num_workers: int, num_gpus: float) -> bool:
+    """Whether each data-parallel worker gets a GPU, a whole one, because NCCL refuses two workers on one; else all of
+    them compute on the CPU."""
+    return device != "cpu" and num_gpus >= num_workers
+
+
+def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float) -> None:
+    """See that the cluster has the GPUs that stages insist on. Raises ConfigError for the first that it has not."""
+    for config, stage in stages:
+        if stage_device(config, stage) != "cuda":
+            continue
+        if not num_gpus:
+            raise missing_gpu("the cluster has no GPU", stage)
+        workers = stage_workers(config, stage)
+        if workers > num_gpus:
+            raise ConfigError(
+                f"{workers} workers need as many GPUs, and the cluster has {num_gpus:g}",
+                where=f"{stage}.num_workers",
+                remedy=f"as many workers as there are GPUs, or {stage}.device=cpu",
+            )
+
+
+def cluster_gpus() -> float:
+    """GPUs of the cluster."""
+    return float(ray.cluster_resources().get("GPU", 0.0))
+
+
+def reserved_gpu() -> bool:
+    """Whether Ray gave this process a GPU, or a part of one. It hides those of others from no process."""
+    return bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])

@@ -1,0 +1,161 @@
+"""What a job is: one configuration file that stands alone, where its results go, and the command that runs it.
+
+A job sees nothing of the machine that submits it. Data, artifacts and results are therefore named by absolute paths on
+storage that every node mounts, or data by URI; a path that is relative here would be another one there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import yaml
+
+from v2a_ray.errors import ConfigError, DataError
+from v2a_ray.experiments.loading import Notify, load_experiment
+from v2a_ray.experiments.sweep import make_sweep, with_base, with_grid
+from v2a_ray.experiments.sweep_config import SweepConfig
+from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
+
+CONFIG_FILE = "experiment.yaml"
+SHARED = "an absolute path on storage that every node mounts"
+NO_DATA = {"data_root": "/"}
+"""Where none are read: not the folder that a job runs in, which is another one each time; a sweep compares to go on."""
+A_URI = "a URI (s3://, gs://, ...)"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A run or sweep that is ready to be submitted.
+
+    Attributes:
+        kind: which command runs it.
+        name: of the experiment or sweep.
+        content: of the configuration file, with its `base` laid in.
+        overrides: `key=value` of the command line that are laid over it.
+        run_dir: absolute folder of the results, on storage that all nodes mount.
+    """
+
+    kind: Literal["run", "sweep"]
+    name: str
+    content: Mapping[str, Any]
+    overrides: tuple[str, ...]
+    run_dir: str
+
+    @property
+    def identity(self) -> str:
+        """Equal for jobs that write to the same folder, which must not run at the same time."""
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name).strip("-")
+        return f"v2a-{name}-{hashlib.sha256(self.run_dir.encode()).hexdigest()[:8]}"
+
+    @property
+    def entrypoint(self) -> str:
+        """The shell command. It goes on where it stopped, so that it may be run again at any time.
+
+        Artifacts go where the file says, else to the cluster's own V2A_STORE, else beside the results.
+        """
+        arguments = [self.kind, CONFIG_FILE, *self.overrides, "--run-dir", self.run_dir]
+        beside = shlex.quote(str(PurePosixPath(self.run_dir).parent / "artifacts"))
+        return f"V2A_STORE=${{V2A_STORE:-{beside}}} python -m v2a_ray.cli.main {shlex.join(arguments)}"
+
+    def write(self, folder: Path) -> None:
+        """The configuration file, all that is shipped beside the package."""
+        (folder / CONFIG_FILE).write_text(yaml.safe_dump(dict(self.content), sort_keys=False))
+
+
+def make_job(
+    path: Path, overrides: Sequence[str] = (), run_dir: str | None = None, notify: Notify = lambda text: None
+) -> JobSpec:
+    """The job of a run's or a sweep's file; a sweep has `axes` or a `search`.
+
+    `notify` is told what of the file does not hold, because another method than its own is chosen.
+    Raises ConfigError for what `v2a run` and `v2a sweep` refuse, and for a folder that only this machine has.
+    """
+    content = read_yaml(path)
+    if {"axes", "search"} & merge(content, parse_overrides(overrides)).keys():
+        return _sweep_job(path, content, overrides, run_dir, notify)
+    config = load_experiment(path, overrides, notify)
+    content = NO_DATA | content
+    store = _require_shared(merge(content, parse_overrides(overrides)), path)
+    folder = _results(run_dir, store, config.folder_name)
+    return JobSpec("run", config.name, content, tuple(overrides), folder)
+
+
+def _sweep_job(
+    path: Path, content: dict[str, Any], overrides: Sequence[str], run_dir: str | None, notify: Notify
+) -> JobSpec:
+    # Overrides of the sweep's own keys go into the file, because `base` is read here; the others stay what they are.
+    own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
+    others = tuple(text for text in overrides if text not in own)
+    over = parse_overrides(own)
+    content, notices = with_base(with_grid(content, over), path, NO_DATA)
+    config = validate(SweepConfig, content, path, over=over)
+    store = _require_shared(merge(content, parse_overrides(others)), path)
+    # Trials are named by what their data hold; data that the cluster alone can reach are looked at there.
+    with suppress(DataError):
+        notices = make_sweep(config, path, parse_overrides(others), notices).notices
+    for text in notices:
+        notify(text)
+    return JobSpec("sweep", config.name, content, others, _results(run_dir, store, config.name))
+
+
+def _results(run_dir: str | None, store: str | None, name: str) -> str:
+    """Where results go: as asked, else beside the artifacts, as on one machine."""
+    if run_dir is None:
+        if store is None:
+            raise ConfigError(
+                "where results go on the cluster is not said",
+                where="--run-dir",
+                remedy=f"--run-dir /SHARED/runs/{name}, a folder on storage that every node mounts",
+            )
+        run_dir = str(PurePosixPath(store).parent / name)
+    _require_absolute("--run-dir", run_dir, "command line")
+    return run_dir
+
+
+def _require_shared(content: Mapping[str, Any], path: Path) -> str | None:
+    """The store, if one is named. Raises ConfigError for data or artifacts that lie relative to this machine."""
+    store, roots, relative = None, [], []
+    for key, value in _leaves(content):
+        match key.rsplit(".", 1)[-1]:
+            case "store" if value is not None:
+                _require_absolute(key, str(value), str(path))
+                store = str(value)
+            case "data_root":
+                if "://" not in str(value):
+                    _require_absolute(key, str(value), str(path), f"{SHARED}, or {A_URI}")
+                roots.append(str(value))
+            case "path" if isinstance(value, str) and "://" not in value and not value.startswith("/"):
+                relative.append((key, value))
+    if relative and set(roots) <= set(NO_DATA.values()):
+        key, value = relative[0]
+        raise ConfigError(
+            f"{value!r} is relative to a folder of this machine, and data are not uploaded",
+            where=f"{path}: {key}",
+            remedy=f"data_root=/SHARED/data: {SHARED}, or {A_URI}",
+        )
+    return store
+
+
+def _require_absolute(key: str, value: str, where: str, remedy: str = SHARED) -> None:
+    if not value.startswith("/"):
+        what = "is not a folder that nodes can mount" if "://" in value else "is relative to a folder of this machine"
+        raise ConfigError(f"{value!r} {what}", where=f"{where}: {key}", remedy=remedy)
+
+
+def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that is no mapping; items of a list stand under the key of the list."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list):
+        for item in content:
+            yield from _leaves(item, key)
+    else:
+        yield key, content

@@ -1,0 +1,111 @@
+"""What a cluster has to offer, checked before anything is computed. Ray would wait for ever for what it lacks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import ray
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+from v2a_ray.data.mixing.mixture import resolve
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.errors import ConfigError
+from v2a_ray.orchestration.cluster.gpus import stage_workers
+from v2a_ray.orchestration.cluster.join import alive_nodes
+from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
+from v2a_ray.orchestration.train.work import Work, stage_threads
+from v2a_ray.stages.registered import TRAINED
+
+Warn = Callable[[str], None]
+REPORT_SECONDS = 15.0
+"""Ray's monitor reports every 5."""
+
+
+def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], warn: Warn) -> None:
+    """Raise ConfigError or StorageError where the cluster cannot compute `works`, those that the store lacks.
+
+    Args:
+        store: has to be the same on all nodes.
+        folder: of the results, likewise.
+        works: nodes of plans.
+        warn: is told what an autoscaler would have to add.
+    """
+    missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
+    asked: dict[tuple[str, int, int], None] = {}
+    for work in missing:
+        if work.node.stage not in TRAINED:
+            continue
+        asked[f"{work.node.stage}.num_threads", stage_threads(work), stage_workers(work.config, work.node.stage)] = None
+    for where, threads, count in asked:
+        require_resources({"CPU": threads}, where, warn, count=count)
+    data = {path for work in missing if (path := _data_path(work))}
+    require_shared_storage([store.root, folder], sorted(data))
+
+
+def require_resources(resources: Mapping[str, float], where: str, warn: Warn, count: int = 1) -> None:
+    """Raise ConfigError if the cluster can never run `count` processes that need `resources` each.
+
+    Where an autoscaler may add nodes, nobody knows before; `warn` is told instead.
+
+    Args:
+        resources: name to amount, as Ray counts them: `{"CPU": 4, "GPU": 0.5}`.
+        where: the setting that asks.
+        warn: takes one line.
+        count: processes that run at the same time.
+    """
+    nodes = [node["Resources"] for node in alive_nodes()]
+    room = sum(_fits(resources, node) for node in nodes)
+    if room >= count:
+        return
+    asked = _amounts(resources)
+    if count == 1 or room == 0:
+        most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in resources}
+        what = f"one process asks for {asked}, and the largest node has {_amounts(most)}"
+    else:
+        what = f"{count} processes ask for {asked} each, and the cluster has room for {room}"
+    if autoscales():
+        warn(f"{where}: {what}; it waits for the autoscaler to add nodes")
+        return
+    raise ConfigError(what, where=where, remedy="lower it, or give the cluster a node that has as much")
+
+
+def autoscales() -> bool:
+    """Whether nodes may be added to the cluster that was joined.
+
+    Ray's monitor of a cluster that nobody scales calls every node a type of its own, `node_ID`; launchers have types.
+    """
+    ask = ray.experimental.internal_kv._internal_kv_get
+    if json.loads(ask("CLUSTER_METADATA", namespace="cluster"))["ray_init_cluster"]:
+        return False  # of this process's own
+    if is_autoscaler_v2(fetch_from_server=True):
+        return True
+    # The monitor of a cluster that has just started has nothing to report yet.
+    deadline = time.monotonic() + REPORT_SECONDS
+    while True:
+        status = json.loads(ask("__autoscaling_status") or "{}")
+        if report := status.get("autoscaler_report"):
+            types: dict[str, str] = report["node_type_mapping"] or {}
+            return any(kind != f"node_{node}" for node, kind in types.items())
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+
+
+def _fits(resources: Mapping[str, float], node: Mapping[str, float]) -> int:
+    """How many processes a node has room for."""
+    return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in resources.items() if amount > 0)
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def _data_path(work: Work) -> Path | None:
+    """The file or folder that a node of a plan reads data from; None for roll-outs and what lies in object storage."""
+    spec, root = work.node.spec, work.config.data_root
+    if spec is None or spec.path is None or "://" in spec.path or "://" in root:
+        return None
+    return resolve(spec, root).local

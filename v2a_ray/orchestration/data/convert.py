@@ -1,0 +1,213 @@
+"""Converting one large HDF5 file with many Ray tasks; the table and the findings are those of one process.
+
+What is checked where: every task checks its own episodes (`check_table`). Three facts belong to the whole file, and are
+decided from few numbers per task: whether rows are in order of time (counts of episodes), whether transitions repeat (a
+64-bit hash of each), and which rows hold another episode's reset (`data.defects.Survey`: episode starts and a sample).
+Only if any of that finds something is the whole table checked once more in one process, so that places and counts are
+said as for a small file; a file with findings therefore has to fit into the driver's memory.
+
+Each slice is read once and lies in Ray's object store, which spills to disk, until its part of the table is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from v2a_ray.data.checks import Severities, check_table, regrade
+from v2a_ray.data.checks.arrivals import BadArrivals, mend
+from v2a_ray.data.checks.content import num_distinct, row_hashes
+from v2a_ray.data.checks.findings import Finding, RobotLike, raise_errors
+from v2a_ray.data.checks.reset_rows import ResetDetector, Survey, merge, survey
+from v2a_ray.data.formats.arrays import derived_findings, require_rows
+from v2a_ray.data.formats.d4rl import read_rows, scan
+from v2a_ray.data.formats.location import Location
+from v2a_ray.data.mixing.mixture import relabel
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import finish_folder, part_files, read_parts, write_part
+from v2a_ray.data.table.manifest import PartSummary, summarize_part
+from v2a_ray.data.table.segmentation import Rows, too_many_cuts
+from v2a_ray.domains import Domain
+from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
+from v2a_ray.orchestration.data.hdf5_source import FIRST_ROW, SLICE_ROWS, EpisodeDatasource, slice_bounds
+from v2a_ray.outputs import new_folder
+
+Progress = Callable[[int, int], None]
+
+
+def convert_hdf5(
+    location: Location,
+    output: Path,
+    *,
+    domain: Domain,
+    name: str,
+    behavior: str = "unknown",
+    checks: Severities | None = None,
+    rows_per_slice: int = SLICE_ROWS,
+    progress: Progress | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Read, check, label and write a file as an episode table with one part file per slice; returns its manifest.
+
+    Args:
+        name, behavior: labels.
+        checks: severities of checks that are to be others than by default.
+        progress: called as progress(done_tasks, tasks).
+        extra: more keys for the manifest.
+
+    Raises:
+        DataError: what cannot be read, or a check that fails; nothing is written then.
+        StorageError: no space, or no permission.
+    """
+    found = scan(location)
+    slices = slice_bounds(found, rows_per_slice)
+    job = _Job(str(location), domain, name, behavior)
+    with quiet_ray_data(), new_folder(output.absolute()) as partial:
+        try:
+            # Without the number Ray Data splits what its read tasks return.
+            source = EpisodeDatasource(location, slices)
+            recorded = ray.data.read_datasource(source, override_num_blocks=len(slices)).materialize()
+            blocks = recorded.to_arrow_refs()
+            report = _Counter(3 * len(blocks), progress)
+            surveys = _each(_survey, [(block, found.num_rows) for block in blocks], report)
+            order = np.argsort([each.first_row for each in surveys])
+            blocks, surveys = [blocks[i] for i in order], [surveys[i] for i in order]
+            num_kept = sum(each.survey.num_rows for each in surveys)
+            ordered = not too_many_cuts(sum(each.num_truncated for each in surveys), num_kept)
+            detector = ray.put(ResetDetector(merge([each.survey for each in surveys])) if ordered else None)
+            counts = _each(_count_episodes, [(block, detector, job) for block in blocks], report)
+            firsts = np.cumsum([0, *counts]).tolist()
+            tasks = [(block, detector, job, firsts[i], str(partial), i) for i, block in enumerate(blocks)]
+            parts = _each(_write, tasks, report)
+        except ray.exceptions.RayError as error:
+            if mine := user_error(error):
+                raise mine from None
+            raise
+        _, reading = read_rows(location, *slices[0])
+        if reading:
+            has_timeouts = all(finding.check != "episode_ends_unknown" for finding in reading)
+            reading = derived_findings(found.num_rows - num_kept, has_timeouts, str(location))
+        findings = regrade([*reading, *_whole(parts, partial, ordered, job)], checks or {})
+        raise_errors(findings)
+        summaries = [part.summary for part in parts]
+        return finish_folder(partial, summaries, robot=domain.robot, findings=findings, extra=dict(extra or {}))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all tasks of a conversion know."""
+
+    where: str
+    domain: Domain
+    name: str
+    behavior: str
+
+    @property
+    def robot(self) -> RobotLike:
+        return self.domain.robot_spec
+
+
+@dataclass(frozen=True)
+class _Surveyed:
+    first_row: int
+    survey: Survey
+    num_truncated: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part that is written: its share of the manifest, its rows in the file, and what its own check says."""
+
+    summary: PartSummary
+    row_number: NDArray[np.int64]
+    bad: BadArrivals
+    hashes: NDArray[np.uint64]
+    clean: bool
+
+
+class _Counter:
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def step(self) -> None:
+        self.done += 1
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+def _each(task: Any, arguments: Sequence[tuple[Any, ...]], report: _Counter) -> list[Any]:
+    """Results of one task per tuple of arguments, in order."""
+    references = [task.remote(*each) for each in arguments]
+    waiting = list(references)
+    while waiting:
+        _, waiting = ray.wait(waiting, num_returns=1)
+        report.step()
+    return list(ray.get(references))
+
+
+@ray.remote
+def _survey(block: pa.Table, num_file_rows: int) -> _Surveyed:
+    rows, table = _recorded(block)
+    return _Surveyed(int(rows.number[0]), survey(rows, num_file_rows), int(table.truncated.sum()))
+
+
+@ray.remote
+def _count_episodes(block: pa.Table, detector: ResetDetector | None, job: _Job) -> int:
+    """Episodes that are left, which the following slices' numbers depend on."""
+    rows, _ = _mended(block, detector, job)
+    return rows.to_table("").num_episodes if len(rows) else 0
+
+
+@ray.remote
+def _write(
+    block: pa.Table, detector: ResetDetector | None, job: _Job, first_episode: int, folder: str, part: int
+) -> _Part:
+    rows, bad = _mended(block, detector, job)
+    require_rows(rows, job.where)
+    table = relabel(rows.to_table(job.name), job.name, job.domain, job.behavior)
+    ids = tuple(f"{job.name}/{first_episode + index:06d}" for index in range(table.num_episodes))
+    table = table.replace(episode_id=ids)
+    write_part(table, Path(folder), part)
+    clean = not check_table(table, where=job.where, robot=job.robot)
+    return _Part(summarize_part(table), rows.number, bad, row_hashes(table), clean)
+
+
+def _mended(block: pa.Table, detector: ResetDetector | None, job: _Job) -> tuple[Rows, BadArrivals]:
+    return mend(_recorded(block)[0], detector, job.robot.max_episode_steps)
+
+
+def _recorded(block: pa.Table) -> tuple[Rows, EpisodeTable]:
+    """The rows and episodes of a block of `EpisodeDatasource`."""
+    table = EpisodeTable.from_arrow(block)
+    first_rows = block.column(FIRST_ROW).to_numpy()
+    last = np.zeros(table.num_transitions, dtype=bool)
+    last[table.offsets[1:] - 1] = True
+    step = np.arange(table.num_transitions) - np.repeat(table.offsets[:-1], table.lengths)
+    rows = Rows(
+        observation=table.observation,
+        action=table.action,
+        reward=table.reward,
+        next_observation=table.next_observation,
+        terminal=table.terminal_rows > 0,
+        last=last,
+        number=np.repeat(first_rows, table.lengths) + step,
+    )
+    return rows, table
+
+
+def _whole(parts: Sequence[_Part], folder: Path, ordered: bool, job: _Job) -> list[Finding]:
+    """What one process would have found in the whole."""
+    named = BadArrivals.merge([part.bad for part in parts]).findings(job.where)
+    hashes = np.concatenate([part.hashes for part in parts])
+    if ordered and all(part.clean for part in parts) and num_distinct(hashes) == len(hashes):
+        return named
+    table = read_parts(part_files(folder))
+    row_number = np.concatenate([part.row_number for part in parts])
+    return named + check_table(table, where=job.where, robot=job.robot, row_number=row_number)

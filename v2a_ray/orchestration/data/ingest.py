@@ -1,0 +1,227 @@
+"""From one table per source to the combined source table, with Ray Data. `ray.init` was called before.
+
+The order of episodes is planned beforehand, from numbers of episodes alone, so that each part file needs a known piece
+of every source. Ray Data runs one task per part, which reads, checks, labels and writes it: nothing is shuffled between
+tasks, a task needs the memory of its part, and the result does not depend on how Ray schedules it. Small tables are
+written part by part in this process, with the same result.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from v2a_ray.data.checks import Severities, check_table, regrade
+from v2a_ray.data.checks.findings import Finding, RobotLike, raise_errors
+from v2a_ray.data.mixing.mixture import relabel
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import count_episodes, finish_folder, part_bounds, read_episodes, table_bytes, write_part
+from v2a_ray.data.table.manifest import PartSummary, summarize_part
+from v2a_ray.domains import parse_domain
+from v2a_ray.errors import DataError
+from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
+from v2a_ray.outputs import new_folder
+
+MIN_FILES = 8
+"""Enough for as many tasks to write and read a small table at once."""
+PART_BYTES = 256 * 2**20
+"""About the size, uncompressed, of a part of a large table: what one task holds several times over."""
+ONE_PROCESS_BYTES = 8 * 2**20
+"""Up to this size, uncompressed, one process combines a table in a second, while Ray Data takes several to start."""
+VALIDATION = "validation"
+"""Name of the folder with the held-out episodes, beside that of the table."""
+
+
+@dataclass(frozen=True)
+class IngestSource:
+    """One source to combine.
+
+    Attributes:
+        path: folder of its episode table (`data.store.write_table`).
+        name: its `source` label, and the first part of its episodes' ids.
+        domain: its domain's name.
+        behavior: its `behavior` label; None keeps the labels that the table has.
+    """
+
+    path: Path
+    name: str
+    domain: str
+    behavior: str | None = None
+
+
+def ingest(
+    sources: Sequence[IngestSource],
+    output: Path,
+    *,
+    robot: RobotLike,
+    num_files: int | None = None,
+    findings: Sequence[Finding] = (),
+    checks: Severities | None = None,
+    held_out: Mapping[str, NDArray[np.int64]] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Combine sources into one table folder and return its manifest.
+
+    Episodes stay whole and keep their order within a source; sources are interleaved evenly, so that every part, and
+    with it every worker's shard, holds all of them in about their proportions.
+
+    Args:
+        num_files: part files; fewer if there are fewer episodes. By default as many as `PART_BYTES` asks for, and no
+            less than `MIN_FILES`.
+        findings: what reading the sources said, for the manifest.
+        checks: severities of checks that are to be others than by default.
+        held_out: source name to episodes (indices) that are left out of the table and written to the table folder
+            `validation` beside `output` instead.
+        extra: more keys for the manifest.
+
+    Raises:
+        DataError: no source, a source that cannot be read, or a check that fails.
+        StorageError: no space, or no permission.
+    """
+    if not sources:
+        raise DataError("there is no source", where="mix", remedy="give at least one source with transitions")
+    num_files = num_files or max(MIN_FILES, -(-_total_bytes(sources) // PART_BYTES))
+    counts = [count_episodes(source.path) for source in sources]
+    out = [(held_out or {}).get(source.name, np.empty(0, dtype=np.int64)) for source in sources]
+    if any(len(episodes) for episodes in out):
+        validation = output.with_name(VALIDATION)
+        _combine(sources, out, validation, robot, num_files, (), checks or {}, {"part": VALIDATION})
+    kept = [np.setdiff1d(np.arange(count), episodes) for count, episodes in zip(counts, out, strict=True)]
+    return _combine(sources, kept, output, robot, num_files, findings, checks or {}, extra or {})
+
+
+def _combine(
+    sources: Sequence[IngestSource],
+    chosen: Sequence[NDArray[np.int64]],
+    output: Path,
+    robot: RobotLike,
+    num_files: int,
+    findings: Sequence[Finding],
+    checks: Severities,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the `chosen` episodes (sorted indices, per source) as one table and return its manifest."""
+    parts = _plan([len(episodes) for episodes in chosen], num_files)
+    with new_folder(output.absolute()) as partial:
+        write = functools.partial(
+            _write_parts,
+            sources=sources,
+            chosen=chosen,
+            parts=parts,
+            folder=partial,
+            robot=robot,
+            checks=checks,
+        )
+        every = {"id": np.arange(len(parts))}
+        written = write(every) if is_small(sources) else _written_by_ray_data(write, len(parts))
+        summaries = dict(zip(written["part"], map(PartSummary.from_json, written["summary"]), strict=True))
+        return finish_folder(
+            partial,
+            [summaries[part] for part in range(len(parts))],
+            robot=robot.name,
+            findings=findings,
+            extra=dict(extra),
+        )
+
+
+def is_small(sources: Sequence[IngestSource]) -> bool:
+    """Whether one process combines them sooner than Ray Data would start."""
+    return _total_bytes(sources) <= ONE_PROCESS_BYTES
+
+
+def _total_bytes(sources: Sequence[IngestSource]) -> int:
+    return sum(table_bytes(source.path) for source in sources)
+
+
+def _written_by_ray_data(write: Callable[[dict[str, Any]], dict[str, list[Any]]], num_parts: int) -> dict[str, Any]:
+    """What `write` returned of all parts, each a task of its own."""
+    with quiet_ray_data():
+        rows = ray.data.range(num_parts, override_num_blocks=num_parts).map_batches(write, batch_size=1)
+        try:
+            found = rows.take_all()
+        except ray.exceptions.RayError as error:
+            raise user_error(error) or error from None
+    return {name: [row[name] for row in found] for name in ("part", "summary")}
+
+
+@dataclass(frozen=True)
+class _PartPlan:
+    """What one part file holds.
+
+    Attributes:
+        ranges: source (index) to the consecutive ones (begin, end) of its chosen episodes that are in the part.
+        order: for every episode of the part, its place among those of `ranges` laid end to end.
+    """
+
+    ranges: dict[int, tuple[int, int]]
+    order: NDArray[np.int64]
+
+
+def _plan(num_episodes: Sequence[int], num_files: int) -> list[_PartPlan]:
+    """The parts of the combined table, from the number of episodes of each source.
+
+    Episode i of a source of n stands at (i + 1/2) / n of the combined table, so every part holds consecutive episodes
+    of each source: a part can be written from a piece of every source, without a shuffle.
+    """
+    source = np.repeat(np.arange(len(num_episodes)), num_episodes)
+    episode = np.concatenate([np.arange(count) for count in num_episodes])
+    # A stable sort: episodes at the same place stay in the order of the sources.
+    order = np.argsort((episode + 0.5) / np.asarray(num_episodes)[source], kind="stable")
+    parts = []
+    for begin, end in part_bounds(len(order), num_files):
+        sources, episodes = source[order[begin:end]], episode[order[begin:end]]
+        ranges = {int(index): _bounds(episodes[sources == index]) for index in np.unique(sources)}
+        firsts = np.cumsum([0, *(last - first for first, last in ranges.values())])
+        start = {index: int(first) - ranges[index][0] for index, first in zip(ranges, firsts, strict=False)}
+        place = np.asarray([start[int(index)] for index in sources], dtype=np.int64) + episodes
+        parts.append(_PartPlan(ranges, place))
+    return parts
+
+
+def _bounds(consecutive: NDArray[np.int64]) -> tuple[int, int]:
+    return int(consecutive[0]), int(consecutive[-1]) + 1
+
+
+def _write_parts(
+    batch: dict[str, NDArray[np.int64]],
+    *,
+    sources: Sequence[IngestSource],
+    chosen: Sequence[NDArray[np.int64]],
+    parts: Sequence[_PartPlan],
+    folder: Path,
+    robot: RobotLike,
+    checks: Severities,
+) -> dict[str, list[Any]]:
+    """Read, check, label and write the episodes of some parts; returns their shares of the manifest."""
+    written: dict[str, list[Any]] = {"part": [], "summary": []}
+    for part in batch["id"].tolist():
+        plan = parts[part]
+        # Ordered while in Arrow, where episodes of several tables are taken with one copy.
+        pieces = [
+            _labelled(sources[index], chosen[index][begin:end], robot, checks).to_arrow()
+            for index, (begin, end) in plan.ranges.items()
+        ]
+        table = EpisodeTable.from_arrow(pa.concat_tables(pieces).take(pa.array(plan.order)))
+        write_part(table, folder, part)
+        written["part"].append(part)
+        written["summary"].append(summarize_part(table).to_json())
+    return written
+
+
+def _labelled(source: IngestSource, episodes: NDArray[np.int64], robot: RobotLike, checks: Severities) -> EpisodeTable:
+    """The given episodes (sorted indices) of a source, checked and labelled."""
+    table = read_episodes(source.path, episodes)
+    raise_errors(regrade(check_table(table, where=str(source.path), robot=robot, name_episodes=True), checks))
+    labelled = relabel(table, source.name, parse_domain(source.domain), source.behavior)
+    # Ids are unique in a source; a number within the part would not be.
+    prefix = f"{source.name}/"
+    names = tuple(name if name.startswith(prefix) else prefix + name for name in table.episode_id)
+    return labelled.replace(episode_id=names)

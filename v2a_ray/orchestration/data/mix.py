@@ -1,0 +1,79 @@
+"""`v2a data mix`: the source stage of an experiment alone, or what it would take."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from v2a_ray.data.mixing.mixture import held_out_episodes, load_source, mix_sources, skips
+from v2a_ray.data.table.folder import read_manifest
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.errors import DataError
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import store_of
+from v2a_ray.files import prepare_folder
+from v2a_ray.orchestration.data.ingest import VALIDATION
+from v2a_ray.orchestration.train.compute import Listener, compute_all
+from v2a_ray.orchestration.train.work import Work
+from v2a_ray.outputs import new_folder
+
+
+@dataclass(frozen=True)
+class MixRow:
+    """What a mix takes of one source.
+
+    Attributes:
+        source, domain, behavior: labels.
+        num_episodes, num_held_out: episodes, and those of them held out; None for roll-outs that are still to be made.
+        num_transitions: including those held out.
+        refused: why the source is left out.
+    """
+
+    source: str
+    domain: str
+    behavior: str
+    num_episodes: int | None
+    num_held_out: int | None
+    num_transitions: int
+    refused: str | None = None
+
+
+def preview_mix(config: ExperimentConfig) -> list[MixRow]:
+    """What a mix would take: files are read and checked, nothing is rolled out or written. Raises DataError."""
+    rows = []
+    for spec in mix_sources(config):
+        labels = (spec.label, spec.domain, spec.behavior)
+        if spec.path is None:
+            rows.append(MixRow(*labels, None, None, spec.num_transitions or 0))
+            continue
+        try:
+            table = load_source(spec, config.data_root, config.checks).table
+        except DataError as error:
+            if not skips(config, spec):
+                raise
+            rows.append(MixRow(*labels, 0, 0, 0, str(error)))
+            continue
+        held_out = held_out_episodes(table.num_episodes, config.mix.validation_fraction, config.mix.seed, spec.label)
+        rows.append(MixRow(*labels, table.num_episodes, len(held_out), table.num_transitions))
+    return rows
+
+
+def make_mix(config: ExperimentConfig, output: Path, listener: Listener) -> dict[str, Any]:
+    """Write the mix of an experiment as an episode table into `output` and return its manifest; Ray is running.
+
+    Held-out episodes go to the table folder `validation` inside it. What is in the artifact store is reused, and what
+    is computed stays there for `v2a run`.
+    """
+    plan = make_plan(config)
+    inputs = plan["source"].inputs.values()
+    store = store_of(config)
+    prepare_folder(store.root)
+    works = [Work(config, plan, plan[name]) for name in (*inputs, "source")]
+    made = compute_all(works, store, listener)[plan["source"].key].path
+    with new_folder(output.absolute()) as partial:
+        shutil.copytree(made / "table", partial, dirs_exist_ok=True)
+        if (made / VALIDATION).exists():
+            shutil.copytree(made / VALIDATION, partial / VALIDATION)
+    return read_manifest(output)

@@ -1,0 +1,166 @@
+"""The nodes that are tables: one per part of the data, and the combined source table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from v2a_ray.data.checks import SourceFacts, check_facts, regrade
+from v2a_ray.data.checks.findings import Finding, raise_errors
+from v2a_ray.data.config import TARGET_LABEL, DataSpec, SourceSpec
+from v2a_ray.data.formats.readers import is_worth_ray
+from v2a_ray.data.mixing.mixture import (
+    held_out_episodes,
+    load_data,
+    load_source,
+    mix_manifest,
+    resolve,
+    skips,
+    unordered_source,
+)
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.folder import count_episodes, read_table_folder, write_table
+from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.engine.store import Artifact, ArtifactStore
+from v2a_ray.errors import DataError
+from v2a_ray.files import read_json, write_json
+from v2a_ray.orchestration.data.collect import collect_data
+from v2a_ray.orchestration.data.ingest import IngestSource, ingest, is_small
+from v2a_ray.orchestration.train.progress_actor import reporter
+from v2a_ray.orchestration.train.work import Work
+
+REFUSED = "refused.json"
+"""In the artifact of a source that is left out, instead of its table: its name and the reason."""
+
+
+@ray.remote
+def make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[Artifact]:
+    """Episode tables of data parts: one that is read from a file, or several that are rolled out together."""
+    specs = [work.node.spec for work in group]
+    rollouts = [spec for spec in specs if spec and spec.path is None]
+    tables: Iterator[EpisodeTable] = iter(())
+    start = time.perf_counter()
+    if rollouts:
+        report = reporter(board, group[0].node.name)
+        journals = [store.work("data", work.node.key) for work in group]
+        tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {}), journals=journals))
+    # Roll-outs are made together, so each part is charged by its number of transitions.
+    rate = (time.perf_counter() - start) / max(1, sum(spec.num_transitions or 0 for spec in rollouts))
+    return [_store_part(work, store, next(tables, None), rate) for work in group]
+
+
+def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, rate: float) -> Artifact:
+    """Write one part; `rate` is the seconds that a rolled-out transition took."""
+    spec, root, checks = work.node.spec, work.config.data_root, work.config.checks
+    assert spec is not None
+
+    def make(output: Path, _work: Path) -> None:
+        try:
+            fill(output)
+        except DataError as error:
+            if not skips(work.config, spec):
+                raise
+            write_json(output / REFUSED, {"source": work.node.name.removeprefix("data/"), "reason": str(error)})
+
+    def fill(output: Path) -> None:
+        if rolled_out is None and _is_large(spec, root):
+            _convert_large(work, spec, output / "table")
+            return
+        if rolled_out is not None:
+            table, findings = rolled_out, list[Finding]()
+        elif isinstance(spec, SourceSpec):
+            table, findings = load_source(spec, root, checks)
+        else:
+            table, findings = load_data(spec, TARGET_LABEL, root, checks)
+        robot = parse_domain(spec.domain).robot
+        write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
+
+    spent = rate * rolled_out.num_transitions if rolled_out is not None else 0.0
+    return store.get_or_make("data", work.node.key, make, {"spec": spec.model_dump()}, spent)
+
+
+def _is_large(spec: DataSpec, data_root: str) -> bool:
+    """Whether all of a file is asked for, and the file is worth many tasks: one would hold it for minutes."""
+    everything = spec.num_transitions is None and spec.num_episodes is None
+    return everything and is_worth_ray(resolve(spec, data_root))
+
+
+def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
+    """As reading the file in one task and writing the table, in as many parts as it has slices."""
+    root, is_source = work.config.data_root, isinstance(spec, SourceSpec)
+    # Ray Data takes a second to import, which processes that train need not wait for.
+    from v2a_ray.orchestration.data.convert import convert_hdf5
+
+    manifest = convert_hdf5(
+        resolve(spec, root),
+        output,
+        domain=parse_domain(spec.domain),
+        name=work.node.name.removeprefix("data/"),
+        behavior=spec.behavior,
+        checks=work.config.checks,
+        extra={"spec": spec.model_dump()},
+    )
+    if is_source and any(finding["check"] == "unordered" for finding in manifest["findings"]):
+        raise unordered_source(spec, root)
+
+
+def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
+    """What has to be known of one source to check it against the others."""
+    return SourceFacts.of(read_table_folder(table), domains)
+
+
+@ray.remote
+def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
+    """The combined source table, by Ray Data unless it is small."""
+    config = work.config
+    # Behaviours of a mix keep the label of the policy that acted.
+    sources = [
+        IngestSource(
+            inputs[spec.label] / "table",
+            spec.label,
+            parse_domain(spec.domain).name,
+            spec.behavior if spec.path else None,
+        )
+        for spec in config.sources
+        if not (inputs[spec.label] / REFUSED).exists()
+    ]
+    refused = [read_json(path) for spec in config.sources if (path := inputs[spec.label] / REFUSED).exists()]
+    if not sources:
+        raise DataError(
+            f"all {len(refused)} sources were refused; the first because of: {refused[0]['reason']}",
+            where="mix",
+            remedy="correct the data, or see all reasons with `on_error: stop`",
+        )
+    robot = parse_domain(config.target.domain).robot_spec
+
+    def make(output: Path, _work: Path) -> None:
+        domains = {source.name: parse_domain(source.domain) for source in sources}
+        distinct = list(dict.fromkeys(domains.values()))
+        if is_small(sources):
+            facts = [_describe(source.path, distinct) for source in sources]
+        else:
+            describe = ray.remote(_describe)
+            facts = ray.get([describe.remote(source.path, distinct) for source in sources])
+        findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
+        raise_errors(findings)
+        held_out = {
+            source.name: held_out_episodes(
+                count_episodes(source.path), config.mix.validation_fraction, config.mix.seed, source.name
+            )
+            for source in sources
+        }
+        ingest(
+            sources,
+            output / "table",
+            robot=robot,
+            findings=findings,
+            checks=config.checks,
+            held_out=held_out,
+            extra=mix_manifest(config, work.node.key, refused, held_out),
+        )
+
+    return [store.get_or_make("source", work.node.key, make, {"sources": [source.name for source in sources]})]

@@ -1,0 +1,119 @@
+"""The results of a sweep while it runs: the table on disk, and TensorBoard with what the trials differ in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from torch.utils.tensorboard import SummaryWriter
+
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
+from v2a_ray.files import read_json
+from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
+from v2a_ray.orchestration.sweep.trial_status import Outcomes
+from v2a_ray.outputs import file_name
+from v2a_ray.report.result_tables import TrialResult, result_row, write_rows
+from v2a_ray.settings.loading import at, merge
+
+RESULTS_FILE = "results.parquet"
+REFRESH_SECONDS = 5.0
+"""Between two tables on disk while trials end; what the table says is never lost, for it is made from artifacts."""
+
+
+class Results:
+    """What became of every trial, from artifacts and outcomes, so that a sweep that goes on needs no other memory."""
+
+    def __init__(self, sweep: Sweep, folder: Path, store: ArtifactStore, trials: Callable[[], list[Trial]]) -> None:
+        """`trials` are those of the sweep so far: a search adds to them."""
+        self.sweep, self.folder, self.store, self.trials = sweep, folder, store, trials
+        self.outcomes = Outcomes(folder)
+        self.rows: dict[str, dict[str, Any]] = {}
+        """By name of the trial: flattening a configuration takes as long as all else, and a row seldom changes."""
+        self.written = 0.0
+
+    def finished(self, trial: Trial) -> bool:
+        """Whether there is nothing left to train."""
+        if self.sweep.config.scheduler.kind == "pbt":
+            return finished_member(self._member(trial)) is not None
+        return self.store.find("policy", trial.plan["policy"].key) is not None
+
+    def over(self, trial: Trial) -> bool:
+        """Whether it is finished, or a scheduler ended it."""
+        outcome = self.outcomes.by_policy.get(trial.plan["policy"].key)
+        return self.finished(trial) or (outcome is not None and outcome.status == "stopped")
+
+    def status(self, trial: Trial) -> str:
+        """`finished`, `stopped at step 1,000`, `failed: reason` or `not finished`."""
+        if self.finished(trial):
+            return "finished"
+        outcome = self.outcomes.by_policy.get(trial.plan["policy"].key)
+        return outcome.describe() if outcome else "not finished"
+
+    def result(self, trial: Trial) -> TrialResult:
+        """What became of one trial so far."""
+        keys = {name: node.key for name, node in trial.plan.items()}
+        if self.finished(trial):
+            if self.sweep.config.scheduler.kind == "pbt":
+                return self._member_result(trial, keys)
+            artifact = self.store.find("policy", keys["policy"])
+            assert artifact
+            evaluation = read_json(artifact.path / "evaluation.json")
+            curves = pq.read_table(artifact.path / "curves.parquet")
+            return TrialResult(
+                trial.labels, trial.config, evaluation, artifact.seconds, "finished", keys, curves, trial.labelled
+            )
+        outcome = self.outcomes.by_policy.get(keys["policy"])
+        stopped = outcome.metrics if outcome else {}
+        return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None, trial.labelled)
+
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Write the table, replaced atomically, unless that was done a moment ago."""
+        if not at_once and time.monotonic() - self.written < REFRESH_SECONDS:
+            return
+        write_rows([self._row(trial) for trial in self.trials()], self.folder / RESULTS_FILE)
+        self.written = time.monotonic()
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        known = self.rows.get(trial.name)
+        if known is None or known["status"] != self.status(trial):
+            self.rows[trial.name] = result_row(self.result(trial))
+        return self.rows[trial.name]
+
+    def write_curves(self, trial: Trial) -> None:
+        """A finished trial's curves for TensorBoard, once, with what it differs in from the others."""
+        folder = self.folder / "tensorboard" / file_name("-".join(trial.labels.values()))
+        result = self.result(trial)
+        if result.curves is None or folder.exists():
+            return
+        config = result.config.model_dump(mode="json")
+        drawn = self.sweep.config.search.space if self.sweep.config.search else {}
+        parameters = {**trial.labels, **{key: at(config, key) for key in drawn}}
+        with SummaryWriter(str(folder)) as writer:
+            for row in result.curves.to_pylist():
+                step = row.pop("step")
+                for name, value in row.items():
+                    if value is not None:
+                        writer.add_scalar(name, value, step)
+            scores = {f"final/{name}": result.evaluation[name] for name in ("normalized_score_mean", "return_mean")}
+            writer.add_hparams(parameters, scores, run_name=".")
+
+    def _member(self, trial: Trial) -> Path:
+        # A population is of one task, so that a member's number is that of its draw.
+        return member_folder(self.folder, int(trial.labels[SAMPLE]))
+
+    def _member_result(self, trial: Trial, keys: Mapping[str, str]) -> TrialResult:
+        """A population's member, under the settings that it ended with."""
+        folder = self._member(trial)
+        entries = finished_member(folder)
+        assert entries
+        layer = layer_of(values_at_end(entries))
+        config = ExperimentConfig.model_validate(merge(trial.config.model_dump(mode="json"), layer))
+        evaluation = read_json(folder / FINISHED / "evaluation.json")
+        curves = pq.read_table(folder / FINISHED / "curves.parquet")
+        upstream = {name: key for name, key in keys.items() if name != "policy"}
+        return TrialResult(trial.labels, config, evaluation, None, "finished", upstream, curves, trial.labelled)

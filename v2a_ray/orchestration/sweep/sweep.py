@@ -1,0 +1,299 @@
+"""A sweep with Ray Tune: upstream first, then trials that only train policies.
+
+Every distinct upstream artifact (tables, modality, advantage, alignment) is computed once, as Ray tasks, before Tune
+starts. What a sweep has done is in the artifact store and in its folder, so the same command goes on where any kill
+left it.
+
+<folder>/sweep.yaml      the file with its base and overrides laid in; `v2a sweep --resume` reads it
+<folder>/trials.json     labels and configuration of every trial
+<folder>/outcomes.jsonl  trials that left no artifact: ended early, or failed
+<folder>/results.parquet one row per trial, renewed while the sweep runs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray.tune import Callback, Stopper
+
+from v2a_ray.checksums import read_sealed, write_sealed
+from v2a_ray.engine.plan import Node
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.trainer import Metrics
+from v2a_ray.errors import ConfigError, StorageError
+from v2a_ray.experiments.loading import store_of
+from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
+from v2a_ray.experiments.sweep_config import SweepConfig
+from v2a_ray.files import prepare_folder, sole_writer, write_whole
+from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
+from v2a_ray.orchestration.sweep.results import Results
+from v2a_ray.orchestration.sweep.search import Suggestions
+from v2a_ray.orchestration.sweep.trial_status import Outcome
+from v2a_ray.orchestration.sweep.trials import TRIALS_FILE
+from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
+from v2a_ray.orchestration.train.compute import Listener, compute_all
+from v2a_ray.orchestration.train.progress_actor import Event, make_board
+from v2a_ray.orchestration.train.work import Work
+from v2a_ray.outputs import storage_errors
+from v2a_ray.report.curves import plot_cells
+from v2a_ray.report.result_tables import TrialResult, cells_markdown
+from v2a_ray.report.search_table import search_markdown
+from v2a_ray.settings.loading import read_yaml, validate
+
+SWEEP_FILE = "sweep.yaml"
+
+
+def open_sweep(folder: Path) -> Sweep:
+    """The sweep that a folder holds, to go on with. Raises ConfigError when it holds none."""
+    path = folder / SWEEP_FILE
+    remedy = "v2a sweep CONFIG --run-dir DIR"
+    if not path.exists():
+        raise ConfigError("no sweep was started here", where=str(folder), remedy=remedy)
+    try:
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=error.where, remedy=remedy) from None
+    if not all(isinstance(content.get(part), dict) for part in ("sweep", "over")):
+        raise ConfigError("not what a sweep leaves to be gone on with", where=str(path), remedy=remedy)
+    return make_sweep(validate(SweepConfig, content["sweep"], path), path, content["over"])
+
+
+def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> list[TrialResult]:
+    """Compute upstream artifacts once, then all trials; write table, curves and results into `folder`.
+
+    Raises ConfigError when the folder holds another sweep, and StorageError when a disk is full or another process
+    runs the sweep. A trial that fails does not stop the others.
+    """
+    with sole_writer(folder):
+        return _run(sweep, folder, listener or Listener())
+
+
+def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
+    asked, where = trial_resources(sweep), "policy.num_threads, policy.num_workers, resources.gpus_per_trial"
+    require_resources(asked, where, listener.warned, count=trial_workers(sweep))
+    store = store_of(sweep.trials[0].config)
+    prepare_folder(store.root)
+    _claim(sweep, folder)
+    upstream = {
+        node.key: Work(trial.config, trial.plan, node)
+        for trial in [*sweep.trials, *sweep.probes]
+        for node in trial.plan.values()
+        if node.stage != "policy"
+    }
+    check_cluster(store, folder, list(upstream.values()), listener.warned)
+    compute_all(list(upstream.values()), store, listener)
+    board = f"v2a-sweep-{uuid.uuid4()}"
+    common = {"folder": str(folder), "board": board}
+    search = Suggestions(sweep, folder, common) if sweep.suggests else None
+    results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials)
+    missing = []
+    for number, trial in enumerate([] if search else sweep.trials):
+        if results.finished(trial):
+            _say_reused(trial, store, listener)
+            results.write_curves(trial)
+        elif not results.over(trial):
+            missing.append(number)
+    if missing or (search and search.num_left > 0):
+        _train(sweep, folder, missing, common, results, listener, search)
+    with storage_errors(folder):
+        results.refresh(at_once=True)
+    _remove_checkpoints(results, store)
+    final = [results.result(trial) for trial in results.trials()]
+    with storage_errors(folder):
+        _report(sweep, folder, final)
+    return final
+
+
+def require_same_sweep(sweep: Sweep, folder: Path) -> None:
+    """Raise ConfigError when the folder holds another sweep."""
+    held = None
+    with suppress(OSError, ValueError):  # a damaged one says nothing about the folder, and is written again
+        held = read_sealed(folder / TRIALS_FILE)
+    content = _identity(sweep)
+    if held and {name: held.get(name) for name in content} != content:
+        raise ConfigError(
+            "the folder holds a sweep with other trials",
+            where=str(folder),
+            remedy="choose another folder with --run-dir; finished trials are reused from the artifact store anyway",
+        )
+
+
+def _identity(sweep: Sweep) -> dict[str, Any]:
+    """What makes two sweeps the same; a search may be given more draws."""
+    drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
+    trials = [{"labels": trial.labels, "config": trial.config.model_dump(mode="json")} for trial in sweep.trials]
+    return {"trials": trials, "search": drawn}
+
+
+def _claim(sweep: Sweep, folder: Path) -> None:
+    """Write what the trials are, or see that the folder holds the same sweep."""
+    require_same_sweep(sweep, folder)
+    with storage_errors(folder):
+        write_sealed(folder / TRIALS_FILE, {"name": sweep.name, **_identity(sweep)})
+        write_whole(folder / SWEEP_FILE, yaml.safe_dump(sweep.content, sort_keys=False))
+
+
+def _say_reused(trial: Trial, store: ArtifactStore, listener: Listener) -> None:
+    node = dataclasses.replace(trial.plan["policy"], name=trial.name)
+    if artifact := store.find("policy", node.key):
+        listener.done(node, artifact)
+
+
+def _train(
+    sweep: Sweep,
+    folder: Path,
+    missing: Sequence[int],
+    common: dict[str, Any],
+    results: Results,
+    listener: Listener,
+    search: Suggestions | None,
+) -> None:
+    """Run Tune over the trials with the numbers `missing`, or over what `search` suggests."""
+    stopper = _StopWhenUnwritable()
+    recorder = _Recorder(results, stopper)
+    tuner = make_tuner(sweep, folder, missing, common, [recorder], stopper, search)
+    with _listening(common["board"], results, listener):
+        grid = tuner.fit()
+    for result in grid:
+        if result.error:
+            reason = str(result.error).strip().splitlines()[-1]
+            for policy in recorder.policies(result.config or {}):
+                results.outcomes.add(Outcome(policy, "failed", reason))
+    if stopper.reason:
+        with suppress(OSError):
+            results.refresh(at_once=True)
+        raise StorageError(
+            stopper.reason,
+            remedy="free space, or choose another store or --run-dir; the same command goes on where it stopped",
+        )
+
+
+class _Recorder(Callback):
+    """Keeps results on disk as trials report."""
+
+    def __init__(self, results: Results, stopper: _StopWhenUnwritable) -> None:
+        self.results, self.stopper = results, stopper
+        self.last: dict[str, Metrics] = {}
+        """The newest evaluation before the end, by key of the policy."""
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """See `Callback`."""
+        policy = result["policy"]
+        if not {"failed", "finished"} & result.keys():
+            names = ("step", "normalized_score_mean", "return_mean")
+            self.last[policy] = {name: float(result[name]) for name in names if name in result}
+            return
+        self.last.pop(policy, None)
+        with self._room():
+            if "failed" in result:
+                self.results.outcomes.add(Outcome(policy, "failed", result["failed"]))
+            else:
+                for mine in self._trials_of(policy):
+                    self.results.write_curves(mine)
+            self.results.refresh()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """See `Callback`: a trial that reported neither its end nor a failure was ended by the scheduler."""
+        result = trial.last_result
+        if result.get("policy") in self.last and not {"finished", "failed"} & result.keys():
+            with self._room():
+                self.results.outcomes.add(Outcome(result["policy"], "stopped", metrics=self.last.pop(result["policy"])))
+                self.results.refresh()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """End the sweep where its folder cannot be written: Tune would show a traceback."""
+        try:
+            yield
+        except OSError as error:
+            self.stopper.reason = f"{self.results.folder}: cannot be written: {error.strerror or error}"
+
+    def policies(self, settings: dict[str, Any]) -> list[str]:
+        """Keys of the policies that a Tune trial with these settings trains and that have no artifact."""
+        if "suggestion" in settings:
+            number = f"{settings['suggestion']['number']:04d}"
+            cell = self.results.sweep.trials[settings["trials"][0]].labels
+            mine = [trial for trial in self.results.trials() if trial.labels == cell | {"suggestion": number}]
+        else:
+            numbers = [settings["member"]["number"]] if "member" in settings else settings["trials"]
+            mine = [self.results.sweep.trials[number] for number in numbers]
+        return [trial.plan["policy"].key for trial in mine if not self.results.over(trial)]
+
+    def _trials_of(self, policy: str) -> list[Trial]:
+        return [trial for trial in self.results.trials() if trial.plan["policy"].key == policy]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks into a state that we never read.
+        return {}
+
+
+class _StopWhenUnwritable(Stopper):
+    """Ends the sweep when a trial could not write: every other would fail the same way."""
+
+    reason = ""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if result.get("unwritable"):
+            self.reason = result["failed"]
+        return False
+
+    def stop_all(self) -> bool:
+        """See `Stopper`."""
+        return bool(self.reason)
+
+
+@contextmanager
+def _listening(board_name: str, results: Results, listener: Listener) -> Iterator[None]:
+    """Pass what trials report on to `listener` while the block runs."""
+    board = make_board(board_name)
+    ray.get(board.drain.remote())
+    stop = threading.Event()
+    started: set[str] = set()
+
+    def listen() -> None:
+        while not stop.wait(0.5):
+            try:
+                events: list[Event] = ray.get(board.drain.remote())
+            except ray.exceptions.RayError:
+                return
+            for event in events:
+                if event.name not in started:
+                    started.add(event.name)
+                    listener.started(Node("policy", event.name, ""))
+                listener.progressed(event)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+        ray.kill(board)
+
+
+def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:
+    """Of trials that a scheduler ended: they are not taken up again."""
+    for trial in results.trials():
+        if results.over(trial):
+            shutil.rmtree(store.work("policy", trial.plan["policy"].key), ignore_errors=True)
+
+
+def _report(sweep: Sweep, folder: Path, results: Sequence[TrialResult]) -> None:
+    search = sweep.config.search
+    write_whole(folder / "table.md", search_markdown(results, search) if search else cells_markdown(results))
+    cells: dict[str, dict[str, list[Any]]] = {}
+    for result in results:
+        if result.curves is not None:
+            cells.setdefault(result.task, {}).setdefault(result.method, []).append(result.curves)
+    if cells:
+        plot_cells(cells, folder / "curves.png", sweep.name)

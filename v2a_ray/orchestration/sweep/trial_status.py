@@ -1,0 +1,57 @@
+"""What became of policies that left no artifact: ended early by a scheduler, or failed.
+
+Lines of JSON in the sweep's folder, appended as they happen: a kill loses none, at most the last line is torn.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from v2a_ray.checksums import append_sealed, read_sealed_lines
+from v2a_ray.engine.trainer import Metrics
+
+OUTCOMES_FILE = "outcomes.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one policy without an artifact.
+
+    Attributes:
+        policy: the key that its artifact would have.
+        status: `stopped` (by the scheduler; it is not taken up again) or `failed`.
+        reason: of the failure.
+        metrics: of its last evaluation, with `step`.
+    """
+
+    policy: str
+    status: Literal["stopped", "failed"]
+    reason: str = ""
+    metrics: Metrics = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """For the table of results."""
+        return f"failed: {self.reason}" if self.status == "failed" else f"stopped at step {self.metrics['step']:,.0f}"
+
+
+class Outcomes:
+    """Those of one sweep, by key of the policy; the newest counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / OUTCOMES_FILE
+        self.by_policy: dict[str, Outcome] = {}
+        if self.path.exists():
+            for content in read_sealed_lines(self.path):
+                if content is None:
+                    continue  # that policy is taken up again
+                with suppress(TypeError):
+                    outcome = Outcome(**content)
+                    self.by_policy[outcome.policy] = outcome
+
+    def add(self, outcome: Outcome) -> None:
+        """Remember an outcome, on disk first."""
+        append_sealed(self.path, [asdict(outcome)])
+        self.by_policy[outcome.policy] = outcome

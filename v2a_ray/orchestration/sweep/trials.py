@@ -1,0 +1,94 @@
+"""What runs inside a Tune trial: one policy, a pack of compatible ones, or Ray Train's workers of a policy.
+
+A trial gets numbers and a folder to read its settings from, never data or object references. Its results are artifacts,
+so a trial that is started again finds what it finished, and goes on from the checkpoint of what it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.trainer import Metrics, Progress
+from v2a_ray.errors import StorageError, V2AError
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import store_of
+from v2a_ray.experiments.sweep import Trial, suggested
+from v2a_ray.files import read_json
+from v2a_ray.orchestration.train.compute import make_policies, make_stage
+from v2a_ray.orchestration.train.progress_actor import reporter
+from v2a_ray.orchestration.train.work import Work, input_paths
+
+TRIALS_FILE = "trials.json"
+"""In the sweep's folder: labels and configuration of every trial, in order."""
+
+
+def train_trial(settings: dict[str, Any]) -> None:
+    """Tune's trainable: the policies of the trials with the numbers `trials`, or of what was drawn for the first.
+
+    What a user can cause is reported as `failed`, for a second attempt would fail alike; Tune retries all else.
+    """
+    trials = trials_of(settings)
+    store = store_of(trials[0].config)
+    works = [Work(trial.config, trial.plan, trial.plan["policy"]) for trial in trials]
+    progress = [_progress(settings["board"], trial) for trial in trials]
+    errors: Sequence[V2AError | None] = [None]
+    try:
+        if len(works) == 1:
+            make_stage(works[0], input_paths(works[0], store), store, progress[0])
+        else:
+            errors = make_policies(works, store, progress)
+    except V2AError as shared:
+        errors = [shared] * len(works)
+    for trial, error in zip(trials, errors, strict=True):
+        policy = trial.plan["policy"].key
+        if error:
+            tune.report(failure(policy, error))
+            continue
+        evaluation = read_json(store.path("policy", policy) / "evaluation.json")
+        tune.report({"policy": policy, "finished": True, **objectives(evaluation, trial.config.policy.num_steps)})
+
+
+def trials_of(settings: dict[str, Any]) -> list[Trial]:
+    """The trials that Tune's `config` stands for."""
+    every = read_json(Path(settings["folder"]) / TRIALS_FILE)["trials"]
+    trials = []
+    for number in settings["trials"]:
+        config = ExperimentConfig.model_validate(every[number]["config"])
+        trials.append(Trial(every[number]["labels"], config, make_plan(config)))
+    if drawn := settings.get("suggestion"):
+        return [suggested(trials[0], drawn["number"], drawn["values"])]
+    return trials
+
+
+def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
+    """What schedulers and searches read of an evaluation after `step` update steps."""
+    names = ("normalized_score_mean", "return_mean", "data_kept")
+    return {"step": step} | {name: evaluation[name] for name in names if name in evaluation}
+
+
+def _progress(board: str, trial: Trial) -> Progress:
+    """Reports to the board, and evaluations to Tune too, whose scheduler may end the trial there."""
+    show: Progress = reporter(ray.get_actor(board), trial.name)
+    if trial.config.policy.num_workers > 1:
+        return show  # called by a worker, which is no process of Tune's
+
+    def progress(step: int, num_steps: int, metrics: Metrics) -> None:
+        show(step, num_steps, metrics)
+        evaluation = {name.removeprefix("evaluation/"): value for name, value in metrics.items()}
+        # The last evaluation is reported when the artifact is there: a scheduler may not end what has reached its end.
+        if "normalized_score_mean" in evaluation and step < num_steps:
+            tune.report({"policy": trial.plan["policy"].key, **objectives(evaluation, step)})
+
+    return progress
+
+
+def failure(policy: str, error: V2AError) -> dict[str, Any]:
+    """The report of the policy with this key that failed: where and what, and whether every other would fail alike."""
+    reason = f"{error.where}: {error.what}" if error.where else error.what
+    return {"policy": policy, "failed": reason, "unwritable": isinstance(error, StorageError)}

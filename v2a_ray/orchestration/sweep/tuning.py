@@ -1,0 +1,296 @@
+"""The Tuner of a sweep: which trials, in which packs, under which scheduler, with which resources."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+
+from v2a_ray.errors import ConfigError
+from v2a_ray.experiments.sweep import Sweep, Trial
+from v2a_ray.orchestration.cluster.gpus import cluster_gpus, gpu_share, require_gpus, stage_device, workers_have_gpus
+from v2a_ray.orchestration.sweep.population import clipped, member_settings, mutations, train_member
+from v2a_ray.orchestration.sweep.search import Suggestions
+from v2a_ray.orchestration.sweep.trials import train_trial
+from v2a_ray.stages.policy.batched_jobs import make_packs, pack_key
+
+MAX_AUTO_POLICIES = 4
+"""Of one pack: beyond it a core's time is arithmetic, and larger packs would be shared out less evenly."""
+_ENVIRONMENT = {
+    # Ctrl-C has to reach us as KeyboardInterrupt; Tune would end quietly, as if all had been trained.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's own files per trial say less than our table and cost more than a short trial.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A trial that failed reports why, and no score.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+}
+
+
+class PerTask(FIFOScheduler):
+    """A scheduler for every task: trials are compared with those of the same task alone.
+
+    Scores of different mixes and robots say nothing about each other; one scheduler over all of them would end every
+    trial of the hard ones.
+    """
+
+    def __init__(self, schedulers: Mapping[str, TrialScheduler], tasks: Sequence[str]) -> None:
+        """`tasks` are those of the sweep's trials by number."""
+        super().__init__()
+        self.schedulers, self.tasks = dict(schedulers), list(tasks)
+
+    def _of(self, trial: Any) -> TrialScheduler:
+        return self.schedulers[self.tasks[trial.config["trials"][0]]]
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """See `TrialScheduler`, as with all below."""
+        self._of(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        action: str = self._of(trial).on_trial_result(tune_controller, trial, result)
+        return action
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._of(trial).on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_remove(tune_controller, trial)
+
+
+def make_tuner(
+    sweep: Sweep,
+    folder: Path,
+    missing: Sequence[int],
+    common: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+    stopper: Stopper,
+    search: Suggestions | None,
+) -> tune.Tuner:
+    """A Tuner that trains the trials with the numbers `missing`, or what `search` suggests.
+
+    It is made anew whenever a sweep goes on: what is finished is in the artifact store, and Tune's own state, a
+    pickle, is never read.
+    """
+    os.environ.update(_ENVIRONMENT)
+    # A trial's reason to fail stands in the results; Tune would print its traceback into the live display.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    state = folder / "tune"
+    shutil.rmtree(state, ignore_errors=True)
+    population = sweep.config.scheduler.kind == "pbt"
+    resources, workers = trial_resources(sweep), trial_workers(sweep)
+    room = _room(sweep, resources, workers)
+    if search:
+        space, num_samples = dict(common), search.num_left
+    elif population:
+        members = [member_settings(sweep, folder, number) for number in missing]
+        space, num_samples = {**common, "member": tune.grid_search(members)}, 1
+    else:
+        packs = _packs(sweep, missing, room)
+        # The labels are for the eyes of who reads MLflow's or W&B's pages.
+        labels = {pack[0]: _common_labels([sweep.trials[number] for number in pack]) for pack in packs}
+        named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
+        space, num_samples = {**common, "trials": tune.grid_search(packs), "labels": named}, 1
+    return tune.Tuner(
+        tune.with_resources(train_member if population else train_trial, _reservation(resources, workers)),
+        param_space=space,
+        tune_config=TuneConfig(
+            search_alg=search,
+            scheduler=_scheduler(sweep),
+            num_samples=num_samples,
+            # Of trials without a reservation of their own Tune would start all at once.
+            max_concurrent_trials=room if workers > 1 else sweep.config.resources.max_concurrent_trials,
+            # Starting a process and importing torch takes seconds, which short trials would all pay.
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=RunConfig(
+            name=sweep.name,
+            storage_path=str(state),
+            verbose=0,
+            callbacks=[*callbacks, *_loggers(sweep)],
+            stop=stopper,
+            failure_config=FailureConfig(max_failures=sweep.config.resources.max_retries),
+            # A population's: one that another member is about to copy must not be gone.
+            checkpoint_config=CheckpointConfig(num_to_keep=4),
+        ),
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    """Unique and short, and a population's member keeps it when it copies another's settings."""
+    settings = trial.config
+    if "member" in settings:
+        return f"trial-{settings['member']['number']:04d}"
+    drawn = f"-{settings['suggestion']['number']:04d}" if "suggestion" in settings else ""
+    return f"trial-{settings['trials'][0]:04d}{drawn}"
+
+
+def trial_resources(sweep: Sweep) -> dict[str, float]:
+    """CPUs and GPUs of one trial, or of each of its workers, by Ray's names.
+
+    Raises:
+        ConfigError: a stage insists on a GPU and gets none, or trials ask for unequal numbers of workers.
+    """
+    asked, there, workers = sweep.config.resources.gpus_per_trial, cluster_gpus(), trial_workers(sweep)
+    require_gpus(((trial.config, "policy") for trial in sweep.trials), there)
+    devices = {stage_device(trial.config, "policy") for trial in sweep.trials}
+    if workers > 1:
+        share = float(any(workers_have_gpus(device, workers, there) for device in devices))
+    else:
+        share = max(gpu_share(device, there) for device in devices) if asked == "auto" else asked
+    if "cuda" in devices and not share:
+        raise ConfigError(
+            "policy.device=cuda needs a part of a GPU, and a trial is given none",
+            where="resources.gpus_per_trial",
+            remedy="leave it at auto",
+        )
+    threads = max(trial.config.policy.num_threads for trial in sweep.trials)
+    return {"CPU": threads} | ({"GPU": share} if share else {})
+
+
+def trial_workers(sweep: Sweep) -> int:
+    """Data-parallel workers of every trial.
+
+    Raises:
+        ConfigError: they differ, or a scheduler would end trials between evaluations, which workers do not report.
+    """
+    counts = sorted({trial.config.policy.num_workers for trial in sweep.trials})
+    if len(counts) > 1:
+        raise ConfigError(
+            f"trials of one sweep need equal numbers of workers, and have {', '.join(map(str, counts))}",
+            where="policy.num_workers",
+            remedy="a sweep for each",
+        )
+    if counts[0] > 1 and sweep.config.scheduler.kind != "fifo":
+        raise ConfigError(
+            f"scheduler.kind={sweep.config.scheduler.kind} ends trials of one process, and these have {counts[0]} "
+            "workers each",
+            where="policy.num_workers",
+            remedy="scheduler.kind=fifo, or one worker",
+        )
+    return counts[0]
+
+
+def _reservation(resources: Mapping[str, float], workers: int) -> dict[str, float]:
+    """What Tune reserves for a trial whose workers get these `resources` each.
+
+    One that drives Ray Train holds a byte of memory and nothing that its workers need: drivers that held CPUs could
+    between them leave too few for any worker.
+    """
+    if workers > 1:
+        return {"memory": 1}
+    return {name.lower(): amount for name, amount in resources.items()}
+
+
+def _room(sweep: Sweep, resources: Mapping[str, float], workers: int) -> int:
+    """How many trials there is room for at a time, one at least."""
+    there = ray.cluster_resources()
+    room = max(1, min(int(there.get(name, 0) / (amount * workers)) for name, amount in resources.items()))
+    return min(room, sweep.config.resources.max_concurrent_trials or room)
+
+
+def _packs(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
+    """The numbers of the trials that are trained together, each trial in one pack; `room` packs run at a time."""
+    trials = [sweep.trials[number] for number in missing]
+    asked = sweep.config.policies_per_trial
+    if sweep.config.scheduler.kind != "fifo":
+        largest = 1
+    elif asked == "auto":
+        largest = min(MAX_AUTO_POLICIES, math.ceil(len(trials) / room))
+    else:
+        largest = asked
+    packs = make_packs([pack_key(trial.config, trial.plan) for trial in trials], largest)
+    return [[missing[position] for position in pack] for pack in packs]
+
+
+def _common_labels(trials: Sequence[Trial]) -> dict[str, str]:
+    """What all of a pack agree on."""
+    first, *others = (trial.labels for trial in trials)
+    return {axis: value for axis, value in first.items() if all(labels.get(axis) == value for labels in others)}
+
+
+def _scheduler(sweep: Sweep) -> TrialScheduler:
+    """What may end trials early; compared is the first objective, at equal update steps."""
+    config = sweep.config.scheduler
+    metric, mode = sweep.config.objective
+    tasks = [trial.task for trial in sweep.trials]
+    if config.kind == "fifo":
+        return FIFOScheduler()
+    if config.kind == "pbt":
+        assert sweep.config.search is not None
+        random.seed(sweep.config.search.seed)  # Tune's exchanges draw from Python's generator
+        return PopulationBasedTraining(
+            time_attr="step",
+            metric=metric,
+            mode=mode,
+            perturbation_interval=config.grace_steps,
+            hyperparam_mutations={"member": {"values": mutations(sweep.config.search)}},
+            custom_explore_fn=clipped(sweep.config.search),
+            # All at the same step: otherwise who copies whom depends on how fast each one's core is.
+            synch=True,
+            log_config=False,
+            require_attrs=False,
+        )
+    make = _asha if config.kind == "asha" else _median
+    return PerTask({task: make(sweep, _longest(sweep.trials, task), metric, mode) for task in set(tasks)}, tasks)
+
+
+def _longest(trials: Sequence[Trial], task: str) -> int:
+    return max(trial.config.policy.num_steps for trial in trials if trial.task == task)
+
+
+def _asha(sweep: Sweep, num_steps: int, metric: str, mode: str) -> TrialScheduler:
+    config = sweep.config.scheduler
+    return ASHAScheduler(
+        time_attr="step",
+        metric=metric,
+        mode=mode,
+        max_t=num_steps,
+        grace_period=min(config.grace_steps, num_steps),
+        reduction_factor=config.reduction_factor,
+    )
+
+
+def _median(sweep: Sweep, num_steps: int, metric: str, mode: str) -> TrialScheduler:
+    return MedianStoppingRule(
+        time_attr="step", metric=metric, mode=mode, grace_period=sweep.config.scheduler.grace_steps
+    )
+
+
+def _loggers(sweep: Sweep) -> list[Callback]:
+    """Tune's own callbacks. Raises ConfigError for one whose package is missing."""
+    made: list[Callback] = []
+    for name in sweep.config.loggers:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"{name} is not installed", where="loggers", remedy=f"pip install {name}, or leave it out"
+            )
+        if name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            made.append(MLflowLoggerCallback(experiment_name=sweep.name))
+        else:
+            from ray.air.integrations.wandb import WandbLoggerCallback
+
+            made.append(WandbLoggerCallback(project=sweep.name))
+    return made

@@ -1,0 +1,203 @@
+"""Computing the nodes of plans on Ray: what is missing, as tasks and actors, in parallel where the plan allows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.plan import Node
+from v2a_ray.engine.store import Artifact, ArtifactStore
+from v2a_ray.engine.trainer import Progress
+from v2a_ray.errors import DivergenceError, StorageError
+from v2a_ray.orchestration.cluster.gpus import (
+    cluster_gpus,
+    gpu_share,
+    require_gpus,
+    reserved_gpu,
+    stage_device,
+    stage_workers,
+)
+from v2a_ray.orchestration.cluster.session import user_error
+from v2a_ray.orchestration.data.tables import make_data, make_source
+from v2a_ray.orchestration.train.progress_actor import Event, make_board, reporter
+from v2a_ray.orchestration.train.work import Work, input_paths, stage_threads
+from v2a_ray.stages.policy.batched_jobs import fit_policies
+from v2a_ray.stages.registered import fit_of
+
+POLL_SECONDS = 0.25
+MAX_RETRIES = 2
+"""How often a stage is tried again when its worker dies; it goes on from its checkpoint."""
+
+
+@dataclass
+class Listener:
+    """What the driver wants to hear: a node starts, reports, is done. Every method may be left as it is."""
+
+    def started(self, node: Node) -> None:
+        """A node's computation was handed to Ray."""
+
+    def progressed(self, event: Event) -> None:
+        """A node reported."""
+
+    def done(self, node: Node, artifact: Artifact) -> None:
+        """A node's artifact is there, computed or found."""
+
+    def warned(self, text: str) -> None:
+        """Something that the user should know, and that stops nothing."""
+
+
+def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener) -> dict[str, Artifact]:
+    """Artifacts of all nodes, by key: found in the store, or computed as soon as their inputs are there.
+
+    `works` holds every node's inputs too. Nodes that several plans share are computed once. Raises ConfigError before
+    anything is computed if a node insists on a GPU that there is not, the V2AError of a node that fails through the
+    user's doing, and the original error otherwise.
+    """
+    waiting = {work.node.key: work for work in works}
+    artifacts: dict[str, Artifact] = {}
+    for key, work in list(waiting.items()):
+        if found := store.find(work.node.stage, key):
+            artifacts[key] = found
+            listener.done(work.node, found)
+            del waiting[key]
+    if not waiting:
+        return artifacts
+    require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
+    board = make_board()
+    running: dict[Any, list[Work]] = {}
+    try:
+        while waiting or running:
+            for group in _ready(waiting, artifacts):
+                for work in group:
+                    del waiting[work.node.key]
+                    listener.started(work.node)
+                running[_submit(group, store, board)] = group
+            ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for event in ray.get(board.drain.remote()):
+                listener.progressed(event)
+            for reference in ready:
+                group = running.pop(reference)
+                for work, artifact in zip(group, _result(reference), strict=True):
+                    artifacts[work.node.key] = artifact
+                    listener.done(work.node, artifact)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=False)
+        ray.kill(board)
+    return artifacts
+
+
+def _ready(waiting: Mapping[str, Work], artifacts: Mapping[str, Artifact]) -> list[list[Work]]:
+    """Nodes whose inputs are all there; roll-outs of data form one group, because their actors take long to start."""
+    ready = [
+        work for work in waiting.values() if all(work.plan[name].key in artifacts for name in work.node.inputs.values())
+    ]
+    rollouts = [work for work in ready if work.node.spec and work.node.spec.path is None]
+    others = [[work] for work in ready if work not in rollouts]
+    return [*others, rollouts] if rollouts else others
+
+
+def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
+    node, config = group[0].node, group[0].config
+    options: dict[str, Any] = {"max_retries": MAX_RETRIES, "num_cpus": 0}
+    if node.stage == "data":
+        # Roll-outs hold no CPU themselves, their actors do; files are read by as many processes as there are cores.
+        options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
+        return make_data.options(**options).remote(group, store, board)
+    inputs = input_paths(group[0], store)
+    if node.stage == "source":
+        return make_source.options(**options).remote(group[0], inputs, store)
+    # A data-parallel stage holds no CPU and no GPU itself: its workers do.
+    parallel = stage_workers(config, node.stage) > 1
+    options["num_cpus"] = 0 if parallel else stage_threads(group[0])
+    options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
+    return _make_stage.options(**options).remote(group[0], inputs, store, board)
+
+
+def _result(reference: Any) -> list[Artifact]:
+    try:
+        artifacts: list[Artifact] = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        if mine := user_error(error):
+            raise mine from None
+        raise
+    return artifacts
+
+
+@ray.remote
+def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, board: Any) -> list[Artifact]:
+    """A trained stage: its column, or the policy."""
+    progress = reporter(board, work.node.name)
+    return [make_stage(work, inputs, store, progress)]
+
+
+def make_stage(
+    work: Work,
+    inputs: Mapping[str, Path],
+    store: ArtifactStore,
+    progress: Callable[..., None],
+) -> Artifact:
+    """Fit a stage in this process, or with data-parallel workers where the configuration asks for them."""
+    config, node = work.config, work.node
+    fit = fit_of(node.stage, config)
+
+    def make(output: Path, folder: Path) -> None:
+        fit(Job(config, inputs, output, folder, progress, node.part, reserved_gpu()))
+
+    return store.get_or_make(node.stage, node.key, make, _about(work, inputs))
+
+
+def make_policies(
+    works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
+) -> list[DivergenceError | None]:
+    """Train policies of one `pack_key` in this process, as a pack; those that the store has are left out.
+
+    Each reports to its own `progress`. Returns each one's error, None where the artifact is there.
+    """
+    errors: list[DivergenceError | None] = [None] * len(works)
+    missing = [index for index, work in enumerate(works) if not store.find("policy", work.node.key)]
+    if not missing:
+        return errors
+    start = time.perf_counter()
+    jobs = []
+    for index in missing:
+        config, inputs = works[index].config, input_paths(works[index], store)
+        folder = store.work("policy", works[index].node.key)
+        jobs.append(Job(config, inputs, folder / "finished", folder, progress[index], may_use_gpu=reserved_gpu()))
+    try:
+        with store.writing():
+            for job in jobs:
+                job.output.mkdir(parents=True, exist_ok=True)
+            trained = fit_policies(jobs)
+    except StorageError:
+        # Another sweep that trains some of these was faster and has removed their checkpoints.
+        if any(store.find("policy", works[index].node.key) for index in missing):
+            return make_policies(works, store, progress)
+        raise
+    seconds = (time.perf_counter() - start) / len(jobs)
+    for index, job, error in zip(missing, jobs, trained, strict=True):
+        errors[index] = error
+        if error is None:
+            about = _about(works[index], job.inputs)
+            store.get_or_make("policy", works[index].node.key, partial(_move_files, job.output), about, seconds)
+    return errors
+
+
+def _move_files(source: Path, output: Path, _work: Path) -> None:
+    for file in source.iterdir():
+        file.rename(output / file.name)
+
+
+def _about(work: Work, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """What an artifact's record says beside its key."""
+    return {
+        "config": work.config.model_dump(mode="json"),
+        "inputs": {role: str(path) for role, path in inputs.items()},
+    }

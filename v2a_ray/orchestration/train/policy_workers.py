@@ -1,0 +1,39 @@
+"""One policy on several workers, for batches that are worth several GPUs.
+
+Every worker holds the tables (one copy per node), draws and filters its part of the batch, and all take the mean
+gradient, so the step is that of one worker on everything they kept.
+"""
+
+from __future__ import annotations
+
+from v2a_ray.data.loading.streaming import is_streamed
+from v2a_ray.engine.context import Job
+from v2a_ray.engine.data_parallel import Workers
+from v2a_ray.errors import ConfigError
+from v2a_ray.orchestration.train.workers import fit_on_workers, with_gpus
+from v2a_ray.stages.policy.training import PolicyTables, PolicyTraining, memory_of_tables
+
+
+def fit_policy_parallel(job: Job) -> None:
+    """Train the policy with `policy.num_workers` workers. Runs where no CPU is held.
+
+    Raises:
+        ConfigError: a table would have to be streamed.
+    """
+    config = job.config.policy
+    for role, memory in memory_of_tables(job).items():
+        if is_streamed(job.rows(role), memory):
+            # A checkpoint knows where one worker's stream stands, not where the others' do.
+            raise ConfigError(
+                f"several workers cannot stream a table, and the {role} is more than {memory / 2**30:,.2f} GiB",
+                where="policy.num_workers",
+                remedy="raise feeding.memory_gib, if the nodes have the memory, or train with one worker",
+            )
+    fit_on_workers(_train, with_gpus(job, config), config)
+
+
+def _train(job: Job, workers: Workers) -> None:
+    training = PolicyTraining(job, PolicyTables.open(job), workers)
+    training.loop.run(training.learner)
+    if workers.rank == 0:
+        training.finish()

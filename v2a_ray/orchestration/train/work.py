@@ -1,0 +1,33 @@
+"""One node that has to be computed, and where its inputs lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from v2a_ray.engine.plan import Node
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.registered import TRAINED
+
+
+@dataclass(frozen=True)
+class Work:
+    """A node of some experiment's plan that has to be there."""
+
+    config: ExperimentConfig
+    plan: Mapping[str, Node]
+    node: Node
+
+
+def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
+    """Folder of every input of a node. Raises StorageError when one is gone or damaged."""
+    nodes = {role: work.plan[name] for role, name in work.node.inputs.items()}
+    return {role: store.require(node.stage, node.key).path for role, node in nodes.items()}
+
+
+def stage_threads(work: Work) -> int:
+    """CPUs of one process that computes a trained stage, or rows."""
+    stage = work.node.stage
+    return TRAINED[stage].section(work.config).num_threads if stage in TRAINED else 1

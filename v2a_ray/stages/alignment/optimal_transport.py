@@ -1,0 +1,111 @@
+"""Optimal-transport alignment (OTDF, ICLR 2025): what it costs to move a source transition onto the target's.
+
+    C_ij = 1 - cos(x_i, y_j),  x = [s, a, s'] of the source, y of the target
+    P    = argmin_P <P, C> - epsilon H(P)  with uniform marginals (Sinkhorn, by POT)
+    h_i  = - n sum_j P_ij C_ij             higher = better aligned
+
+The source is solved in blocks of n transitions against the whole target. A published score has no factor n; with it h_i
+is the mean cost of transition i under its own part of the plan, in [-2, 0], and does not depend on the size of a block.
+Every target transition takes part in the plan of every block, so a block should hold all sources in about their
+proportions, as consecutive rows of a combined table do.
+
+Shape suffixes: n source rows of a block, M target rows, X = 2 O + A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from v2a_ray.data.loading.sampler import Batch, TransitionSampler
+from v2a_ray.errors import DivergenceError
+from v2a_ray.stages.sections import AlignmentConfig
+
+LARGEST_COST = 2.0
+SAFE_EXPONENT = 80.0
+"""exp(-80) is still a normal float32; with a smaller epsilon the logarithmic form is needed, which is much slower."""
+TOLERANCE = 1e-3
+"""Sinkhorn's iterations end when a marginal is off by this part of itself (in the Euclidean norm)."""
+
+
+def transport_scores(source_nX: Tensor, target_MX: Tensor, regularization: float, num_iterations: int) -> Tensor:
+    """(n,): minus the mean cost of every source row under the entropic plan onto the target.
+
+    Raises DivergenceError when the plan has not converged after `num_iterations`.
+    """
+    import ot  # takes seconds, which methods without transport need not wait for
+
+    cost_nM = 1.0 - _unit(source_nX) @ _unit(target_MX).T
+    rows_n = torch.full((len(cost_nM),), 1.0 / len(cost_nM), device=cost_nM.device)
+    columns_M = torch.full((cost_nM.shape[1],), 1.0 / cost_nM.shape[1], device=cost_nM.device)
+    stop = TOLERANCE * float(columns_M.norm())
+    plan_nM, log = ot.sinkhorn(
+        rows_n,
+        columns_M,
+        cost_nM,
+        regularization,
+        method="sinkhorn_log" if LARGEST_COST / regularization > SAFE_EXPONENT else "sinkhorn",
+        numItermax=num_iterations,
+        stopThr=stop,
+        warn=False,
+        log=True,
+    )
+    if not float(log["err"][-1]) <= stop:
+        raise DivergenceError(
+            f"the transport plan has not converged in {num_iterations} iterations: a marginal is off by "
+            f"{float(log['err'][-1]) / stop * TOLERANCE:.1g} of itself, {TOLERANCE:g} is wanted",
+            where="alignment",
+            remedy="raise alignment.max_iterations or alignment.regularization",
+        )
+    # The rows of a plan that has almost converged almost sum to 1 / n; what counts is each row's own mean.
+    scores_n: Tensor = -(plan_nM * cost_nM).sum(dim=1) / plan_nM.sum(dim=1)
+    return scores_n
+
+
+class OptimalTransport:
+    """Scores of transitions against a target that is held in memory; nothing is trained.
+
+    A target of more than `max_target_transitions` is represented by as many of its transitions, drawn by `seed`.
+    """
+
+    def __init__(self, target: TransitionSampler, config: AlignmentConfig, seed: int) -> None:
+        self.config = config
+        target_MX = torch.cat(
+            [features(batch)[batch.arrival_recorded] for batch in target.chunks(config.block_transitions)]
+        )
+        if len(target_MX) > config.max_target_transitions:
+            order = torch.randperm(len(target_MX), generator=torch.Generator().manual_seed(seed))
+            target_MX = target_MX[order[: config.max_target_transitions].to(target_MX.device)]
+        self.target_MX = target_MX
+
+    @torch.no_grad()
+    def score(self, transitions: TransitionSampler, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """(N,): h of all transitions, block by block, NaN where the arrival was not recorded (`alignment.carried`).
+
+        `progress` is told the rows that are done, and all.
+        """
+        scores, done = [], 0
+        for batch in transitions.chunks(self.config.block_transitions):
+            # A step whose arrival was not recorded has no part in the plan, and no score of its own.
+            recorded_n, block_nX = batch.arrival_recorded, features(batch)
+            score_n = torch.full((len(block_nX),), float("nan"), device=block_nX.device)
+            if recorded_n.any():
+                score_n[recorded_n] = transport_scores(
+                    block_nX[recorded_n], self.target_MX, self.config.regularization, self.config.max_iterations
+                )
+            scores.append(score_n)
+            done += len(block_nX)
+            if progress:
+                progress(done, len(transitions))
+        return torch.cat(scores)
+
+
+def features(batch: Batch) -> Tensor:
+    """(B, X): state, action and next state."""
+    return torch.cat([batch.observation_BO, batch.action_BA, batch.next_observation_BO], dim=1)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(rows, dim=1)

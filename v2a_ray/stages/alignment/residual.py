@@ -1,0 +1,39 @@
+"""Residual alignment (ours): how badly do models of the TARGET dynamics predict a source transition, against how unsure
+they are?
+
+The contrastive score separates source from target by whatever separates best, which is the state distribution of the
+behaviour policy rather than the dynamics. An ensemble fitted to target data alone errs where dynamics differ, and its
+disagreement says where it errs for want of data; their ratio is large only for the former.
+
+Shape suffixes: B batch, N transitions, K ensemble members, O observation dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from v2a_ray.data.loading.sampler import TransitionSampler
+from v2a_ray.stages.support.dynamics import DynamicsLearner
+
+
+class ResidualLearner(DynamicsLearner):
+    """An ensemble of models of the target's dynamics, by which transitions are scored."""
+
+    group = "alignment"
+
+    @torch.no_grad()
+    def score(self, transitions: TransitionSampler, chunk_rows: int = 8192) -> Tensor:
+        """(N,): log(disagreement / error); higher is better aligned.
+
+        Error is the distance of the ensemble's mean prediction from what happened, disagreement the root mean square
+        distance of its members from that mean, both over standardised features.
+        """
+        scores = []
+        for batch in transitions.chunks(chunk_rows):
+            predicted_KBO = self.model(batch.observation_BO, batch.action_BA)
+            mean_BO = predicted_KBO.mean(dim=0)
+            error_B = (mean_BO - self.model.delta(batch)).norm(dim=1)
+            disagreement_B = (predicted_KBO - mean_BO).square().mean(dim=0).sum(dim=1).sqrt()
+            scores.append(torch.log(disagreement_B + 1e-6) - torch.log(error_B + 1e-6))
+        return torch.cat(scores)

@@ -1,0 +1,84 @@
+"""State regularisation (after SRPO, 2306.03552): how much likelier is a state among states of high value than among
+others?
+
+Optimal policies of different dynamics are assumed to visit the same states. States of high value stand for them, and a
+discriminator D of these against the rest gives log p_high(s) / p_other(s) as its logit. The policy's reward becomes
+r + lambda * logit (`policy.reward_correction`), on both tables, because the assumption is about states, not tables.
+
+Values are those of an implicit Q-learning fitted beside the discriminator, on half source and half target. A state's
+value is a function of the state, so without noise on its inputs a discriminator could separate the two perfectly and
+its ratio would be infinite; noise sets how far a state of high value reaches.
+
+Shape suffixes: B batch of both tables, H states of high value, N transitions, O observation dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.data.loading.sampler import TransitionSampler, join_rows
+from v2a_ray.networks import MLP, adam
+from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.classifier import domain_loss
+from v2a_ray.stages.sections import AdvantageConfig, AlignmentConfig
+
+
+def by_value(value_B: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Rows of the part `fraction` of highest value, and the others; at least one of either."""
+    count = min(max(1, round(fraction * len(value_B))), len(value_B) - 1)
+    order_B = value_B.argsort(descending=True)
+    return order_B[:count], order_B[count:]
+
+
+class StateRatioLearner:
+    """The logit of "high value" given a state, fitted beside the values that say which states these are.
+
+    `noise_std` is in units of the inputs, which are standardised by target statistics (`preprocessing`).
+    """
+
+    def __init__(
+        self, target: TransitionSampler, source: TransitionSampler, config: AlignmentConfig, seed: int
+    ) -> None:
+        self.target, self.source, self.config = target, source, config
+        self.generator = torch.Generator(target.device).manual_seed(seed)
+        iql = AdvantageConfig(kind="iql", width=config.width, learning_rate=config.learning_rate)
+        self.values = AdvantageLearner(target, 0, iql, seed)
+        self.discriminator = MLP(target.observation_dim, [config.width] * 2, 1)
+        self.networks: dict[str, nn.Module] = {**self.values.networks, "discriminator": self.discriminator}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            **self.values.optimizers,
+            "discriminator": adam(self.discriminator.parameters(), config.learning_rate),
+        }
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step of the values, then of the discriminator, on B target and B source transitions."""
+        size = self.config.batch_size
+        batch = join_rows(*(table.sample(size, self.generator) for table in (self.target, self.source)))
+        metrics = self.values.fit(batch, step)
+        with torch.no_grad():
+            value_B = self.values.value(batch.observation_BO).squeeze(-1)
+        high_H, others = by_value(value_B, self.config.high_value_fraction)
+        logit_B = self.logit(self._perturbed(batch.observation_BO))
+        loss = domain_loss(logit_B[high_H], logit_B[others])
+        self.optimizers["discriminator"].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers["discriminator"].step()
+        named = {name.replace("advantage/", "alignment/"): value for name, value in metrics.items()}
+        return named | {"alignment/discriminator_loss": loss.detach()}
+
+    def logit(self, observation_BO: Tensor) -> Tensor:
+        """(B,): log p_high(s) / p_other(s)."""
+        logit_B: Tensor = self.discriminator(observation_BO).squeeze(-1)
+        return logit_B
+
+    @torch.no_grad()
+    def score(self, transitions: TransitionSampler, chunk_rows: int = 16384) -> Tensor:
+        """(N,): the logit of every transition's s, clipped to +- `log_ratio_clip`."""
+        clip = self.config.log_ratio_clip
+        scores = [self.logit(batch.observation_BO).clamp(-clip, clip) for batch in transitions.chunks(chunk_rows)]
+        return torch.cat(scores)
+
+    def _perturbed(self, observation_BO: Tensor) -> Tensor:
+        noise_BO = torch.randn(observation_BO.shape, generator=self.generator, device=observation_BO.device)
+        return observation_BO + self.config.noise_std * noise_BO

@@ -1,0 +1,97 @@
+"""The modality stage from files to files: fit a model, encode every episode, write the column z. No Ray here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from v2a_ray.data.table.episodes import EpisodeTable, concatenate
+from v2a_ray.data.table.folder import read_episodes, read_table_folder
+from v2a_ray.engine.columns import one_hot, read_episode_column, read_labels, write_episode_column
+from v2a_ray.engine.context import Job, require_memory
+from v2a_ray.engine.trainer import use_threads
+from v2a_ray.files import read_json
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.sections import ModalityConfig
+
+COLUMN = "column.parquet"
+
+
+def fit_modality(job: Job) -> None:
+    """Compute a node of the stage in this process: the one fit that all share, a source's own, or what joins those."""
+    if job.config.modality.mode == "shared":
+        _fit(job, concatenate([read_table_folder(table) for table in modality_tables(job)]))
+    elif job.part is None:
+        _join_sources(job)
+    else:
+        _fit_source(job, job.part)
+
+
+def _fit(job: Job, table: EpisodeTable) -> None:
+    """Fit encoder and decoder to the recorded steps of `table` and write z of its episodes."""
+    config, seed = job.config.modality, job.config.upstream_seed
+    use_threads(config.num_threads)
+    torch.manual_seed(seed)
+    model = ModalityModel(table.observation_dim, table.action_dim, config).to(job.device(config))
+    recorded = table.recorded_steps()
+    model.set_statistics(moments(recorded))
+    learner = ModalityLearner(recorded, model, config, seed)
+    history = job.loop(config, **learner.stopping()).run(learner)
+    save_modality(job, model, history)
+    write_episode_column(job.output / COLUMN, "z", table, encode_episodes(model, table, config))
+
+
+def _fit_source(job: Job, source: str) -> None:
+    """`_fit` to the episodes of one source; nothing is written if the mix left that source out."""
+    (folder,) = modality_tables(job)
+    episodes = np.flatnonzero(np.asarray(_source_labels(job)) == source)
+    if len(episodes):
+        _fit(job, read_episodes(folder, episodes))
+
+
+def _join_sources(job: Job) -> None:
+    """The column of all sources: [which source, one-hot in alphabetical order; z by that source's own encoder].
+
+    Equal z of two encoders mean nothing in common, so without the first part the column would claim that they do.
+    """
+    source, labels = job.rows("source"), _source_labels(job)
+    fitted = [job.inputs[f"modality/{name}"] / COLUMN for name in sorted(set(labels))]
+    values = np.concatenate([one_hot(labels), read_episode_column(fitted, "z", source)], axis=1)
+    write_episode_column(job.output / COLUMN, "z", source, values)
+
+
+def _source_labels(job: Job) -> list[str]:
+    """The dataset that each of the E source episodes came from."""
+    return read_labels(job.inputs["source"] / "table", job.rows("source"), "source")
+
+
+def modality_tables(job: Job) -> list[Path]:
+    """Folders of the tables that the modality is fitted to: the source, and the target when asked for.
+
+    Raises:
+        ConfigError: together they exceed the memory of a stage.
+    """
+    roles = ["source", "target"] if job.config.modality.include_target else ["source"]
+    require_memory(job, "modality", *roles)
+    return [job.inputs[role] / "table" for role in roles]
+
+
+def save_modality(job: Job, model: ModalityModel, history: list[dict[str, Any]]) -> None:
+    """Write the fitted model."""
+    save_file(model.state_dict(), job.output / "model.safetensors")
+    (job.output / "config.json").write_text(job.config.modality.model_dump_json(indent=1))
+    job.write_history(history)
+
+
+def load_modality(folder: Path, observation_dim: int, action_dim: int) -> ModalityModel:
+    """The model that `save_modality` wrote."""
+    # A model that does not say which encoder it has is from before there was a choice.
+    config = ModalityConfig.model_validate({"encoder": "gru"} | read_json(folder / "config.json"))
+    model = ModalityModel(observation_dim, action_dim, config)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model

@@ -1,0 +1,191 @@
+"""Fitting the modality: random crops, EM or joint updates, data-parallel gradients, and when to stop.
+
+Shape suffixes as in `modality`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.data.mixing.mixture import held_out_episodes
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
+from v2a_ray.engine.early_stopping import EarlyStopping
+from v2a_ray.engine.trainer import Metrics
+from v2a_ray.errors import ConfigError
+from v2a_ray.networks import adam
+from v2a_ray.stages.modality.model import ModalityModel, TrajectoryBatch, kl_to_standard_normal, pad
+from v2a_ray.stages.sections import ModalityConfig
+
+VALIDATION_LOSS = "modality/validation_loss"
+VALIDATION_BATCH_SIZE = 64
+
+
+class Crops:
+    """Standardised episodes, and random crops of them, on the model's device, where the generators have to be too."""
+
+    def __init__(self, table: EpisodeTable, model: ModalityModel, config: ModalityConfig) -> None:
+        self.steps_NX = model.steps(table)
+        self.offsets = torch.from_numpy(table.offsets).to(model.device)
+        self.device = model.device
+        self.crop_steps, self.latent_dim = config.crop_steps, config.latent_dim
+
+    def draw(self, num_trajectories: int, generator: torch.Generator) -> TrajectoryBatch:
+        """Crops of random episodes, every one of which is equally likely."""
+        episodes = len(self.offsets) - 1
+        episodes_B = torch.randint(episodes, (num_trajectories,), generator=generator, device=self.device)
+        return self.of(episodes_B, generator)
+
+    def of(self, episodes_B: Tensor, generator: torch.Generator) -> TrajectoryBatch:
+        """One crop of each of these episodes, beginning anywhere that leaves it its length."""
+        begins, ends = self.offsets[episodes_B], self.offsets[episodes_B + 1]
+        lengths = (ends - begins).clamp(max=self.crop_steps) if self.crop_steps else ends - begins
+        slack = ends - begins - lengths
+        shift = (torch.rand(len(episodes_B), generator=generator, device=self.device) * (slack + 1)).long()
+        noise = torch.randn(len(episodes_B), self.latent_dim, generator=generator, device=self.device)
+        return TrajectoryBatch(pad(self.steps_NX, begins + shift, lengths), lengths, noise)
+
+
+class ModalityLearner:
+    """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard. It is where the model is.
+
+    With several workers each draws its part of the batch from its own shard, the first ones one trajectory more where
+    the batch does not divide; losses are sums over valid steps divided by the count over ALL workers, and gradients are
+    summed, so that any number of workers takes the step that one worker would take on the whole batch.
+    """
+
+    def __init__(
+        self,
+        table: EpisodeTable,
+        model: ModalityModel,
+        config: ModalityConfig,
+        seed: int,
+        workers: Workers = ONE_WORKER,
+    ) -> None:
+        self.model, self.config, self.seed, self.workers = model, config, seed, workers
+        self.num_trajectories = workers.share(config.batch_size)
+        fitted, held_out = _split(table, config, seed, workers.rank)
+        self.crops = Crops(fitted, model, config)
+        self.validation = _validation_batches(Crops(held_out, model, config), seed, workers.rank)
+        self.generator = torch.Generator(model.device)
+        self.networks: dict[str, nn.Module] = {"model": model}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "encoder": adam(model.encoder.parameters(), config.learning_rate),
+            "decoder": adam(model.decoder.parameters(), config.learning_rate),
+        }
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step on a fresh batch."""
+        self.generator.manual_seed(self.workers.seed(self.seed, step))
+        return self.update_on(self.crops.draw(self.num_trajectories, self.generator))
+
+    def update_on(self, batch: TrajectoryBatch) -> dict[str, Tensor]:
+        """One update step on `batch` (this worker's part of it)."""
+        if self.config.optimization == "joint":
+            loss, metrics = self.loss(batch, sample=True)
+            self._descend(loss, "encoder", "decoder")
+            return metrics
+        # E-step: the decoder is frozen, z is sampled. M-step: the encoder is frozen, z is its mean (as published).
+        with frozen(self.model.decoder):
+            loss, metrics = self.loss(batch, sample=True)
+            self._descend(loss, "encoder")
+        with frozen(self.model.encoder):
+            loss, _ = self.loss(batch, sample=False)
+            self._descend(loss, "decoder")
+        return metrics
+
+    def loss(self, batch: TrajectoryBatch, *, sample: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Negative TC-ELBO per valid step and trajectory, and its parts."""
+        mean_BZ, log_std_BZ = self.model.encoder(batch.steps_BTX, batch.lengths_B)
+        latent_BZ = mean_BZ + batch.noise_BZ * log_std_BZ.exp() if sample else mean_BZ
+        error_M = self.model.reconstruction_error(batch, latent_BZ)
+        counts = self.workers.reduce(torch.tensor([float(len(error_M)), float(len(mean_BZ))], device=error_M.device))
+        reconstruction = error_M.sum() / counts[0]
+        divergence = kl_to_standard_normal(mean_BZ, log_std_BZ).sum() / counts[1]
+        loss = reconstruction + self.config.kl_weight * divergence
+        parts = self.workers.reduce(torch.stack([reconstruction, divergence]).detach())
+        return loss, {"modality/reconstruction_loss": parts[0], "modality/kl": parts[1]}
+
+    @torch.no_grad()
+    def validate(self) -> Metrics:
+        """Error per valid step of held-out crops, always the same ones, with z the encoder's mean.
+
+        It is summed over all workers, so that all of them take the same decision on it.
+        """
+        total = torch.zeros(2, dtype=torch.float64, device=self.model.device)
+        for batch in self.validation:
+            mean_BZ, _ = self.model.encoder(batch.steps_BTX, batch.lengths_B)
+            error_M = self.model.reconstruction_error(batch, mean_BZ)
+            total += total.new_tensor([float(error_M.sum()), float(len(error_M))])
+        error, count = self.workers.reduce(total).tolist()
+        return {VALIDATION_LOSS: error / count}
+
+    def stopping(self) -> dict[str, Any]:
+        """What a `TrainingLoop` needs to stop this learner early; nothing if that is not asked for.
+
+        The weights are kept as they are when it stops, not those of the best evaluation: the held-out loss flattens and
+        hardly rises, so they differ by less than `min_improvement`, and checkpoints need not hold a second copy.
+
+        Raises:
+            ConfigError: no worker has an episode to hold out.
+        """
+        if self.config.patience_evaluations is None:
+            return {}
+        num_held_out = self.workers.reduce(torch.tensor(float(len(self.validation)), device=self.model.device))
+        if not num_held_out:
+            raise ConfigError(
+                "early stopping has no episode to hold out: a worker needs two",
+                where="modality.patience_evaluations",
+                remedy="more episodes, fewer workers, or null, which trains for all of modality.num_steps",
+            )
+        return {
+            "evaluate": self.validate,
+            "evaluation_interval_steps": self.config.validation_interval_steps,
+            "stop": EarlyStopping(VALIDATION_LOSS, self.config.patience_evaluations, self.config.min_improvement),
+        }
+
+    def _descend(self, loss: Tensor, *names: str) -> None:
+        optimizers = [self.optimizers[name] for name in names]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name, optimizer in zip(names, optimizers, strict=True):
+            parameters = list(getattr(self.model, name).parameters())
+            self.workers.sum_gradients(parameters)
+            nn.utils.clip_grad_norm_(parameters, self.config.gradient_norm_clip)
+            optimizer.step()
+
+
+def _split(table: EpisodeTable, config: ModalityConfig, seed: int, rank: int) -> tuple[EpisodeTable, EpisodeTable]:
+    """The episodes to fit, and those that early stopping judges by, of which there are none without it."""
+    if config.patience_evaluations is None:
+        return table, table.select([])
+    held_out = held_out_episodes(table.num_episodes, config.validation_fraction, seed, f"modality shard {rank}")
+    return table.select(np.setdiff1d(np.arange(table.num_episodes), held_out)), table.select(held_out)
+
+
+def _validation_batches(crops: Crops, seed: int, rank: int) -> list[TrajectoryBatch]:
+    """One crop of every episode, in batches of similar length."""
+    entropy = np.random.SeedSequence([seed, rank]).generate_state(1)[0]
+    generator = torch.Generator(crops.device).manual_seed(int(entropy))
+    order = crops.offsets.diff().argsort(stable=True)
+    return [
+        crops.of(episodes_B, generator) for episodes_B in torch.split(order, VALIDATION_BATCH_SIZE) if len(episodes_B)
+    ]
+
+
+class frozen:  # noqa: N801 - reads as a statement
+    """Within this context the module's parameters get no gradient."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.module.requires_grad_(False)
+
+    def __exit__(self, *error: object) -> None:
+        self.module.requires_grad_(True)

@@ -1,0 +1,187 @@
+"""Many IQL policies trained as one batched program: seeds and scalar settings become a leading dimension P.
+
+A pack is made of ordinary learners and owns nothing that lasts. Their networks are laid side by side in memory, so that
+one batched matrix product per layer serves all of them; each learner's parameters become views of its part. Everything
+else stays each learner's own: it draws with its generator, filters by its rule, and steps its optimisers at its rates.
+So a member can be saved, restored, evaluated or trained alone at any step, and equals a separate run up to rounding.
+
+Nothing in a step waits for the device (`sampler.target.device`) or depends on values: the shapes are those of the
+settings. So on a GPU a step can be recorded and replayed (`stages.cuda_graph`).
+
+Shape suffixes: P policies, B rows of a batch (of the largest, if the policies keep different numbers), K = 2 critics,
+X inputs of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.data.loading.sampler import Batch
+from v2a_ray.engine.trainer import TrainingLoop
+from v2a_ray.errors import DivergenceError
+from v2a_ray.networks import EnsembleMLP, perceptrons
+from v2a_ray.stages.policy.iql import IQLConstants, IQLLearner, IQLLosses
+
+
+class SideBySide:
+    """P networks of one shape and K members each, in one tensor: (P, B, X) to (K, P, B, Y).
+
+    The networks' own parameters become views of it: what an optimiser does to them, it does to the stack.
+    """
+
+    def __init__(self, networks: Sequence[EnsembleMLP]) -> None:
+        self.parameters = [network.numbers_KS for network in networks]
+        self.widths = networks[0].widths
+        self.numbers_PKS = torch.stack([parameter.detach() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, self.numbers_PKS.unbind(), strict=True):
+            parameter.data = part
+        self.numbers_PKS.requires_grad_(self.parameters[0].requires_grad)
+
+    def __call__(self, inputs_PBX: Tensor) -> Tensor:
+        policies, members, _ = self.numbers_PKS.shape
+        inputs = inputs_PBX.repeat_interleave(members, dim=0)
+        outputs = perceptrons(inputs, self.numbers_PKS.flatten(0, 1), self.widths)
+        return outputs.view(policies, members, *outputs.shape[1:]).transpose(0, 1)
+
+    def give_gradients(self) -> None:
+        """Move the gradient of the stack to the networks' own parameters."""
+        assert self.numbers_PKS.grad is not None
+        for parameter, gradient in zip(self.parameters, self.numbers_PKS.grad.unbind(), strict=True):
+            parameter.grad = gradient
+        self.numbers_PKS.grad = None
+
+
+class ManyIQL(IQLLosses):
+    """P `IQLLearner`s of equal shapes, updated together. Its losses are theirs; a loss or metric is (P,).
+
+    Raises ValueError for a learner whose losses are others: one of a subclass, or one that is held to a density.
+    """
+
+    critics: SideBySide
+    target_critics: SideBySide
+
+    def __init__(self, learners: Sequence[IQLLearner]) -> None:
+        if any(
+            type(learner) is not IQLLearner or learner.density or learner.config.next_value != "before_step"
+            for learner in learners
+        ):
+            raise ValueError(
+                "a pack takes IQL as it is: no learner derived from it, none with a density, none whose V is ahead"
+            )
+        self.learners = list(learners)
+        device = learners[0].sampler.target.device
+
+        def of_each(value: Callable[[IQLLearner], float]) -> Tensor:
+            return torch.tensor([[value(learner)] for learner in learners], device=device)
+
+        self.constants = IQLConstants(
+            discount=of_each(lambda learner: learner.config.discount),
+            expectile=of_each(lambda learner: learner.config.expectile),
+            temperature=of_each(lambda learner: learner.config.temperature),
+        )
+        self.bodies = SideBySide([learner.actor.body for learner in learners])
+        self.values = SideBySide([learner.value for learner in learners])
+        self.critics = SideBySide([learner.critics for learner in learners])
+        self.target_critics = SideBySide([learner.target_critics for learner in learners])
+        sizes = of_each(lambda learner: learner.sampler.num_rows)
+        rows = torch.arange(int(sizes.max()), device=device)
+        self.share_PB = torch.where(rows < sizes, 1 / sizes, 0.0)
+        """What a row counts in a policy's mean: rows that only fill up a smaller batch count nothing."""
+
+    def actor(self, observation_PBO: Tensor) -> Tensor:
+        """See `TanhActor`."""
+        return torch.tanh(self.bodies(observation_PBO)[0])
+
+    def value(self, observation_PBO: Tensor) -> Tensor:
+        """(P, B, O) to (P, B, 1)."""
+        value_PB1: Tensor = self.values(observation_PBO)[0]
+        return value_PB1
+
+    def mean(self, values_B: Tensor) -> Tensor:
+        """(..., P, B) to (..., P): the mean over each policy's own rows."""
+        return (self.share_PB * values_B).sum(dim=-1)
+
+    def update(self, step: int) -> list[dict[str, Tensor]]:
+        """One update step of every policy; its metrics, policy by policy."""
+        self.set_rates(step)
+        return self.train_step()
+
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of an update step."""
+        for learner in self.learners:
+            learner.set_rates(step)
+
+    def train_step(self) -> list[dict[str, Tensor]]:
+        """One update step at the learning rates that are set. Nothing in it waits, or depends on the step's number."""
+        batch, weight_PB = self.sample()
+        critic_losses, metrics, advantage_PB = self.critic_losses(batch, weight_PB)
+        actor_losses, actor_metrics = self.actor_loss(batch, advantage_PB)
+        # No policy's loss reaches another's parameters, so the gradient of the sum is each one's own.
+        (critic_losses + actor_losses).sum().backward()  # type: ignore[no-untyped-call]
+        for networks in (self.bodies, self.values, self.critics):
+            networks.give_gradients()
+        for learner in self.learners:
+            learner.descend()
+        metrics |= actor_metrics
+        return [
+            dict(zip(metrics, values, strict=True))
+            for values in zip(*(metric.unbind() for metric in metrics.values()), strict=True)
+        ]
+
+    def sample(self) -> tuple[Batch, Tensor]:
+        """A batch of every policy, filled up to the largest, (P, B, ...), and TD weights (P, B)."""
+        drawn = [learner.sampler.sample(learner.generator) for learner in self.learners]
+
+        def stack(tensors: list[Tensor]) -> Tensor:
+            return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+
+        names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+        fields = {name: stack([getattr(batch, name) for batch, _ in drawn]) for name in names}
+        return Batch(**fields, extra={}), stack([weight_B for _, weight_B in drawn])
+
+
+class Pack(Protocol):
+    """What trains several policies at once: a `ManyIQL`, or one that is recorded."""
+
+    def update(self, step: int) -> list[dict[str, Tensor]]:
+        """One update step of every policy; its metrics, policy by policy."""
+        ...
+
+
+def as_it_is(pack: ManyIQL) -> Pack:
+    """A pack whose operators are called one by one."""
+    return pack
+
+
+def train_together(
+    loops: Sequence[TrainingLoop], learners: Sequence[IQLLearner], prepared: Callable[[ManyIQL], Pack] = as_it_is
+) -> list[DivergenceError | None]:
+    """Train P learners as a pack, each with the loop that would train it alone: its history, checkpoint, evaluation.
+
+    After a kill between two of the checkpoints the members start at different steps: those ahead wait. A member that
+    diverges, or that its loop stops, leaves the pack, and the others go on. The loops have equal `num_steps`.
+    Whenever the members change, `prepared` is asked how the new pack is run.
+
+    Returns:
+        Each member's error, None for one that was trained to its end.
+    """
+    errors: list[DivergenceError | None] = [None] * len(loops)
+    starts = [loop.restore(learner) for loop, learner in zip(loops, learners, strict=True)]
+    left = [loop.stop(loop.history) for loop in loops]
+    members: list[int] = []
+    for step in range(min(starts), loops[0].num_steps):
+        running = [index for index, start in enumerate(starts) if start <= step and not left[index]]
+        if not running:
+            continue
+        if running != members:
+            members, pack = running, prepared(ManyIQL([learners[index] for index in running]))
+        for index, metrics in zip(running, pack.update(step), strict=True):
+            try:
+                left[index] = loops[index].after_update(learners[index], step + 1, metrics)
+            except DivergenceError as error:
+                errors[index], left[index] = error, True
+    return errors

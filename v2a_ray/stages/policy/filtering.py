@@ -1,0 +1,124 @@
+"""The filter: which source transitions of a batch a policy trains on, and with what weight (V2A, equation for f).
+
+    f = lambda * h + (1 - lambda) * minmax(A),  min-max over the drawn batch
+
+`filter.normalization` brings A, and h if wanted, to [0, 1] in other ways (`normalized_columns`).
+
+h and A are columns of the source table, computed once. Shape suffixes: B drawn batch, b kept batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from v2a_ray.stages.alignment.scores import ranks
+from v2a_ray.stages.policy.config import FilterConfig
+
+Float = NDArray[np.float32]
+MAX_WEIGHT = 100.0
+
+
+def minmax(values_B: Tensor) -> Tensor:
+    """(B,) scaled to [0, 1] over the batch."""
+    low, high = values_B.amin(), values_B.amax()
+    return (values_B - low) / (high - low).clamp(min=1e-8)
+
+
+def calibrated_threshold(held_out: Float, acceptance: float) -> float:
+    """The alignment that a part `acceptance` of held-out target transitions reaches."""
+    return float(np.quantile(held_out, 1.0 - acceptance))
+
+
+def normalized_columns(config: FilterConfig, columns: Mapping[str, Float]) -> dict[str, Float]:
+    """(N,) columns `normalized_alignment` and `normalized_advantage` over a whole source table, beside its `columns`.
+
+    Without them, with `normalization: batch`, terms are normalised batch by batch. Ranks are mid-ranks in [0, 1].
+    """
+    if config.normalization == "batch":
+        return {}
+    names = {"advantage"}
+    if config.normalize_alignment or config.normalization == "ranks":
+        names.add("alignment")
+    found = {name: values for name, values in columns.items() if name in names}
+    if config.normalization == "ranks":
+        return {f"normalized_{name}": ranks(values, values) for name, values in found.items()}
+    return {f"normalized_{name}": minmax(torch.tensor(values)).numpy() for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class SourceFilter:
+    """Chooses rows of a drawn source batch by their columns.
+
+    Attributes:
+        config: rule and constants.
+        eligible: (n,) int64 rows of the source table that may be drawn at all; with the `calibrated` rule those whose
+            alignment the target itself would pass, possibly none. None: every row.
+    """
+
+    config: FilterConfig
+    eligible: Tensor | None
+
+    @staticmethod
+    def prepare(config: FilterConfig, alignment: Float | None, held_out: Float | None) -> SourceFilter:
+        """Find the eligible rows of a source table of N rows.
+
+        Args:
+            alignment: (N,) h of the source, if there is that column.
+            held_out: (M,) h of target transitions that its estimator did not see.
+        """
+        if config.rule != "calibrated":
+            return SourceFilter(config, None)
+        assert alignment is not None and held_out is not None  # the configuration refuses it otherwise
+        passes = alignment >= calibrated_threshold(held_out, config.target_acceptance)
+        return SourceFilter(config, torch.from_numpy(np.flatnonzero(passes)))
+
+    def score(self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu") -> Tensor:
+        """f (B,) from the columns that there are; without a column its term is left out."""
+        alignment, advantage = columns.get("alignment"), columns.get("advantage")
+        if self.config.normalization == "batch":
+            advantage = None if advantage is None else minmax(advantage)
+            if alignment is not None and self.config.normalize_alignment:
+                alignment = minmax(alignment)
+        else:
+            advantage = columns.get("normalized_advantage")
+            alignment = columns.get("normalized_alignment", alignment)
+        weight = self.config.alignment_weight
+        if alignment is None and advantage is None:
+            return torch.ones(batch_size, device=device)
+        if advantage is None:
+            assert alignment is not None
+            return alignment
+        if alignment is None:
+            return advantage
+        return weight * alignment + (1 - weight) * advantage
+
+    def num_kept(self, batch_size: int) -> int:
+        """b: how many of `batch_size` drawn transitions are kept."""
+        return batch_size if self.config.rule == "none" else max(1, round(self.config.keep_fraction * batch_size))
+
+    def __call__(
+        self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """Indices (b,) to keep and their TD weights (b,), on `device`, where the columns are."""
+        score_B = self.score(columns, batch_size, device)
+        keep = torch.arange(batch_size, device=score_B.device)
+        if self.config.rule != "none":
+            keep = torch.topk(score_B, self.num_kept(batch_size), sorted=False).indices
+        match self.config.weight:
+            case "one":
+                weight_b = torch.ones(len(keep), device=score_B.device)
+            case "exp_alignment":
+                weight_b = columns["alignment"][keep].exp().clamp(max=MAX_WEIGHT)
+            case "score":
+                weight_b = score_B[keep]
+            case "exp_score":
+                weight_b = (score_B[keep] - 1).exp().clamp(max=MAX_WEIGHT)
+            case "above_threshold":
+                weight_b = (columns["alignment"][keep] > self.config.weight_threshold).float()
+        return keep, weight_b

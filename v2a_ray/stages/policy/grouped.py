@@ -1,0 +1,71 @@
+"""Grouped updates (after 2602.18025): IQL whose actor learns from one group of episodes after another.
+
+Different dynamics ask for different actions, so the gradients of the actor on a mix of them can point against each
+other. Critics are fitted to the whole batch; the actor takes one optimiser step per group, each at the parameters that
+the step before it left.
+
+What the paper does not fix for us, and what we chose:
+
+- Its groups are clusters of robots by the distance of their morphologies, which are known. Here dynamics are not known:
+  groups are clusters of the episodes' z (k-means), and the target is one group more.
+- The order of the groups is drawn anew in every update step, so that none always has the last word.
+- A group's loss is the mean over its own rows, so that groups count alike whatever their size; a group with no row in a
+  batch is left out. The groups share one Adam, at the learning rate that ungrouped IQL has.
+
+Shape suffixes: E episodes, Z latent dimension, B batch, b rows of one group.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from v2a_ray.data.loading.sampler import Batch, select_rows
+from v2a_ray.networks import update_target
+from v2a_ray.stages.policy.iql import IQLLearner, cosine, set_learning_rate
+
+
+def episode_groups(latent_EZ: NDArray[np.float32], num_groups: int, seed: int) -> NDArray[np.float32]:
+    """(E,): the cluster 0, 1, ... of every episode; at most as many clusters as there are distinct z."""
+    from sklearn.cluster import KMeans  # a second in every process that trains anything else
+
+    num_groups = min(num_groups, len(np.unique(latent_EZ, axis=0)))
+    labels = KMeans(num_groups, n_init=10, random_state=seed).fit_predict(latent_EZ)
+    return np.asarray(labels, dtype=np.float32)
+
+
+class GroupedLearner(IQLLearner):
+    """IQL with one actor update per group. A batch carries `group` (B,), -1 for the target; one without is a group."""
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step of value function and critics on all rows, then of the actor group after group."""
+        batch, weight_B = self.sampler.sample(self.generator)
+        loss, metrics, advantage_B = self.critic_losses(batch, weight_B)
+        self._descend(loss, "critics")
+        update_target(self.target_critics, self.critics, self.config.target_rate)
+        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
+        losses = []
+        for rows_b in self.groups(batch):
+            actor_loss, _ = self.actor_loss(select_rows(batch, rows_b), advantage_B[rows_b])
+            self._descend(actor_loss, "actor")
+            losses.append(actor_loss.detach())
+        count = torch.tensor(float(len(losses)))
+        return metrics | {"policy/actor_loss": torch.stack(losses).mean(), "policy/groups": count}
+
+    def groups(self, batch: Batch) -> list[Tensor]:
+        """The rows (b,) int64 of every group that the batch has, in random order."""
+        if "group" not in batch.extra:
+            return [torch.arange(len(batch.reward_B), device=batch.reward_B.device)]
+        group_B = batch.extra["group"]
+        present = torch.unique(group_B)
+        order = torch.randperm(len(present), generator=self.generator, device=present.device)
+        return [torch.nonzero(group_B == group).squeeze(1) for group in present[order]]
+
+    def _descend(self, loss: Tensor, *names: str) -> None:
+        for name in names:
+            self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name in names:
+            self.optimizers[name].step()

@@ -1,0 +1,306 @@
+"""Stage 4, policy: implicit Q-learning (IQL, 2110.06169) or behaviour cloning on what the filter keeps.
+
+Per update step B source and B target transitions are drawn; the filter thins the source half and weighs its TD loss.
+Actor and critics never see z: a deployed policy needs no modality.
+
+The mathematics of IQL (`IQLLosses`) is written for one policy and for many at once (`many_policies`).
+
+Shape suffixes: B batch, b kept source rows, K = 2 critics, O observation dimension, A action dimension.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.data.loading.sampler import Batch, Preprocessing, TransitionSampler, join_rows, select_rows
+from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
+from v2a_ray.networks import MLP, EnsembleMLP, TanhActor, adam, update_target
+from v2a_ray.stages.advantage.learner import expectile_errors
+from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.filtering import MAX_WEIGHT, SourceFilter
+from v2a_ray.stages.support.conditional_vae import BehaviorDensity
+from v2a_ray.stages.support.correction import with_corrections
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+
+def make_actor(observation_dim: int, action_dim: int, width: int, preprocessing: Preprocessing) -> TanhActor:
+    """An untrained actor that standardises observations by `preprocessing`."""
+    actor = TanhActor(observation_dim, action_dim, [width] * 2)
+    actor.observation_mean_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_mean)))
+    actor.observation_std_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_std)))
+    return actor
+
+
+class MixedSampler:
+    """Draws what a policy trains on: filtered source and whole target, or one of them."""
+
+    def __init__(
+        self,
+        target: TransitionSampler,
+        source: TransitionSampler,
+        source_filter: SourceFilter,
+        config: PolicyConfig,
+        reward_scale: float = 1.0,
+    ) -> None:
+        """`reward_scale` is what `source` multiplies recorded rewards by; the reward correction is scaled alike."""
+        self.correction = config.reward_correction * reward_scale
+        self.target, self.source, self.filter, self.config = target, source, source_filter, config
+        eligible = source_filter.eligible
+        # A calibrated filter may find nothing worth taking: then the target is alone.
+        self.uses_source = config.data != "target" and (eligible is None or len(eligible) > 0)
+        self.uses_target = config.data != "source" or not self.uses_source
+        if eligible is not None and self.uses_source:
+            self.source = source.restricted(eligible)
+
+    @property
+    def num_drawn(self) -> int:
+        """Transitions drawn per table."""
+        return self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
+
+    @property
+    def num_source_rows(self) -> int:
+        """Rows of a batch that are from the source; they come first."""
+        return self.filter.num_kept(self.num_drawn) if self.uses_source else 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of a batch."""
+        return self.num_source_rows + (self.num_drawn if self.uses_target else 0)
+
+    def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
+        size, device = self.num_drawn, self.target.device
+        if not self.uses_source:
+            return self.target.sample(size, generator), torch.ones(size, device=device)
+        drawn = self.source.sample(size, generator)
+        keep, weight_b = self.filter(drawn.extra, size, device)
+        kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
+        if self.config.correct_transitions:
+            kept = with_corrections(kept)
+        if self.correction:
+            kept = self._with_corrected_reward(kept)
+        if not self.uses_target:
+            return kept, weight_b
+        target = self.target.sample(size, generator)
+        if self.correction and self.config.reward_correction_data == "mixed":
+            target = self._with_corrected_reward(target)
+        return _join(kept, target), torch.cat([weight_b, torch.ones(size, device=device)])
+
+    def _with_corrected_reward(self, batch: Batch) -> Batch:
+        return replace(batch, reward_B=batch.reward_B + self.correction * batch.extra["alignment"])
+
+
+@dataclass(frozen=True)
+class IQLConstants:
+    """The numbers in IQL's losses: floats, or (P, 1) tensors with one value per policy."""
+
+    discount: float | Tensor
+    expectile: float | Tensor
+    temperature: float | Tensor
+
+
+class IQLLosses:
+    """The losses of IQL, for one policy, or for many when every shape here has a leading P, losses and metrics too."""
+
+    constants: IQLConstants
+    actor: Callable[[Tensor], Tensor]
+    """(B, O) to (B, A), the tanh mean."""
+    value: Callable[[Tensor], Tensor]
+    """(B, O) to (B, 1)."""
+    critics: Callable[[Tensor], Tensor]
+    """(B, O + A) to (K, B, 1); K stands before P."""
+    target_critics: Callable[[Tensor], Tensor]
+
+    def mean(self, values_B: Tensor) -> Tensor:
+        """The mean over the rows of a batch."""
+        return values_B.mean(dim=-1)
+
+    def critic_losses(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss of V plus that of both critics, their metrics, and the advantage (B,) for the actor."""
+        value_B = self.value(batch.observation_BO).squeeze(-1)
+        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
+        with torch.no_grad():
+            # A pass of its own: only V(s) is fitted, so a backward pass through V(s') would be spent on zeros.
+            next_value_B = self.value(batch.next_observation_BO).squeeze(-1)
+            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
+        value_loss, value_metrics = self.value_loss(q_B, value_B)
+        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
+        return value_loss + critic_loss, value_metrics | critic_metrics, q_B - value_B.detach()
+
+    def value_loss(self, q_B: Tensor, value_B: Tensor) -> Loss:
+        """Expectile regression of V on the smaller target critic (IQL, equation 5)."""
+        loss = self.mean(expectile_errors(q_B, value_B, self.constants.expectile))
+        return loss, {"policy/value_loss": loss.detach(), "policy/value": self.mean(value_B.detach())}
+
+    def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
+        """Weighted TD loss of both critics on r + gamma * (1 - terminated) * V(s') (IQL, equation 6)."""
+        return_B = batch.reward_B + self.constants.discount * batch.continues_B * next_value_B
+        error_KB = self.critics(state_action).squeeze(-1) - return_B
+        loss = self.mean(weight_B * error_KB.square()).sum(dim=0)
+        return loss, {"policy/critic_loss": loss.detach()}
+
+    def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
+        """Advantage-weighted regression of the tanh mean on the action (IQL, equation 7)."""
+        return self.regression_loss(self.actor(batch.observation_BO), batch.action_BA, advantage_B)
+
+    def regression_loss(self, policy_BA: Tensor, action_BA: Tensor, advantage_B: Tensor) -> Loss:
+        """That loss, of actions that the policy gave already."""
+        weight_B = (self.constants.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
+        error_B = (policy_BA - action_BA).square().sum(dim=-1)
+        loss = self.mean(weight_B * error_B)
+        return loss, {"policy/actor_loss": loss.detach(), "policy/advantage_weight": self.mean(weight_B)}
+
+
+class IQLLearner(IQLLosses):
+    """Implicit Q-learning with a per-transition weight on the TD loss.
+
+    With a `density` the actor is also held to its support (OTDF). Of several `workers` each draws and filters batches
+    of its own, of equal sizes; losses are means, so the step is that of one worker on all that they kept.
+    """
+
+    actor: TanhActor
+    value: MLP
+    critics: EnsembleMLP
+    target_critics: EnsembleMLP
+
+    def __init__(
+        self,
+        sampler: MixedSampler,
+        actor: TanhActor,
+        config: PolicyConfig,
+        seed: int,
+        density: BehaviorDensity | None = None,
+        workers: Workers = ONE_WORKER,
+    ) -> None:
+        self.sampler, self.actor, self.config, self.density = sampler, actor, config, density
+        self.seed, self.workers = seed, workers
+        self.constants = IQLConstants(config.discount, config.expectile, config.temperature)
+        self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
+        observation, action = sampler.target.observation_dim, sampler.target.action_dim
+        hidden = [config.width] * 2
+        self.value = MLP(observation, hidden, 1)
+        self.critics = EnsembleMLP(2, observation + action, hidden, 1)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.networks: dict[str, nn.Module] = {
+            "actor": actor,
+            "value": self.value,
+            "critics": self.critics,
+            "target_critics": self.target_critics,
+        }
+        critics = [*self.value.parameters(), *self.critics.parameters()]
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "critics": adam(critics, config.learning_rate),
+            "actor": adam(actor.parameters(), config.learning_rate),
+        }
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step of value function, critics and actor, all against the parameters before the step.
+
+        With `next_value: after_step` V is ahead: the critics' target has its parameters after its own step.
+        """
+        if self.workers.count > 1:
+            self.generator.manual_seed(self.workers.seed(self.seed, step))
+        batch, weight_B = self.sampler.sample(self.generator)
+        value_first = self.config.next_value == "after_step"
+        losses = self.value_then_critics if value_first else self.critic_losses
+        critic_loss, metrics, advantage_B = losses(batch, weight_B)
+        actor_loss, actor_metrics = self.actor_loss(batch, advantage_B)
+        # The losses share no trainable parameter, so one backward pass serves all.
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        (critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
+        if self.workers.count > 1:
+            trained = (self.value, self.critics, self.actor)
+            self.workers.mean_gradients([parameter for network in trained for parameter in network.parameters()])
+        self.set_rates(step)
+        self.descend()
+        return self.workers.mean(metrics | actor_metrics)
+
+    def value_then_critics(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """As `critic_losses`, but V takes its step at once, and the loss is the critics' alone."""
+        value_B = self.value(batch.observation_BO).squeeze(-1)
+        state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
+        with torch.no_grad():
+            q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
+        loss, metrics = self.value_loss(q_B, value_B)
+        self.optimizers["critics"].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.workers.mean_gradients(list(self.value.parameters()))
+        # The critics have no gradient yet, so this is a step of V alone.
+        self.optimizers["critics"].step()
+        with torch.no_grad():
+            next_value_B = self.value(batch.next_observation_BO).squeeze(-1)
+        critic_loss, critic_metrics = self.critic_loss(batch, state_action, next_value_B, weight_B)
+        return critic_loss, metrics | critic_metrics, q_B - value_B.detach()
+
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of an update step."""
+        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
+
+    def descend(self) -> None:
+        """Step the optimisers along the gradients that are there, then move the target critics."""
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        update_target(self.target_critics, self.critics, self.config.target_rate)
+
+    def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
+        """See `IQLLosses`; with a density, - w log pi_b(pi(s) | s) beside it."""
+        policy_BA = self.actor(batch.observation_BO)
+        loss, metrics = self.regression_loss(policy_BA, batch.action_BA, advantage_B)
+        if self.density is None:
+            return loss, metrics
+        log_density_B = self.density.log_density(batch.observation_BO, policy_BA, self.generator)
+        loss = loss - self.config.density_weight * log_density_B.mean()
+        metrics |= {"policy/actor_loss": loss.detach(), "policy/log_density": log_density_B.detach().mean()}
+        return loss, metrics
+
+
+class BCLearner:
+    """Behaviour cloning: squared error of the tanh mean."""
+
+    def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
+        self.sampler, self.actor, self.config = sampler, actor, config
+        self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
+        self.networks: dict[str, nn.Module] = {"actor": actor}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"actor": adam(actor.parameters(), config.learning_rate)}
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step of the actor."""
+        batch, weight_B = self.sampler.sample(self.generator)
+        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
+        loss = (weight_B * error_B).mean()
+        self.optimizers["actor"].zero_grad(set_to_none=True)
+        loss.backward()
+        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
+        self.optimizers["actor"].step()
+        return {"policy/actor_loss": loss.detach()}
+
+
+def cosine(learning_rate: float, step: int, num_steps: int) -> float:
+    """Cosine decay to zero over the run; a function of the step, so that it needs no state to resume."""
+    return 0.5 * learning_rate * (1 + math.cos(math.pi * step / num_steps))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of all parameter groups, in place where it lies in memory (`stages.cuda_graph`)."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
+def _join(first: Batch, second: Batch) -> Batch:
+    """Two batches end to end, without stage columns but `group`, which is -1 in the second."""
+    extra = {}
+    if "group" in first.extra:
+        extra["group"] = torch.cat([first.extra["group"], torch.full_like(second.reward_B, -1.0)])
+    return replace(join_rows(first, second), extra=extra)

@@ -1,0 +1,184 @@
+"""The policy stage from files to files: open the tables with their columns, train, evaluate, write. No Ray here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.sampler import Column, EpisodeValues, Preprocessing, TransitionSampler
+from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
+from v2a_ray.domains import parse_domain
+from v2a_ray.engine.columns import read_episode_column, read_step_column
+from v2a_ray.engine.context import Job, preprocessing
+from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
+from v2a_ray.engine.trainer import Metrics, use_threads
+from v2a_ray.evaluation.returns import evaluate
+from v2a_ray.stages.policy.batched import ManyIQL, Pack, as_it_is, train_together
+from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.cuda_graph import RecordedPack
+from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
+from v2a_ray.stages.policy.grouped import episode_groups
+from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
+from v2a_ray.stages.policy.learners import make_learner
+from v2a_ray.stages.support.fit import corrections, load_density, load_dynamics
+
+Float = NDArray[np.float32]
+TARGET_COLUMN = "target.parquet"
+"""Beside the source's column of the alignment that of the target, where the policy reads it."""
+
+
+def fit_policy(job: Job) -> None:
+    """Train the policy on what the filter keeps, evaluating it in the target environment."""
+    use_threads(job.config.policy.num_threads)
+    training = PolicyTraining(job, PolicyTables.open(job))
+    learner, prepared = training.learner, pack_preparation(job.config.policy, training.tables)
+    if prepared is not as_it_is and isinstance(learner, IQLLearner):
+        (error,) = train_together([training.loop], [learner], prepared)
+        if error is not None:
+            raise error
+    else:
+        training.loop.run(learner)
+    training.finish()
+
+
+def pack_preparation(config: PolicyConfig, tables: PolicyTables) -> Callable[[ManyIQL], Pack]:
+    """How policies on these tables are run: recorded, where that is asked for and they are on a GPU."""
+    return RecordedPack if config.cuda_graph and tables.target.device.type == "cuda" else as_it_is
+
+
+@dataclass(frozen=True)
+class PolicyTables:
+    """What policies train on. Jobs that `policy_pack.pack_key` puts together can share it, unless it is streamed.
+
+    Attributes:
+        target, source: the tables with the columns that the filter, corrections and groups read.
+        alignment: (N,) h of the source, if there is that column.
+    """
+
+    target: TransitionSampler
+    source: TransitionSampler
+    alignment: Float | None
+    preprocessing: Preprocessing
+
+    @staticmethod
+    def open(job: Job) -> PolicyTables:
+        """The tables of a job, in its memory or streamed."""
+        config, prepared, seed = job.config.policy, preprocessing(job), job.config.seed
+        source, target = job.rows("source"), job.rows("target")
+        columns = {
+            name: read_step_column(job.inputs[name] / "column.parquet", name, source)
+            for name in ("advantage", "alignment")
+            if name in job.inputs
+        }
+        columns |= normalized_columns(config.filter, columns)
+        extra: dict[str, Column] = {**columns, **corrections(job, source)}
+        if job.config.groups_by_z:
+            latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
+            groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
+            extra["group"] = EpisodeValues(groups, source.offsets)
+        memory = memory_of_tables(job)
+        opened = partial(open_transitions, seed=seed, device=job.device(config, **memory))
+        return PolicyTables(
+            opened(target, prepared, _target_columns(job, target), memory_bytes=memory["target"]),
+            opened(source, prepared, extra, memory_bytes=memory["source"]),
+            columns.get("alignment"),
+            prepared,
+        )
+
+    @property
+    def streamed(self) -> list[str]:
+        """The tables that do not fit in memory."""
+        tables = {"target": self.target, "source": self.source}
+        return [role for role, table in tables.items() if isinstance(table, StreamedTransitions)]
+
+
+def memory_of_tables(job: Job) -> dict[str, int]:
+    """Bytes that each table may take, by role; one that is larger is streamed."""
+    # The target is small as a rule; one that is not leaves the source half of the memory.
+    target = min(job.rows("target").num_bytes, job.memory_bytes // 2)
+    return {"target": target, "source": job.memory_bytes - target}
+
+
+class PolicyTraining:
+    """One policy ready to be trained: `learner` by `loop`, then `finish`, which of several workers the first one does.
+
+    Every worker draws an equal part of each batch.
+    """
+
+    def __init__(self, job: Job, tables: PolicyTables, workers: Workers = ONE_WORKER) -> None:
+        self.job, self.tables, self.workers = job, tables, workers
+        config, evaluation = job.config.policy, job.config.evaluation
+        config = config.model_copy(update={"batch_size": workers.share(config.batch_size)})
+        source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
+        scale = tables.preprocessing.reward_scale
+        self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
+        device = tables.target.device
+        density = load_density(job, device) if "density" in job.inputs else None
+        dynamics = load_dynamics(job, device) if "dynamics" in job.inputs else None
+        torch.manual_seed(job.config.seed)
+        dims = tables.target.observation_dim, tables.target.action_dim
+        self.actor = make_actor(*dims, config.width, tables.preprocessing)
+        self.learner = make_learner(self.sampler, self.actor, config, job.config.seed, density, dynamics, workers)
+        self.results: dict[str, Any] = {}
+        self.loop = job.loop(
+            config,
+            feeds={"target": self.sampler.target, "source": self.sampler.source},
+            evaluate=self.evaluate,
+            evaluation_interval_steps=evaluation.interval_steps,
+            saves=workers.rank == 0,
+        )
+
+    def evaluate(self) -> Metrics:
+        """Roll the policy out in the target environment; `results` holds the last time's.
+
+        Of several workers the first one does so, and tells the others, which would wait for it anyway.
+        """
+        names = ("return_mean", "normalized_score_mean")
+        values = torch.zeros(len(names), dtype=torch.float64, device=self.tables.target.device)
+        if self.workers.rank == 0:
+            self._roll_out()
+            values += values.new_tensor([self.results[name] for name in names])
+        told = self.workers.reduce(values).tolist()
+        return {f"evaluation/{name}": value for name, value in zip(names, told, strict=True)}
+
+    def _roll_out(self) -> None:
+        evaluation, domain = self.job.config.evaluation, parse_domain(self.job.config.target.domain)
+        results = evaluate(self.actor.act_numpy, domain, evaluation.num_episodes, evaluation.seed)
+        self.results = results.summary()
+        self.results |= {"returns": results.returns.tolist(), "lengths": results.lengths.tolist()}
+
+    def finish(self) -> None:
+        """Write the trained actor, its evaluation and the curves."""
+        output = self.job.output
+        save_file(self.actor.state_dict(), output / "actor.safetensors")
+        eligible = len(self.sampler.source) if self.sampler.uses_source else 0
+        about = {
+            "source_transitions_eligible": eligible,
+            "data_kept": self.sampler.num_source_rows / self.sampler.num_drawn * eligible / len(self.tables.source),
+            "streamed_tables": self.tables.streamed,
+        }
+        (output / "evaluation.json").write_text(json.dumps(self.results | about, indent=1))
+        self.job.write_history(self.loop.history)
+
+
+def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:
+    if "alignment" not in job.inputs or job.config.policy.reward_correction_data == "source":
+        return {}
+    return {"alignment": read_step_column(job.inputs["alignment"] / TARGET_COLUMN, "alignment", target)}
+
+
+def _held_out_scores(job: Job) -> Float | None:
+    if "alignment" not in job.inputs:
+        return None
+    column = pq.read_table(job.inputs["alignment"] / "held_out.parquet").column("alignment")
+    return np.asarray(column.to_numpy(), dtype=np.float32)

@@ -1,0 +1,160 @@
+"""Conditional variational autoencoders (CVAE): densities p(y | x) of actions and of dynamics, for OTDF and BOSA.
+
+    log p(y | x)  =  log E_{w ~ q(w | x, y)} [ p(y | x, w) N(w; 0, I) / q(w | x, y) ]
+
+estimated by the mean over `num_samples` draws of w, a lower bound in expectation that one draw makes the ELBO and more
+draws tighten. The likelihood p(y | x, w) is a diagonal Gaussian whose standard deviations are learned, one per feature,
+so that a density has the unit of the data and a threshold on it a meaning.
+
+Shape suffixes: K members, L draws of w, B batch, N transitions, X condition, Y modelled features, W latent dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.data.loading.sampler import Batch, TransitionSampler
+from v2a_ray.networks import EnsembleMLP, adam, gaussian_log_density
+from v2a_ray.settings.base import TrainingConfig
+from v2a_ray.stages.sections import AlignmentConfig
+from v2a_ray.stages.support.dynamics import delta_std
+
+LOG_STD_RANGE = (-5.0, 2.0)
+INITIAL_LOG_STD = -1.0
+"""Narrower than unit data: with a wide likelihood the decoder explains all as noise and never uses its latent."""
+Split = Callable[[Batch], tuple[Tensor, Tensor]]
+"""The condition (B, X) and what is modelled given it (B, Y)."""
+
+
+class ConditionalVAE(nn.Module):
+    """K independent CVAEs of equal shape, evaluated together."""
+
+    def __init__(self, num_members: int, condition_dim: int, output_dim: int, latent_dim: int, width: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.encoder = EnsembleMLP(num_members, condition_dim + output_dim, [width] * 2, 2 * latent_dim)
+        self.decoder = EnsembleMLP(num_members, condition_dim + latent_dim, [width] * 2, output_dim)
+        self.log_std_K1Y = nn.Parameter(torch.full((num_members, 1, output_dim), INITIAL_LOG_STD))
+
+    def log_density(self, condition: Tensor, output: Tensor, noise_KLBW: Tensor) -> Tensor:
+        """(K, B): the estimate of log p(output | condition), differentiable in every argument.
+
+        Args:
+            condition, output: (B, X) and (B, Y), the same for all members, or with a leading K.
+            noise_KLBW: standard normal.
+        """
+        members, draws, size, _ = noise_KLBW.shape
+        condition_KBX, output_KBY = (
+            values.expand(members, -1, -1) if values.dim() == 2 else values for values in (condition, output)
+        )
+        mean_KBW, log_std_KBW = self.encoder(torch.cat([condition_KBX, output_KBY], dim=2)).chunk(2, dim=2)
+        log_std_KLBW = log_std_KBW.clamp(*LOG_STD_RANGE).unsqueeze(1)
+        latent_KLBW = mean_KBW.unsqueeze(1) + noise_KLBW * log_std_KLBW.exp()
+        inputs = torch.cat([condition_KBX.unsqueeze(1).expand(-1, draws, -1, -1), latent_KLBW], dim=3)
+        decoded_KLBY = self.decoder(inputs.flatten(1, 2)).view(members, draws, size, -1)
+        log_std_K11Y = self.log_std_K1Y.clamp(*LOG_STD_RANGE).unsqueeze(1)
+        log_likelihood_KLB = gaussian_log_density(decoded_KLBY, log_std_K11Y, output_KBY.unsqueeze(1))
+        # log N(w; 0, I) - log q(w | x, y), of which the constants cancel.
+        prior_KLB = 0.5 * (noise_KLBW.square() - latent_KLBW.square()).sum(dim=3) + log_std_KLBW.sum(dim=3)
+        log_density_KB: Tensor = (log_likelihood_KLB + prior_KLB).logsumexp(dim=1) - math.log(draws)
+        return log_density_KB
+
+    def noise(self, num_samples: int, batch_size: int, generator: torch.Generator) -> Tensor:
+        """(K, L, B, W) standard normal."""
+        shape = (self.encoder.num_members, num_samples, batch_size, self.latent_dim)
+        return torch.randn(shape, generator=generator, device=generator.device)
+
+
+class DensityLearner:
+    """Fits a `ConditionalVAE` by maximising its ELBO (one draw of w); every member sees batches of its own.
+
+    `feeds` share each batch equally.
+    """
+
+    group = "density"
+
+    def __init__(
+        self,
+        model: ConditionalVAE,
+        split: Split,
+        feeds: Sequence[TransitionSampler],
+        config: TrainingConfig,
+        seed: int,
+    ) -> None:
+        self.model, self.split, self.feeds, self.config = model, split, feeds, config
+        self.generator = torch.Generator(feeds[0].device).manual_seed(seed)
+        self.networks: dict[str, nn.Module] = {"model": model}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"model": adam(model.parameters(), config.learning_rate)}
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """One update step."""
+        members, share = self.model.encoder.num_members, -(-self.config.batch_size // len(self.feeds))
+        drawn = [self.split(feed.sample(members * share, self.generator)) for feed in self.feeds]
+        condition_KBX, output_KBY = (
+            torch.cat([values.view(members, share, -1) for values in parts], dim=1)
+            for parts in zip(*drawn, strict=True)
+        )
+        noise_K1BW = self.model.noise(1, condition_KBX.shape[1], self.generator)
+        loss = -self.model.log_density(condition_KBX, output_KBY, noise_K1BW).mean()
+        self.optimizers["model"].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers["model"].step()
+        return {f"{self.group}/negative_elbo": loss.detach()}
+
+
+def behavior_split(batch: Batch) -> tuple[Tensor, Tensor]:
+    """A behaviour policy: actions given standardised observations."""
+    return batch.observation_BO, batch.action_BA
+
+
+@dataclass(frozen=True)
+class BehaviorDensity:
+    """A fitted pi(a | s), as a policy's loss reads it: one member, whose parameters get no gradient."""
+
+    model: ConditionalVAE
+    num_samples: int
+
+    def __post_init__(self) -> None:
+        self.model.requires_grad_(False)
+
+    def log_density(self, observation_BO: Tensor, action_BA: Tensor, generator: torch.Generator) -> Tensor:
+        """(B,): log pi(a | s), differentiable in the action."""
+        noise_1LBW = self.model.noise(self.num_samples, len(action_BA), generator)
+        return self.model.log_density(observation_BO, action_BA, noise_1LBW)[0]
+
+
+class DynamicsDensityLearner(DensityLearner):
+    """Dynamics: s' - s, each feature in units of its standard deviation in the target, given s and a (BOSA)."""
+
+    group = "alignment"
+
+    def __init__(
+        self, target: TransitionSampler, feeds: Sequence[TransitionSampler], config: AlignmentConfig, seed: int
+    ) -> None:
+        self.scale_O = delta_std(target)
+        observation, action = target.observation_dim, target.action_dim
+        model = ConditionalVAE(
+            config.num_members, observation + action, observation, config.density_latent_dim, config.width
+        )
+        super().__init__(model, self._dynamics, feeds, config, seed)
+        self.num_samples = config.density_samples
+
+    def _dynamics(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        moved_BO = (batch.next_observation_BO - batch.observation_BO) / self.scale_O
+        return torch.cat([batch.observation_BO, batch.action_BA], dim=1), moved_BO
+
+    @torch.no_grad()
+    def score(self, transitions: TransitionSampler, chunk_rows: int = 2048) -> Tensor:
+        """(N,): the smallest log p(s' | s, a) over members; higher is better aligned."""
+        # Its own generator: how often something is scored must not move the training.
+        generator, scores = torch.Generator(self.generator.device).manual_seed(0), []
+        for batch in transitions.chunks(chunk_rows):
+            condition_BX, output_BY = self._dynamics(batch)
+            noise = self.model.noise(self.num_samples, len(output_BY), generator)
+            scores.append(self.model.log_density(condition_BX, output_BY, noise).amin(dim=0))
+        return torch.cat(scores)
