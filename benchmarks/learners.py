@@ -12,14 +12,18 @@ import torch
 from benchmarks.tables import OBSERVATION_DIM, random_episodes
 from v2a_ray.data.loading.sampler import Column, EpisodeValues, Preprocessing, Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.config import AlignmentConfig
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
 from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
-from v2a_ray.stages.sections import AdvantageConfig, AlignmentConfig, ModalityConfig
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.training import make_actor
 
 SOURCE_EPISODES, TARGET_EPISODES = 30, 5
 LATENT_DIM = 128

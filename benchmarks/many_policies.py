@@ -28,7 +28,9 @@ from v2a_ray.data.loading.sampler import Preprocessing, Transitions
 from v2a_ray.stages.policy.batched import ManyIQL
 from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.training import make_actor
 
 TARGET = 1.0
 ALLOWED = 5

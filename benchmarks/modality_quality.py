@@ -40,9 +40,9 @@ from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.diagnosis.modality_audit import audit_modality
 from v2a_ray.domains import parse_domain
 from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.sections import ModalityConfig
 
 Float = NDArray[np.float32]
 CONFIGS = Path(__file__).parents[1] / "tune_configs"

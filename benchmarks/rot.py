@@ -31,7 +31,6 @@ from v2a_ray.diagnosis.diagnose import diagnose
 from v2a_ray.diagnosis.evidence import open_run
 from v2a_ray.engine import store as artifacts
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.engine.store import STAGES
 from v2a_ray.experiments.loading import load_experiment, store_of
 from v2a_ray.orchestration.cluster.session import ray_session
 from v2a_ray.orchestration.data.collect import collect_data
@@ -39,7 +38,7 @@ from v2a_ray.orchestration.train.compute import Listener, make_stage
 from v2a_ray.orchestration.train.progress_actor import Event
 from v2a_ray.orchestration.train.run import run_experiment
 from v2a_ray.orchestration.train.work import Work, input_paths
-from v2a_ray.stages.registered import TRAINED
+from v2a_ray.stages.registered import STAGES
 
 STEPS = 200
 Kinds = dict[str, Path]
@@ -157,7 +156,7 @@ def interrupt(workspace: Workspace) -> Kinds:
             with suppress(HalfDoneError):
                 if node.stage == "data" and node.spec:
                     collect_data([node.spec], progress=stop, journals=[store.work("data", node.key)])
-                elif node.stage in TRAINED:
+                elif node.stage in STAGES:
                     work = Work(config, plan, node)
                     make_stage(work, input_paths(work, store), store, stop)
     found = {}

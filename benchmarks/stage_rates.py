@@ -32,13 +32,13 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.engine.rates import RATES_FILE, Tables, Work
+from v2a_ray.engine.rates import RATES_FILE, Cost, Tables
 from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import resolve
 from v2a_ray.files import read_json, write_json
 from v2a_ray.processor import processor_name, vector_instructions
-from v2a_ray.stages.registered import fit_of, works_of
+from v2a_ray.stages.registered import costs_of, fit_of
 
 SOURCE_TRANSITIONS, TARGET_TRANSITIONS = 20_000, 5_000
 WIDTHS = (64, 256)
@@ -62,7 +62,7 @@ Seconds = dict[str, tuple[float, float]]
 class Timed:
     """A stage that was fitted: what it consisted of, and CPU seconds."""
 
-    work: Work
+    cost: Cost
     seconds: float
 
 
@@ -104,9 +104,9 @@ def fit(config: ExperimentConfig, folder: Path) -> Iterator[Timed]:
         )
         if node.name == "rows/target":
             continue
-        works = works_of(node.stage, config, sizes)
-        assert works is not None  # both tables have a number of transitions
-        yield from (Timed(work, seconds) for work in works if work.kind.startswith(node.stage))
+        costs = costs_of(node.stage, config, sizes)
+        assert costs is not None  # both tables have a number of transitions
+        yield from (Timed(work, seconds) for work in costs if work.kind.startswith(node.stage))
 
 
 def cpu_seconds(action: Callable[[], object]) -> float:
@@ -120,7 +120,7 @@ def line(timed: Sequence[Timed]) -> tuple[float, float]:
     """(seconds of a step of size 0, seconds more per size) through what was timed of one kind."""
     groups: dict[float, list[Timed]] = {}
     for each in timed:
-        groups.setdefault(each.work.size, []).append(each)
+        groups.setdefault(each.cost.size, []).append(each)
     steps = {size: _step_seconds(group) for size, group in groups.items()}
     if len(steps) == 1:
         return next(iter(steps.values())), 0.0
@@ -131,9 +131,9 @@ def line(timed: Sequence[Timed]) -> tuple[float, float]:
 
 def _step_seconds(timed: Sequence[Timed]) -> float:
     """Of one step: what more steps took more, or simply the share, where there was one number of steps alone."""
-    short, long = (pick(timed, key=lambda each: each.work.repetitions) for pick in (min, max))
-    more = long.work.repetitions - short.work.repetitions
-    return (long.seconds - short.seconds) / more if more else long.seconds / long.work.repetitions
+    short, long = (pick(timed, key=lambda each: each.cost.repetitions) for pick in (min, max))
+    more = long.cost.repetitions - short.cost.repetitions
+    return (long.seconds - short.seconds) / more if more else long.seconds / long.cost.repetitions
 
 
 def stage_lines(variants: Sequence[dict[str, Any]], widths: Sequence[int], factors: Sequence[float]) -> Seconds:
@@ -147,7 +147,7 @@ def stage_lines(variants: Sequence[dict[str, Any]], widths: Sequence[int], facto
             for width in widths:
                 for factor in factors:
                     for each in fit(experiment(variant, width, factor), Path(temporary)):
-                        timed.setdefault(each.work.kind, []).append(each)
+                        timed.setdefault(each.cost.kind, []).append(each)
     return {kind: line(group) for kind, group in timed.items()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cold_pipeline import PUBLISHED_STEPS, experiment
-from v2a_ray.stages.sections import ModalityConfig
+from v2a_ray.stages.modality.config import ModalityConfig
 
 
 def test_ours_is_of_published_size_but_for_the_modality(tmp_path: Path) -> None:

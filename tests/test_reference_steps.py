@@ -11,14 +11,17 @@ from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
 from v2a_ray.data.loading.sampler import EpisodeValues, Preprocessing, Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.config import AlignmentConfig
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
 from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
-from v2a_ray.stages.sections import AdvantageConfig, AlignmentConfig
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.training import make_actor
 
 OBSERVATION_DIM, ACTION_DIM, LATENT_DIM = 5, 2, 4
 WIDTH, BATCH_SIZE, NUM_STEPS = 16, 12, 6

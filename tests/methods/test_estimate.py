@@ -19,7 +19,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import resolve
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.settings.loading import merge
-from v2a_ray.stages.registered import works_of
+from v2a_ray.stages.registered import costs_of
 
 RATES = Rates(
     processor="an abacus",
@@ -187,7 +187,7 @@ def test_a_record_of_another_version_is_passed_over(tmp_path: Path) -> None:
 def test_every_method_of_ours_has_measured_rates(method: str) -> None:
     config, measured = trial(method=method).config, packaged_rates().seconds
     for node in make_plan(config).values():
-        works = works_of(node.stage, config, Tables(200, 100), node.spec)
+        works = costs_of(node.stage, config, Tables(200, 100), node.spec)
         assert works and {work.kind for work in works} <= measured.keys()
 
 
@@ -195,15 +195,15 @@ def test_every_method_of_ours_has_measured_rates(method: str) -> None:
 @pytest.mark.parametrize("optimization", ["em", "joint"])
 def test_every_form_of_the_modality_has_measured_rates(encoder: str, optimization: str) -> None:
     config = trial(method="v2a", modality={"encoder": encoder, "optimization": optimization}).config
-    assert (packaged_rates().of(works_of("modality", config, Tables(200, 100)) or []) or 0) > 0
+    assert (packaged_rates().of(costs_of("modality", config, Tables(200, 100)) or []) or 0) > 0
 
 
 @pytest.mark.parametrize("robot", ["hopper", "walker2d", "halfcheetah", "ant", "ant111"])
 def test_every_robot_has_measured_rates(robot: str) -> None:
     domains = {"target": {"domain": robot}, "sources": {0: {"domain": f"{robot}/gravity-0.5"}}}
     config, measured = trial(**domains).config, packaged_rates()
-    works = works_of("policy", config, Tables(200, 100)) or []
-    works += works_of("data", config, Tables(200, 100), config.target) or []
+    works = costs_of("policy", config, Tables(200, 100)) or []
+    works += costs_of("data", config, Tables(200, 100), config.target) or []
     assert len(works) == 4 and (measured.of(works) or 0) > 0
 
 

@@ -126,7 +126,7 @@ def test_inputs_of_the_stages() -> None:
         ("advantage.alpha=0.5", {"advantage", "policy"}),
         ("alignment.num_steps=5", {"alignment", "policy"}),
         ("preprocessing.reward_scale=1", {"advantage", "alignment", "policy"}),
-        ("feeding.memory_gib=1", {"advantage", "alignment", "policy"}),
+        ("loading.memory_gib=1", {"advantage", "alignment", "policy"}),
         ("target.seed=9", {"data/target", "rows/target", "advantage", "alignment", "policy"}),
         ("target.num_transitions=50", {"data/target", "rows/target", "advantage", "alignment", "policy"}),
         ("sources.0.noise_std=0.5", {"data/hopper-gravity-0.5-random", "source", "rows/source", *COLUMNS, "policy"}),

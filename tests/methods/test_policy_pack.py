@@ -64,7 +64,7 @@ def test_seed_and_scalars_of_iql_go_into_one_pack(override: str) -> None:
         "evaluation.num_episodes=2",
         "target.num_transitions=60",
         "alignment.width=16",
-        "feeding.memory_gib=0.5",
+        "loading.memory_gib=0.5",
     ],
 )
 def test_what_changes_shapes_data_or_evaluation_keeps_apart(override: str) -> None:
@@ -146,7 +146,7 @@ def test_a_pack_writes_what_separate_runs_write(
     if streamed:
         monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
         monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
-        different = [[f"feeding.memory_gib={8000 / 2**30}", *overrides] for overrides in different]
+        different = [[f"loading.memory_gib={8000 / 2**30}", *overrides] for overrides in different]
     configs = [experiment(method, "upstream_seed=0", *overrides) for overrides in different]
     assert len({pack_key(config, make_plan(config)) for config in configs} - {None}) == 1
     alone = [run(config, tmp_path / str(index)) for index, config in enumerate(configs)]

@@ -27,7 +27,9 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.orchestration.train.policy_workers import fit_policy_parallel
 from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.training import make_actor
 
 RULE = FilterConfig(rule="top_fraction", weight="exp_alignment")
 PREPROCESSING = Preprocessing(np.zeros(11, np.float32), np.ones(11, np.float32), 1.0)
@@ -138,7 +140,7 @@ def test_a_table_that_has_to_be_streamed_is_refused(
     upstream: tuple[ExperimentConfig, dict[str, Path]], tmp_path: Path
 ) -> None:
     config, inputs = upstream
-    small = config.model_copy(update={"feeding": config.feeding.model_copy(update={"memory_gib": 1e-6})})
+    small = config.model_copy(update={"feeding": config.loading.model_copy(update={"memory_gib": 1e-6})})
     with pytest.raises(
         ConfigError, match=r"policy\.num_workers: several workers cannot stream a table, and the target"
     ):

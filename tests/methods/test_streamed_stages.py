@@ -92,7 +92,7 @@ def fit(
     fit_of(stage, config)(Job(config, inputs, folder / "output", folder / "work", progress))
     # A residual alignment only scores its source, in order, so there is nothing to announce.
     draws = stage != "alignment" or config.alignment.kind in ("contrastive", "classifier")
-    assert ("streamed/source" in told) == (draws and config.feeding.memory_gib < 1)
+    assert ("streamed/source" in told) == (draws and config.loading.memory_gib < 1)
     return folder / "output"
 
 
@@ -138,7 +138,7 @@ def test_a_stream_is_on_the_cpu_and_says_so_to_who_insists_on_a_gpu(
     config = experiment("iql_mixed" if stage == "policy" else "dvdf", **{stage: {"device": "cuda"}})
     with pytest.raises(ConfigError, match=r"the source is more than .* would be streamed, on the CPU") as error:
         fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
-    assert error.value.where == "feeding.memory_gib"
+    assert error.value.where == "loading.memory_gib"
 
 
 @pytest.mark.parametrize("stage", ["modality", "alignment"])
@@ -146,4 +146,4 @@ def test_a_stage_that_cannot_stream_says_so(stage: str, tables: dict[str, Path],
     config = experiment("v2a_calibrated")
     with pytest.raises(ConfigError, match=rf"the {stage} stage cannot stream(.|\n)*raise it") as error:
         fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
-    assert error.value.where == "feeding.memory_gib"
+    assert error.value.where == "loading.memory_gib"

@@ -6,16 +6,15 @@ import inspect
 from typing import get_args
 
 import pytest
+from v2a_ray.stages.alignment.estimators import ESTIMATORS
 
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.stage import Stage, imported
-from v2a_ray.engine.store import STAGES
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.settings.base import TrainingConfig
-from v2a_ray.stages.alignment.estimators import ESTIMATORS
-from v2a_ray.stages.registered import TRAINED, fit_of
-from v2a_ray.stages.sections import AlignmentConfig
+from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.registered import STAGES, fit_of
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 100}
 
@@ -26,7 +25,7 @@ def experiment(method: str) -> ExperimentConfig:
     )
 
 
-@pytest.mark.parametrize("stage", TRAINED.values(), ids=TRAINED)
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_what_a_stage_names_is_there_and_takes_a_job(stage: Stage) -> None:
     names = [value for name, value in inspect.getmembers(stage) if name.startswith("fits") and value]
     assert names
@@ -34,7 +33,7 @@ def test_what_a_stage_names_is_there_and_takes_a_job(stage: Stage) -> None:
         assert list(inspect.signature(imported(name)).parameters) == ["job"], name
 
 
-@pytest.mark.parametrize("stage", TRAINED.values(), ids=TRAINED)
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_a_stage_is_named_after_its_section_and_its_part_of_a_store(stage: Stage) -> None:
     assert stage.name in STAGES and isinstance(stage.section(experiment("v2a")), TrainingConfig)
 
@@ -43,7 +42,7 @@ def test_a_stage_is_named_after_its_section_and_its_part_of_a_store(stage: Stage
 def test_a_plan_has_what_stages_ask_for_and_every_node_can_be_computed(method: str) -> None:
     config = experiment(method)
     plan = make_plan(config)
-    needed = {stage.name for stage in TRAINED.values() if stage.needed(config)}
+    needed = {stage.name for stage in STAGES.values() if stage.needed(config)}
     assert {node.stage for node in plan.values()} == {"data", "source", "rows", *needed}
     seen: set[str] = set()
     for name, node in plan.items():

@@ -13,7 +13,7 @@ from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.networks import EnsembleMLP, TanhActor
 from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.policy.iql import MixedSampler
+from v2a_ray.stages.policy.sampler import MixedSampler
 from v2a_ray.stages.support.dynamics import DynamicsModel
 
 

@@ -10,8 +10,9 @@ from problems import make_actor, mixed_sampler, set_constant, table_of, weights_
 
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import gaussian_log_density
-from v2a_ray.stages.policy.actor_critics import AWACLearner, TD3BCLearner, td3_bc_actor_loss
+from v2a_ray.stages.policy.awac import AWACLearner
 from v2a_ray.stages.policy.config import AWACConfig, PolicyConfig, TD3BCConfig
+from v2a_ray.stages.policy.td3_bc import TD3BCLearner, td3_bc_actor_loss
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
 """One truncated and one terminated step, reward 1 each."""

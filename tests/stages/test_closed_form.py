@@ -10,10 +10,10 @@ from problems import make_actor, mixed_sampler, raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.policy.config import PolicyConfig
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.sections import AdvantageConfig
 
 GAMMA = 0.5
 STATE = np.eye(3)

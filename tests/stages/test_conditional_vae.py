@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
-from v2a_ray.stages.policy.actor_critics import BOSALearner
+from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.policy.bosa import BOSALearner
 from v2a_ray.stages.policy.config import BOSAConfig, FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.sections import AlignmentConfig, DensityConfig
 from v2a_ray.stages.support.conditional_vae import (
     BehaviorDensity,
     ConditionalVAE,
@@ -23,6 +23,7 @@ from v2a_ray.stages.support.conditional_vae import (
     DynamicsDensityLearner,
     behavior_split,
 )
+from v2a_ray.stages.support.config import DensityConfig
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 BATCH = table_of([[1.0], [1.0]], [[-0.5], [0.5]], [0.0, 1.0], [[1.0], [1.0]], [1, 1], [True, True])

@@ -16,7 +16,7 @@ from v2a_ray.engine.columns import read_step_column, write_step_column
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.errors import DataError
 from v2a_ray.stages.policy.config import PolicyConfig
-from v2a_ray.stages.sections import CorrectionConfig, DynamicsConfig
+from v2a_ray.stages.support.config import CorrectionConfig, DynamicsConfig
 from v2a_ray.stages.support.correction import ACTION, KEPT, REWARD, CorrectionLearner, fits_better
 from v2a_ray.stages.support.dynamics import DynamicsLearner, DynamicsModel
 

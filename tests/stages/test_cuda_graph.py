@@ -120,7 +120,8 @@ def test_a_graph_trains_as_steps_do() -> None:
 
     from v2a_ray.data.loading.sampler import Transitions
     from v2a_ray.stages.policy.filtering import SourceFilter
-    from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler
+    from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
 
     tables = Transitions(TARGET, raw(2), device="cuda"), Transitions(SOURCE, raw(2), COLUMNS, device="cuda")
     trained = []

@@ -16,8 +16,8 @@ from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.classifier import ClassifierLearner, domain_loss
+from v2a_ray.stages.alignment.config import AlignmentConfig
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
-from v2a_ray.stages.sections import AlignmentConfig
 
 NOISE_STD = 0.4
 TARGET_GAIN, SOURCE_GAIN = 1.0, 0.0

@@ -19,12 +19,13 @@ from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.devices import choose_device
 from v2a_ray.engine.trainer import Learner, load_checkpoint, place, save_checkpoint
 from v2a_ray.errors import ConfigError
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.alignment.scores import modality_scores
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
 from v2a_ray.stages.policy.config import PolicyConfig
 from v2a_ray.stages.policy.grouped import GroupedLearner
-from v2a_ray.stages.sections import AdvantageConfig, ModalityConfig
 
 ELSEWHERE = torch.device("meta")
 """A device other than the CPU, on every machine: its tensors have shapes and no content."""

@@ -20,10 +20,10 @@ from v2a_ray.engine.early_stopping import EarlyStopping
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.fit import fit_modality, load_modality
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.sections import ModalityConfig
 
 TABLE = linear_system([9, 6, 12, 1, 7, 8, 3, 20, 5, 6], 1.0, seed=0)
 CONFIG = ModalityConfig(

@@ -13,32 +13,28 @@ import numpy as np
 import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
+from v2a_ray.stages.policy.learners import IN_SUPPORT
+from v2a_ray.stages.policy.learners import LEARNERS as POLICY_LEARNERS
 
 from benchmarks.harm import HARMS, flip
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.store import STAGES
 from v2a_ray.engine.trainer import Learner, TrainingLoop
 from v2a_ray.errors import DivergenceError
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.alignment.classifier import ClassifierLearner
+from v2a_ray.stages.alignment.config import AlignmentConfig
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
 from v2a_ray.stages.alignment.residual import ResidualLearner
 from v2a_ray.stages.alignment.state_ratio import StateRatioLearner
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
 from v2a_ray.stages.policy.batched import ManyIQL
 from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.inputs import make_learner
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.learners import IN_SUPPORT, make_learner
-from v2a_ray.stages.policy.learners import LEARNERS as POLICY_LEARNERS
-from v2a_ray.stages.sections import (
-    AdvantageConfig,
-    AlignmentConfig,
-    CorrectionConfig,
-    DensityConfig,
-    DynamicsConfig,
-    ModalityConfig,
-)
 from v2a_ray.stages.support.conditional_vae import (
     BehaviorDensity,
     ConditionalVAE,
@@ -46,6 +42,7 @@ from v2a_ray.stages.support.conditional_vae import (
     DynamicsDensityLearner,
     behavior_split,
 )
+from v2a_ray.stages.support.config import CorrectionConfig, DensityConfig, DynamicsConfig
 from v2a_ray.stages.support.correction import CorrectionLearner
 from v2a_ray.stages.support.dynamics import DynamicsLearner, DynamicsModel
 

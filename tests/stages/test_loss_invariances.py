@@ -15,7 +15,7 @@ from v2a_ray.stages.alignment.classifier import domain_loss
 from v2a_ray.stages.alignment.contrastive import contrastive_loss
 from v2a_ray.stages.alignment.optimal_transport import transport_scores
 from v2a_ray.stages.modality.model import kl_to_standard_normal
-from v2a_ray.stages.policy.actor_critics import td3_bc_actor_loss
+from v2a_ray.stages.policy.td3_bc import td3_bc_actor_loss
 
 NEGATIVES = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -13,14 +13,15 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import Batch, Transitions, make_preprocessing, return_range_scale
 from v2a_ray.data.table.manifest import make_manifest, summarize_part
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner, sparse_value_loss
 from v2a_ray.stages.alignment.contrastive import contrastive_loss
 from v2a_ray.stages.alignment.scores import ranks, split_target, window_average
 from v2a_ray.stages.modality.model import kl_to_standard_normal
 from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter, calibrated_threshold, minmax
-from v2a_ray.stages.policy.iql import IQLLearner, cosine
-from v2a_ray.stages.sections import AdvantageConfig
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.schedule import cosine
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
 """One truncated and one terminated step, reward 1 each."""

@@ -19,7 +19,8 @@ from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.droco import DROCOLearner
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.grouped import GroupedLearner
-from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
 from v2a_ray.stages.support.conditional_vae import BehaviorDensity, ConditionalVAE
 
 SOURCE = linear_system([40, 60, 50], 1.0, seed=0)

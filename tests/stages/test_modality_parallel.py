@@ -28,10 +28,10 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.orchestration.train.modality_workers import fit_modality_parallel
 from v2a_ray.orchestration.train.workers import share_of_cores
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.fit import load_modality
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, TrajectoryBatch, encode_episodes, moments, pad
-from v2a_ray.stages.sections import ModalityConfig
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -9,8 +9,8 @@ from scipy.stats import spearmanr
 
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.errors import DivergenceError
+from v2a_ray.stages.alignment.config import AlignmentConfig
 from v2a_ray.stages.alignment.optimal_transport import OptimalTransport, transport_scores
-from v2a_ray.stages.sections import AlignmentConfig
 
 
 def points(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:

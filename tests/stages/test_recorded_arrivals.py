@@ -15,10 +15,11 @@ from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, of_rec
 from v2a_ray.data.loading.streaming import StreamedTransitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import read_manifest, write_table
+from v2a_ray.stages.alignment.config import AlignmentConfig
 from v2a_ray.stages.alignment.optimal_transport import OptimalTransport
 from v2a_ray.stages.alignment.scores import carried
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.sections import AlignmentConfig, ModalityConfig
 from v2a_ray.stages.support.dynamics import delta_std
 
 LENGTHS = [40, 30, 1, 50]

@@ -12,11 +12,12 @@ from torch import nn
 
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
+from v2a_ray.stages.alignment.config import AlignmentConfig
 from v2a_ray.stages.alignment.state_ratio import StateRatioLearner, by_value
 from v2a_ray.stages.policy.config import PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler
-from v2a_ray.stages.sections import AlignmentConfig
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
 
 
 def single_steps(state: float, reward: float, count: int = 4) -> Transitions:

@@ -13,10 +13,10 @@ from problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.experiments.methods import method_settings
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.policy.config import FilterConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.sections import AdvantageConfig
 
 # One state. Under dynamics z an action earns z * a. Three quarters of the data are from z = 1, so that one advantage
 # for all prefers a = 1, which is wrong for every transition of z = -1.

@@ -82,7 +82,7 @@ class StageDisplay(Listener):
         for name in event.metrics:
             if name.startswith("streamed/"):
                 table = name.removeprefix("streamed/")
-                self._say(f"{event.name}: the {table} exceeds feeding.memory_gib and is streamed")
+                self._say(f"{event.name}: the {table} exceeds loading.memory_gib and is streamed")
         if _SCORE in event.metrics:
             note = f"score {event.metrics[_SCORE]:.1f}"
             self._line(f"{event.name}: step {event.step:,} of {event.num_steps:,}, {note}")

@@ -150,7 +150,7 @@ class PreprocessingConfig(Settings):
     """`return_range`: 1000 / (max - min episode return) of source and target, as IQL has it; or a number (1: raw)."""
 
 
-class FeedingConfig(Settings):
+class LoadingConfig(Settings):
     """How transitions reach the learners. Tables that fit are held once per node, whatever the number of trials."""
 
     memory_gib: Annotated[float, Field(gt=0.0)] = 16.0
@@ -172,7 +172,7 @@ class ExperimentData(Settings):
     sources: Annotated[list[SourceSpec], Field(min_length=1)]
     mix: MixConfig = MixConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
-    feeding: FeedingConfig = FeedingConfig()
+    loading: LoadingConfig = LoadingConfig()
 
     @model_validator(mode="after")
     def _sources_fit_together(self) -> ExperimentData:

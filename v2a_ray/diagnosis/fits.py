@@ -23,8 +23,8 @@ from v2a_ray.engine.context import CHECKPOINT
 from v2a_ray.engine.devices import choose_device
 from v2a_ray.engine.store import stage_key
 from v2a_ray.engine.trainer import TrainingLoop, use_threads
+from v2a_ray.stages.advantage.config import AdvantageConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
-from v2a_ray.stages.sections import AdvantageConfig
 
 Float = NDArray[np.float32]
 FitProgress = Callable[[str, int, int], None]

@@ -19,6 +19,8 @@ from v2a_ray.data.table.folder import part_files
 from v2a_ray.errors import DataError
 
 Float = NDArray[np.float32]
+TARGET_COLUMN = "target.parquet"
+"""Beside the source's column that of the target, where a stage scores both."""
 
 
 class EpisodeIndex(Protocol):

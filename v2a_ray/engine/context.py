@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from v2a_ray.data.loading.memory_mapped import RowFile, row_bytes
+from v2a_ray.data.loading.memory_mapped import RowFile, row_bytes, write_rows
 from v2a_ray.data.loading.sampler import Preprocessing, make_preprocessing
 from v2a_ray.data.loading.streaming import StreamedTransitions, is_streamed
 from v2a_ray.data.table.episodes import EpisodeTable
@@ -62,7 +62,7 @@ class Job:
     @property
     def memory_bytes(self) -> int:
         """What this stage may use for transitions."""
-        return int(self.config.feeding.memory_gib * 2**30)
+        return int(self.config.loading.memory_gib * 2**30)
 
     def device(self, training: TrainingConfig, **memory_bytes: int) -> torch.device:
         """Where a stage computes. A table that is streamed is on the CPU, and all that is trained on it with it.
@@ -78,7 +78,7 @@ class Job:
             raise ConfigError(
                 f"cuda is asked for, and the {streamed[0]} is more than {self.memory_bytes / 2**30:,.2f} GiB: it would "
                 "be streamed, on the CPU",
-                where="feeding.memory_gib",
+                where="loading.memory_gib",
                 remedy="raise it, if the GPU has the memory, or leave device at auto",
             )
         return choose_device("cpu" if streamed else training.device, may_use_gpu=self.may_use_gpu)
@@ -127,8 +127,13 @@ def require_memory(job: Job, stage: str, *roles: str) -> int:
         raise ConfigError(
             f"{needed / 2**30:,.2f} GiB of transitions ({' and '.join(roles)}) are more than the "
             f"{job.memory_bytes / 2**30:,.2f} GiB allowed, and the {stage} stage cannot stream them",
-            where="feeding.memory_gib",
+            where="loading.memory_gib",
             remedy="raise it on a node that has the memory, take less data with num_transitions, or choose a method "
             "that streams its source: igdf, dvdf, iql_* (`v2a methods`)",
         )
     return needed
+
+
+def fit_rows(job: Job) -> None:
+    """Lay a table out for sampling."""
+    write_rows(job.inputs["table"] / "table", job.output)

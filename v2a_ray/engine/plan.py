@@ -16,11 +16,10 @@ from v2a_ray.data.formats.digests import digest_path
 from v2a_ray.data.mixing.mixture import collection_requests, mix_sources, resolve, skips
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
-from v2a_ray.engine.stage import SOURCE, TABLES
+from v2a_ray.engine.stage import SOURCE, TABLES, needed_stages
 from v2a_ray.engine.store import stage_key, store_root
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.stages.registered import TRAINED
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Node:
     """One artifact of a plan.
 
     Attributes:
-        stage: one of `v2a_ray.engine.store.STAGES` but `diagnosis`.
+        stage: a name of `v2a_ray.engine.stage.artifact_kinds` but `diagnosis`.
         name: unique in its plan and shown to people; for data the label of the part.
         key: content key.
         inputs: role to name of the node it comes from.
@@ -63,7 +62,7 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
     for role, table in TABLES.items():
         key = stage_key("rows", {}, {"table": nodes[table].key})
         nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
-    for stage in (stage for stage in TRAINED.values() if stage.needed(config)):
+    for stage in needed_stages(config):
         for request in stage.requests(config):
             keys = {role: nodes[name].key for role, name in request.inputs.items()}
             name = f"{stage.name}/{request.part}" if request.part else stage.name

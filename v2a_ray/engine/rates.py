@@ -21,7 +21,7 @@ RATES_FILE = Path(__file__).parent / "stage_rates.json"
 
 
 @dataclass(frozen=True)
-class Work:
+class Cost:
     """Equal steps.
 
     Attributes:
@@ -58,10 +58,10 @@ class Rates:
     process_gib: float
     seconds: dict[str, tuple[float, float]]
 
-    def of(self, works: Iterable[Work]) -> float | None:
-        """Seconds of all `works`; None when one of them is of a kind that was not measured."""
+    def of(self, costs: Iterable[Cost]) -> float | None:
+        """Seconds of all `costs`; None when one of them is of a kind that was not measured."""
         total = 0.0
-        for work in works:
+        for work in costs:
             if work.kind not in self.seconds:
                 return None
             fixed, slope = self.seconds[work.kind]
@@ -78,12 +78,12 @@ def packaged_rates() -> Rates:
     return Rates(content["processor"], content["command"], content["process_gib"], seconds)
 
 
-def data_works(spec: DataSpec) -> list[Work] | None:
+def data_costs(spec: DataSpec) -> list[Cost] | None:
     """Reading or collecting a part of the data; None when only reading it would tell how much that is."""
     if spec.num_transitions is None:
         return None
     kind = "read" if spec.path else f"collect {robot_of(spec.domain)}"
-    return [Work(kind, spec.num_transitions)]
+    return [Cost(kind, spec.num_transitions)]
 
 
 def robot_of(domain: str) -> str:

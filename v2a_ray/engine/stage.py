@@ -1,4 +1,4 @@
-"""What a trained stage declares: when an experiment needs it, from what it is made, what computes it, and its cost."""
+"""What a stage declares: from what it is made, what computes it, and what that takes. All else loops over `STAGES`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from v2a_ray.data.config import TARGET_LABEL, FeedingConfig
+from v2a_ray.data.config import TARGET_LABEL, LoadingConfig
 from v2a_ray.engine.keys import moving
-from v2a_ray.engine.rates import Tables, Work
-from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.engine.rates import Cost, Tables
 from v2a_ray.settings.base import DeviceName, TrainingConfig
 
 if TYPE_CHECKING:
     from v2a_ray.engine.context import Job
+    from v2a_ray.experiments.experiment import ExperimentConfig
 
 SOURCE = "source"
 TABLES = {SOURCE: SOURCE, TARGET_LABEL: f"data/{TARGET_LABEL}"}
@@ -54,24 +54,22 @@ class Stage(ABC):
     """The same on the data-parallel workers of `num_workers`."""
     rows: ClassVar[Mapping[str, str]] = BOTH_ROWS
     """The tables whose rows it reads. Both move a stage that is fitted to one: they set the preprocessing."""
+    is_result: ClassVar[bool] = False
+    """Whether every experiment asks for it. The others are asked for by what is made from them."""
 
     @abstractmethod
-    def needed(self, config: ExperimentConfig) -> bool:
-        """Whether an experiment asks for it."""
-
     def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
         """Role to name of the nodes that it is made from."""
-        return TABLES
 
     def requests(self, config: ExperimentConfig) -> list[Request]:
         """What an experiment that needs it asks for, in the order in which that is computed."""
         settings = prepared(config) | {self.name: moving(self.section(config))}
         return [Request(self.inputs(config), settings, self.rows)]
 
-    def works(self, config: ExperimentConfig, tables: Tables) -> list[Work] | None:
-        """What computing a request consists of; None when it depends on a table whose size is not known."""
+    def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost] | None:
+        """What computing a request takes; None when it depends on a table whose size is not known."""
         section = self.section(config)
-        return [Work(self.name, section.num_steps, layers(section))]
+        return [Cost(self.name, section.num_steps, layers(section))]
 
     def section(self, config: ExperimentConfig) -> TrainingConfig:
         """Its settings."""
@@ -95,11 +93,38 @@ class Stage(ABC):
         return imported(self.fits_parallel if self.fits_parallel and self.num_workers(config) > 1 else self.fits)
 
 
+STAGES: dict[str, Stage] = {}
+"""The trained stages by name, each after those that it may be made from; `v2a_ray.stages.registered` fills it."""
+
+
+def artifact_kinds() -> list[str]:
+    """The folders of a store: the tables, the trained stages, and diagnoses."""
+    return ["data", SOURCE, "rows", *STAGES, "diagnosis"]
+
+
+def register_stage(stage: Stage) -> Stage:
+    """Make a stage known by its name, and return it."""
+    STAGES[stage.name] = stage
+    return stage
+
+
+def needed_stages(config: ExperimentConfig) -> list[Stage]:
+    """The stages that an experiment asks for: its results, and what those are made from, directly or not."""
+    waiting = [stage.name for stage in STAGES.values() if stage.is_result]
+    names: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in STAGES and name not in names:
+            names.add(name)
+            waiting += [node.partition("/")[0] for node in STAGES[name].inputs(config).values()]
+    return [stage for stage in STAGES.values() if stage.name in names]
+
+
 def prepared(config: ExperimentConfig) -> dict[str, Any]:
     """Settings that move every stage which reads standardised rows."""
     common: dict[str, Any] = {"preprocessing": config.preprocessing.model_dump(mode="json")}
-    if config.feeding != FeedingConfig():
-        common["feeding"] = config.feeding.model_dump(mode="json")
+    if config.loading != LoadingConfig():
+        common["loading"] = config.loading.model_dump(mode="json")
     return common
 
 
@@ -108,8 +133,10 @@ def layers(section: Any) -> float:
     return float(section.batch_size * section.width**2 * getattr(section, "num_members", 1))
 
 
-def imported(name: str) -> Callable[[Job], None]:
-    """The function `module:function`."""
-    module, _, function = name.partition(":")
-    found: Callable[[Job], None] = getattr(import_module(module), function)
+def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function that `module:function` names; a function is itself."""
+    if not isinstance(function, str):
+        return function
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
     return found

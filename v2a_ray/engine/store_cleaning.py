@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from v2a_ray.data.formats.digests import FOLDER as DIGESTS
-from v2a_ray.engine.store import MARKER, NOTES, RECORD, STAGES, Artifact, ArtifactStore
+from v2a_ray.engine.stage import artifact_kinds
+from v2a_ray.engine.store import MARKER, NOTES, RECORD, Artifact, ArtifactStore
 from v2a_ray.errors import StorageError
 from v2a_ray.files import read_json
 
@@ -77,7 +78,7 @@ def clear(store: ArtifactStore) -> Cleared:
             for note in (store.root / folder).glob("*.json"):
                 if pattern.fullmatch(note.name):
                     note.unlink()
-        for folder in (*STAGES, *_NOTES):
+        for folder in (*artifact_kinds(), *_NOTES):
             _remove_if_empty(store.root / folder)
     except OSError as error:
         raise StorageError(
@@ -112,7 +113,7 @@ def _names_itself(folder: Path) -> bool:
 
 def _folders(store: ArtifactStore) -> Iterator[Path]:
     """Folders where artifacts may be; links are somebody else's."""
-    for stage in STAGES:
+    for stage in artifact_kinds():
         for path in sorted((store.root / stage).glob("*")):
             if path.is_dir() and not path.is_symlink():
                 yield path

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pydantic import BaseModel
-
 from v2a_ray.engine.keys import BOOKKEEPING
-from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.engine.stage import needed_stages
+from v2a_ray.experiments.definition import SECTIONS
+from v2a_ray.experiments.experiment import ExperimentConfig, method_config
 from v2a_ray.experiments.methods import METHODS, method_settings
-from v2a_ray.settings.loading import validate
+from v2a_ray.settings.base import leaves
 from v2a_ray.stages.policy.config import PolicyConfig
-from v2a_ray.stages.registered import TRAINED
+from v2a_ray.stages.policy.stage import filtered_columns
 
 NONE = "none"
-_PLACEHOLDER = {"domain": "any", "behavior": "any", "num_transitions": 1}
 _SHOWN = {
     "policy.learner",
     "policy.data",
@@ -57,16 +56,10 @@ class Combination:
         return [str(getattr(self, name)) for name in self.headings()]
 
 
-def method_config(name: str) -> ExperimentConfig:
-    """The experiment that a method gives on any data. Raises ConfigError when there is none of that name."""
-    data = {"name": name, "method": name, "target": _PLACEHOLDER, "sources": [_PLACEHOLDER]}
-    return validate(ExperimentConfig, data)
-
-
 def combination(name: str) -> Combination:
     """The row of a method. Raises ConfigError when there is none of that name."""
     config = method_config(name)
-    policy, columns = config.policy, config.columns
+    policy, columns = config.policy, filtered_columns(config)
     return Combination(
         method=name,
         origin="published" if METHODS[name].published else "ours",
@@ -87,18 +80,23 @@ def combinations() -> list[Combination]:
 
 def changes(name: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every setting that a method sets to something else than its default."""
-    yield from _changes(method_settings(name), ExperimentConfig, "")
+    config = method_config(name)
+    for key, value in leaves(method_settings(name)).items():
+        section: Any = config
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = getattr(section, parent)
+        choices = SECTIONS.get(".".join(parents))
+        chosen = choices is not None and last == choices.field
+        if value != (choices.default if choices and chosen else type(section).model_fields[last].default):
+            yield key, value
 
 
 def effective_settings(name: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every setting that moves a method's numbers, defaults included; data apart."""
     config = method_config(name)
-    used = {"preprocessing", *(stage.name for stage in TRAINED.values() if stage.needed(config))}
-    sections = {key: value for key, value in config.model_dump().items() if key in used}
-    sections["policy"] = {
-        key: value for key, value in sections["policy"].items() if key not in config.policy.unread_sections
-    }
-    for key, value in _flat(sections, ""):
+    used = {"preprocessing", *(stage.name for stage in needed_stages(config))}
+    for key, value in leaves({key: value for key, value in config.model_dump().items() if key in used}).items():
         if not key.endswith(_BOOKKEEPING):
             yield key, value
 
@@ -120,20 +118,3 @@ def _filter(policy: PolicyConfig, columns: list[str]) -> str:
         return NONE
     weighs = f", λ {rule.alignment_weight:g}" if "advantage" in columns else ""
     return f"{rule.rule.replace('_', ' ')}, ξ {rule.keep_fraction:g}{weighs}"
-
-
-def _changes(settings: Mapping[str, Any], model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        field = model.model_fields[name]
-        if isinstance(value, Mapping) and isinstance(field.default, BaseModel):
-            yield from _changes(value, type(field.default), f"{prefix}{name}.")
-        elif value != field.default:
-            yield f"{prefix}{name}", value
-
-
-def _flat(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -1,42 +1,119 @@
-"""Which settings say what method it is, and what becomes of them when another method is chosen."""
+"""How layers of settings become one: which settings say what method it is, what another choice drops, old names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from v2a_ray.experiments.methods import METHODS
+from v2a_ray.experiments.methods import DEFAULT_METHOD, METHODS, method_settings
 from v2a_ray.settings.base import leaves, merge, without
-from v2a_ray.stages.policy.config import FilterConfig
+from v2a_ray.settings.choices import SIZES, Choices
+from v2a_ray.stages.advantage.config import ADVANTAGES
+from v2a_ray.stages.alignment.config import ALIGNMENTS
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, FilterConfig
 
-DEFINING = frozenset(
-    {
-        "advantage.latent",
-        "alignment.contrastive_score",
-        "modality.mode",
-        *(f"policy.filter.{name}" for name in FilterConfig.model_fields),
-        *(key for method in METHODS.values() for key in leaves(method.settings)),
-    }
-)
-"""Settings that say which method it is. What else there is, such as numbers of steps and widths, says how large."""
+SECTIONS: dict[str, Choices] = {
+    "advantage": ADVANTAGES,
+    "alignment": ALIGNMENTS,
+    "policy": LEARNERS,
+    "policy.filter": FILTERS,
+}
+"""The sections of an experiment whose settings depend on a choice."""
+RENAMED = {
+    "feeding": "loading",
+    "policy.td3_bc": "policy",
+    "policy.awac": "policy",
+    "policy.bosa": "policy",
+    "policy.droco": "policy",
+    "policy.grouped": "policy",
+}
+"""Settings of 0.1 and what they are called now. The old names go with 0.3."""
+
+
+def defining_keys() -> frozenset[str]:
+    """Settings that say which method it is. What else there is, such as numbers of steps and widths, says how large."""
+    named = {"advantage.latent", "alignment.contrastive_score", "modality.mode"}
+    named |= {f"policy.filter.{name}" for name in FilterConfig.model_fields}
+    return frozenset(named | {key for method in METHODS.values() for key in leaves(method.settings)})
 
 
 def defining_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key to value of what settings, nested as in a file, say about which method it is."""
-    return {key: value for key, value in leaves(raw).items() if key in DEFINING}
+    keys = defining_keys()
+    return {key: value for key, value in leaves(raw).items() if key in keys}
 
 
 def lay_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings `over` laid over `base`; where `over` chooses another method, what `base` changed of its own goes.
+    """Settings `over` laid over `base`.
 
-    A `base` that names no method means what it says for all.
+    Where `over` chooses another method, what `base` changed of its own goes. Where it chooses another kind of a
+    section, what `base` says that this kind does not have goes. A `base` that names no method means what it says for
+    all.
 
     Returns:
-        The settings, and what was dropped from `base` because it defined the other method, dotted key to value.
+        The settings, and what was dropped from `base`, dotted key to value.
     """
     chosen, had = over.get("method"), base.get("method")
-    if chosen is None or had is None or chosen == had:
-        return merge(base, over), {}
-    dropped = defining_settings(base)
+    dropped = defining_settings(base) if None not in (chosen, had) and chosen != had else {}
     kept = without(base, dropped)
-    return merge(kept, over), dropped
+    laid: dict[str, Any] = merge(kept, over)
+    foreign = _foreign(laid, kept, over)
+    return without(laid, foreign), dropped | {key: value for key, value in foreign.items() if key not in dropped}
+
+
+def under_method(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's settings with `given` laid over them. Raises ConfigError for an unknown method."""
+    settings = method_settings(method)
+    laid: dict[str, Any] = merge(settings, given)
+    return without(laid, _foreign(laid, settings, given))
+
+
+def _foreign(laid: Mapping[str, Any], base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """What `base` says of a section whose kind, in `laid`, has no such setting, and `over` does not say too."""
+    found: dict[str, Any] = {}
+    method = laid.get("method", DEFAULT_METHOD)
+    below = METHODS[method].settings if method in METHODS else {}
+    for section, choices in SECTIONS.items():
+        content, own, above, method_own = (_section(layer, section) for layer in (laid, base, over, below))
+        if content is not None and own is not None:
+            given = above or {}
+            named = merge(method_own or {}, content)
+            keys = choices.foreign(named) - SIZES
+            found |= {f"{section}.{key}": own[key] for key in keys if key in own and key not in given}
+    return found
+
+
+def _section(layer: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
+    """The mapping at a dotted path; None where there is none."""
+    found: Any = layer
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
+def with_new_names(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Settings under their present names, and one sentence for each that was given under its old one."""
+    content, notices = dict(raw), []
+    for old, new in RENAMED.items():
+        inner = _section(content, old)
+        if inner is None:
+            continue
+        content = merge(_pruned(content, old.split(".")), _nested(new, inner))
+        shown = ", ".join(f"{old}.{key} is now {new}.{key}" for key in inner)
+        notices.append(f"{shown}; the old name is accepted until 0.3")
+    return content, notices
+
+
+def _pruned(content: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """`content` without the mapping at `path`."""
+    head, *rest = path
+    if not rest:
+        return {key: value for key, value in content.items() if key != head}
+    return {**content, head: _pruned(dict(content[head]), rest)}
+
+
+def _nested(path: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    result: Any = dict(settings)
+    for part in reversed(path.split(".")):
+        result = {part: result}
+    return dict(result)

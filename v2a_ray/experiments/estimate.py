@@ -22,11 +22,12 @@ from v2a_ray.data.mixing.mixture import mix_sources
 from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.domains import parse_domain
 from v2a_ray.engine.plan import Node
-from v2a_ray.engine.rates import Rates, Tables, Work, packaged_rates
-from v2a_ray.engine.store import STAGES, ArtifactStore
+from v2a_ray.engine.rates import Cost, Rates, Tables, packaged_rates
+from v2a_ray.engine.stage import STAGES, artifact_kinds
+from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.stages.registered import works_of
+from v2a_ray.stages.registered import costs_of
 
 Basis = Literal["store", "measured", "unknown"]
 """Where seconds come from: artifacts of the same kind, the package's rates, or nowhere."""
@@ -135,7 +136,7 @@ def estimate(
                 nodes.setdefault(node.stage, {}).setdefault(node.key, (node, trial.config, tables_by_key[key]))
     seconds: dict[str, float] = {}
     stages = []
-    for stage in (stage for stage in STAGES if stage in nodes):
+    for stage in (stage for stage in artifact_kinds() if stage in nodes):
         times = policies_per_cell if stage == "policy" else 1
         # A policy that a search draws is not known beforehand, so neither is whether it is there.
         missing = [key for key in nodes[stage] if times > 1 or not store.look(stage, key)]
@@ -151,7 +152,7 @@ def estimate(
                 basis=tuple(sorted({guess.basis for guess in guesses.values()})),
             )
         )
-    threads = max(trial.config.policy.num_threads * trial.config.policy.num_workers for trial in trials)
+    threads = max(trial.config.policy.num_threads * STAGES["policy"].num_workers(trial.config) for trial in trials)
     at_once = max(1, num_cpus // threads)
     return Estimate(
         num_trials=len(trials) * policies_per_cell,
@@ -214,7 +215,7 @@ class _Guess:
 class _Record:
     """An artifact that was computed: its main work, what it took, and what the rates say (None: not measured)."""
 
-    work: Work
+    cost: Cost
     seconds: float
     modelled: float | None
 
@@ -234,16 +235,16 @@ class _History:
         """
         if node.name == "rows/target":
             tables = Tables(tables.target, tables.target)
-        works = works_of(node.stage, config, tables, node.spec)
-        if works is None:
+        costs = costs_of(node.stage, config, tables, node.spec)
+        if costs is None:
             return _Guess(None, "unknown")
-        main, modelled = _main(node.stage, works), self.rates.of(works)
-        kind = [record for record in self._of(node.stage) if record.work.kind == main.kind]
-        past = [record for record in kind if record.work.size == main.size] or kind
+        main, modelled = _main(node.stage, costs), self.rates.of(costs)
+        kind = [record for record in self._of(node.stage) if record.cost.kind == main.kind]
+        past = [record for record in kind if record.cost.size == main.size] or kind
         if not past:
             return _Guess(modelled, "unknown" if modelled is None else "measured")
         if modelled is None:
-            per_step = statistics.median(record.seconds / record.work.repetitions for record in past)
+            per_step = statistics.median(record.seconds / record.cost.repetitions for record in past)
             return _Guess(per_step * main.repetitions, "store")
         return _Guess(modelled * statistics.median(each.seconds / (each.modelled or 1) for each in past), "store")
 
@@ -269,10 +270,10 @@ class _History:
             return None
         parts = [spec.num_transitions for spec in mix_sources(config)]
         source = sum(part for part in parts if part) if all(parts) else None
-        works = works_of(stage, config, Tables(source, config.target.num_transitions))
-        return _Record(_main(stage, works), float(record["seconds"]), self.rates.of(works)) if works else None
+        costs = costs_of(stage, config, Tables(source, config.target.num_transitions))
+        return _Record(_main(stage, costs), float(record["seconds"]), self.rates.of(costs)) if costs else None
 
 
-def _main(stage: str, works: Sequence[Work]) -> Work:
+def _main(stage: str, costs: Sequence[Cost]) -> Cost:
     """What gives a stage its name, beside starting and evaluating."""
-    return next((work for work in works if work.kind.startswith(stage)), works[0])
+    return next((cost for cost in costs if cost.kind.startswith(stage)), costs[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from v2a_ray.data.config import DataSpec
 from v2a_ray.engine.store import ArtifactStore, store_root
 from v2a_ray.errors import ConfigError, DomainError
-from v2a_ray.experiments.definition import lay_over
+from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.settings.loading import parse_overrides, read_yaml, validate
 
@@ -35,17 +35,27 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
 
 def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
     """The same without looking its domains up, which takes a while. Raises ConfigError."""
-    over = parse_overrides(overrides)
-    raw, dropped = lay_over(read_yaml(path), over)
+    over = renamed(parse_overrides(overrides), "command line", notify)
+    raw, dropped = lay_over(renamed(read_yaml(path), str(path), notify), over)
     if dropped:
-        notify(dropped_settings(path, over["method"], dropped))
+        notify(dropped_settings(path, over, dropped))
     return validate(ExperimentConfig, raw, path, over=over)
 
 
-def dropped_settings(path: Path, method: str, dropped: Mapping[str, Any]) -> str:
-    """That settings of a file do not hold for another method than its own."""
+def renamed(settings: Mapping[str, Any], where: str, notify: Notify) -> dict[str, Any]:
+    """Settings under their present names; `notify` is told of old ones."""
+    content, notices = with_new_names(settings)
+    for text in notices:
+        notify(f"{where}: {text}")
+    return content
+
+
+def dropped_settings(path: Path, over: Mapping[str, Any], dropped: Mapping[str, Any]) -> str:
+    """That settings of a file do not hold for what was chosen over its own."""
     named = ", ".join(f"{key}={value}" for key, value in dropped.items())
-    return f"{path}: {named} belong to the file's own method; left out for {method}"
+    if "method" in over:
+        return f"{path}: {named} belong to the file's own method; left out for {over['method']}"
+    return f"{path}: {named} are settings of another kind than the one that is chosen; left out"
 
 
 def store_of(config: ExperimentConfig) -> ArtifactStore:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from v2a_ray.engine.store import store_root
 from v2a_ray.errors import ConfigError, V2AError
-from v2a_ray.experiments.definition import lay_over
+from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import dropped_settings, resolve
 from v2a_ray.experiments.methods import METHODS
@@ -169,7 +169,7 @@ def with_base(raw: Mapping[str, Any], path: Path, below: Layer | None = None) ->
         settings = merge(settings, read_yaml((path.parent / base).resolve()))
     if over := content.get("settings"):
         settings, dropped = lay_over(settings, over) if isinstance(over, Mapping) else (over, {})
-        notices = [dropped_settings(path.parent / str(base), over["method"], dropped)] if dropped else []
+        notices = [dropped_settings(path.parent / str(base), over, dropped)] if dropped else []
     if settings:
         content["settings"] = settings
     return content, notices
@@ -187,7 +187,9 @@ def make_sweep(
     if config.search and config.search.algorithm == "random":
         axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
     _require_a_sensible_number(axes, config, path)
-    settings = merge({"name": config.name}, config.settings) | {"name": config.name}
+    named_now, renamed = with_new_names(config.settings)
+    told += [f"{path}: {text}" for text in renamed]
+    settings = named_now | {"name": config.name}
     trials, probes = [], []
     for combination in itertools.product(*(axes[axis].items() for axis in axes)):
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
@@ -195,8 +197,8 @@ def make_sweep(
         layers = {COMMAND_LINE: dict(over)} | named
         layer = _laid(layers, path)
         raw, dropped = lay_over(settings, layer)
-        if dropped:
-            told.append(dropped_settings(path, raw["method"], dropped))
+        if dropped and "method" in layer:
+            told.append(dropped_settings(path, layer, dropped))
         labelled = _labelled(axes, labels, config.search)
         trials.append(_trial(labels, raw, path, labelled))
         if config.search and labels.get(SAMPLE, "0") == "0":
@@ -209,7 +211,7 @@ def make_sweep(
 
 def suggested(cell: Trial, number: int, values: Mapping[str, Any]) -> Trial:
     """The trial that a draw makes of one combination of the axes."""
-    raw = merge(cell.config.model_dump(mode="json"), layer_of(values))
+    raw, _ = lay_over(cell.config.model_dump(mode="json"), layer_of(values))
     return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION), cell.labelled)
 
 
@@ -335,17 +337,17 @@ def _require_a_sensible_number(axes: Mapping[str, Mapping[str, Any]], config: Sw
 
 def _require_evaluations(sweep: Sweep, path: Path) -> None:
     """Schedulers compare evaluations: there have to be some, of trials that may be compared."""
-    kind = sweep.config.scheduler.kind
-    if kind == "fifo":
+    scheduler = sweep.config.scheduler
+    if not scheduler.compares:
         return
     if any(trial.config.evaluation.interval_steps == 0 for trial in sweep.trials):
         raise ConfigError(
-            f"scheduler.kind={kind} compares evaluations, and there is none before the end",
+            f"scheduler.kind={scheduler.kind} compares evaluations, and there is none before the end",
             where=f"{path} · evaluation.interval_steps",
             remedy="set it to a fraction of policy.num_steps",
         )
     rllib = [trial.config.policy.learner for trial in sweep.trials if trial.config.policy.uses_rllib]
-    if kind == "pbt" and (rllib or len(sweep.trials) > len(sweep.axes[SAMPLE])):
+    if scheduler.is_population and (rllib or len(sweep.trials) > len(sweep.axes[SAMPLE])):
         raise ConfigError(
             f"a population cannot take in policy.learner={rllib[0]}" if rllib else "a population is of one task",
             where=f"{path} · scheduler.kind",

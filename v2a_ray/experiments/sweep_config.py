@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
+from v2a_ray.settings.choices import Choices
 
+SCHEDULERS = Choices("kind", "fifo", "scheduler")
 Bounds = tuple[float, float]
 Direction = Literal["max", "min"]
 Objective = Literal["normalized_score_mean", "return_mean", "data_kept"]
@@ -69,16 +72,58 @@ class SearchConfig(Settings):
 
 
 class SchedulerConfig(Settings):
-    """Whether trials may end early, compared at their evaluations with others of the same task."""
+    """Whether trials may end early, compared at their evaluations with others of the same task. What all kinds have."""
 
-    kind: Literal["fifo", "asha", "median", "pbt"] = "fifo"
-    """`fifo` trains all to their end; `asha` ends the worse of every rung (successive halving), `median` those below
-    the running median; `pbt` lets the worse copy the better and varies what `search.space` names (population-based
-    training)."""
+    makes: ClassVar[str | Callable[..., Any]]
+    """From a `Sweep` to a scheduler of Ray Tune, or `module:function` of one."""
+    compares: ClassVar[bool] = True
+    """Whether it looks at evaluations, trial by trial."""
+    is_population: ClassVar[bool] = False
+    """Whether trials copy each other."""
+    kind: str
+    """How trials are scheduled."""
+
+
+@SCHEDULERS.add
+class FIFOConfig(SchedulerConfig):
+    """Trains all to their end."""
+
+    makes = "v2a_ray.orchestration.sweep.schedulers:fifo"
+    compares = False
+    kind: Literal["fifo"] = "fifo"
+
+
+@SCHEDULERS.add
+class ASHAConfig(SchedulerConfig):
+    """Ends the worse of every rung (asynchronous successive halving)."""
+
+    makes = "v2a_ray.orchestration.sweep.schedulers:asha"
+    kind: Literal["asha"] = "asha"
     grace_steps: Positive = 5000
-    """Update steps before a trial may be ended; asha's first rung; pbt's steps between exchanges."""
+    """Update steps before a trial may be ended: the first rung."""
     reduction_factor: Annotated[int, Field(gt=1)] = 3
-    """asha: one in so many goes on from a rung to the next, which is so many times as long."""
+    """One in so many goes on from a rung to the next, which is so many times as long."""
+
+
+@SCHEDULERS.add
+class MedianConfig(SchedulerConfig):
+    """Ends those below the running median."""
+
+    makes = "v2a_ray.orchestration.sweep.schedulers:median"
+    kind: Literal["median"] = "median"
+    grace_steps: Positive = 5000
+    """Update steps before a trial may be ended."""
+
+
+@SCHEDULERS.add
+class PopulationConfig(SchedulerConfig):
+    """Lets the worse copy the better and varies what `search.space` names (population-based training)."""
+
+    makes = "v2a_ray.orchestration.sweep.schedulers:population"
+    is_population = True
+    kind: Literal["pbt"] = "pbt"
+    grace_steps: Positive = 5000
+    """Update steps between exchanges."""
 
 
 class ResourcesConfig(Settings):
@@ -105,7 +150,7 @@ class SweepConfig(Settings):
     """Axis to values. A list varies the setting that the axis is named after (`seed: [0, 1, 2]`,
     `policy.filter.keep_fraction: [0.25, 0.5]`); a mapping gives each value a label and the settings it lays over."""
     search: SearchConfig | None = None
-    scheduler: SchedulerConfig = SchedulerConfig()
+    scheduler: Annotated[SchedulerConfig, SCHEDULERS] = FIFOConfig()
     resources: ResourcesConfig = ResourcesConfig()
     policies_per_trial: Positive | Literal["auto"] = "auto"
     """Policies that one process trains as one batched program, if they differ in seed and scalar settings of IQL alone.
@@ -121,11 +166,13 @@ class SweepConfig(Settings):
         algorithm = self.search.algorithm if self.search else None
         if self.search and len(self.search.objectives) > 1 and algorithm != "optuna":
             raise ValueError("search.objectives: several need search.algorithm=optuna")
-        if self.search and len(self.search.objectives) > 1 and self.scheduler.kind != "fifo":
+        if self.search and len(self.search.objectives) > 1 and self.scheduler.compares:
             raise ValueError(f"scheduler.kind={self.scheduler.kind} compares one objective; search.objectives has more")
-        if self.scheduler.kind == "pbt" and algorithm != "random":
-            raise ValueError("scheduler.kind=pbt needs search.algorithm=random: its population and what it varies")
-        one_by_one = self.scheduler.kind != "fifo" or algorithm == "optuna"
+        if self.scheduler.is_population and algorithm != "random":
+            raise ValueError(
+                f"scheduler.kind={self.scheduler.kind} needs search.algorithm=random: its population and what it varies"
+            )
+        one_by_one = self.scheduler.compares or algorithm == "optuna"
         if one_by_one and self.policies_per_trial not in (1, "auto"):
             raise ValueError("policies_per_trial: a scheduler and Optuna decide trial by trial; leave it at 1")
         return self

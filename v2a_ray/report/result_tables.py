@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 from rich.table import Table
 
+from v2a_ray.engine.stage import needed_stages
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.sweep import task_of
@@ -82,7 +83,7 @@ def shared_seed(results: Sequence[TrialResult]) -> str | None:
     """What to say where seeds differ by the policy alone: a spread over them leaves out that of z, A and h."""
     cells: dict[tuple[str, str], list[ExperimentConfig]] = {}
     for result in results:
-        if result.config.columns or result.config.needs_modality:
+        if len(needed_stages(result.config)) > 1:
             cells.setdefault((result.method, result.task), []).append(result.config)
     sharing = {
         name: configs[0].upstream_seed

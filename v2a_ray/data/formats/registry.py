@@ -55,6 +55,7 @@ class Format:
         magic: first bytes of a file.
         folder: whether a folder can hold it.
         keeps_labels: whether ids of episodes and labels survive.
+        module: that reads and writes it; by default the module of that name beside this one.
     """
 
     name: str
@@ -63,10 +64,12 @@ class Format:
     magic: bytes
     folder: bool = False
     keeps_labels: bool = False
+    module: str = ""
 
     def load(self) -> FormatModule:
         """Import the format's module."""
-        return cast(FormatModule, importlib.import_module(f"v2a_ray.data.formats.{self.name.replace('-', '_')}"))
+        module = self.module or f"v2a_ray.data.formats.{self.name.replace('-', '_')}"
+        return cast(FormatModule, importlib.import_module(module))
 
 
 # Those that share first bytes are asked in this order, and the last takes what no other claims.
@@ -81,6 +84,19 @@ FORMATS = {
         Format("parquet", "episode table", (".parquet",), PARQUET_MAGIC, folder=True, keeps_labels=True),
     )
 }
+
+
+def register_format(entry: Format) -> Format:
+    """Make a format known, before those that share its first bytes: they take what it does not claim.
+
+    Raises ValueError when the name is taken.
+    """
+    if entry.name in FORMATS:
+        raise ValueError(f"there is a format {entry.name!r} already")
+    others = dict(FORMATS)
+    FORMATS.clear()
+    FORMATS.update({entry.name: entry, **others})
+    return entry
 
 
 def known_formats() -> str:

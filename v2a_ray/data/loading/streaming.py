@@ -105,7 +105,7 @@ class StreamedTransitions:
             raise ConfigError(
                 f"{self._memory_bytes / 2**20:,.0f} MiB are too little to shuffle {self._length:,} transitions",
                 where=str(self._file.path),
-                remedy=f"give it at least {least / 2**20:,.0f} MiB by `feeding.memory_gib`",
+                remedy=f"give it at least {least / 2**20:,.0f} MiB by `loading.memory_gib`",
             )
         self.buffer_rows = min(self._length, available)
         self._buffer_MW: Tensor | None = None

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import ray
 
 from v2a_ray.engine.devices import missing_gpu
+from v2a_ray.engine.stage import STAGES
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.settings.base import DeviceName
-from v2a_ray.stages.registered import TRAINED
 
 GPU_SHARE = 0.25
 """Of one stage, trial or pack: its networks fill a small part of a GPU."""
@@ -18,12 +18,12 @@ GPU_SHARE = 0.25
 
 def stage_device(config: ExperimentConfig, stage: str) -> DeviceName:
     """The `device` of a stage; `cpu` of one that trains nothing."""
-    return TRAINED[stage].device(config) if stage in TRAINED else "cpu"
+    return STAGES[stage].device(config) if stage in STAGES else "cpu"
 
 
 def stage_workers(config: ExperimentConfig, stage: str) -> int:
     """Data-parallel workers of a stage."""
-    return TRAINED[stage].num_workers(config) if stage in TRAINED else 1
+    return STAGES[stage].num_workers(config) if stage in STAGES else 1
 
 
 def gpu_share(device: DeviceName, num_gpus: float) -> float:

@@ -11,13 +11,13 @@ import ray
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 
 from v2a_ray.data.mixing.mixture import resolve
+from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import ConfigError
 from v2a_ray.orchestration.cluster.gpus import stage_workers
 from v2a_ray.orchestration.cluster.join import alive_nodes
 from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
 from v2a_ray.orchestration.train.work import Work, stage_threads
-from v2a_ray.stages.registered import TRAINED
 
 Warn = Callable[[str], None]
 REPORT_SECONDS = 15.0
@@ -36,7 +36,7 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
     missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
     asked: dict[tuple[str, int, int], None] = {}
     for work in missing:
-        if work.node.stage not in TRAINED:
+        if work.node.stage not in STAGES:
             continue
         asked[f"{work.node.stage}.num_threads", stage_threads(work), stage_workers(work.config, work.node.stage)] = None
     for where, threads, count in asked:

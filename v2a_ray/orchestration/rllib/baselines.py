@@ -44,10 +44,17 @@ from v2a_ray.data.loading.sampler import Preprocessing
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains import parse_domain
 from v2a_ray.engine.context import Job, preprocessing, require_memory
+from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import Metrics, use_threads
 from v2a_ray.evaluation.returns import evaluate
-from v2a_ray.stages.policy.config import PolicyConfig
-from v2a_ray.stages.policy.iql import cosine, set_learning_rate
+from v2a_ray.stages.policy.config import (
+    PolicyConfig,
+    RLlibBCConfig,
+    RLlibCQLConfig,
+    RLlibIQLConfig,
+    RLlibMARWILConfig,
+)
+from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 
 Float = NDArray[np.float32]
 Columns = dict[str, NDArray[Any]]
@@ -137,7 +144,8 @@ class PeerLearner:
         self.networks: dict[str, nn.Module] = {"module": self.module}
         self.optimizers: dict[str, torch.optim.Optimizer] = dict(self.learner._named_optimizers)
         # What trains the actor decays as ours does, except in CQL, whose actor follows its critic.
-        names = () if config.learner == "rllib_cql" else ("default_policy_policy", "default_policy_default_optimizer")
+        follows = isinstance(config, RLlibCQLConfig)
+        names = () if follows else ("default_policy_policy", "default_policy_default_optimizer")
         self.decaying = [optimizer for name, optimizer in self.optimizers.items() if name in names]
         self.tables: list[Columns] = []
 
@@ -209,33 +217,53 @@ class PeerLearner:
 
 def algorithm_config(config: PolicyConfig, seed: int) -> AlgorithmConfig:
     """The RLlib algorithm of `policy.learner` with our numbers; what has no counterpart keeps RLlib's default."""
-    rate = config.learning_rate
-    common = {"gamma": config.discount, "train_batch_size_per_learner": 2 * config.batch_size}
-    critic = {"twin_q": True, "tau": config.target_rate, "target_network_update_freq": 0}
-    if config.learner == "rllib_bc":
-        algorithm = BCConfig().training(**common, lr=rate)
-    elif config.learner == "rllib_marwil":
-        algorithm = MARWILConfig().training(**common, lr=rate, beta=MARWIL_BETA)
-    elif config.learner == "rllib_iql":
-        algorithm = IQLConfig().training(
-            **common,
-            **critic,
-            beta=config.temperature,
-            expectile=config.expectile,
-            actor_lr=rate,
-            critic_lr=rate,
-            value_lr=rate,
-        )
-    else:
-        # Cloning first, for 20,000 iterations by default, would be all of a short run.
-        algorithm = CQLConfig().training(
-            **common, **critic, bc_iters=0, actor_lr=rate, critic_lr=rate, alpha_lr=rate, lr=None
-        )
+    algorithm: AlgorithmConfig = imported(type(config).makes)(config)
     return (
         algorithm.rl_module(model_config=_model(config))
         .learners(num_learners=0, num_gpus_per_learner=0)
         .debugging(seed=seed, log_level="ERROR")
     )
+
+
+def bc(config: RLlibBCConfig) -> AlgorithmConfig:
+    """Behaviour cloning."""
+    return BCConfig().training(**_common(config), lr=config.learning_rate)
+
+
+def marwil(config: RLlibMARWILConfig) -> AlgorithmConfig:
+    """Monotonic advantage re-weighted imitation learning."""
+    return MARWILConfig().training(**_common(config), lr=config.learning_rate, beta=MARWIL_BETA)
+
+
+def iql(config: RLlibIQLConfig) -> AlgorithmConfig:
+    """Implicit Q-learning."""
+    rate = config.learning_rate
+    return IQLConfig().training(
+        **_common(config),
+        **_critic(config),
+        beta=config.temperature,
+        expectile=config.expectile,
+        actor_lr=rate,
+        critic_lr=rate,
+        value_lr=rate,
+    )
+
+
+def cql(config: RLlibCQLConfig) -> AlgorithmConfig:
+    """Conservative Q-learning."""
+    rate = config.learning_rate
+    # Cloning first, for 20,000 iterations by default, would be all of a short run.
+    return CQLConfig().training(
+        **_common(config), **_critic(config), bc_iters=0, actor_lr=rate, critic_lr=rate, alpha_lr=rate, lr=None
+    )
+
+
+def _common(config: PolicyConfig) -> dict[str, Any]:
+    return {"gamma": config.discount, "train_batch_size_per_learner": 2 * config.batch_size}
+
+
+def _critic(config: PolicyConfig) -> dict[str, Any]:
+    return {"twin_q": True, "tau": config.target_rate, "target_network_update_freq": 0}
 
 
 def _model(config: PolicyConfig) -> DefaultModelConfig:

@@ -38,7 +38,7 @@ class Results:
 
     def finished(self, trial: Trial) -> bool:
         """Whether there is nothing left to train."""
-        if self.sweep.config.scheduler.kind == "pbt":
+        if self.sweep.config.scheduler.is_population:
             return finished_member(self._member(trial)) is not None
         return self.store.find("policy", trial.plan["policy"].key) is not None
 
@@ -58,7 +58,7 @@ class Results:
         """What became of one trial so far."""
         keys = {name: node.key for name, node in trial.plan.items()}
         if self.finished(trial):
-            if self.sweep.config.scheduler.kind == "pbt":
+            if self.sweep.config.scheduler.is_population:
                 return self._member_result(trial, keys)
             artifact = self.store.find("policy", keys["policy"])
             assert artifact

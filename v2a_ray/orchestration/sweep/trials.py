@@ -20,6 +20,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import store_of
 from v2a_ray.experiments.sweep import Trial, suggested
 from v2a_ray.files import read_json
+from v2a_ray.orchestration.cluster.gpus import stage_workers
 from v2a_ray.orchestration.train.compute import make_policies, make_stage
 from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
@@ -75,7 +76,7 @@ def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
 def _progress(board: str, trial: Trial) -> Progress:
     """Reports to the board, and evaluations to Tune too, whose scheduler may end the trial there."""
     show: Progress = reporter(ray.get_actor(board), trial.name)
-    if trial.config.policy.num_workers > 1:
+    if stage_workers(trial.config, "policy") > 1:
         return show  # called by a worker, which is no process of Tune's
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:

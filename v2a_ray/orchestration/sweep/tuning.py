@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import math
 import os
-import random
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,18 +14,19 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig
-from ray.tune.schedulers import (
-    ASHAScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep import Sweep, Trial
-from v2a_ray.orchestration.cluster.gpus import cluster_gpus, gpu_share, require_gpus, stage_device, workers_have_gpus
-from v2a_ray.orchestration.sweep.population import clipped, member_settings, mutations, train_member
+from v2a_ray.orchestration.cluster.gpus import (
+    cluster_gpus,
+    gpu_share,
+    require_gpus,
+    stage_device,
+    stage_workers,
+    workers_have_gpus,
+)
+from v2a_ray.orchestration.sweep.population import member_settings, train_member
+from v2a_ray.orchestration.sweep.schedulers import make_scheduler
 from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import train_trial
 from v2a_ray.stages.policy.batched_jobs import make_packs, pack_key
@@ -41,39 +41,6 @@ _ENVIRONMENT = {
     # A trial that failed reports why, and no score.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
-
-
-class PerTask(FIFOScheduler):
-    """A scheduler for every task: trials are compared with those of the same task alone.
-
-    Scores of different mixes and robots say nothing about each other; one scheduler over all of them would end every
-    trial of the hard ones.
-    """
-
-    def __init__(self, schedulers: Mapping[str, TrialScheduler], tasks: Sequence[str]) -> None:
-        """`tasks` are those of the sweep's trials by number."""
-        super().__init__()
-        self.schedulers, self.tasks = dict(schedulers), list(tasks)
-
-    def _of(self, trial: Any) -> TrialScheduler:
-        return self.schedulers[self.tasks[trial.config["trials"][0]]]
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """See `TrialScheduler`, as with all below."""
-        self._of(trial).on_trial_add(tune_controller, trial)
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self._of(trial).on_trial_error(tune_controller, trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        action: str = self._of(trial).on_trial_result(tune_controller, trial, result)
-        return action
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self._of(trial).on_trial_complete(tune_controller, trial, result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        self._of(trial).on_trial_remove(tune_controller, trial)
 
 
 def make_tuner(
@@ -95,7 +62,7 @@ def make_tuner(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = folder / "tune"
     shutil.rmtree(state, ignore_errors=True)
-    population = sweep.config.scheduler.kind == "pbt"
+    population = sweep.config.scheduler.is_population
     resources, workers = trial_resources(sweep), trial_workers(sweep)
     room = _room(sweep, resources, workers)
     if search:
@@ -114,7 +81,7 @@ def make_tuner(
         param_space=space,
         tune_config=TuneConfig(
             search_alg=search,
-            scheduler=_scheduler(sweep),
+            scheduler=make_scheduler(sweep),
             num_samples=num_samples,
             # Of trials without a reservation of their own Tune would start all at once.
             max_concurrent_trials=room if workers > 1 else sweep.config.resources.max_concurrent_trials,
@@ -174,14 +141,14 @@ def trial_workers(sweep: Sweep) -> int:
     Raises:
         ConfigError: they differ, or a scheduler would end trials between evaluations, which workers do not report.
     """
-    counts = sorted({trial.config.policy.num_workers for trial in sweep.trials})
+    counts = sorted({stage_workers(trial.config, "policy") for trial in sweep.trials})
     if len(counts) > 1:
         raise ConfigError(
             f"trials of one sweep need equal numbers of workers, and have {', '.join(map(str, counts))}",
             where="policy.num_workers",
             remedy="a sweep for each",
         )
-    if counts[0] > 1 and sweep.config.scheduler.kind != "fifo":
+    if counts[0] > 1 and sweep.config.scheduler.compares:
         raise ConfigError(
             f"scheduler.kind={sweep.config.scheduler.kind} ends trials of one process, and these have {counts[0]} "
             "workers each",
@@ -213,7 +180,7 @@ def _packs(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
     """The numbers of the trials that are trained together, each trial in one pack; `room` packs run at a time."""
     trials = [sweep.trials[number] for number in missing]
     asked = sweep.config.policies_per_trial
-    if sweep.config.scheduler.kind != "fifo":
+    if sweep.config.scheduler.compares:
         largest = 1
     elif asked == "auto":
         largest = min(MAX_AUTO_POLICIES, math.ceil(len(trials) / room))
@@ -227,54 +194,6 @@ def _common_labels(trials: Sequence[Trial]) -> dict[str, str]:
     """What all of a pack agree on."""
     first, *others = (trial.labels for trial in trials)
     return {axis: value for axis, value in first.items() if all(labels.get(axis) == value for labels in others)}
-
-
-def _scheduler(sweep: Sweep) -> TrialScheduler:
-    """What may end trials early; compared is the first objective, at equal update steps."""
-    config = sweep.config.scheduler
-    metric, mode = sweep.config.objective
-    tasks = [trial.task for trial in sweep.trials]
-    if config.kind == "fifo":
-        return FIFOScheduler()
-    if config.kind == "pbt":
-        assert sweep.config.search is not None
-        random.seed(sweep.config.search.seed)  # Tune's exchanges draw from Python's generator
-        return PopulationBasedTraining(
-            time_attr="step",
-            metric=metric,
-            mode=mode,
-            perturbation_interval=config.grace_steps,
-            hyperparam_mutations={"member": {"values": mutations(sweep.config.search)}},
-            custom_explore_fn=clipped(sweep.config.search),
-            # All at the same step: otherwise who copies whom depends on how fast each one's core is.
-            synch=True,
-            log_config=False,
-            require_attrs=False,
-        )
-    make = _asha if config.kind == "asha" else _median
-    return PerTask({task: make(sweep, _longest(sweep.trials, task), metric, mode) for task in set(tasks)}, tasks)
-
-
-def _longest(trials: Sequence[Trial], task: str) -> int:
-    return max(trial.config.policy.num_steps for trial in trials if trial.task == task)
-
-
-def _asha(sweep: Sweep, num_steps: int, metric: str, mode: str) -> TrialScheduler:
-    config = sweep.config.scheduler
-    return ASHAScheduler(
-        time_attr="step",
-        metric=metric,
-        mode=mode,
-        max_t=num_steps,
-        grace_period=min(config.grace_steps, num_steps),
-        reduction_factor=config.reduction_factor,
-    )
-
-
-def _median(sweep: Sweep, num_steps: int, metric: str, mode: str) -> TrialScheduler:
-    return MedianStoppingRule(
-        time_attr="step", metric=metric, mode=mode, grace_period=sweep.config.scheduler.grace_steps
-    )
 
 
 def _loggers(sweep: Sweep) -> list[Callback]:

@@ -11,6 +11,7 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.data_parallel import Workers
 from v2a_ray.errors import ConfigError
 from v2a_ray.orchestration.train.workers import fit_on_workers, with_gpus
+from v2a_ray.stages.policy.config import IQLConfig
 from v2a_ray.stages.policy.training import PolicyTables, PolicyTraining, memory_of_tables
 
 
@@ -21,13 +22,14 @@ def fit_policy_parallel(job: Job) -> None:
         ConfigError: a table would have to be streamed.
     """
     config = job.config.policy
+    assert isinstance(config, IQLConfig)  # the others have no workers
     for role, memory in memory_of_tables(job).items():
         if is_streamed(job.rows(role), memory):
             # A checkpoint knows where one worker's stream stands, not where the others' do.
             raise ConfigError(
                 f"several workers cannot stream a table, and the {role} is more than {memory / 2**30:,.2f} GiB",
                 where="policy.num_workers",
-                remedy="raise feeding.memory_gib, if the nodes have the memory, or train with one worker",
+                remedy="raise loading.memory_gib, if the nodes have the memory, or train with one worker",
             )
     fit_on_workers(_train, with_gpus(job, config), config)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from v2a_ray.engine.plan import Node
+from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.stages.registered import TRAINED
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
 def stage_threads(work: Work) -> int:
     """CPUs of one process that computes a trained stage, or rows."""
     stage = work.node.stage
-    return TRAINED[stage].section(work.config).num_threads if stage in TRAINED else 1
+    return STAGES[stage].section(work.config).num_threads if stage in STAGES else 1

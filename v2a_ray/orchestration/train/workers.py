@@ -25,15 +25,15 @@ from v2a_ray.engine.data_parallel import Workers
 from v2a_ray.engine.trainer import silent, use_threads
 from v2a_ray.orchestration.cluster.gpus import cluster_gpus, workers_have_gpus
 from v2a_ray.orchestration.cluster.session import user_error
-from v2a_ray.stages.policy.config import PolicyConfig
-from v2a_ray.stages.sections import ModalityConfig
+from v2a_ray.stages.modality.config import ModalityConfig
+from v2a_ray.stages.policy.config import IQLConfig
 
 MAX_FAILURES = 3
 IN_ORDER = ExecutionOptions(preserve_order=True)
 """Blocks arrive in the order of the pieces and not as they get ready: what is drawn depends on an episode's place."""
 
 
-def with_gpus(job: Job, config: ModalityConfig | PolicyConfig) -> Job:
+def with_gpus(job: Job, config: ModalityConfig | IQLConfig) -> Job:
     """The job as its workers get it: each with a GPU of its own, or all on the CPU."""
     return replace(job, may_use_gpu=workers_have_gpus(config.device, config.num_workers, cluster_gpus()))
 
@@ -41,7 +41,7 @@ def with_gpus(job: Job, config: ModalityConfig | PolicyConfig) -> Job:
 def fit_on_workers(
     fit: Callable[[Job, Workers], None],
     job: Job,
-    config: ModalityConfig | PolicyConfig,
+    config: ModalityConfig | IQLConfig,
     datasets: Mapping[str, Dataset] | None = None,
 ) -> None:
     """Run `fit(job, workers)` in `config.num_workers` processes that see each other. Runs where no CPU is held.
@@ -94,7 +94,7 @@ def sum_over_workers(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def cpus_per_worker(config: ModalityConfig | PolicyConfig) -> float:
+def cpus_per_worker(config: ModalityConfig | IQLConfig) -> float:
     """CPUs that each worker reserves. Fewer cores than they ask for are shared: Ray would wait for more."""
     cores = int(ray.cluster_resources().get("CPU", 0))
     return share_of_cores(cores, config.num_workers, config.num_threads)

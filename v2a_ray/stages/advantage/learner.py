@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
+from v2a_ray.engine.stage import imported
 from v2a_ray.networks import MLP, EnsembleMLP, adam, update_target
-from v2a_ray.stages.sections import AdvantageConfig
+from v2a_ray.stages.advantage.config import AdvantageConfig, ExpectileConfig, SparseQConfig
 
 
 def sparse_value_loss(q_B: Tensor, value_B: Tensor, alpha: float) -> Tensor:
@@ -36,15 +37,27 @@ def expectile_errors(q_B: Tensor, value_B: Tensor, expectile: float | Tensor) ->
     return asymmetry_B * difference_B.square()
 
 
+def sparse_loss(q_B: Tensor, value_B: Tensor, config: SparseQConfig) -> Tensor:
+    """The loss of V by `advantage.kind=sparse_q`."""
+    return sparse_value_loss(q_B, value_B, config.alpha)
+
+
+def expectile_loss(q_B: Tensor, value_B: Tensor, config: ExpectileConfig) -> Tensor:
+    """The loss of V by `advantage.kind=iql`."""
+    return expectile_value_loss(q_B, value_B, config.expectile)
+
+
 class AdvantageLearner:
     """Fits Q(s, a, z) and V(s, z) on the source table; A = min(Q1, Q2) - V.
 
-    `transitions` carries z as the extra column `z` when the advantage is conditioned on it. `config.kind` chooses the
-    loss of V; the critics are the same for both.
+    `transitions` carries z as the extra column `z` when the advantage is conditioned on it. `config` chooses the
+    loss of V; the critics are the same for all.
     """
 
     def __init__(self, transitions: TransitionSampler, latent_dim: int, config: AdvantageConfig, seed: int) -> None:
         self.transitions, self.config = transitions, config
+        assert config.value_loss is not None  # without a column there is nothing to fit
+        self.loss_of_value = imported(config.value_loss)
         self.generator = torch.Generator(transitions.device).manual_seed(seed)
         state_dim, hidden = transitions.observation_dim + latent_dim, [config.width] * 2
         self.value = MLP(state_dim, hidden, 1)
@@ -82,10 +95,7 @@ class AdvantageLearner:
         with torch.no_grad():
             q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
         value_B = self.value(state_BS).squeeze(-1)
-        if self.config.kind == "iql":
-            loss = expectile_value_loss(q_B, value_B, self.config.expectile)
-        else:
-            loss = sparse_value_loss(q_B, value_B, self.config.alpha)
+        loss = self.loss_of_value(q_B, value_B, self.config)
         return loss, {"advantage/value_loss": loss.detach(), "advantage/value": value_B.detach().mean()}
 
     def critic_loss(self, batch: Batch, state_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

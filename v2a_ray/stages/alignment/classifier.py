@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
 from v2a_ray.networks import MLP, adam
-from v2a_ray.stages.sections import AlignmentConfig
+from v2a_ray.stages.alignment.config import ClassifierConfig, DiscriminatorConfig
+from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 
 def domain_loss(target_logit_B: Tensor, source_logit_B: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ class ClassifierLearner:
     """
 
     def __init__(
-        self, target: TransitionSampler, source: TransitionSampler, config: AlignmentConfig, seed: int
+        self, target: TransitionSampler, source: TransitionSampler, config: DiscriminatorConfig, seed: int
     ) -> None:
         self.target, self.source, self.config = target, source, config
         self.generator = torch.Generator(target.device).manual_seed(seed)
@@ -78,3 +79,8 @@ class ClassifierLearner:
     def _perturbed(self, inputs_BX: Tensor) -> Tensor:
         noise_BX = torch.randn(inputs_BX.shape, generator=self.generator, device=inputs_BX.device)
         return inputs_BX + self.config.noise_std * noise_BX
+
+
+def fit(tables: AlignmentTables[ClassifierConfig]) -> Fitted:
+    """Classifier scores of both tables."""
+    return tables.learned(ClassifierLearner)

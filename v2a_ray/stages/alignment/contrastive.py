@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import TransitionSampler
 from v2a_ray.networks import MLP, adam
-from v2a_ray.stages.sections import AlignmentConfig
+from v2a_ray.stages.alignment.config import ContrastiveConfig
+from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 
 def contrastive_loss(query_BD: Tensor, positive_BD: Tensor, negative_ND: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ class ContrastiveLearner:
     """Encoders f(s, a) and g(s'): positives are target transitions, negatives are next states of source transitions."""
 
     def __init__(
-        self, target: TransitionSampler, source: TransitionSampler, config: AlignmentConfig, seed: int
+        self, target: TransitionSampler, source: TransitionSampler, config: ContrastiveConfig, seed: int
     ) -> None:
         self.target, self.source, self.config = target, source, config
         self.generator = torch.Generator(target.device).manual_seed(seed)
@@ -65,3 +66,8 @@ class ContrastiveLearner:
             else:
                 scores.append(functional.cosine_similarity(query, key))
         return torch.cat(scores)
+
+
+def fit(tables: AlignmentTables[ContrastiveConfig]) -> Fitted:
+    """Contrastive scores of both tables."""
+    return tables.learned(ContrastiveLearner)

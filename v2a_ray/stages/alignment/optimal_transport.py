@@ -21,7 +21,9 @@ from torch import Tensor
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
 from v2a_ray.errors import DivergenceError
-from v2a_ray.stages.sections import AlignmentConfig
+from v2a_ray.stages.alignment.config import OptimalTransportConfig
+from v2a_ray.stages.alignment.scores import Alignment, carried
+from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 LARGEST_COST = 2.0
 SAFE_EXPONENT = 80.0
@@ -70,7 +72,7 @@ class OptimalTransport:
     A target of more than `max_target_transitions` is represented by as many of its transitions, drawn by `seed`.
     """
 
-    def __init__(self, target: TransitionSampler, config: AlignmentConfig, seed: int) -> None:
+    def __init__(self, target: TransitionSampler, config: OptimalTransportConfig, seed: int) -> None:
         self.config = config
         target_MX = torch.cat(
             [features(batch)[batch.arrival_recorded] for batch in target.chunks(config.block_transitions)]
@@ -109,3 +111,12 @@ def features(batch: Batch) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=1)
+
+
+def fit(tables: AlignmentTables[OptimalTransportConfig]) -> Fitted:
+    """Minus the cost at which a transition is moved onto the target. Nothing is trained."""
+    targets, held_out, job = tables.transitions(tables.fitted), tables.transitions(tables.held_out), tables.job
+    torch.manual_seed(tables.seed)
+    transport = OptimalTransport(targets, tables.config, tables.seed)
+    moved = transport.score(tables.sources, lambda done, total: job.progress(done, total, {}))
+    return Alignment(carried(moved.cpu().numpy(), tables.rows), transport.score(held_out).cpu().numpy()), []

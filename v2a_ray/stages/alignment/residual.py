@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from v2a_ray.data.loading.sampler import TransitionSampler
+from v2a_ray.stages.alignment.config import ResidualConfig
+from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 from v2a_ray.stages.support.dynamics import DynamicsLearner
 
 
@@ -37,3 +39,11 @@ class ResidualLearner(DynamicsLearner):
             disagreement_B = (predicted_KBO - mean_BO).square().mean(dim=0).sum(dim=1).sqrt()
             scores.append(torch.log(disagreement_B + 1e-6) - torch.log(error_B + 1e-6))
         return torch.cat(scores)
+
+
+def fit(tables: AlignmentTables[ResidualConfig]) -> Fitted:
+    """Ranked scores of an ensemble that was fitted to the target alone."""
+    config = tables.config
+    trained, history = tables.train(lambda targets: ResidualLearner(targets, config, tables.seed), draws_source=False)
+    scores = tables.scores(trained)
+    return tables.ranked(scores.source, scores.held_out, tables.rows, config.window_steps), history

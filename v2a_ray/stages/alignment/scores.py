@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from v2a_ray.data.loading.memory_mapped import RowFile
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.columns import EpisodeIndex
-from v2a_ray.stages.modality.model import ModalityModel
 
 Float = NDArray[np.float32]
 Steps = EpisodeTable | RowFile
@@ -101,24 +99,3 @@ def ranks(values: Float, pool: Float) -> Float:
     ordered = np.sort(pool)
     below, not_above = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
     return np.asarray((below + not_above) / (2 * len(pool)), dtype=np.float32)
-
-
-@torch.no_grad()
-def modality_scores(model: ModalityModel, table: EpisodeTable, latent_EZ: Float, target_latent_Z: Float) -> Float:
-    """(N,): log-likelihood ratio (ours) of a transition under the target's modality against its own.
-
-        score = || d - p(s, a, z_own) ||^2 - || d - p(s, a, z_target) ||^2   with  d = s' - s, standardised
-
-    The decoder was fitted to source states too, so unlike a target-trained model it knows them; where both modalities
-    predict alike, as for the same dynamics under another behaviour, the score is near zero.
-    """
-    steps_NX = model.steps(table)
-    own_NZ = torch.from_numpy(latent_EZ)[torch.from_numpy(table.episode_of_row)].to(model.device)
-    target_Z = torch.from_numpy(target_latent_Z).to(model.device)
-    scores = []
-    for steps_MX, own_MZ in zip(torch.split(steps_NX, 8192), torch.split(own_NZ, 8192), strict=True):
-        own = model.prediction_error(steps_MX, own_MZ)
-        target = model.prediction_error(steps_MX, target_Z.expand(len(steps_MX), -1))
-        scores.append(own - target)
-    scores_N: Float = torch.cat(scores).cpu().numpy()
-    return scores_N

@@ -18,10 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import TransitionSampler, join_rows
+from v2a_ray.engine.columns import TARGET_COLUMN, write_step_column
 from v2a_ray.networks import MLP, adam
+from v2a_ray.stages.advantage.config import ExpectileConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.alignment.classifier import domain_loss
-from v2a_ray.stages.sections import AdvantageConfig, AlignmentConfig
+from v2a_ray.stages.alignment.config import StateRatioConfig
+from v2a_ray.stages.alignment.scores import Alignment
+from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 
 def by_value(value_B: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
@@ -38,11 +42,11 @@ class StateRatioLearner:
     """
 
     def __init__(
-        self, target: TransitionSampler, source: TransitionSampler, config: AlignmentConfig, seed: int
+        self, target: TransitionSampler, source: TransitionSampler, config: StateRatioConfig, seed: int
     ) -> None:
         self.target, self.source, self.config = target, source, config
         self.generator = torch.Generator(target.device).manual_seed(seed)
-        iql = AdvantageConfig(kind="iql", width=config.width, learning_rate=config.learning_rate)
+        iql = ExpectileConfig(width=config.width, learning_rate=config.learning_rate)
         self.values = AdvantageLearner(target, 0, iql, seed)
         self.discriminator = MLP(target.observation_dim, [config.width] * 2, 1)
         self.networks: dict[str, nn.Module] = {**self.values.networks, "discriminator": self.discriminator}
@@ -82,3 +86,14 @@ class StateRatioLearner:
     def _perturbed(self, observation_BO: Tensor) -> Tensor:
         noise_BO = torch.randn(observation_BO.shape, generator=self.generator, device=observation_BO.device)
         return observation_BO + self.config.noise_std * noise_BO
+
+
+def fit(tables: AlignmentTables[StateRatioConfig]) -> Fitted:
+    """Scores of the source, of held-out target states, and of the whole target in a column of its own."""
+    ratio, history = tables.train(
+        lambda targets: StateRatioLearner(targets, tables.sources, tables.config, tables.seed)
+    )
+    scored = ratio.score(tables.transitions(tables.target)).cpu().numpy()
+    write_step_column(tables.job.output / TARGET_COLUMN, "alignment", tables.target, scored)
+    held_out = ratio.score(tables.transitions(tables.held_out)).cpu().numpy()
+    return Alignment(ratio.score(tables.sources).cpu().numpy(), held_out), history

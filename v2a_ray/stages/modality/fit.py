@@ -15,9 +15,9 @@ from v2a_ray.engine.columns import one_hot, read_episode_column, read_labels, wr
 from v2a_ray.engine.context import Job, require_memory
 from v2a_ray.engine.trainer import use_threads
 from v2a_ray.files import read_json
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.sections import ModalityConfig
 
 COLUMN = "column.parquet"
 

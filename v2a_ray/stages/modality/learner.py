@@ -18,8 +18,8 @@ from v2a_ray.engine.early_stopping import EarlyStopping
 from v2a_ray.engine.trainer import Metrics
 from v2a_ray.errors import ConfigError
 from v2a_ray.networks import adam
+from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.model import ModalityModel, TrajectoryBatch, kl_to_standard_normal, pad
-from v2a_ray.stages.sections import ModalityConfig
 
 VALIDATION_LOSS = "modality/validation_loss"
 VALIDATION_BATCH_SIZE = 64

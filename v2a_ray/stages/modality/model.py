@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import STANDARD_DEVIATION_FLOOR as STD_FLOOR
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.networks import EnsembleMLP, GRUEncoder, PooledEncoder
-from v2a_ray.stages.sections import ModalityConfig
+from v2a_ray.engine.stage import imported
+from v2a_ray.networks import EnsembleMLP
+from v2a_ray.stages.modality.config import ENCODERS, ModalityConfig
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class ModalityModel(nn.Module):
         self.observation_dim, self.action_dim = observation_dim, action_dim
         self.standardize = config.standardize
         sizes = 2 * observation_dim + action_dim, config.encoder_width, config.latent_dim
-        kind = PooledEncoder if config.encoder == "pooled" else GRUEncoder
-        self.encoder: GRUEncoder | PooledEncoder = kind(*sizes)
+        self.encoder: nn.Module = imported(ENCODERS[config.encoder])(*sizes)
         hidden = [config.decoder_width] * config.decoder_layers
         self.decoder = EnsembleMLP(
             config.num_decoders, observation_dim + action_dim + config.latent_dim, hidden, observation_dim

@@ -65,10 +65,7 @@ class ManyIQL(IQLLosses):
     target_critics: SideBySide
 
     def __init__(self, learners: Sequence[IQLLearner]) -> None:
-        if any(
-            type(learner) is not IQLLearner or learner.density or learner.config.next_value != "before_step"
-            for learner in learners
-        ):
+        if any(type(learner) is not IQLLearner or learner.density or learner.value_first for learner in learners):
             raise ValueError(
                 "a pack takes IQL as it is: no learner derived from it, none with a density, none whose V is ahead"
             )

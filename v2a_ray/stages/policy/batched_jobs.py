@@ -36,13 +36,13 @@ def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
     is each policy's own affair, so corrected rewards and transitions go into packs.
     """
     policy = config.policy
-    if not policy.is_plain_iql:
+    if not policy.is_batched:
         return None
     content = {
         "policy": policy.model_dump(mode="json", exclude=_OWN_SCALARS),
         "inputs": {role: plan[name].key for role, name in plan["policy"].inputs.items()},
         "domain": config.target.domain,
-        **config.model_dump(mode="json", include={"preprocessing", "feeding", "evaluation"}),
+        **config.model_dump(mode="json", include={"preprocessing", "loading", "evaluation"}),
     }
     return json.dumps(content, sort_keys=True)
 

@@ -19,8 +19,10 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import Batch
 from v2a_ray.networks import TanhActor
-from v2a_ray.stages.policy.config import PolicyConfig
-from v2a_ray.stages.policy.iql import IQLLearner, Loss, MixedSampler
+from v2a_ray.stages.policy.config import DROCOConfig
+from v2a_ray.stages.policy.inputs import LearnerInputs
+from v2a_ray.stages.policy.iql import IQLLearner, Loss
+from v2a_ray.stages.policy.sampler import MixedSampler
 from v2a_ray.stages.support.dynamics import DynamicsModel
 
 
@@ -37,8 +39,10 @@ def robust_loss(error: Tensor, threshold: float) -> Tensor:
 class DROCOLearner(IQLLearner):
     """Implicit Q-learning with a robust backup on source rows. Without source rows it is `IQLLearner`."""
 
+    config: DROCOConfig
+
     def __init__(
-        self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int, dynamics: DynamicsModel | None
+        self, sampler: MixedSampler, actor: TanhActor, config: DROCOConfig, seed: int, dynamics: DynamicsModel | None
     ) -> None:
         """`dynamics` are models of the target; None only where no source is drawn."""
         super().__init__(sampler, actor, config, seed)
@@ -48,12 +52,10 @@ class DROCOLearner(IQLLearner):
         """Weighted TD loss of both critics, robust on the source rows, which come first."""
         count = self.sampler.num_source_rows
         penalty_b = self.penalty(batch, next_value_B, count)
-        robust_B = torch.cat(
-            [next_value_B[:count] - self.config.droco.penalty_weight * penalty_b, next_value_B[count:]]
-        )
+        robust_B = torch.cat([next_value_B[:count] - self.config.penalty_weight * penalty_b, next_value_B[count:]])
         return_B = batch.reward_B + self.config.discount * batch.continues_B * robust_B
         error_KB = self.critics(state_action).squeeze(-1) - return_B
-        source_Kb = robust_loss(error_KB[:, :count], self.config.droco.huber_threshold)
+        source_Kb = robust_loss(error_KB[:, :count], self.config.huber_threshold)
         loss_KB = torch.cat([source_Kb, error_KB[:, count:].square()], dim=1)
         loss = (weight_B * loss_KB).mean(dim=1).sum()
         mean_penalty = penalty_b.sum() / max(1, count)
@@ -67,3 +69,8 @@ class DROCOLearner(IQLLearner):
         assert self.dynamics is not None  # wherever the source is drawn from, the plan fits them
         imagined_KbO = self.dynamics.next_observation(batch.observation_BO[:count], batch.action_BA[:count])
         return value_penalty(next_value_B[:count], self.value(imagined_KbO).squeeze(-1))
+
+
+def make(inputs: LearnerInputs[DROCOConfig]) -> DROCOLearner:
+    """The learner of `policy.learner=droco`."""
+    return DROCOLearner(inputs.sampler, inputs.actor, inputs.config, inputs.seed, inputs.dynamics)

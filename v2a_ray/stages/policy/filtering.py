@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from v2a_ray.engine.stage import imported
 from v2a_ray.stages.alignment.scores import ranks
-from v2a_ray.stages.policy.config import FilterConfig
+from v2a_ray.stages.policy.config import CalibratedConfig, FilterConfig
 
 Float = NDArray[np.float32]
 MAX_WEIGHT = 100.0
@@ -51,32 +53,90 @@ def normalized_columns(config: FilterConfig, columns: Mapping[str, Float]) -> di
     return {f"normalized_{name}": minmax(torch.tensor(values)).numpy() for name, values in found.items()}
 
 
+class Selector(Protocol):
+    """A rule of the filter, made from its settings."""
+
+    def eligible(self, alignment: Float | None, held_out: Float | None) -> NDArray[np.bool_] | None:
+        """(N,) which rows of the source table may be drawn at all; None: all.
+
+        Args:
+            alignment: (N,) h of the source, if there is that column.
+            held_out: (M,) h of target transitions that its estimator did not see.
+        """
+        ...
+
+    def num_kept(self, batch_size: int) -> int:
+        """b: how many of `batch_size` drawn transitions are kept."""
+        ...
+
+    def keep(self, score_B: Tensor) -> Tensor:
+        """Indices (b,) of the drawn transitions that are kept, by their f."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeepAll:
+    """Every source transition."""
+
+    config: FilterConfig
+
+    def eligible(self, alignment: Float | None, held_out: Float | None) -> NDArray[np.bool_] | None:
+        """See `Selector`."""
+        return None
+
+    def num_kept(self, batch_size: int) -> int:
+        """See `Selector`."""
+        return batch_size
+
+    def keep(self, score_B: Tensor) -> Tensor:
+        """See `Selector`."""
+        return torch.arange(len(score_B), device=score_B.device)
+
+
+class TopFraction(KeepAll):
+    """The best xi of every batch."""
+
+    def num_kept(self, batch_size: int) -> int:
+        """See `Selector`."""
+        return max(1, round(self.config.keep_fraction * batch_size))
+
+    def keep(self, score_B: Tensor) -> Tensor:
+        """See `Selector`."""
+        return torch.topk(score_B, self.num_kept(len(score_B)), sorted=False).indices
+
+
+class Calibrated(TopFraction):
+    """The best xi of every batch of what the target itself would pass, possibly nothing."""
+
+    config: CalibratedConfig
+
+    def eligible(self, alignment: Float | None, held_out: Float | None) -> NDArray[np.bool_] | None:
+        """See `Selector`."""
+        assert alignment is not None and held_out is not None  # the configuration refuses it otherwise
+        passes: NDArray[np.bool_] = alignment >= calibrated_threshold(held_out, self.config.target_acceptance)
+        return passes
+
+
 @dataclass(frozen=True)
 class SourceFilter:
     """Chooses rows of a drawn source batch by their columns.
 
     Attributes:
         config: rule and constants.
-        eligible: (n,) int64 rows of the source table that may be drawn at all; with the `calibrated` rule those whose
-            alignment the target itself would pass, possibly none. None: every row.
+        selector: the rule.
+        eligible: (n,) int64 rows of the source table that may be drawn at all, possibly none. None: every row.
     """
 
     config: FilterConfig
+    selector: Selector
     eligible: Tensor | None
 
     @staticmethod
-    def prepare(config: FilterConfig, alignment: Float | None, held_out: Float | None) -> SourceFilter:
-        """Find the eligible rows of a source table of N rows.
-
-        Args:
-            alignment: (N,) h of the source, if there is that column.
-            held_out: (M,) h of target transitions that its estimator did not see.
-        """
-        if config.rule != "calibrated":
-            return SourceFilter(config, None)
-        assert alignment is not None and held_out is not None  # the configuration refuses it otherwise
-        passes = alignment >= calibrated_threshold(held_out, config.target_acceptance)
-        return SourceFilter(config, torch.from_numpy(np.flatnonzero(passes)))
+    def prepare(config: FilterConfig, alignment: Float | None = None, held_out: Float | None = None) -> SourceFilter:
+        """Find the eligible rows of a source table; see `Selector.eligible`."""
+        selector: Selector = imported(type(config).selects)(config)
+        rows = selector.eligible(alignment, held_out)
+        return SourceFilter(config, selector, None if rows is None else torch.from_numpy(np.flatnonzero(rows)))
 
     def score(self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu") -> Tensor:
         """f (B,) from the columns that there are; without a column its term is left out."""
@@ -100,16 +160,14 @@ class SourceFilter:
 
     def num_kept(self, batch_size: int) -> int:
         """b: how many of `batch_size` drawn transitions are kept."""
-        return batch_size if self.config.rule == "none" else max(1, round(self.config.keep_fraction * batch_size))
+        return self.selector.num_kept(batch_size)
 
     def __call__(
         self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Tensor]:
         """Indices (b,) to keep and their TD weights (b,), on `device`, where the columns are."""
         score_B = self.score(columns, batch_size, device)
-        keep = torch.arange(batch_size, device=score_B.device)
-        if self.config.rule != "none":
-            keep = torch.topk(score_B, self.num_kept(batch_size), sorted=False).indices
+        keep = self.selector.keep(score_B)
         match self.config.weight:
             case "one":
                 weight_b = torch.ones(len(keep), device=score_B.device)

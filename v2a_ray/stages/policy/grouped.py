@@ -24,7 +24,10 @@ from torch import Tensor
 
 from v2a_ray.data.loading.sampler import Batch, select_rows
 from v2a_ray.networks import update_target
-from v2a_ray.stages.policy.iql import IQLLearner, cosine, set_learning_rate
+from v2a_ray.stages.policy.config import GroupedConfig
+from v2a_ray.stages.policy.inputs import LearnerInputs
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 
 
 def episode_groups(latent_EZ: NDArray[np.float32], num_groups: int, seed: int) -> NDArray[np.float32]:
@@ -69,3 +72,8 @@ class GroupedLearner(IQLLearner):
         loss.backward()  # type: ignore[no-untyped-call]
         for name in names:
             self.optimizers[name].step()
+
+
+def make(inputs: LearnerInputs[GroupedConfig]) -> GroupedLearner:
+    """The learner of `policy.learner=grouped`."""
+    return GroupedLearner(inputs.sampler, inputs.actor, inputs.config, inputs.seed)

@@ -1,101 +1,32 @@
-"""Stage 4, policy: implicit Q-learning (IQL, 2110.06169) or behaviour cloning on what the filter keeps.
+"""Implicit Q-learning (IQL, 2110.06169), weighed and held to a support where that is asked for.
 
-Per update step B source and B target transitions are drawn; the filter thins the source half and weighs its TD loss.
-Actor and critics never see z: a deployed policy needs no modality.
+Actor and critics never see z: a deployed policy needs no modality. The mathematics (`IQLLosses`) is written for one
+policy and for many at once (`batched`).
 
-The mathematics of IQL (`IQLLosses`) is written for one policy and for many at once (`many_policies`).
-
-Shape suffixes: B batch, b kept source rows, K = 2 critics, O observation dimension, A action dimension.
+Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimension.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from v2a_ray.data.loading.sampler import Batch, Preprocessing, TransitionSampler, join_rows, select_rows
+from v2a_ray.data.loading.sampler import Batch
 from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
 from v2a_ray.networks import MLP, EnsembleMLP, TanhActor, adam, update_target
 from v2a_ray.stages.advantage.learner import expectile_errors
-from v2a_ray.stages.policy.config import PolicyConfig
-from v2a_ray.stages.policy.filtering import MAX_WEIGHT, SourceFilter
+from v2a_ray.stages.policy.config import AdvantageWeightedConfig, IQLConfig
+from v2a_ray.stages.policy.filtering import MAX_WEIGHT
+from v2a_ray.stages.policy.inputs import LearnerInputs
+from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 from v2a_ray.stages.support.conditional_vae import BehaviorDensity
-from v2a_ray.stages.support.correction import with_corrections
 
 Loss = tuple[Tensor, dict[str, Tensor]]
-
-
-def make_actor(observation_dim: int, action_dim: int, width: int, preprocessing: Preprocessing) -> TanhActor:
-    """An untrained actor that standardises observations by `preprocessing`."""
-    actor = TanhActor(observation_dim, action_dim, [width] * 2)
-    actor.observation_mean_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_mean)))
-    actor.observation_std_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_std)))
-    return actor
-
-
-class MixedSampler:
-    """Draws what a policy trains on: filtered source and whole target, or one of them."""
-
-    def __init__(
-        self,
-        target: TransitionSampler,
-        source: TransitionSampler,
-        source_filter: SourceFilter,
-        config: PolicyConfig,
-        reward_scale: float = 1.0,
-    ) -> None:
-        """`reward_scale` is what `source` multiplies recorded rewards by; the reward correction is scaled alike."""
-        self.correction = config.reward_correction * reward_scale
-        self.target, self.source, self.filter, self.config = target, source, source_filter, config
-        eligible = source_filter.eligible
-        # A calibrated filter may find nothing worth taking: then the target is alone.
-        self.uses_source = config.data != "target" and (eligible is None or len(eligible) > 0)
-        self.uses_target = config.data != "source" or not self.uses_source
-        if eligible is not None and self.uses_source:
-            self.source = source.restricted(eligible)
-
-    @property
-    def num_drawn(self) -> int:
-        """Transitions drawn per table."""
-        return self.config.batch_size * (1 if self.uses_source and self.uses_target else 2)
-
-    @property
-    def num_source_rows(self) -> int:
-        """Rows of a batch that are from the source; they come first."""
-        return self.filter.num_kept(self.num_drawn) if self.uses_source else 0
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of a batch."""
-        return self.num_source_rows + (self.num_drawn if self.uses_target else 0)
-
-    def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
-        """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
-        size, device = self.num_drawn, self.target.device
-        if not self.uses_source:
-            return self.target.sample(size, generator), torch.ones(size, device=device)
-        drawn = self.source.sample(size, generator)
-        keep, weight_b = self.filter(drawn.extra, size, device)
-        kept = drawn if len(keep) == size and self.filter.config.rule == "none" else select_rows(drawn, keep)
-        if self.config.correct_transitions:
-            kept = with_corrections(kept)
-        if self.correction:
-            kept = self._with_corrected_reward(kept)
-        if not self.uses_target:
-            return kept, weight_b
-        target = self.target.sample(size, generator)
-        if self.correction and self.config.reward_correction_data == "mixed":
-            target = self._with_corrected_reward(target)
-        return _join(kept, target), torch.cat([weight_b, torch.ones(size, device=device)])
-
-    def _with_corrected_reward(self, batch: Batch) -> Batch:
-        return replace(batch, reward_B=batch.reward_B + self.correction * batch.extra["alignment"])
 
 
 @dataclass(frozen=True)
@@ -175,12 +106,16 @@ class IQLLearner(IQLLosses):
         self,
         sampler: MixedSampler,
         actor: TanhActor,
-        config: PolicyConfig,
+        config: AdvantageWeightedConfig,
         seed: int,
         density: BehaviorDensity | None = None,
+        density_weight: float = 0.0,
+        value_first: bool = False,
         workers: Workers = ONE_WORKER,
     ) -> None:
+        """`density_weight` is that of the `density` in the actor's loss; `value_first`: V steps before the critics."""
         self.sampler, self.actor, self.config, self.density = sampler, actor, config, density
+        self.density_weight, self.value_first = density_weight, value_first
         self.seed, self.workers = seed, workers
         self.constants = IQLConstants(config.discount, config.expectile, config.temperature)
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
@@ -204,13 +139,12 @@ class IQLLearner(IQLLosses):
     def update(self, step: int) -> dict[str, Tensor]:
         """One update step of value function, critics and actor, all against the parameters before the step.
 
-        With `next_value: after_step` V is ahead: the critics' target has its parameters after its own step.
+        With `value_first` V is ahead: the critics' target has its parameters after its own step.
         """
         if self.workers.count > 1:
             self.generator.manual_seed(self.workers.seed(self.seed, step))
         batch, weight_B = self.sampler.sample(self.generator)
-        value_first = self.config.next_value == "after_step"
-        losses = self.value_then_critics if value_first else self.critic_losses
+        losses = self.value_then_critics if self.value_first else self.critic_losses
         critic_loss, metrics, advantage_B = losses(batch, weight_B)
         actor_loss, actor_metrics = self.actor_loss(batch, advantage_B)
         # The losses share no trainable parameter, so one backward pass serves all.
@@ -258,49 +192,21 @@ class IQLLearner(IQLLosses):
         if self.density is None:
             return loss, metrics
         log_density_B = self.density.log_density(batch.observation_BO, policy_BA, self.generator)
-        loss = loss - self.config.density_weight * log_density_B.mean()
+        loss = loss - self.density_weight * log_density_B.mean()
         metrics |= {"policy/actor_loss": loss.detach(), "policy/log_density": log_density_B.detach().mean()}
         return loss, metrics
 
 
-class BCLearner:
-    """Behaviour cloning: squared error of the tanh mean."""
-
-    def __init__(self, sampler: MixedSampler, actor: TanhActor, config: PolicyConfig, seed: int) -> None:
-        self.sampler, self.actor, self.config = sampler, actor, config
-        self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
-        self.networks: dict[str, nn.Module] = {"actor": actor}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {"actor": adam(actor.parameters(), config.learning_rate)}
-
-    def update(self, step: int) -> dict[str, Tensor]:
-        """One update step of the actor."""
-        batch, weight_B = self.sampler.sample(self.generator)
-        error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
-        loss = (weight_B * error_B).mean()
-        self.optimizers["actor"].zero_grad(set_to_none=True)
-        loss.backward()
-        set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
-        self.optimizers["actor"].step()
-        return {"policy/actor_loss": loss.detach()}
-
-
-def cosine(learning_rate: float, step: int, num_steps: int) -> float:
-    """Cosine decay to zero over the run; a function of the step, so that it needs no state to resume."""
-    return 0.5 * learning_rate * (1 + math.cos(math.pi * step / num_steps))
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of all parameter groups, in place where it lies in memory (`stages.cuda_graph`)."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(learning_rate)
-        else:
-            group["lr"] = learning_rate
-
-
-def _join(first: Batch, second: Batch) -> Batch:
-    """Two batches end to end, without stage columns but `group`, which is -1 in the second."""
-    extra = {}
-    if "group" in first.extra:
-        extra["group"] = torch.cat([first.extra["group"], torch.full_like(second.reward_B, -1.0)])
-    return replace(join_rows(first, second), extra=extra)
+def make(inputs: LearnerInputs[IQLConfig]) -> IQLLearner:
+    """The learner of `policy.learner=iql`."""
+    config = inputs.config
+    return IQLLearner(
+        inputs.sampler,
+        inputs.actor,
+        config,
+        inputs.seed,
+        density=inputs.density,
+        density_weight=config.density_weight,
+        value_first=config.next_value == "after_step",
+        workers=inputs.workers,
+    )

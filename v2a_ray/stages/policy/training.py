@@ -18,23 +18,23 @@ from v2a_ray.data.loading.memory_mapped import RowFile
 from v2a_ray.data.loading.sampler import Column, EpisodeValues, Preprocessing, TransitionSampler
 from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
 from v2a_ray.domains import parse_domain
-from v2a_ray.engine.columns import read_episode_column, read_step_column
+from v2a_ray.engine.columns import TARGET_COLUMN, read_episode_column, read_step_column
 from v2a_ray.engine.context import Job, preprocessing
 from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
 from v2a_ray.engine.trainer import Metrics, use_threads
 from v2a_ray.evaluation.returns import evaluate
+from v2a_ray.networks import TanhActor
 from v2a_ray.stages.policy.batched import ManyIQL, Pack, as_it_is, train_together
-from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.config import GroupedConfig, IQLConfig, PolicyConfig
 from v2a_ray.stages.policy.cuda_graph import RecordedPack
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.policy.grouped import episode_groups
-from v2a_ray.stages.policy.iql import IQLLearner, MixedSampler, make_actor
-from v2a_ray.stages.policy.learners import make_learner
+from v2a_ray.stages.policy.inputs import LearnerInputs, make_learner
+from v2a_ray.stages.policy.iql import IQLLearner
+from v2a_ray.stages.policy.sampler import MixedSampler
 from v2a_ray.stages.support.fit import corrections, load_density, load_dynamics
 
 Float = NDArray[np.float32]
-TARGET_COLUMN = "target.parquet"
-"""Beside the source's column of the alignment that of the target, where the policy reads it."""
 
 
 def fit_policy(job: Job) -> None:
@@ -53,7 +53,8 @@ def fit_policy(job: Job) -> None:
 
 def pack_preparation(config: PolicyConfig, tables: PolicyTables) -> Callable[[ManyIQL], Pack]:
     """How policies on these tables are run: recorded, where that is asked for and they are on a GPU."""
-    return RecordedPack if config.cuda_graph and tables.target.device.type == "cuda" else as_it_is
+    recorded = isinstance(config, IQLConfig) and config.cuda_graph
+    return RecordedPack if recorded and tables.target.device.type == "cuda" else as_it_is
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class PolicyTables:
         }
         columns |= normalized_columns(config.filter, columns)
         extra: dict[str, Column] = {**columns, **corrections(job, source)}
-        if job.config.groups_by_z:
+        if isinstance(config, GroupedConfig) and "modality" in job.inputs:
             latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
-            groups = episode_groups(latent, config.grouped.num_groups, job.config.upstream_seed)
+            groups = episode_groups(latent, config.num_groups, job.config.upstream_seed)
             extra["group"] = EpisodeValues(groups, source.offsets)
         memory = memory_of_tables(job)
         opened = partial(open_transitions, seed=seed, device=job.device(config, **memory))
@@ -128,7 +129,9 @@ class PolicyTraining:
         torch.manual_seed(job.config.seed)
         dims = tables.target.observation_dim, tables.target.action_dim
         self.actor = make_actor(*dims, config.width, tables.preprocessing)
-        self.learner = make_learner(self.sampler, self.actor, config, job.config.seed, density, dynamics, workers)
+        self.learner = make_learner(
+            LearnerInputs(self.sampler, self.actor, config, job.config.seed, density, dynamics, workers)
+        )
         self.results: dict[str, Any] = {}
         self.loop = job.loop(
             config,
@@ -182,3 +185,11 @@ def _held_out_scores(job: Job) -> Float | None:
         return None
     column = pq.read_table(job.inputs["alignment"] / "held_out.parquet").column("alignment")
     return np.asarray(column.to_numpy(), dtype=np.float32)
+
+
+def make_actor(observation_dim: int, action_dim: int, width: int, preprocessing: Preprocessing) -> TanhActor:
+    """An untrained actor that standardises observations by `preprocessing`."""
+    actor = TanhActor(observation_dim, action_dim, [width] * 2)
+    actor.observation_mean_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_mean)))
+    actor.observation_std_O.copy_(torch.from_numpy(np.asarray(preprocessing.observation_std)))
+    return actor

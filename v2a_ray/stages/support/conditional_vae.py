@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
 from v2a_ray.networks import EnsembleMLP, adam, gaussian_log_density
 from v2a_ray.settings.base import TrainingConfig
-from v2a_ray.stages.sections import AlignmentConfig
-from v2a_ray.stages.support.dynamics import delta_std
 
 LOG_STD_RANGE = (-5.0, 2.0)
 INITIAL_LOG_STD = -1.0
@@ -126,35 +124,3 @@ class BehaviorDensity:
         """(B,): log pi(a | s), differentiable in the action."""
         noise_1LBW = self.model.noise(self.num_samples, len(action_BA), generator)
         return self.model.log_density(observation_BO, action_BA, noise_1LBW)[0]
-
-
-class DynamicsDensityLearner(DensityLearner):
-    """Dynamics: s' - s, each feature in units of its standard deviation in the target, given s and a (BOSA)."""
-
-    group = "alignment"
-
-    def __init__(
-        self, target: TransitionSampler, feeds: Sequence[TransitionSampler], config: AlignmentConfig, seed: int
-    ) -> None:
-        self.scale_O = delta_std(target)
-        observation, action = target.observation_dim, target.action_dim
-        model = ConditionalVAE(
-            config.num_members, observation + action, observation, config.density_latent_dim, config.width
-        )
-        super().__init__(model, self._dynamics, feeds, config, seed)
-        self.num_samples = config.density_samples
-
-    def _dynamics(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        moved_BO = (batch.next_observation_BO - batch.observation_BO) / self.scale_O
-        return torch.cat([batch.observation_BO, batch.action_BA], dim=1), moved_BO
-
-    @torch.no_grad()
-    def score(self, transitions: TransitionSampler, chunk_rows: int = 2048) -> Tensor:
-        """(N,): the smallest log p(s' | s, a) over members; higher is better aligned."""
-        # Its own generator: how often something is scored must not move the training.
-        generator, scores = torch.Generator(self.generator.device).manual_seed(0), []
-        for batch in transitions.chunks(chunk_rows):
-            condition_BX, output_BY = self._dynamics(batch)
-            noise = self.model.noise(self.num_samples, len(output_BY), generator)
-            scores.append(self.model.log_density(condition_BX, output_BY, noise).amin(dim=0))
-        return torch.cat(scores)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
 from v2a_ray.networks import MLP, adam
-from v2a_ray.stages.sections import CorrectionConfig
+from v2a_ray.stages.support.config import CorrectionConfig
 from v2a_ray.stages.support.dynamics import MIN_SCALE, DynamicsModel
 
 ACTION, REWARD, KEPT = "corrected_action", "corrected_reward", "correction_kept"

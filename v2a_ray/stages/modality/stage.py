@@ -1,0 +1,51 @@
+"""The modality stage: z of every source episode, by one encoder or by one for each source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from v2a_ray.engine.keys import moving
+from v2a_ray.engine.rates import Cost, Tables
+from v2a_ray.engine.stage import SOURCE, SOURCE_ROWS, TABLES, Request, Stage, register_stage
+
+if TYPE_CHECKING:
+    from v2a_ray.experiments.experiment import ExperimentConfig
+
+LATENT = {"modality": "modality"}
+"""The input of a stage that reads z."""
+
+
+class ModalityStage(Stage):
+    """z of every source episode."""
+
+    name = "modality"
+    fits = "v2a_ray.stages.modality.fit:fit_modality"
+    fits_parallel = "v2a_ray.orchestration.train.modality_workers:fit_modality_parallel"
+
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
+        """See `Stage`."""
+        return TABLES if config.modality.include_target else {SOURCE: SOURCE}
+
+    def requests(self, config: ExperimentConfig) -> list[Request]:
+        """See `Stage`; encoders of single sources come before the column that joins theirs."""
+        inputs, settings = self.inputs(config), moving(config.modality)
+        if config.modality.mode == "shared":
+            return [Request(inputs, settings)]
+        labels = [source.label for source in config.sources]
+        own = [Request({SOURCE: SOURCE}, settings | {"part": label}, SOURCE_ROWS, label) for label in labels]
+        fitted = {f"modality/{label}": f"modality/{label}" for label in labels}
+        return [*own, Request({**inputs, **fitted}, settings, SOURCE_ROWS)]
+
+    def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost]:
+        """Three gates of a GRU, or the layer between two hidden ones, and an ensemble of decoders, at every time."""
+        section = config.modality
+        encoder = (3 if section.encoder == "gru" else 1) * section.encoder_width**2
+        decoders = section.num_decoders * section.decoder_layers * section.decoder_width**2
+        # An episode that is not cropped has a thousand steps at most.
+        steps = section.crop_steps or 1000
+        kind = f"modality {section.optimization}" + ("" if section.encoder == "gru" else f" {section.encoder}")
+        return [Cost(kind, section.num_steps, float(section.batch_size * steps * (encoder + decoders)))]
+
+
+register_stage(ModalityStage())

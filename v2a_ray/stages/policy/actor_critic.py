@@ -1,0 +1,67 @@
+"""What the learners share that query the policy's own actions: two critics with moving averages, and their TD loss.
+
+All take the filter's weight on the TD loss only, as IQL does; their actor losses are unweighted.
+
+Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimension.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from v2a_ray.data.loading.sampler import Batch
+from v2a_ray.networks import EnsembleMLP, TanhActor, adam
+from v2a_ray.stages.policy.sampler import MixedSampler
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+
+class ActorCritic:
+    """Two critics with moving averages, and the TD loss that all share."""
+
+    def __init__(self, sampler: MixedSampler, actor: TanhActor, config: Any, seed: int) -> None:
+        self.sampler, self.actor, self.config = sampler, actor, config
+        self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
+        inputs = sampler.target.observation_dim + sampler.target.action_dim
+        self.critics = EnsembleMLP(2, inputs, [config.width] * 2, 1)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.networks: dict[str, nn.Module] = {
+            "actor": actor,
+            "critics": self.critics,
+            "target_critics": self.target_critics,
+        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            name: adam(self.networks[name].parameters(), config.learning_rate) for name in ("critics", "actor")
+        }
+
+    def critic_loss(self, batch: Batch, next_action_BA: Tensor, weight_B: Tensor) -> Loss:
+        """Weighted TD loss of both critics on r + gamma * (1 - terminated) * min Q'(s', a')."""
+        with torch.no_grad():
+            next_q_B = self.q(self.target_critics, batch.next_observation_BO, next_action_BA).amin(dim=0)
+            return_B = batch.reward_B + self.config.discount * batch.continues_B * next_q_B
+        q_KB = self.q(self.critics, batch.observation_BO, batch.action_BA)
+        loss = (weight_B * (q_KB - return_B).square()).mean(dim=1).sum() + self.value_penalty(q_KB)
+        return loss, {"policy/critic_loss": loss.detach()}
+
+    def value_penalty(self, q_KB: Tensor) -> Tensor:
+        """What a learner adds to the TD loss: here nothing."""
+        return q_KB.new_zeros(())
+
+    def q(self, critics: EnsembleMLP, observation: Tensor, action: Tensor) -> Tensor:
+        """(K, B) values of actions."""
+        value_KB: Tensor = critics(torch.cat([observation, action], dim=1)).squeeze(-1)
+        return value_KB
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of the learner's generator."""
+        return torch.randn(like.shape, generator=self.generator, device=like.device)
+
+    def descend(self, name: str, loss: Tensor) -> None:
+        """One step of an optimiser."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizers[name].step()

@@ -1,0 +1,81 @@
+"""The policy stage: the policy, and its evaluation in the target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from v2a_ray.engine.keys import moving
+from v2a_ray.engine.rates import Cost, Tables, robot_of
+from v2a_ray.engine.stage import BOTH_ROWS, TABLES, Request, Stage, imported, layers, prepared, register_stage
+from v2a_ray.settings.base import DeviceName
+
+if TYPE_CHECKING:
+    from v2a_ray.engine.context import Job
+    from v2a_ray.experiments.experiment import ExperimentConfig
+
+
+def filtered_columns(config: ExperimentConfig) -> list[str]:
+    """The columns of the source table that the policy reads; one that it does not read is not computed."""
+    policy = config.policy
+    if not policy.uses_source:
+        return []
+    if not policy.filter.needs_score and policy.filter.weight == "one":
+        return ["alignment"] if policy.reward_correction else []
+    kinds = {"advantage": config.advantage.kind, "alignment": config.alignment.kind}
+    return [name for name, kind in kinds.items() if kind != "none"]
+
+
+class PolicyStage(Stage):
+    """The policy and its evaluation in the target."""
+
+    name = "policy"
+    is_result = True
+
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
+        """See `Stage`."""
+        return TABLES | {name: name for name in (*filtered_columns(config), *config.policy.reads())}
+
+    def requests(self, config: ExperimentConfig) -> list[Request]:
+        """See `Stage`."""
+        from v2a_ray.domains import parse_domain
+
+        settings = prepared(config) | {
+            "policy": moving(config.policy),
+            "evaluation": config.evaluation.model_dump(mode="json"),
+            "domain": parse_domain(config.target.domain).name,
+        }
+        return [Request(self.inputs(config), settings, BOTH_ROWS)]
+
+    def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost]:
+        """The steps, and the evaluations if no episode ends early."""
+        policy, evaluation = config.policy, config.evaluation
+        times = math.ceil(policy.num_steps / evaluation.interval_steps) if evaluation.interval_steps else 1
+        from v2a_ray.domains import parse_domain
+
+        robot = parse_domain(config.target.domain).robot_spec
+        # A policy that falls ends its episodes sooner; what is counted is the most that they can take.
+        steps = times * evaluation.num_episodes * robot.max_episode_steps
+        kind = f"policy {policy.learner}" + (" in support" if "density" in policy.reads() else "")
+        return [
+            Cost("start", 1),
+            Cost(kind, policy.num_steps, layers(policy)),
+            Cost(f"evaluate {robot_of(config.target.domain)}", steps),
+        ]
+
+    def seed(self, config: ExperimentConfig) -> int:
+        """The experiment's own."""
+        return config.seed
+
+    def device(self, config: ExperimentConfig) -> DeviceName:
+        """See `Stage`; RLlib's learners are trained on the CPU."""
+        return "cpu" if config.policy.uses_rllib else config.policy.device
+
+    def fit(self, config: ExperimentConfig) -> Callable[[Job], None]:
+        """See `Stage`; the learner says what computes it."""
+        policy = config.policy
+        return imported(policy.fits_parallel if policy.fits_parallel and self.num_workers(config) > 1 else policy.fits)
+
+
+register_stage(PolicyStage())

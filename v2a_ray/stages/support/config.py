@@ -1,0 +1,44 @@
+"""Settings of the models that say what the target would have done: its behaviour, its dynamics, corrections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from v2a_ray.settings.base import Positive, TrainingConfig
+
+
+class DensityConfig(TrainingConfig):
+    """The density pi(a | s) of a behaviour policy, for learners that stay in its support (`policy.density_weight`)."""
+
+    fit_to: Literal["target", "mixed"] = "target"
+    """Data whose behaviour is modelled: OTDF's is the target's, BOSA's that of source and target, half and half."""
+    num_steps: Positive = 10000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers of encoder and decoder (published: 750)."""
+    latent_dim: Positive | None = None
+    """Latent dimension; by default twice the action dimension."""
+    num_samples: Positive = 4
+    """Draws of the latent that estimate a density in a step of the policy."""
+
+
+class DynamicsConfig(TrainingConfig):
+    """Models of the target's dynamics, for methods that ask what the target would have done (STC, DROCO)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 128
+    """Transitions per member and update step."""
+    width: Positive = 256
+    """Width of the two hidden layers."""
+    num_members: Positive = 5
+    """Models in the ensemble."""
+
+
+class CorrectionConfig(TrainingConfig):
+    """The inverse policy model and the reward model of the target that correct source transitions
+    (`policy.correct_transitions`)."""
+
+    num_steps: Positive = 10000
+    batch_size: Positive = 256
+    width: Positive = 256
+    """Width of the two hidden layers of either model."""

@@ -1,0 +1,49 @@
+"""The stages that model what the target would have done: its behaviour, its dynamics, and corrections by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from v2a_ray.engine.stage import TABLES, Stage, register_stage
+
+if TYPE_CHECKING:
+    from v2a_ray.experiments.experiment import ExperimentConfig
+
+
+class DensityStage(Stage):
+    """The density of a behaviour, in whose support a policy is kept."""
+
+    name = "density"
+    fits = "v2a_ray.stages.support.fit:fit_density"
+
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
+        """See `Stage`."""
+        return TABLES
+
+
+class DynamicsStage(Stage):
+    """Models of the target's dynamics."""
+
+    name = "dynamics"
+    fits = "v2a_ray.stages.support.fit:fit_dynamics"
+
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
+        """See `Stage`."""
+        return TABLES
+
+
+class CorrectionStage(Stage):
+    """Action and reward that a source transition would have had in the target."""
+
+    name = "correction"
+    fits = "v2a_ray.stages.support.fit:fit_correction"
+
+    def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
+        """See `Stage`."""
+        return TABLES | {"dynamics": "dynamics"}
+
+
+register_stage(DensityStage())
+register_stage(DynamicsStage())
+register_stage(CorrectionStage())
