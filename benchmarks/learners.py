@@ -12,14 +12,14 @@ import torch
 from benchmarks.tables import OBSERVATION_DIM, random_episodes
 from v2a_ray.data.loading.sampler import Column, EpisodeValues, Preprocessing, Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.stages.advantage.config import AdvantageConfig
+from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.sampler import MixedSampler
@@ -82,14 +82,14 @@ def modality_learner(optimization: Literal["em", "joint"]) -> ModalityLearner:
 def advantage_learner() -> AdvantageLearner:
     """Sparse QL given z, on batches of 256."""
     torch.manual_seed(0)
-    config = AdvantageConfig(kind="sparse_q", conditioning="modality")
+    config = ADVANTAGES(kind="sparse_q", conditioning="modality")
     return AdvantageLearner(source({"z": latent_column()}), LATENT_DIM, config, seed=0)
 
 
 def contrastive_learner() -> ContrastiveLearner:
     """128 positives and 127 negatives."""
     torch.manual_seed(0)
-    return ContrastiveLearner(target(), source(), AlignmentConfig(kind="contrastive"), seed=0)
+    return ContrastiveLearner(target(), source(), ALIGNMENTS(kind="contrastive"), seed=0)
 
 
 def policy_learner() -> IQLLearner:
@@ -99,13 +99,13 @@ def policy_learner() -> IQLLearner:
         name: generator.uniform(-1, 1, len(source_table().observation)).astype(np.float32)
         for name in ("alignment", "advantage")
     }
-    config = PolicyConfig(filter=FilterConfig(rule="top_fraction", weight="exp_alignment"))
+    config = LEARNERS(filter=FILTERS(rule="top_fraction", weight="exp_alignment"))
     return _iql(source(columns), config)
 
 
 def target_policy_learner() -> IQLLearner:
     """IQL on 256 transitions of the target alone."""
-    return _iql(source(), PolicyConfig(data="target"))
+    return _iql(source(), LEARNERS(data="target"))
 
 
 def _iql(transitions: Transitions, config: PolicyConfig) -> IQLLearner:

@@ -26,7 +26,7 @@ from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import ACTION_DIM, OBSERVATION_DIM, random_episodes
 from v2a_ray.data.loading.sampler import Preprocessing, Transitions
 from v2a_ray.stages.policy.batched import ManyIQL
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.sampler import MixedSampler
@@ -45,8 +45,8 @@ def make_learners(num_policies: int, width: int, device: torch.device | str = "c
     generator = np.random.default_rng(0)
     columns = {name: generator.random(source.num_transitions, np.float32) for name in ("alignment", "advantage")}
     tables = Transitions(target, preprocessing, None, device), Transitions(source, preprocessing, columns, device)
-    rule = FilterConfig(rule="top_fraction", weight="exp_alignment")
-    config = PolicyConfig(width=width, filter=rule)
+    rule = FILTERS(rule="top_fraction", weight="exp_alignment")
+    config = LEARNERS(width=width, filter=rule)
     learners = []
     for seed in range(num_policies):
         torch.manual_seed(seed)

@@ -11,13 +11,13 @@ from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.reference import AdvantageReference, ContrastiveReference, ModalityReference, PolicyReference
 from v2a_ray.data.loading.sampler import EpisodeValues, Preprocessing, Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.stages.advantage.config import AdvantageConfig
+from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.sampler import MixedSampler
@@ -71,14 +71,14 @@ def target_transitions() -> Transitions:
 def advantage_learner(table: EpisodeTable) -> AdvantageLearner:
     torch.manual_seed(0)
     latent = np.random.default_rng(2).standard_normal((table.num_episodes, LATENT_DIM), dtype=np.float32)
-    config = AdvantageConfig(kind="sparse_q", conditioning="modality", batch_size=BATCH_SIZE, width=WIDTH)
+    config = ADVANTAGES(kind="sparse_q", conditioning="modality", batch_size=BATCH_SIZE, width=WIDTH)
     transitions = Transitions(table, PREPROCESSING, {"z": EpisodeValues(latent, table.offsets)})
     return AdvantageLearner(transitions, LATENT_DIM, config, seed=0)
 
 
 def contrastive_learner(target: Transitions, table: EpisodeTable) -> ContrastiveLearner:
     torch.manual_seed(0)
-    config = AlignmentConfig(kind="contrastive", batch_size=BATCH_SIZE, width=WIDTH, embedding_dim=8)
+    config = ALIGNMENTS(kind="contrastive", batch_size=BATCH_SIZE, width=WIDTH, embedding_dim=8)
     return ContrastiveLearner(target, Transitions(table, PREPROCESSING), config, seed=0)
 
 
@@ -130,11 +130,11 @@ def test_policy_step_recomputes_the_columns(source_table: EpisodeTable, target_t
         "advantage": advantage.score(advantage.transitions),
         "alignment": contrastive.score(contrastive.source).numpy(),
     }
-    config = PolicyConfig(
+    config = LEARNERS(
         batch_size=BATCH_SIZE,
         width=WIDTH,
         num_steps=2 * NUM_STEPS,
-        filter=FilterConfig(rule="top_fraction", weight="exp_alignment"),
+        filter=FILTERS(rule="top_fraction", weight="exp_alignment"),
     )
     source = Transitions(source_table, PREPROCESSING, columns)
     sampler = MixedSampler(target_transitions, source, SourceFilter(config.filter, None), config)

@@ -9,7 +9,8 @@ import pytest
 from command import v2a_here
 
 from benchmarks.harm import flip
-from v2a_ray.engine.store import STAGES, ArtifactStore, stage_key
+from v2a_ray.engine.stage import artifact_kinds
+from v2a_ray.engine.store import ArtifactStore, stage_key
 
 
 def make(store: Path, stage: str, seed: int = 0) -> Path:
@@ -32,7 +33,7 @@ def cache(*arguments: str, cwd: Path) -> tuple[int, str]:
 
 def users_files(project: Path) -> dict[str, bytes]:
     """A project whose folders have the names of stages, as folders of projects do."""
-    for stage in STAGES:
+    for stage in artifact_kinds():
         (project / stage / "notes").mkdir(parents=True)
         (project / stage / "notes" / "thesis.txt").write_text("years of work")
         (project / stage / "mine.csv").write_text("1,2")

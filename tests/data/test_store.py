@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import assert_same, make_table
 
-from v2a_ray.data.table.episodes import folder as store
+from v2a_ray.data.table import folder as store
 from v2a_ray.data.table.folder import part_files, read_manifest, read_table_folder, write_table
 from v2a_ray.data.table.manifest import content_hash
 from v2a_ray.errors import DataError, StorageError

@@ -25,13 +25,13 @@ from v2a_ray.engine.trainer import Progress, silent
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.orchestration.train.policy_workers import fit_policy_parallel
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.sampler import MixedSampler
 from v2a_ray.stages.policy.training import make_actor
 
-RULE = FilterConfig(rule="top_fraction", weight="exp_alignment")
+RULE = FILTERS(rule="top_fraction", weight="exp_alignment")
 PREPROCESSING = Preprocessing(np.zeros(11, np.float32), np.ones(11, np.float32), 1.0)
 
 
@@ -68,7 +68,7 @@ def learner_of(config: PolicyConfig, workers: Workers) -> IQLLearner:
 
 @pytest.mark.parametrize("data", ["mixed", "target"])
 def test_three_workers_take_the_steps_of_one_on_all_that_they_drew(data: str) -> None:
-    config = PolicyConfig(num_steps=50, batch_size=24, width=8, learning_rate=0.01, filter=RULE, data=data)
+    config = LEARNERS(num_steps=50, batch_size=24, width=8, learning_rate=0.01, filter=RULE, data=data)
     together = SumOverThreads(3)
     learners = [learner_of(config, together.of(rank)) for rank in range(3)]
     alone = learner_of(config, Workers())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from typing import get_args
 
 import pytest
-from v2a_ray.stages.alignment.estimators import ESTIMATORS
 
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.engine.stage import Stage, imported
+from v2a_ray.engine.stage import STAGES, Stage, artifact_kinds, imported, needed_stages
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.settings.base import TrainingConfig
-from v2a_ray.stages.alignment.config import AlignmentConfig
-from v2a_ray.stages.registered import STAGES, fit_of
+from v2a_ray.settings.choices import Choices
+from v2a_ray.stages.advantage.config import ADVANTAGES
+from v2a_ray.stages.alignment.config import ALIGNMENTS
+from v2a_ray.stages.modality.config import ENCODERS
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
+from v2a_ray.stages.registered import fit_of
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 100}
 
@@ -35,14 +37,14 @@ def test_what_a_stage_names_is_there_and_takes_a_job(stage: Stage) -> None:
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_a_stage_is_named_after_its_section_and_its_part_of_a_store(stage: Stage) -> None:
-    assert stage.name in STAGES and isinstance(stage.section(experiment("v2a")), TrainingConfig)
+    assert stage.name in artifact_kinds() and isinstance(stage.section(experiment("v2a")), TrainingConfig)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_plan_has_what_stages_ask_for_and_every_node_can_be_computed(method: str) -> None:
     config = experiment(method)
     plan = make_plan(config)
-    needed = {stage.name for stage in STAGES.values() if stage.needed(config)}
+    needed = {stage.name for stage in STAGES.values() if stage in needed_stages(config)}
     assert {node.stage for node in plan.values()} == {"data", "source", "rows", *needed}
     seen: set[str] = set()
     for name, node in plan.items():
@@ -52,6 +54,16 @@ def test_a_plan_has_what_stages_ask_for_and_every_node_can_be_computed(method: s
             assert callable(fit_of(node.stage, config))
 
 
-def test_every_kind_of_alignment_has_an_estimator() -> None:
-    kinds = get_args(AlignmentConfig.model_fields["kind"].annotation)
-    assert {"none", *ESTIMATORS} == set(kinds)
+@pytest.mark.parametrize(
+    ("choices", "attribute"),
+    [(ADVANTAGES, "value_loss"), (ALIGNMENTS, "fits"), (LEARNERS, "makes"), (FILTERS, "selects")],
+    ids=lambda value: getattr(value, "noun", value),
+)
+def test_what_a_kind_names_is_there(choices: Choices, attribute: str) -> None:
+    for name in choices:
+        function = getattr(choices[name], attribute)
+        assert name == "none" or callable(imported(function)), name
+
+
+def test_every_encoder_is_there() -> None:
+    assert all(callable(imported(encoder)) for encoder in ENCODERS.values())

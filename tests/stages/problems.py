@@ -11,7 +11,7 @@ import torch
 from v2a_ray.data.loading.sampler import Preprocessing, Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.networks import EnsembleMLP, TanhActor
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.sampler import MixedSampler
 from v2a_ray.stages.support.dynamics import DynamicsModel
@@ -120,4 +120,4 @@ def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.
         assert torch.equal(value, second[name]), name
 
 
-NO_FILTER = FilterConfig()
+NO_FILTER = FILTERS()

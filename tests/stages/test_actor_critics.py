@@ -11,7 +11,7 @@ from problems import make_actor, mixed_sampler, set_constant, table_of, weights_
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import gaussian_log_density
 from v2a_ray.stages.policy.awac import AWACLearner
-from v2a_ray.stages.policy.config import AWACConfig, PolicyConfig, TD3BCConfig
+from v2a_ray.stages.policy.config import LEARNERS, AWACConfig, TD3BCConfig
 from v2a_ray.stages.policy.td3_bc import TD3BCLearner, td3_bc_actor_loss
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
@@ -22,7 +22,7 @@ BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1],
 
 def learner_of(kind: type, table=TWO_STEPS, **settings):  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    config = PolicyConfig(**({"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings))
+    config = LEARNERS(**({"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings))
     return kind(mixed_sampler(table, table, config), make_actor(table, config.width), config, seed=0)
 
 

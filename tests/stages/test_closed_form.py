@@ -10,9 +10,9 @@ from problems import make_actor, mixed_sampler, raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
-from v2a_ray.stages.advantage.config import AdvantageConfig
+from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
-from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.iql import IQLLearner
 
 GAMMA = 0.5
@@ -44,7 +44,7 @@ Q = [1.0, 2.0, 3.0, 6.0]
 def test_iql_reaches_the_values_of_a_small_chain() -> None:
     torch.manual_seed(0)
     table = chain()
-    config = PolicyConfig(
+    config = LEARNERS(
         num_steps=1200,
         batch_size=256,
         width=32,
@@ -90,7 +90,9 @@ def bandit(rewards: list[float]) -> EpisodeTable:
 def test_sparse_q_reaches_the_values_of_a_bandit(rewards: list[float], value: float) -> None:
     torch.manual_seed(0)
     transitions = Transitions(bandit(rewards), raw(1))
-    config = AdvantageConfig(num_steps=1000, batch_size=1024, width=16, learning_rate=3e-3, alpha=0.2, target_rate=0.1)
+    config = ADVANTAGES(
+        kind="sparse_q", num_steps=1000, batch_size=1024, width=16, learning_rate=3e-3, alpha=0.2, target_rate=0.1
+    )
     learner = AdvantageLearner(transitions, 0, config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
     np.testing.assert_allclose(learner.score(transitions), np.asarray(rewards) - value, atol=0.08)
@@ -100,8 +102,15 @@ def test_sparse_q_backs_values_up_along_a_chain() -> None:
     torch.manual_seed(0)
     table = chain()
     transitions = Transitions(table, raw(3))
-    config = AdvantageConfig(
-        num_steps=1200, batch_size=256, width=32, learning_rate=3e-3, alpha=0.2, target_rate=0.05, discount=GAMMA
+    config = ADVANTAGES(
+        kind="sparse_q",
+        num_steps=1200,
+        batch_size=256,
+        width=32,
+        learning_rate=3e-3,
+        alpha=0.2,
+        target_rate=0.05,
+        discount=GAMMA,
     )
     learner = AdvantageLearner(transitions, 0, config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
@@ -122,7 +131,7 @@ def test_a_global_advantage_misranks_two_dynamics_and_a_conditioned_one_does_not
     table = table_of(
         np.ones((count, 1)), actions[:, None], z * actions, np.ones((count, 1)), [1] * count, [True] * count
     )
-    config = AdvantageConfig(num_steps=800, batch_size=1024, width=16, learning_rate=3e-3, target_rate=0.1)
+    config = ADVANTAGES(kind="sparse_q", num_steps=800, batch_size=1024, width=16, learning_rate=3e-3, target_rate=0.1)
 
     def advantage(columns: dict[str, np.ndarray]) -> np.ndarray:
         torch.manual_seed(0)

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
+from v2a_ray.stages.alignment.dynamics_density import DynamicsDensityLearner
 from v2a_ray.stages.policy.bosa import BOSALearner
-from v2a_ray.stages.policy.config import BOSAConfig, FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, BOSAConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.support.conditional_vae import (
     BehaviorDensity,
     ConditionalVAE,
     DensityLearner,
-    DynamicsDensityLearner,
     behavior_split,
 )
 from v2a_ray.stages.support.config import DensityConfig
@@ -125,7 +125,7 @@ def dynamics_scores(fit_to_source_too: bool) -> tuple[Tensor, Tensor]:
     """Scores of held-out target data and of a source of other dynamics."""
     target, held_out = (Transitions(linear_system([200] * 5, 0.5, seed), raw(2)) for seed in (0, 1))
     source = Transitions(linear_system([200] * 5, -0.5, seed=2), raw(2))
-    config = AlignmentConfig(num_steps=600, width=32, num_members=2, density_latent_dim=2, learning_rate=2e-3)
+    config = ALIGNMENTS(num_steps=600, width=32, num_members=2, density_latent_dim=2, learning_rate=2e-3)
     torch.manual_seed(0)
     learner = DynamicsDensityLearner(target, [target, source] if fit_to_source_too else [target], config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
@@ -144,9 +144,9 @@ def test_dynamics_density_separates_other_dynamics_unless_it_is_fitted_to_them()
 
 def test_the_weight_above_a_threshold_and_that_of_a_relative_score() -> None:
     columns = {"alignment": torch.tensor([-9.0, -4.6, 2.0])}
-    above = SourceFilter(FilterConfig(weight="above_threshold"), None)
+    above = SourceFilter.prepare(FILTERS(weight="above_threshold"))
     assert above(columns, 3)[1].tolist() == [0.0, 1.0, 1.0]  # log 0.01 = -4.605
-    rule = FilterConfig(
+    rule = FILTERS(
         rule="top_fraction", keep_fraction=1.0, alignment_weight=1.0, normalize_alignment=True, weight="exp_score"
     )
     keep, weight = SourceFilter(rule, None)({"alignment": torch.tensor([-3.0, -1.0, -2.0])}, 3)
@@ -155,7 +155,7 @@ def test_the_weight_above_a_threshold_and_that_of_a_relative_score() -> None:
 
 
 def test_otdf_actor_loss_by_hand() -> None:
-    config = PolicyConfig(width=4, density_weight=0.5, data="target")
+    config = LEARNERS(width=4, density_weight=0.5, data="target")
     density = gaussian_density(0.5, 0.0)
     learner = IQLLearner(mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 4), config, 0, density)
     zeroed(learner.actor.body)
@@ -167,7 +167,7 @@ def test_otdf_actor_loss_by_hand() -> None:
 
 
 def test_a_large_density_weight_holds_the_policy_to_the_behaviour() -> None:
-    config = PolicyConfig(width=16, batch_size=32, density_weight=20.0, data="target", learning_rate=3e-3)
+    config = LEARNERS(width=16, batch_size=32, density_weight=20.0, data="target", learning_rate=3e-3)
     learner = IQLLearner(
         mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 16), config, 0, gaussian_density(-0.4, -2.0)
     )
@@ -176,14 +176,14 @@ def test_a_large_density_weight_holds_the_policy_to_the_behaviour() -> None:
 
 
 def bosa(data: str, **filter_settings: str) -> BOSALearner:
-    config = PolicyConfig(
+    config = LEARNERS(
         learner="bosa",
         width=4,
         batch_size=2,
         density_weight=0.1,
         data=data,
         bosa=BOSAConfig(value_penalty=0.5),
-        filter=FilterConfig(**filter_settings),
+        filter=FILTERS(**filter_settings),
     )
     torch.manual_seed(0)
     columns = {"alignment": [-9.0, 0.0]}

@@ -15,7 +15,7 @@ from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions
 from v2a_ray.engine.columns import read_step_column, write_step_column
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.errors import DataError
-from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.support.config import CorrectionConfig, DynamicsConfig
 from v2a_ray.stages.support.correction import ACTION, KEPT, REWARD, CorrectionLearner, fits_better
 from v2a_ray.stages.support.dynamics import DynamicsLearner, DynamicsModel
@@ -78,7 +78,7 @@ COLUMNS = {ACTION: [[-0.1], [-0.2], [-0.3]], REWARD: [-1.0, -2.0, -3.0], KEPT: [
 
 
 def sampled(correct: bool) -> Batch:
-    config = PolicyConfig(batch_size=40, correct_transitions=correct)
+    config = LEARNERS(batch_size=40, correct_transitions=correct)
     return mixed_sampler(TARGET, SOURCE, config, COLUMNS).sample(torch.Generator().manual_seed(0))[0]
 
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from v2a_ray.stages.policy.batched import ManyIQL, train_together
-from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.cuda_graph import WARM_UP_STEPS, Metrics, RecordedPack, taken_back
 
 
@@ -110,7 +110,7 @@ def test_a_member_that_leaves_is_recorded_no_more() -> None:
 )
 def test_what_no_pack_trains_is_not_recorded(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cuda_graph"):
-        PolicyConfig(cuda_graph=True, **settings)
+        LEARNERS(cuda_graph=True, **settings)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -121,7 +121,7 @@ def test_a_graph_trains_as_steps_do() -> None:
     from v2a_ray.data.loading.sampler import Transitions
     from v2a_ray.stages.policy.filtering import SourceFilter
     from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.sampler import MixedSampler
+    from v2a_ray.stages.policy.sampler import MixedSampler
 
     tables = Transitions(TARGET, raw(2), device="cuda"), Transitions(SOURCE, raw(2), COLUMNS, device="cuda")
     trained = []

@@ -16,7 +16,7 @@ from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.classifier import ClassifierLearner, domain_loss
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
 
 NOISE_STD = 0.4
@@ -41,9 +41,7 @@ def log_density(table: EpisodeTable, gain: float) -> Float:
 def fitted_classifier(**settings: float) -> ClassifierLearner:
     """The source visits other states than the target, which the ratio of dynamics must not show."""
     torch.manual_seed(0)
-    config = AlignmentConfig(
-        kind="classifier", num_steps=1200, batch_size=256, width=32, learning_rate=3e-3, **settings
-    )
+    config = ALIGNMENTS(kind="classifier", num_steps=1200, batch_size=256, width=32, learning_rate=3e-3, **settings)
     tables = system(TARGET_GAIN, 0), system(SOURCE_GAIN, 1, state_mean=0.7)
     learner = ClassifierLearner(*(Transitions(table, raw(1)) for table in tables), config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
@@ -77,7 +75,7 @@ def test_contrastive_logits_order_transitions_by_the_true_density_ratio() -> Non
     found = {}
     for score in ("logit", "cosine"):
         torch.manual_seed(0)
-        config = AlignmentConfig(
+        config = ALIGNMENTS(
             num_steps=1200,
             batch_size=64,
             width=32,

@@ -12,19 +12,19 @@ import torch
 from problems import assert_same_weights, mixed_sampler, raw, weights_of
 from problems import make_actor as small_actor
 from safetensors.torch import load_file
-from test_learner_contract import LEARNERS, NUM_STEPS, SOURCE, TARGET, fresh, loop, stop_at_15
+from test_learner_contract import MADE, NUM_STEPS, SOURCE, TARGET, fresh, loop, stop_at_15
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.devices import choose_device
 from v2a_ray.engine.trainer import Learner, load_checkpoint, place, save_checkpoint
 from v2a_ray.errors import ConfigError
-from v2a_ray.stages.advantage.config import AdvantageConfig
+from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
-from v2a_ray.stages.alignment.scores import modality_scores
+from v2a_ray.stages.alignment.modality_alignment import modality_scores
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
-from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.grouped import GroupedLearner
 
 ELSEWHERE = torch.device("meta")
@@ -33,12 +33,12 @@ ELSEWHERE = torch.device("meta")
 
 def grouped_by_column(seed: int) -> Learner:
     """A policy with three groups of source rows."""
-    config = PolicyConfig(learner="grouped", num_steps=NUM_STEPS, batch_size=8, width=6)
+    config = LEARNERS(learner="grouped", num_steps=NUM_STEPS, batch_size=8, width=6)
     groups = {"group": np.arange(SOURCE.num_transitions) % 3}
     return GroupedLearner(mixed_sampler(TARGET, SOURCE, config, groups), small_actor(TARGET, 6), config, seed)
 
 
-EVERY = {**LEARNERS, "grouped-by-column": grouped_by_column}
+EVERY = {**MADE, "grouped-by-column": grouped_by_column}
 MODALITY = {name for name in EVERY if name.startswith("modality")}
 WAITING = {*MODALITY, "grouped-by-column"}
 """Whose shapes depend on what was drawn: lengths of crops, and which groups a batch has."""
@@ -129,15 +129,15 @@ class GeneratorOfAGPU:
 def test_a_checkpoint_of_another_kind_of_device_is_continued_with_new_draws(name: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS[name]))
+        loop(checkpoint, progress=stop_at_15).run(fresh(MADE[name]))
     # A GPU's generator has a state of 16 bytes, seed and position, which the CPU's cannot take.
-    written = fresh(LEARNERS[name])
+    written = fresh(MADE[name])
     load_checkpoint(checkpoint, written)
     written.generator = GeneratorOfAGPU()
     save_checkpoint(checkpoint, written, 10, [])
     saved, ends, draws = load_file(checkpoint), [], []
     for _ in range(2):
-        learner = fresh(LEARNERS[name])
+        learner = fresh(MADE[name])
         assert loop(checkpoint).restore(learner) == 10
         assert_same_weights(
             weights_of(learner),
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_kind_of_device_is_continued_with_new_draws(name
         ends.append(weights_of(learner))
     assert_same_weights(*ends)
     assert torch.equal(*draws)
-    assert not torch.equal(draws[0], torch.rand(3, generator=fresh(LEARNERS[name]).generator))
+    assert not torch.equal(draws[0], torch.rand(3, generator=fresh(MADE[name]).generator))
 
 
 def test_a_device_is_chosen_by_what_there_is() -> None:
@@ -170,7 +170,7 @@ def test_two_steps_on_a_gpu_lose_what_they_lose_on_the_cpu() -> None:
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         transitions = Transitions(SOURCE, raw(2), columns, device)
-        learner = AdvantageLearner(transitions, 2, AdvantageConfig(width=8), seed=0)
+        learner = AdvantageLearner(transitions, 2, ADVANTAGES(kind="sparse_q", width=8), seed=0)
         place(learner, transitions.device)
         batch = transitions.all()
         losses.append([float(value) for step in range(2) for value in learner.fit(batch, step).values()])

@@ -20,7 +20,7 @@ from problems import (
 from torch import Tensor, nn
 
 from v2a_ray.engine.trainer import TrainingLoop
-from v2a_ray.stages.policy.config import DROCOConfig, PolicyConfig
+from v2a_ray.stages.policy.config import LEARNERS, DROCOConfig
 from v2a_ray.stages.policy.droco import DROCOLearner, robust_loss, value_penalty
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.support.dynamics import DynamicsModel
@@ -40,7 +40,7 @@ def identity() -> nn.Linear:
 
 def learner_of(droco: DROCOConfig, source: object = SOURCE, **more: object) -> DROCOLearner:
     """V(s) = s, and critics that say 0."""
-    config = PolicyConfig(learner="droco", batch_size=2, width=4, droco=droco, discount=0.5, **more)
+    config = LEARNERS(learner="droco", batch_size=2, width=4, droco=droco, discount=0.5, **more)
     sampler = mixed_sampler(TARGET, source, config)
     learner = DROCOLearner(sampler, make_actor(TARGET, 4), config, 0, pushed_dynamics())
     learner.value = identity()
@@ -107,7 +107,7 @@ def test_on_the_target_alone_it_is_iql() -> None:
     table = linear_system([9, 6], 0.5, seed=0)
     found = []
     for kind in ("droco", "iql"):
-        config = PolicyConfig(learner=kind, num_steps=10, batch_size=8, width=6, data="target")
+        config = LEARNERS(learner=kind, num_steps=10, batch_size=8, width=6, data="target")
         torch.manual_seed(0)
         sampler, actor = mixed_sampler(table, table, config), make_actor(table, 6)
         if kind == "droco":
@@ -137,7 +137,7 @@ def fork_dynamics() -> DynamicsModel:
 
 def trained_on_the_fork(kind: str) -> tuple[float, float, float]:
     """Q(0, 0.5), Q(0, -0.5) and the policy's action at 0."""
-    config = PolicyConfig(learner=kind, num_steps=800, batch_size=32, width=16, learning_rate=5e-3, temperature=20.0)
+    config = LEARNERS(learner=kind, num_steps=800, batch_size=32, width=16, learning_rate=5e-3, temperature=20.0)
     torch.manual_seed(0)
     sampler, actor = mixed_sampler(FORK, TEMPTATION, config), make_actor(FORK, 16)
     if kind == "droco":

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from problems import linear_system, raw
 
 from v2a_ray.data.loading.sampler import Transitions
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.policy.sampler import MixedSampler
 
@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 def filter_of(**settings: object) -> SourceFilter:
-    return SourceFilter.prepare(FilterConfig(**settings), None, None)
+    return SourceFilter.prepare(FILTERS(**settings), None, None)
 
 
 def kept(source_filter: SourceFilter, columns: dict[str, torch.Tensor], size: int) -> list[int]:
@@ -148,11 +148,11 @@ def sampler(
     return MixedSampler(Transitions(target, raw(2)), Transitions(source, raw(2), columns), source_filter, config)
 
 
-CALIBRATED = FilterConfig(rule="calibrated", keep_fraction=1.0, alignment_weight=1.0, target_acceptance=0.9)
+CALIBRATED = FILTERS(rule="calibrated", keep_fraction=1.0, alignment_weight=1.0, target_acceptance=0.9)
 
 
 def test_calibrated_draws_only_what_the_target_would_pass() -> None:
-    config = PolicyConfig(batch_size=64, filter=CALIBRATED)
+    config = LEARNERS(batch_size=64, filter=CALIBRATED)
     # Nine tenths of the held-out scores 0..10 reach 1.
     scores = [0.99, 5.0, 0.0, -3.0, 1.01, 0.5, 11.0, 0.9]
     drawn = sampler(config, scores, list(range(11)))
@@ -165,7 +165,7 @@ def test_calibrated_draws_only_what_the_target_would_pass() -> None:
 
 @pytest.mark.parametrize("data", ["mixed", "source"])
 def test_calibrated_with_nothing_acceptable_leaves_the_target_alone(data: str) -> None:
-    drawn = sampler(PolicyConfig(batch_size=8, data=data, filter=CALIBRATED), [-1.0] * 8, list(range(11)))
+    drawn = sampler(LEARNERS(batch_size=8, data=data, filter=CALIBRATED), [-1.0] * 8, list(range(11)))
     assert not drawn.uses_source
     batch, weight = drawn.sample(torch.Generator().manual_seed(0))
     assert batch.reward_B.tolist() == [0.0] * 16  # twice as many of the only table
@@ -174,7 +174,7 @@ def test_calibrated_with_nothing_acceptable_leaves_the_target_alone(data: str) -
 
 @pytest.mark.parametrize(("data", "num_source", "num_target"), [("mixed", 8, 8), ("source", 16, 0), ("target", 0, 16)])
 def test_unfiltered_sampling_draws_the_configured_tables(data: str, num_source: int, num_target: int) -> None:
-    batch, weight = sampler(PolicyConfig(batch_size=8, data=data)).sample(torch.Generator().manual_seed(0))
+    batch, weight = sampler(LEARNERS(batch_size=8, data=data)).sample(torch.Generator().manual_seed(0))
     rewards = batch.reward_B.tolist()
     assert sum(reward >= 100 for reward in rewards) == num_source
     assert sum(reward == 0 for reward in rewards) == num_target
@@ -182,9 +182,9 @@ def test_unfiltered_sampling_draws_the_configured_tables(data: str, num_source: 
 
 
 def test_filtered_batch_keeps_source_rows_first_and_their_weights_beside_them() -> None:
-    rule = FilterConfig(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="exp_alignment")
+    rule = FILTERS(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="exp_alignment")
     scores = [0.1 * index for index in range(8)]
-    batch, weight = sampler(PolicyConfig(batch_size=32, filter=rule), scores).sample(torch.Generator().manual_seed(0))
+    batch, weight = sampler(LEARNERS(batch_size=32, filter=rule), scores).sample(torch.Generator().manual_seed(0))
     assert len(weight) == 8 + 32
     expected = [math.exp(0.1 * (reward - 100)) for reward in batch.reward_B[:8].tolist()]
     assert weight[:8].tolist() == pytest.approx(expected)

@@ -9,18 +9,18 @@ import pytest
 import torch
 from problems import linear_system, make_actor, mixed_sampler, weights_of
 
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.grouped import GroupedLearner, episode_groups
 from v2a_ray.stages.policy.iql import IQLLearner
 
 SOURCE, TARGET = linear_system([4, 4], 1.0, seed=0), linear_system([6], 0.5, seed=1)
 GROUP_OF_ROW = [0.0] * 4 + [1.0] * 4
-FILTER = FilterConfig(rule="none")
+FILTER = FILTERS(rule="none")
 
 
 def learner(kind: type[IQLLearner], columns: dict[str, Any], data: str = "mixed") -> Any:
     torch.manual_seed(0)
-    config = PolicyConfig(num_steps=10, batch_size=16, width=6, data=data, filter=FILTER)
+    config = LEARNERS(num_steps=10, batch_size=16, width=6, data=data, filter=FILTER)
     return kind(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed=0)
 
 
@@ -75,7 +75,7 @@ def test_groups_move_the_actor_one_after_another() -> None:
 def test_a_reward_correction_moves_source_rewards_by_their_scaled_alignment() -> None:
     alignment = np.linspace(-1, 1, 8)
     source = SOURCE.replace(reward=np.full(8, 2.0, np.float32))
-    config = PolicyConfig(num_steps=10, batch_size=16, width=6, reward_correction=0.5, filter=FILTER)
+    config = LEARNERS(num_steps=10, batch_size=16, width=6, reward_correction=0.5, filter=FILTER)
     sampler = mixed_sampler(TARGET, source, config, {"alignment": alignment})
     sampler.correction = 0.5 * 10  # of rewards that were scaled by 10, as `fit_policy` passes it
     batch, weight = sampler.sample(torch.Generator().manual_seed(0))

@@ -13,33 +13,32 @@ import numpy as np
 import pytest
 import torch
 from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
-from v2a_ray.stages.policy.learners import IN_SUPPORT
-from v2a_ray.stages.policy.learners import LEARNERS as POLICY_LEARNERS
 
+import v2a_ray.stages.registered  # noqa: F401 - fills STAGES
 from benchmarks.harm import HARMS, flip
 from v2a_ray.data.loading.sampler import Transitions
-from v2a_ray.engine.store import STAGES
+from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.trainer import Learner, TrainingLoop
 from v2a_ray.errors import DivergenceError
-from v2a_ray.stages.advantage.config import AdvantageConfig
+from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.alignment.classifier import ClassifierLearner
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
+from v2a_ray.stages.alignment.dynamics_density import DynamicsDensityLearner
 from v2a_ray.stages.alignment.residual import ResidualLearner
 from v2a_ray.stages.alignment.state_ratio import StateRatioLearner
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
 from v2a_ray.stages.policy.batched import ManyIQL
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
-from v2a_ray.stages.policy.inputs import make_learner
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
+from v2a_ray.stages.policy.inputs import LearnerInputs, make_learner
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.support.conditional_vae import (
     BehaviorDensity,
     ConditionalVAE,
     DensityLearner,
-    DynamicsDensityLearner,
     behavior_split,
 )
 from v2a_ray.stages.support.config import CorrectionConfig, DensityConfig, DynamicsConfig
@@ -49,14 +48,27 @@ from v2a_ray.stages.support.dynamics import DynamicsLearner, DynamicsModel
 NUM_STEPS = 20
 SOURCE = linear_system([9, 6, 12, 5], 1.0, seed=0)
 TARGET = linear_system([8, 7], 0.5, seed=1)
-FILTER = FilterConfig(rule="top_fraction", weight="exp_alignment")
+FILTER = FILTERS(rule="top_fraction", weight="exp_alignment")
 
 
-def policy(kind: str, seed: int) -> Learner:
-    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6, filter=FILTER)
+def policy(kind: str, seed: int, extra: dict[str, Any] | None = None, **settings: Any) -> Learner:
+    """A learner of policies with all that any of them may read."""
+    given = {"num_steps": NUM_STEPS, "batch_size": 8, "width": 6, "filter": FILTER.model_dump()}
+    config = LEARNERS(learner=kind, **given | settings)
     generator = np.random.default_rng(0)
     columns = {name: generator.normal(size=SOURCE.num_transitions) for name in ("alignment", "advantage")}
-    return POLICY_LEARNERS[kind](mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
+    reads_density = "density" in config.reads()
+    density = BehaviorDensity(ConditionalVAE(1, 2, 1, 2, 6), num_samples=3) if reads_density else None
+    return make_learner(
+        LearnerInputs(
+            mixed_sampler(TARGET, SOURCE, config, columns | (extra or {})),
+            make_actor(TARGET, 6),
+            config,
+            seed,
+            density,
+            DynamicsModel(3, 2, 1, 6),
+        )
+    )
 
 
 class InAPack:
@@ -76,13 +88,6 @@ def in_a_pack(seed: int) -> Learner:
     return InAPack(first, other)
 
 
-def in_support(kind: str, seed: int) -> Learner:
-    """Policies that are held to the support of a behaviour."""
-    config = PolicyConfig(learner=kind, num_steps=NUM_STEPS, batch_size=8, width=6, density_weight=0.1)
-    density = BehaviorDensity(ConditionalVAE(1, 2, 1, 2, 6), num_samples=3)
-    return make_learner(mixed_sampler(TARGET, SOURCE, config), make_actor(TARGET, 6), config, seed, density)
-
-
 def density(seed: int) -> Learner:
     config = DensityConfig(num_steps=NUM_STEPS, batch_size=8)
     feeds = [Transitions(table, raw(2)) for table in (TARGET, SOURCE)]
@@ -90,39 +95,41 @@ def density(seed: int) -> Learner:
 
 
 def dynamics_density(seed: int) -> Learner:
-    config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3, density_latent_dim=2)
+    config = ALIGNMENTS(
+        kind="dynamics_density", num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3, density_latent_dim=2
+    )
     target = Transitions(TARGET, raw(2))
     return DynamicsDensityLearner(target, [target], config, seed)
 
 
 def advantage(seed: int) -> Learner:
     latent = np.random.default_rng(0).normal(size=(SOURCE.num_transitions, 3)).astype(np.float32)
-    config = AdvantageConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
+    config = ADVANTAGES(kind="sparse_q", num_steps=NUM_STEPS, batch_size=8, width=6)
     return AdvantageLearner(Transitions(SOURCE, raw(2), {"z": latent}), 3, config, seed)
 
 
 def expectile_advantage(seed: int) -> Learner:
-    config = AdvantageConfig(kind="iql", num_steps=NUM_STEPS, batch_size=8, width=6)
+    config = ADVANTAGES(kind="iql", num_steps=NUM_STEPS, batch_size=8, width=6)
     return AdvantageLearner(Transitions(SOURCE, raw(2)), 0, config, seed)
 
 
 def classifier(seed: int) -> Learner:
-    config = AlignmentConfig(kind="classifier", num_steps=NUM_STEPS, batch_size=8, width=6)
+    config = ALIGNMENTS(kind="classifier", num_steps=NUM_STEPS, batch_size=8, width=6)
     return ClassifierLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
 
 
 def state_ratio(seed: int) -> Learner:
-    config = AlignmentConfig(kind="state_ratio", num_steps=NUM_STEPS, batch_size=8, width=6)
+    config = ALIGNMENTS(kind="state_ratio", num_steps=NUM_STEPS, batch_size=8, width=6)
     return StateRatioLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
 
 
 def contrastive(seed: int) -> Learner:
-    config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, embedding_dim=4)
+    config = ALIGNMENTS(kind="contrastive", num_steps=NUM_STEPS, batch_size=8, width=6, embedding_dim=4)
     return ContrastiveLearner(Transitions(TARGET, raw(2)), Transitions(SOURCE, raw(2)), config, seed)
 
 
 def residual(seed: int) -> Learner:
-    config = AlignmentConfig(num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3)
+    config = ALIGNMENTS(kind="residual", num_steps=NUM_STEPS, batch_size=8, width=6, num_members=3)
     return ResidualLearner(Transitions(TARGET, raw(2)), config, seed)
 
 
@@ -137,17 +144,10 @@ def correction(seed: int) -> Learner:
 
 
 def corrected_policy(seed: int) -> Learner:
-    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6, correct_transitions=True)
     generator, size = np.random.default_rng(0), SOURCE.num_transitions
     columns = {"corrected_action": generator.uniform(-1, 1, (size, 1)), "corrected_reward": generator.normal(size=size)}
     columns["correction_kept"] = generator.integers(0, 2, size)
-    return make_learner(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed)
-
-
-def droco(seed: int) -> Learner:
-    config = PolicyConfig(learner="droco", num_steps=NUM_STEPS, batch_size=8, width=6)
-    sampler = mixed_sampler(TARGET, SOURCE, config)
-    return make_learner(sampler, make_actor(TARGET, 6), config, seed, dynamics=DynamicsModel(3, 2, 1, 6))
+    return policy("iql", seed, columns, correct_transitions=True)
 
 
 def modality(seed: int, **settings: Any) -> ModalityLearner:
@@ -159,10 +159,10 @@ def modality(seed: int, **settings: Any) -> ModalityLearner:
     return ModalityLearner(SOURCE, model, config, seed)
 
 
-LEARNERS: dict[str, Callable[[int], Learner]] = {
-    **{kind: partial(policy, kind) for kind in POLICY_LEARNERS},
+MADE: dict[str, Callable[[int], Learner]] = {
+    **{kind: partial(policy, kind) for kind in LEARNERS if not LEARNERS[kind].uses_rllib},
     "iql-in-a-pack": in_a_pack,
-    **{f"{kind}-in-support": partial(in_support, kind) for kind in IN_SUPPORT},
+    "iql-in-support": lambda seed: policy("iql", seed, density_weight=0.1),
     "density": density,
     "dynamics_density": dynamics_density,
     "advantage": advantage,
@@ -178,9 +178,8 @@ LEARNERS: dict[str, Callable[[int], Learner]] = {
     "dynamics": dynamics,
     "correction": correction,
     "iql-corrected": corrected_policy,
-    "droco": droco,
 }
-every_learner = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS.keys())
+every_learner = pytest.mark.parametrize("make", MADE.values(), ids=MADE.keys())
 
 
 def fresh(make: Callable[[int], Learner], seed: int = 5) -> Learner:
@@ -262,13 +261,13 @@ DAMAGES = {**HARMS, "header flipped": flip_at(0.02), "first byte flipped": flip_
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_left_and_training_starts_again(damage: str, tmp_path: Path) -> None:
-    straight, checkpoint = fresh(LEARNERS["iql"]), tmp_path / "checkpoint.safetensors"
+    straight, checkpoint = fresh(MADE["iql"]), tmp_path / "checkpoint.safetensors"
     history = loop().run(straight)
     with pytest.raises(KeyboardInterrupt):
-        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS["iql"]))
+        loop(checkpoint, progress=stop_at_15).run(fresh(MADE["iql"]))
     DAMAGES[damage](checkpoint)
     reports: list[dict[str, float]] = []
-    again = fresh(LEARNERS["iql"])
+    again = fresh(MADE["iql"])
     assert loop(checkpoint, progress=lambda step, _, metrics: reports.append(metrics)).run(again) == history
     assert_same_weights(weights_of(straight), weights_of(again))
     assert ("discarded" in reports[0]) == (damage != "removed") and not any("resumed" in each for each in reports)
@@ -277,8 +276,8 @@ def test_a_damaged_checkpoint_is_left_and_training_starts_again(damage: str, tmp
 def test_a_checkpoint_of_other_networks_is_left(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS["bc"]))
-    straight, again = fresh(LEARNERS["iql"]), fresh(LEARNERS["iql"])
+        loop(checkpoint, progress=stop_at_15).run(fresh(MADE["bc"]))
+    straight, again = fresh(MADE["iql"]), fresh(MADE["iql"])
     assert loop(checkpoint).run(again) == loop().run(straight)
     assert_same_weights(weights_of(straight), weights_of(again))
 
@@ -301,20 +300,20 @@ def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner])
 def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        loop(checkpoint, saves=False, progress=stop_at_15).run(fresh(LEARNERS["bc"]))
+        loop(checkpoint, saves=False, progress=stop_at_15).run(fresh(MADE["bc"]))
     assert not checkpoint.exists()
     with pytest.raises(KeyboardInterrupt):
-        loop(checkpoint, progress=stop_at_15).run(fresh(LEARNERS["bc"]))
+        loop(checkpoint, progress=stop_at_15).run(fresh(MADE["bc"]))
     saved = checkpoint.read_bytes()
-    resumed = fresh(LEARNERS["bc"])
+    resumed = fresh(MADE["bc"])
     assert [row["step"] for row in loop(checkpoint, saves=False).run(resumed)] == [5, 10, 15, 20]
     assert checkpoint.read_bytes() == saved
 
 
 def test_a_metric_that_is_not_finite_stops_training(tmp_path: Path) -> None:
     target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
-    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
-    learner = POLICY_LEARNERS["iql"](mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
+    config = LEARNERS(num_steps=NUM_STEPS, batch_size=8, width=6)
+    learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
     with pytest.raises(DivergenceError, match=r"update step 5: .*policy/critic_loss.* is not finite"):
         loop(tmp_path / "checkpoint.safetensors").run(learner)
     assert not (tmp_path / "checkpoint.safetensors").exists()
@@ -322,8 +321,8 @@ def test_a_metric_that_is_not_finite_stops_training(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
-    config = PolicyConfig(num_steps=NUM_STEPS, batch_size=8, width=6)
-    learner = POLICY_LEARNERS["iql"](mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
+    config = LEARNERS(num_steps=NUM_STEPS, batch_size=8, width=6)
+    learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(DivergenceError):  # though metrics are recorded less often than checkpoints
         TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=2, log_interval_steps=20).run(learner)
@@ -331,13 +330,13 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 
 
 def test_evaluation_is_recorded_at_its_interval_and_at_the_end() -> None:
-    rows = loop(evaluate=lambda: {"evaluation/score": 1.0}, evaluation_interval_steps=8).run(fresh(LEARNERS["bc"]))
+    rows = loop(evaluate=lambda: {"evaluation/score": 1.0}, evaluation_interval_steps=8).run(fresh(MADE["bc"]))
     assert [row["step"] for row in rows] == [5, 8, 10, 15, 16, 20]
     assert [row["step"] for row in rows if "evaluation/score" in row] == [8, 16, 20]
-    rows = loop(evaluate=lambda: {"evaluation/score": 1.0}).run(fresh(LEARNERS["bc"]))
+    rows = loop(evaluate=lambda: {"evaluation/score": 1.0}).run(fresh(MADE["bc"]))
     assert [row["step"] for row in rows if "evaluation/score" in row] == [20]
     with pytest.raises(DivergenceError, match="evaluation/score"):
-        loop(evaluate=lambda: {"evaluation/score": math.nan}).run(fresh(LEARNERS["bc"]))
+        loop(evaluate=lambda: {"evaluation/score": math.nan}).run(fresh(MADE["bc"]))
 
 
 def never_good_enough(seed: int, encoder: str) -> ModalityLearner:
@@ -386,7 +385,7 @@ def test_a_stopped_run_does_not_go_on_from_its_checkpoint(tmp_path: Path) -> Non
     updates: list[int] = []
 
     def run() -> None:
-        learner = fresh(LEARNERS["bc"])
+        learner = fresh(MADE["bc"])
         update = learner.update
         learner.update = lambda step: updates.append(step) or update(step)  # type: ignore[method-assign]
         loop(checkpoint, stop=lambda history: len(history) == 2).run(learner)

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import Batch, Transitions, make_preprocessing, return_range_scale
 from v2a_ray.data.table.manifest import make_manifest, summarize_part
-from v2a_ray.stages.advantage.config import AdvantageConfig
+from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner, sparse_value_loss
 from v2a_ray.stages.alignment.contrastive import contrastive_loss
 from v2a_ray.stages.alignment.scores import ranks, split_target, window_average
 from v2a_ray.stages.modality.model import kl_to_standard_normal
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter, calibrated_threshold, minmax
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.schedule import cosine
@@ -33,7 +33,7 @@ def batch_of(transitions: Transitions) -> Batch:
 
 def iql(**settings: Any) -> IQLLearner:
     torch.manual_seed(0)
-    config = PolicyConfig(width=4, batch_size=2, num_steps=10, **settings)
+    config = LEARNERS(width=4, batch_size=2, num_steps=10, **settings)
     return IQLLearner(mixed_sampler(TWO_STEPS, TWO_STEPS, config), make_actor(TWO_STEPS, 4), config, seed=0)
 
 
@@ -99,7 +99,7 @@ def test_critics_see_the_value_function_after_its_step_where_published_code_does
 
 def test_sparse_critic_loss_bootstraps_truncated_rows() -> None:
     transitions = Transitions(TWO_STEPS, raw(1))
-    learner = AdvantageLearner(transitions, 0, AdvantageConfig(width=4, discount=0.9), seed=0)
+    learner = AdvantageLearner(transitions, 0, ADVANTAGES(kind="sparse_q", width=4, discount=0.9), seed=0)
     set_constant(learner.critics, 1.0, 3.0)
     set_constant(learner.value, 10.0)
     batch = batch_of(transitions)
@@ -109,7 +109,7 @@ def test_sparse_critic_loss_bootstraps_truncated_rows() -> None:
 
 def test_sparse_value_loss_uses_the_smaller_target_critic() -> None:
     transitions = Transitions(TWO_STEPS, raw(1))
-    learner = AdvantageLearner(transitions, 0, AdvantageConfig(width=4, alpha=0.5), seed=0)
+    learner = AdvantageLearner(transitions, 0, ADVANTAGES(kind="sparse_q", width=4, alpha=0.5), seed=0)
     set_constant(learner.target_critics, 7.0, 1.0)
     set_constant(learner.value, 0.5)
     batch = batch_of(transitions)
@@ -182,7 +182,7 @@ def test_calibrating_on_ranks_accepts_what_calibrating_on_scores_does(num_accept
     source = generator.normal(0.0, 1.0, 40).astype(np.float32)
     source[:num_acceptable] = 20.0
     pool = ranks(source, source)
-    rule = FilterConfig(rule="calibrated", target_acceptance=0.9)
+    rule = FILTERS(rule="calibrated", target_acceptance=0.9)
     eligible = SourceFilter.prepare(rule, pool, ranks(held_out, source)).eligible
     assert eligible.tolist() == list(range(num_acceptable))
 

@@ -15,7 +15,7 @@ from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import History, TrainingLoop
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.policy.batched import ManyIQL, train_together
-from v2a_ray.stages.policy.config import FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.droco import DROCOLearner
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.grouped import GroupedLearner
@@ -42,9 +42,7 @@ def config_of(scalars: dict[str, Any], num_steps: int = 100, **more: Any) -> Pol
     rule = {name: scalars[name] for name in scalars.keys() & FilterConfig.model_fields.keys()}
     policy = {name: scalars[name] for name in scalars.keys() - rule.keys()}
     chosen = more.pop("filter", {"rule": "top_fraction", "weight": "exp_alignment"})
-    return PolicyConfig(
-        num_steps=num_steps, batch_size=16, width=12, filter=FilterConfig(**chosen, **rule), **policy, **more
-    )
+    return LEARNERS(num_steps=num_steps, batch_size=16, width=12, filter=FILTERS(**chosen, **rule), **policy, **more)
 
 
 def learner_of(config: PolicyConfig, seed: int) -> IQLLearner:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.engine.trainer import TrainingLoop
-from v2a_ray.stages.alignment.scores import modality_scores
+from v2a_ray.stages.alignment.modality_alignment import modality_scores
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.fit import load_modality
 from v2a_ray.stages.modality.learner import ModalityLearner

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.errors import DivergenceError
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.optimal_transport import OptimalTransport, transport_scores
 
 
@@ -49,7 +49,7 @@ def test_a_plan_that_has_not_converged_is_no_score():
 
 
 def score(source, target, **settings):
-    config = AlignmentConfig(kind="optimal_transport", **settings)
+    config = ALIGNMENTS(kind="optimal_transport", **settings)
     return OptimalTransport(Transitions(target, raw(2)), config, 0).score(Transitions(source, raw(2)))
 
 

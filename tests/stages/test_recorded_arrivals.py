@@ -15,7 +15,7 @@ from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, of_rec
 from v2a_ray.data.loading.streaming import StreamedTransitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import read_manifest, write_table
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.optimal_transport import OptimalTransport
 from v2a_ray.stages.alignment.scores import carried
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -99,7 +99,7 @@ def test_transport_plans_leave_out_unknown_arrivals() -> None:
         {"observation_mean": [0.0, 0.0], "observation_std": [1.0, 1.0]}, {}, standardize=False, reward_scale=1.0
     )
     target = Transitions(linear_system([60], 0.5, seed=1), prepared)
-    transport = OptimalTransport(target, AlignmentConfig(kind="optimal_transport"), seed=0)
+    transport = OptimalTransport(target, ALIGNMENTS(kind="optimal_transport"), seed=0)
     unknown = falls("unknown")
     scores = transport.score(Transitions(unknown, prepared)).numpy()
     alone = transport.score(Transitions(unknown.recorded_steps(), prepared)).numpy()

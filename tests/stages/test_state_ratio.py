@@ -12,9 +12,9 @@ from torch import nn
 
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
-from v2a_ray.stages.alignment.config import AlignmentConfig
+from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.state_ratio import StateRatioLearner, by_value
-from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.sampler import MixedSampler
@@ -36,7 +36,7 @@ def test_the_better_part_of_a_batch() -> None:
 
 def test_discriminator_loss_and_score_by_hand() -> None:
     """Logit 2 s on states 1 (of value 1) and -1 (of value -1): a cross-entropy of log(1 + exp(-2))."""
-    config = AlignmentConfig(kind="state_ratio", batch_size=2, width=4, noise_std=0.0, log_ratio_clip=1.5)
+    config = ALIGNMENTS(kind="state_ratio", batch_size=2, width=4, noise_std=0.0, log_ratio_clip=1.5)
     learner = StateRatioLearner(single_steps(1.0, 1.0), single_steps(-1.0, -1.0), config, seed=0)
     learner.values.value = nn.Linear(1, 1)
     learner.discriminator = nn.Linear(1, 1)
@@ -55,9 +55,7 @@ def test_the_known_log_ratio_is_found() -> None:
     """The target's state 1 is worth 1, the source's state -1 nothing. Under noise of standard deviation 1 the densities
     of either are N(1, 1) and N(-1, 1), whose log ratio is 2 s."""
     torch.manual_seed(0)
-    config = AlignmentConfig(
-        kind="state_ratio", num_steps=1500, batch_size=128, width=16, learning_rate=2e-3, noise_std=1.0
-    )
+    config = ALIGNMENTS(kind="state_ratio", num_steps=1500, batch_size=128, width=16, learning_rate=2e-3, noise_std=1.0)
     learner = StateRatioLearner(single_steps(1.0, 1.0), single_steps(-1.0, 0.0), config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
     states = np.linspace(-1.5, 1.5, 13)
@@ -68,7 +66,7 @@ def test_the_known_log_ratio_is_found() -> None:
 
 
 def corrected_rewards(data: str) -> dict[str, float]:
-    config = PolicyConfig(batch_size=4, reward_correction=0.5, reward_correction_data=data, width=4)
+    config = LEARNERS(batch_size=4, reward_correction=0.5, reward_correction_data=data, width=4)
     table = table_of([[0.0]] * 2, [[0.0]] * 2, [1.0, 1.0], [[0.0]] * 2, [2], [False])
     columns = {"alignment": np.float32([2.0, 2.0])}
     target = Transitions(table, raw(1), {"alignment": np.float32([-4.0, -4.0])} if data == "mixed" else {})

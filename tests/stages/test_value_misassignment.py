@@ -13,7 +13,7 @@ from problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.experiments.methods import method_settings
-from v2a_ray.stages.advantage.config import AdvantageConfig
+from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.policy.config import FilterConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
@@ -34,8 +34,14 @@ def kept(method: str, **changes: Any) -> np.ndarray:
     table = table_of(ones, ACTION[:, None], EARNED, ones, [1] * count, [True] * count)
     conditioned = settings["advantage"]["conditioning"] == "modality"
     transitions = Transitions(table, raw(1), {"z": Z[:, None]} if conditioned else {})
-    config = AdvantageConfig(
-        num_steps=500, batch_size=512, width=16, learning_rate=3e-3, target_rate=0.1, **settings["advantage"] | changes
+    config = ADVANTAGES(
+        kind="sparse_q",
+        num_steps=500,
+        batch_size=512,
+        width=16,
+        learning_rate=3e-3,
+        target_rate=0.1,
+        **settings["advantage"] | changes,
     )
     torch.manual_seed(0)
     learner = AdvantageLearner(transitions, 1 if conditioned else 0, config, seed=0)

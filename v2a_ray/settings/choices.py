@@ -53,6 +53,10 @@ class Choices:
         """Forget one, so that another can take its name."""
         del self._kinds[name]
 
+    def __call__(self, **settings: Any) -> Any:
+        """The settings of a section, of the kind that they name. Raises pydantic's ValidationError."""
+        return self._kinds[self.chosen(settings) or ""].model_validate(self._without_sizes(settings))
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
 
