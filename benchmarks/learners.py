@@ -110,6 +110,6 @@ def target_policy_learner() -> IQLLearner:
 
 def _iql(transitions: Transitions, config: PolicyConfig) -> IQLLearner:
     torch.manual_seed(0)
-    sampler = MixedSampler(target(), transitions, SourceFilter(config.filter, None), config)
+    sampler = MixedSampler(target(), transitions, SourceFilter.prepare(config.filter), config)
     actor = make_actor(transitions.observation_dim, transitions.action_dim, config.width, STANDARDIZED)
     return IQLLearner(sampler, actor, config, seed=0)

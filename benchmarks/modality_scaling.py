@@ -71,7 +71,7 @@ def _rate(source: Path, settings: dict[str, Any], num_steps: int) -> float:
     """Trajectories per second between the first and the last quarter of the steps."""
     part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     interval = num_steps // 4
-    experiment = {"name": "scaling", "target": part, "sources": [part]}
+    experiment = {"name": "scaling", "method": "v2a", "target": part, "sources": [part]}
     modality = settings | {"log_interval_steps": interval, "checkpoint_interval_steps": 10 * num_steps}
     config = ExperimentConfig.model_validate(experiment | {"modality": modality})
     with tempfile.TemporaryDirectory() as name:

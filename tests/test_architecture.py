@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -14,28 +17,56 @@ PACKAGE = Path(v2a_ray.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"cli"},
-    {"orchestration"},
-    # Methods may import evaluation (a policy is evaluated while it trains), never the other way round.
-    {"report", "diagnosis", "export"},
-    {"methods"},
-    {"evaluation"},
-    {"stages"},
-    # Data needs environments to collect from, and a domain's fidelity check needs recorded data.
-    {"data", "domains", "networks"},
-    {"settings"},
-    {"config"},
-    {"outputs"},
-    {"checksums", "errors", "files", "interrupts", "processor"},
+    ["cli"],
+    ["orchestration"],
+    ["report", "diagnosis", "export"],
+    # What a user names, from files to trials and their plans.
+    ["experiments"],
+    # A policy is evaluated while it trains, so stages may import evaluation, never the other way round.
+    ["stages"],
+    ["evaluation"],
+    ["engine"],
+    # What a file may say, which everything that computes reads: the sections, then the experiment that they make up.
+    [
+        "experiments/experiment.py",
+        "experiments/definition.py",
+        "experiments/methods.py",
+        "stages/registered.py",
+        "stages/*/stage.py",
+        "stages/*/stages.py",
+        "stages/*/config.py",
+        "engine/stage.py",
+        "engine/keys.py",
+        "engine/rates.py",
+    ],
+    ["data"],
+    ["domains", "networks"],
+    ["settings"],
+    ["outputs.py"],
+    ["checksums.py", "errors.py", "files.py", "interrupts.py", "processor.py"],
 ]
-"""From the top down. A module imports from its own part, its own layer and the layers below."""
-LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
+"""From the top down: folders, and files that stand elsewhere than the rest of their folder. A module imports from its
+own layer and from those below."""
 
 
-def part_of(file: Path) -> str:
-    """Folder or module of the package that a file belongs to; "" for the package itself."""
-    name = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return "" if name == "__init__" else name
+def level_of(name: str) -> int | None:
+    """The layer of a file, named relative to the package: that of the file itself, else that of its folder."""
+    folder = name.split("/")[0]
+    by_file = [level for level, layer in enumerate(LAYERS) if any(fnmatch(name, each) for each in layer)]
+    by_folder = [level for level, layer in enumerate(LAYERS) if folder in layer]
+    return next(iter([*by_file, *by_folder]), None)
+
+
+def file_of(module: str) -> str | None:
+    """The file of a dotted name, relative to the package; None for what is no module of it."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    found = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()]
+    return found[0].relative_to(PACKAGE).as_posix() if found and module.startswith("v2a_ray.") else None
+
+
+def name_of(file: Path) -> str:
+    """A file's name relative to the package."""
+    return file.relative_to(PACKAGE).as_posix()
 
 
 def imported_modules(tree: ast.AST) -> Iterator[str]:
@@ -49,12 +80,43 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def imports(tree: ast.AST, typing_too: bool = True) -> set[str]:
+    """The files of the package that a file imports; those for type checkers alone may be left out."""
+    if not typing_too:
+        tree = WithoutTyping().visit(copy.deepcopy(tree))
+    return {name for module in imported_modules(tree) if (name := file_of(module)) and name != "__init__.py"}
+
+
+class WithoutTyping(ast.NodeTransformer):
+    """Drops `if TYPE_CHECKING:`."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+
 def forbidden(file: Path, tree: ast.AST) -> list[str]:
     """What a file imports against the direction of the layers."""
-    mine = part_of(file)
-    parts = {name.split(".")[1] for name in imported_modules(tree) if name.startswith("v2a_ray.")}
-    known = {part for part in parts if part in LEVEL}
-    return sorted(part for part in known if mine and LEVEL[part] < LEVEL[mine])
+    mine = level_of(name_of(file))
+    assert mine is not None or name_of(file) == "__init__.py", file
+    levels = {name: level_of(name) for name in imports(tree, typing_too=False)}
+    return sorted(name for name, level in levels.items() if mine is not None and level is not None and level < mine)
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Files that import each other in a ring, if there are such."""
+    done: set[str] = set()
+
+    def search(name: str, above: list[str]) -> list[str]:
+        if name in above:
+            return above[above.index(name) :]
+        if name not in done:
+            for other in sorted(graph.get(name, ())):
+                if found := search(other, [*above, name]):
+                    return found
+            done.add(name)
+        return []
+
+    return next((found for name in graph if (found := search(name, []))), [])
 
 
 def attribute_names(tree: ast.AST) -> set[str]:
@@ -70,8 +132,15 @@ every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(PA
 
 
 def test_every_part_has_a_layer() -> None:
-    assert {part_of(file) for file in FILES} - {""} <= LEVEL.keys()
+    assert [name_of(file) for file in FILES if level_of(name_of(file)) is None] == ["__init__.py"]
     assert len(FILES) > 50
+
+
+def test_no_files_import_each_other_in_a_ring() -> None:
+    # A function that runs in another process imports its own module.
+    graph = {name_of(file): imports(ast.parse(file.read_text()), False) - {name_of(file)} for file in FILES}
+    assert circle(graph) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
 
 
 @every_file
@@ -82,7 +151,7 @@ def test_imports_point_one_way(file: Path) -> None:
 @every_file
 def test_ray_is_imported_in_orchestration_only(file: Path) -> None:
     roots = {name.split(".")[0] for name in imported_modules(ast.parse(file.read_text()))}
-    assert part_of(file) == "orchestration" or "ray" not in roots
+    assert name_of(file).startswith("orchestration/") or "ray" not in roots
 
 
 @every_file
@@ -102,12 +171,22 @@ def test_files_stay_short(file: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "source", "found"),
     [
-        ("stages/x.py", "from v2a_ray.engine.plan import Node", ["methods"]),
-        ("data/x.py", "def f():\n    from v2a_ray import orchestration", ["orchestration"]),
-        ("methods/x.py", "from v2a_ray.evaluation.returns import evaluate", []),
-        ("config/base.py", "import v2a_ray.data.table.episodes", ["data"]),
+        ("stages/x.py", "from v2a_ray.experiments.sweep import Trial", ["experiments/sweep.py"]),
+        ("data/x.py", "def f():\n    from v2a_ray import orchestration", ["orchestration/__init__.py"]),
+        ("stages/x.py", "from v2a_ray.evaluation.returns import evaluate", []),
+        ("settings/x.py", "import v2a_ray.data.table.episodes", ["data/table/episodes.py"]),
         ("data/x.py", "from v2a_ray.domains import Domain\nimport v2a_ray.errors", []),
+        ("domains/x.py", "from v2a_ray.data.table.episodes import EpisodeTable", ["data/table/episodes.py"]),
+        ("engine/x.py", "from v2a_ray.experiments.experiment import ExperimentConfig", []),
+        ("stages/policy/config.py", "from v2a_ray.engine.context import Job", ["engine/context.py"]),
     ],
 )
 def test_the_check_itself(part: str, source: str, found: list[str]) -> None:
     assert forbidden(PACKAGE / part, ast.parse(source)) == found
+
+
+def test_contributing_tells_the_layers() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    folders = [name for layer in LAYERS for name in layer if "." not in name]
+    told = re.search(r"`(cli → [^`]*)`", text)
+    assert told and re.findall(r"\w+", told.group(1)) == folders

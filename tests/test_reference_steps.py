@@ -137,7 +137,7 @@ def test_policy_step_recomputes_the_columns(source_table: EpisodeTable, target_t
         filter=FILTERS(rule="top_fraction", weight="exp_alignment"),
     )
     source = Transitions(source_table, PREPROCESSING, columns)
-    sampler = MixedSampler(target_transitions, source, SourceFilter(config.filter, None), config)
+    sampler = MixedSampler(target_transitions, source, SourceFilter.prepare(config.filter), config)
     actor = make_actor(OBSERVATION_DIM, ACTION_DIM, WIDTH, PREPROCESSING)
     learner = IQLLearner(sampler, actor, config, seed=0)
     reference = PolicyReference(learner, contrastive, advantage)

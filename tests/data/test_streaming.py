@@ -191,7 +191,7 @@ def test_a_table_that_fits_is_mapped_and_one_that_does_not_is_streamed(file: Row
 
     assert isinstance(opened(file.num_bytes), Transitions)
     assert isinstance(opened(file.num_bytes - 1), StreamedTransitions)
-    with pytest.raises(ConfigError, match=r"too little to shuffle 4,000 transitions\n.*feeding.memory_gib"):
+    with pytest.raises(ConfigError, match=r"too little to shuffle 4,000 transitions\n.*loading.memory_gib"):
         opened(1000)
 
 

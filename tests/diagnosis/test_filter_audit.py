@@ -9,7 +9,7 @@ from cases import SHORT, evidence, settings
 
 from v2a_ray.diagnosis.filter_audit import audit_filter, draw_batches, nearest_distance, own_distance
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.stages.policy.config import FilterConfig
+from v2a_ray.stages.policy.config import FILTERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 
 TOP_HALF = {"rule": "top_fraction", "keep_fraction": 0.5, "alignment_weight": 1.0, "weight": "one"}
@@ -67,7 +67,7 @@ def test_a_calibrated_filter_that_refuses_everything_says_so() -> None:
 
 
 def test_draws_are_counted() -> None:
-    everything = SourceFilter(FilterConfig.model_validate(TOP_HALF), None)
+    everything = SourceFilter.prepare(FILTERS(**TOP_HALF))
     # Of two that are drawn the better passes: the one of rank u in [0, 1] with probability u.
     values = torch.linspace(0, 1, 2000)
     draws = draw_batches(everything, {"alignment": values}, 2000, batch_size=2)

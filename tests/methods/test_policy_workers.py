@@ -140,7 +140,7 @@ def test_a_table_that_has_to_be_streamed_is_refused(
     upstream: tuple[ExperimentConfig, dict[str, Path]], tmp_path: Path
 ) -> None:
     config, inputs = upstream
-    small = config.model_copy(update={"feeding": config.loading.model_copy(update={"memory_gib": 1e-6})})
+    small = config.model_copy(update={"loading": config.loading.model_copy(update={"memory_gib": 1e-6})})
     with pytest.raises(
         ConfigError, match=r"policy\.num_workers: several workers cannot stream a table, and the target"
     ):
@@ -151,7 +151,7 @@ def test_a_table_that_has_to_be_streamed_is_refused(
     ("overrides", "message"),
     [
         (["policy.batch_size=33", "policy.num_workers=2"], "2 workers cannot share a batch of 33 equally"),
-        (["policy.learner=bc", "policy.num_workers=2"], "policy.learner=bc is trained by one worker"),
+        (["policy.learner=bc", "policy.num_workers=2"], "policy.num_workers: .*learner=iql would read it"),
     ],
 )
 def test_what_workers_cannot_share_is_refused(overrides: list[str], message: str) -> None:

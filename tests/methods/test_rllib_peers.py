@@ -21,7 +21,7 @@ from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import resolve
 from v2a_ray.orchestration.rllib.baselines import PeerLearner, fit_rllib_policy, prepare, seed_everything
-from v2a_ray.stages.policy.config import PolicyConfig
+from v2a_ray.stages.policy.config import LEARNERS, PolicyConfig
 
 PEERS = ["rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"]
 
@@ -45,8 +45,8 @@ def two_episodes(observation_dim: int = 1, action_dim: int = 1) -> EpisodeTable:
 
 
 def small(learner: str, **more: Any) -> PolicyConfig:
-    return PolicyConfig.model_validate(
-        {"learner": learner, "data": "target", "num_steps": 6, "batch_size": 4, "width": 8, "discount": 0.5} | more
+    return LEARNERS(
+        **{"learner": learner, "data": "target", "num_steps": 6, "batch_size": 4, "width": 8, "discount": 0.5} | more
     )
 
 

@@ -72,7 +72,7 @@ def experiment(method: str = "iql_mixed", memory_gib: float = QUARTER_GIB, **sec
     rolled_out = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 300}
     small = {"num_steps": 60, "width": 8, "batch_size": 32, "checkpoint_interval_steps": 20, "log_interval_steps": 10}
     raw = {"name": "test", "method": method, "target": rolled_out, "sources": [rolled_out]}
-    raw |= {"feeding": {"memory_gib": memory_gib}, "evaluation": {"num_episodes": 1, "interval_steps": 0}}
+    raw |= {"loading": {"memory_gib": memory_gib}, "evaluation": {"num_episodes": 1, "interval_steps": 0}}
     raw |= {"advantage": small, "alignment": small, "policy": small}
     return resolve(raw | {name: raw.get(name, {}) | values for name, values in sections.items()})
 

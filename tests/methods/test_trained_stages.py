@@ -29,7 +29,8 @@ def experiment(method: str) -> ExperimentConfig:
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_what_a_stage_names_is_there_and_takes_a_job(stage: Stage) -> None:
-    names = [value for name, value in inspect.getmembers(stage) if name.startswith("fits") and value]
+    holders = [stage, *(LEARNERS[name] for name in LEARNERS if stage.name == "policy")]
+    names = [value for each in holders for name, value in inspect.getmembers(each) if name.startswith("fits") and value]
     assert names
     for name in names:
         assert list(inspect.signature(imported(name)).parameters) == ["job"], name

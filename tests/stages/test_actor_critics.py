@@ -11,7 +11,7 @@ from problems import make_actor, mixed_sampler, set_constant, table_of, weights_
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import gaussian_log_density
 from v2a_ray.stages.policy.awac import AWACLearner
-from v2a_ray.stages.policy.config import LEARNERS, AWACConfig, TD3BCConfig
+from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.td3_bc import TD3BCLearner, td3_bc_actor_loss
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
@@ -20,9 +20,14 @@ BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1],
 """One state, one step; action 0.5 earns 1, action -0.5 nothing."""
 
 
+NAMES = {TD3BCLearner: "td3_bc", AWACLearner: "awac"}
+
+
 def learner_of(kind: type, table=TWO_STEPS, **settings):  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    config = LEARNERS(**({"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings))
+    config = LEARNERS(
+        learner=NAMES[kind], **({"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings)
+    )
     return kind(mixed_sampler(table, table, config), make_actor(table, config.width), config, seed=0)
 
 
@@ -49,8 +54,7 @@ def test_critic_loss_takes_the_smaller_target_critic_and_weighs_rows(kind: type)
 
 
 def test_td3_smoothing_noise_is_clipped() -> None:
-    large = TD3BCConfig(noise_std=1e6, noise_clip=0.5)
-    learner = learner_of(TD3BCLearner, td3_bc=large)
+    learner = learner_of(TD3BCLearner, noise_std=1e6, noise_clip=0.5)
     batch = learner.sampler.target.all()
     set_constant(learner.target_actor, math.atanh(0.2))
     for action in learner.smoothed_action(batch).flatten().tolist():
@@ -86,7 +90,7 @@ def test_gaussian_log_density_gradient_against_finite_differences() -> None:
 
 
 def test_awac_actor_loss_weighs_likelihood_and_clamps() -> None:
-    learner = learner_of(AWACLearner, awac=AWACConfig(temperature=2.0))
+    learner = learner_of(AWACLearner, temperature=2.0)
     set_constant(learner.actor, 0.0)
     with torch.no_grad():
         learner.log_std_A.fill_(5.0)  # beyond the range, so std = 1
@@ -98,7 +102,7 @@ def test_awac_actor_loss_weighs_likelihood_and_clamps() -> None:
 
 
 def test_awac_advantage_of_constant_critics_is_zero() -> None:
-    learner = learner_of(AWACLearner, awac=AWACConfig(num_samples=3))
+    learner = learner_of(AWACLearner, num_samples=3)
     set_constant(learner.critics, 4.0, 2.0)
     assert learner.advantage(learner.sampler.target.all()).tolist() == [0.0, 0.0]
 

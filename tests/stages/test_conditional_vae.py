@@ -14,7 +14,7 @@ from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.config import ALIGNMENTS
 from v2a_ray.stages.alignment.dynamics_density import DynamicsDensityLearner
 from v2a_ray.stages.policy.bosa import BOSALearner
-from v2a_ray.stages.policy.config import FILTERS, LEARNERS, BOSAConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.support.conditional_vae import (
@@ -149,7 +149,7 @@ def test_the_weight_above_a_threshold_and_that_of_a_relative_score() -> None:
     rule = FILTERS(
         rule="top_fraction", keep_fraction=1.0, alignment_weight=1.0, normalize_alignment=True, weight="exp_score"
     )
-    keep, weight = SourceFilter(rule, None)({"alignment": torch.tensor([-3.0, -1.0, -2.0])}, 3)
+    keep, weight = SourceFilter.prepare(rule)({"alignment": torch.tensor([-3.0, -1.0, -2.0])}, 3)
     found = dict(zip(keep.tolist(), weight.tolist(), strict=True))
     assert found == pytest.approx({0: math.exp(-1), 1: 1.0, 2: math.exp(-0.5)})
 
@@ -157,7 +157,9 @@ def test_the_weight_above_a_threshold_and_that_of_a_relative_score() -> None:
 def test_otdf_actor_loss_by_hand() -> None:
     config = LEARNERS(width=4, density_weight=0.5, data="target")
     density = gaussian_density(0.5, 0.0)
-    learner = IQLLearner(mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 4), config, 0, density)
+    learner = IQLLearner(
+        mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 4), config, 0, density, config.density_weight
+    )
     zeroed(learner.actor.body)
     # The policy acts 0: squared errors 0.25 at weights 1 and exp(3); its log density is that of 0 under N(0.5, 1).
     loss, metrics = learner.actor_loss(learner.sampler.target.all(), torch.tensor([0.0, 1.0]))
@@ -169,7 +171,7 @@ def test_otdf_actor_loss_by_hand() -> None:
 def test_a_large_density_weight_holds_the_policy_to_the_behaviour() -> None:
     config = LEARNERS(width=16, batch_size=32, density_weight=20.0, data="target", learning_rate=3e-3)
     learner = IQLLearner(
-        mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 16), config, 0, gaussian_density(-0.4, -2.0)
+        mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 16), config, 0, gaussian_density(-0.4, -2.0), 20.0
     )
     TrainingLoop(300).run(learner)
     assert learner.actor.act(torch.ones(1, 1)).item() == pytest.approx(-0.4, abs=0.02)  # though 0.5 earns more
@@ -182,7 +184,7 @@ def bosa(data: str, **filter_settings: str) -> BOSALearner:
         batch_size=2,
         density_weight=0.1,
         data=data,
-        bosa=BOSAConfig(value_penalty=0.5),
+        value_penalty=0.5,
         filter=FILTERS(**filter_settings),
     )
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from problems import (
 from torch import Tensor, nn
 
 from v2a_ray.engine.trainer import TrainingLoop
-from v2a_ray.stages.policy.config import LEARNERS, DROCOConfig
+from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.droco import DROCOLearner, robust_loss, value_penalty
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.support.dynamics import DynamicsModel
@@ -38,9 +38,9 @@ def identity() -> nn.Linear:
     return network
 
 
-def learner_of(droco: DROCOConfig, source: object = SOURCE, **more: object) -> DROCOLearner:
+def learner_of(source: object = SOURCE, **settings: object) -> DROCOLearner:
     """V(s) = s, and critics that say 0."""
-    config = LEARNERS(learner="droco", batch_size=2, width=4, droco=droco, discount=0.5, **more)
+    config = LEARNERS(learner="droco", batch_size=2, width=4, discount=0.5, **settings)
     sampler = mixed_sampler(TARGET, source, config)
     learner = DROCOLearner(sampler, make_actor(TARGET, 4), config, 0, pushed_dynamics())
     learner.value = identity()
@@ -58,16 +58,16 @@ def loss_of(learner: DROCOLearner) -> tuple[Tensor, dict[str, Tensor]]:
 
 def test_loss_by_hand() -> None:
     """Source: V(s') = 4, the models' 1.5 and 2, so u = 2.5 and the return is 2 + 0.5 * 1.5 = 2.75. Target: 1 + 1.5."""
-    loss, metrics = loss_of(learner_of(DROCOConfig(huber_threshold=10.0)))
+    loss, metrics = loss_of(learner_of(huber_threshold=10.0))
     assert metrics["policy/value_penalty"].item() == pytest.approx(2.5)
     assert loss.item() == pytest.approx(2 * (2.75**2 + 2.5**2) / 2)
     # Twice the penalty: 2 + 0.5 * (4 - 5). Errors above 1 count 2 |e| - 1.
-    loss, _ = loss_of(learner_of(DROCOConfig(penalty_weight=2.0, huber_threshold=1.0)))
+    loss, _ = loss_of(learner_of(penalty_weight=2.0, huber_threshold=1.0))
     assert loss.item() == pytest.approx(2 * ((2 * 1.5 - 1) + 2.5**2) / 2)
 
 
 def test_without_the_penalty_and_below_the_threshold_it_is_iqls() -> None:
-    learner = learner_of(DROCOConfig(penalty_weight=0.0, huber_threshold=100.0))
+    learner = learner_of(penalty_weight=0.0, huber_threshold=100.0)
     batch, weight_B = learner.sampler.sample(torch.Generator().manual_seed(0))
     arguments = batch, torch.zeros(len(weight_B), 2), batch.next_observation_BO[:, 0], weight_B
     assert learner.critic_loss(*arguments)[0].item() == IQLLearner.critic_loss(learner, *arguments)[0].item()
@@ -75,7 +75,7 @@ def test_without_the_penalty_and_below_the_threshold_it_is_iqls() -> None:
 
 def test_a_terminated_step_needs_no_dynamics() -> None:
     ended = table_of([[1.0], [1.0]], [[0.5], [0.5]], [2.0, 2.0], [[4.0], [4.0]], [1, 1], [True, True])
-    loss, _ = loss_of(learner_of(DROCOConfig(huber_threshold=10.0), ended))
+    loss, _ = loss_of(learner_of(ended, huber_threshold=10.0))
     assert loss.item() == pytest.approx(2 * (2.0**2 + 2.5**2) / 2)
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from problems import linear_system, table_of
 
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.splits import split_target
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, hold_out_first_states, offline_value
-from v2a_ray.stages.alignment.scores import split_target
 
 CONFIG = FittedQConfig(
     num_steps=1500, batch_size=32, num_critics=2, width=32, discount=0.5, target_rate=0.1, learning_rate=3e-3

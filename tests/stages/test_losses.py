@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import Batch, Transitions, make_preprocessing, return_range_scale
 from v2a_ray.data.table.manifest import make_manifest, summarize_part
+from v2a_ray.data.table.splits import split_target
 from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner, sparse_value_loss
 from v2a_ray.stages.alignment.contrastive import contrastive_loss
-from v2a_ray.stages.alignment.scores import ranks, split_target, window_average
+from v2a_ray.stages.alignment.scores import ranks, window_average
 from v2a_ray.stages.modality.model import kl_to_standard_normal
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter, calibrated_threshold, minmax

@@ -71,7 +71,7 @@ def corrected_rewards(data: str) -> dict[str, float]:
     columns = {"alignment": np.float32([2.0, 2.0])}
     target = Transitions(table, raw(1), {"alignment": np.float32([-4.0, -4.0])} if data == "mixed" else {})
     sampler = MixedSampler(
-        target, Transitions(table, raw(1), columns), SourceFilter(config.filter, None), config, reward_scale=10.0
+        target, Transitions(table, raw(1), columns), SourceFilter.prepare(config.filter), config, reward_scale=10.0
     )
     IQLLearner(sampler, make_actor(table, 4), config, 0).update(0)  # a learner takes such batches
     batch, _ = sampler.sample(torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.experiments.methods import method_settings
 from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
-from v2a_ray.stages.policy.config import FilterConfig
+from v2a_ray.stages.policy.config import FILTERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 
 # One state. Under dynamics z an action earns z * a. Three quarters of the data are from z = 1, so that one advantage
@@ -35,7 +35,6 @@ def kept(method: str, **changes: Any) -> np.ndarray:
     conditioned = settings["advantage"]["conditioning"] == "modality"
     transitions = Transitions(table, raw(1), {"z": Z[:, None]} if conditioned else {})
     config = ADVANTAGES(
-        kind="sparse_q",
         num_steps=500,
         batch_size=512,
         width=16,
@@ -47,7 +46,7 @@ def kept(method: str, **changes: Any) -> np.ndarray:
     learner = AdvantageLearner(transitions, 1 if conditioned else 0, config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
     advantage = torch.from_numpy(learner.score(transitions))
-    source_filter = SourceFilter.prepare(FilterConfig.model_validate(settings["policy"]["filter"]), None, None)
+    source_filter = SourceFilter.prepare(FILTERS(**settings["policy"]["filter"]))
     keep, _ = source_filter({"alignment": torch.zeros(count), "advantage": advantage}, count)
     return np.isin(np.arange(count), keep.numpy())
 

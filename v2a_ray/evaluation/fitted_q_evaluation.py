@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import STANDARD_DEVIATION_FLOOR, Preprocessing, Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.splits import split_target
 from v2a_ray.domains.rollout import Act
 from v2a_ray.engine.devices import choose_device
 from v2a_ray.engine.trainer import Progress, TrainingLoop, silent, use_threads
 from v2a_ray.errors import DataError
 from v2a_ray.networks import EnsembleMLP, adam, update_target
 from v2a_ray.settings.base import Positive, Rate, TrainingConfig
-from v2a_ray.stages.alignment.scores import split_target
 
 Float = NDArray[np.float32]
 MIN_EPISODES = 5

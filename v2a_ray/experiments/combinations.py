@@ -8,8 +8,7 @@ from typing import Any
 
 from v2a_ray.engine.keys import BOOKKEEPING
 from v2a_ray.engine.stage import needed_stages
-from v2a_ray.experiments.definition import SECTIONS
-from v2a_ray.experiments.experiment import ExperimentConfig, method_config
+from v2a_ray.experiments.experiment import ExperimentConfig, default_of, method_config
 from v2a_ray.experiments.methods import METHODS, method_settings
 from v2a_ray.settings.base import leaves
 from v2a_ray.stages.policy.config import PolicyConfig
@@ -82,13 +81,7 @@ def changes(name: str) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every setting that a method sets to something else than its default."""
     config = method_config(name)
     for key, value in leaves(method_settings(name)).items():
-        section: Any = config
-        *parents, last = key.split(".")
-        for parent in parents:
-            section = getattr(section, parent)
-        choices = SECTIONS.get(".".join(parents))
-        chosen = choices is not None and last == choices.field
-        if value != (choices.default if choices and chosen else type(section).model_fields[last].default):
+        if value != default_of(config, key):
             yield key, value
 
 

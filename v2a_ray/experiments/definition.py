@@ -72,7 +72,7 @@ def _foreign(laid: Mapping[str, Any], base: Mapping[str, Any], over: Mapping[str
     """What `base` says of a section whose kind, in `laid`, has no such setting, and `over` does not say too."""
     found: dict[str, Any] = {}
     method = laid.get("method", DEFAULT_METHOD)
-    below = METHODS[method].settings if method in METHODS else {}
+    below = METHODS[method].settings if isinstance(method, str) and method in METHODS else {}
     for section, choices in SECTIONS.items():
         content, own, above, method_own = (_section(layer, section) for layer in (laid, base, over, below))
         if content is not None and own is not None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+import v2a_ray.stages.registered  # noqa: F401 - an experiment is made of them
 from v2a_ray.data.config import ExperimentData, SourceSpec, TargetSpec
-from v2a_ray.experiments.definition import defining_keys, under_method, with_new_names
+from v2a_ray.experiments.definition import SECTIONS, defining_keys, under_method, with_new_names
 from v2a_ray.experiments.methods import DEFAULT_METHOD, method_settings
 from v2a_ray.settings.base import Name, Positive, Settings, leaves
 from v2a_ray.stages.advantage.config import ADVANTAGES, AdvantageConfig, NoAdvantageConfig
@@ -96,9 +97,10 @@ class ExperimentConfig(ExperimentData):
     def modifications(self) -> dict[str, Any]:
         """Dotted key and value of every setting that contradicts the method's definition."""
         expected, actual = _leaves_of(self.method), leaves(self.model_dump(mode="json"))
-        absent = object()
-        both = [key for key in sorted(defining_keys()) if key in actual]
-        return {key: actual[key] for key in both if actual[key] != expected.get(key, absent)}
+        # A setting that the method's own kind does not have is measured by its default: that the kind is another is
+        # said already.
+        there = [key for key in sorted(defining_keys()) if key in actual]
+        return {key: actual[key] for key in there if actual[key] != expected.get(key, default_of(self, key))}
 
     @property
     def method_title(self) -> str:
@@ -115,6 +117,16 @@ class ExperimentConfig(ExperimentData):
         """What a run's results folder is called by default; a modified method's results do not replace the method's."""
         modified = "-modified" if self.modifications else ""
         return f"{self.name}-{self.method}{modified}-seed{self.seed}"
+
+
+def default_of(config: ExperimentConfig, key: str) -> Any:
+    """The default of a setting, by its dotted key, in the kinds of sections that an experiment has chosen."""
+    *parents, last = key.split(".")
+    section: Any = config
+    for parent in parents:
+        section = getattr(section, parent)
+    choices = SECTIONS.get(".".join(parents))
+    return choices.default if choices and last == choices.field else type(section).model_fields[last].default
 
 
 def method_config(name: str) -> ExperimentConfig:

@@ -193,7 +193,7 @@ def _suggestion(model: type[BaseModel], location: Sequence[str | int]) -> str:
             return ""
     name = str(location[-1])
     if kinds is not None and (others := kinds.with_field(name)):
-        return f"; {', '.join(f'{kinds.field}={other}' for other in others)} would read it"
+        return f" here; {', '.join(f'{kinds.field}={other}' for other in others)} would read it"
     return _closest(name, list(current.model_fields))
 
 

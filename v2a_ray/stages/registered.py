@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING
 
 from v2a_ray.data.config import DataSpec
 from v2a_ray.engine.rates import Cost, Tables, data_costs
-from v2a_ray.engine.stage import STAGES, imported
+from v2a_ray.engine.stage import STAGES, imported, register_stage
+from v2a_ray.stages.advantage.stage import AdvantageStage
+from v2a_ray.stages.alignment.stage import AlignmentStage
+from v2a_ray.stages.modality.stage import ModalityStage
+from v2a_ray.stages.policy.stage import PolicyStage
+from v2a_ray.stages.support.stages import CorrectionStage, DensityStage, DynamicsStage
 
 if TYPE_CHECKING:
     from v2a_ray.engine.context import Job
     from v2a_ray.experiments.experiment import ExperimentConfig
+
+for _stage in (
+    ModalityStage(),
+    AdvantageStage(),
+    AlignmentStage(),
+    DensityStage(),
+    DynamicsStage(),
+    CorrectionStage(),
+    PolicyStage(),
+):
+    register_stage(_stage)
 
 FITS_ROWS = "v2a_ray.engine.context:fit_rows"
 

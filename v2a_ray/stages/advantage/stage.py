@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from v2a_ray.engine.stage import SOURCE_ROWS, TABLES, Stage, register_stage
+from v2a_ray.engine.stage import SOURCE_ROWS, TABLES, Stage
 from v2a_ray.stages.modality.stage import LATENT
 
 if TYPE_CHECKING:
@@ -23,6 +23,3 @@ class AdvantageStage(Stage):
         """See `Stage`; the oracle's z is the label, which is part of the source table."""
         learned = config.advantage.conditioning == "modality" and config.advantage.latent != "oracle"
         return TABLES | (LATENT if learned else {})
-
-
-register_stage(AdvantageStage())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from v2a_ray.engine.rates import Cost, Tables
-from v2a_ray.engine.stage import SOURCE_ROWS, TABLES, Stage, register_stage
+from v2a_ray.engine.stage import SOURCE_ROWS, TABLES, Stage
 
 if TYPE_CHECKING:
     from v2a_ray.experiments.experiment import ExperimentConfig
@@ -26,6 +26,3 @@ class AlignmentStage(Stage):
     def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost] | None:
         """See `Stage`."""
         return config.alignment.costs(tables)
-
-
-register_stage(AlignmentStage())

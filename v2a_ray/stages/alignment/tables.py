@@ -14,11 +14,12 @@ from torch import Tensor
 from v2a_ray.data.loading.sampler import Preprocessing, Transitions, TransitionSampler, of_recorded_arrivals
 from v2a_ray.data.loading.streaming import open_transitions
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.table.splits import split_target
 from v2a_ray.engine.columns import EpisodeIndex
 from v2a_ray.engine.context import Job, preprocessing, require_memory
 from v2a_ray.engine.trainer import History, Learner
 from v2a_ray.stages.alignment.config import AlignmentConfig
-from v2a_ray.stages.alignment.scores import Alignment, carried, ranks, split_target, window_average
+from v2a_ray.stages.alignment.scores import Alignment, carried, ranks, window_average
 
 Float = NDArray[np.float32]
 Fitted = tuple[Alignment, History]

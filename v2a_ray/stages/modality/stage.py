@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from v2a_ray.engine.keys import moving
 from v2a_ray.engine.rates import Cost, Tables
-from v2a_ray.engine.stage import SOURCE, SOURCE_ROWS, TABLES, Request, Stage, register_stage
+from v2a_ray.engine.stage import SOURCE, SOURCE_ROWS, TABLES, Request, Stage
 
 if TYPE_CHECKING:
     from v2a_ray.experiments.experiment import ExperimentConfig
@@ -46,6 +46,3 @@ class ModalityStage(Stage):
         steps = section.crop_steps or 1000
         kind = f"modality {section.optimization}" + ("" if section.encoder == "gru" else f" {section.encoder}")
         return [Cost(kind, section.num_steps, float(section.batch_size * steps * (encoder + decoders)))]
-
-
-register_stage(ModalityStage())

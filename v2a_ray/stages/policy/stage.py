@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from v2a_ray.engine.keys import moving
 from v2a_ray.engine.rates import Cost, Tables, robot_of
-from v2a_ray.engine.stage import BOTH_ROWS, TABLES, Request, Stage, imported, layers, prepared, register_stage
+from v2a_ray.engine.stage import BOTH_ROWS, TABLES, Request, Stage, imported, layers, prepared
 from v2a_ray.settings.base import DeviceName
 
 if TYPE_CHECKING:
@@ -76,6 +76,3 @@ class PolicyStage(Stage):
         """See `Stage`; the learner says what computes it."""
         policy = config.policy
         return imported(policy.fits_parallel if policy.fits_parallel and self.num_workers(config) > 1 else policy.fits)
-
-
-register_stage(PolicyStage())

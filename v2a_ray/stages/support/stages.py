@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from v2a_ray.engine.stage import TABLES, Stage, register_stage
+from v2a_ray.engine.stage import TABLES, Stage
 
 if TYPE_CHECKING:
     from v2a_ray.experiments.experiment import ExperimentConfig
@@ -42,8 +42,3 @@ class CorrectionStage(Stage):
     def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
         """See `Stage`."""
         return TABLES | {"dynamics": "dynamics"}
-
-
-register_stage(DensityStage())
-register_stage(DynamicsStage())
-register_stage(CorrectionStage())

@@ -1,0 +1,34 @@
+"""Parts of an episode table: what a model is fitted to, and what is held out from it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from v2a_ray.data.table.episodes import EpisodeTable
+
+
+def split_target(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTable, EpisodeTable]:
+    """The target's part to fit and its part to hold out, about `fraction` of the transitions.
+
+    Whole episodes are held out, because neighbouring transitions resemble each other. With fewer than five episodes the
+    last steps are held out instead.
+    """
+    wanted = fraction * table.num_transitions
+    if table.num_episodes < 5:
+        # At least one transition on either side.
+        cut = max(1, table.num_transitions - max(1, int(wanted)))
+        return table.head(cut), tail(table, cut)
+    order = np.random.default_rng(seed).permutation(table.num_episodes)
+    count = int(np.searchsorted(np.cumsum(table.lengths[order]), wanted)) + 1
+    count = min(count, table.num_episodes - 1)
+    return table.select(np.sort(order[count:])), table.select(np.sort(order[:count]))
+
+
+def tail(table: EpisodeTable, first_row: int) -> EpisodeTable:
+    """The transitions from `first_row` on; an episode that is cut keeps its end."""
+    episode = int(np.searchsorted(table.offsets, first_row, side="right")) - 1
+    kept = table.select(range(episode, table.num_episodes))
+    skip = first_row - int(table.offsets[episode])
+    offsets = np.maximum(kept.offsets - skip, 0)
+    arrays = {name: getattr(kept, name)[skip:] for name in ("observation", "action", "reward", "next_observation")}
+    return kept.replace(offsets=offsets, **arrays)
