@@ -61,7 +61,7 @@ def combination(name: str) -> Combination:
     policy, columns = config.policy, filtered_columns(config)
     return Combination(
         method=name,
-        origin="published" if METHODS[name].published else "ours",
+        origin=METHODS[name].origin or ("published" if METHODS[name].published else "ours"),
         learner=policy.learner,
         data=policy.data,
         alignment=config.alignment.kind if "alignment" in columns else NONE,

@@ -12,6 +12,7 @@ import v2a_ray.stages.registered  # noqa: F401 - an experiment is made of them
 from v2a_ray.data.config import ExperimentData, SourceSpec, TargetSpec
 from v2a_ray.experiments.definition import SECTIONS, defining_keys, under_method, with_new_names
 from v2a_ray.experiments.methods import DEFAULT_METHOD, method_settings
+from v2a_ray.experiments.plugins import load_installed, load_shipped, require_loaded, sources_of
 from v2a_ray.settings.base import Name, Positive, Settings, leaves
 from v2a_ray.stages.advantage.config import ADVANTAGES, AdvantageConfig, NoAdvantageConfig
 from v2a_ray.stages.alignment.config import ALIGNMENTS, AlignmentConfig, NoAlignmentConfig
@@ -44,8 +45,8 @@ class ExperimentConfig(ExperimentData):
     """Seed of the modality, advantage, alignment and other stages before the policy; by default that of `seed`. Seeds
     that share a number here share those stages, and differ by the policy alone."""
     plugins: list[str] = Field(default_factory=list)
-    """Python files that add methods, alignments, learners, filters, ...; relative to where `v2a` runs. See
-    docs/extending.md."""
+    """Python files that add methods, alignments, learners, filters and more, relative to the file that names them; see
+    docs/extending.md. They are run on every node."""
     modality: ModalityConfig = ModalityConfig()
     advantage: Annotated[AdvantageConfig, ADVANTAGES] = NoAdvantageConfig()
     alignment: Annotated[AlignmentConfig, ALIGNMENTS] = NoAlignmentConfig()
@@ -66,6 +67,9 @@ class ExperimentConfig(ExperimentData):
             for key, value in raw.items()
         }
         given, _ = with_new_names(given)
+        load_installed()
+        if isinstance(plugins := given.get("plugins"), list):
+            require_loaded(map(str, plugins))
         method = given.get("method", DEFAULT_METHOD)
         if not isinstance(method, str):
             raise ValueError(f"method: expected a name, got {method!r}")
@@ -93,6 +97,12 @@ class ExperimentConfig(ExperimentData):
         self.alignment.check(self)
         return self
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """On its way to another process it takes the content of its plugins along."""
+        if not self.plugins:
+            return super().__reduce_ex__(protocol)
+        return arrived, (self.model_dump(), sources_of(self.plugins))
+
     @property
     def modifications(self) -> dict[str, Any]:
         """Dotted key and value of every setting that contradicts the method's definition."""
@@ -117,6 +127,12 @@ class ExperimentConfig(ExperimentData):
         """What a run's results folder is called by default; a modified method's results do not replace the method's."""
         modified = "-modified" if self.modifications else ""
         return f"{self.name}-{self.method}{modified}-seed{self.seed}"
+
+
+def arrived(content: dict[str, Any], sources: dict[str, str]) -> ExperimentConfig:
+    """An experiment that another process has sent, with its plugins."""
+    load_shipped(sources)
+    return ExperimentConfig.model_validate(content)
 
 
 def default_of(config: ExperimentConfig, key: str) -> Any:

@@ -14,6 +14,7 @@ from v2a_ray.engine.store import ArtifactStore, store_root
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.plugins import load_files, located
 from v2a_ray.settings.loading import parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -37,9 +38,20 @@ def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
     """The same without looking its domains up, which takes a while. Raises ConfigError."""
     over = renamed(parse_overrides(overrides), "command line", notify)
     raw, dropped = lay_over(renamed(read_yaml(path), str(path), notify), over)
+    raw = with_plugins(raw, path)
     if dropped:
         notify(dropped_settings(path, over, dropped))
     return validate(ExperimentConfig, raw, path, over=over)
+
+
+def with_plugins(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Settings whose plugins are loaded and named by absolute paths. Raises ConfigError for one that cannot be."""
+    plugins = raw.get("plugins")
+    if not isinstance(plugins, list) or not all(isinstance(each, str) for each in plugins):
+        return dict(raw)
+    found = located(plugins, path)
+    load_files(found)
+    return {**raw, "plugins": found}
 
 
 def renamed(settings: Mapping[str, Any], where: str, notify: Notify) -> dict[str, Any]:

@@ -8,7 +8,7 @@ DROCO 2512.02486, SRPO 2306.03552, grouped updates 2602.18025.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from v2a_ray.errors import ConfigError
@@ -24,6 +24,7 @@ class Method:
         source: what it is taken from; of a method of ours, what it was made from.
         deviations: where it differs from its source, and the key that undoes it where there is one.
         published: whether its source describes this combination; otherwise it is ours.
+        origin: whose it is, if it did not come with the package.
     """
 
     summary: str
@@ -31,6 +32,7 @@ class Method:
     source: str = ""
     deviations: tuple[str, ...] = ()
     published: bool = True
+    origin: str = ""
 
 
 DEFAULT_METHOD = "v2a_supported"
@@ -372,6 +374,14 @@ METHODS: dict[str, Method] = {
         )
     },
 }
+
+
+def register_method(name: str, method: Method) -> Method:
+    """Make a method known by a name. Raises ValueError when one of the package has it."""
+    if name in METHODS and METHODS[name].origin == "":
+        raise ValueError(f"there is a method {name!r} already")
+    METHODS[name] = replace(method, origin=method.origin or "a plugin")
+    return METHODS[name]
 
 
 def method_settings(name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from v2a_ray.engine.store import store_root
 from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import dropped_settings, resolve
+from v2a_ray.experiments.loading import dropped_settings, resolve, with_plugins
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
 from v2a_ray.settings.base import contradiction, leaves
@@ -166,8 +166,10 @@ def with_base(raw: Mapping[str, Any], path: Path, below: Layer | None = None) ->
     if base is not None:
         if not isinstance(base, str):
             raise ConfigError(f"expected a file, got {base!r}", where=f"{path} · base")
-        settings = merge(settings, read_yaml((path.parent / base).resolve()))
+        file = (path.parent / base).resolve()
+        settings = merge(settings, with_plugins(read_yaml(file), file))
     if over := content.get("settings"):
+        over = with_plugins(over, path) if isinstance(over, Mapping) else over
         settings, dropped = lay_over(settings, over) if isinstance(over, Mapping) else (over, {})
         notices = [dropped_settings(path.parent / str(base), over, dropped)] if dropped else []
     if settings:

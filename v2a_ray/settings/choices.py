@@ -3,7 +3,7 @@
 ALIGNMENTS = Choices("kind", "none", "alignment")
 
 @ALIGNMENTS.add
-class Contrastive(AlignmentConfig):
+class ContrastiveConfig(AlignmentConfig):
     kind: Literal["contrastive"] = "contrastive"
     embedding_dim: Positive = 64
 
@@ -13,12 +13,13 @@ class Experiment(Settings):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from v2a_ray.settings.base import Settings, TrainingConfig
 
@@ -26,6 +27,8 @@ Kind = TypeVar("Kind", bound=Settings)
 SIZES = frozenset(TrainingConfig.model_fields) | {"width"}
 """Settings that say how large a fit is. Given for a kind that has none of the sort they mean nothing, and are left out:
 `alignment.num_steps` of a file holds for every method that trains an alignment."""
+PLUGINS = "v2a_plugins"
+"""Begins the name of every module that a plugin's file becomes."""
 
 
 class Choices:
@@ -42,20 +45,20 @@ class Choices:
         self._kinds: dict[str, type[Settings]] = {}
 
     def add(self, kind: type[Kind]) -> type[Kind]:
-        """Register a class under the values of its field. Raises ValueError when another one has such a value."""
+        """Register a class under the values of its field.
+
+        Raises ValueError when another one has such a value; a plugin's own class is replaced by its next version.
+        """
         for name in get_args(kind.model_fields[self.field].annotation):
-            if self._kinds.get(name, kind) is not kind:
-                raise ValueError(f"there is a {self.noun} {name!r} already: {self._kinds[name].__module__}")
+            known = self._kinds.get(name)
+            if known is not None and not known.__module__.startswith(f"{PLUGINS}."):
+                raise ValueError(f"there is a {self.noun} {name!r} already, in {known.__module__}")
             self._kinds[name] = kind
         return kind
 
-    def remove(self, name: str) -> None:
-        """Forget one, so that another can take its name."""
-        del self._kinds[name]
-
     def __call__(self, **settings: Any) -> Any:
         """The settings of a section, of the kind that they name. Raises pydantic's ValidationError."""
-        return self._kinds[self.chosen(settings) or ""].model_validate(self._without_sizes(settings))
+        return self.parse(settings)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
@@ -66,32 +69,46 @@ class Choices:
     def __getitem__(self, name: str) -> type[Settings]:
         return self._kinds[name]
 
-    def chosen(self, content: Any) -> str | None:
-        """The kind that a section's content names, known or not; None for what is no section."""
-        if isinstance(content, Settings):
-            return str(getattr(content, self.field))
-        return str(content.get(self.field, self.default)) if isinstance(content, Mapping) else None
+    def chosen(self, content: Mapping[str, Any]) -> str:
+        """The kind that a section's content names, known or not."""
+        return str(content.get(self.field, self.default))
 
     def with_field(self, key: str) -> list[str]:
         """The kinds that have the setting `key`."""
         return [name for name, kind in self._kinds.items() if key in kind.model_fields]
 
-    def foreign(self, content: Any) -> set[str]:
+    def foreign(self, content: Mapping[str, Any]) -> set[str]:
         """Settings in a section's content that other kinds have and its own kind has not."""
-        kind = self._kinds.get(self.chosen(content) or "")
-        if kind is None or not isinstance(content, Mapping):
+        kind = self._kinds.get(self.chosen(content))
+        if kind is None:
             return set()
         return {key for key in content if key not in kind.model_fields and self.with_field(key)}
 
-    def _without_sizes(self, content: Any) -> Any:
-        left_out = self.foreign(content) & SIZES
-        return {key: value for key, value in content.items() if key not in left_out} if left_out else content
+    def parse(self, content: Any) -> Settings:
+        """A section's content as settings of the kind that it names. Raises pydantic's ValidationError."""
+        if isinstance(content, Settings):
+            return content
+        if not isinstance(content, Mapping):
+            raise PydanticCustomError("not_a_section", "expected settings")
+        name = self.chosen(content)
+        if name not in self._kinds:
+            text = f"no {self.noun} is called {name!r}{closest(name, list(self._kinds))}"
+            raise _placed(self.field, text, content.get(self.field))
+        foreign = self.foreign(content)
+        for key in sorted(foreign - SIZES):
+            others = ", ".join(f"{self.field}={other}" for other in self.with_field(key))
+            raise _placed(key, f"unknown key of {self.field}={name}; {others} would read it", content[key])
+        return self._kinds[name].model_validate({key: value for key, value in content.items() if key not in foreign})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """The union of all kinds that are known when the model that holds the section is built."""
-        kinds: dict[Any, CoreSchema] = {name: handler.generate_schema(kind) for name, kind in self._kinds.items()}
-        union = core_schema.tagged_union_schema(kinds, self.chosen)
-        return core_schema.no_info_before_validator_function(self._without_sizes, union)
+        """Kinds are looked up when a section is read, so that one that is added later is known too."""
+        return core_schema.no_info_plain_validator_function(self.parse)
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """What a wrong name might have meant, for the end of a message."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
 
 
 def choices_of(field: FieldInfo) -> Choices | None:
@@ -103,3 +120,11 @@ def sections_by_choice(model: type[BaseModel]) -> dict[str, Choices]:
     """The fields of a model that are choices."""
     found = {name: choices_of(field) for name, field in model.model_fields.items()}
     return {name: choices for name, choices in found.items() if choices is not None}
+
+
+def _placed(key: str, text: str, value: Any) -> ValidationError:
+    """An error at a key of a section, which pydantic places where the section stands."""
+    # A message of pydantic's own has placeholders in braces.
+    escaped = text.replace("{", "{{").replace("}", "}}")
+    details = InitErrorDetails(type=PydanticCustomError("wrong_choice", escaped), loc=(key,), input=value)
+    return ValidationError.from_exception_data("settings", [details])

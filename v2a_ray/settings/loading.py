@@ -5,9 +5,8 @@ defaults  <  what the method sets  <  YAML file  <  command line
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from v2a_ray.errors import ConfigError, told
 from v2a_ray.settings.base import merge
-from v2a_ray.settings.choices import Choices, choices_of
+from v2a_ray.settings.choices import Choices, choices_of, closest
 
 __all__ = ["at", "merge", "parse_overrides", "read_yaml", "validate"]
 
@@ -114,61 +113,18 @@ def validate(
 
 
 def _describe(model: type[BaseModel], item: Any, where: Path | None, over: Mapping[str, Any]) -> str:
-    location = _keys(model, item["loc"])
-    kinds = _choices_at(model, item["loc"])
-    if item["type"] == "union_tag_invalid" and kinds:
-        location = (*location, kinds.field)
+    # Branches of a union appear in the location as extra names, e.g. ("reward_scale", "float").
+    location: KeyPath = tuple(part for part in item["loc"] if not _is_union_branch(part))
     key = ".".join(str(part) for part in location)
     place = "command line" if where and _is_set_by(over, location, where) else _place(where, location)
     prefix = ": ".join(part for part in (place, key) if part) or "settings"
     if item["type"] == "extra_forbidden":
-        return f"{prefix}: unknown key{_suggestion(model, item['loc'])}"
+        return f"{prefix}: unknown key{_suggestion(model, location)}"
     if item["type"] == "missing":
         return f"{prefix}: is missing"
-    if item["type"] == "union_tag_invalid" and kinds:
-        return f"{prefix}: no {kinds.noun} is called {item['ctx']['tag']!r}{_closest(item['ctx']['tag'], list(kinds))}"
-    if item["type"] == "union_tag_not_found":
-        return f"{prefix}: expected settings, got {item['input']!r}"
     message = item["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(item["input"], (dict, list)) else f" (got {item['input']!r})"
     return f"{prefix}: {message}{shown}"
-
-
-def _keys(model: type[BaseModel], location: Sequence[str | int]) -> KeyPath:
-    """A place as it is written in a file: the branch of a union, and the kind of a section, are extra names in it."""
-    keys: list[str | int] = []
-    for part, kinds in zip(location, _walk(model, location), strict=True):
-        if kinds is not part and not _is_union_branch(part):
-            keys.append(part)
-    return tuple(keys)
-
-
-def _walk(model: Any, location: Sequence[str | int]) -> Iterator[Any]:
-    """For each part of a place: the part itself if it is the kind of a section, else None."""
-    kinds: Choices | None = None
-    for part in location:
-        if kinds is not None:
-            model, kinds = kinds[str(part)], None
-            yield part
-            continue
-        field = getattr(model, "model_fields", {}).get(part) if isinstance(part, str) else None
-        if field is not None:
-            kinds = choices_of(field)
-            model = _inner_model(field.annotation)
-        yield None
-
-
-def _choices_at(model: type[BaseModel], location: Sequence[str | int]) -> Choices | None:
-    """The choice that the section at a place is."""
-    current: Any = model
-    for part in location:
-        field = getattr(current, "model_fields", {}).get(part) if isinstance(part, str) else None
-        if field is None:
-            return None
-        if found := choices_of(field):
-            return found
-        current = _inner_model(field.annotation)
-    return None
 
 
 def _is_union_branch(part: str | int) -> bool:
@@ -177,29 +133,23 @@ def _is_union_branch(part: str | int) -> bool:
     )
 
 
-def _suggestion(model: type[BaseModel], location: Sequence[str | int]) -> str:
-    """What an unknown key might have meant: another name, or a setting of another kind."""
+def _suggestion(model: type[BaseModel], location: KeyPath) -> str:
     current: Any = model
     kinds: Choices | None = None
     for part in location[:-1]:
-        if kinds is not None and part in kinds:
-            current = kinds[str(part)]
-            continue
-        if isinstance(part, str):
-            field = getattr(current, "model_fields", {}).get(part)
-            kinds = choices_of(field) if field else None
-            current = _inner_model(field.annotation) if field else None
-        if current is None:
+        field = getattr(current, "model_fields", {}).get(part) if isinstance(part, str) else None
+        if field is not None:
+            current, kinds = _inner_model(field.annotation), choices_of(field)
+        elif not isinstance(part, int):
             return ""
-    name = str(location[-1])
-    if kinds is not None and (others := kinds.with_field(name)):
-        return f" here; {', '.join(f'{kinds.field}={other}' for other in others)} would read it"
-    return _closest(name, list(current.model_fields))
-
-
-def _closest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
+    if current is None:
+        return ""
+    names = (
+        list(current.model_fields)
+        if kinds is None
+        else sorted({key for kind in kinds for key in kinds[kind].model_fields})
+    )
+    return closest(str(location[-1]), names)
 
 
 def _inner_model(annotation: Any) -> Any:

@@ -40,6 +40,7 @@ class JobSpec:
         content: of the configuration file, with its `base` laid in.
         overrides: `key=value` of the command line that are laid over it.
         run_dir: absolute folder of the results, on storage that all nodes mount.
+        plugins: files on this machine that are shipped beside the configuration file, which names them by their names.
     """
 
     kind: Literal["run", "sweep"]
@@ -47,6 +48,7 @@ class JobSpec:
     content: Mapping[str, Any]
     overrides: tuple[str, ...]
     run_dir: str
+    plugins: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -65,8 +67,10 @@ class JobSpec:
         return f"V2A_STORE=${{V2A_STORE:-{beside}}} python -m v2a_ray.cli.main {shlex.join(arguments)}"
 
     def write(self, folder: Path) -> None:
-        """The configuration file, all that is shipped beside the package."""
+        """The configuration file and its plugins, all that is shipped beside the package."""
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(dict(self.content), sort_keys=False))
+        for plugin in self.plugins:
+            (folder / Path(plugin).name).write_bytes(Path(plugin).read_bytes())
 
 
 def make_job(
@@ -84,7 +88,8 @@ def make_job(
     content = NO_DATA | content
     store = _require_shared(merge(content, parse_overrides(overrides)), path)
     folder = _results(run_dir, store, config.folder_name)
-    return JobSpec("run", config.name, content, tuple(overrides), folder)
+    content, plugins = _shipped(content, config.plugins)
+    return JobSpec("run", config.name, content, tuple(overrides), folder, plugins)
 
 
 def _sweep_job(
@@ -102,7 +107,17 @@ def _sweep_job(
         notices = make_sweep(config, path, parse_overrides(others), notices).notices
     for text in notices:
         notify(text)
-    return JobSpec("sweep", config.name, content, others, _results(run_dir, store, config.name))
+    settings, plugins = _shipped(content.get("settings", {}), content.get("settings", {}).get("plugins", []))
+    content = {**content, "settings": settings}
+    return JobSpec("sweep", config.name, content, others, _results(run_dir, store, config.name), plugins)
+
+
+def _shipped(settings: Mapping[str, Any], plugins: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Settings that name plugins by their file names, and where these files are. Raises ConfigError for equal names."""
+    names = [Path(path).name for path in plugins]
+    if repeated := next((name for name in names if names.count(name) > 1 or name == CONFIG_FILE), None):
+        raise ConfigError(f"two files would be shipped as {repeated}", where="plugins", remedy="rename one")
+    return (dict(settings) | {"plugins": names} if names else dict(settings)), tuple(plugins)
 
 
 def _results(run_dir: str | None, store: str | None, name: str) -> str:

@@ -38,14 +38,14 @@ REFUSED = "refused.json"
 
 
 @ray.remote
-def make_data(group: Sequence[Work], store: ArtifactStore, board: Any) -> list[Artifact]:
+def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Episode tables of data parts: one that is read from a file, or several that are rolled out together."""
     specs = [work.node.spec for work in group]
     rollouts = [spec for spec in specs if spec and spec.path is None]
     tables: Iterator[EpisodeTable] = iter(())
     start = time.perf_counter()
     if rollouts:
-        report = reporter(board, group[0].node.name)
+        report = reporter(progress_actor, group[0].node.name)
         journals = [store.work("data", work.node.key) for work in group]
         tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {}), journals=journals))
     # Roll-outs are made together, so each part is charged by its number of transitions.

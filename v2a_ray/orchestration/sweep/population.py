@@ -127,13 +127,13 @@ def train_member(settings: dict[str, Any]) -> None:
     begun, entries = _take_over(folder)
     if not entries or {"step": entries[-1]["step"], **values} != entries[-1]:
         entries.append({"step": begun, **values})
-    trial = trials_of({"folder": settings["folder"], "trials": [number]})[0]
+    trial = trials_of(settings | {"trials": [number]})[0]
     policy = trial.plan["policy"].key  # of the draw: it names the member in the sweep's records
     raw = merge(trial.config.model_dump(mode="json"), layer_of(values))
     config = ExperimentConfig.model_validate(raw)
     plan = make_plan(config)
     output = folder / FINISHED
-    show = reporter(ray.get_actor(settings["board"]), trial.name)
+    show = reporter(ray.get_actor(settings["progress_actor"]), trial.name)
     store = store_of(config)
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:

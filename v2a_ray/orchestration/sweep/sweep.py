@@ -16,7 +16,7 @@ import dataclasses
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.engine.trainer import Metrics
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.experiments.loading import store_of
+from v2a_ray.experiments.plugins import sources_of
 from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.files import prepare_folder, sole_writer, write_whole
@@ -41,7 +42,7 @@ from v2a_ray.orchestration.sweep.trial_status import Outcome
 from v2a_ray.orchestration.sweep.trials import TRIALS_FILE
 from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
 from v2a_ray.orchestration.train.compute import Listener, compute_all
-from v2a_ray.orchestration.train.progress_actor import Event, make_board
+from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.curves import plot_cells
@@ -91,8 +92,9 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
     }
     check_cluster(store, folder, list(upstream.values()), listener.warned)
     compute_all(list(upstream.values()), store, listener)
-    board = f"v2a-sweep-{uuid.uuid4()}"
-    common = {"folder": str(folder), "board": board}
+    progress_actor = f"v2a-sweep-{uuid.uuid4()}"
+    plugins = sorted({path for trial in sweep.trials for path in trial.config.plugins})
+    common = {"folder": str(folder), "progress_actor": progress_actor} | ({"plugins": plugins} if plugins else {})
     search = Suggestions(sweep, folder, common) if sweep.suggests else None
     results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials)
     missing = []
@@ -161,7 +163,7 @@ def _train(
     stopper = _StopWhenUnwritable()
     recorder = _Recorder(results, stopper)
     tuner = make_tuner(sweep, folder, missing, common, [recorder], stopper, search)
-    with _listening(common["board"], results, listener):
+    with _listening(common["progress_actor"], sources_of(common.get("plugins", [])), results, listener):
         grid = tuner.fit()
     for result in grid:
         if result.error:
@@ -252,17 +254,17 @@ class _StopWhenUnwritable(Stopper):
 
 
 @contextmanager
-def _listening(board_name: str, results: Results, listener: Listener) -> Iterator[None]:
+def _listening(actor_name: str, plugins: Mapping[str, str], results: Results, listener: Listener) -> Iterator[None]:
     """Pass what trials report on to `listener` while the block runs."""
-    board = make_board(board_name)
-    ray.get(board.drain.remote())
+    progress_actor = make_progress_actor(actor_name, plugins)
+    ray.get(progress_actor.drain.remote())
     stop = threading.Event()
     started: set[str] = set()
 
     def listen() -> None:
         while not stop.wait(0.5):
             try:
-                events: list[Event] = ray.get(board.drain.remote())
+                events: list[Event] = ray.get(progress_actor.drain.remote())
             except ray.exceptions.RayError:
                 return
             for event in events:
@@ -278,7 +280,7 @@ def _listening(board_name: str, results: Results, listener: Listener) -> Iterato
     finally:
         stop.set()
         thread.join(timeout=5)
-        ray.kill(board)
+        ray.kill(progress_actor)
 
 
 def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:

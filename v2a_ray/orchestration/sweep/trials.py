@@ -18,6 +18,7 @@ from v2a_ray.engine.trainer import Metrics, Progress
 from v2a_ray.errors import StorageError, V2AError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import store_of
+from v2a_ray.experiments.plugins import load_shipped
 from v2a_ray.experiments.sweep import Trial, suggested
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.gpus import stage_workers
@@ -37,7 +38,7 @@ def train_trial(settings: dict[str, Any]) -> None:
     trials = trials_of(settings)
     store = store_of(trials[0].config)
     works = [Work(trial.config, trial.plan, trial.plan["policy"]) for trial in trials]
-    progress = [_progress(settings["board"], trial) for trial in trials]
+    progress = [_progress(settings["progress_actor"], trial) for trial in trials]
     errors: Sequence[V2AError | None] = [None]
     try:
         if len(works) == 1:
@@ -57,6 +58,8 @@ def train_trial(settings: dict[str, Any]) -> None:
 
 def trials_of(settings: dict[str, Any]) -> list[Trial]:
     """The trials that Tune's `config` stands for."""
+    if settings.get("plugins"):
+        load_shipped(ray.get(ray.get_actor(settings["progress_actor"]).plugins.remote()))
     every = read_json(Path(settings["folder"]) / TRIALS_FILE)["trials"]
     trials = []
     for number in settings["trials"]:
@@ -73,9 +76,9 @@ def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
     return {"step": step} | {name: evaluation[name] for name in names if name in evaluation}
 
 
-def _progress(board: str, trial: Trial) -> Progress:
-    """Reports to the board, and evaluations to Tune too, whose scheduler may end the trial there."""
-    show: Progress = reporter(ray.get_actor(board), trial.name)
+def _progress(progress_actor: str, trial: Trial) -> Progress:
+    """Reports to the progress actor, and evaluations to Tune too, whose scheduler may end the trial there."""
+    show: Progress = reporter(ray.get_actor(progress_actor), trial.name)
     if stage_workers(trial.config, "policy") > 1:
         return show  # called by a worker, which is no process of Tune's
 

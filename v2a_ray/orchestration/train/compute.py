@@ -26,7 +26,7 @@ from v2a_ray.orchestration.cluster.gpus import (
 )
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.orchestration.data.tables import make_data, make_source
-from v2a_ray.orchestration.train.progress_actor import Event, make_board, reporter
+from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor, reporter
 from v2a_ray.orchestration.train.work import Work, input_paths, stage_threads
 from v2a_ray.stages.policy.batched_jobs import fit_policies
 from v2a_ray.stages.registered import fit_of
@@ -70,7 +70,7 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
     if not waiting:
         return artifacts
     require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
-    board = make_board()
+    progress_actor = make_progress_actor()
     running: dict[Any, list[Work]] = {}
     try:
         while waiting or running:
@@ -78,9 +78,9 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
                 for work in group:
                     del waiting[work.node.key]
                     listener.started(work.node)
-                running[_submit(group, store, board)] = group
+                running[_submit(group, store, progress_actor)] = group
             ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            for event in ray.get(board.drain.remote()):
+            for event in ray.get(progress_actor.drain.remote()):
                 listener.progressed(event)
             for reference in ready:
                 group = running.pop(reference)
@@ -90,7 +90,7 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
     finally:
         for reference in running:
             ray.cancel(reference, force=False)
-        ray.kill(board)
+        ray.kill(progress_actor)
     return artifacts
 
 
@@ -104,13 +104,13 @@ def _ready(waiting: Mapping[str, Work], artifacts: Mapping[str, Artifact]) -> li
     return [*others, rollouts] if rollouts else others
 
 
-def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
+def _submit(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> Any:
     node, config = group[0].node, group[0].config
     options: dict[str, Any] = {"max_retries": MAX_RETRIES, "num_cpus": 0}
     if node.stage == "data":
         # Roll-outs hold no CPU themselves, their actors do; files are read by as many processes as there are cores.
         options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
-        return make_data.options(**options).remote(group, store, board)
+        return make_data.options(**options).remote(group, store, progress_actor)
     inputs = input_paths(group[0], store)
     if node.stage == "source":
         return make_source.options(**options).remote(group[0], inputs, store)
@@ -118,7 +118,7 @@ def _submit(group: Sequence[Work], store: ArtifactStore, board: Any) -> Any:
     parallel = stage_workers(config, node.stage) > 1
     options["num_cpus"] = 0 if parallel else stage_threads(group[0])
     options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
-    return _make_stage.options(**options).remote(group[0], inputs, store, board)
+    return _make_stage.options(**options).remote(group[0], inputs, store, progress_actor)
 
 
 def _result(reference: Any) -> list[Artifact]:
@@ -132,9 +132,9 @@ def _result(reference: Any) -> list[Artifact]:
 
 
 @ray.remote
-def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, board: Any) -> list[Artifact]:
+def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """A trained stage: its column, or the policy."""
-    progress = reporter(board, work.node.name)
+    progress = reporter(progress_actor, work.node.name)
     return [make_stage(work, inputs, store, progress)]
 
 

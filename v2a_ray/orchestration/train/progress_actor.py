@@ -1,7 +1,8 @@
-"""The progress board: a Ray actor that stages report to and the driver reads from."""
+"""The progress actor: stages report to it, and the driver reads from it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,16 @@ class Event:
     metrics: Metrics
 
 
-class _Board:
-    """Collects events until they are drained."""
+class _ProgressActor:
+    """Collects events until they are drained, and tells processes of Tune's which plugins to run."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugins: Mapping[str, str]) -> None:
         self.events: list[Event] = []
+        self._plugins = plugins
+
+    def plugins(self) -> Mapping[str, str]:
+        """Path to content."""
+        return self._plugins
 
     def report(self, event: Event) -> None:
         """Add an event."""
@@ -39,20 +45,20 @@ class _Board:
         return events
 
 
-ProgressBoard: Any = ray.remote(num_cpus=0)(_Board)
-"""The actor class; see `make_board`."""
+ProgressActor: Any = ray.remote(num_cpus=0)(_ProgressActor)
+"""The actor class; see `make_progress_actor`."""
 
 
-def make_board(name: str | None = None) -> Any:
-    """A board on the caller's node: it lives as long as the driver that reads it, whatever other nodes do."""
+def make_progress_actor(name: str | None = None, plugins: Mapping[str, str] | None = None) -> Any:
+    """A progress actor on the caller's node: it lives as long as the driver that reads it, whatever other nodes do."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ProgressBoard.options(name=name, scheduling_strategy=here).remote()
+    return ProgressActor.options(name=name, scheduling_strategy=here).remote(plugins or {})
 
 
-def reporter(board: Any, name: str) -> Progress:
-    """A progress callback that reports to `board` without waiting."""
+def reporter(progress_actor: Any, name: str) -> Progress:
+    """A progress callback that reports to `progress_actor` without waiting."""
 
     def report(step: int, num_steps: int, metrics: Metrics) -> None:
-        board.report.remote(Event(name, step, num_steps, metrics))
+        progress_actor.report.remote(Event(name, step, num_steps, metrics))
 
     return report

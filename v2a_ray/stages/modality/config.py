@@ -17,6 +17,13 @@ ENCODERS: dict[str, str | Callable[..., Any]] = {
 called with steps (B, T, X) and lengths (B,), which gives mean and log variance of z, (B, Z) each."""
 
 
+def register_encoder(name: str, encoder: str | Callable[..., Any]) -> None:
+    """Make an encoder known by a name. Raises ValueError when the name is taken by one of the package."""
+    if str(ENCODERS.get(name, "")).startswith("v2a_ray."):
+        raise ValueError(f"there is an encoder {name!r} already")
+    ENCODERS[name] = encoder
+
+
 def _require_encoder(name: str) -> str:
     if name not in ENCODERS:
         raise ValueError(f"no encoder is called {name!r}; known: {', '.join(ENCODERS)}")
