@@ -31,6 +31,7 @@ LAYERS = [
         "experiments/experiment.py",
         "experiments/definition.py",
         "experiments/methods.py",
+        "experiments/plugins.py",
         "stages/registered.py",
         "stages/*/stage.py",
         "stages/*/stages.py",

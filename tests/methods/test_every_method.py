@@ -188,5 +188,5 @@ def test_the_table_is_read_off_the_settings() -> None:
 def test_effective_settings_are_those_that_move_the_numbers() -> None:
     dara = dict(effective_settings("dara"))
     assert dara["policy.reward_correction"] == 0.1 and dara["alignment.noise_std"] == 1.0
-    assert not [key for key in dara if key.startswith(("advantage.", "modality.", "policy."))]
+    assert not [key for key in dara if key.startswith(("advantage.", "modality.", "policy.q_weight"))]
     assert dict(effective_settings("td3_bc"))["policy.q_weight"] == 2.5

@@ -39,7 +39,6 @@ def key(method: str, *overrides: str) -> str | None:
         "policy.reward_correction=0.2",
         "policy.filter.alignment_weight=0.2",
         "policy.filter.keep_fraction=0.25",
-        "policy.filter.target_acceptance=0.5",
     ],
 )
 def test_seed_and_scalars_of_iql_go_into_one_pack(override: str) -> None:
