@@ -174,7 +174,7 @@ def fixed(edits: tuple[Edit, ...]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]
 def register_robot(spec: RobotSpec) -> RobotSpec:
     """Make `spec` known by its name, and return it. Raises ValueError when the name is taken."""
     if spec.name in _ROBOTS:
-        raise ValueError(f"there is a robot named {spec.name!r} already")
+        raise ValueError(f"robot {spec.name!r} is there already")
     _ROBOTS[spec.name] = spec
     return spec
 

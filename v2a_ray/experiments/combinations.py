@@ -10,6 +10,7 @@ from v2a_ray.engine.keys import BOOKKEEPING
 from v2a_ray.engine.stage import needed_stages
 from v2a_ray.experiments.experiment import ExperimentConfig, default_of, method_config
 from v2a_ray.experiments.methods import METHODS, method_settings
+from v2a_ray.experiments.plugins import load_installed
 from v2a_ray.settings.base import leaves
 from v2a_ray.stages.policy.config import PolicyConfig
 from v2a_ray.stages.policy.stage import filtered_columns
@@ -73,7 +74,8 @@ def combination(name: str) -> Combination:
 
 
 def combinations() -> list[Combination]:
-    """The rows of all methods."""
+    """The rows of all methods, those of plugins too."""
+    load_installed()
     return [combination(name) for name in METHODS]
 
 

@@ -14,7 +14,7 @@ from v2a_ray.engine.store import ArtifactStore, store_root
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.plugins import load_files, located
+from v2a_ray.experiments.plugins import load_files, load_installed, located
 from v2a_ray.settings.loading import parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
 
 def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
     """The same without looking its domains up, which takes a while. Raises ConfigError."""
-    over = renamed(parse_overrides(overrides), "command line", notify)
-    raw, dropped = lay_over(renamed(read_yaml(path), str(path), notify), over)
-    raw = with_plugins(raw, path)
+    over = with_plugins(renamed(parse_overrides(overrides), "command line", notify), Path("command line"))
+    raw, dropped = lay_over(with_plugins(renamed(read_yaml(path), str(path), notify), path), over)
     if dropped:
         notify(dropped_settings(path, over, dropped))
     return validate(ExperimentConfig, raw, path, over=over)
@@ -46,6 +45,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
 
 def with_plugins(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Settings whose plugins are loaded and named by absolute paths. Raises ConfigError for one that cannot be."""
+    load_installed()
     plugins = raw.get("plugins")
     if not isinstance(plugins, list) or not all(isinstance(each, str) for each in plugins):
         return dict(raw)

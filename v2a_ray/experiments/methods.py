@@ -379,7 +379,7 @@ METHODS: dict[str, Method] = {
 def register_method(name: str, method: Method) -> Method:
     """Make a method known by a name. Raises ValueError when one of the package has it."""
     if name in METHODS and METHODS[name].origin == "":
-        raise ValueError(f"there is a method {name!r} already")
+        raise ValueError(f"method {name!r} is there already")
     METHODS[name] = replace(method, origin=method.origin or "a plugin")
     return METHODS[name]
 

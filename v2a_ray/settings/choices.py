@@ -51,8 +51,8 @@ class Choices:
         """
         for name in get_args(kind.model_fields[self.field].annotation):
             known = self._kinds.get(name)
-            if known is not None and not known.__module__.startswith(f"{PLUGINS}."):
-                raise ValueError(f"there is a {self.noun} {name!r} already, in {known.__module__}")
+            if known not in (None, kind) and not known.__module__.startswith(f"{PLUGINS}."):
+                raise ValueError(f"{self.noun} {name!r} is there already, in {known.__module__}")
             self._kinds[name] = kind
         return kind
 

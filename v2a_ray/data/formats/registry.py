@@ -92,7 +92,7 @@ def register_format(entry: Format) -> Format:
     Raises ValueError when the name is taken.
     """
     if entry.name in FORMATS:
-        raise ValueError(f"there is a format {entry.name!r} already")
+        raise ValueError(f"format {entry.name!r} is there already")
     others = dict(FORMATS)
     FORMATS.clear()
     FORMATS.update({entry.name: entry, **others})

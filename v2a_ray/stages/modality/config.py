@@ -20,7 +20,7 @@ called with steps (B, T, X) and lengths (B,), which gives mean and log variance 
 def register_encoder(name: str, encoder: str | Callable[..., Any]) -> None:
     """Make an encoder known by a name. Raises ValueError when the name is taken by one of the package."""
     if str(ENCODERS.get(name, "")).startswith("v2a_ray."):
-        raise ValueError(f"there is an encoder {name!r} already")
+        raise ValueError(f"encoder {name!r} is there already")
     ENCODERS[name] = encoder
 
 

@@ -1,0 +1,148 @@
+"""Code from outside: a file that is named, an installed package. What it adds works as ours does, on every process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command import v2a, v2a_here
+
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.errors import ConfigError
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.experiments.plugins import ENVIRONMENT
+from v2a_ray.experiments.sweep import load_sweep
+from v2a_ray.files import read_json
+from v2a_ray.orchestration.cluster.job_spec import make_job
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
+SMALL = {
+    "policy": {"num_steps": 20, "width": 8, "batch_size": 16},
+    "evaluation": {"num_episodes": 1, "interval_steps": 0},
+}
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """A copy of the example whose experiment is small."""
+    folder = tmp_path / "plugin"
+    shutil.copytree(EXAMPLE, folder)
+    content = yaml.safe_load((folder / "experiment.yaml").read_text()) | SMALL
+    content["target"]["num_transitions"] = 300
+    content["sources"] = [source | {"num_transitions": 300} for source in content["sources"]]
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_a_run_computes_what_a_file_adds_in_other_processes(ray_cluster: None, plugin: Path, tmp_path: Path) -> None:
+    done = v2a_here("run", str(plugin / "experiment.yaml"), "--run-dir", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = read_json(tmp_path / "out" / "result.json")
+    assert result["config"]["policy"]["learner"] == "weighted_bc"
+    assert {"alignment", "policy"} <= {stage["name"] for stage in result["stages"]}
+
+
+def test_trials_of_a_sweep_know_it_too(ray_cluster: None, plugin: Path, tmp_path: Path) -> None:
+    sweep = {"name": "sweep", "base": "experiment.yaml", "axes": {"policy.sharpness": [0.0, 1.0]}}
+    (plugin / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    done = v2a_here("sweep", str(plugin / "sweep.yaml"), "--run-dir", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "table.md").read_text().count("(n=1)") == 2
+
+
+def test_an_experiment_takes_its_plugins_along(plugin: Path) -> None:
+    """A process that has never seen the file gets its content with the experiment."""
+    config = load_experiment(plugin / "experiment.yaml")
+    (plugin / "nearest_rows.py").unlink()
+    sent = plugin / "sent"
+    sent.write_bytes(pickle.dumps(config))
+    script = f"import pickle; print(pickle.load(open({str(sent)!r}, 'rb')).alignment.num_neighbors)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=plugin.parent)
+    assert done.stdout.strip() == "5"
+
+
+def test_another_version_of_a_file_computes_other_artifacts(plugin: Path) -> None:
+    def keys() -> dict[str, str]:
+        return {name: node.key for name, node in make_plan(load_experiment(plugin / "experiment.yaml")).items()}
+
+    before, file = keys(), plugin / "nearest_rows.py"
+    assert keys() == before
+    file.write_text(file.read_text().replace("-distances.mean", "-2 * distances.mean"))
+    after = keys()
+    assert {name for name in before if before[name] != after[name]} == {"alignment", "policy"}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, r"plugins: .*nearest_rows.py: cannot be read: No such file"),
+        ("x = (", r"plugins: .*nearest_rows.py:1: cannot be loaded: SyntaxError"),
+        ("\n\nimport nowhere_at_all", r"nearest_rows.py:3: cannot be loaded: ModuleNotFoundError"),
+        ("VALUE = 1 / 0", r"nearest_rows.py:1: cannot be loaded: ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_one_message(plugin: Path, source: str | None, message: str) -> None:
+    file = plugin / "nearest_rows.py"
+    file.unlink() if source is None else file.write_text(source)
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(plugin / "experiment.yaml")
+
+
+def test_a_file_cannot_take_the_name_of_something_of_ours(plugin: Path) -> None:
+    file = plugin / "nearest_rows.py"
+    file.write_text(file.read_text().replace('Literal["nearest"] = "nearest"', 'Literal["residual"] = "residual"'))
+    with pytest.raises(ConfigError, match="alignment 'residual' is there already"):
+        load_experiment(plugin / "experiment.yaml")
+
+
+def test_what_a_finished_run_names_is_not_run(plugin: Path, tmp_path: Path) -> None:
+    """A folder that somebody sent must not run code because it is looked at."""
+    seen = tmp_path / "seen"
+    (plugin / "nearest_rows.py").write_text(f"open({str(seen)!r}, 'w')")
+    content = {"name": "x", "plugins": [str(plugin / "nearest_rows.py")]}
+    content["target"] = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
+    raw = content | {"sources": [content["target"]]}
+    with pytest.raises(ValueError, match=f"was not loaded; if you trust it: {ENVIRONMENT}="):
+        ExperimentConfig.model_validate(raw)
+    assert not seen.exists()
+
+
+def test_an_installed_package_announces_what_it_adds(plugin: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (plugin / "nearest_rows.py").rename(site / "nearest_rows.py")
+    about = site / "nearest_rows-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: nearest-rows\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[v2a_ray.alignments]\nnearest = nearest_rows:NearestConfig\n")
+    path: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": f"{site}:{Path(__file__).parents[2]}"}}
+    listed = v2a("methods", cwd=tmp_path, **path)
+    assert listed.returncode == 0 and "nearest_bc" in listed.stdout, listed.stderr
+    (site / "nearest_rows.py").write_text("import nowhere_at_all")
+    broken = v2a("methods", cwd=tmp_path, **path)
+    assert broken.returncode == 2 and "plugin nearest (nearest_rows:NearestConfig" in " ".join(broken.stderr.split())
+
+
+def test_a_job_ships_it(plugin: Path, tmp_path: Path) -> None:
+    job = make_job(plugin / "experiment.yaml", [f"store={tmp_path / 'store'}"], str(tmp_path / "out"))
+    (tmp_path / "shipped").mkdir()
+    job.write(tmp_path / "shipped")
+    assert sorted(path.name for path in (tmp_path / "shipped").iterdir()) == ["experiment.yaml", "nearest_rows.py"]
+    assert load_experiment(tmp_path / "shipped" / "experiment.yaml").policy.learner == "weighted_bc"
+
+
+def test_a_sweep_resolves_it_beside_the_file_that_names_it(plugin: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    sweep = {"name": "sweep", "base": "../plugin/experiment.yaml", "axes": {"seed": [0, 1]}}
+    (other / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    (trial, _) = load_sweep(other / "sweep.yaml").trials
+    assert trial.config.plugins == [str(plugin / "nearest_rows.py")]
