@@ -32,7 +32,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.every_stage import Workspace, differences
-from v2a_ray.engine.store import STAGES
+from v2a_ray.engine.stage import artifact_kinds
 
 STEPS = 1200
 LONGEST_SECONDS = 400.0
@@ -177,7 +177,7 @@ def _disturb(workspace: Workspace, wanted: Mapping[str, int], draw: random.Rando
     command: Command | None = None
     for _ in range(draw.randint(6, 12)):
         left = {name: count - tally.num(name) for name, count in wanted.items() if count > tally.num(name)}
-        missing = [stage for stage in STAGES if not any(workspace.store.glob(f"{stage}/*/artifact.json"))]
+        missing = [stage for stage in artifact_kinds() if not any(workspace.store.glob(f"{stage}/*/artifact.json"))]
         if not (left and missing):
             break
         stage = draw.choice(missing)
@@ -222,7 +222,7 @@ def report(tally: Tally) -> str:
     lines += [f"{name} to a {role}: {count}" for (name, role), count in sorted(tally.sent.items())]
     lines += [f"status of a driver after {name}: {status} ({n} times)" for (name, status), n in tally.statuses.items()]
     lines.append(f"{'at work when it came':<22}{'driver':>8}{'worker':>8}")
-    for stage in ("none yet", *STAGES):
+    for stage in ("none yet", *artifact_kinds()):
         lines.append(f"{stage:<22}{tally.stages[stage, 'driver']:>8}{tally.stages[stage, 'worker']:>8}")
     lines += [f"an undisturbed command failed and was run again: {what}" for what in tally.failures]
     lines.append(f"files or results that differ from the undisturbed run: {len(tally.wrong)}")

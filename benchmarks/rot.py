@@ -31,6 +31,7 @@ from v2a_ray.diagnosis.diagnose import diagnose
 from v2a_ray.diagnosis.evidence import open_run
 from v2a_ray.engine import store as artifacts
 from v2a_ray.engine.plan import make_plan
+from v2a_ray.engine.stage import STAGES, artifact_kinds
 from v2a_ray.experiments.loading import load_experiment, store_of
 from v2a_ray.orchestration.cluster.session import ray_session
 from v2a_ray.orchestration.data.collect import collect_data
@@ -38,7 +39,6 @@ from v2a_ray.orchestration.train.compute import Listener, make_stage
 from v2a_ray.orchestration.train.progress_actor import Event
 from v2a_ray.orchestration.train.run import run_experiment
 from v2a_ray.orchestration.train.work import Work, input_paths
-from v2a_ray.stages.registered import STAGES
 
 STEPS = 200
 Kinds = dict[str, Path]
@@ -133,7 +133,7 @@ def kinds(workspace: Workspace, draw: random.Random) -> list[list[tuple[str, Pat
             stage, *inner = file.relative_to(workspace.store).parts
             name = f"{stage}: {'/'.join(inner[1:])}" if len(inner) > 1 else f"{stage}: *.json" if inner else stage
             of_kind[stage if len(inner) > 1 else ""][name].append(file)
-    order = [*STAGES, ""]
+    order = [*artifact_kinds(), ""]
     return [
         [(name, draw.choice(files).relative_to(workspace.folder)) for name, files in sorted(of_kind[stage].items())]
         for stage in sorted(of_kind, key=order.index)

@@ -30,7 +30,8 @@ import yaml
 from benchmarks.record import Result, interleaved, record
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.engine.store import STAGES, ArtifactStore
+from v2a_ray.engine.stage import artifact_kinds
+from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import resolve
 from v2a_ray.files import read_json, write_json
@@ -88,7 +89,7 @@ class Bench:
 
     def num_upstream(self) -> int:
         """Artifacts of other stages."""
-        return sum(len(list(self.store.root.glob(f"{stage}/*/artifact.json"))) for stage in STAGES if stage != "policy")
+        return sum(len(list(self.store.root.glob(f"{stage}/*/artifact.json"))) for stage in artifact_kinds() if stage != "policy")
 
     def finished(self, start: Callable[[], subprocess.Popen[str]]) -> list[float]:
         """Run a command to its end; the times at which the policies that it made were finished."""
@@ -116,6 +117,8 @@ def experiment(store: Path) -> dict[str, Any]:
         "target": rolled_out | {"domain": "hopper/stock"},
         "sources": [rolled_out | {"domain": "hopper/gravity-0.5", "policy_domain": "hopper/stock"}],
         "store": str(store),
+        # Trials differ by the policy alone: both sides find the columns.
+        "upstream_seed": 0,
         "advantage": {"num_steps": 1, "width": 8},
         "alignment": {"num_steps": 1, "width": 8},
         "policy": {"num_steps": 1, "width": 8},
