@@ -89,7 +89,8 @@ class Bench:
 
     def num_upstream(self) -> int:
         """Artifacts of other stages."""
-        return sum(len(list(self.store.root.glob(f"{stage}/*/artifact.json"))) for stage in artifact_kinds() if stage != "policy")
+        others = (stage for stage in artifact_kinds() if stage != "policy")
+        return sum(len(list(self.store.root.glob(f"{stage}/*/artifact.json"))) for stage in others)
 
     def finished(self, start: Callable[[], subprocess.Popen[str]]) -> list[float]:
         """Run a command to its end; the times at which the policies that it made were finished."""
