@@ -21,6 +21,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.sweep import task_of
 from v2a_ray.files import replacing
 from v2a_ray.report.markdown import cell, table_lines
+from v2a_ray.settings.choices import Choices, choices_of
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,13 @@ def settings_table(model: type[BaseModel], over: Mapping[str, Any]) -> Table:
 
 
 def _settings(model: type[BaseModel], over: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Key, default and meaning. A section that depends on a choice shows the chosen kind, then what others have."""
     for name, field in model.model_fields.items():
+        if choices := choices_of(field):
+            yield from _kinds(choices, over.get(name, {}), f"{prefix}{name}")
+            continue
         if inner := _section(field.annotation):
-            yield f"{prefix}{name}", "", (inner.__doc__ or "").split("\n")[0]
+            yield f"{prefix}{name}", "", _first_line(inner)
             yield from _settings(inner, over.get(name, {}), f"{prefix}{name}.")
             continue
         if name in over:
@@ -198,6 +203,25 @@ def _settings(model: type[BaseModel], over: Mapping[str, Any], prefix: str) -> I
         else:
             default = repr(field.get_default(call_default_factory=True))
         yield f"{prefix}{name}", default, " ".join((field.description or "").split())
+
+
+def _kinds(choices: Choices, over: Mapping[str, Any], section: str) -> Iterator[tuple[str, str, str]]:
+    chosen = choices[choices.chosen(over)]
+    yield section, "", _first_line(chosen)
+    yield from _settings(chosen, over, f"{section}.")
+    shown = set(chosen.model_fields)
+    for name in choices:
+        kind = choices[name]
+        own = {key: field for key, field in kind.model_fields.items() if key not in shown}
+        if kind is not chosen:
+            yield f"{section}.{choices.field}={name}", "", _first_line(kind)
+        for key, field in own.items():
+            if not choices_of(field):
+                yield f"{section}.{key}", repr(field.default), " ".join((field.description or "").split())
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").split("\n")[0]
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

@@ -1,0 +1,76 @@
+"""Docs name what exists: every dotted name, every path, every setting."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from v2a_ray.experiments.experiment import method_config
+from v2a_ray.settings.choices import choices_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PLACES = (ROOT, ROOT / "v2a_ray", ROOT / "benchmarks")
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name of the package is a module, or what a module has."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            fields = getattr(found, "model_fields", {})
+            if part in fields:
+                return True
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@every_page
+def test_dotted_names_exist(page: Path) -> None:
+    names = set(re.findall(r"\bv2a_ray(?:\.\w+)+", page.read_text())) - {"v2a_ray.egg"}
+    groups = {name for name in names if re.fullmatch(r"v2a_ray\.(methods|[a-z]+s)", name)}
+    assert [name for name in sorted(names - groups) if not exists(name)] == []
+
+
+@every_page
+def test_paths_exist(page: Path) -> None:
+    paths = set(re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml|md|json|sh))`", page.read_text()))
+    users = {path for path in paths if path.split("/")[0] in ("runs", "RUN_DIR", "DIR", "my_package")}
+    missing = [path for path in sorted(paths - users) if not any((place / path).exists() for place in PLACES)]
+    assert missing == []
+
+
+@every_page
+def test_settings_exist(page: Path) -> None:
+    """Dotted keys such as `policy.filter.rule` in code spans: of some kind of their section."""
+    config = type(method_config("v2a"))
+    sections = "|".join(name for name in config.model_fields if name not in ("name", "method", "seed", "store"))
+    keys = set(re.findall(rf"[`\s]((?:{sections})(?:\.[a-z_]+)+)(?==|`)", page.read_text()))
+
+    def known(key: str) -> bool:
+        models = [config]
+        for part in key.split("."):
+            fields = [model.model_fields[part] for model in models if part in getattr(model, "model_fields", {})]
+            if not fields:
+                return False
+            choices = choices_of(fields[0])
+            models = [choices[kind] for kind in choices] if choices else [fields[0].annotation]  # type: ignore[list-item]
+        return True
+
+    assert [key for key in sorted(keys) if not known(key)] == []
+
+
+def test_the_checks_themselves() -> None:
+    assert exists("v2a_ray.engine.plan.make_plan") and not exists("v2a_ray.engine.plan.no_such_function")
+    assert not exists("v2a_ray.no_such_module.name")
