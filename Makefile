@@ -12,6 +12,8 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest -n $(PROCESSES) --dist loadfile
+	# From outside the package, as its user runs it.
+	cd examples/plugin && ../../$(BIN)/pytest -c /dev/null -q .
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m slow
