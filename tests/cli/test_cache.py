@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def cache(*arguments: str, cwd: Path) -> tuple[int, str]:
     done = v2a_here("cache", *arguments, cwd=cwd)
     return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_process_of_its_own_knows_every_stage(tmp_path: Path) -> None:
+    """Nothing else in it has imported the stages."""
+    script = "from v2a_ray.engine.stage import artifact_kinds; print(*artifact_kinds())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert {"data", "rows", "modality", "policy", "diagnosis"} <= set(done.stdout.split())
 
 
 def users_files(project: Path) -> dict[str, bytes]:

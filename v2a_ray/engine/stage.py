@@ -99,6 +99,8 @@ STAGES: dict[str, Stage] = {}
 
 def artifact_kinds() -> list[str]:
     """The folders of a store: the tables, the trained stages, and diagnoses."""
+    # A command that only looks at a store imports no stage.
+    import_module("v2a_ray.stages.registered")
     return ["data", SOURCE, "rows", *STAGES, "diagnosis"]
 
 

@@ -17,7 +17,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
+from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
@@ -114,12 +114,6 @@ def closest(name: str, names: Sequence[str]) -> str:
 def choices_of(field: FieldInfo) -> Choices | None:
     """The choice that a field of a model is."""
     return next((item for item in field.metadata if isinstance(item, Choices)), None)
-
-
-def sections_by_choice(model: type[BaseModel]) -> dict[str, Choices]:
-    """The fields of a model that are choices."""
-    found = {name: choices_of(field) for name, field in model.model_fields.items()}
-    return {name: choices for name, choices in found.items() if choices is not None}
 
 
 def _placed(key: str, text: str, value: Any) -> ValidationError:
