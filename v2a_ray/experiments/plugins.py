@@ -51,8 +51,10 @@ def load_installed() -> None:
     Raises:
         ConfigError: one of them cannot be loaded.
     """
+    # Asked for one group after another it would read the metadata of every installed package as often.
+    announced = entry_points()
     for group, door in GROUPS.items():
-        for entry in entry_points(group=group):
+        for entry in announced.select(group=group):
             try:
                 found, register = entry.load(), _register_of(door)
                 register(entry.name, found) if group in _NAMED else register(found)
