@@ -49,7 +49,8 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"method": "v2a", "modality": {"encoder": "pooled", "optimization": "em"}, "alignment": {"kind": "residual"}},
     {"method": "v2a", "modality": {"encoder": "pooled", "optimization": "joint"}},
     *({"method": name} for name in ("otdf", "dara", "srpo", "bosa", "stc", "droco", "grouped")),
-    *({"method": f"{learner}_mixed"} for learner in ("bc", "td3_bc", "awac")),
+    *({"method": f"{learner}_mixed"} for learner in ("bc", "td3_bc", "awac", "rebrac", "fql", "cql")),
+    *({"method": name} for name in ("dmc_nearest", "rb_cql")),
 )
 """Together they have every kind of stage and of learner; RLlib's learners are not ours to time."""
 
@@ -198,25 +199,31 @@ def main() -> None:
     """Measure all, and write the package's file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one method, small widths, no writing")
+    parser.add_argument("--methods", nargs="+", help="these alone; what else was measured here before stays")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    quick = arguments.quick
-    seconds = stage_lines(*((VARIANTS[:1], (16, 32), (0.5, 1)) if quick else (VARIANTS, WIDTHS, (1, 4))))
-    seconds |= table_lines()
-    for robot in ROBOTS[:1] if quick else ROBOTS:
+    quick, chosen = arguments.quick, arguments.methods
+    variants = [variant for variant in VARIANTS if not chosen or variant["method"] in chosen]
+    seconds = stage_lines(*((variants[:1], (16, 32), (0.5, 1)) if quick else (variants, WIDTHS, (1, 4))))
+    if not chosen:
+        seconds |= table_lines()
+    for robot in [] if chosen else ROBOTS[:1] if quick else ROBOTS:
         seconds |= robot_lines(robot, 2 if quick else 10)
     start, process_gib = start_line()
     seconds["start"] = (start, 0.0)
     show(seconds)
     if not quick:
+        before = read_json(RATES_FILE)
+        kept = before.get(vector_instructions(), {}).get("seconds", {}) if chosen else {}
         content = {
             "command": invocation(),
             "processor": f"{processor_name()}, {vector_instructions()}",
             "versions": versions(),
             "process_gib": round(process_gib, 2),
-            "seconds": {kind: [float(f"{value:.3g}") for value in pair] for kind, pair in sorted(seconds.items())},
+            "seconds": kept
+            | {kind: [float(f"{value:.3g}") for value in pair] for kind, pair in sorted(seconds.items())},
         }
-        write_json(RATES_FILE, read_json(RATES_FILE) | {vector_instructions(): content})
+        write_json(RATES_FILE, before | {vector_instructions(): content})
 
 
 if __name__ == "__main__":

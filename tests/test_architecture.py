@@ -30,6 +30,7 @@ LAYERS = [
     [
         "experiments/experiment.py",
         "experiments/definition.py",
+        "experiments/deviations.py",
         "experiments/methods.py",
         "experiments/plugins.py",
         "stages/registered.py",

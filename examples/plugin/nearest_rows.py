@@ -42,17 +42,17 @@ def fit_nearest(tables):
 
 
 @ALIGNMENTS.add
-class NearestConfig(AlignmentConfig):
+class NearestRowsConfig(AlignmentConfig):
     """Minus the mean distance to the nearest target transitions. Nothing is trained."""
 
     fits = fit_nearest
-    kind: Literal["nearest"] = "nearest"
+    kind: Literal["nearest_rows"] = "nearest_rows"
     num_neighbors: Positive = 5
     """Target transitions that a distance is averaged over."""
 
     def costs(self, tables: Tables) -> list[Cost] | None:
         """One query for every source transition."""
-        return None if tables.source is None else [Cost("alignment nearest", tables.source)]
+        return None if tables.source is None else [Cost("alignment nearest_rows", tables.source)]
 
 
 def make_weighted_bc(inputs):
@@ -87,7 +87,7 @@ register_method(
     Method(
         "nearest-neighbour h; best half by h, cloned with weight exp(h)",
         {
-            "alignment": {"kind": "nearest"},
+            "alignment": {"kind": "nearest_rows"},
             "policy": {
                 "learner": "weighted_bc",
                 "filter": {"rule": "top_fraction", "alignment_weight": 1.0, "weight": "exp_alignment"},

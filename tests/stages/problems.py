@@ -82,13 +82,20 @@ def raw(observation_dim: int) -> Preprocessing:
 
 
 def mixed_sampler(
-    target: EpisodeTable, source: EpisodeTable, config: PolicyConfig, columns: dict[str, Any] | None = None
+    target: EpisodeTable,
+    source: EpisodeTable,
+    config: PolicyConfig,
+    columns: dict[str, Any] | None = None,
+    target_columns: dict[str, Any] | None = None,
 ) -> MixedSampler:
     """Both tables, unprocessed, with the configured filter over `columns` of the source."""
+    of_source, of_target = (
+        {name: np.asarray(values, dtype=np.float32) for name, values in (given or {}).items()}
+        for given in (columns, target_columns)
+    )
     prepared = raw(target.observation_dim)
-    columns = {name: np.asarray(values, dtype=np.float32) for name, values in (columns or {}).items()}
-    source_filter = SourceFilter.prepare(config.filter, columns.get("alignment"), None)
-    return MixedSampler(Transitions(target, prepared), Transitions(source, prepared, columns), source_filter, config)
+    drawn = Transitions(target, prepared, of_target), Transitions(source, prepared, of_source)
+    return MixedSampler(*drawn, SourceFilter.prepare(config.filter, of_source.get("alignment"), None), config)
 
 
 def make_actor(table: EpisodeTable, width: int) -> TanhActor:

@@ -196,9 +196,10 @@ def bosa(data: str, **filter_settings: str) -> BOSALearner:
 def test_bosa_pays_for_the_value_of_source_rows_alone() -> None:
     learner = bosa("mixed")
     assert learner.sampler.num_source_rows == 2
+    batch = learner.sampler.target.all()
     q_KB = torch.tensor([[1.0, 3.0, 100.0, 100.0], [2.0, 4.0, 100.0, 100.0]])
-    assert learner.value_penalty(q_KB).item() == pytest.approx(0.5 * (2 + 3))
-    assert bosa("target").value_penalty(q_KB).item() == 0.0
+    assert learner.value_penalty(batch, q_KB).item() == pytest.approx(0.5 * (2 + 3))
+    assert bosa("target").value_penalty(batch, q_KB).item() == 0.0
 
 
 def test_bosa_critic_loss_leaves_out_unlikely_dynamics() -> None:

@@ -35,7 +35,9 @@ def grouped_by_column(seed: int) -> Learner:
     """A policy with three groups of source rows."""
     config = LEARNERS(learner="grouped", num_steps=NUM_STEPS, batch_size=8, width=6)
     groups = {"group": np.arange(SOURCE.num_transitions) % 3}
-    return GroupedLearner(mixed_sampler(TARGET, SOURCE, config, groups), small_actor(TARGET, 6), config, seed)
+    of_target = {"group": np.full(TARGET.num_transitions, -1.0)}
+    sampler = mixed_sampler(TARGET, SOURCE, config, groups, of_target)
+    return GroupedLearner(sampler, small_actor(TARGET, 6), config, seed)
 
 
 EVERY = {**MADE, "grouped-by-column": grouped_by_column}

@@ -21,7 +21,8 @@ FILTER = FILTERS(rule="none")
 def learner(kind: type[IQLLearner], columns: dict[str, Any], data: str = "mixed") -> Any:
     torch.manual_seed(0)
     config = LEARNERS(num_steps=10, batch_size=16, width=6, data=data, filter=FILTER)
-    return kind(mixed_sampler(TARGET, SOURCE, config, columns), make_actor(TARGET, 6), config, seed=0)
+    of_target = {name: np.full(TARGET.num_transitions, -1.0) for name in columns}
+    return kind(mixed_sampler(TARGET, SOURCE, config, columns, of_target), make_actor(TARGET, 6), config, seed=0)
 
 
 def test_episodes_with_near_latents_are_one_group() -> None:

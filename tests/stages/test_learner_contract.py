@@ -57,11 +57,13 @@ def policy(kind: str, seed: int, extra: dict[str, Any] | None = None, **settings
     config = LEARNERS(learner=kind, **given | settings)
     generator = np.random.default_rng(0)
     columns = {name: generator.normal(size=SOURCE.num_transitions) for name in ("alignment", "advantage")}
+    columns["next_action"] = generator.uniform(-1, 1, (SOURCE.num_transitions, 1))
+    of_target = {"next_action": generator.uniform(-1, 1, (TARGET.num_transitions, 1))}
     reads_density = "density" in config.reads()
     density = BehaviorDensity(ConditionalVAE(1, 2, 1, 2, 6), num_samples=3) if reads_density else None
     return make_learner(
         LearnerInputs(
-            mixed_sampler(TARGET, SOURCE, config, columns | (extra or {})),
+            mixed_sampler(TARGET, SOURCE, config, columns | (extra or {}), of_target),
             make_actor(TARGET, 6),
             config,
             seed,

@@ -71,10 +71,15 @@ class Rates:
 
 @cache
 def packaged_rates() -> Rates:
-    """The rates that come with the package, of a processor with this one's vector instructions if one was measured."""
+    """The rates that come with the package, of a processor with this one's vector instructions if one was measured.
+
+    A kind that was not measured there is taken from the first processor on which it was.
+    """
     measured = read_json(RATES_FILE)
     content = measured.get(vector_instructions()) or next(iter(measured.values()))
-    seconds = {kind: (fixed, slope) for kind, (fixed, slope) in content["seconds"].items()}
+    seconds: dict[str, tuple[float, float]] = {}
+    for part in (content, *measured.values()):
+        seconds = {kind: (fixed, slope) for kind, (fixed, slope) in part["seconds"].items()} | seconds
     return Rates(content["processor"], content["command"], content["process_gib"], seconds)
 
 

@@ -3,7 +3,8 @@
 A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
 *is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
 TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), STC 2602.05776,
-DROCO 2512.02486, SRPO 2306.03552, grouped updates 2602.18025.
+DROCO 2512.02486, SRPO 2306.03552, grouped updates 2602.18025, ReBRAC 2305.09836, FQL 2502.02538, CQL 2006.04779,
+DmC 2507.20499, RB-CQL 2307.02752.
 """
 
 from __future__ import annotations
@@ -12,6 +13,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from v2a_ray.errors import ConfigError
+from v2a_ray.experiments.deviations import (
+    DENSITY,
+    DVDF_STEPS,
+    DVDF_WEIGHT,
+    HELD_OUT,
+    LEARNERS_ALONE,
+    MILLION,
+    SCALED,
+    SMALL_MODALITY,
+    TRANSPORT,
+    V2A_POLICY,
+)
 
 
 @dataclass(frozen=True)
@@ -38,64 +51,10 @@ class Method:
 DEFAULT_METHOD = "v2a_supported"
 """The one that README recommends to begin with."""
 
-_SCALED = (
-    "rewards are scaled and states standardised by the target "
-    "(raw: preprocessing.reward_scale=1 preprocessing.standardize_observations=false)"
-)
-_SMALL_MODALITY = (
-    "z is a mean over separately encoded transitions, from 2,500 joint steps of a smaller model (published: "
-    "modality.encoder=gru .encoder_width=256 .decoder_width=256 .crop_steps=200 .latent_dim=128 .optimization=em "
-    ".num_steps=100000)"
-)
-_HELD_OUT = "a fifth of the target is kept from the alignment's fit, to audit it (alignment.held_out_fraction)"
-_TRANSPORT = (
-    "h is the mean cost of a transition under its part of the plan, not its share of the total (the same order); "
-    "the entropy's weight is ours (alignment.regularization)"
-)
-_DENSITY = (
-    "the behaviour's density takes 10,000 steps at width 256 and learns its standard deviations (density.num_steps, "
-    ".width; published: width 750)"
-)
-_DVDF_STEPS = (
-    "the advantage takes 5,000 steps, with alpha 0.2 and target critics that move every second step (published code: "
-    "advantage.num_steps=1000000 .alpha=0.1 .target_interval_steps=1), the policy 20,000 (published: "
-    "policy.num_steps=1000000)"
-)
-_DVDF_WEIGHT = (
-    "the TD loss is weighed by exp(h), as in published code; the paper's text weighs it by the score, which is "
-    "negative where h is (policy.filter.weight=score)"
-)
-_V2A_POLICY = (
-    "the policy takes 20,000 steps (published: policy.num_steps=10000), and V(s') is that before V's step of an update "
-    "(published code: policy.next_value=after_step)"
-)
-_MILLION = "the policy takes 20,000 steps (published code: policy.num_steps=1000000)"
-_BASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "iql": (
-        "IQL",
-        "2110.06169",
-        (_SCALED, _MILLION, "the actor is the deterministic tanh mean, fitted by squared error"),
-    ),
-    "bc": ("behaviour cloning", "Pomerleau 1989", (_SCALED, "squared error of the tanh mean")),
-    "td3_bc": ("TD3+BC", "2106.06860", ("rewards are scaled too (preprocessing.reward_scale=1)", _MILLION)),
-    "awac": (
-        "AWAC",
-        "2006.09359",
-        (
-            _SCALED,
-            "the policy takes 20,000 steps (ODRL's code: policy.num_steps=1000000)",
-            "weights are clamped at 100; published code normalises them per batch",
-            "networks have two hidden layers, and the actor's log standard deviation starts at -1; ODRL's code has "
-            "three layers and another start",
-        ),
-    ),
-}
-"""Learners that are methods by themselves: title, source, deviations."""
-
 
 def _plain(learner: str, data: str, where: str) -> Method:
     """A learner alone, without any column."""
-    title, source, deviations = _BASES[learner]
+    title, source, deviations = LEARNERS_ALONE[learner]
     return Method(f"{title} on {where}", _learner(learner, data), source, deviations)
 
 
@@ -128,10 +87,10 @@ METHODS: dict[str, Method] = {
         },
         "V2A, 2605.24862, with IGDF's alignment",
         (
-            _SCALED,
-            _SMALL_MODALITY,
-            _V2A_POLICY,
-            _HELD_OUT,
+            SCALED,
+            SMALL_MODALITY,
+            V2A_POLICY,
+            HELD_OUT,
             "encoder inputs are standardised (raw: modality.standardize=false)",
         ),
     ),
@@ -143,21 +102,21 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.4, alignment_weight=0.6, weight="exp_alignment"),
         },
         "V2A, 2605.24862",
-        (_SCALED, _SMALL_MODALITY, _V2A_POLICY, _HELD_OUT, "alignment and the kept fraction are ours"),
+        (SCALED, SMALL_MODALITY, V2A_POLICY, HELD_OUT, "alignment and the kept fraction are ours"),
         published=False,
     ),
     "v2a_calibrated": Method(
         "V2A with modality alignment and a calibrated filter (ours): of what the target would pass, the best half by f",
         _calibrated(),
         "V2A, 2605.24862",
-        (_SCALED, _SMALL_MODALITY, "alignment, filter rule and weight are ours"),
+        (SCALED, SMALL_MODALITY, "alignment, filter rule and weight are ours"),
         published=False,
     ),
     "v2a_supported": Method(
         "v2a_calibrated whose actor is held to the target's behaviour (ours): the one to begin with",
         _calibrated(density_weight=0.1) | {"density": {"fit_to": "target"}},
         "V2A, 2605.24862, with OTDF's actor",
-        (_SCALED, _SMALL_MODALITY, _DENSITY, "alignment, filter rule and weight are ours"),
+        (SCALED, SMALL_MODALITY, DENSITY, "alignment, filter rule and weight are ours"),
         published=False,
     ),
     "dvdf": Method(
@@ -168,7 +127,7 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.7, weight="exp_alignment"),
         },
         "DVDF, 2512.02435, with IGDF's alignment",
-        (_SCALED, _HELD_OUT, _DVDF_STEPS, _DVDF_WEIGHT),
+        (SCALED, HELD_OUT, DVDF_STEPS, DVDF_WEIGHT),
     ),
     "v2a_ot": Method(
         "modality z, A(s, a, z), optimal-transport h; best half by 0.6 minmax(h) + 0.4 minmax(A), weight exp(h)",
@@ -184,7 +143,7 @@ METHODS: dict[str, Method] = {
             ),
         },
         "V2A, 2605.24862, with OTDF's alignment",
-        (_SCALED, _SMALL_MODALITY, _V2A_POLICY, _HELD_OUT, _TRANSPORT),
+        (SCALED, SMALL_MODALITY, V2A_POLICY, HELD_OUT, TRANSPORT),
     ),
     "dvdf_ot": Method(
         "global A(s, a), optimal-transport h; best half by 0.7 minmax(h) + 0.3 minmax(A), weight exp(h)",
@@ -200,7 +159,7 @@ METHODS: dict[str, Method] = {
             ),
         },
         "DVDF, 2512.02435, with OTDF's alignment",
-        (_SCALED, _HELD_OUT, _TRANSPORT, _DVDF_STEPS, _DVDF_WEIGHT),
+        (SCALED, HELD_OUT, TRANSPORT, DVDF_STEPS, DVDF_WEIGHT),
     ),
     "igdf": Method(
         "contrastive h; best three quarters by h, weight exp(h)",
@@ -209,7 +168,7 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.75, alignment_weight=1.0, weight="exp_alignment"),
         },
         "IGDF, 2405.06192",
-        (_SCALED, _MILLION, _HELD_OUT),
+        (SCALED, MILLION, HELD_OUT),
     ),
     "otdf": Method(
         "optimal-transport h; best quarter by h, weight exp(minmax(h) - 1); actor held to the target's behaviour",
@@ -227,16 +186,16 @@ METHODS: dict[str, Method] = {
         },
         "OTDF, ICLR 2025",
         (
-            _SCALED,
-            _HELD_OUT,
-            _TRANSPORT,
-            _DENSITY,
+            SCALED,
+            HELD_OUT,
+            TRANSPORT,
+            DENSITY,
             "published weights of the actor's term are tuned per task, 0.1 to 0.5; 0.5 in its configuration files "
             "(policy.density_weight)",
             "the published density has a fixed standard deviation; ours learns one per action",
             "a quarter of the source is kept, as in its configuration files; its README runs with 0.8 "
             "(policy.filter.keep_fraction=0.8)",
-            _MILLION,
+            MILLION,
         ),
     ),
     "bosa": Method(
@@ -253,13 +212,13 @@ METHODS: dict[str, Method] = {
         },
         "BOSA, 2306.12755",
         (
-            _SCALED,
-            _HELD_OUT,
-            _DENSITY,
+            SCALED,
+            HELD_OUT,
+            DENSITY,
             "dynamics models take 7,000 steps at width 256; published: 100,000 at 750 (alignment.num_steps, .width)",
             "the support mask is on source rows alone, and the TD loss is a sum of squares; published code masks "
             "target rows too and halves the loss",
-            _MILLION,
+            MILLION,
             "p(s' | s, a) is that of s' - s in units of its standard deviations in the target, and so is the threshold "
             "(policy.filter.weight_threshold)",
         ),
@@ -269,7 +228,7 @@ METHODS: dict[str, Method] = {
         _learner("iql", "mixed", correct_transitions=True),
         "STC, 2602.05776",
         (
-            _SCALED,
+            SCALED,
             "its description gives the three models and what each is for; the rest of this list is our choice",
             "the learner is IQL without a filter (policy.learner, policy.filter)",
             "a source transition whose correction is refused stays as it was recorded",
@@ -283,7 +242,7 @@ METHODS: dict[str, Method] = {
         _learner("droco", "mixed"),
         "after DROCO, 2512.02486",
         (
-            _SCALED,
+            SCALED,
             "the operator is as described: robust on source rows, in-sample on target rows; what follows is our choice",
             "the perturbed next states are s' and what each of five models of the target's dynamics expects "
             "(dynamics.num_members)",
@@ -307,8 +266,8 @@ METHODS: dict[str, Method] = {
         },
         "after SRPO, 2306.03552",
         (
-            _SCALED,
-            _HELD_OUT,
+            SCALED,
+            HELD_OUT,
             "the discriminator and its term in the reward are as described; what follows is our choice",
             "the learner is IQL (published: an addition to context encoders, CaDM and MAPLE, which infer the dynamics)",
             "values are those of an IQL on half source and half target; the better half of a batch is of high value "
@@ -326,13 +285,13 @@ METHODS: dict[str, Method] = {
         },
         "DARA, 2203.06662",
         (
-            _SCALED,
-            _HELD_OUT,
+            SCALED,
+            HELD_OUT,
             "the learner is IQL (published: BEAR, CQL, BCQ, AWR, MOPO)",
             "0.1 Δr counts in units of the recorded reward; the sum is scaled",
             "both classifiers are trained before the policy and then fixed; ODRL's code trains them beside it after a "
             "pretraining",
-            _MILLION,
+            MILLION,
         ),
     ),
     "dara_filter": Method(
@@ -342,7 +301,50 @@ METHODS: dict[str, Method] = {
             "policy": _filtered(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="one"),
         },
         "Δr of DARA, 2203.06662",
-        (_SCALED, _HELD_OUT, "Δr filters instead of correcting the reward"),
+        (SCALED, HELD_OUT, "Δr filters instead of correcting the reward"),
+        published=False,
+    ),
+    "dmc_nearest": Method(
+        "nearest-neighbour log ratio h; best quarter by h, weight exp(minmax(h) - 1)",
+        {
+            "alignment": {"kind": "nearest"},
+            "policy": _filtered(
+                rule="top_fraction",
+                keep_fraction=0.25,
+                alignment_weight=1.0,
+                normalize_alignment=True,
+                weight="exp_score",
+            ),
+        },
+        "after DmC, 2507.20499",
+        (
+            SCALED,
+            HELD_OUT,
+            "its description gives domain proximity by k-NN estimation without training; the ratio of k-th distances, "
+            "k, what is compared and its units are our choice (alignment.num_neighbors)",
+            "there is no diffusion model that generates source samples from it",
+            "neighbours are sought among at most 20,000 transitions of a table (alignment.max_source_transitions, "
+            ".max_target_transitions)",
+            "which source transitions are kept, and their weight, are OTDF's (policy.filter)",
+        ),
+        published=False,
+    ),
+    "rb_cql": Method(
+        "CQL on the mix; of each source batch the half whose states are nearest to the target's",
+        {
+            "alignment": {"kind": "nearest_states"},
+            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=1.0) | {"learner": "cql"},
+        },
+        "after 2307.02752",
+        (
+            SCALED,
+            HELD_OUT,
+            "its description gives CQL and that related experiences are retrieved; what follows is our choice",
+            "source transitions are retrieved for target states, by the distance of standardised states to the k-th "
+            "nearest (alignment.num_neighbors, policy.filter.keep_fraction; published: within one imbalanced dataset)",
+            "retrieved transitions are trained on like all others, in the TD loss and in the conservative term",
+            "the learner is our CQL, which differs from the published one as `cql` does (v2a methods cql)",
+        ),
         published=False,
     ),
     "grouped": Method(
@@ -350,14 +352,17 @@ METHODS: dict[str, Method] = {
         _learner("grouped", "mixed"),
         "after 2602.18025",
         (
-            _SCALED,
-            _SMALL_MODALITY,
+            SCALED,
+            SMALL_MODALITY,
             "groups are clusters of z; published: clusters of robots by the distance of their morphologies",
             "order, weight and learning rate of the groups are our choice (v2a_ray.stages.policy.grouped)",
         ),
         published=False,
     ),
-    **{learner: _plain(learner, "mixed", "`policy.data`: mixed, target or source, unfiltered") for learner in _BASES},
+    **{
+        learner: _plain(learner, "mixed", "`policy.data`: mixed, target or source, unfiltered")
+        for learner in LEARNERS_ALONE
+    },
     **{
         f"rllib_{name}": Method(
             f"RLlib's {name.upper()} on `policy.data`, a peer", _learner(f"rllib_{name}", "mixed"), "Ray RLlib"
@@ -366,7 +371,7 @@ METHODS: dict[str, Method] = {
     },
     **{
         f"{learner}_{data}": _plain(learner, data, where)
-        for learner in _BASES
+        for learner in LEARNERS_ALONE
         for data, where in (
             ("target", "the target dataset alone"),
             ("source", "the source mix alone"),

@@ -10,13 +10,14 @@ from v2a_ray.networks.modules import (
     gaussian_log_density,
     update_target,
 )
-from v2a_ray.networks.perceptrons import MLP, EnsembleMLP, layers_of, perceptrons
+from v2a_ray.networks.perceptrons import MLP, EnsembleMLP, NormalizedEnsembleMLP, layers_of, perceptrons
 
 __all__ = [
     "LOG_STD_RANGE",
     "MLP",
     "EnsembleMLP",
     "GRUEncoder",
+    "NormalizedEnsembleMLP",
     "PooledEncoder",
     "TanhActor",
     "adam",

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from v2a_ray.networks.kernels import product, written_out
 
@@ -165,6 +166,23 @@ class EnsembleMLP(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, input_dim), the same for all members, or (K, B, input_dim), to (K, B, output_dim)."""
         return perceptrons(inputs, self.numbers_KS, self.widths)
+
+
+class NormalizedEnsembleMLP(EnsembleMLP):
+    """K perceptrons whose hidden layers are normalised over their units (layer normalisation, 1607.06450).
+
+    A layer is linear, ReLU, then (x - mean) / standard deviation. A learned scale and shift would change nothing: the
+    linear layer that follows can do the same.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """See `EnsembleMLP`."""
+        values = inputs.expand(self.num_members, *inputs.shape[-2:])
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if layer:
+                values = functional.layer_norm(values.relu(), values.shape[-1:])
+            values = torch.baddbmm(bias.unsqueeze(1), values, weight)
+        return values
 
 
 class MLP(EnsembleMLP):

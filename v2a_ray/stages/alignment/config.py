@@ -116,6 +116,47 @@ class OptimalTransportConfig(AlignmentConfig):
         return [Cost(f"alignment {self.kind}", tables.source * min(tables.target, self.max_target_transitions))]
 
 
+class NeighborsConfig(AlignmentConfig):
+    """An estimator by distances to nearest neighbours. Nothing is trained."""
+
+    num_neighbors: Positive = 5
+    """k: the distance that counts is that to the k-th nearest transition."""
+    max_target_transitions: Positive = 20000
+    """A larger target is represented by as many of its transitions, drawn by seed."""
+
+    def costs(self, tables: Tables) -> list[Cost] | None:
+        """Every source transition against the target's."""
+        if tables.source is None or tables.target is None:
+            return None
+        return [Cost(f"alignment {self.kind}", tables.source * min(tables.target, self.max_target_transitions))]
+
+
+@ALIGNMENTS.add
+class NearestConfig(NeighborsConfig):
+    """How much nearer target transitions are than source transitions (after DmC, 2507.20499)."""
+
+    fits = "v2a_ray.stages.alignment.nearest:fit"
+    kind: Literal["nearest"] = "nearest"
+    max_source_transitions: Positive = 20000
+    """The same of the source, as far as neighbours are sought in it; all of it is scored."""
+
+    def costs(self, tables: Tables) -> list[Cost] | None:
+        """Every source transition against the target's and the source's."""
+        if tables.source is None or tables.target is None:
+            return None
+        sought = min(tables.target, self.max_target_transitions) + min(tables.source, self.max_source_transitions)
+        return [Cost(f"alignment {self.kind}", tables.source * sought)]
+
+
+@ALIGNMENTS.add
+class NearestStatesConfig(NeighborsConfig):
+    """Minus the distance to the k-th nearest state of the target, whatever the dynamics (after 2307.02752)."""
+
+    fits = "v2a_ray.stages.alignment.nearest:fit_states"
+    of_states = True
+    kind: Literal["nearest_states"] = "nearest_states"
+
+
 @ALIGNMENTS.add
 class DynamicsDensityConfig(AlignmentConfig):
     """Log density of s' under every member of an ensemble of dynamics models, the smallest (BOSA, 2306.12755)."""

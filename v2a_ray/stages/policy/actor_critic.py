@@ -8,7 +8,7 @@ Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimens
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,13 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 class ActorCritic:
     """Two critics with moving averages, and the TD loss that all share."""
 
+    critic_network: ClassVar[type[EnsembleMLP]] = EnsembleMLP
+
     def __init__(self, sampler: MixedSampler, actor: TanhActor, config: Any, seed: int) -> None:
         self.sampler, self.actor, self.config = sampler, actor, config
         self.generator = torch.Generator(sampler.target.device).manual_seed(seed)
         inputs = sampler.target.observation_dim + sampler.target.action_dim
-        self.critics = EnsembleMLP(2, inputs, [config.width] * 2, 1)
+        self.critics = self.critic_network(2, inputs, [config.width] * 2, 1)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.networks: dict[str, nn.Module] = {
             "actor": actor,
@@ -41,14 +43,18 @@ class ActorCritic:
     def critic_loss(self, batch: Batch, next_action_BA: Tensor, weight_B: Tensor) -> Loss:
         """Weighted TD loss of both critics on r + gamma * (1 - terminated) * min Q'(s', a')."""
         with torch.no_grad():
-            next_q_B = self.q(self.target_critics, batch.next_observation_BO, next_action_BA).amin(dim=0)
-            return_B = batch.reward_B + self.config.discount * batch.continues_B * next_q_B
+            next_value_B = self.next_value(batch, next_action_BA)
+            return_B = batch.reward_B + self.config.discount * batch.continues_B * next_value_B
         q_KB = self.q(self.critics, batch.observation_BO, batch.action_BA)
-        loss = (weight_B * (q_KB - return_B).square()).mean(dim=1).sum() + self.value_penalty(q_KB)
+        loss = (weight_B * (q_KB - return_B).square()).mean(dim=1).sum() + self.value_penalty(batch, q_KB)
         return loss, {"policy/critic_loss": loss.detach()}
 
-    def value_penalty(self, q_KB: Tensor) -> Tensor:
-        """What a learner adds to the TD loss: here nothing."""
+    def next_value(self, batch: Batch, next_action_BA: Tensor) -> Tensor:
+        """(B,): the value of an action in the next state, by the smaller target critic."""
+        return self.q(self.target_critics, batch.next_observation_BO, next_action_BA).amin(dim=0)
+
+    def value_penalty(self, batch: Batch, q_KB: Tensor) -> Tensor:
+        """What a learner adds to the TD loss, of the batch's actions and their values: here nothing."""
         return q_KB.new_zeros(())
 
     def q(self, critics: EnsembleMLP, observation: Tensor, action: Tensor) -> Tensor:

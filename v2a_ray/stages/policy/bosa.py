@@ -31,7 +31,7 @@ class BOSALearner(TD3Learner):
         super().__init__(sampler, actor, config, seed)
         self.density = density
 
-    def value_penalty(self, q_KB: Tensor) -> Tensor:
+    def value_penalty(self, batch: Batch, q_KB: Tensor) -> Tensor:
         """The mean value of the batch's source rows, of both critics."""
         source_KB = q_KB[:, : self.sampler.num_source_rows]
         if source_KB.shape[1] == 0:

@@ -86,6 +86,9 @@ class PolicyConfig(TrainingConfig):
     """Computes the stage, from a `Job`."""
     fits_parallel: ClassVar[str | None] = None
     """The same on `num_workers` data-parallel workers."""
+    columns: ClassVar[str | Callable[..., Any] | None] = None
+    """From (`Job`, "target" or "source", rows of that table) to columns that batches carry in `extra` for the learner
+    alone, or `module:function` of one."""
     uses_rllib: ClassVar[bool] = False
     """Whether RLlib trains it on the tables as they are, without columns, on the CPU."""
     learner: str
@@ -225,6 +228,45 @@ class AWACConfig(PolicyConfig):
 
 
 @LEARNERS.add
+class ReBRACConfig(TD3Config):
+    """TD3 whose actor and critics are held to the data, each by a weight of its own (2305.09836)."""
+
+    makes = "v2a_ray.stages.policy.rebrac:make"
+    columns = "v2a_ray.stages.policy.rebrac:next_action_column"
+    learner: Literal["rebrac"] = "rebrac"
+    actor_penalty: Annotated[float, Field(ge=0.0)] = 0.05
+    """beta_1: weight of the squared distance to the data's action against Q / mean|Q|."""
+    critic_penalty: Annotated[float, Field(ge=0.0)] = 0.01
+    """beta_2: what the squared distance to the data's next action takes off the value of s', in units of scaled
+    rewards, of which an episode has a range of 1,000 (`preprocessing.reward_scale`)."""
+
+
+@LEARNERS.add
+class FQLConfig(PolicyConfig):
+    """Flow Q-learning (2502.02538)."""
+
+    makes = "v2a_ray.stages.policy.fql:make"
+    learner: Literal["fql"] = "fql"
+    q_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of Q / mean|Q| against the squared distance to the flow's action: 1 / alpha, where that is the published
+    weight of the distance."""
+    flow_steps: Positive = 10
+    """Euler steps from noise to an action of the flow."""
+
+
+@LEARNERS.add
+class CQLConfig(PolicyConfig):
+    """Conservative Q-learning, CQL(H) (2006.04779)."""
+
+    makes = "v2a_ray.stages.policy.cql:make"
+    learner: Literal["cql"] = "cql"
+    conservatism: Annotated[float, Field(ge=0.0)] = 5.0
+    """Weight of the soft maximum of Q over all actions against Q of the data's, in the critics' loss."""
+    num_samples: Positive = 4
+    """Actions drawn evenly from the action range, and as many of the policy, that estimate the soft maximum."""
+
+
+@LEARNERS.add
 class BOSAConfig(TD3Config):
     """TD3 in the support of a behaviour and of the target dynamics (2306.12755)."""
 
@@ -263,6 +305,7 @@ class GroupedConfig(AdvantageWeightedConfig):
     """Implicit Q-learning whose actor is updated for one group of episodes after another (after 2602.18025)."""
 
     makes = "v2a_ray.stages.policy.grouped:make"
+    columns = "v2a_ray.stages.policy.grouped:group_columns"
     learner: Literal["grouped"] = "grouped"
     num_groups: Positive = 4
     """Clusters of z among the source episodes; the target is a group of its own beside them."""

@@ -17,12 +17,17 @@ Shape suffixes: E episodes, Z latent dimension, B batch, b rows of one group.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v2a_ray.data.loading.sampler import Batch, select_rows
+from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.sampler import Batch, Column, EpisodeValues, select_rows
+from v2a_ray.engine.columns import read_episode_column
+from v2a_ray.engine.context import Job
 from v2a_ray.networks import update_target
 from v2a_ray.stages.policy.config import GroupedConfig
 from v2a_ray.stages.policy.inputs import LearnerInputs
@@ -37,6 +42,18 @@ def episode_groups(latent_EZ: NDArray[np.float32], num_groups: int, seed: int) -
     num_groups = min(num_groups, len(np.unique(latent_EZ, axis=0)))
     labels = KMeans(num_groups, n_init=10, random_state=seed).fit_predict(latent_EZ)
     return np.asarray(labels, dtype=np.float32)
+
+
+def group_columns(job: Job, role: str, rows: RowFile) -> dict[str, Column]:
+    """`group` of every episode: its cluster in the source, -1 in the target. Without a modality there is none."""
+    if "modality" not in job.inputs:
+        return {}
+    groups = np.full(len(rows.episode_id), -1.0, dtype=np.float32)
+    if role == "source":
+        config = cast(GroupedConfig, job.config.policy)
+        latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", rows)
+        groups = episode_groups(latent, config.num_groups, job.config.upstream_seed)
+    return {"group": EpisodeValues(groups, rows.offsets)}
 
 
 class GroupedLearner(IQLLearner):

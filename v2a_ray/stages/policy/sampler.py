@@ -76,8 +76,7 @@ class MixedSampler:
 
 
 def _join(first: Batch, second: Batch) -> Batch:
-    """Two batches end to end, without stage columns but `group`, which is -1 in the second."""
-    extra = {}
-    if "group" in first.extra:
-        extra["group"] = torch.cat([first.extra["group"], torch.full_like(second.reward_B, -1.0)])
+    """Two batches end to end, with the stage columns that both have."""
+    shared = [name for name in first.extra if name in second.extra]
+    extra = {name: torch.cat([first.extra[name], second.extra[name]]) for name in shared}
     return replace(join_rows(first, second), extra=extra)

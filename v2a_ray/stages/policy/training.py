@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from v2a_ray.data.loading.memory_mapped import RowFile
-from v2a_ray.data.loading.sampler import Column, EpisodeValues, Preprocessing, TransitionSampler
+from v2a_ray.data.loading.sampler import Column, Preprocessing, TransitionSampler
 from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
 from v2a_ray.domains import parse_domain
-from v2a_ray.engine.columns import TARGET_COLUMN, read_episode_column, read_step_column
+from v2a_ray.engine.columns import TARGET_COLUMN, read_step_column
 from v2a_ray.engine.context import Job, preprocessing
 from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
+from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import Metrics, use_threads
 from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.policy.batched import ManyIQL, Pack, as_it_is, train_together
-from v2a_ray.stages.policy.config import GroupedConfig, IQLConfig, PolicyConfig
+from v2a_ray.stages.policy.config import IQLConfig, PolicyConfig
 from v2a_ray.stages.policy.cuda_graph import RecordedPack
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
-from v2a_ray.stages.policy.grouped import episode_groups
 from v2a_ray.stages.policy.inputs import LearnerInputs, make_learner
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.sampler import MixedSampler
@@ -82,15 +82,16 @@ class PolicyTables:
             if name in job.inputs
         }
         columns |= normalized_columns(config.filter, columns)
-        extra: dict[str, Column] = {**columns, **corrections(job, source)}
-        if isinstance(config, GroupedConfig) and "modality" in job.inputs:
-            latent = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)
-            groups = episode_groups(latent, config.num_groups, job.config.upstream_seed)
-            extra["group"] = EpisodeValues(groups, source.offsets)
+        extra: dict[str, Column] = {**columns, **corrections(job, source), **_own_columns(job, "source", source)}
         memory = memory_of_tables(job)
         opened = partial(open_transitions, seed=seed, device=job.device(config, **memory))
         return PolicyTables(
-            opened(target, prepared, _target_columns(job, target), memory_bytes=memory["target"]),
+            opened(
+                target,
+                prepared,
+                {**_target_columns(job, target), **_own_columns(job, "target", target)},
+                memory_bytes=memory["target"],
+            ),
             opened(source, prepared, extra, memory_bytes=memory["source"]),
             columns.get("alignment"),
             prepared,
@@ -178,6 +179,13 @@ def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:
     if "alignment" not in job.inputs or job.config.policy.reward_correction_data == "source":
         return {}
     return {"alignment": read_step_column(job.inputs["alignment"] / TARGET_COLUMN, "alignment", target)}
+
+
+def _own_columns(job: Job, role: str, rows: RowFile) -> dict[str, Column]:
+    """What the learner alone reads of a table."""
+    added = type(job.config.policy).columns
+    found: dict[str, Column] = {} if added is None else imported(added)(job, role, rows)
+    return found
 
 
 def _held_out_scores(job: Job) -> Float | None:
