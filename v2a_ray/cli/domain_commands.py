@@ -123,7 +123,8 @@ def check(
 ) -> None:
     """Prove that each shift changes what it should and nothing else, and that no two domains are the same.
 
-    Of a Gymnasium environment of your own the domains that are named are checked, each beside stock. Exits with 1 if a domain fails. Distances are explained in the page that `--output` writes.
+    Of a Gymnasium environment of your own the domains that are named are checked, each beside stock. Exits with 1 if a
+    domain fails. Distances are explained in the page that `--output` writes.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
