@@ -210,7 +210,7 @@ def _print_checks(checks: list) -> None:  # type: ignore[type-arg]  # RobotCheck
         title = each.robot if is_environment(each.robot) else f"{each.robot}@{each.physics}"
         table = Table(box=None, title=title, title_justify="left")
         for name in ("shift", "to stock", "best policy's states", "nearest other"):
-            table.add_column(name, no_wrap=name != "shift", overflow="fold")
+            table.add_column(name, no_wrap=name != "shift", min_width=28 if name == "shift" else None, overflow="fold")
         for shift, _, *distances in table_rows(each):
             table.add_row(shift, *distances)
         console.print(table)
