@@ -1,4 +1,7 @@
-"""Environment steps per second of a shifted domain against gymnasium's own stock v4 environment, one core."""
+"""Environment steps per second of a shifted domain against gymnasium's own stock environment, one core.
+
+Our robots against gymnasium's v4, and anybody's environments, `gym:ID`, against the bare one.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ PAIRS = {
     "ant": ("Ant-v4", "kinematic-anklejnt-easy"),
 }
 
+# The bare environment and a shift of it; InvertedPendulum has its actions scaled from [-3, 3].
+OWN = {"Hopper-v5": "joint-range:leg_joint-0.8", "Swimmer-v5": "joint-range:motor1_rot-0.9", "InvertedPendulum-v5": ""}
+
 
 def steps_per_second(environment: gymnasium.Env[Any, Any], num_steps: int, seed: int) -> float:
     """Of CPU time, with random actions made beforehand; resets are part of stepping, as in collection."""
@@ -41,6 +47,13 @@ def steps_per_second(environment: gymnasium.Env[Any, Any], num_steps: int, seed:
     return num_steps / seconds(run, time.process_time)
 
 
+def _reference(name: str) -> gymnasium.Env[Any, Any]:
+    """Gymnasium's environment; of v4, which our robots are, without what `make` wraps around it."""
+    if name in OWN:
+        return gymnasium.make(name, disable_env_checker=True)
+    return TimeLimit(gymnasium.make(name).unwrapped, 1000)
+
+
 def main() -> None:
     """Measure every robot."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -51,8 +64,10 @@ def main() -> None:
     num_steps, repetitions = (1000, 5) if arguments.quick else (arguments.num_steps, arguments.repetitions)
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # gymnasium's, of v4, which recorded data are of.
     results = []
-    for robot, (theirs, shift) in PAIRS.items():
-        ours, reference = make_environment(f"{robot}/{shift}"), TimeLimit(gymnasium.make(theirs).unwrapped, 1000)
+    pairs = [(f"{robot}/{shift}", theirs) for robot, (theirs, shift) in PAIRS.items()]
+    pairs += [(f"gym:{theirs}/{shift}".rstrip("/"), theirs) for theirs, shift in OWN.items()]
+    for domain, theirs in pairs:
+        ours, reference = make_environment(domain), _reference(theirs)
         for environment in (ours, reference):
             steps_per_second(environment, num_steps, seed=0)  # Warm up.
         measured = interleaved(
@@ -60,7 +75,7 @@ def main() -> None:
             partial(steps_per_second, reference, num_steps, 1),
             repetitions,
         )
-        name = f"stepping {robot}/{shift} against {theirs}"
+        name = f"stepping {domain} against {theirs}"
         results.append(Result(name, *measured[:2], "steps/s", measured[2], TARGET))
     record(results, write=not arguments.quick)
 

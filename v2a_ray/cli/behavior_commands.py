@@ -45,9 +45,8 @@ def _policies(rows: Sequence[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=True, justify="left" if name in ("domain", "behaviour") else "right")
     for row in rows:
         returns = f"{row['return_mean']:.0f} ± {row['return_std']:.0f}"
-        table.add_row(
-            row["domain"], row["behavior"], f"{row['num_steps']:,}", returns, f"{row['normalized_score']:.1f}"
-        )
+        score = "–" if row["normalized_score"] is None else f"{row['normalized_score']:.1f}"
+        table.add_row(row["domain"], row["behavior"], f"{row['num_steps']:,}", returns, score)
     return table
 
 
@@ -106,7 +105,7 @@ def train(
 @app.command()
 def evaluate(
     domain: Annotated[str, typer.Argument(help="Whose behaviour, e.g. hopper/stock@d4rl")],
-    behavior: Annotated[str, typer.Argument(help="random, medium, expert or a snapshot")],
+    behavior: Annotated[str, typer.Argument(help="random, medium, expert, a snapshot, or module:function")],
     in_domain: Annotated[str | None, typer.Option("--in", help="Evaluate in another domain of the same robot.")] = None,
     num_episodes: Annotated[int, typer.Option(min=1)] = 10,
     seed: int = 0,
@@ -121,7 +120,7 @@ def evaluate(
     require_same_robot(parse_domain(domain), where)
     returns = evaluate_policy(load_behavior(domain, behavior, folder), where, num_episodes, seed)
     score = normalized_score(where, float(returns.mean()))
+    scored = "no normalised score" if score is None else f"normalised score {score:.1f}"
     console.print(
-        f"{behavior} of {domain} in {where.name}: return {with_spread(returns, 1)}, "
-        f"normalised score {score:.1f}, {num_episodes} episodes",
+        f"{behavior} of {domain} in {where.name}: return {with_spread(returns, 1)}, {scored}, {num_episodes} episodes",
     )

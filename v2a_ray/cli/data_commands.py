@@ -30,7 +30,9 @@ DomainLabel = Annotated[str, typer.Option("--domain", help="Domain the data come
 def collect(
     domain: DomainLabel,
     output: Output,
-    behavior: Annotated[str, typer.Option(help="random, medium, expert, medium-replay, medium-expert")] = "medium",
+    behavior: Annotated[
+        str, typer.Option(help="random, medium, expert, medium-replay, medium-expert, or module:function")
+    ] = "medium",
     policy_domain: Annotated[str | None, typer.Option(help="Whose policy acts; by default the domain's own.")] = None,
     num_transitions: Annotated[int, typer.Option(min=1)] = 10_000,
     noise_std: Annotated[float, typer.Option(min=0.0, help="Gaussian noise on actions in [-1, 1].")] = 0.1,
@@ -46,6 +48,7 @@ def collect(
     from v2a_ray.data.config import SourceSpec
     from v2a_ray.data.table.folder import write_table
     from v2a_ray.domains import parse_domain
+    from v2a_ray.experiments.loading import require_behavior
     from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.data.collect import collect_data
@@ -62,6 +65,7 @@ def collect(
     from v2a_ray.outputs import require_our_folder
 
     robot = parse_domain(domain).robot
+    require_behavior(spec)
     require_our_folder(output)
     prepare_folder(output.parent)
     journal = output.absolute().with_name(f".{output.name}.collecting")

@@ -29,7 +29,7 @@ from v2a_ray.orchestration.train.progress_actor import Event
 if TYPE_CHECKING:
     from rich.progress import Task
 
-_SCORE = "evaluation/normalized_score_mean"
+_SCORE, _RETURN = "evaluation/normalized_score_mean", "evaluation/return_mean"
 
 
 class _RateColumn(TextColumn):
@@ -83,8 +83,9 @@ class StageDisplay(Listener):
             if name.startswith("streamed/"):
                 table = name.removeprefix("streamed/")
                 self._say(f"{event.name}: the {table} exceeds loading.memory_gib and is streamed")
-        if _SCORE in event.metrics:
-            note = f"score {event.metrics[_SCORE]:.1f}"
+        if _RETURN in event.metrics:
+            scored = _SCORE in event.metrics
+            note = f"score {event.metrics[_SCORE]:.1f}" if scored else f"return {event.metrics[_RETURN]:.1f}"
             self._line(f"{event.name}: step {event.step:,} of {event.num_steps:,}, {note}")
             self.progress.update(task, note=note)
         self.progress.update(task, completed=event.step, total=event.num_steps)

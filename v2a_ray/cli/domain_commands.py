@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from v2a_ray.cli.console import console, error_console
+from v2a_ray.settings.environment_names import is_environment
+
+if TYPE_CHECKING:
+    from v2a_ray.domains import Domain, RobotDomain
+    from v2a_ray.domains.own.domain import GymDomain
 
 app = typer.Typer(help="Robots, physics versions and dynamics shifts.", no_args_is_help=True)
 Robot = Annotated[str | None, typer.Argument(help="e.g. hopper; by default all robots")]
@@ -35,21 +40,63 @@ def list_domains(robot: Robot = None) -> None:
 
 
 @app.command()
-def references(robot: Robot = None) -> None:
-    """Print the returns that normalised scores are measured between, and where they come from."""
-    from v2a_ray.domains import catalogue
+def references(
+    robot: Robot = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Roll out random and, if there is one, expert in a domain.")
+    ] = False,
+    episodes: Annotated[int, typer.Option("--episodes", "-n", min=2, help="Of each, to measure.")] = 20,
+    expert: Annotated[
+        str, typer.Option(help="Behaviour that scores 100: expert, a snapshot, or module:function.")
+    ] = "expert",
+) -> None:
+    """Print the returns that normalised scores are measured between, and where they come from.
+
+    Those of a Gymnasium environment of your own are given with it, and --measure prints what to give.
+    """
+    from v2a_ray.domains import catalogue, parse_domain
     from v2a_ray.domains import references as references_of
+
+    if measure:
+        _measure(robot or "hopper", episodes, expert)
+        return
 
     table = Table(box=None)
     table.add_column("domain", no_wrap=True)
     for name in ("random", "expert"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("source")
-    for domain in catalogue(robot):
+    for domain in [parse_domain(robot)] if robot and is_environment(robot) else catalogue(robot):
         reference = references_of(domain)
+        if reference is None:
+            table.add_row(domain.name, "–", "–", "none: no normalised score; `--measure` measures them")
+            continue
         returns = f"{reference.random_return:,.1f}", f"{reference.expert_return:,.1f}"
         table.add_row(domain.name, *returns, reference.source)
     console.print(table)
+
+
+def _measure(name: str, episodes: int, expert: str) -> None:
+    from v2a_ray.domains import parse_domain
+    from v2a_ray.domains.behaviors import evaluate_policy, load_behavior
+    from v2a_ray.errors import DomainError
+    from v2a_ray.evaluation.interval import with_spread
+
+    domain = parse_domain(name)
+    means = []
+    for behavior in ("random", expert):
+        try:
+            policy = load_behavior(domain, behavior)
+        except DomainError as error:
+            if behavior != "expert":
+                raise
+            console.print(f"{domain.name}: {error.what}: `v2a behaviors train --install` trains one", soft_wrap=True)
+            return
+        returns = evaluate_policy(policy, domain, episodes)
+        means.append(float(returns.mean()))
+        spread = with_spread(returns, 1)
+        console.print(f"{behavior} in {domain.name}: return {spread}, {episodes} episodes", soft_wrap=True)
+    console.print(f"environment: {{references: [{means[0]:.6g}, {means[1]:.6g}]}}", soft_wrap=True)
 
 
 @app.command()
@@ -62,7 +109,12 @@ def show(domain: Annotated[str, typer.Argument(help="e.g. hopper/gravity-0.5@d4r
 
 @app.command()
 def check(
-    robot: Robot = None,
+    robot: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ROBOT]...", help="e.g. hopper; by default all robots. Or domains gym:ENV/SHIFT of one."
+        ),
+    ] = None,
     physics: Annotated[str, typer.Option(help="d4rl or modern")] = "d4rl",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a Markdown page, and a PNG of the same name.")
@@ -71,19 +123,19 @@ def check(
 ) -> None:
     """Prove that each shift changes what it should and nothing else, and that no two domains are the same.
 
-    Exits with 1 if a domain fails. Distances are explained in the page that `--output` writes.
+    Of a Gymnasium environment of your own the domains that are named are checked, each beside stock. Exits with 1 if a
+    domain fails. Distances are explained in the page that `--output` writes.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     from v2a_ray.cli.bars import plain
-    from v2a_ray.domains import catalogue, parse_domain
     from v2a_ray.domains.catalogue_checks import check_robot
+    from v2a_ray.domains.own.check import check_environment
     from v2a_ray.outputs import require_ours
 
     for path in (output, output.with_suffix(".png")) if output else ():
         require_ours(path)
-    valid = parse_domain(f"{robot or 'hopper'}@{physics}").physics
-    domains = catalogue(robot, valid)
+    own, groups = _chosen(robot or [], physics)
     columns = (
         plain("{task.description:<42}"),
         BarColumn(),
@@ -91,15 +143,17 @@ def check(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=error_console, transient=True) as bar:
-        task = bar.add_task("", total=len(domains))
-        checks = [
-            check_robot(name, valid, lambda domain: bar.update(task, advance=1, description=domain.name))
-            for name in dict.fromkeys(domain.robot for domain in domains)
-        ]
+        task = bar.add_task("", total=sum(len(group) for group in groups.values()))
+
+        def show_progress(domain: Domain) -> None:
+            bar.update(task, advance=1, description=domain.name)
+
+        checks = [check_environment(group, show_progress) for group in own.values()]
+        checks += [check_robot(name, group[0].physics, show_progress) for name, group in groups.items()]
     if output:
         from v2a_ray.report.domain_check import write_page
 
-        words = [word for word in ("v2a domains check", robot) if word]
+        words = ["v2a domains check", *(robot or [])]
         words += [f"--physics {physics}"] * (physics != "d4rl")
         write_page(checks, output, " ".join([*words, f"--output {output}"]))
     if json:
@@ -110,6 +164,25 @@ def check(
         _print_checks(checks)
     if not all(each.passes for each in checks):
         raise typer.Exit(CHECK_FAILED)
+
+
+def _chosen(names: list[str], physics: str) -> tuple[dict[str, list[GymDomain]], dict[str, list[RobotDomain]]]:
+    """Domains of anybody's environments, and those of our robots, each by robot. Raises DomainError."""
+    from v2a_ray.domains import catalogue, parse_domain
+    from v2a_ray.domains.domain import require_robot
+    from v2a_ray.domains.own.domain import GymDomain
+
+    own: dict[str, list[GymDomain]] = {}
+    for name in filter(is_environment, names):
+        domain = parse_domain(name)
+        assert isinstance(domain, GymDomain)
+        own.setdefault(domain.robot, []).append(domain)
+    robots: dict[str, list[RobotDomain]] = {}
+    for robot in [name for name in names if not is_environment(name)] or ([] if own else [""]):
+        valid = require_robot(parse_domain(f"{robot or 'hopper'}@{physics}"), "the catalogue").physics
+        for each in catalogue(robot or None, valid):
+            robots.setdefault(each.robot, []).append(each)
+    return own, robots
 
 
 @app.command()
@@ -134,9 +207,10 @@ def _print_checks(checks: list) -> None:  # type: ignore[type-arg]  # RobotCheck
     from v2a_ray.report.domain_check import table_rows, verdict_lines
 
     for each in checks:
-        table = Table(box=None, title=f"{each.robot}@{each.physics}", title_justify="left")
+        title = each.robot if is_environment(each.robot) else f"{each.robot}@{each.physics}"
+        table = Table(box=None, title=title, title_justify="left")
         for name in ("shift", "to stock", "best policy's states", "nearest other"):
-            table.add_column(name, no_wrap=True)
+            table.add_column(name, no_wrap=name != "shift", min_width=28 if name == "shift" else None, overflow="fold")
         for shift, _, *distances in table_rows(each):
             table.add_row(shift, *distances)
         console.print(table)

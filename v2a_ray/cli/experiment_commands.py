@@ -104,6 +104,8 @@ def run(
 def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
     """Mean and standard deviation over episodes; of one episode there is no deviation."""
     mean, std = target[f"{name}_mean"], target[f"{name}_std"]
+    if mean is None:
+        return "unknown (the domain has no reference returns)"
     return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
+from v2a_ray.settings.environment_names import label_of, with_settings
 
 CheckName = Literal[
     "dimensions",
@@ -47,7 +48,9 @@ class DataSpec(Settings):
     """Where transitions come from: rolled out from a packaged behaviour policy, or read from a file."""
 
     domain: str
-    """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label."""
+    """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label.
+    `gym:ENV_ID` and `gym:package.module:Class` are Gymnasium environments; `environment: {KEY: VALUE}` beside it has
+    their arguments, `observation_keys`, `max_episode_steps` and `references`, and becomes part of the name."""
     behavior: str = "unknown"
     """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
     policy_domain: str | None = None
@@ -68,6 +71,17 @@ class DataSpec(Settings):
     """Standard deviation of Gaussian noise on rolled-out actions (action range is -1 to 1)."""
     seed: int = 0
     """Seed of the roll-outs, or of the subsampling."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _environment_is_in_the_name(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "environment" not in content:
+            return content
+        settings, rest = content["environment"], {key: value for key, value in content.items() if key != "environment"}
+        if not isinstance(settings, dict):
+            raise ValueError("environment: write its settings as KEY: VALUE")
+        named = [key for key in ("domain", "policy_domain") if isinstance(rest.get(key), str)]
+        return rest | {key: with_settings(rest[key], settings) for key in named}
 
     @model_validator(mode="after")
     def _rollouts_need_a_length(self) -> DataSpec:
@@ -121,7 +135,7 @@ class SourceSpec(DataSpec):
     @property
     def label(self) -> str:
         """The name, or one made from domain and behaviour."""
-        return self.name or f"{self.domain.split('@')[0]}-{self.behavior}".replace("/", "-")
+        return self.name or f"{label_of(self.domain.split('@')[0])}-{label_of(self.behavior)}"
 
 
 class TargetSpec(DataSpec):

@@ -45,13 +45,13 @@ class FinishedRun:
         folder: that `v2a run` wrote.
         config: of the run.
         artifacts: node of the plan to its folder.
-        score: mean normalised score in the target.
+        score: mean normalised score in the target; None where it has no references.
     """
 
     folder: Path
     config: ExperimentConfig
     artifacts: dict[str, Path]
-    score: float
+    score: float | None
 
     @property
     def store(self) -> ArtifactStore:
@@ -85,7 +85,9 @@ def open_run(folder: Path) -> FinishedRun:
                 where=str(path),
                 remedy="the `v2a run` that made it makes it again",
             )
-    return FinishedRun(folder, validate(ExperimentConfig, content, file), artifacts, float(score))
+    return FinishedRun(
+        folder, validate(ExperimentConfig, content, file), artifacts, score if score is None else float(score)
+    )
 
 
 @dataclass(frozen=True)

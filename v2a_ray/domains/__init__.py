@@ -6,7 +6,8 @@
 Importing this package registers every named domain with gymnasium (`v2a/hopper-gravity-0.5-d4rl-v0`).
 """
 
-from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import PHYSICS, RobotDomain, catalogue, parse_domain
 from v2a_ray.domains.environments import make_environment, register_all
 from v2a_ray.domains.references import References, normalized_score, references
 from v2a_ray.domains.robot_spec import RobotSpec, all_robots
@@ -18,6 +19,7 @@ __all__ = [
     "Domain",
     "Execution",
     "References",
+    "RobotDomain",
     "RobotSpec",
     "Shift",
     "all_robots",

@@ -19,8 +19,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.domains.domain import Domain, parse_domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import parse_domain, require_robot
 from v2a_ray.domains.environments import make_environment
+from v2a_ray.domains.own.batch import EnvironmentLoop
+from v2a_ray.domains.own.domain import GymDomain
 from v2a_ray.domains.shifts.execution import ActionChannel
 
 Step = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
@@ -43,7 +46,9 @@ class BatchedEnvironment:
 
         Raises DomainError as `make_environment` does.
         """
-        self.domain = parse_domain(domain) if isinstance(domain, str) else domain
+        self.domain = require_robot(
+            parse_domain(domain) if isinstance(domain, str) else domain, "a batch of simulations"
+        )
         self.robot = self.domain.robot_spec
         self.task = self.robot.task
         # It owns the model and draws the initial states; it is never stepped.
@@ -154,6 +159,16 @@ class BatchedEnvironment:
         body = self.task.tracked_body
         view: NDArray[np.float64] = data.body(body).xpos if body else data.qpos
         return view
+
+
+def make_batch(
+    domain: Domain | str, num_simulations: int, num_threads: int | None = None
+) -> BatchedEnvironment | EnvironmentLoop:
+    """So many simulations of a domain, stepped together as far as its kind allows. Raises DomainError."""
+    domain = parse_domain(domain) if isinstance(domain, str) else domain
+    if isinstance(domain, GymDomain):
+        return EnvironmentLoop(domain, num_simulations)
+    return BatchedEnvironment(domain, num_simulations, num_threads)
 
 
 def available_threads() -> int:

@@ -12,8 +12,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from v2a_ray.checksums import read_sealed
+from v2a_ray.domains.base import Domain
 from v2a_ray.domains.behaviors import WEIGHTS_FOLDER, GaussianActor, evaluate_policy, load_behavior
-from v2a_ray.domains.domain import Domain, parse_domain
+from v2a_ray.domains.domain import RobotDomain, parse_domain
 from v2a_ray.domains.references import normalized_score
 from v2a_ray.errors import DomainError, told
 from v2a_ray.files import read_json, write_json
@@ -32,7 +33,8 @@ _PACKAGES = ("ray", "torch", "gymnasium", "mujoco", "numpy")
 def export_behaviors(output_dir: Path | str) -> Path:
     """Choose and measure behaviours among the snapshots of `output_dir`, finished or not, into `behaviors/`.
 
-    Expert is the best snapshot, medium the one before it whose normalised score is nearest to a third of expert's;
+    Expert is the best snapshot, medium the one before it whose return is nearest to a third of expert's, both above
+    random;
     up to six snapshots before medium are kept for `medium-replay`. Returns the folder; raises DomainError when there
     is no snapshot yet.
     """
@@ -48,16 +50,16 @@ def export_behaviors(output_dir: Path | str) -> Path:
             remedy="the same `v2a behaviors train` starts over where something is damaged",
         ) from error
     domain = parse_domain(run["domain"])
-    chosen = _choose(domain, output / "snapshots", progress["snapshots"])
     folder = output / "behaviors"
     with new_folder(folder) as partial:
         rows = [_measured(domain, "random", None, partial)]
+        chosen = _choose(domain, output / "snapshots", progress["snapshots"], rows[0]["return_mean"])
         for name, snapshot in chosen.items():
             shutil.copyfile(output / "snapshots" / f"{snapshot['name']}.safetensors", partial / f"{name}.safetensors")
             rows.append(_measured(domain, name, snapshot, partial))
         provenance = {
             "domain": domain.name,
-            "physics": domain.physics,
+            "physics": domain.physics if isinstance(domain, RobotDomain) else None,
             "algorithm": "PPO (RLlib, new API stack)",
             "command": run["command"],
             "seed": run["seed"],
@@ -88,16 +90,23 @@ def install_behaviors(output_dir: Path | str, domain: Domain | str) -> Path:
     return target
 
 
-def _choose(domain: Domain, folder: Path, snapshots: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _choose(
+    domain: Domain, folder: Path, snapshots: list[dict[str, Any]], random_return: float
+) -> dict[str, dict[str, Any]]:
     """Behaviour name -> snapshot, in the order of training, expert last."""
 
     def score(snapshot: dict[str, Any]) -> float:
-        return normalized_score(domain, float(snapshot["return_mean"]))
+        return above_random(float(snapshot["return_mean"]))
+
+    def above_random(return_: float) -> float:
+        # Without references the scale is unknown, and no matter: snapshots are compared with each other.
+        found = normalized_score(domain, return_)
+        return return_ - random_return if found is None else found
 
     @functools.cache
     def remeasured(name: str) -> float:
         actor = GaussianActor.from_tensors(load_file(folder / f"{name}.safetensors"))
-        return normalized_score(domain, float(evaluate_policy(actor, domain, NUM_EPISODES, _CHOICE_SEED).mean()))
+        return above_random(float(evaluate_policy(actor, domain, NUM_EPISODES, _CHOICE_SEED).mean()))
 
     # Training measures a snapshot in five episodes, which flatters the luckiest: the likeliest are measured again.
     best = sorted(snapshots, key=score)[-NUM_CANDIDATES:]
@@ -116,11 +125,12 @@ def _measured(domain: Domain, name: str, snapshot: dict[str, Any] | None, folder
     """One row of the provenance table; `random` has no snapshot."""
     policy = load_behavior(domain, name, folder)
     returns = evaluate_policy(policy, domain, NUM_EPISODES, _REPORT_SEED)
+    score = normalized_score(domain, float(returns.mean()))
     return {
         "behavior": name,
         "num_steps": snapshot["num_steps"] if snapshot else 0,
         "num_episodes": NUM_EPISODES,
         "return_mean": round(float(returns.mean()), 2),
         "return_std": round(float(returns.std(ddof=1)), 2),
-        "normalized_score": round(float(normalized_score(domain, returns).mean()), 2),
+        "normalized_score": None if score is None else round(score, 2),
     }

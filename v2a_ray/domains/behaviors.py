@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from v2a_ray.domains.domain import Domain, parse_domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import RobotDomain, parse_domain
+from v2a_ray.domains.own.behavior import is_function, load_function
 from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DomainError
 from v2a_ray.files import read_json
@@ -112,7 +114,7 @@ class UniformPolicy:
 def load_behavior(
     domain: Domain | str, behavior: str, folder: Path | str | None = None, seed: int = 0
 ) -> BehaviorPolicy:
-    """The policy called `behavior`: `random`, `medium`, `expert`, or a snapshot.
+    """The policy called `behavior`: `random`, `medium`, `expert`, a snapshot, or a function `module:name` of anybody's.
 
     Args:
         domain: whose weights to load; with `folder`, only the robot matters. A variant of a robot shares its weights.
@@ -126,13 +128,16 @@ def load_behavior(
     spec = domain.robot_spec
     if behavior == "random":
         return UniformPolicy(spec.action_dim, seed)
+    if is_function(behavior):
+        return load_function(behavior, spec.action_dim)
     path = _folder(domain, folder) / f"{behavior}.safetensors"
     if not path.exists():
         names = ("random", *_names(path.parent), *MIXES)
         raise DomainError(f"no behaviour {behavior!r}", where=domain.name, remedy=f"one of {', '.join(names)}")
     actor = _read_actor(path, path.stat().st_mtime_ns)
-    if spec.num_zeros and len(actor.observation_mean) == spec.observation_dim - spec.num_zeros:
-        actor = actor.ignoring(spec.num_zeros)
+    num_zeros = domain.robot_spec.num_zeros if isinstance(domain, RobotDomain) else 0
+    if num_zeros and len(actor.observation_mean) == spec.observation_dim - num_zeros:
+        actor = actor.ignoring(num_zeros)
     found = (len(actor.observation_mean), len(actor.biases[-1]))
     if found != (spec.observation_dim, spec.action_dim):
         raise DomainError(
@@ -151,13 +156,24 @@ def _read_actor(path: Path, _modified_ns: int) -> GaussianActor:
 
 
 def require_same_robot(policy_domain: Domain, domain: Domain) -> None:
-    """Raise DomainError unless a policy of `policy_domain` can act in `domain`: both are of one robot."""
-    if policy_domain.robot != domain.robot:
+    """Raise DomainError unless a policy of `policy_domain` can act in `domain`; see `same_robot`."""
+    if not same_robot(policy_domain, domain):
         raise DomainError(
             f"a policy of {policy_domain.robot} cannot act on {domain.robot}",
             where=domain.name,
             remedy=f"a behaviour of {domain.robot}, `v2a behaviors list` names them",
         )
+
+
+def same_robot(one: Domain, other: Domain) -> bool:
+    """Whether policies and data of one domain are of use in the other.
+
+    Our robots are told by name. Of anybody's environment only the dimensions are known.
+    """
+    if isinstance(one, RobotDomain) and isinstance(other, RobotDomain):
+        return one.robot == other.robot
+    mine, others = one.robot_spec, other.robot_spec
+    return (mine.observation_dim, mine.action_dim) == (others.observation_dim, others.action_dim)
 
 
 def behavior_components(

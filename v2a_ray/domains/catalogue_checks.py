@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.domains.domain import Domain, Physics, catalogue
+from v2a_ray.domains.domain import Physics, RobotDomain, catalogue
 from v2a_ray.domains.environments import make_environment
 from v2a_ray.domains.model import has_diverged, quiet_mujoco
 from v2a_ray.domains.model_proof import unintended
@@ -116,8 +116,8 @@ class RobotCheck:
 def check_robot(
     robot_name: str,
     physics: Physics = "d4rl",
-    progress: Callable[[Domain], None] = lambda domain: None,
-    domains: Sequence[Domain] | None = None,
+    progress: Callable[[RobotDomain], None] = lambda domain: None,
+    domains: Sequence[RobotDomain] | None = None,
 ) -> RobotCheck:
     """Check `domains` of one robot and physics, stock first; by default the catalogue's.
 
@@ -174,19 +174,20 @@ def check_model(stock: mujoco.MjModel, shifted: mujoco.MjModel, changes: Sequenc
 def check_survival(environment: Any) -> tuple[str, ...]:
     """What is wrong in a reset and `NUM_SURVIVAL_STEPS` random steps, started over where the robot falls."""
     generator = np.random.default_rng(0)
+    data = getattr(environment.unwrapped, "data", None)
     observation, _ = environment.reset(seed=0)
     for step in range(NUM_SURVIVAL_STEPS):
         action = generator.uniform(-1.0, 1.0, environment.action_space.shape).astype(np.float32)
         with quiet_mujoco():
             observation, reward, terminated, *_ = environment.step(action)
-        if not np.isfinite([*observation, reward]).all() or has_diverged(environment.unwrapped.data):
+        if not np.isfinite([*observation, reward]).all() or (isinstance(data, mujoco.MjData) and has_diverged(data)):
             return (f"diverges after {step + 1} random steps",)
         if terminated:
             observation, _ = environment.reset()
     return ()
 
 
-def _intention(domain: Domain) -> list[Change] | None:
+def _intention(domain: RobotDomain) -> list[Change] | None:
     changes: list[Change] = []
     for shift in domain.shifts:
         declared = intended_changes(shift, domain.robot_spec)

@@ -1,7 +1,7 @@
-"""A domain: a robot, a physics version, and zero or more dynamics shifts, with one name for all of it.
+"""Our domains: a robot, a physics version, and zero or more dynamics shifts, with one name for all of it.
 
 Grammar: `robot/shift[+shift...]@physics`, for example `hopper/gravity-0.5+friction-2@d4rl`. In input `@physics` may be
-left out (d4rl), and so may `/stock`.
+left out (d4rl), and so may `/stock`. `gym:` begins the name of anybody's environment (`v2a_ray.domains.own`).
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from functools import lru_cache
 from typing import Any, Literal, cast
 
 import v2a_ray.domains.robots  # noqa: F401 - registers them
+from v2a_ray.domains.base import Domain
 from v2a_ray.domains.model import domain_edits, stock_specification
+from v2a_ray.domains.own.domain import parse_gym_domain
 from v2a_ray.domains.robot_spec import RobotSpec, all_robots, robot
 from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.domains.shifts.kinds import Shift
 from v2a_ray.domains.shifts.names import combined_execution, named_shifts, parse_shift
 from v2a_ray.errors import DomainError
+from v2a_ray.settings.environment_names import is_environment
 
 Physics = Literal["d4rl", "modern"]
 PHYSICS: tuple[Physics, ...] = ("d4rl", "modern")
 
 
 @dataclass(frozen=True)
-class Domain:
-    """A robot under given dynamics.
+class RobotDomain:
+    """One of our robots under given dynamics.
 
     Attributes:
         robot: the robot's name.
@@ -38,9 +41,14 @@ class Domain:
     physics: Physics = "d4rl"
 
     @property
+    def shift_names(self) -> tuple[str, ...]:
+        """See `Domain`."""
+        return tuple(shift.name for shift in self.shifts)
+
+    @property
     def shift_name(self) -> str:
         """`stock`, or the shifts joined by `+`."""
-        return "+".join(shift.name for shift in self.shifts) or "stock"
+        return "+".join(self.shift_names) or "stock"
 
     @property
     def name(self) -> str:
@@ -68,9 +76,14 @@ class Domain:
         return combined_execution(self.shifts)
 
     @property
-    def base(self) -> Domain:
+    def base(self) -> RobotDomain:
         """The same dynamics for the robot that this one is a variant of; itself for a robot in its own right."""
         return replace(self, robot=self.robot_spec.variant_of or self.robot)
+
+    @property
+    def stock(self) -> RobotDomain:
+        """See `Domain`."""
+        return replace(self, shifts=())
 
     def describe(self) -> dict[str, Any]:
         """Everything that defines the domain, as plain values to print: each edit with its old and new numbers."""
@@ -101,6 +114,17 @@ class Domain:
 @lru_cache(maxsize=1024)
 def parse_domain(text: str) -> Domain:
     """Read a domain's name. Raises DomainError naming the robots, shifts or physics that exist."""
+    return parse_gym_domain(text) if is_environment(text) else _parse_robot_domain(text)
+
+
+def require_robot(domain: Domain, what: str) -> RobotDomain:
+    """The domain, where `what` needs to know a robot's whole model. Raises DomainError for other environments."""
+    if isinstance(domain, RobotDomain):
+        return domain
+    raise DomainError(f"{what} needs one of our robots", where=domain.name, remedy=f"one of {', '.join(all_robots())}")
+
+
+def _parse_robot_domain(text: str) -> RobotDomain:
     body, at, physics = text.strip().partition("@")
     if at and physics not in PHYSICS:
         raise DomainError(f"no physics {physics!r}", where=f"domain {text!r}", remedy=f"one of {', '.join(PHYSICS)}")
@@ -108,14 +132,14 @@ def parse_domain(text: str) -> Domain:
     robot(robot_name)
     names = [] if not slash or shift_text == "stock" else shift_text.split("+")
     shifts = tuple(parse_shift(name, robot_name) for name in names)
-    domain = Domain(robot_name, shifts, cast(Physics, physics) if at else "d4rl")
+    domain = RobotDomain(robot_name, shifts, cast(Physics, physics) if at else "d4rl")
     # Shifts that contradict each other are found when they are combined.
     domain_edits(domain.robot_spec, shifts)
     _ = domain.execution
     return domain
 
 
-def catalogue(robot_name: str | None = None, physics: Physics = "d4rl") -> list[Domain]:
+def catalogue(robot_name: str | None = None, physics: Physics = "d4rl") -> list[RobotDomain]:
     """Every named domain of a robot, or of all robots but variants: stock and each named shift."""
     names = [robot_name] if robot_name else [spec.name for spec in all_robots().values() if not spec.variant_of]
-    return [Domain(name, shifts, physics) for name in names for shifts in named_shifts(name)]
+    return [RobotDomain(name, shifts, physics) for name in names for shifts in named_shifts(name)]

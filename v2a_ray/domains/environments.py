@@ -20,8 +20,10 @@ from gymnasium.utils import EzPickle
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import PHYSICS, RobotDomain, catalogue, parse_domain, require_robot
 from v2a_ray.domains.model import compile_model
+from v2a_ray.domains.own.domain import GymDomain
 from v2a_ray.domains.robot_spec import all_robots, robot
 from v2a_ray.domains.shifts.execution import ActionChannel
 
@@ -33,12 +35,14 @@ def make_environment(domain: Domain | str, render_mode: str | None = None) -> gy
     and for parameters under which the robot does not survive a reset.
     """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
+    if isinstance(domain, GymDomain):
+        return domain.make(render_mode)
     return TimeLimit(make_unwrapped(domain, render_mode), domain.robot_spec.max_episode_steps)
 
 
 def make_unwrapped(domain: Domain | str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """The environment without a time limit; what gymnasium's registry calls."""
-    domain = parse_domain(domain) if isinstance(domain, str) else domain
+    domain = require_robot(parse_domain(domain) if isinstance(domain, str) else domain, "gymnasium's registry")
     environment: gymnasium.Env[Any, Any] = _environment_class(domain.robot, domain.execution.is_exact)(
         domain, render_mode
     )
@@ -65,7 +69,7 @@ class _Executing:
 
     np_random: np.random.Generator
 
-    def __init__(self, domain: Domain, render_mode: str | None = None) -> None:
+    def __init__(self, domain: RobotDomain, render_mode: str | None = None) -> None:
         self.action_channel = ActionChannel(domain.execution, domain.robot_spec.action_dim)
         super().__init__(domain, render_mode)  # type: ignore[call-arg]
 
@@ -81,7 +85,7 @@ class _Executing:
 class _Padded:
     """Appends `RobotSpec.num_zeros` zeros to observations."""
 
-    def __init__(self, domain: Domain, render_mode: str | None = None) -> None:
+    def __init__(self, domain: RobotDomain, render_mode: str | None = None) -> None:
         super().__init__(domain, render_mode)  # type: ignore[call-arg]
         self.observation_space = Box(-np.inf, np.inf, (domain.robot_spec.observation_dim,), np.float64)
         self._zeros = np.zeros(domain.robot_spec.num_zeros)
@@ -98,7 +102,7 @@ def _environment_class(robot_name: str, executes_exactly: bool) -> Any:
     class DomainEnvironment(base):  # type: ignore[misc]
         """gymnasium's v4 robot over a domain's own model."""
 
-        def __init__(self, domain: Domain, render_mode: str | None = None) -> None:
+        def __init__(self, domain: RobotDomain, render_mode: str | None = None) -> None:
             self.domain = domain
             super().__init__(render_mode=render_mode)
             EzPickle.__init__(self, domain, render_mode)

@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from v2a_ray.domains.domain import PHYSICS, Domain, parse_domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import PHYSICS, parse_domain
 from v2a_ray.domains.robot_spec import all_robots
 from v2a_ray.domains.shifts.names import named_shifts, parse_shift
 from v2a_ray.errors import DomainError

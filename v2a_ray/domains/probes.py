@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from v2a_ray.domains.behaviors import BehaviorPolicy, load_behavior
-from v2a_ray.domains.domain import Domain
+from v2a_ray.domains.domain import RobotDomain
 from v2a_ray.domains.environments import make_environment
 from v2a_ray.errors import DomainError
 
@@ -62,10 +62,10 @@ class Probes:
         return np.asarray(self.visitor == len(self.policies) - 1)
 
 
-def make_probes(domain: Domain, num_earlier_actions: int = 0, seed: int = 0) -> Probes:
+def make_probes(domain: RobotDomain, num_earlier_actions: int = 0, seed: int = 0) -> Probes:
     """Probes for the robot and physics of `domain`, from its stock version: the same for every domain of both."""
     generator = np.random.default_rng(seed)
-    stock = Domain(domain.robot, (), domain.physics).base
+    stock = domain.stock.base
     environment: Any = make_environment(stock).unwrapped
     policies = _available_policies(stock)
     visits = []
@@ -125,12 +125,12 @@ def distances(predictions: list[Float], probes: Probes) -> tuple[Float, Float]:
     return everywhere, walked
 
 
-def _available_policies(stock: Domain) -> dict[str, BehaviorPolicy]:
+def _available_policies(stock: RobotDomain) -> dict[str, BehaviorPolicy]:
     # Packaged weights were trained in d4rl physics. The states they visit in modern physics serve as well.
     found: dict[str, BehaviorPolicy] = {}
     for name in _POLICIES:
         try:
-            found[name] = load_behavior(Domain(stock.robot), name)
+            found[name] = load_behavior(RobotDomain(stock.robot), name)
         except DomainError:
             continue
     return found

@@ -14,7 +14,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.domains.domain import Domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import RobotDomain, require_robot
+from v2a_ray.domains.own.domain import GymDomain
 from v2a_ray.files import read_json
 
 OWN_REFERENCES = Path(__file__).parent / "own_references.json"
@@ -63,11 +65,17 @@ class References:
     source: str
 
 
-def references(domain: Domain) -> References:
+def references(domain: Domain) -> References | None:
     """The reference returns of `domain`; `source` says when they are those of another one.
+
+    Those of anybody's environment are given with it (`references: [RANDOM, EXPERT]`), or there are none.
 
     A variant of a robot has that robot's. All were measured in d4rl physics, and stand for modern physics too.
     """
+    if isinstance(domain, GymDomain):
+        given = domain.settings.get("references")
+        return References(float(given[0]), float(given[1]), "given with the environment") if given else None
+    domain = require_robot(domain, "a table of references")
     base = domain.base
     found = published_references(base) or _own_references(base)
     if found is None:
@@ -77,7 +85,7 @@ def references(domain: Domain) -> References:
     return replace(found, source=f"{found.source}; measured in d4rl physics")
 
 
-def published_references(domain: Domain) -> References | None:
+def published_references(domain: RobotDomain) -> References | None:
     """What D4RL, OTDF or ODRL published for a domain of a robot in its own right; None where they have nothing."""
     domain = domain.base
     random, expert = _D4RL[domain.robot]
@@ -96,7 +104,7 @@ def published_references(domain: Domain) -> References | None:
     return None
 
 
-def _own_references(domain: Domain) -> References | None:
+def _own_references(domain: RobotDomain) -> References | None:
     """What we measured in the domain; the expert's return only where it is clearly above random's (`SMALLEST_GAP`)."""
     measured = _measurements().get(f"{domain.robot}/{domain.shift_name}")
     if measured is None:
@@ -124,14 +132,16 @@ def _measurements() -> dict[str, Any]:
 
 
 @overload
-def normalized_score(domain: Domain, return_: float) -> float: ...
+def normalized_score(domain: Domain, return_: float) -> float | None: ...
 
 
 @overload
-def normalized_score(domain: Domain, return_: NDArray[np.float64]) -> NDArray[np.float64]: ...
+def normalized_score(domain: Domain, return_: NDArray[np.float64]) -> NDArray[np.float64] | None: ...
 
 
-def normalized_score(domain: Domain, return_: float | NDArray[np.float64]) -> float | NDArray[np.float64]:
-    """100 (return - random) / (expert - random), for one return or an array of them."""
+def normalized_score(domain: Domain, return_: float | NDArray[np.float64]) -> float | NDArray[np.float64] | None:
+    """100 (return - random) / (expert - random), for one return or an array of them; None without references."""
     between = references(domain)
+    if between is None:
+        return None
     return 100.0 * (return_ - between.random_return) / (between.expert_return - between.random_return)

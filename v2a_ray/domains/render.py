@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
-from v2a_ray.domains.domain import Domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import RobotDomain, require_robot
 from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.probes import lowest_point
 from v2a_ray.domains.shifts.descriptions import describe_shift
@@ -62,7 +63,7 @@ _ARROW_AT_STOCK = 0.2  # of the panel's height, for stock's gravity and for a wi
 class _Scene:
     """A domain's robot in the common pose, as far as its joint ranges allow it, standing on the floor."""
 
-    domain: Domain
+    domain: RobotDomain
     model: mujoco.MjModel
     data: mujoco.MjData
     axes: Float  # (3, 3): rows are the picture's right, up, and towards the camera
@@ -78,9 +79,9 @@ def render_domains(domains: Sequence[Domain], path: Path | str) -> None:
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
         raise DomainError(f"no picture format {path.suffix!r}", where=str(path), remedy=f"one of {', '.join(_FORMATS)}")
-    rows: dict[Domain, list[Domain]] = {}
-    for domain in domains:
-        shifted = rows.setdefault(Domain(domain.robot, (), domain.physics), [])
+    rows: dict[RobotDomain, list[RobotDomain]] = {}
+    for domain in (require_robot(each, "a picture") for each in domains):
+        shifted = rows.setdefault(domain.stock, [])
         shifted += [domain] * bool(domain.shifts)
     columns = 1 + max(len(shifted) for shifted in rows.values())
     scenes = [[_scene(domain) for domain in (stock, *shifted)] for stock, shifted in rows.items()]
@@ -108,10 +109,10 @@ def camera_of(domain: Domain) -> Float:
 
 def robot_outlines(domain: Domain, model: mujoco.MjModel, data: mujoco.MjData) -> list[Float]:
     """Outlines (P, 2) of the robot as it stands in `data`, in metres, farthest from the camera first."""
-    return list(_outlines(_Scene(domain, model, data, camera_of(domain))).values())
+    return list(_outlines(_Scene(require_robot(domain, "a film"), model, data, camera_of(domain))).values())
 
 
-def _scene(domain: Domain) -> _Scene:
+def _scene(domain: RobotDomain) -> _Scene:
     spec = domain.robot_spec
     model = compile_model(spec, domain.shifts, domain.physics)
     data = mujoco.MjData(model)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.domains.batch import BatchedEnvironment
-from v2a_ray.domains.domain import Domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.batch import make_batch
 
 Act = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Raw observations (B, O) to actions (B, A) in [-1, 1]."""
@@ -28,7 +28,7 @@ def roll_out(
     """
     returns = np.zeros(num_episodes)
     lengths = np.zeros(num_episodes, dtype=np.int64)
-    with BatchedEnvironment(domain, num_episodes, num_threads) as environment:
+    with make_batch(domain, num_episodes, num_threads) as environment:
         observations = environment.reset(range(seed, seed + num_episodes))
         running = np.arange(num_episodes)
         while len(running):

@@ -16,6 +16,7 @@ from v2a_ray.data.formats.digests import digest_path
 from v2a_ray.data.mixing.mixture import collection_requests, mix_sources, resolve, skips
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
+from v2a_ray.domains.own.behavior import FunctionPolicy
 from v2a_ray.engine.stage import SOURCE, TABLES, needed_stages
 from v2a_ray.engine.store import stage_key, store_root
 from v2a_ray.errors import DataError
@@ -119,6 +120,8 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
 def weights_digest(domain: Domain, component: str) -> str:
     """SHA-256 of a behaviour policy's weights, so that retraining it renews the data."""
     policy = load_behavior(domain, component)
+    if isinstance(policy, FunctionPolicy):
+        return policy.digest()
     digest = hashlib.sha256()
     if isinstance(policy, GaussianActor):
         for name, values in sorted(policy.to_tensors().items()):

@@ -96,5 +96,4 @@ def robot_of(domain: str) -> str:
     # It imports MuJoCo, which a table of methods need not wait for.
     from v2a_ray.domains import parse_domain
 
-    spec = parse_domain(domain).robot_spec
-    return spec.variant_of or spec.name
+    return parse_domain(domain).base.robot

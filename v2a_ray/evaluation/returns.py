@@ -21,19 +21,22 @@ class EpisodeResults:
     lengths: NDArray[np.int64]
 
     @property
-    def normalized_scores(self) -> NDArray[np.float64]:
-        """(num_episodes,): 100 (J - J_random) / (J_expert - J_random), with the domain's references."""
+    def normalized_scores(self) -> NDArray[np.float64] | None:
+        """(num_episodes,): 100 (J - J_random) / (J_expert - J_random); None where the domain has no references."""
         return normalized_score(self.domain, self.returns)
 
     def summary(self) -> dict[str, float | None]:
-        """Means and sample standard deviations (of one episode None), as they stand in `result.json`."""
-        scores = self.normalized_scores
+        """Means and sample standard deviations (of one episode None), as they stand in `result.json`.
+
+        Scores are None where the domain has no references.
+        """
+        scores, several = self.normalized_scores, len(self.returns) > 1
         return {
             "num_episodes": len(self.returns),
             "return_mean": float(self.returns.mean()),
-            "return_std": spread(self.returns) if len(scores) > 1 else None,
-            "normalized_score_mean": float(scores.mean()),
-            "normalized_score_std": spread(scores) if len(scores) > 1 else None,
+            "return_std": spread(self.returns) if several else None,
+            "normalized_score_mean": None if scores is None else float(scores.mean()),
+            "normalized_score_std": spread(scores) if several and scores is not None else None,
             "episode_length_mean": float(self.lengths.mean()),
         }
 

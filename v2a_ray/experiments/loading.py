@@ -91,29 +91,46 @@ def require_domains(config: ExperimentConfig, path: Path | None = None) -> None:
     """Raise DomainError or ConfigError unless every domain and behaviour exists, and all are of one robot."""
     specs: dict[str, DataSpec] = {"target": config.target}
     specs |= {f"sources.{index}": spec for index, spec in enumerate(config.sources)}
-    robot = _existing("target", config.target, path).robot
+    from v2a_ray.domains.behaviors import same_robot
+
+    target = _existing("target", config.target, path)
     for key, spec in specs.items():
         domain = _existing(key, spec, path)
-        if domain.robot != robot:
+        if not same_robot(domain, target):
             raise ConfigError(
-                f"{key} is a {domain.robot}, the target is a {robot}",
+                f"{key} is a {_sized(domain, target)}, the target is a {_sized(target, domain)}",
                 where=f"{path or 'settings'} · {key}.domain",
-                remedy="all sources and the target must be the same robot",
+                remedy="all sources and the target must be the same robot, or environments of the same dimensions",
             )
+
+
+def _sized(domain: Domain, other: Domain) -> str:
+    """A robot by name, and with its dimensions where they differ from the other's."""
+    one, its = domain.robot_spec, other.robot_spec
+    if (one.observation_dim, one.action_dim) == (its.observation_dim, its.action_dim):
+        return domain.robot
+    return f"{domain.robot} ({one.observation_dim} observations, {one.action_dim} actions)"
+
+
+def require_behavior(spec: DataSpec) -> None:
+    """Raise DomainError unless the policies that are to be rolled out exist and can act in the domain."""
+    from v2a_ray.domains import parse_domain
+    from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
+
+    policy_domain = parse_domain(spec.policy_domain or spec.domain)
+    require_same_robot(policy_domain, parse_domain(spec.domain))
+    for component, _ in behavior_components(policy_domain, spec.behavior):
+        load_behavior(policy_domain, component)
 
 
 def _existing(key: str, spec: DataSpec, path: Path | None) -> Domain:
     """The domain of a specification. Raises DomainError when it, or a behaviour to roll out in it, does not exist."""
     from v2a_ray.domains import parse_domain
-    from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
 
     try:
         domain = parse_domain(spec.domain)
         if spec.path is None:
-            policy_domain = parse_domain(spec.policy_domain or spec.domain)
-            require_same_robot(policy_domain, domain)
-            for component, _ in behavior_components(policy_domain, spec.behavior):
-                load_behavior(policy_domain, component)
+            require_behavior(spec)
     except DomainError as error:
         where = f"{path or 'settings'} · {key}" + (f" · {error.where}" if error.where else "")
         raise DomainError(error.what, where=where, remedy=error.remedy) from None

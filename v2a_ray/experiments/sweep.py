@@ -19,6 +19,7 @@ from v2a_ray.experiments.loading import dropped_settings, resolve, with_plugins
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
 from v2a_ray.settings.base import contradiction, leaves
+from v2a_ray.settings.environment_names import is_environment, split_name
 from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -338,8 +339,16 @@ def _require_a_sensible_number(axes: Mapping[str, Mapping[str, Any]], config: Sw
 
 
 def _require_evaluations(sweep: Sweep, path: Path) -> None:
-    """Schedulers compare evaluations: there have to be some, of trials that may be compared."""
+    """Schedulers and searches compare evaluations: there have to be some, of trials that may be compared."""
     scheduler = sweep.config.scheduler
+    targets = {trial.config.target.domain for trial in sweep.trials}
+    unscored = [name for name in targets if is_environment(name) and "references" not in split_name(name)[1]]
+    if unscored and sweep.config.objective[0].startswith("normalized") and (scheduler.compares or sweep.config.search):
+        raise ConfigError(
+            f"trials are ranked by their normalised score, and {unscored[0]} has no references",
+            where=f"{path} · search.objectives",
+            remedy="{return_mean: max}, or give the environment `references: [RANDOM, EXPERT]`",
+        )
     if not scheduler.compares:
         return
     if any(trial.config.evaluation.interval_steps == 0 for trial in sweep.trials):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from v2a_ray.checksums import file_digest
 from v2a_ray.domains import Domain, parse_domain
-from v2a_ray.domains.behaviors import MIXES, load_behavior
+from v2a_ray.domains.behaviors import MIXES, load_behavior, same_robot
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import DataError, DomainError, told
 from v2a_ray.experiments.experiment import ExperimentConfig
@@ -164,7 +164,7 @@ def behavior_policy(text: str) -> Policy:
 
 def require_robot_of(policy: Policy, domain: Domain) -> None:
     """Raise DomainError unless the policy can act in `domain`."""
-    if policy.domain.robot != domain.robot:
+    if not same_robot(policy.domain, domain):
         raise DomainError(
             f"{policy.name} is a policy of {policy.domain.robot} and cannot act on {domain.robot}",
             where=domain.name,

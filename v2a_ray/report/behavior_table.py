@@ -60,5 +60,6 @@ def _domains(rows: Sequence[dict[str, Any]], spread: bool) -> Iterator[list[str]
         policies = {row["behavior"]: row for row in group}
         named = [policies[name] for name in ("random", "medium", "expert")]
         returns = [f"{row['return_mean']:.0f}" + (f" ± {row['return_std']:.0f}" if spread else "") for row in named]
-        scores = "/".join(f"{row['normalized_score']:.0f}" for row in named[1:])
+        known = [row["normalized_score"] for row in named[1:] if row["normalized_score"] is not None]
+        scores = "/".join(f"{score:.0f}" for score in known) or "–"
         yield [domain, *returns, scores, str(len(policies) - len(named)), f"{named[0]['training_steps'] / 1e6:.1f}"]

@@ -14,23 +14,36 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
 
-SCORE = "evaluation/normalized_score_mean"
+SCORE, RETURN = "evaluation/normalized_score_mean", "evaluation/return_mean"
 _SIZE = (7.0, 4.2)
 
 
 def score_curve(curves: pa.Table) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Update steps and normalised scores of a policy's evaluations, from its `curves.parquet`."""
+    """Update steps and normalised scores of a policy's evaluations, from its `curves.parquet`.
+
+    Returns instead, where the domain has no references.
+    """
     steps = curves.column("step").to_numpy()
-    scores = curves.column(SCORE).to_numpy(zero_copy_only=False).astype(float)
+    scores = curves.column(SCORE if has_scores(curves) else RETURN).to_numpy(zero_copy_only=False).astype(float)
     evaluated = ~np.isnan(scores)
     return steps[evaluated], scores[evaluated]
 
 
+def has_scores(curves: pa.Table) -> bool:
+    """Whether returns could be normalised."""
+    return SCORE in curves.column_names
+
+
+def _axis(curves: pa.Table) -> str:
+    return f"{'normalised score' if has_scores(curves) else 'return'} in the target"
+
+
 def plot_run(curves: pa.Table, path: Path, title: str) -> None:
-    """The normalised score over update steps of one run."""
+    """The normalised score over update steps of one run, or its return where there is none."""
     figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
     steps, scores = score_curve(curves)
     axes.plot(steps, scores, marker="o")
+    axes.set_ylabel(_axis(curves))
     _finish(figure, axes, path, title)
 
 
@@ -72,7 +85,8 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
     what = "one seed" if counts == [1] else f"mean ± sample standard deviation of {seeds_text} seeds"
     figure.suptitle(f"{title} · {what}", fontsize=10)
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns, fontsize=8)
-    figure.supylabel("normalised score in the target")
+    labels = {_axis(table) for by_method in cells.values() for seeds in by_method.values() for table in seeds}
+    figure.supylabel(" or ".join(sorted(labels)))
     figure.savefig(path, dpi=130, format="png")  # also under a temporary name
     plt.close(figure)
 
@@ -80,7 +94,6 @@ def plot_cells(cells: Mapping[str, Mapping[str, Sequence[pa.Table]]], path: Path
 def _finish(figure: Any, axes: Any, path: Path, title: str) -> None:
     axes.set_title(title)
     axes.set_xlabel("update steps")
-    axes.set_ylabel("normalised score in the target")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130, format="png")  # also under a temporary name
     plt.close(figure)

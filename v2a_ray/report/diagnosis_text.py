@@ -80,9 +80,9 @@ def sections(diagnosis: Diagnosis) -> list[Section]:
 def introduction(diagnosis: Diagnosis) -> list[str]:
     """What was run and what was looked at."""
     config, evidence = diagnosis.run.config, diagnosis.evidence
+    score = "no normalised score" if diagnosis.run.score is None else f"normalised score {diagnosis.run.score:.1f}"
     lines = [
-        f"{config.name} · method {config.method_title} · seed {config.seed} · "
-        f"normalised score {diagnosis.run.score:.1f} in {config.target.domain}"
+        f"{config.name} · method {config.method_title} · seed {config.seed} · {score} in {config.target.domain}",
     ]
     return lines if evidence is None else [*lines, *_evidence(evidence)]
 

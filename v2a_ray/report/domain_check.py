@@ -71,9 +71,9 @@ def table_rows(check: RobotCheck) -> list[tuple[str, str, str, str, str]]:
         (
             each.shift,
             ", ".join(each.intended) or _outside_model(each),
-            f"{each.distance_to_stock:.3f}",
-            f"{each.walked_distance_to_stock:.3f}",
-            f"{each.nearest} {each.nearest_distance:.3f}",
+            _distance(each.distance_to_stock),
+            _distance(each.walked_distance_to_stock),
+            f"{each.nearest} {_distance(each.nearest_distance)}".strip(),
         )
         for each in check.domains
     ]
@@ -143,6 +143,11 @@ def plot_distances(checks: Sequence[RobotCheck], path: Path) -> None:
     with new_file(path) as partial:
         figure.savefig(partial, dpi=100, format="png", metadata={"Software": MARK})
     plt.close(figure)
+
+
+def _distance(value: float) -> str:
+    """Three digits; a dash where no state could be set, so that nothing was measured."""
+    return f"{value:.3f}" if np.isfinite(value) else "–"
 
 
 def _outside_model(check: DomainCheck) -> str:

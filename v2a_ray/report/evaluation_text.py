@@ -27,7 +27,7 @@ def render_evaluation(results: Sequence[EpisodeResults], policy: str) -> Table:
         table.add_row(
             result.domain.name,
             _cell(result.returns, 0),
-            _cell(result.normalized_scores, 1),
+            "–" if result.normalized_scores is None else _cell(result.normalized_scores, 1),
             f"{summary['episode_length_mean']:.0f}",
             f"{len(result.returns)}",
         )
@@ -54,15 +54,16 @@ def write_evaluation(results: Sequence[EpisodeResults], policy: str, policy_doma
 
 
 def _entry(result: EpisodeResults) -> dict[str, Any]:
+    scores, between = result.normalized_scores, references(result.domain)
     intervals = {
         "return_mean_interval": mean_interval(result.returns),
-        "normalized_score_mean_interval": mean_interval(result.normalized_scores),
+        "normalized_score_mean_interval": (math.nan, math.nan) if scores is None else mean_interval(scores),
     }
     return {
         "domain": result.domain.name,
         **result.summary(),
         **{name: None if math.isnan(low) else [low, high] for name, (low, high) in intervals.items()},
-        "references": references(result.domain).source,
+        "references": between.source if between else None,
         "returns": result.returns.tolist(),
         "lengths": result.lengths.tolist(),
     }

@@ -7,7 +7,7 @@ every source in its own domain and in those of the others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from v2a_ray.data.checks.registry import found
 from v2a_ray.data.checks.rewards import Paid, check_rewards_against_simulator
 from v2a_ray.data.fidelity.resimulation import predict_table
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.domains import Domain
+from v2a_ray.domains import Domain, RobotDomain
 from v2a_ray.domains.catalogue_checks import check_robot
 from v2a_ray.errors import DomainError
 
@@ -30,12 +30,13 @@ SAMPLE_ROWS = 200
 def identical_domains(domains: list[Domain]) -> list[tuple[Domain, Domain]]:
     """Pairs of `domains` that are the same dynamics wherever one looks, such as two frictions below the floor's.
 
-    Only domains of one robot and physics are compared, and none against itself.
+    Only domains of one robot of ours and physics are compared, and none against itself.
     """
-    pairs = []
-    groups: dict[Domain, list[Domain]] = {}
+    pairs: list[tuple[Domain, Domain]] = []
+    groups: dict[RobotDomain, list[RobotDomain]] = {}
     for domain in dict.fromkeys(each.base for each in domains):
-        groups.setdefault(replace(domain, shifts=()), []).append(domain)
+        if isinstance(domain, RobotDomain):
+            groups.setdefault(domain.stock, []).append(domain)
     for stock, members in groups.items():
         if len(members) > 1:
             others = [domain for domain in members if domain != stock]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.domains import Domain
-from v2a_ray.domains.batch import BatchedEnvironment
+from v2a_ray.domains.batch import make_batch
 from v2a_ray.domains.behaviors import BehaviorPolicy, load_behavior
 
 SIDE_BY_SIDE = 16
@@ -64,7 +64,7 @@ class EpisodeCollector:
         self.policy: BehaviorPolicy | None = None
         if component != "random":
             self.policy = load_behavior(policy_domain or domain, component)
-        self.environment = BatchedEnvironment(domain, num_side_by_side)
+        self.environment = make_batch(domain, num_side_by_side)
         # Of the episodes that run, one row per simulation: how far each is, its noise, and what it has recorded.
         robot = domain.robot_spec
         rows, max_steps = num_side_by_side, robot.max_episode_steps

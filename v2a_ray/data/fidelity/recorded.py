@@ -18,10 +18,12 @@ from v2a_ray.data.fidelity.resimulation import FidelityReport, check_dimensions,
 from v2a_ray.data.formats.readers import read_table
 from v2a_ray.data.formats.registry import detect_format
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.domains.domain import PHYSICS, Domain, catalogue, parse_domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import PHYSICS, RobotDomain, catalogue, parse_domain, require_robot
 from v2a_ray.domains.file_names import domain_of_file_name
 from v2a_ray.domains.robot_spec import all_robots
 from v2a_ray.errors import DomainError
+from v2a_ray.settings.environment_names import is_environment
 
 # L-infinity, over rows recorded in float32: right domains have medians of 1e-7 to 1e-6, wrong ones above 1e-3.
 REPRODUCED = 1e-5
@@ -117,7 +119,7 @@ def recordings(path: Path, domain: Domain | None = None) -> Iterator[Recording]:
         if domain:
             claimed = domain
         elif label != UNLABELLED:
-            claimed = parse_domain(label)
+            claimed = labelled_domain(label)
         else:
             claimed = _with_width(_named_domain(path), table)
         check_dimensions(table, claimed, str(path))
@@ -127,8 +129,8 @@ def recordings(path: Path, domain: Domain | None = None) -> Iterator[Recording]:
 
 def compare(recording: Recording, max_rows: int | None = None) -> Comparison:
     """Re-simulate the recording's rows, or `max_rows` spread over them, in every domain that `Comparison` has."""
-    domain, table = recording.domain, recording.table
-    stock, modern = replace(domain, shifts=()), replace(domain, physics="modern")
+    domain, table = require_robot(recording.domain, "re-simulation"), recording.table
+    stock, modern = domain.stock, replace(domain, physics="modern")
     reports = {each: resimulate(table, each, max_rows) for each in dict.fromkeys((domain, stock, modern))}
     claimed = reports[domain]
     nearest = None if claimed.median_error < REPRODUCED else nearest_domain(table)
@@ -147,6 +149,18 @@ def nearest_domain(table: EpisodeTable, max_rows: int = SEARCH_ROWS) -> Fidelity
     return min(reports, key=lambda report: report.median_error)
 
 
+def labelled_domain(label: str) -> Domain:
+    """The domain that data say they are of. Raises DomainError for none of ours.
+
+    The name of anybody's environment is not followed: it would import what a file names, not what a user does.
+    """
+    if is_environment(label):
+        raise DomainError(
+            "data name an environment of their own", where=label, remedy=f"if you trust it: --domain {label}"
+        )
+    return parse_domain(label)
+
+
 def _named_domain(path: Path) -> Domain:
     """The domain in the file's name. Raises DomainError if there is none."""
     domain = domain_of_file_name(path)
@@ -163,6 +177,10 @@ def _with_width(domain: Domain, table: EpisodeTable) -> Domain:
     """The domain with the variant of its robot whose observations are as wide as the data's, if there is one."""
     widths = (table.observation_dim, table.action_dim)
     for spec in all_robots().values():
-        if domain.robot in (spec.name, spec.variant_of) and (spec.observation_dim, spec.action_dim) == widths:
+        if (
+            isinstance(domain, RobotDomain)
+            and domain.robot in (spec.name, spec.variant_of)
+            and (spec.observation_dim, spec.action_dim) == widths
+        ):
             return replace(domain, robot=spec.name)
     return domain

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.checks.rewards import Paid
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.domains.domain import Domain, parse_domain
+from v2a_ray.domains.base import Domain
+from v2a_ray.domains.domain import parse_domain, require_robot
 from v2a_ray.domains.environments import make_environment
 from v2a_ray.domains.robot_spec import RobotSpec
 from v2a_ray.errors import DomainError
@@ -99,9 +100,10 @@ def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = No
     """Predict the transitions of `table` in `domain`, each from its own recorded observation.
 
     The root's horizontal position is not observed and set to zero, which changes neither dynamics nor rewards.
-    `max_rows` spreads that many rows evenly over the table. Raises DomainError if the dimensions do not fit, and for a
-    domain with action noise: what was executed is not in the table.
+    `max_rows` spreads that many rows evenly over the table. Raises DomainError if the dimensions do not fit, for a
+    domain with action noise (what was executed is not in the table), and for an environment that is not one of ours.
     """
+    domain = require_robot(domain, "re-simulation")
     spec = domain.robot_spec
     check_dimensions(table, domain, domain.name)
     if domain.execution.noise_std:
@@ -155,6 +157,7 @@ def predict(
     quantities which lag behind the state (`RobotSpec.reward_lags`) are what they were in the recording. `executed`
     (N, A) is what the actuators get instead of what the domain would make of `action` after a reset.
     """
+    domain = require_robot(domain, "re-simulation")
     environment: Any = make_environment(domain).unwrapped
     channel = None
     if executed is not None and not domain.execution.is_exact:

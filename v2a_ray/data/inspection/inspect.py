@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.checks import Severities, check_sources, regrade
 from v2a_ray.data.checks.findings import Finding
+from v2a_ray.data.fidelity.recorded import labelled_domain
 from v2a_ray.data.formats.readers import examine_table
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.domains import Domain
 from v2a_ray.domains.file_names import domain_of_file_name
 from v2a_ray.errors import DomainError
 
@@ -166,7 +167,7 @@ def _labelled_domain(table: EpisodeTable) -> Domain | None:
     if len(labels) != 1 or labels == {UNLABELLED}:
         return None
     try:
-        return parse_domain(labels.pop())
+        return labelled_domain(labels.pop())
     except DomainError:
         return None
 

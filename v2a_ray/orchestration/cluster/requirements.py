@@ -11,13 +11,15 @@ import ray
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 
 from v2a_ray.data.mixing.mixture import resolve
+from v2a_ray.domains import make_environment
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.orchestration.cluster.gpus import stage_workers
-from v2a_ray.orchestration.cluster.join import alive_nodes
+from v2a_ray.orchestration.cluster.join import alive_nodes, first_line, on_every_node
 from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
 from v2a_ray.orchestration.train.work import Work, stage_threads
+from v2a_ray.settings.environment_names import is_environment
 
 Warn = Callable[[str], None]
 REPORT_SECONDS = 15.0
@@ -41,8 +43,35 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
         asked[f"{work.node.stage}.num_threads", stage_threads(work), stage_workers(work.config, work.node.stage)] = None
     for where, threads, count in asked:
         require_resources({"CPU": threads}, where, warn, count=count)
+    require_environments(sorted({name for work in missing for name in _environments(work)}))
     data = {path for work in missing if (path := _data_path(work))}
     require_shared_storage([store.root, folder], sorted(data))
+
+
+def require_environments(names: Sequence[str]) -> None:
+    """Raise DomainError unless every node can make the environments of these domains, those of `gym:` alone."""
+    if not names:
+        return
+    for node, answer in on_every_node(_environment_problem, list(names)).items():
+        problem = f"cannot be asked: {first_line(answer)}" if isinstance(answer, Exception) else answer
+        if problem:
+            raise DomainError(problem, where=f"node {node}", remedy="install the environment's package on every node")
+
+
+def _environment_problem(names: Sequence[str]) -> str | None:
+    """Runs on a node: what is wrong with the first environment that cannot be made there."""
+    for name in names:
+        try:
+            make_environment(name).close()
+        except DomainError as error:
+            return str(error)
+    return None
+
+
+def _environments(work: Work) -> set[str]:
+    """Domains of an experiment that are environments of their own, where they are simulated."""
+    specs = [work.config.target, *(spec for spec in work.config.sources if spec.path is None)]
+    return {spec.domain for spec in specs if is_environment(spec.domain)}
 
 
 def require_resources(resources: Mapping[str, float], where: str, warn: Warn, count: int = 1) -> None:

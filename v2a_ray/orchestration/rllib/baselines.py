@@ -89,7 +89,8 @@ def fit_rllib_policy(job: Job) -> None:
     def evaluate_module() -> Metrics:
         results = evaluate(act, domain, evaluation.num_episodes, evaluation.seed)
         last.update(results.summary(), returns=results.returns.tolist(), lengths=results.lengths.tolist())
-        return {f"evaluation/{name}": last[name] for name in ("return_mean", "normalized_score_mean")}
+        names = ("return_mean", "normalized_score_mean")
+        return {f"evaluation/{name}": last[name] for name in names if last[name] is not None}
 
     loop = job.loop(
         config,

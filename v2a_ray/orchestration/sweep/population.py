@@ -138,7 +138,7 @@ def train_member(settings: dict[str, Any]) -> None:
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:
         show(step, num_steps, metrics)
-        if "evaluation/normalized_score_mean" not in metrics or step == num_steps:
+        if "evaluation/return_mean" not in metrics or step == num_steps:
             return
         save_checkpoint(folder / CHECKPOINT, training.learner, step, training.loop.history, training.loop.feeds)
         write_sealed(folder / SCHEDULE, {"step": step, "entries": entries})

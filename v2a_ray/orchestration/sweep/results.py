@@ -99,7 +99,8 @@ class Results:
                 for name, value in row.items():
                     if value is not None:
                         writer.add_scalar(name, value, step)
-            scores = {f"final/{name}": result.evaluation[name] for name in ("normalized_score_mean", "return_mean")}
+            names = ("normalized_score_mean", "return_mean")
+            scores = {f"final/{name}": score for name in names if (score := result.evaluation[name]) is not None}
             writer.add_hparams(parameters, scores, run_name=".")
 
     def _member(self, trial: Trial) -> Path:

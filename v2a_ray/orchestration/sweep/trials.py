@@ -73,7 +73,7 @@ def trials_of(settings: dict[str, Any]) -> list[Trial]:
 def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
     """What schedulers and searches read of an evaluation after `step` update steps."""
     names = ("normalized_score_mean", "return_mean", "data_kept")
-    return {"step": step} | {name: evaluation[name] for name in names if name in evaluation}
+    return {"step": step} | {name: evaluation[name] for name in names if evaluation.get(name) is not None}
 
 
 def _progress(progress_actor: str, trial: Trial) -> Progress:
@@ -86,7 +86,7 @@ def _progress(progress_actor: str, trial: Trial) -> Progress:
         show(step, num_steps, metrics)
         evaluation = {name.removeprefix("evaluation/"): value for name, value in metrics.items()}
         # The last evaluation is reported when the artifact is there: a scheduler may not end what has reached its end.
-        if "normalized_score_mean" in evaluation and step < num_steps:
+        if "return_mean" in evaluation and step < num_steps:
             tune.report({"policy": trial.plan["policy"].key, **objectives(evaluation, step)})
 
     return progress

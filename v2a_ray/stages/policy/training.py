@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -151,9 +152,11 @@ class PolicyTraining:
         values = torch.zeros(len(names), dtype=torch.float64, device=self.tables.target.device)
         if self.workers.rank == 0:
             self._roll_out()
-            values += values.new_tensor([self.results[name] for name in names])
+            # Without references there is no score.
+            known = [math.nan if self.results[name] is None else self.results[name] for name in names]
+            values += values.new_tensor(known)
         told = self.workers.reduce(values).tolist()
-        return {f"evaluation/{name}": value for name, value in zip(names, told, strict=True)}
+        return {f"evaluation/{name}": value for name, value in zip(names, told, strict=True) if not math.isnan(value)}
 
     def _roll_out(self) -> None:
         evaluation, domain = self.job.config.evaluation, parse_domain(self.job.config.target.domain)

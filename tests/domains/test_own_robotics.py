@@ -1,0 +1,40 @@
+"""Environments of gymnasium-robotics, where it is installed: dict observations with goals, a hand of many joints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from v2a_ray.domains import make_environment, parse_domain
+from v2a_ray.domains.rollout import roll_out
+from v2a_ray.errors import DomainError
+
+pytest.importorskip("gymnasium_robotics")
+
+MAZE = 'gym:AntMaze_UMaze-v5?observation_keys=["observation","desired_goal"]'
+
+
+def test_the_goal_of_a_maze_is_observed_in_the_order_asked_for() -> None:
+    environment: Any = make_environment(MAZE)
+    observation, _ = environment.reset(seed=1)
+    assert observation.shape == (107,)
+    assert np.array_equal(observation[-2:], environment.unwrapped.goal)
+    assert parse_domain("gym:AntMaze_UMaze-v5").robot_spec.observation_dim == 109
+
+
+def test_gravity_of_a_maze_is_shifted_although_its_robot_is_an_environment_inside_it() -> None:
+    environment: Any = make_environment(f"{MAZE}/gravity-0.5")
+    environment.reset(seed=0)
+    assert environment.unwrapped.ant_env.model.opt.gravity[2] == -9.81 / 2
+
+
+def test_a_hand_has_a_joint_that_is_nearly_broken() -> None:
+    stock, broken = (make_environment(f"gym:AdroitHandDoor-v1{shift}") for shift in ("", "/joint-range:WRJ0-0.1"))
+    ranges = [each.unwrapped.model.joint("WRJ0").range for each in (stock, broken)]
+    assert np.allclose(ranges[1], 0.1 * ranges[0])
+    returns, lengths = roll_out(lambda o: np.zeros((len(o), 28), np.float32), "gym:AdroitHandDoor-v1", 1)
+    assert lengths.tolist() == [200] and np.isfinite(returns).all()
+    with pytest.raises(DomainError, match=r"no joint named 'WRJ'(.|\n)*WRJ1.*of 30"):
+        parse_domain("gym:AdroitHandDoor-v1/joint-range:WRJ-0.1")

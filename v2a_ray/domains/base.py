@@ -1,0 +1,93 @@
+"""What everything else asks of a domain: data, experiments, stages, evaluation, export and reports know no more.
+
+There are two kinds: our robots under a dynamics shift (`domain.RobotDomain`), whose whole model we know, and anybody's
+Gymnasium environment (`own.domain.GymDomain`), of which we know its spaces.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2a_ray.domains.shifts.execution import Execution
+
+
+class Interface(Protocol):
+    """The sizes of a robot's observations and actions, and what can be said of observed states."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def observation_dim(self) -> int: ...
+
+    @property
+    def action_dim(self) -> int: ...
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Environment steps after which an episode is truncated."""
+        ...
+
+    def remedy_for(self, observation_dim: int, action_dim: int) -> str:
+        """What to try when data have these dimensions instead."""
+        ...
+
+    def observed_health(self, observation: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of observations (N, O): (N,) whether surely healthy, (N,) whether surely fallen."""
+        ...
+
+
+class Domain(Protocol):
+    """A robot under given dynamics. Immutable, hashable, and equal where the name is."""
+
+    @property
+    def robot(self) -> str:
+        """Name of the robot, whatever its shifts; policies act on any domain of their robot."""
+        ...
+
+    @property
+    def robot_spec(self) -> Interface:
+        """The robot's dimensions."""
+        ...
+
+    @property
+    def shift_names(self) -> tuple[str, ...]:
+        """The shifts, in the order written; none is the stock robot."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Canonical; `parse_domain` gives this domain again."""
+        ...
+
+    @property
+    def slug(self) -> str:
+        """The name as a file name."""
+        ...
+
+    @property
+    def execution(self) -> Execution:
+        """What happens to an action between command and execution."""
+        ...
+
+    @property
+    def base(self) -> Domain:
+        """The same dynamics for the robot that this one is a variant of; itself for a robot in its own right."""
+        ...
+
+    @property
+    def stock(self) -> Domain:
+        """The same robot without shifts."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that defines the domain, as plain values to print."""
+        ...
+
+    @property
+    def shift_name(self) -> str:
+        """`stock`, or the shifts joined by `+`."""
+        ...

@@ -1,0 +1,84 @@
+"""How the name of a domain says which Gymnasium environment it is, and with what settings.
+
+Grammar: `gym:ENVIRONMENT[?KEY=VALUE[&KEY=VALUE...]][/SHIFT[+SHIFT...]]`, for example
+
+    gym:Hopper-v5/gravity-0.5
+    gym:my_package.robots:Arm?max_episode_steps=200
+
+ENVIRONMENT is an ID of gymnasium's registry or `package.module:Class`. A name says everything, because it is what
+travels to other processes and what artifacts are keyed by. Values are JSON where they can be, else text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+PREFIX = "gym:"
+_READABLE = ',:[]{}".-'
+_VERSIONED = re.compile(r"[\w.-]+-v\d+")
+
+
+def is_environment(name: str) -> bool:
+    """Whether a domain's name is that of a Gymnasium environment."""
+    return name.strip().startswith(PREFIX)
+
+
+def split_name(name: str) -> tuple[str, dict[str, Any], str]:
+    """ENVIRONMENT, its settings, and what follows the slash. Raises ValueError for settings that are no `KEY=VALUE`."""
+    body = name.strip().removeprefix(PREFIX)
+    head, question, rest = body.partition("?")
+    if question:
+        query, _, shifts = rest.partition("/")
+        return head, dict(_setting(each) for each in query.split("&")), shifts
+    environment, _, shifts = body.partition("/")
+    second, _, after = shifts.partition("/")
+    if _VERSIONED.fullmatch(second):  # of a namespace, `lab/Arm-v0`
+        return f"{environment}/{second}", {}, after
+    return environment, {}, shifts
+
+
+def join_name(environment: str, settings: Mapping[str, Any], shifts: str = "") -> str:
+    """The canonical name of the parts; inverse of `split_name`."""
+    pairs = [f"{key}={quote(_text(value), safe=_READABLE)}" for key, value in sorted(settings.items())]
+    return PREFIX + environment + ("?" + "&".join(pairs) if pairs else "") + (f"/{shifts}" if shifts else "")
+
+
+def with_settings(name: str, settings: Mapping[str, Any]) -> str:
+    """The name with `settings` laid over its own. Raises ValueError where it is not that of an environment."""
+    if not is_environment(name):
+        raise ValueError(f"environment: settings are for {PREFIX}ENVIRONMENT, and {name} is none")
+    environment, own, shifts = split_name(name)
+    return join_name(environment, {**own, **settings}, shifts)
+
+
+def label_of(name: str) -> str:
+    """A domain's name as a part of a file name; the settings of an environment are left out."""
+    if is_environment(name):
+        environment, _, shifts = split_name(name)
+        name = f"{environment}/{shifts}" if shifts else environment
+    return re.sub(r"[^\w.+-]", "-", name)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ValueError(f"{text!r} is not KEY=VALUE")
+    value = unquote(value)
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _text(value: Any) -> str:
+    """JSON, or the text itself where reading it back gives the same text."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
