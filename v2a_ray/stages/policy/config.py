@@ -88,6 +88,8 @@ class PolicyConfig(TrainingConfig):
     """The same on `num_workers` data-parallel workers."""
     uses_rllib: ClassVar[bool] = False
     """Whether RLlib trains it on the tables as they are, without columns, on the CPU."""
+    reads_rewards: ClassVar[bool] = True
+    """Whether it learns from rewards."""
     learner: str
     """What trains the policy."""
     data: Literal["mixed", "target", "source"] = "mixed"
@@ -194,6 +196,7 @@ class BCConfig(PolicyConfig):
     """Behaviour cloning: squared error of the tanh mean (Pomerleau 1989)."""
 
     makes = "v2a_ray.stages.policy.bc:make"
+    reads_rewards = False
     learner: Literal["bc"] = "bc"
 
     def check(self, experiment: ExperimentConfig) -> None:
