@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import h5py
 import numpy as np
 
+from v2a_ray.data.formats.readers import export_table
+from v2a_ray.data.formats.registry import FORMATS
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 
 OBSERVATION_DIM, ACTION_DIM = 3, 2
@@ -63,6 +66,39 @@ def write_hdf5(path: Path, arrays: dict[str, Any]) -> Path:
         for key, values in arrays.items():
             file[key] = values
     return path
+
+
+def store(table: EpisodeTable, path: Path | str, name: str) -> None:
+    """Write a table in a format, also in one that is only read."""
+    if FORMATS[name].is_written:
+        export_table(table, path, format=name)
+    else:
+        write_csv(table, path)
+
+
+def csv_columns(table: EpisodeTable) -> dict[str, Any]:
+    """Columns of scalars, by the names that are read without being told."""
+    vectors = {
+        "observation": table.observation,
+        "action": table.action,
+        "next_observation": table.next_observation,
+    }
+    ends = arrays_of(table)
+    return {
+        "episode": table.episode_of_row,
+        **{f"{name}_{index}": column for name, values in vectors.items() for index, column in enumerate(values.T)},
+        "reward": table.reward,
+        "terminated": ends["terminals"].astype(int),
+        "timeout": ends["timeouts"].astype(int),
+    }
+
+
+def write_csv(table: EpisodeTable, path: Path | str) -> None:
+    """A CSV file, at a path or URI."""
+    columns = csv_columns(table)
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    with fsspec.open(str(path), "w", auto_mkdir=True) as file:
+        file.write("\n".join(lines) + "\n")
 
 
 def assert_same(first: EpisodeTable, second: EpisodeTable, *, labels: bool = True) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from builders import arrays_of, assert_same, make_table, write_hdf5
+from builders import arrays_of, assert_same, make_table, store, write_hdf5
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
@@ -33,7 +33,7 @@ def labelled_table():
 def stored(name: str, folder: Path) -> Path:
     """A dataset in this format, named as formats of its kind are."""
     path = folder / f"data{(*FORMATS[name].suffixes, '')[0]}"
-    export_table(labelled_table(), path, format=name)
+    store(labelled_table(), path, name)
     return path
 
 
@@ -53,7 +53,7 @@ def test_round_trip(name, tmp_path):
 def test_writing_again_replaces(name, tmp_path):
     path = stored(name, tmp_path)
     smaller = make_table((3, 2), seed=1)
-    export_table(smaller, path, format=name)
+    store(smaller, path, name)
     assert_same(read_table(path).table, smaller, labels=FORMATS[name].keeps_labels)
 
 
@@ -62,7 +62,7 @@ def test_writing_again_replaces(name, tmp_path):
 def test_uri(name, scheme, tmp_path):
     uri = f"{scheme}://{tmp_path}/{name}/data"
     try:
-        export_table(labelled_table(), uri, format=name)
+        store(labelled_table(), uri, name)
         table = read_table(uri).table
     finally:
         if scheme == "memory":
@@ -84,7 +84,7 @@ def test_checks_fire(name, tmp_path):
     action = table.action.copy()
     action[6, 1] = 1.5
     path = tmp_path / "data"
-    export_table(table.replace(action=action), path, format=name)
+    store(table.replace(action=action), path, name)
     with pytest.raises(DataError, match=r"episode 2 · step 0 · field action: value 1\.5 in column 1"):
         read_table(path)
     with pytest.raises(DataError, match="has 3 features, hopper has 11"):
@@ -105,14 +105,14 @@ def test_checks_fire(name, tmp_path):
 def test_any_table_round_trips(name, table, shift, tmp_path):
     table = table.replace(reward=table.reward + np.float32(shift))
     path = tmp_path / "data"
-    export_table(table, path, format=name)
+    store(table, path, name)
     assert_same(read_table(path, format=name).table, table, labels=FORMATS[name].keeps_labels)
 
 
 @every_format
 def test_terminated_and_cut_episodes_are_told_apart(name, tmp_path):
     table = make_table((2, 2, 1, 1), terminated=[True, False, False, True])
-    export_table(table, tmp_path / "data", format=name)
+    store(table, tmp_path / "data", name)
     read = read_table(tmp_path / "data").table
     assert read.terminated.tolist() == [True, False, False, True]
     assert read.truncated.tolist() == [False, True, True, False]
@@ -122,10 +122,10 @@ def test_the_ending_chooses_the_format(tmp_path):
     assert export_table(labelled_table(), tmp_path / "a.hdf5") == "d4rl"
     assert export_table(labelled_table(), tmp_path / "a.npz") == "npz"
     for path in (tmp_path / "a.csv", tmp_path / "a"):
-        with pytest.raises(DataError, match=r"known formats: minari \(folder\), d4rl \(\.hdf5 \.h5\), npz"):
+        with pytest.raises(DataError, match=r"known formats: minari \(folder\), robomimic \(file\), d4rl \(\.hdf5 \.h5\), npz"):
             export_table(labelled_table(), path)
-    with pytest.raises(DataError, match="there is no format 'csv'"):
-        read_table(tmp_path / "a.npz", format="csv")
+    with pytest.raises(DataError, match="there is no format 'xlsx'"):
+        read_table(tmp_path / "a.npz", format="xlsx")
     with pytest.raises(DataError, match=r"a\.npz: is not d4rl: it begins with b'PK"):
         read_table(tmp_path / "a.npz", format="d4rl")
     with pytest.raises(DataError, match="is a folder, and d4rl is one file"):

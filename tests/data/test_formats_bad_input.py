@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from another_user import message_to_another_user
-from builders import arrays_of, assert_same, make_table, write_hdf5
+from builders import arrays_of, assert_same, make_table, store, write_hdf5
 from pyarrow import fs
 
 from v2a_ray.data.formats.location import locate
@@ -21,13 +21,14 @@ from v2a_ray.data.formats.registry import FORMATS
 from v2a_ray.errors import DataError, StorageError
 
 every_format = pytest.mark.parametrize("name", FORMATS)
-FILES = {"minari": "data/main_data.hdf5"}
+FILES = {"minari": "data/main_data.hdf5", "lerobot": "data/chunk-000/file-000.parquet"}
+written_formats = pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].is_written])
 
 
 def stored(name, folder, table=None):
     """A dataset of this format, and the file in it that holds the data."""
     path = folder / f"data{(*FORMATS[name].suffixes, '')[0]}"
-    export_table(table or make_table((50, 1, 40)), path, format=name)
+    store(table or make_table((50, 1, 40)), path, name)
     return path, path if path.is_file() else path / FILES.get(name, "part-00000.parquet")
 
 
@@ -77,7 +78,7 @@ def test_pickle_in_disguise(name, tmp_path):
     fails(path, format=name)
 
 
-@every_format
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].magic])
 def test_wrong_magic(name, tmp_path):
     path, file = stored(name, tmp_path)
     file.write_bytes(b"GIF89a" + file.read_bytes()[6:])
@@ -116,7 +117,7 @@ def test_link_loop_and_absent(name, tmp_path):
     fails(tmp_path / "absent", "no such file")
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].folder])
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].folder and FORMATS[name].is_written])
 def test_link_out_of_the_folder(name, tmp_path):
     path, file = stored(name, tmp_path)
     shutil.move(file, tmp_path / "elsewhere")
@@ -176,7 +177,7 @@ sys.exit("written")
 """
 
 
-@every_format
+@written_formats
 @pytest.mark.parametrize("before", [False, True])
 def test_disk_full(name, before, tmp_path):
     """As on a full disk, writing stops in the middle: one message, no rest, and what was there stays."""
@@ -192,7 +193,7 @@ def test_disk_full(name, before, tmp_path):
         assert read_table(path, format=name).table.num_transitions == 5
 
 
-@every_format
+@written_formats
 def test_writing_where_one_cannot(name, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be written") as caught:
@@ -200,7 +201,7 @@ def test_writing_where_one_cannot(name, tmp_path):
     assert caught.value.remedy
 
 
-@every_format
+@written_formats
 def test_a_broken_upload_leaves_nothing(name, tmp_path, monkeypatch):
     (tmp_path / "bucket").mkdir()
     below = fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())

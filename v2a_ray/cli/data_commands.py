@@ -92,11 +92,19 @@ def convert(
     format: InputFormat = None,
     report: Report = None,
     check: CheckSeverities = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Which columns make up a transition: '{observation: [q*, dq*], action: a*, episode: run}'."),
+    ] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="A number or module:function in place of the recorded rewards.")
+    ] = None,
 ) -> None:
     """Read, check and segment a dataset, and write it as an episode table (Parquet, one row per episode).
 
     Formats, found by looking at the file: d4rl (HDF5, also of OTDF and ODRL), minari, npz, rllib, rllib-columns,
-    parquet. From a path, s3://, gs://, any scheme of fsspec, or minari://D4RL/hopper/medium-v0.
+    parquet, lerobot, robomimic. CSV and other Parquet by naming their --columns; docs/formats.md says what maps to
+    what. From a path, s3://, gs://, any scheme of fsspec, or minari://D4RL/hopper/medium-v0.
 
     A d4rl file from 512 MiB on is read in slices by Ray tasks on all cores, with the same result, unless there is a
     --report to write; below that, starting Ray costs more than it saves.
@@ -107,17 +115,21 @@ def convert(
     from v2a_ray.data.formats.location import locate, publishing
     from v2a_ray.data.formats.readers import examine_table, is_worth_ray, resolve_location
     from v2a_ray.data.mixing.mixture import relabel
+    from v2a_ray.data.rewards import parse_reward
     from v2a_ray.data.table.folder import write_table
     from v2a_ray.domains import parse_domain
+    from v2a_ray.experiments.loading import parse_columns
     from v2a_ray.outputs import require_apart, require_replaceable
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings_file import write_findings
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
+    named = parse_columns(columns) if columns else None
+    rewards = parse_reward(reward) if reward else None
     require_replaceable(output)
     require_apart(output, [path])
     location = resolve_location(path)
-    if not report and is_worth_ray(location, format):
+    if not report and named is None and rewards is None and is_worth_ray(location, format):
         from v2a_ray.orchestration.cluster.session import ray_session
         from v2a_ray.orchestration.data.convert import convert_hdf5
 
@@ -137,7 +149,9 @@ def convert(
         counts = f"{manifest['num_episodes']:,} episodes, {manifest['num_transitions']:,} transitions"
         console.print(f"{counts}: {output}", soft_wrap=True)
         return
-    table, findings = examine_table(location, robot=parsed.robot_spec, format=format, checks=severities)
+    table, findings = examine_table(
+        location, robot=parsed.robot_spec, format=format, checks=severities, columns=named, reward=rewards
+    )
     if report:
         # Written before a check refuses the data, because that is when it is needed most.
         write_findings(report, findings, {"datasets": [path], "checked as": {path: parsed.name}})
@@ -155,14 +169,17 @@ def export(
     output: Annotated[str, typer.Option("--output", "-o", help="File, folder or URI to write.")],
     format: Annotated[
         str | None,
-        typer.Option(help="d4rl, minari, npz, rllib, rllib-columns or parquet; by default what the ending says."),
+        typer.Option(
+            help="d4rl, minari, npz, rllib, rllib-columns, lerobot, robomimic or parquet; by default by the ending."
+        ),
     ] = None,
 ) -> None:
     """Write a dataset in another format, for other libraries.
 
     d4rl: one HDF5 file (.hdf5). npz: a numpy archive with the same keys (.npz). minari: a dataset folder that Minari
     loads. rllib: a folder for RLlib's offline algorithms with input_read_episodes=True; rllib-columns: the same as one
-    row per step. Labels survive in minari, rllib and parquet.
+    row per step. lerobot: a v3.0 folder without videos. robomimic: one HDF5 file. Labels survive in minari, rllib and
+    parquet.
 
     Example: v2a data export runs/table -o hopper.hdf5
     """

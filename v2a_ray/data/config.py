@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
 from v2a_ray.settings.environment_names import label_of, with_settings
@@ -44,6 +44,35 @@ TARGET_LABEL = "target"
 """Of the target among the parts of the data; no source has it."""
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Patterns = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+"""Names or patterns with `*`, concatenated in this order; what one pattern matches is in natural order (q2, q10)."""
+
+
+class Columns(Settings):
+    """Which columns of a table, or arrays of a file, make up a transition. What is left out is as the format has it."""
+
+    observation: Patterns | None = None
+    """Numbers or vectors, concatenated in this order; of one pattern in natural order: `[q*, dq*]`."""
+    action: Patterns | None = None
+    """As `observation`."""
+    next_observation: Patterns | None = None
+    """As `observation`; where there is none, it is the observation of the next row of the episode."""
+    reward: str | None = None
+    """A number per row; where there is none, see `DataSpec.reward`."""
+    episode: str | None = None
+    """A name or number per row. Rows of one episode may lie apart."""
+    step: str | None = None
+    """A number per row that orders the rows of an episode; by default they are in order."""
+    terminated: str | Literal[False] | None = None
+    """A flag per row: nothing follows. `false`: no row is terminal, whatever the format's own flags say."""
+    timeout: str | None = None
+    """A flag per row: the episode is cut here."""
+
+
 class DataSpec(Settings):
     """Where transitions come from: rolled out from a packaged behaviour policy, or read from a file."""
 
@@ -58,6 +87,11 @@ class DataSpec(Settings):
     path: str | None = None
     """File or folder to read instead of rolling out, of any format that `v2a data convert` reads: a path relative to
     `data_root`, or a URI (`s3://`, `gs://`, `minari://ID`, ...), which every node of the cluster has to reach."""
+    columns: Columns | None = None
+    """With `path`: which columns make up a transition, of a Parquet, CSV, LeRobot or robomimic file."""
+    reward: float | str | None = None
+    """With `path`: a constant, or `module:function` of (observation, action, next_observation), (N, O), (N, A), (N, O),
+    to (N,), that stands for the recorded reward. The module has to be importable on every node."""
     num_transitions: Positive | None = None
     """Exact number of transitions; without it a `path` is taken whole."""
     num_episodes: Positive | None = None
@@ -95,6 +129,8 @@ class DataSpec(Settings):
     def _draws_need_a_file_and_a_number(self) -> DataSpec:
         if self.path is None and (self.num_episodes or self.replacement or self.subsample != "first"):
             raise ValueError("num_episodes, subsample and replacement need a path; num_transitions sizes roll-outs")
+        if self.path is None and (self.columns or self.reward is not None):
+            raise ValueError("columns and reward need a path; roll-outs have both")
         if self.replacement and self.subsample == "first":
             raise ValueError("replacement needs subsample=episodes or subsample=transitions")
         drawn = self.replacement or self.subsample == "transitions"

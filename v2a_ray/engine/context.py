@@ -14,6 +14,7 @@ import torch
 from v2a_ray.data.loading.memory_mapped import RowFile, row_bytes, write_rows
 from v2a_ray.data.loading.sampler import Preprocessing, make_preprocessing
 from v2a_ray.data.loading.streaming import StreamedTransitions, is_streamed
+from v2a_ray.data.rewards import require_rewards
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import read_manifest, read_table_folder
 from v2a_ray.engine.devices import choose_device
@@ -106,11 +107,18 @@ class Job:
 
 
 def preprocessing(job: Job) -> Preprocessing:
-    """Standardisation by target statistics and the reward scale over both tables, as configured."""
+    """Standardisation by target statistics and the reward scale over both tables, as configured.
+
+    Raises DataError for a table without rewards, if the experiment reads them.
+    """
     config = job.config.preprocessing
+    target, source = job.manifest("target"), job.manifest("source")
+    if job.config.needs_rewards:
+        for manifest in (target, source):
+            require_rewards(manifest, f"method {job.config.method_title}")
     return make_preprocessing(
-        job.manifest("target"),
-        job.manifest("source"),
+        target,
+        source,
         standardize=config.standardize_observations,
         reward_scale=None if config.reward_scale == "return_range" else float(config.reward_scale),
     )

@@ -14,6 +14,7 @@ from typing import Any
 from v2a_ray.data.config import TARGET_LABEL, DataSpec
 from v2a_ray.data.formats.digests import digest_path
 from v2a_ray.data.mixing.mixture import collection_requests, mix_sources, resolve, skips
+from v2a_ray.data.rewards import identity
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
 from v2a_ray.domains.own.behavior import FunctionPolicy
@@ -108,6 +109,10 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
         about["num_episodes"] = spec.num_episodes
     if spec.replacement:
         about["replacement"] = True
+    if spec.columns is not None:
+        about["columns"] = spec.columns.model_dump(mode="json", exclude_none=True)
+    if spec.reward is not None:
+        about["reward"] = identity(spec.reward)
     if not skips(config, spec):
         return about | {"file": digest_path(resolve(spec, config.data_root), store)}
     try:

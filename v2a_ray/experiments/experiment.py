@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 import v2a_ray.stages.registered  # noqa: F401 - an experiment is made of them
 from v2a_ray.data.config import ExperimentData, SourceSpec, TargetSpec
+from v2a_ray.engine.stage import needed_stages
 from v2a_ray.experiments.definition import SECTIONS, defining_keys, under_method, with_new_names
 from v2a_ray.experiments.methods import DEFAULT_METHOD, method_settings
 from v2a_ray.experiments.plugins import load_installed, load_shipped, require_loaded, sources_of
@@ -111,6 +112,11 @@ class ExperimentConfig(ExperimentData):
         # said already.
         there = [key for key in sorted(defining_keys()) if key in actual]
         return {key: actual[key] for key in there if actual[key] != expected.get(key, default_of(self, key))}
+
+    @property
+    def needs_rewards(self) -> bool:
+        """Whether any stage reads rewards: the policy learner, or an advantage that it filters by."""
+        return self.policy.reads_rewards or "advantage" in [stage.name for stage in needed_stages(self)]
 
     @property
     def method_title(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from v2a_ray.data.formats.lerobot_files import INFO
 from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.minari_files import MAIN_FILE, METADATA, is_metadata
 from v2a_ray.data.formats.parquet_files import agree, layout
@@ -41,6 +42,7 @@ def contents_of(folder: Location) -> Contents:
     inner = {_parent(name) for name in names if name.rpartition("/")[2] in (MANIFEST, MAIN_FILE)}
     inner |= {_parent(name) for name in names if name.endswith(f"data/{METADATA}") and is_metadata(folder / name)}
     inner = {name.removesuffix("/data") for name in inner}
+    inner |= {name.removesuffix(f"/{INFO}") for name in names if name.endswith(f"/{INFO}")}
     singles = {name for name in names if name.endswith(SINGLE_FILES) and not _is_below(name, inner)}
     parquet = [name for name in names if name.endswith(".parquet") and not _is_below(name, inner)]
     if not inner and not singles:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from v2a_ray.data.checks.findings import place
 from v2a_ray.data.formats.claims import require_stored
 from v2a_ray.data.formats.hdf5_errors import explained, require_filters
 from v2a_ray.data.formats.location import Location
+from v2a_ray.data.formats.names import natural
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import MARK, new_file
 
@@ -105,7 +105,7 @@ def read_text(group: h5py.Group, name: str) -> str | None:
 def subgroups(group: h5py.Group, where: str) -> list[str]:
     """Names of the groups directly inside, by their numbers: `episode_2`, `episode_10`. Raises DataError for a link."""
     return sorted(
-        (key for key in names(group, where) if isinstance(member(group, key, where), h5py.Group)), key=_natural
+        (key for key in names(group, where) if isinstance(member(group, key, where), h5py.Group)), key=natural
     )
 
 
@@ -121,21 +121,3 @@ def written(path: Path) -> Iterator[h5py.File]:
         yield file
     with new_file(path) as partial:
         partial.write_bytes(buffer.getbuffer())
-
-
-def _natural(name: str) -> tuple[Any, ...]:
-    """Sort key that takes runs of digits as numbers."""
-    digits = np.asarray([_is_digit(character) for character in name])
-    edges = np.flatnonzero(np.diff(digits)) + 1
-    parts = [name[begin:end] for begin, end in zip([0, *edges], [*edges, len(name)], strict=True)]
-    # Compared by length and then by text, which is as numbers, of which int() takes 4,300 digits at most.
-    trimmed = [part.lstrip("0") if _is_digit(part[:1]) else part for part in parts]
-    return tuple(
-        (0, len(number), number) if _is_digit(part[:1]) else (1, 0, part)
-        for part, number in zip(parts, trimmed, strict=True)
-    )
-
-
-def _is_digit(character: str) -> bool:
-    """Whether it is one of 0 to 9; `str.isdigit` also takes superscripts, which int() refuses."""
-    return character.isascii() and character.isdecimal()

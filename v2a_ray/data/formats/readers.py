@@ -8,9 +8,12 @@ from pyarrow import fs
 
 from v2a_ray.data.checks import Severities, regrade
 from v2a_ray.data.checks.findings import Reading, RobotLike, raise_errors
+from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.location import Location, locate, publishing
 from v2a_ray.data.formats.registry import check_format, detect_format, format_for_output, format_named
+from v2a_ray.data.rewards import with_reward
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.errors import DataError
 
 MINARI_SCHEME = "minari://"
 LARGE_BYTES = 512 * 2**20
@@ -24,13 +27,17 @@ def read_table(
     format: str | None = None,
     filesystem: fs.FileSystem | None = None,
     checks: Severities | None = None,
+    columns: Columns | None = None,
+    reward: float | str | None = None,
 ) -> Reading:
     """Read and check a dataset, and refuse it if a check of severity `error` fails; see `examine_table`.
 
     Raises:
         DataError: the first error found, with its place: unreadable, missing keys, shapes, types, values.
     """
-    reading = examine_table(path, robot=robot, format=format, filesystem=filesystem, checks=checks)
+    reading = examine_table(
+        path, robot=robot, format=format, filesystem=filesystem, checks=checks, columns=columns, reward=reward
+    )
     raise_errors(reading.findings)
     return reading
 
@@ -42,6 +49,8 @@ def examine_table(
     format: str | None = None,
     filesystem: fs.FileSystem | None = None,
     checks: Severities | None = None,
+    columns: Columns | None = None,
+    reward: float | str | None = None,
 ) -> Reading:
     """Read and check a dataset, whatever the checks of its values say.
 
@@ -51,6 +60,8 @@ def examine_table(
         format: a name of the registry; by default found by looking.
         filesystem: of pyarrow, for `path` to be a path in it.
         checks: severities of checks that are to be others than by default.
+        columns: which columns make up a transition, where the format lets the user say.
+        reward: a number, or `module:function`, in place of the recorded rewards.
 
     Returns:
         The table and its findings (`table, findings = read_table(...)`); `.ordered` says whether its
@@ -60,9 +71,11 @@ def examine_table(
         DataError: it cannot be read as a table: unreadable, missing keys, shapes, types.
     """
     location = resolve_location(path, filesystem)
-    chosen = check_format(location, format) if format else detect_format(location)
-    table, findings = chosen.load().read(location, robot)
-    return Reading(table, regrade(findings, checks or {}))
+    chosen = check_format(location, format) if format else detect_format(location, with_columns=columns is not None)
+    found = chosen.read(location, robot, columns)
+    if reward is not None:
+        found = with_reward(found, reward, str(location))
+    return Reading(found.table, regrade(found.findings, checks or {}))
 
 
 def export_table(table: EpisodeTable, path: str | Path | Location, *, format: str | None = None) -> str:
@@ -74,6 +87,8 @@ def export_table(table: EpisodeTable, path: str | Path | Location, *, format: st
     """
     location = locate(path)
     chosen = format_named(format) if format else format_for_output(location)
+    if not chosen.is_written:
+        raise DataError(f"{chosen.name} is read only", where=str(location), remedy="write parquet")
     with publishing(location) as local:
         chosen.load().write(table, local)
     return chosen.name

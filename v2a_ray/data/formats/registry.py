@@ -5,7 +5,11 @@ is refused. Every module of the registry has
 
     holds(location) -> bool                of a file, asked when other formats share its first bytes
     read(location, robot) -> Reading       raises DataError
-    write(table, path) -> None             atomic, to a local path; raises StorageError
+    write(table, path) -> None             atomic, to a local path; raises StorageError; not if `is_written` is false
+
+One whose columns the user may name also has, or another module for it,
+
+    read_named(location, robot, columns) -> Reading
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from v2a_ray.data.checks.findings import Reading, RobotLike
+from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.folders import contents_of, no_dataset
+from v2a_ray.data.formats.lerobot_files import is_lerobot_folder
 from v2a_ray.data.formats.location import Location, locate
 from v2a_ray.data.formats.minari_files import is_minari_folder
 from v2a_ray.data.table.episodes import EpisodeTable
@@ -25,6 +31,7 @@ from v2a_ray.errors import DataError
 
 HDF5_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PAR1", b"PK\x03\x04"
 MAGIC_BYTES = 8
+CSV_SUFFIX = ".csv"
 MIN_USER_BLOCK = 512
 
 
@@ -37,6 +44,10 @@ class FormatModule(Protocol):
 
     def read(self, location: Location, robot: RobotLike | None) -> Reading:
         """Read, segment into episodes and check. Raises DataError."""
+        ...
+
+    def read_named(self, location: Location, robot: RobotLike | None, columns: Columns) -> Reading:
+        """As `read`, by the columns that the user names."""
         ...
 
     def write(self, table: EpisodeTable, path: Path) -> None:
@@ -56,6 +67,8 @@ class Format:
         folder: whether a folder can hold it.
         keeps_labels: whether ids of episodes and labels survive.
         module: that reads and writes it; by default the module of that name beside this one.
+        named: module that reads it by named columns; none where names are fixed.
+        is_written: whether it can be written.
     """
 
     name: str
@@ -65,23 +78,44 @@ class Format:
     folder: bool = False
     keeps_labels: bool = False
     module: str = ""
+    named: str = ""
+    is_written: bool = True
 
     def load(self) -> FormatModule:
         """Import the format's module."""
         module = self.module or f"v2a_ray.data.formats.{self.name.replace('-', '_')}"
         return cast(FormatModule, importlib.import_module(module))
 
+    def read(self, location: Location, robot: RobotLike | None, columns: Columns | None = None) -> Reading:
+        """Read it. Raises DataError, also for columns where names are fixed."""
+        if columns is None:
+            return self.load().read(location, robot)
+        if not self.named:
+            raise DataError(
+                f"is {self.name}, whose arrays have fixed names", where=str(location), remedy="leave `columns` out"
+            )
+        module = cast(FormatModule, importlib.import_module(self.named))
+        return module.read_named(location, robot, columns)
 
+
+_FORMATS = "v2a_ray.data.formats"
+_TABLES = f"{_FORMATS}.tables"
 # Those that share first bytes are asked in this order, and the last takes what no other claims.
 FORMATS = {
     entry.name: entry
     for entry in (
         Format("minari", "Minari dataset folder", (), HDF5_MAGIC, folder=True, keeps_labels=True),
+        Format("robomimic", "HDF5 of robomimic", (), HDF5_MAGIC, named=f"{_FORMATS}.robomimic"),
         Format("d4rl", "HDF5 with D4RL keys, also of OTDF and ODRL", (".hdf5", ".h5"), HDF5_MAGIC),
         Format("npz", "numpy archive with D4RL keys", (".npz",), ZIP_MAGIC),
-        Format("rllib", "RLlib's recorded episodes", (), PARQUET_MAGIC, folder=True, keeps_labels=True),
-        Format("rllib-columns", "RLlib's recorded columns, one row per step", (), PARQUET_MAGIC, folder=True),
-        Format("parquet", "episode table", (".parquet",), PARQUET_MAGIC, folder=True, keeps_labels=True),
+        Format("lerobot", "LeRobot dataset folder", (), PARQUET_MAGIC, folder=True, named=f"{_FORMATS}.lerobot"),
+        Format("rllib", "RLlib's recorded episodes", (), PARQUET_MAGIC, folder=True, keeps_labels=True, named=_TABLES),
+        Format(
+            "rllib-columns", "RLlib's recorded columns, one row per step", (), PARQUET_MAGIC, folder=True, named=_TABLES
+        ),
+        Format("parquet", "episode table", (".parquet",), PARQUET_MAGIC, folder=True, keeps_labels=True, named=_TABLES),
+        # It has no first bytes of its own, so that it is asked where all others deny.
+        Format("csv", "CSV, one row per step", (), b"", folder=True, named=f"{_FORMATS}.csv", is_written=False),
     )
 }
 
@@ -101,7 +135,11 @@ def register_format(entry: Format) -> Format:
 
 def known_formats() -> str:
     """The formats and their endings, for messages."""
-    return ", ".join(f"{each.name} ({' '.join(each.suffixes) or 'folder'})" for each in FORMATS.values())
+
+    def form(entry: Format) -> str:
+        return " ".join(entry.suffixes) or ("folder" if entry.folder else "file")
+
+    return ", ".join(f"{entry.name} ({form(entry)})" for entry in FORMATS.values())
 
 
 def format_named(name: str) -> Format:
@@ -140,28 +178,40 @@ def check_format(location: Location, name: str) -> Format:
     return chosen
 
 
-def detect_format(path: str | Path | Location) -> Format:
+def detect_format(path: str | Path | Location, *, with_columns: bool = False) -> Format:
     """The format of a file or folder. Raises DataError if it does not exist or is none of those known.
 
-    This is what decides, everywhere, whether a folder is a dataset.
+    This is what decides, everywhere, whether a folder is a dataset. CSV is one that the user says so of, by naming its
+    columns (`with_columns`), or whose columns have our names.
     """
     location = locate(path)
     if location.is_folder:
         if is_minari_folder(location):
             return FORMATS["minari"]
+        if is_lerobot_folder(location):
+            return FORMATS["lerobot"]
+        if with_columns and all(name.endswith(CSV_SUFFIX) for name in location.names()):
+            return FORMATS["csv"]
         found = contents_of(location)
         if not found.parquet:
             raise no_dataset(location, found)
         # All of them have one layout, so that the first tells the format.
         location = found.parquet[0]
     magic = _magic(location)
-    candidates = [entry for entry in FORMATS.values() if magic.startswith(entry.magic)]
+    candidates = [entry for entry in FORMATS.values() if entry.magic and magic.startswith(entry.magic)]
     for entry in candidates[:-1]:
         if entry.load().holds(location):
             return entry
     if candidates:
         return candidates[-1]
-    raise DataError("is of no known format", where=str(location), remedy=f"known formats: {known_formats()}")
+    table = FORMATS["csv"]
+    if with_columns or table.load().holds(location):
+        return table
+    raise DataError(
+        "is of no known format",
+        where=str(location),
+        remedy=f"known formats: {known_formats()}; of CSV name the `columns`",
+    )
 
 
 def _magic(location: Location) -> bytes:
@@ -171,7 +221,9 @@ def _magic(location: Location) -> bytes:
     magic = location.first_bytes(MAGIC_BYTES)
     if not magic:
         raise DataError("is empty", where=str(location), remedy="download or copy it again")
-    if not any(magic.startswith(entry.magic) for entry in FORMATS.values()) and _has_user_block(location):
+    if not any(entry.magic and magic.startswith(entry.magic) for entry in FORMATS.values()) and _has_user_block(
+        location
+    ):
         return HDF5_MAGIC
     return magic
 

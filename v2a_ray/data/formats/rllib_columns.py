@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import REQUIRED, Arrays, check_rows, check_shape, convert, segment, to_reading
+from v2a_ray.data.formats.arrow_columns import group_episodes, labels, matrix
 from v2a_ray.data.formats.folders import parquet_dataset
 from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
@@ -57,7 +57,9 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
     arrays: Arrays = {}
     for name in present:
         key, inside = KEYS[name], place(where, field=name)
-        pieces = [_matrix(table.column(name), RANKS[name], inside) for table in tables]
+        for table in tables:
+            _require_plain(table.column(name), inside)
+        pieces = [matrix(table.column(name), RANKS[name], inside) for table in tables]
         if len({piece.shape[1:] for piece in pieces}) > 1:
             raise DataError("differs in width between files", where=inside, remedy="one dataset is of one robot")
         arrays[key] = np.concatenate(pieces)
@@ -66,7 +68,11 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
     check_rows({key: array.shape for key, array in arrays.items()}, where)
     findings: list[Finding] = []
     if all(EPISODE in table.column_names for table in tables):
-        findings = _group_episodes(arrays, tables, where)
+        ids = np.concatenate([labels(table.column(EPISODE), place(where, field=EPISODE)) for table in tables])
+        steps = None
+        if all(STEP in table.column_names for table in tables):
+            steps = np.concatenate([matrix(table.column(STEP), 1, place(where, field=STEP)) for table in tables])
+        findings = group_episodes(arrays, ids, steps, where)
     rows, more = segment(arrays, where)
     return to_reading(rows, findings + more, location.stem, where, robot)
 
@@ -99,68 +105,12 @@ def _lists(values: NDArray[np.float32]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def _matrix(column: pa.ChunkedArray, rank: int, where: str) -> NDArray[Any]:
-    """A column of numbers, or of lists of numbers of one length. Raises DataError for anything else."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-    if isinstance(array.type, pa.BaseExtensionType):
-        # Ray Data's tensors keep their values in plain lists.
-        array = array.storage
-    kind = array.type
+def _require_plain(column: pa.ChunkedArray, where: str) -> None:
+    """Raise DataError for a column that RLlib has compressed."""
+    kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string(kind):
         raise DataError(
             "is compressed by RLlib, which pickles; nothing is unpickled",
             where=where,
             remedy="record with output_compress_columns=[]",
         )
-    if array.null_count:
-        raise DataError("has null entries", where=where, remedy="fill every row")
-    if rank == 1:
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-            raise DataError(f"holds {kind}, not numbers", where=where, remedy="store one number per row")
-        return np.asarray(array.to_numpy(zero_copy_only=False))
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        raise DataError(f"holds {kind}, not lists of numbers", where=where, remedy="store one vector per row")
-    values = array.flatten()
-    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)) or values.null_count:
-        raise DataError(f"holds {kind}, not lists of numbers", where=where, remedy="store one vector per row")
-    if not len(array):
-        return np.zeros((0, 0), dtype=np.float32)
-    widths = np.unique(pa.compute.list_value_length(array).to_numpy(zero_copy_only=False))
-    if len(widths) > 1:
-        raise DataError(
-            f"has vectors of {int(widths[0])} to {int(widths[-1])} features", where=where, remedy="one robot per file"
-        )
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(array), int(widths[0]))
-
-
-def _names(column: pa.ChunkedArray, where: str) -> NDArray[np.str_]:
-    """A column of names or numbers, as text. Raises DataError for anything else."""
-    if column.null_count:
-        raise DataError("has null entries", where=where, remedy="fill every row")
-    kind = column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-        raise DataError(f"holds {kind}, not names or whole numbers", where=where, remedy="name every row's episode")
-    return np.asarray(column.to_pylist()).astype(str)
-
-
-def _group_episodes(arrays: Arrays, tables: list[pa.Table], where: str) -> list[Finding]:
-    """Bring the rows of an episode together, in order of time, and mark its last row; in place."""
-    ids = np.concatenate([_names(table.column(EPISODE), place(where, field=EPISODE)) for table in tables])
-    _, first, index = np.unique(ids, return_index=True, return_inverse=True)
-    # Episodes in order of their first row.
-    appearance = first[index]
-    steps = np.arange(len(ids))
-    if all(STEP in table.column_names for table in tables):
-        steps = np.concatenate([_matrix(table.column(STEP), 1, place(where, field=STEP)) for table in tables])
-    order = np.lexsort((steps, appearance))
-    for key, array in arrays.items():
-        arrays[key] = array[order]
-    ends = np.append(np.diff(appearance[order]) != 0, True)
-    arrays["timeouts"] = arrays.get("timeouts", np.zeros(len(ids), dtype=bool)) | ends
-    moved = int((order != np.arange(len(ids))).sum())
-    if not moved:
-        return []
-    message = f"{moved} rows were moved, to bring those of an episode together in order of time"
-    return [Finding("rows_moved", "info", message, where)]

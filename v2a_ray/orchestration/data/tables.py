@@ -22,8 +22,9 @@ from v2a_ray.data.mixing.mixture import (
     skips,
     unordered_source,
 )
+from v2a_ray.data.rewards import missing_rewards
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.data.table.folder import count_episodes, read_table_folder, write_table
+from v2a_ray.data.table.folder import count_episodes, read_manifest, read_table_folder, write_table
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.errors import DataError
@@ -86,7 +87,8 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
 def _is_large(spec: DataSpec, data_root: str) -> bool:
     """Whether all of a file is asked for, and the file is worth many tasks: one would hold it for minutes."""
     everything = spec.num_transitions is None and spec.num_episodes is None
-    return everything and is_worth_ray(resolve(spec, data_root))
+    as_recorded = spec.columns is None and spec.reward is None
+    return everything and as_recorded and is_worth_ray(resolve(spec, data_root))
 
 
 def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
@@ -147,6 +149,7 @@ def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) ->
             facts = ray.get([describe.remote(source.path, distinct) for source in sources])
         findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
+        findings += [each for source in sources for each in missing_rewards(read_manifest(source.path))]
         held_out = {
             source.name: held_out_episodes(
                 count_episodes(source.path), config.mix.validation_fraction, config.mix.seed, source.name

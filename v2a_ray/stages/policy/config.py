@@ -91,6 +91,8 @@ class PolicyConfig(TrainingConfig):
     alone, or `module:function` of one."""
     uses_rllib: ClassVar[bool] = False
     """Whether RLlib trains it on the tables as they are, without columns, on the CPU."""
+    reads_rewards: ClassVar[bool] = True
+    """Whether it learns from rewards."""
     learner: str
     """What trains the policy."""
     data: Literal["mixed", "target", "source"] = "mixed"
@@ -197,6 +199,7 @@ class BCConfig(PolicyConfig):
     """Behaviour cloning: squared error of the tanh mean (Pomerleau 1989)."""
 
     makes = "v2a_ray.stages.policy.bc:make"
+    reads_rewards = False
     learner: Literal["bc"] = "bc"
 
     def check(self, experiment: ExperimentConfig) -> None:
