@@ -17,7 +17,8 @@ PACKAGE = Path(v2a_ray.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    ["cli"],
+    # The two doors: the terminal and Python.
+    ["cli", "api.py"],
     ["orchestration"],
     ["report", "diagnosis", "export"],
     # What a user names, from files to trials and their plans.

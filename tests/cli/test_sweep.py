@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from command import CONFIG, v2a_here
+from finished_run import finished_run
 
+from v2a_ray.experiments.finished import read_records, read_result
 from v2a_ray.experiments.methods import DEFAULT_METHOD
 
 SWEEP: dict[str, Any] = {
@@ -69,6 +72,55 @@ def test_shared_stages_are_computed_once(workspace: Path, output: str) -> None:
     assert output.count("computed alignment") == 2
 
 
+def test_a_trial_is_used_like_a_run(workspace: Path, output: str) -> None:
+    folders = sorted((workspace / "grid/trials").iterdir())
+    assert len(folders) == 8 and folders[0].name == "method=igdf,mix=high,seed=0"
+    result = read_result(folders[0])
+    assert result["trial"] == {
+        "labels": {"mix": "high", "method": "igdf", "seed": "0"},
+        "task": "high",
+        "method": "igdf",
+    }
+    policy = Path({stage["name"]: stage["artifact"] for stage in result["stages"]}["policy"])
+    # The weights take no room twice.
+    assert (folders[0] / "actor.safetensors").resolve() == (policy / "actor.safetensors").resolve()
+    # What the sweep computed is told from what it found.
+    (alignment,) = [stage for stage in result["stages"] if stage["name"] == "alignment"]
+    assert not alignment["cached"] and alignment["seconds"] > 0
+    rows = {record.folder.name: record.score for record in read_records(workspace / "grid")}
+    best = max(rows, key=lambda name: rows[name] or 0)
+
+    name = ["--trial", folders[0].name]
+    done = v2a_here("evaluate", "grid", *name, "-n", "2", "-o", "numbers.json", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    assert folders[0].name in json.loads((workspace / "numbers.json").read_text())["policy"]
+    done = v2a_here("export", "grid", "--best", cwd=workspace)
+    assert done.returncode == 0 and f"{best}/policy.pt2" in done.stdout, done.stderr
+    done = v2a_here("diagnose", "grid", *name, "--quick", "--max-transitions", "200", cwd=workspace)
+    assert done.returncode == 0 and (folders[0] / "diagnosis").is_dir(), done.stderr
+    done = v2a_here("evaluate", "grid", "--all", "-n", "1", cwd=workspace)
+    assert done.returncode == 0 and done.stdout.count("seed=") == 8, done.stderr
+    finished_run(workspace / "run")
+    data = "store/data/data-target-0/table"
+    done = v2a_here("select", "grid", "--all", "hopper/stock:medium", "--steps", "3", "--data", data, cwd=workspace)
+    assert done.returncode == 0 and "hopper/stock:medium" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "grid"], "is a sweep of 8 finished trials"),
+        (["export", "grid", "--trial", "method=igdf,mix=high,seed=7"], "no finished trial"),
+        (["evaluate", "grid", "--best", "--all"], "exclude each other"),
+        (["evaluate", "grid", "--all", "-o", "x.json"], "there are 8 trials"),
+        (["export", "grid/trials/method=igdf,mix=high,seed=0", "--best"], "is no sweep"),
+    ],
+)
+def test_a_choice_among_trials_is_one(workspace: Path, output: str, arguments: list[str], message: str) -> None:
+    done = v2a_here(*arguments, cwd=workspace)
+    assert done.returncode == 2 and message in " ".join(done.stderr.split())
+
+
 def test_the_same_command_runs_no_trial_again(workspace: Path, output: str) -> None:
     again = v2a_here("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace)
     assert again.returncode == 0, again.stderr
@@ -77,7 +129,7 @@ def test_the_same_command_runs_no_trial_again(workspace: Path, output: str) -> N
 
 def test_a_folder_with_another_sweep_is_refused(workspace: Path, output: str) -> None:
     done = v2a_here("sweep", "grid.yaml", "axes.seed=[5]", "--run-dir", "grid", cwd=workspace)
-    assert done.returncode == 2 and "other trials" in done.stderr
+    assert done.returncode == 2 and "other trials" in " ".join(done.stderr.split())
 
 
 def test_bad_axes_name_the_combination(workspace: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v2a_ray.cli.console import console, error_console, resumable
+from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen
 
 
 def register(app: typer.Typer) -> None:
@@ -16,20 +17,28 @@ def register(app: typer.Typer) -> None:
 
 
 def diagnose(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that a finished `v2a run` wrote.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run, or of a sweep.")],
     quick: Annotated[
         bool, typer.Option("--quick", help="Fit nothing: skip what needs advantages that are in no store.")
     ] = False,
     max_transitions: Annotated[
         int, typer.Option(min=100, help="Source transitions to examine; whole episodes of every part are taken.")
     ] = 30_000,
+    trial: TrialName = None,
+    best: Best = False,
+    every: Every = False,
 ) -> None:
     """Say why a run worked or did not: alignment, modality, value and filter against the truth.
 
     Reads the labels of the data, which no learner reads, and re-simulates transitions in the target's domain. Missing
     advantages (a global one, and an oracle for each domain) are fitted and kept in the run's store. Writes pictures and
-    numbers into RUN_DIR/diagnosis.
+    numbers into RUN_DIR/diagnosis, or into that of the trial's folder.
     """
+    for folder in chosen(run_dir, trial, best, every):
+        _diagnose(Path(folder), quick, max_transitions)
+
+
+def _diagnose(run_dir: Path, quick: bool, max_transitions: int) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from v2a_ray.cli.bars import plain

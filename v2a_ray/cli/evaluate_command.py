@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from v2a_ray.cli.console import console, error_console
+from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen, require_one
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 PolicyName = Annotated[
     str,
     typer.Argument(
-        metavar="POLICY", help="A run directory, what `v2a export` wrote, or a behaviour, e.g. hopper/stock:medium"
+        metavar="POLICY",
+        help="The folder of a run or a sweep, what `v2a export` wrote, or a behaviour, e.g. hopper/stock:medium",
     ),
 ]
 
@@ -42,12 +44,17 @@ def evaluate(
     ] = None,
     video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest film.")] = 8.0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Numbers of every episode as JSON.")] = None,
+    trial: TrialName = None,
+    best: Best = False,
+    every: Every = False,
 ) -> None:
     """Roll a policy out and say what it earns: return, normalised score, and how sure their means are.
 
         v2a evaluate runs/demo-v2a-seed0 --episodes 50
 
         v2a evaluate runs/demo-v2a-seed0 -d hopper/stock -d hopper/gravity-0.5 -o results.json
+
+        v2a evaluate runs/smoke --best --video best.gif
 
         v2a evaluate hopper.onnx --video hopper.gif
 
@@ -65,27 +72,33 @@ def evaluate(
     from v2a_ray.outputs import require_ours
     from v2a_ray.report.evaluation_text import render_evaluation, write_evaluation
 
-    found = find_policy(policy)
-    domains = [parse_domain(name) for name in domain] if domain else [found.domain]
-    for each in domains:
-        require_robot_of(found, each)
+    names = chosen(policy, trial, best, every)
+    require_one(names, output=output, video=video)
+    policies = []
+    for found in map(find_policy, names):
+        domains = [parse_domain(each) for each in domain] if domain else [found.domain]
+        for each in domains:
+            require_robot_of(found, each)
+        policies.append((found, domains))
     if video:
         require_format(video)
     for path in (video, output):
         if path:
             require_ours(path)
-    results = []
-    with named_bars(error_console, transient=True) as bar:
-        for each in domains:
-            longest = each.robot_spec.max_episode_steps
-            act = counted(found.act, bar, f"{each.name}, {episodes} episodes side by side", longest)
-            results.append(evaluate_in(act, each, episodes, seed))
-        if video:
-            episode = record(found.act, domains[0], seed, video_seconds)
-            write_film(list(bar.track(frames(episode), episode.num_frames, description=f"drawing {video.name}")), video)
-    console.print(render_evaluation(results, policy))
-    if output:
-        write_evaluation(results, policy, found.domain.name, seed, output)
+    for found, domains in policies:
+        results = []
+        with named_bars(error_console, transient=True) as bar:
+            for each in domains:
+                longest = each.robot_spec.max_episode_steps
+                act = counted(found.act, bar, f"{each.name}, {episodes} episodes side by side", longest)
+                results.append(evaluate_in(act, each, episodes, seed))
+            if video:
+                episode = record(found.act, domains[0], seed, video_seconds)
+                film = bar.track(frames(episode), episode.num_frames, description=f"drawing {video.name}")
+                write_film(list(film), video)
+        console.print(render_evaluation(results, found.name))
+        if output:
+            write_evaluation(results, found.name, found.domain.name, seed, output)
     for path in (output, video):
         if path:
             console.print(str(path), soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v2a_ray.cli.console import console, error_console
+from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen, require_one
 
 
 def register(app: typer.Typer) -> None:
@@ -16,11 +17,14 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that a finished `v2a run` wrote.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run, or of a sweep.")],
     format: Annotated[str, typer.Option("--format", "-f", help="torch-export, onnx or rllib")] = "torch-export",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="By default RUN_DIR/policy.pt2, policy.onnx or policy_rllib.")
     ] = None,
+    trial: TrialName = None,
+    best: Best = False,
+    every: Every = False,
 ) -> None:
     """Write a trained policy as a file or folder that PyTorch, ONNX or RLlib loads.
 
@@ -28,6 +32,8 @@ def export(
     compared with the original on 1,000 observations. An export of ours is replaced, anything else is not.
 
         v2a export runs/demo-v2a-seed0 -f onnx -o hopper.onnx
+
+        v2a export runs/smoke --best -f onnx
 
         v2a export runs/demo-v2a-seed0 -f torch-export    (torch.export.load("policy.pt2").module()(observations))
 
@@ -41,14 +47,17 @@ def export(
 
     if format not in (*FORMATS, "rllib"):
         raise ConfigError(f"no format {format!r}", where="--format", remedy=f"one of {', '.join([*FORMATS, 'rllib'])}")
-    policy = open_trained(run_dir)
-    path = output or run_dir / (f"policy{FORMATS[format].suffix}" if format in FORMATS else "policy_rllib")
-    with error_console.status(f"writing and checking {path}"):
-        if format == "rllib":
-            from v2a_ray.orchestration.rllib.module_export import export_rllib
+    folders = chosen(run_dir, trial, best, every)
+    require_one(folders, output=output)
+    for folder in map(Path, folders):
+        policy = open_trained(folder)
+        path = output or folder / (f"policy{FORMATS[format].suffix}" if format in FORMATS else "policy_rllib")
+        with error_console.status(f"writing and checking {path}"):
+            if format == "rllib":
+                from v2a_ray.orchestration.rllib.module_export import export_rllib
 
-            difference = export_rllib(policy, path)
-        else:
-            difference = export_file(policy, format, path)
-    console.print(str(path), soft_wrap=True)
-    console.print(f"largest difference of an action on {NUM_OBSERVATIONS:,} observations: {difference:.1e}")
+                difference = export_rllib(policy, path)
+            else:
+                difference = export_file(policy, format, path)
+        console.print(str(path), soft_wrap=True)
+        console.print(f"largest difference of an action on {NUM_OBSERVATIONS:,} observations: {difference:.1e}")

@@ -55,12 +55,13 @@ def _commands() -> typer.Typer:
     from v2a_ray.cli import experiment_commands as experiments
     from v2a_ray.cli import export_command as export
     from v2a_ray.cli import job_commands as jobs
+    from v2a_ray.cli import report_command as report
     from v2a_ray.cli import select_command as select
 
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
     app.add_typer(domains.app, name="domains")
-    for part in (experiments, jobs, diagnosis, export, evaluate, select):
+    for part in (experiments, jobs, diagnosis, export, evaluate, select, report):
         part.register(app)
     return app
 

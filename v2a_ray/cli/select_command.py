@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v2a_ray.cli.console import console, error_console
+from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +20,8 @@ def select(
     policies: Annotated[
         list[str],
         typer.Argument(
-            metavar="POLICY...", help="Run directories, what `v2a export` wrote, or behaviours (hopper/stock:medium)"
+            metavar="POLICY...",
+            help="Folders of runs and sweeps, what `v2a export` wrote, or behaviours (hopper/stock:medium)",
         ),
     ],
     data: Annotated[
@@ -37,6 +39,9 @@ def select(
         int, typer.Option(min=0, help="Roll every policy out as a check; 0: what the runs measured.")
     ] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the numbers as JSON.")] = None,
+    trial: TrialName = None,
+    best: Best = False,
+    every: Every = False,
 ) -> None:
     """Order policies by what recorded target episodes say they are worth (fitted Q evaluation).
 
@@ -46,6 +51,8 @@ def select(
     correlation says how good it is.
 
         v2a select runs/demo-v2a-seed0 runs/demo-iql-seed0 runs/demo-dvdf-seed0
+
+        v2a select runs/smoke --all
 
         v2a select policy.onnx hopper/stock:medium --data my_episodes.hdf5
 
@@ -60,7 +67,8 @@ def select(
 
     if output:
         require_ours(output)
-    found = [find_policy(name) for name in dict.fromkeys(policies)]
+    names = [name for each in policies for name in _each(each, trial, best, every)]
+    found = [find_policy(name) for name in dict.fromkeys(names)]
     episodes = selection_data(found, data, with_source)
     config = FittedQConfig(num_steps=steps, num_critics=critics, discount=discount)
     with named_bars(error_console, transient=True) as bar:
@@ -80,3 +88,10 @@ def select(
         settings = config.model_dump() | {"held_out": held_out, "seed": seed, "true_episodes": true_episodes}
         write_selection(candidates, settings, output)
         console.print(str(output), soft_wrap=True)
+
+
+def _each(text: str, trial: str | None, best: bool, every: bool) -> list[str]:
+    """What one argument names: choices among trials are for the sweeps among the arguments alone."""
+    from v2a_ray.experiments.finished import is_sweep
+
+    return chosen(text, trial, best, every) if is_sweep(Path(text)) else [text]

@@ -44,7 +44,7 @@ def mean_interval(values: NDArray[np.floating[Any]], level: float = 0.95, seed: 
 
 
 def interquartile_mean(
-    strata: Sequence[NDArray[np.floating[Any]]], level: float = 0.95, seed: int = 0
+    strata: Sequence[NDArray[np.floating[Any]]], level: float = 0.95, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> tuple[float, float, float]:
     """The mean of the middle half of all values, with its stratified percentile bootstrap interval (low, high).
 
@@ -63,7 +63,7 @@ def interquartile_mean(
     found = bootstrap(
         values,
         lambda *drawn, axis: trim_mean(np.concatenate(drawn, axis=axis), 0.25, axis=axis),
-        n_resamples=NUM_RESAMPLES,
+        n_resamples=num_resamples,
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -18,6 +18,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.loading import dropped_settings, resolve, with_plugins
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
+from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
 from v2a_ray.settings.environment_names import is_environment, split_name
 from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
@@ -44,6 +45,11 @@ def task_of(labels: Mapping[str, str]) -> str:
     return " · ".join(value for axis, value in labels.items() if axis not in ("method", "seed", SAMPLE, SUGGESTION))
 
 
+def trial_folder_name(labels: Mapping[str, str], name: str) -> str:
+    """`mix=near,method=iql_mixed,seed=0`: a folder for what came of a trial; `name` is for a trial without labels."""
+    return file_name(",".join(f"{axis.rsplit('.', 1)[-1]}={label}" for axis, label in labels.items()) or name)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One combination of a sweep.
@@ -65,6 +71,11 @@ class Trial:
     def name(self) -> str:
         """What its policy is called in the display."""
         return f"policy {' '.join(self.labels.values()) or self.config.name}"
+
+    @property
+    def folder_name(self) -> str:
+        """What its folder in `trials/` is called."""
+        return trial_folder_name(self.labels, self.config.name)
 
     @property
     def task(self) -> str:

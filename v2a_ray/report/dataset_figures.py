@@ -7,12 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.inspection.inspect import Inspection, SourceSummary
@@ -20,7 +17,7 @@ from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.outputs import MARK
 
 BINS = 30
-COLORS = plt.get_cmap("tab10").colors
+COLORS = [colormaps["tab10"](index) for index in range(10)]
 SEVERITY_COLORS = {"error": "#b3261e", "warning": "#8a5a00", "info": "#555555"}
 # Rows of findings that a picture names; the page and the report have all.
 MAX_FINDINGS = 8
@@ -33,7 +30,7 @@ def figure_of(inspection: Inspection) -> bytes:
     sources = inspection.sources
     notes = _notes(inspection.findings)
     heights = [0.5 + 0.24 * len(sources), 2.9, _ranges_height(sources), 0.3 + 0.22 * len(notes)]
-    figure = plt.figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    figure: Any = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
     figure.get_layout_engine().set(rect=(0.012, 0.0, 0.976, 1.0))
     table, distributions, ranges, findings = figure.subfigures(4, 1, height_ratios=heights)
     _draw_table(table, sources)
@@ -48,14 +45,14 @@ def figure_of(inspection: Inspection) -> bytes:
 
 def distributions_png(sources: Sequence[SourceSummary]) -> bytes:
     """Histograms of returns and lengths alone."""
-    figure = plt.figure(figsize=(_WIDTH, 3.2), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 3.2), layout="constrained")
     draw_distributions(figure, sources)
     return _png(figure)
 
 
 def ranges_png(sources: Sequence[SourceSummary]) -> bytes:
     """Ranges of the features alone."""
-    figure = plt.figure(figsize=(_WIDTH, _ranges_height(sources)), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, _ranges_height(sources)), layout="constrained")
     draw_ranges(figure, sources)
     return _png(figure)
 
@@ -179,5 +176,4 @@ def _plain(text: str) -> str:
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=130, format="png", metadata={"Software": MARK})
-    plt.close(figure)
     return buffer.getvalue()

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
@@ -51,7 +47,8 @@ def draw_pictures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
 
 def _draw_modality(evidence: Evidence, latent_EZ: Float, path: Path) -> None:
     plane = principal_plane(latent_EZ)
-    figure, axes = plt.subplots(figsize=(7.6, 5.0), layout="constrained")
+    figure = Figure(figsize=(7.6, 5.0), layout="constrained")
+    axes: Any = figure.subplots()
     behaviors = sorted(set(evidence.behavior_of_episode.tolist()))
     sizes = 20 + 60 * np.sqrt(evidence.source.lengths / evidence.source.lengths.max())
     for domain in evidence.domains:
@@ -78,9 +75,8 @@ def _draw_modality(evidence: Evidence, latent_EZ: Float, path: Path) -> None:
 def _draw_advantages(evidence: Evidence, advantages: Advantages, path: Path) -> None:
     """One panel per advantage, one density per true domain; the outermost percent on either side is not shown."""
     present = {name: values[evidence.rows] for name, values in _candidates(advantages).items() if values is not None}
-    figure, grid = plt.subplots(
-        1, len(present), figsize=(4.4 * len(present), 3.6), layout="constrained", squeeze=False, sharex=True
-    )
+    figure = Figure(figsize=(4.4 * len(present), 3.6), layout="constrained")
+    grid = figure.subplots(1, len(present), squeeze=False, sharex=True)
     generator = np.random.default_rng(0)
     low, high = np.quantile(np.concatenate(list(present.values())), [0.01, 0.99])
     points = np.linspace(low, high, 300)
@@ -108,9 +104,8 @@ def _draw_acceptance(evidence: Evidence, audit: FilterAudit, path: Path) -> None
     names = [f"{part.domain}\n{part.behavior}" for part in audit.parts]
     positions = np.arange(len(names))
     panels = 1 if evidence.alignment is None else 2
-    figure, grid = plt.subplots(
-        1, panels, figsize=(5.6 * panels, 1.2 + 0.62 * len(names)), layout="constrained", squeeze=False, sharey=True
-    )
+    figure = Figure(figsize=(5.6 * panels, 1.2 + 0.62 * len(names)), layout="constrained")
+    grid = figure.subplots(1, panels, squeeze=False, sharey=True)
     axes = grid[0][0]
     values = [part.acceptance for part in audit.parts]
     colors = [_color(evidence, part.domain) for part in audit.parts]
@@ -185,4 +180,3 @@ def _save(figure: Any, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=_DPI, format="png")
-    plt.close(figure)

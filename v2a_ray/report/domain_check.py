@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
 from v2a_ray.domains.catalogue_checks import (
     IDENTICAL_DISTANCE,
@@ -127,9 +124,10 @@ def plot_distances(checks: Sequence[RobotCheck], path: Path) -> None:
     """One heat map per robot, logarithmic; the same dynamics are white."""
     columns = min(2, len(checks))
     rows = -(-len(checks) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(9.5 * columns, 9 * rows), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(9.5 * columns, 9 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
     norm = LogNorm(_SMALLEST_COLOUR, _LARGEST_COLOUR)
-    colours = matplotlib.colormaps["viridis"].with_extremes(bad="white")
+    colours = colormaps["viridis"].with_extremes(bad="white")
     for axes, check in zip(grid.flat, checks, strict=False):
         shown = np.ma.masked_less(check.matrix, IDENTICAL_DISTANCE)
         image = axes.imshow(shown, norm=norm, cmap=colours)
@@ -142,7 +140,6 @@ def plot_distances(checks: Sequence[RobotCheck], path: Path) -> None:
     figure.colorbar(image, ax=grid, extend="both", shrink=0.5, label="dynamics distance (1: an ordinary step of stock)")
     with new_file(path) as partial:
         figure.savefig(partial, dpi=100, format="png", metadata={"Software": MARK})
-    plt.close(figure)
 
 
 def _distance(value: float) -> str:

@@ -136,7 +136,9 @@ def result_row(result: TrialResult) -> dict[str, Any]:
     """A trial as a row: labels, status, seconds, metrics, artifact keys, flattened configuration."""
     return {
         **{f"axis/{name}": value for name, value in result.labels.items()},
+        "task": result.task,
         "method": result.config.method_title,
+        "method_label": result.method,
         "status": result.status,
         "seconds": result.seconds,
         **{

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,15 +13,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.finished import RESULTS_FILE
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
-from v2a_ray.files import read_json
+from v2a_ray.files import read_json, replacing, write_whole
 from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
+from v2a_ray.orchestration.sweep.trial_folders import write_trial
 from v2a_ray.orchestration.sweep.trial_status import Outcomes
 from v2a_ray.outputs import file_name
-from v2a_ray.report.result_tables import TrialResult, result_row, write_rows
+from v2a_ray.report.curves import plot_cells
+from v2a_ray.report.result_tables import TrialResult, cells_markdown, result_row, write_rows
+from v2a_ray.report.search_table import search_markdown
 from v2a_ray.settings.loading import at, merge
 
-RESULTS_FILE = "results.parquet"
 REFRESH_SECONDS = 5.0
 """Between two tables on disk while trials end; what the table says is never lost, for it is made from artifacts."""
 
@@ -34,7 +38,11 @@ class Results:
         self.outcomes = Outcomes(folder)
         self.rows: dict[str, dict[str, Any]] = {}
         """By name of the trial: flattening a configuration takes as long as all else, and a row seldom changes."""
-        self.written = 0.0
+        self.computed: set[str] = set()
+        """Keys of the artifacts that this process had computed; all others were found in the store."""
+        self.results: dict[str, TrialResult] = {}
+        self.due = 0.0
+        """When the tables may be written again, in monotonic seconds."""
 
     def finished(self, trial: Trial) -> bool:
         """Whether there is nothing left to train."""
@@ -71,21 +79,53 @@ class Results:
         stopped = outcome.metrics if outcome else {}
         return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None, trial.labelled)
 
-    def refresh(self, *, at_once: bool = False) -> None:
-        """Write the table, replaced atomically, unless that was done a moment ago."""
-        if not at_once and time.monotonic() - self.written < REFRESH_SECONDS:
-            return
-        write_rows([self._row(trial) for trial in self.trials()], self.folder / RESULTS_FILE)
-        self.written = time.monotonic()
+    def refresh(self, *, at_once: bool = False) -> list[TrialResult]:
+        """Write tables and curves, each replaced atomically, unless that was done a moment ago; returns what they say.
 
-    def _row(self, trial: Trial) -> dict[str, Any]:
-        known = self.rows.get(trial.name)
-        if known is None or known["status"] != self.status(trial):
-            self.rows[trial.name] = result_row(self.result(trial))
-        return self.rows[trial.name]
+        A sweep of thousands of trials spends at most a twentieth of its time on them.
+        """
+        start = time.monotonic()
+        if not at_once and start < self.due:
+            return []
+        for trial in self.trials():
+            self._keep(trial)
+        results = [self.results[trial.name] for trial in self.trials()]
+        write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
+        search = self.sweep.config.search
+        write_whole(self.folder / "table.md", search_markdown(results, search) if search else cells_markdown(results))
+        cells: dict[str, dict[str, list[Any]]] = {}
+        for result in results:
+            if result.curves is not None:
+                cells.setdefault(result.task, {}).setdefault(result.method, []).append(result.curves)
+        if cells:
+            with replacing(self.folder / "curves.png") as fresh:
+                plot_cells(cells, fresh, self.sweep.name)
+        self.due = time.monotonic() + max(REFRESH_SECONDS, 20 * (time.monotonic() - start))
+        return results
 
-    def write_curves(self, trial: Trial) -> None:
-        """A finished trial's curves for TensorBoard, once, with what it differs in from the others."""
+    def _keep(self, trial: Trial) -> None:
+        known = self.results.get(trial.name)
+        if known is None or known.status != self.status(trial):
+            self.results[trial.name] = self.result(trial)
+            self.rows[trial.name] = result_row(self.results[trial.name])
+
+    def publish(self, trial: Trial) -> None:
+        """Write what others use of a finished trial: its folder in `trials/`, and its curves for TensorBoard."""
+        if self.finished(trial):
+            is_member = self.sweep.config.scheduler.is_population
+            output = self._member(trial) / FINISHED if is_member else None
+            found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
+            stages = [
+                (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
+                for name, artifact in found
+                if artifact and not (is_member and name == "policy")
+            ]
+            policy = output or self.store.path("policy", trial.plan["policy"].key)
+            write_trial(self.folder, trial, self.result(trial).config, stages, policy)
+            self._write_curves(trial)
+
+    def _write_curves(self, trial: Trial) -> None:
+        """Once, with what the trial differs in from the others."""
         folder = self.folder / "tensorboard" / file_name("-".join(trial.labels.values()))
         result = self.result(trial)
         if result.curves is None or folder.exists():

@@ -7,7 +7,8 @@ left it.
 <folder>/sweep.yaml      the file with its base and overrides laid in; `v2a sweep --resume` reads it
 <folder>/trials.json     labels and configuration of every trial
 <folder>/outcomes.jsonl  trials that left no artifact: ended early, or failed
-<folder>/results.parquet one row per trial, renewed while the sweep runs
+<folder>/results.parquet one row per trial; like table.md and curves.png renewed while the sweep runs
+<folder>/trials/NAME/    of every finished trial what `v2a run` leaves in its folder
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.engine.trainer import Metrics
 from v2a_ray.errors import ConfigError, StorageError
+from v2a_ray.experiments.finished import SWEEP_FILE
 from v2a_ray.experiments.loading import store_of
 from v2a_ray.experiments.plugins import sources_of
 from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
@@ -45,12 +47,8 @@ from v2a_ray.orchestration.train.compute import Listener, compute_all
 from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
-from v2a_ray.report.curves import plot_cells
-from v2a_ray.report.result_tables import TrialResult, cells_markdown
-from v2a_ray.report.search_table import search_markdown
+from v2a_ray.report.result_tables import TrialResult
 from v2a_ray.settings.loading import read_yaml, validate
-
-SWEEP_FILE = "sweep.yaml"
 
 
 def open_sweep(folder: Path) -> Sweep:
@@ -91,27 +89,26 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
         if node.stage != "policy"
     }
     check_cluster(store, folder, list(upstream.values()), listener.warned)
-    compute_all(list(upstream.values()), store, listener)
+    artifacts = compute_all(list(upstream.values()), store, listener)
     progress_actor = f"v2a-sweep-{uuid.uuid4()}"
     plugins = sorted({path for trial in sweep.trials for path in trial.config.plugins})
     common = {"folder": str(folder), "progress_actor": progress_actor} | ({"plugins": plugins} if plugins else {})
     search = Suggestions(sweep, folder, common) if sweep.suggests else None
     results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials)
+    results.computed |= {key for key, artifact in artifacts.items() if not artifact.cached}
     missing = []
     for number, trial in enumerate([] if search else sweep.trials):
         if results.finished(trial):
             _say_reused(trial, store, listener)
-            results.write_curves(trial)
+            with storage_errors(folder):
+                results.publish(trial)
         elif not results.over(trial):
             missing.append(number)
     if missing or (search and search.num_left > 0):
         _train(sweep, folder, missing, common, results, listener, search)
     with storage_errors(folder):
-        results.refresh(at_once=True)
+        final = results.refresh(at_once=True)
     _remove_checkpoints(results, store)
-    final = [results.result(trial) for trial in results.trials()]
-    with storage_errors(folder):
-        _report(sweep, folder, final)
     return final
 
 
@@ -199,8 +196,9 @@ class _Recorder(Callback):
             if "failed" in result:
                 self.results.outcomes.add(Outcome(policy, "failed", result["failed"]))
             else:
+                self.results.computed.add(policy)
                 for mine in self._trials_of(policy):
-                    self.results.write_curves(mine)
+                    self.results.publish(mine)
             self.results.refresh()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -288,14 +286,3 @@ def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:
     for trial in results.trials():
         if results.over(trial):
             shutil.rmtree(store.work("policy", trial.plan["policy"].key), ignore_errors=True)
-
-
-def _report(sweep: Sweep, folder: Path, results: Sequence[TrialResult]) -> None:
-    search = sweep.config.search
-    write_whole(folder / "table.md", search_markdown(results, search) if search else cells_markdown(results))
-    cells: dict[str, dict[str, list[Any]]] = {}
-    for result in results:
-        if result.curves is not None:
-            cells.setdefault(result.task, {}).setdefault(result.method, []).append(result.curves)
-    if cells:
-        plot_cells(cells, folder / "curves.png", sweep.name)
