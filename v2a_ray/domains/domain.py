@@ -1,7 +1,7 @@
-"""A domain: a robot, a physics version, and zero or more dynamics shifts, with one name for all of it.
+"""A domain: a robot, a physics version, and zero or more dynamics shifts, with one name.
 
-Grammar: `robot/shift[+shift...]@physics`, for example `hopper/gravity-0.5+friction-2@d4rl`. In input `@physics` may be
-left out (d4rl), and so may `/stock`.
+Grammar: `robot/shift[+shift...]@physics`, for example `hopper/gravity-0.5+friction-2@d4rl`. Input may omit `@physics`
+(d4rl) and `/stock`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Domain:
 
     Attributes:
         robot: the robot's name.
-        shifts: in the order written; none is the stock robot.
-        physics: "d4rl" reproduces data recorded with D4RL, ODRL and OTDF; "modern" leaves MuJoCo's exact capsule
-            inertia. Both keep the semantics of gymnasium's v4 environments, so their rewards are comparable.
+        shifts: in the order written; empty for the stock robot.
+        physics: "d4rl" reproduces data recorded with D4RL, ODRL and OTDF; "modern" keeps MuJoCo's exact capsule
+            inertia. Both have the semantics of gymnasium's v4 environments, so their rewards are comparable.
     """
 
     robot: str
@@ -64,12 +64,12 @@ class Domain:
 
     @property
     def execution(self) -> Execution:
-        """What happens to an action between command and execution. Raises DomainError if two shifts set the same."""
+        """How commanded actions are executed. Raises DomainError if two shifts set the same field."""
         return combined_execution(self.shifts)
 
     @property
     def base(self) -> Domain:
-        """The same dynamics for the robot that this one is a variant of; itself for a robot in its own right."""
+        """The same dynamics for the robot that this one is a variant of; the domain itself if it is no variant."""
         return replace(self, robot=self.robot_spec.variant_of or self.robot)
 
     def describe(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Domain:
         return self.name
 
 
-# A sweep asks for the same few domains thousands of times, and every answer parses the robot's XML.
+# A sweep parses the same few domains thousands of times, and parsing reads the robot's XML.
 @lru_cache(maxsize=1024)
 def parse_domain(text: str) -> Domain:
     """Read a domain's name. Raises DomainError naming the robots, shifts or physics that exist."""
@@ -109,13 +109,13 @@ def parse_domain(text: str) -> Domain:
     names = [] if not slash or shift_text == "stock" else shift_text.split("+")
     shifts = tuple(parse_shift(name, robot_name) for name in names)
     domain = Domain(robot_name, shifts, cast(Physics, physics) if at else "d4rl")
-    # Shifts that contradict each other are found when they are combined.
+    # Combining the shifts finds contradictions between them.
     domain_edits(domain.robot_spec, shifts)
     _ = domain.execution
     return domain
 
 
 def catalogue(robot_name: str | None = None, physics: Physics = "d4rl") -> list[Domain]:
-    """Every named domain of a robot, or of all robots but variants: stock and each named shift."""
+    """Every named domain of a robot, or of all robots except variants: stock and each named shift."""
     names = [robot_name] if robot_name else [spec.name for spec in all_robots().values() if not spec.variant_of]
     return [Domain(name, shifts, physics) for name in names for shifts in named_shifts(name)]

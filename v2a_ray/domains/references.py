@@ -1,7 +1,8 @@
-"""Reference returns that a normalised score is measured between: 0 is random, 100 is expert.
+"""Reference returns that define the normalised score: 0 is random, 100 is expert.
 
 Sources: D4RL for stock robots; ODRL and OTDF for the shifts they published; our own measurements for the other named
-shifts (`own_references.json`, written by `benchmarks/measure_references.py`); D4RL's stock numbers elsewhere, said so.
+shifts (`own_references.json`, written by `benchmarks/measure_references.py`). All other domains use D4RL's stock
+numbers, and `References.source` says so.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from v2a_ray.domains.domain import Domain
 from v2a_ray.files import read_json
 
 OWN_REFERENCES = Path(__file__).parent / "own_references.json"
-# An expert of ours has to be above random by this share of what D4RL's is in stock, and by more than the two standard
-# deviations. A score of 100 would otherwise say "fails too", or measure noise.
+# Our expert's return must exceed random's by this share of D4RL's gap in stock, and by more than the two standard
+# deviations. Otherwise a score of 100 would mean a failing policy, or measure noise.
 SMALLEST_GAP = 0.1
 # robot -> (random, expert)
 _D4RL = {
@@ -42,7 +43,7 @@ _FACTORS = ("0.1", "0.5", "2", "5")
 _ODRL_FRICTION = {
     "hopper": (3234.3, 3234.3, 3234.3, 3234.3),
     "walker2d": (3360.181, 4229.348, 5180.044, 4988.835),
-    # 41,696 is not plausible for a robot whose stock expert earns 12,135; kept because published tables divide by it.
+    # 41,696 is implausible for a robot whose stock expert earns 12,135; kept because published tables divide by it.
     "halfcheetah": (41696.547, 7357.071, 11255.968, 10199.327),
     "ant": (7938.962, 8301.338, 5167.376, 4545.021),
 }
@@ -64,9 +65,9 @@ class References:
 
 
 def references(domain: Domain) -> References:
-    """The reference returns of `domain`; `source` says when they are those of another one.
+    """The reference returns of `domain`; `source` says so if they are another domain's.
 
-    A variant of a robot has that robot's. All were measured in d4rl physics, and stand for modern physics too.
+    A variant of a robot uses that robot's. All were measured in d4rl physics and are used for modern physics too.
     """
     base = domain.base
     found = published_references(base) or _own_references(base)
@@ -78,7 +79,7 @@ def references(domain: Domain) -> References:
 
 
 def published_references(domain: Domain) -> References | None:
-    """What D4RL, OTDF or ODRL published for a domain of a robot in its own right; None where they have nothing."""
+    """The references that D4RL, OTDF or ODRL published for a domain of a robot that is no variant; None if none did."""
     domain = domain.base
     random, expert = _D4RL[domain.robot]
     if not domain.shifts:
@@ -97,7 +98,7 @@ def published_references(domain: Domain) -> References | None:
 
 
 def _own_references(domain: Domain) -> References | None:
-    """What we measured in the domain; the expert's return only where it is clearly above random's (`SMALLEST_GAP`)."""
+    """Our measurements in the domain; the expert's return only if it is clearly above random's (`SMALLEST_GAP`)."""
     measured = _measurements().get(f"{domain.robot}/{domain.shift_name}")
     if measured is None:
         return None
