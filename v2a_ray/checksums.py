@@ -1,4 +1,4 @@
-"""What tells whole files from damaged ones: JSON that holds its own SHA-256, and the SHA-256 of files in a folder."""
+"""Checksums that find damaged files: JSON that holds its own SHA-256, and the SHA-256 of every file in a folder."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from v2a_ray.files import parse_json, read_bytes, read_json, write_json
 SEAL = "checksum"
 """The key under which a sealed JSON file holds the SHA-256 of the rest of its content."""
 Digests = dict[str, tuple[int, str]]
-"""Name of a file, relative to its folder, to its bytes and their SHA-256."""
+"""File name, relative to its folder, to the file's size in bytes and its SHA-256."""
 NUM_THREADS = 4
-"""Hashing leaves the interpreter's lock; one thread reads some 1.5 GB/s."""
+"""Hashing releases the interpreter's lock; one thread reads some 1.5 GB/s."""
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its checksum, as `write_json` does. What is no JSON is written as text."""
+    """Write a JSON object with its checksum, as `write_json` does. Values that JSON lacks are written as text."""
     write_json(path, sealed(content))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote. Raises OSError, or ValueError saying what is wrong when it is not whole."""
+    """Read a file of `write_sealed`. Raises OSError, or ValueError with the reason when the file is damaged."""
     return unsealed(read_json(path))
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its checksum; what is no JSON becomes text."""
+    """A JSON object with its checksum. Values that JSON lacks become text."""
     plain = json.loads(json.dumps(content, default=str))
     return {**plain, SEAL: _digest_of(plain)}
 
 
 def unsealed(content: Any) -> dict[str, Any]:
-    """What `sealed` was given. Raises ValueError when it is not that."""
+    """The content that `sealed` was given. Raises ValueError when the checksum is missing or does not match."""
     if not isinstance(content, dict) or SEAL not in content:
         raise ValueError("it has no checksum")
     rest = {key: value for key, value in content.items() if key != SEAL}
@@ -47,15 +47,15 @@ def unsealed(content: Any) -> dict[str, Any]:
 
 
 def append_sealed(path: Path, contents: Iterable[Mapping[str, Any]]) -> None:
-    """Append JSON objects to a file, a line each with its checksum, and bring them to the disk.
+    """Append JSON objects to a file, one per line with its checksum, and flush them to the disk.
 
-    Raises OSError for a link too: it would lead the lines to a file of somebody's.
+    Raises OSError, also for a symbolic link, which may lead to a file of the user's.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o644), "a+b") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
-            # What follows a line that a kill tore must not be torn with it.
+            # A killed process may have left half a line; the new lines must not continue it.
             file.write(b"" if file.read(1) == b"\n" else b"\n")
         file.write("".join(json.dumps(sealed(content)) + "\n" for content in contents).encode())
         file.flush()
@@ -63,7 +63,7 @@ def append_sealed(path: Path, contents: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_sealed_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """What `append_sealed` wrote, line by line; None for one that was torn by a kill or damaged. Raises OSError."""
+    """The objects that `append_sealed` wrote, in order; None for an incomplete or damaged line. Raises OSError."""
     for line in read_bytes(path).splitlines():
         try:
             yield unsealed(parse_json(line))
@@ -89,7 +89,7 @@ def folder_digests(folder: Path) -> Digests:
 
 
 def damage(folder: Path, recorded: Mapping[str, tuple[int, str]]) -> str | None:
-    """What is wrong with the files that `folder_digests` found once, naming the first; None if nothing is."""
+    """The first difference between a folder's files and the `recorded` digests, in words; None if they agree."""
     for name, (size, _) in recorded.items():
         try:
             found = (folder / name).stat().st_size

@@ -1,13 +1,13 @@
 """Errors that a user can cause. Each message says what is wrong, where, and what to do next.
 
-The command line prints the message in red and exits with status 2; anything else that escapes is a defect of ours.
+The command line prints the message in red and exits with status 2. Any other exception that escapes is a bug.
 """
 
 from __future__ import annotations
 
 
 class V2AError(Exception):
-    """Base of everything a user can cause: wrong settings, bad data, an unusable folder."""
+    """Base of all errors that a user can cause: wrong settings, bad data, an unusable folder."""
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
         self.what = what
@@ -36,7 +36,7 @@ class DomainError(V2AError):
 
 
 class DataError(V2AError):
-    """A dataset cannot be read, or what it holds is not usable as asked."""
+    """A dataset cannot be read, or its content cannot be used as asked."""
 
 
 class DivergenceError(V2AError):
@@ -48,11 +48,11 @@ class StorageError(V2AError):
 
 
 class ClusterError(V2AError):
-    """A Ray cluster cannot be reached, does not let us in, or runs another version."""
+    """A Ray cluster cannot be reached, refuses the connection, or runs another version."""
 
 
 def told(error: Exception) -> str:
-    """What is wrong with the content of a file, in words, of the error that reading it raised."""
+    """An error that reading a file raised, in words for the user."""
     match error:
         case KeyError():
             return f"it has no {error.args[0]!r}"

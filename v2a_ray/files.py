@@ -1,4 +1,4 @@
-"""Files and folders that are whole whenever they are there, and folders that can be written to."""
+"""Files and folders that are written atomically, and checks that a folder can be written to."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from v2a_ray.errors import StorageError, told
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises OSError, or ValueError for what is no JSON."""
+    """The content of a JSON file. Raises OSError, or ValueError when the file is not JSON."""
     return parse_json(read_bytes(path))
 
 
 def parse_json(content: str | bytes) -> Any:
-    """What JSON says. Raises ValueError for what is none, and for what is nested deeper than anything of ours."""
+    """Parse JSON. Raises ValueError for invalid JSON and for JSON that is nested too deeply."""
     try:
         return json.loads(content)
     except RecursionError as error:
@@ -30,26 +30,26 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises OSError for a FIFO or device too: to open one may wait for ever."""
+    """The content of a file. Raises OSError, also for a FIFO or device, because opening one may block for ever."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no file", str(path))
     return path.read_bytes()
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside `path` for a file or folder in the making, which nobody else uses on any node.
+    """A hidden name beside `path` for a file or folder that is being written. No other process on any node uses it.
 
-    A process number would not do: nodes that share storage number their processes alike.
+    A process id would not be unique, because nodes that share storage use the same ids.
     """
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of `path` when the block ends well, and vanishes otherwise.
+    """A temporary file that replaces `path` when the block succeeds, and is removed otherwise.
 
-    Whoever reads `path` gets the old file or the new one, whole, whenever the process is killed or the machine loses
-    power, and when several processes write it.
+    A reader of `path` always gets the complete old file or the complete new one, even if the process is killed, the
+    machine loses power, or several processes write at once.
     """
     fresh = temporary_name(path)
     try:
@@ -62,7 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or all that a folder holds, to the disk: a name may not become durable before what it names."""
+    """Flush a file, or everything in a folder, to the disk. A name must not become durable before its content."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_dir():
             sync_entries(file)
@@ -74,7 +74,7 @@ def sync(path: Path) -> None:
 
 
 def sync_entries(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where its file system can do that."""
+    """Flush the names in a folder to the disk, if its file system supports that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -84,26 +84,26 @@ def sync_entries(folder: Path) -> None:
 
 
 def copy_whole(source: Path, destination: Path) -> None:
-    """Copy a file; `destination` is the old file or the new one, whole."""
+    """Copy a file atomically."""
     with replacing(destination) as fresh:
         shutil.copyfile(source, fresh)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file; `path` is the old file or the new one, whole."""
+    """Write a text file atomically."""
     with replacing(path) as fresh:
         fresh.write_text(text)
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for it out of `folder` while the block runs; a kill ends that too.
+    """Hold an exclusive lock on `folder` while the block runs. The lock ends with the process, also when it is killed.
 
-    Raises StorageError when another one is inside.
+    Raises StorageError when another process holds the lock.
     """
     path = folder / ".lock"
     try:
-        # Neither emptied nor followed: it may be a link to something of the user's.
+        # Do not truncate the file or follow a link: it may lead to a file of the user's.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
         what = "is a symbolic link" if path.is_symlink() else f"cannot be opened: {error.strerror}"
@@ -121,12 +121,12 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is the old one or the new one, whole, also when the process is killed."""
+    """Write a JSON file atomically."""
     write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def prepare_folder(path: Path) -> Path:
-    """Make a folder that can be written to. Raises StorageError when it cannot."""
+    """Create a folder and check that it can be written to. Raises StorageError when it cannot."""
     path = path.expanduser().resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: what was running stops where it can go on, and its children end.
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: trials stop at a point where they can resume, and children end.
 
-Slurm, Kubernetes and `timeout` send SIGTERM, a lost terminal sends SIGHUP. A second one is ignored, because the first
-is being obeyed; SIGKILL is what ends a command at once.
+Slurm, Kubernetes and `timeout` send SIGTERM; a lost terminal sends SIGHUP. A second signal is ignored while the command
+stops. SIGKILL ends a command at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _state: dict[str, int] = {}
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked for the end."""
+    """A signal asked the command to end."""
 
 
 def catch_signals() -> None:
@@ -25,28 +25,28 @@ def catch_signals() -> None:
 
 
 def renew_handlers() -> None:
-    """Put back the handlers that Ray has replaced by its own, which abort, if `catch_signals` was called."""
+    """Reinstall our handlers if `catch_signals` was called: Ray replaces them by its own, which abort."""
     if not are_caught() or threading.current_thread() is not threading.main_thread():
         return
     for number in SIGNALS:
-        # nohup has SIGHUP ignored.
+        # nohup makes a process ignore SIGHUP.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 
 def are_caught() -> bool:
-    """Whether this process is a command, which called `catch_signals`, and not a program of others."""
+    """Whether this process called `catch_signals`: it is then a command, not a program that imports the package."""
     return "caught" in _state
 
 
 def terminated() -> Interrupted:
-    """What a SIGTERM is that somebody else's handler answered; every further signal is ignored."""
+    """The exception for a SIGTERM that another library's handler received; further signals are ignored."""
     _receive(signal.SIGTERM)
     return Interrupted(signal.SIGTERM.name)
 
 
 def exit_status(status: int) -> int:
-    """128 + the signal that was received, if one was; else `status`."""
+    """128 + the number of the received signal, or `status` if none was received."""
     return 128 + _state["received"] if "received" in _state else status
 
 

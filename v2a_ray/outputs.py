@@ -1,8 +1,7 @@
-"""What a command may replace: only what this product wrote itself, told by a mark, never by a name.
+"""A command replaces only files and folders that v2a_ray wrote itself. A mark identifies them, never a name.
 
-A file of ours carries `MARK` in its bytes. A folder of ours carries `INVENTORY`, which lists the files that were
-written into it; with anything else in it, it is somebody's, and stays as it is. A folder of results, which grows,
-carries `RESULTS`.
+A file carries `MARK` in its bytes. A folder carries `INVENTORY`, which lists the files that were written into it; a
+folder that holds anything else belongs to the user and is left alone. A results folder, which grows, carries `RESULTS`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from v2a_ray.errors import StorageError
 from v2a_ray.files import parse_json, prepare_folder, replacing, sync, temporary_name, write_json
 
 MARK = "made by v2a_ray, which may replace it"
-"""Stands as it is in the bytes of every file that is written for use elsewhere; in a folder, in its `v2a.json`."""
+"""Appears literally in the bytes of every exported file; in an exported folder, in its `v2a.json`."""
 ABOUT = "v2a.json"
 INVENTORY = ".v2a_ray-files.json"
 RESULTS = ".v2a_ray-results.json"
@@ -33,7 +32,7 @@ _OTHER_NAME = "choose another name for the output"
 
 
 def require_ours(output: Path) -> None:
-    """Raise StorageError unless `output` is a free name for a file, or a file that the platform wrote."""
+    """Raise StorageError unless `output` does not exist yet or is a file that the platform wrote."""
     _require_a_place(output)
     if output.is_dir():
         raise StorageError("is a folder, not a file", where=str(output), remedy=_OTHER_NAME)
@@ -46,9 +45,9 @@ def require_ours(output: Path) -> None:
 
 
 def require_replaceable(output: str | Path) -> None:
-    """Raise StorageError at once for what `require_ours` or `require_our_folder` would refuse after all work is done.
+    """Raise StorageError now, before any work, if `require_ours` or `require_our_folder` would refuse `output` later.
 
-    A remote address is looked at when it is written.
+    A remote address is checked only when it is written.
     """
     if "://" in str(output):
         return
@@ -60,7 +59,7 @@ def require_replaceable(output: str | Path) -> None:
 
 
 def carries_mark(stream: BinaryIO) -> bool:
-    """Whether `MARK` stands in a file, which may be large."""
+    """Whether a file, which may be large, contains `MARK`."""
     overlap = b""
     while block := stream.read(2**20):
         if MARK.encode() in overlap + block:
@@ -70,14 +69,14 @@ def carries_mark(stream: BinaryIO) -> bool:
 
 
 def not_ours(where: str, foreign: Sequence[str] = ()) -> StorageError:
-    """That a file, or what is in a folder, was not written by the platform."""
+    """The error for a file, or for `foreign` files in a folder, that the platform did not write."""
     what = f"holds what v2a_ray did not write: {_named(foreign)}" if foreign else "exists and v2a_ray did not write it"
     return StorageError(what, where=where, remedy=_OTHER_NAME)
 
 
 def require_our_folder(output: Path) -> None:
-    """Raise StorageError unless `output` is a free name for a folder, an empty one, or one that holds nothing but what
-    the platform wrote into it."""
+    """Raise StorageError unless `output` does not exist yet, is an empty folder, or holds only files that the platform
+    wrote into it."""
     _require_a_place(output)
     if not output.exists():
         return
@@ -93,7 +92,7 @@ def require_our_folder(output: Path) -> None:
 
 
 def require_apart(output: str | Path, inputs: Sequence[str | Path]) -> None:
-    """Raise StorageError when writing `output` would replace one of the `inputs`, or a folder that one lies in."""
+    """Raise StorageError when writing `output` would replace one of the `inputs` or a folder that contains one."""
     place = Path(output).resolve()
     for each in inputs:
         if Path(each).resolve().is_relative_to(place):
@@ -101,7 +100,7 @@ def require_apart(output: str | Path, inputs: Sequence[str | Path]) -> None:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Names of everything in `folder` that is not as its inventory lists it, sorted; without an inventory all."""
+    """Sorted names of everything in `folder` that its inventory does not list as it is now; without inventory, all."""
     listed = _inventory(folder)
     found = []
     for root, folders, files in os.walk(folder):
@@ -118,7 +117,7 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def write_inventory(folder: Path) -> None:
-    """Say which files, with which content, were written into a folder that is complete now."""
+    """Write the inventory of a complete folder: the names and SHA-256 of its files."""
     files = {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
     write_json(folder / INVENTORY, {"made_by": MARK, "files": dict(sorted(files.items()))})
 
@@ -131,7 +130,7 @@ def _inventory(folder: Path) -> dict[str, str]:
 
 
 def listed_files(inventory: bytes) -> dict[str, str]:
-    """SHA-256 by name of the files in an inventory, itself among them; none where it is damaged or another's."""
+    """File names and SHA-256 of an inventory, including its own name; empty if it is damaged or not ours."""
     try:
         content = parse_json(inventory)
         files = {str(name): str(digest) for name, digest in content["files"].items()}
@@ -141,7 +140,7 @@ def listed_files(inventory: bytes) -> dict[str, str]:
 
 
 def require_results_folder(folder: Path) -> None:
-    """Raise StorageError unless results may be written into `folder`: it is new, empty, or has been before."""
+    """Raise StorageError unless `folder` is new, empty, or a results folder already."""
     _require_a_place(folder)
     if not folder.exists():
         return
@@ -160,7 +159,7 @@ def require_results_folder(folder: Path) -> None:
 
 
 def prepare_results_folder(folder: Path) -> Path:
-    """Make a folder that results are written into and say so in it. Raises StorageError as `require_results_folder`."""
+    """Create a results folder and mark it. Raises StorageError as `require_results_folder`."""
     require_results_folder(folder)
     prepared = prepare_folder(folder)
     if not (prepared / RESULTS).exists():
@@ -174,9 +173,9 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _require_a_place(output: Path) -> None:
-    """Raise StorageError for a path that no output can have: none, a link, or one that ends in `..`."""
+    """Raise StorageError for an empty path, a symbolic link, or a path that ends in `..`."""
     text = str(output)
-    # Path("") is the present folder, as "." is.
+    # Path("") is the current folder, as "." is.
     if output.name in ("", "..") or "\0" in text:
         raise StorageError("is no name for an output", where=repr(text), remedy="name a file or folder to write")
     try:
@@ -189,10 +188,10 @@ def _require_a_place(output: Path) -> None:
 
 @contextmanager
 def taking_the_place_of(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well and vanishes otherwise.
+    """A temporary folder beside `path` that replaces it when the block succeeds and is removed otherwise.
 
-    Whenever the process is killed, the old folder or the new one is there. Raises StorageError, before and after the
-    block, when `path` is anything that `require_our_folder` refuses.
+    If the process is killed, `path` is the old folder or the new one. Raises StorageError, before and after the block,
+    when `require_our_folder` refuses `path`.
     """
     require_our_folder(path)
     partial = temporary_name(path)
@@ -211,7 +210,7 @@ def taking_the_place_of(path: Path) -> Iterator[Path]:
 
 
 def _exchange(first: Path, second: Path) -> None:
-    """Swap two folders of one file system in one step where Linux can; else in two."""
+    """Swap two folders of one file system: atomically if Linux supports it, else in several steps."""
     at_current_folder, exchange = -100, 2
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     names = os.fsencode(first), os.fsencode(second)
@@ -224,19 +223,19 @@ def _exchange(first: Path, second: Path) -> None:
 
 
 def file_name(text: str) -> str:
-    """`text` as a name inside a folder: what could lead elsewhere or cannot be shown is written as %XX."""
+    """`text` as a file name: characters that could change the folder or cannot be printed are written as %XX."""
     name = quote(text, errors="surrogatepass", safe=" !#$&'()+,-.;=@[]^_`{}~·×±λξ")
     name = "%2E" + name[1:] if name.startswith(".") else name
     if len(name) > MAX_NAME_BYTES:
-        # Two long texts that begin alike are two names.
+        # Two long texts with the same beginning must get different names.
         name = f"{name[: MAX_NAME_BYTES - 9]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
     return name or "%00"
 
 
 def require_name(text: str) -> str:
-    """`text`, which becomes a file's name. Raises ValueError for what would lead elsewhere or cannot be shown."""
+    """Check that `text` can be a file name. Raises ValueError for slashes, leading dots and unprintable characters."""
     if not text or text != text.strip() or text.startswith("."):
-        raise ValueError("a name starts and ends with a letter, digit or sign that is seen, and not with a dot")
+        raise ValueError("a name is not empty, has no space at its ends, and does not start with a dot")
     if re.search(r"[/\\\x00-\x1f\x7f]", text) or not text.isprintable():
         raise ValueError("a name has no slash, backslash or control character")
     if len(text.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
@@ -246,9 +245,9 @@ def require_name(text: str) -> str:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well and vanishes otherwise.
+    """A temporary folder beside `path` that replaces it when the block succeeds and is removed otherwise.
 
-    Raises StorageError when it cannot be written, or when `path` holds what the platform did not write.
+    Raises StorageError when it cannot be written, or when `path` holds files that the platform did not write.
     """
     with storage_errors(path), taking_the_place_of(path) as partial:
         yield partial
@@ -256,9 +255,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well and vanishes otherwise.
+    """A temporary file beside `path` that replaces it when the block succeeds and is removed otherwise.
 
-    What is written has to carry `outputs.MARK`: a file that does not is never replaced. Raises StorageError.
+    The content must contain `outputs.MARK`: a file without the mark is never replaced. Raises StorageError.
     """
     with storage_errors(path):
         require_ours(path)
@@ -269,7 +268,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a StorageError."""
+    """Turn OSError, such as a full disk or a missing permission, into a StorageError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What this machine's processor is. Rounding and speed depend on it, so results and measurements name it."""
+"""Facts about this machine's processor. Rounding and speed depend on it, so results and measurements name it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def processor_facts() -> dict[str, str]:
-    """Fields of the first processor in Linux's /proc/cpuinfo by their names; empty on other systems."""
+    """Fields of the first processor in Linux's /proc/cpuinfo, by name; empty on other systems."""
     facts: dict[str, str] = {}
     if CPUINFO.exists():
         for line in CPUINFO.read_text().splitlines():
@@ -28,6 +28,6 @@ def processor_name() -> str:
 
 
 def vector_instructions() -> str:
-    """`AVX512`, `AVX2` or `other`: the widest of a processor's vector instructions, which decide its rates."""
+    """`AVX512`, `AVX2` or `other`: the processor's widest vector instructions, which determine its speed."""
     flags = processor_facts().get("flags", "").split()
     return "AVX512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "other"

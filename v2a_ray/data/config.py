@@ -1,4 +1,4 @@
-"""Where transitions come from, how they are mixed, prepared and fed."""
+"""Where transitions come from, and how they are mixed, preprocessed and sampled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CheckSeverity = Literal["error", "warning", "ignore"]
 
 
 TARGET_LABEL = "target"
-"""Of the target among the parts of the data; no source has it."""
+"""Label of the target dataset. No source may have it."""
 
 
 def _as_list(value: object) -> object:
@@ -83,7 +83,7 @@ class DataSpec(Settings):
     behavior: str = "unknown"
     """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
     policy_domain: str | None = None
-    """Domain whose behaviour policies act, for example a stock policy on a shifted robot; by default `domain`."""
+    """Domain whose behaviour policies act, for example stock policies on a shifted robot; by default `domain`."""
     path: str | None = None
     """File or folder to read instead of rolling out, of any format that `v2a data convert` reads: a path relative to
     `data_root`, or a URI (`s3://`, `gs://`, `minari://ID`, ...), which every node of the cluster has to reach."""
@@ -93,12 +93,12 @@ class DataSpec(Settings):
     """With `path`: a constant, or `module:function` of (observation, action, next_observation), (N, O), (N, A), (N, O),
     to (N,), that stands for the recorded reward. The module has to be importable on every node."""
     num_transitions: Positive | None = None
-    """Exact number of transitions; without it a `path` is taken whole."""
+    """Exact number of transitions; without it the whole `path` is used."""
     num_episodes: Positive | None = None
-    """With `path`: at most this many episodes; with `num_transitions`, what is reached first counts."""
+    """With `path`: at most this many episodes. With `num_transitions` too, the limit that is reached first counts."""
     subsample: Literal["first", "episodes", "transitions"] = "first"
-    """With `path`: take the first ones in the file, whole episodes drawn at random, or single transitions drawn at
-    random (a target only, because they have no order)."""
+    """With `path`: take the first transitions of the file, whole episodes drawn at random, or single transitions drawn
+    at random (only for a target, because they have no order)."""
     replacement: bool = False
     """Draw with replacement, as the published V2A draws its 10 % of the target (`subsample: transitions`)."""
     noise_std: Annotated[float, Field(ge=0.0)] = 0.1
@@ -142,7 +142,7 @@ class DataSpec(Settings):
 
     @property
     def _is_weighted(self) -> bool:
-        """Whether the mix says how many transitions are taken."""
+        """Whether the mix determines the number of transitions."""
         return False
 
 
@@ -152,7 +152,7 @@ class SourceSpec(DataSpec):
     name: Name | None = None
     """Unique name of this part; by default made from domain and behaviour."""
     weight: Annotated[float, Field(gt=0.0)] | None = None
-    """Share of the mix's `num_transitions`, relative to the other sources' weights. All sources have one, or none."""
+    """Share of the mix's `num_transitions`, relative to the other weights. All sources have a weight, or none has."""
     on_error: Literal["stop", "skip"] | None = None
     """`skip`: leave the source out, with a warning, if it cannot be read or fails a check. Default: `mix.on_error`."""
 
@@ -182,42 +182,42 @@ class MixConfig(Settings):
     """How the sources become one table."""
 
     num_transitions: Positive | None = None
-    """Transitions of the whole mix, shared out by the sources' weights."""
+    """Transitions of the whole mix, divided by the sources' weights."""
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Part of every source's episodes that is held out: written beside the table, trained on by no stage."""
+    """Fraction of every source's episodes that is held out: written beside the table, and no stage trains on it."""
     seed: int = 0
-    """Seed of which episodes are held out."""
+    """Seed that selects the held-out episodes."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do with a source that cannot be read or fails a check: stop, or leave it out with a warning."""
 
 
 class PreprocessingConfig(Settings):
-    """What is done to data before any network sees them."""
+    """Transformations of the data before any network sees them."""
 
     standardize_observations: bool = True
     """Subtract the mean and divide by the standard deviation of the TARGET observations."""
     reward_scale: Literal["return_range"] | Annotated[float, Field(gt=0.0)] = "return_range"
-    """`return_range`: 1000 / (max - min episode return) of source and target, as IQL has it; or a number (1: raw)."""
+    """`return_range`: 1000 / (max - min episode return) of source and target, as in IQL; or a number (1: raw)."""
 
 
 class LoadingConfig(Settings):
-    """How transitions reach the learners. Tables that fit are held once per node, whatever the number of trials."""
+    """How transitions reach the learners. Each node holds one copy of a table that fits in memory, for all trials."""
 
     memory_gib: Annotated[float, Field(gt=0.0)] = 16.0
-    """Memory that a stage may use for transitions, in GiB. A table that exceeds it is streamed through a shuffle buffer
-    of this size, which changes what is drawn together (see `v2a_ray.data.loading.streaming`); it is the same number on
-    every machine, so that results are. The modality stage, and the target in the alignment stage, have to fit."""
+    """Memory that a stage may use for transitions, in GiB. A larger table is streamed through a shuffle buffer of this
+    size, which changes the batches (see `v2a_ray.data.loading.streaming`). The default does not depend on the machine,
+    so that results do not. The table of the modality stage and the target of the alignment stage have to fit."""
 
 
 class ExperimentData(Settings):
-    """The data of an experiment: what it starts from, before any method."""
+    """The data of an experiment, which do not depend on the method."""
 
     data_root: str = "."
-    """Folder or URI that a relative `path` of data starts from; a folder is relative to where `v2a` runs."""
+    """Folder or URI that a relative `path` starts from. A relative folder starts from the working directory."""
     store: str | None = None
     """Folder of reusable artifacts; by default $V2A_STORE, or `runs/artifacts`."""
     checks: dict[CheckName, CheckSeverity] = Field(default_factory=dict)
-    """Severity of checks of the data where it is to be another than by default; `v2a data checks` lists them."""
+    """Severities of data checks that differ from the default; `v2a data checks` lists the checks."""
     target: TargetSpec
     sources: Annotated[list[SourceSpec], Field(min_length=1)]
     mix: MixConfig = MixConfig()

@@ -1,4 +1,4 @@
-"""What a domain is: robots, physics versions, dynamics shifts, reference scores and behaviour policies.
+"""Domains: robots, physics versions, dynamics shifts, reference scores and behaviour policies.
 
     from v2a_ray.domains import make_environment, parse_domain
     environment = make_environment("hopper/gravity-0.5@d4rl")

@@ -1,9 +1,9 @@
-"""Many simulations of one domain, stepped together: bit for bit the same as as many environments.
+"""Many simulations of one domain, stepped together; bit-identical to separate environments.
 
 MuJoCo steps each simulation in C without Python's lock, so threads share the work; observations, rewards and
 terminations are computed over the batch. Every simulation keeps its own `MjData`. `mujoco.rollout` would move states in
-and out of shared ones, but it returns no warm start of the constraint solver, without which a contact's forces differ
-in their last bits.
+and out of shared ones, but it does not return the warm start of the constraint solver. Without the warm start, contact
+forces differ in their last bits.
 
 Shape suffixes: B simulations stepped, O observation dimension, A action dimension.
 """
@@ -29,20 +29,20 @@ from v2a_ray.domains.shifts.execution import ActionChannel
 Step = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Observations (B, O), rewards (B,), terminated (B,), truncated (B,)."""
 
-# Positions, velocities, warm start and whatever else the next step depends on.
+# Positions, velocities, warm start and everything else that the next step depends on.
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
 class BatchedEnvironment:
-    """Simulations 0 .. num_simulations - 1 of a domain; each is an episode of its own.
+    """Simulations 0 .. num_simulations - 1 of a domain; each runs its own episode.
 
-    Simulation i, reset with a seed and given some actions, yields exactly what `make_environment(domain)` yields for
-    them: observations, rewards and flags, whichever simulations are stepped beside it and whatever the number of
-    threads. There is no automatic reset.
+    For a given seed and actions, simulation i yields exactly the observations, rewards and flags of
+    `make_environment(domain)`, whichever simulations are stepped beside it and whatever the number of threads. There is
+    no automatic reset.
     """
 
     def __init__(self, domain: Domain | str, num_simulations: int, num_threads: int | None = None) -> None:
-        """`num_threads` is `available_threads()` by default; more than simulations are not used.
+        """`num_threads` is `available_threads()` by default, and at most the number of simulations.
 
         Raises DomainError as `make_environment` does.
         """
@@ -51,12 +51,12 @@ class BatchedEnvironment:
         )
         self.robot = self.domain.robot_spec
         self.task = self.robot.task
-        # It owns the model and draws the initial states; it is never stepped.
+        # This environment owns the model and draws the initial states; it is never stepped.
         self._environment: Any = make_environment(self.domain).unwrapped
         model = self._environment.model
         self._model, self._num_substeps = model, self._environment.frame_skip
         self._data = [mujoco.MjData(model) for _ in range(num_simulations)]
-        # Views into MuJoCo's memory, made once, because making them takes longer than reading them.
+        # Views into MuJoCo's memory, created once, because creating them takes longer than reading them.
         self._controls = [data.ctrl for data in self._data]
         self._positions = [data.qpos for data in self._data]
         self._velocities = [data.qvel for data in self._data]
@@ -79,7 +79,7 @@ class BatchedEnvironment:
         for seed, simulation in zip(seeds, rows, strict=True):
             observations.append(self._environment.reset(seed=int(seed))[0])
             mujoco.mj_copyState(self._model, self._environment.data, self._data[simulation], _STATE)
-            # A seeded reset makes a new generator, which then belongs to this episode: executed actions may be noisy.
+            # A seeded reset makes a new generator. The episode keeps it, because executed actions may be noisy.
             self._generators[simulation] = self._environment.np_random
             self._channels[simulation].reset()
             self._progress[simulation] = self._tracked_position(self._environment.data)[0]
@@ -112,7 +112,7 @@ class BatchedEnvironment:
         self.close()
 
     def _executed(self, actions_BA: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-        """What reaches the actuators (B, A)."""
+        """Actions that reach the actuators (B, A)."""
         if self._executes_exactly:
             return actions_BA
         pairs = zip(rows, actions_BA, strict=True)
@@ -135,7 +135,7 @@ class BatchedEnvironment:
                 progress_B[index] = self._tracked[row][0]
 
         # One list iterator for all threads: each takes the next simulation when it has finished one, so that a thread
-        # that is slowed down by other processes holds up nobody.
+        # that other processes slow down does not delay the rest.
         shared = iter(list(enumerate(rows)))
         num_helpers = min(self._num_threads, len(rows)) - 1
         helpers = [self._threads.submit(work, shared) for _ in range(num_helpers)] if self._threads else []
@@ -172,7 +172,7 @@ def make_batch(
 
 
 def available_threads() -> int:
-    """The CPUs of this process: OMP_NUM_THREADS if set, as Ray does in its workers, else those it may run on."""
+    """The CPUs of this process: OMP_NUM_THREADS if set, as in Ray's workers, else the CPUs that it may run on."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdecimal() and int(told) > 0:
         return int(told)

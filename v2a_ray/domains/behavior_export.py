@@ -1,4 +1,4 @@
-"""From a training's snapshots to behaviours: which one is medium, which one expert, and what they really earn."""
+"""From training snapshots to behaviours: chooses medium and expert, and measures their returns."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from v2a_ray.files import read_json, write_json
 from v2a_ray.outputs import INVENTORY, new_folder
 
 RUN, PROGRESS = "run.json", "progress.json"
-"""Of a training: what is trained, and how far it is."""
+"""Files of a training: its settings, and its progress."""
 MAX_REPLAY_SNAPSHOTS = 6
 NUM_EPISODES = 20
 NUM_CANDIDATES = 5
-# Evaluation seeds: choosing among snapshots and reporting the choice must not use the same episodes.
+# Evaluation seeds: choosing a snapshot and reporting its return must not use the same episodes.
 _CHOICE_SEED, _REPORT_SEED = 1_000_000, 2_000_000
 _PACKAGES = ("ray", "torch", "gymnasium", "mujoco", "numpy")
 
@@ -47,7 +47,7 @@ def export_behaviors(output_dir: Path | str) -> Path:
         raise DomainError(
             f"{RUN} or {PROGRESS} cannot be read: {told(error)}",
             where=str(output),
-            remedy="the same `v2a behaviors train` starts over where something is damaged",
+            remedy="run the same `v2a behaviors train` again; it starts over when a file is damaged",
         ) from error
     domain = parse_domain(run["domain"])
     folder = output / "behaviors"
@@ -77,7 +77,7 @@ def export_behaviors(output_dir: Path | str) -> Path:
 def install_behaviors(output_dir: Path | str, domain: Domain | str) -> Path:
     """Copy `output_dir/behaviors` into the package, as the weights of `domain`; returns the folder there.
 
-    Raises StorageError when that folder holds anything that was not installed like this.
+    Raises StorageError when that folder holds files that were not installed in this way.
     """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     source = Path(output_dir) / "behaviors"
@@ -108,7 +108,7 @@ def _choose(
         actor = GaussianActor.from_tensors(load_file(folder / f"{name}.safetensors"))
         return above_random(float(evaluate_policy(actor, domain, NUM_EPISODES, _CHOICE_SEED).mean()))
 
-    # Training measures a snapshot in five episodes, which flatters the luckiest: the likeliest are measured again.
+    # Training measures a snapshot in only five episodes, so the top one may be lucky: measure the best ones again.
     best = sorted(snapshots, key=score)[-NUM_CANDIDATES:]
     expert = max(best, key=lambda each: remeasured(each["name"]))
     third = remeasured(expert["name"]) / 3.0

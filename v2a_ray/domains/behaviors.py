@@ -1,7 +1,8 @@
-"""Behaviour policies: small trained actors that collect data. NumPy only, so a collecting process never loads torch.
+"""Behaviour policies: small trained actors that collect data. They need only NumPy, so collectors never load torch.
 
 Weights live in `weights/<domain slug>/` of this package, or in any folder of the same layout: a safetensors file per
-actor (`medium`, `expert`, `snapshot-000123`: after 123 thousand steps) and `provenance.json`, saying what made them.
+actor (`medium`, `expert`, `snapshot-000123`: after 123 thousand steps) and `provenance.json`, which says how they were
+trained.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from v2a_ray.files import read_json
 Float = NDArray[np.float32]
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 MIXES = ("medium-replay", "medium-expert")
-# RLlib's MeanStdFilter clips normalised observations to this, and an actor must see what it was trained on.
+# RLlib's MeanStdFilter clips normalised observations to this in training, so the actor needs the same clipping.
 NORMALIZED_LIMIT = 10.0
 _STD_EPSILON = 1e-8
 
@@ -36,7 +37,7 @@ class BehaviorPolicy(Protocol):
     def act(self, observation: NDArray[Any]) -> Float:
         """Actions (B, A) float32 in [-1, 1] for observations (B, O).
 
-        An action depends on its own row alone, to the last bit, so that data do not depend on how they are collected.
+        An action depends only on its own row, to the last bit, so that data do not depend on the batching.
         """
         ...
 
@@ -60,8 +61,8 @@ class GaussianActor:
     def act(self, observation: NDArray[Any]) -> Float:
         """Mean actions (B, A) float32, clipped to [-1, 1], for observations (B, O)."""
         centred = (observation - self.observation_mean) / (self.observation_std + _STD_EPSILON)
-        # One vector-matrix product per row, (B, 1, in) by (in, out): a product of the whole batch rounds differently
-        # with the batch's size.
+        # One vector-matrix product per row, (B, 1, in) by (in, out): the rounding of one product for the whole batch
+        # would depend on the batch size.
         hidden = np.clip(centred, -NORMALIZED_LIMIT, NORMALIZED_LIMIT).astype(np.float32)[:, None]
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.tanh(hidden @ weight.T + bias)
@@ -117,8 +118,9 @@ def load_behavior(
     """The policy called `behavior`: `random`, `medium`, `expert`, a snapshot, or a function `module:name` of anybody's.
 
     Args:
-        domain: whose weights to load; with `folder`, only the robot matters. A variant of a robot shares its weights.
-        behavior: one policy, not a mix (`behavior_components` resolves those).
+        domain: the domain whose weights to load; with `folder`, only the robot matters. A variant of a robot shares its
+            weights.
+        behavior: one policy, not a mix (`behavior_components` resolves mixes).
         folder: load from here instead of the package, for example another domain's training output.
         seed: of `random`.
 
@@ -149,7 +151,7 @@ def load_behavior(
     return actor
 
 
-# A sweep asks for the same few actors thousands of times; `_modified_ns` tells a file that was written anew.
+# A sweep loads the same few actors thousands of times; `_modified_ns` changes when a file is rewritten.
 @lru_cache(maxsize=256)
 def _read_actor(path: Path, _modified_ns: int) -> GaussianActor:
     return GaussianActor.from_tensors(load_file(path))
@@ -179,10 +181,10 @@ def same_robot(one: Domain, other: Domain) -> bool:
 def behavior_components(
     domain: Domain | str, behavior: str, folder: Path | str | None = None
 ) -> list[tuple[str, float]]:
-    """The policies that `behavior` is made of, with the fraction of transitions each collects.
+    """The policies that `behavior` consists of, with the fraction of transitions each collects.
 
-    `medium-replay` is what training saw until it was medium: random actions and every snapshot up to and including
-    medium in equal parts. `medium-expert` is half of each. Anything else is itself.
+    `medium-replay` imitates the data of training up to medium: random actions and every snapshot up to and including
+    medium in equal parts. `medium-expert` is half of each. Any other behaviour is a single policy.
     """
     if behavior == "medium-expert":
         return [("medium", 0.5), ("expert", 0.5)]
@@ -196,7 +198,7 @@ def behavior_components(
 
 def list_behaviors(folder: Path | str | None = None) -> list[dict[str, Any]]:
     """One row per packaged policy: domain, behavior, num_steps, num_episodes, return_mean, return_std,
-    normalized_score, and of its training the command and all steps."""
+    normalized_score, and the command and total steps of its training."""
     rows = []
     for path in sorted(Path(folder or WEIGHTS_FOLDER).glob("*/provenance.json")):
         provenance = read_json(path)

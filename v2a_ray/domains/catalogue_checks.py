@@ -1,7 +1,8 @@
-"""Lint of the catalogue: does every named domain do what it says, and is it different from all others?
+"""Checks of the catalogue: does every named domain do what it says, and does it differ from all others?
 
-For each robot: every shift changes exactly what `intentions` declares, no two domains are the same dynamics but for
-those known to be, every domain survives a reset and some random steps, and which shifts a good policy hardly notices.
+For each robot, every shift must change exactly what `intentions` declares, no two domains may have the same dynamics
+except known pairs, and every domain must survive a reset and some random steps. The checks also find shifts that hardly
+affect a good policy.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from v2a_ray.domains.shifts.intentions import Change, intended_changes
 
 Float = NDArray[np.float64]
 
-# Equal dynamics give equal bits, so a distance of rounding errors already means that a parameter moved something.
+# Equal dynamics give equal bits, so even a distance of rounding errors means that a parameter had an effect.
 IDENTICAL_DISTANCE = 1e-9
-# On Hopper the best policy's states see shifts of either exactly 0 (leg joint) or 0.015 and more, and the weakest of
-# those (wind--10) already takes that policy from a return of 2,884 to 911.
+# On Hopper, in the best policy's states, a shift has a distance of exactly 0 (leg joint) or at least 0.015, and the
+# weakest nonzero one (wind--10) already reduces that policy's return from 2,884 to 911.
 VACUOUS_DISTANCE = 0.01
 NUM_SURVIVAL_STEPS = 50
 
@@ -36,20 +37,20 @@ KNOWN_IDENTICAL: Mapping[tuple[str, frozenset[str]], str] = {
         "factor leaves the robot above it"
     ),
 }
-"""(robot, shifts) -> why two named domains are the same dynamics. Any other such pair fails the check."""
+"""(robot, shifts) -> why two named domains have the same dynamics. Any other such pair fails the check."""
 
 
 @dataclass(frozen=True)
 class DomainCheck:
-    """What was found in one domain.
+    """Results for one domain.
 
     Attributes:
         domain: canonical name; shift: `stock` or the name of the shift.
         intended: fields of the compiled model that the shift means to change.
-        problems: what is wrong; empty if nothing is.
+        problems: in words; empty if the domain passes.
         distance_to_stock: dynamics distance over all probes; 0 for stock.
-        walked_distance_to_stock: the same over the states that the best policy visits in stock.
-        nearest: shift of the domain nearest to this one, at `nearest_distance`.
+        walked_distance_to_stock: dynamics distance over the states that the best policy visits in stock.
+        nearest: shift of the nearest other domain, at `nearest_distance`.
     """
 
     domain: str
@@ -63,13 +64,13 @@ class DomainCheck:
 
     @property
     def is_vacuous(self) -> bool:
-        """Whether the best policy hardly notices the shift."""
+        """Whether the shift hardly affects the best policy."""
         return self.shift != "stock" and self.walked_distance_to_stock < VACUOUS_DISTANCE
 
 
 @dataclass(frozen=True)
 class IdenticalPair:
-    """Two domains of the same dynamics; `reason` is empty unless that is known and meant."""
+    """Two domains with the same dynamics; `reason` is empty unless the pair is known and intended."""
 
     first: str
     second: str
@@ -78,14 +79,14 @@ class IdenticalPair:
 
 @dataclass(frozen=True)
 class RobotCheck:
-    """What was found in the domains of one robot.
+    """Results for the domains of one robot.
 
     Attributes:
-        policies: whose visited states are among the probes, the best last.
-        num_probes: states with an action each.
+        policies: policies whose visited states are among the probes, the best last.
+        num_probes: pairs of a state and an action.
         domains: one per domain of the catalogue, stock first.
         matrix: (D, D) pairwise dynamics distance over all probes, see `probes.distances`.
-        identical: pairs of equal dynamics.
+        identical: pairs with equal dynamics.
     """
 
     robot: str
@@ -98,7 +99,7 @@ class RobotCheck:
 
     @property
     def passes(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether all domains pass."""
         return not any(each.problems for each in self.domains) and all(pair.reason for pair in self.identical)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def check_robot(
     progress: Callable[[RobotDomain], None] = lambda domain: None,
     domains: Sequence[RobotDomain] | None = None,
 ) -> RobotCheck:
-    """Check `domains` of one robot and physics, stock first; by default the catalogue's.
+    """Check `domains` of one robot and physics, stock first; by default those of the catalogue.
 
     `progress` is called after each domain. Raises DomainError for a robot that does not exist.
     """
@@ -165,14 +166,14 @@ def check_robot(
 
 
 def check_model(stock: mujoco.MjModel, shifted: mujoco.MjModel, changes: Sequence[Change] | None) -> tuple[str, ...]:
-    """What is wrong with the compiled model of a shift; None says that nobody declared what it means to change."""
+    """Problems of a shift's compiled model. `changes` is None if the shift's intended changes are not declared."""
     if changes is None:
         return ("nobody declared what this shift means to change",)
     return tuple(unintended(stock, shifted, changes))
 
 
 def check_survival(environment: Any) -> tuple[str, ...]:
-    """What is wrong in a reset and `NUM_SURVIVAL_STEPS` random steps, started over where the robot falls."""
+    """Problems in a reset and `NUM_SURVIVAL_STEPS` random steps; the episode restarts when the robot falls."""
     generator = np.random.default_rng(0)
     data = getattr(environment.unwrapped, "data", None)
     observation, _ = environment.reset(seed=0)

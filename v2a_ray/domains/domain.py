@@ -31,9 +31,9 @@ class RobotDomain:
 
     Attributes:
         robot: the robot's name.
-        shifts: in the order written; none is the stock robot.
-        physics: "d4rl" reproduces data recorded with D4RL, ODRL and OTDF; "modern" leaves MuJoCo's exact capsule
-            inertia. Both keep the semantics of gymnasium's v4 environments, so their rewards are comparable.
+        shifts: in the order written; empty for the stock robot.
+        physics: "d4rl" reproduces data recorded with D4RL, ODRL and OTDF; "modern" keeps MuJoCo's exact capsule
+            inertia. Both have the semantics of gymnasium's v4 environments, so their rewards are comparable.
     """
 
     robot: str
@@ -72,7 +72,7 @@ class RobotDomain:
 
     @property
     def execution(self) -> Execution:
-        """What happens to an action between command and execution. Raises DomainError if two shifts set the same."""
+        """How commanded actions are executed. Raises DomainError if two shifts set the same field."""
         return combined_execution(self.shifts)
 
     @property
@@ -110,7 +110,7 @@ class RobotDomain:
         return self.name
 
 
-# A sweep asks for the same few domains thousands of times, and every answer parses the robot's XML.
+# A sweep parses the same few domains thousands of times, and parsing reads the robot's XML.
 @lru_cache(maxsize=1024)
 def parse_domain(text: str) -> Domain:
     """Read a domain's name. Raises DomainError naming the robots, shifts or physics that exist."""

@@ -1,8 +1,8 @@
 """From a domain to a gymnasium environment: the v4 class of the robot, given the edited model.
 
-gymnasium's v4 classes take no XML file, so a subclass replaces the one method that loads it. Nothing is added to a
-step: a shifted environment runs as fast as the stock one. Only a domain with noisy or late execution, and a robot
-whose observation ends with zeros, get a subclass that does more.
+gymnasium's v4 classes accept no XML file, so a subclass replaces the one method that loads it. The subclass adds
+nothing to a step: a shifted environment runs as fast as the stock one. Only a domain with noisy or delayed execution,
+and a robot whose observation ends with zeros, get a subclass that changes a step.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from v2a_ray.domains.shifts.execution import ActionChannel
 def make_environment(domain: Domain | str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """The environment of `domain`, truncated after the robot's `max_episode_steps`.
 
-    Observations are (O,) float64, actions (A,) float32 in [-1, 1]. Raises DomainError for a name that does not exist
-    and for parameters under which the robot does not survive a reset.
+    Observations are (O,) float64, actions (A,) float32 in [-1, 1]. Raises DomainError for an unknown name, and for
+    parameters under which the robot does not survive a reset.
     """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     if isinstance(domain, GymDomain):
@@ -50,7 +50,7 @@ def make_unwrapped(domain: Domain | str, render_mode: str | None = None) -> gymn
 
 
 def register_all() -> None:
-    """Put every named domain into gymnasium's registry, so that `gymnasium.make(domain.gym_id)` works."""
+    """Register every named domain with gymnasium, so that `gymnasium.make(domain.gym_id)` works."""
     for physics, name in itertools.product(PHYSICS, all_robots()):
         for domain in catalogue(name, physics):
             if domain.gym_id not in gymnasium.registry:
@@ -65,7 +65,7 @@ def register_all() -> None:
 
 
 class _Executing:
-    """Puts what `Domain.execution` says between the commanded action, which rewards see, and the simulation."""
+    """Applies `Domain.execution` to the commanded action before the simulation. Rewards use the commanded action."""
 
     np_random: np.random.Generator
 
@@ -100,7 +100,7 @@ def _environment_class(robot_name: str, executes_exactly: bool) -> Any:
     base: Any = getattr(importlib.import_module(module), name)
 
     class DomainEnvironment(base):  # type: ignore[misc]
-        """gymnasium's v4 robot over a domain's own model."""
+        """gymnasium's v4 robot with the model of a domain."""
 
         def __init__(self, domain: RobotDomain, render_mode: str | None = None) -> None:
             self.domain = domain
@@ -114,7 +114,7 @@ def _environment_class(robot_name: str, executes_exactly: bool) -> Any:
             return model, mujoco.MjData(model)
 
         def __reduce__(self) -> tuple[Any, ...]:
-            # The class is local to this function, so pickle by what makes it.
+            # The class is local to this function, so pickle the call that creates it.
             return make_unwrapped, (self.domain, self.render_mode)
 
     extras: list[type] = [] if executes_exactly else [_Executing]

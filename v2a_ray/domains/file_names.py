@@ -1,6 +1,6 @@
-"""The domain that a dataset's file name tells: `hopper_gravity_0.5_expert`, `hopper-medium-v2`, `ant_otdf-morph_d4rl`.
+"""The domain in a dataset's file name: `hopper_gravity_0.5_expert`, `hopper-medium-v2`, `ant_otdf-morph_d4rl`.
 
-D4RL, ODRL, OTDF and this project each name files in their own way, but all of them go robot, shift, quality.
+D4RL, ODRL, OTDF and this project name files in different ways, but always in the order robot, shift, quality.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from v2a_ray.errors import DomainError
 
 QUALITIES = frozenset({"random", "simple", "medium", "expert", "replay", "full", "mixed", "hybrid"})
 SUFFIXES = (".hdf5", ".h5", ".parquet")
-# OTDF has one target of each kind, so its files name the kind alone.
+# OTDF has one target of each kind, so its files name only the kind.
 _OTDF_KINDS = frozenset({"gravity", "kinematic", "morph"})
 _ALIASES = {"walker": "walker2d", "morphology": "morph"}
 _SEPARATORS = re.compile(r"[_\-+@\s]+")
-# `wind--10` and `wind_-10` are of speed -10.
+# `wind--10` and `wind_-10` mean speed -10.
 _MINUS = re.compile(r"(?<=[_\-])-(?=\d)")
 _VERSION = re.compile(r"v\d+")
 # The longest shift, `action_noise-K` or `kinematic-PART-LEVEL`, is three words.
@@ -29,7 +29,7 @@ _LONGEST_SHIFT = 3
 
 
 def domain_of_file_name(path: Path) -> Domain | None:
-    """The domain named by a file or folder, or None when the name does not tell it.
+    """The domain in the name of a file or folder; None if the name does not contain one.
 
     Words before the robot are ignored, and so are unknown words after the quality (`medium`, `expert`, ...). No shift
     means stock only if `stock` or a quality says so: `hopper-medium-v2`.
@@ -53,7 +53,7 @@ def domain_of_file_name(path: Path) -> Domain | None:
 
 
 def _shift_names(words: Sequence[str], robot: str) -> list[str] | None:
-    """Every shift that `words`, what follows the robot, spell out; None if there is something else among them."""
+    """All shifts in `words`, the words after the robot; None if they contain anything else."""
     kinds = {word for shifts in named_shifts(robot) for shift in shifts for word in shift.kind.split("_")}
     names: list[str] = []
     told = after_quality = False
@@ -74,7 +74,7 @@ def _shift_names(words: Sequence[str], robot: str) -> list[str] | None:
 
 
 def _shift_at(words: Sequence[str], robot: str) -> tuple[str, int]:
-    """The shift that the longest run of `words` from the first on spells, and the run's length; ("", 1) for none."""
+    """The shift in the longest possible run of first `words`, and the run's length; ("", 1) if there is no shift."""
     for length in range(len(words), 0, -1):
         for spelled in ("-".join(words[:length]), "-".join(["_".join(words[:2]), *words[2:length]])):
             try:

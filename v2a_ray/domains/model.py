@@ -25,7 +25,7 @@ def stock_specification(spec: RobotSpec) -> mujoco.MjSpec:
 
 
 def domain_edits(spec: RobotSpec, shifts: Sequence[Shift]) -> list[tuple[Shift, Edit]]:
-    """Every edit with the shift it belongs to. Raises DomainError if two shifts edit the same attribute."""
+    """Every edit with its shift. Raises DomainError if two shifts edit the same attribute."""
     stock = stock_specification(spec)
     edits = [(shift, edit) for shift in shifts for edit in shift_edits(shift, spec, stock)]
     editor: dict[str, Shift] = {}
@@ -41,7 +41,7 @@ def domain_edits(spec: RobotSpec, shifts: Sequence[Shift]) -> list[tuple[Shift, 
 
 
 def compile_model(spec: RobotSpec, shifts: Sequence[Shift], physics: str) -> mujoco.MjModel:
-    """The model to simulate. Raises DomainError, naming the edits, if it does not compile or survive a first step.
+    """The compiled model. Raises DomainError, naming the edits, if it does not compile or survive a first step.
 
     `physics` is "d4rl" (capsule inertia as MuJoCo computed it before 2.1.2) or "modern" (as compiled).
     """
@@ -77,7 +77,7 @@ def _check_survives_reset(model: mujoco.MjModel, where: str) -> None:
 
 @contextmanager
 def quiet_mujoco() -> Iterator[None]:
-    """MuJoCo would print a warning of a simulation that diverges, and write it to a file in the current folder."""
+    """Silence MuJoCo, which warns of a diverging simulation on the terminal and in a file in the current folder."""
     mujoco.set_mju_user_warning(lambda _message: None)
     try:
         yield
@@ -86,7 +86,7 @@ def quiet_mujoco() -> Iterator[None]:
 
 
 def has_diverged(data: mujoco.MjData) -> bool:
-    """Whether the simulation has had to be reset, or holds accelerations that are no numbers."""
-    # MuJoCo resets a state that diverges and counts a warning, so finite numbers alone prove nothing.
+    """Whether MuJoCo had to reset the simulation, or accelerations are not finite."""
+    # MuJoCo resets a diverged state and counts a warning, so finite numbers alone prove nothing.
     kinds = (int(getattr(mujoco.mjtWarning, f"mjWARN_{kind}")) for kind in ("BADQPOS", "BADQVEL", "BADQACC"))
     return any(data.warning[kind].number for kind in kinds) or not np.isfinite(data.qacc).all()

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def fields(model: mujoco.MjModel) -> dict[str, Any]:
-    """Every number that a compiled model holds: its arrays, and those of its options and statistics."""
+    """Every number in a compiled model: its arrays, and those of its options and statistics."""
     found = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
     for group in ("opt", "stat"):
         part = getattr(model, group)

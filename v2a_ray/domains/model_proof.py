@@ -1,8 +1,9 @@
-"""Proof that a shifted model is the stock one with the intended changes, and nothing else.
+"""Proof that a shifted model is the stock model with the intended changes and no others.
 
-Take the stock model, put the intended changes in, and let MuJoCo derive its constants again (`mj_setConst`: masses of
-subtrees, inverse weights, statistics). Every number must then be that of the shifted model. What only the compiler
-derives from a geom's shape (its bounds, and whether it is centred in its body) counts as intended with that shape.
+Take the stock model, make the intended changes, and let MuJoCo derive its constants again (`mj_setConst`: masses of
+subtrees, inverse weights, statistics). Every number must then equal that of the shifted model. Values that only the
+compiler derives from a geom's shape (its bounds, and whether it is centred in its body) count as intended with that
+shape.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from numpy.typing import NDArray
 from v2a_ray.domains.model_fields import fields
 from v2a_ray.domains.shifts.intentions import Change
 
-# Constants of a rebuilt model go through the same function, but from numbers whose last bit may differ.
+# The constants come from the same function, but its inputs may differ in the last bit.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-14
 _SHAPE_FIELDS = ("geom_size", "geom_pos", "geom_quat")
 
 
 def unintended(stock: mujoco.MjModel, shifted: mujoco.MjModel, changes: Sequence[Change]) -> list[str]:
-    """Where `shifted` is not `stock` with `changes` made to it, one line per field; empty if it is."""
+    """Differences between `shifted` and `stock` with `changes`, one line per field; empty if they are equal."""
     rebuilt = copy.copy(stock)
     problems: list[str] = []
     for change in changes:
@@ -54,7 +55,7 @@ def unintended(stock: mujoco.MjModel, shifted: mujoco.MjModel, changes: Sequence
 
 
 def _unmoved(stock: mujoco.MjModel, shifted: mujoco.MjModel, change: Change) -> Iterator[str]:
-    """Elements that were declared to change and did not."""
+    """Elements that should change and did not."""
     moved = [_rows((_get(stock, name) != _get(shifted, name)) & _cells(stock, change, name)) for name in change.fields]
     meant = [_rows(_cells(stock, change, name)) for name in change.fields]
     missing = np.any(meant, axis=0) & ~np.any(moved, axis=0)
@@ -106,7 +107,7 @@ def _row(model: mujoco.MjModel, name: str, element: str) -> int:
 
 
 def _compiler_derived(model: mujoco.MjModel, changes: Sequence[Change]) -> dict[str, list[int]]:
-    """Field -> rows that follow from the shape of a changed geom and that `mj_setConst` leaves alone."""
+    """Field -> rows that depend on the shape of a changed geom but that `mj_setConst` does not recompute."""
     geoms = sorted(
         {_row(model, "geom", geom) for each in changes if each.fields == _SHAPE_FIELDS for geom in each.names or ()}
     )
@@ -121,7 +122,7 @@ def _compiler_derived(model: mujoco.MjModel, changes: Sequence[Change]) -> dict[
 
 
 def _place(model: mujoco.MjModel, name: str, row: int) -> str:
-    """A row by its element's name where it has one."""
+    """A row in words, by its element's name if it has one."""
     kind = name.partition("_")[0]
     if kind == "actuator" and len(np.atleast_1d(_get(model, name))) == model.nu:
         return str(model.joint(int(model.actuator_trnid[row, 0])).name)

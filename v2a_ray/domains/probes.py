@@ -1,9 +1,9 @@
 """Dynamics distance: how differently two domains of a robot continue from the same states with the same actions.
 
-Probes are pairs of a state and an action, the same for every domain of a robot. Most are visited: by random actions and
-by the packaged `medium` and `expert` policies on the stock robot. The others are visited states shaken: joints
-anywhere in their stock range and a little beyond, speeds up to several times as high, lowest point around the floor's
-height. They reach joint limits, contacts and speeds that no packaged policy gets to.
+Probes are pairs of a state and an action, the same for every domain of a robot. Most are states that random actions and
+the packaged `medium` and `expert` policies visit on the stock robot. The others are shaken: visited states with joints
+anywhere in their stock range and a little beyond, speeds up to several times as high, and the lowest point around the
+floor's height. Shaken states cover joint limits, contacts and speeds that no packaged policy reaches.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Probes:
     Attributes:
         position: (N, nq), velocity: (N, nv), in the simulator's coordinates.
         action: (N, A) in [-1, 1].
-        earlier_actions: (N, H, A) commanded before, oldest first: the rest of the state where actions come late.
-        visitor: (N,) index in `policies` of the one that got there; -1 for shaken states.
+        earlier_actions: (N, H, A) commanded before, oldest first: a part of the state if actions are delayed.
+        visitor: (N,) index in `policies` of the policy that visited the state; -1 for shaken states.
         policies: names, from bad to good.
     """
 
@@ -53,12 +53,12 @@ class Probes:
 
     @property
     def visited(self) -> NDArray[np.bool_]:
-        """(N,) whether a policy got there."""
+        """(N,) whether a policy visited the state."""
         return self.visitor >= 0
 
     @property
     def walked(self) -> NDArray[np.bool_]:
-        """(N,) whether the best of the policies got there."""
+        """(N,) whether the best policy visited the state."""
         return np.asarray(self.visitor == len(self.policies) - 1)
 
 
@@ -89,8 +89,8 @@ def make_probes(domain: RobotDomain, num_earlier_actions: int = 0, seed: int = 0
 def one_step(environment: Any, probes: Probes) -> Float:
     """States (N, nq + nv) after one environment step from every probe.
 
-    Where execution is late or noisy, the earlier actions are commanded first, and the noise is that of seed N: domains
-    that differ in the noise's size alone see the same draws.
+    If execution is delayed or noisy, the earlier actions are commanded first, and the seed of the noise is N, so that
+    domains that differ only in the size of the noise get the same draws.
     """
     base = environment.unwrapped
     exact = base.domain.execution.is_exact
@@ -100,7 +100,7 @@ def one_step(environment: Any, probes: Probes) -> Float:
             base.reset(seed=index)
             for earlier in probes.earlier_actions[index]:
                 base.step(earlier)
-        # A reset clears the constraint solver's warm start, which would carry digits over from another probe.
+        # A reset clears the constraint solver's warm start, which would carry rounding over from another probe.
         mujoco.mj_resetData(base.model, base.data)
         base.set_state(probes.position[index], probes.velocity[index])
         base.step(action)
@@ -109,11 +109,11 @@ def one_step(environment: Any, probes: Probes) -> Float:
 
 
 def distances(predictions: list[Float], probes: Probes) -> tuple[Float, Float]:
-    """Distances between domains: (D, D) over all probes, and (D, D) over those that the best policy visited.
+    """Distances between domains: (D, D) over all probes, and (D, D) over the probes that the best policy visited.
 
     Root mean square, over probes and over the dimensions of the state, of the difference between two predictions
-    (D of (N, nq + nv), stock's first), in units of what one step does to that dimension in stock: its standard
-    deviation over the visited probes. Without dimension; 1 is a difference as large as a step.
+    (D of (N, nq + nv), stock's first). Each dimension is in units of its change in one step in stock: the standard
+    deviation over the visited probes. The distance has no unit; 1 is a difference as large as a step.
     """
     step = predictions[0] - np.concatenate([probes.position, probes.velocity], axis=1)
     unit = step[probes.visited].std(axis=0)

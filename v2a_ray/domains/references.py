@@ -1,7 +1,8 @@
-"""Reference returns that a normalised score is measured between: 0 is random, 100 is expert.
+"""Reference returns that define the normalised score: 0 is random, 100 is expert.
 
 Sources: D4RL for stock robots; ODRL and OTDF for the shifts they published; our own measurements for the other named
-shifts (`own_references.json`, written by `benchmarks/measure_references.py`); D4RL's stock numbers elsewhere, said so.
+shifts (`own_references.json`, written by `benchmarks/measure_references.py`). All other domains use D4RL's stock
+numbers, and `References.source` says so.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from v2a_ray.domains.own.domain import GymDomain
 from v2a_ray.files import read_json
 
 OWN_REFERENCES = Path(__file__).parent / "own_references.json"
-# An expert of ours has to be above random by this share of what D4RL's is in stock, and by more than the two standard
-# deviations. A score of 100 would otherwise say "fails too", or measure noise.
+# Our expert's return must exceed random's by this share of D4RL's gap in stock, and by more than the two standard
+# deviations. Otherwise a score of 100 would mean a failing policy, or measure noise.
 SMALLEST_GAP = 0.1
 # robot -> (random, expert)
 _D4RL = {
@@ -44,7 +45,7 @@ _FACTORS = ("0.1", "0.5", "2", "5")
 _ODRL_FRICTION = {
     "hopper": (3234.3, 3234.3, 3234.3, 3234.3),
     "walker2d": (3360.181, 4229.348, 5180.044, 4988.835),
-    # 41,696 is not plausible for a robot whose stock expert earns 12,135; kept because published tables divide by it.
+    # 41,696 is implausible for a robot whose stock expert earns 12,135; kept because published tables divide by it.
     "halfcheetah": (41696.547, 7357.071, 11255.968, 10199.327),
     "ant": (7938.962, 8301.338, 5167.376, 4545.021),
 }

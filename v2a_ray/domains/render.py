@@ -1,7 +1,7 @@
 """Pictures of robots in their domains, stock beside shifted.
 
-Every robot is made of capsules and spheres, whose orthographic projection is the convex hull of two discs: exact, and
-drawn by matplotlib, so that neither OpenGL nor a display is needed. Seen from the side, Ant obliquely from above.
+Robots consist of capsules and spheres. Their orthographic projection is exactly the convex hull of two discs, which
+matplotlib draws without OpenGL or a display. The view is from the side; for Ant it is obliquely from above.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _ARROW_AT_STOCK = 0.2  # of the panel's height, for stock's gravity and for a wi
 
 @dataclass(frozen=True)
 class _Scene:
-    """A domain's robot in the common pose, as far as its joint ranges allow it, standing on the floor."""
+    """A domain's robot on the floor in the common pose, as far as its joint ranges allow it."""
 
     domain: RobotDomain
     model: mujoco.MjModel
@@ -72,9 +72,9 @@ class _Scene:
 def render_domains(domains: Sequence[Domain], path: Path | str) -> None:
     """Draw `domains` into a file, one row per robot and physics, stock first.
 
-    All robots of a row are to the same scale and in the same pose, but a joint stops where its range does. What a
-    shift reshapes, and the range of a joint it narrows, is orange; dashes and grey are stock. Raises DomainError for a
-    format that is neither PNG, SVG nor PDF.
+    All robots of a row have the same scale and pose, except that a joint stops at the end of its range. Orange marks
+    reshaped parts and narrowed joint ranges; dashes and grey show stock. Raises DomainError for a format other than
+    PNG, SVG and PDF.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
@@ -133,7 +133,7 @@ def _camera(azimuth: float, elevation: float) -> Float:
 
 
 def _frame(scenes: Sequence[_Scene]) -> tuple[Float, Float]:
-    """Lower left and upper right corner (2,) of what the panels of a row show, in metres."""
+    """Lower left and upper right corner (2,) of the view in the panels of a row, in metres."""
     points = np.concatenate([outline for scene in scenes for outline in _outlines(scene).values()])
     low, high = points.min(axis=0), points.max(axis=0)
     # Tall robots get a wider panel, and low ones room above them, for captions and arrows.
@@ -184,13 +184,13 @@ def _outlines(scene: _Scene) -> dict[int, Float]:
         half = data.geom_xmat[geom].reshape(3, 3)[:, 2] * (model.geom_size[geom, 1] if is_capsule else 0.0)
         ends = np.stack([data.geom_xpos[geom] - half, data.geom_xpos[geom] + half]) @ scene.axes[:2].T
         along = ends[1] - ends[0]
-        # Every direction of the circle touches the hull at the end that lies farther in it.
+        # In every direction of the circle, the hull touches the disc at the end that lies farther in this direction.
         found[geom] = np.where((disc @ along < 0.0)[:, None], ends[0], ends[1]) + model.geom_size[geom, 0] * disc
     return found
 
 
 def _reshaped(scene: _Scene, stock: _Scene) -> set[int]:
-    """Geoms of another size or place in their body, or whose body's mass a shift multiplies."""
+    """Geoms whose size, or place in their body, differs from stock, or whose body's mass a shift multiplies."""
     one, other = scene.model, stock.model
     fields = ("geom_size", "geom_pos", "geom_quat")
     geoms = {
@@ -221,7 +221,7 @@ def _draw_ghost(axes: Any, stock: _Scene, scene: _Scene) -> None:
 
 
 def _draw_ranges(axes: Any, scene: _Scene, stock: _Scene) -> None:
-    """A sector per joint whose range differs from stock's: grey what stock has, orange what is left."""
+    """A sector per joint whose range differs from stock's: grey for stock's range, orange for the remaining range."""
     for joint in np.flatnonzero((scene.model.jnt_range != stock.model.jnt_range).any(axis=1)).tolist():
         axes.add_patch(Polygon(_sector(scene, joint, stock.model.jnt_range[joint]), color=_STOCK, alpha=0.25, zorder=3))
         sector = _sector(scene, joint, scene.model.jnt_range[joint])
@@ -229,7 +229,7 @@ def _draw_ranges(axes: Any, scene: _Scene, stock: _Scene) -> None:
 
 
 def _sector(scene: _Scene, joint: int, limits: Float) -> Float:
-    """Where the limb behind a joint points to between two angles, (P, 2), from the joint's own place."""
+    """Outline (P, 2) of the directions of the limb behind a joint between two angles, from the joint's position."""
     model, data = scene.model, scene.data
     anchor, axis = data.xanchor[joint], data.xaxis[joint]
     limb = _tip(scene, int(model.jnt_bodyid[joint]), anchor) - anchor

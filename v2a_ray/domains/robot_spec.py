@@ -1,4 +1,4 @@
-"""What a robot is: its gymnasium class, the numbers of its interface, its task, and the parts that a shift can change.
+"""Specification of a robot: its gymnasium class, dimensions, task, and the parts that a shift can change.
 
 Shape suffixes: B simulations, A action dimension, P joint positions, V joint velocities.
 """
@@ -20,7 +20,7 @@ Float = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 MorphologyLevels = Mapping[str, tuple[Edit, ...]]
 ROUNDING = 1e-6
-"""Of recordings, which hold float32: its own is 6e-8 of a value."""
+"""Relative rounding of recordings, which hold float32 (whose own rounding is 6e-8)."""
 _ROBOTS: dict[str, RobotSpec] = {}
 
 
@@ -31,7 +31,7 @@ def never_falls(positions_BP: Float, velocities_BV: Float) -> Flags:
 
 @dataclass(frozen=True)
 class Task:
-    """What a robot is rewarded for and when it has fallen: gymnasium's v4 tasks, over a batch of simulations.
+    """Reward and termination of a robot: gymnasium's v4 tasks, over a batch of simulations.
 
         reward = dx / dt + healthy_reward - control_cost_weight * |a|^2
 
@@ -42,8 +42,8 @@ class Task:
         control_cost_weight: of the squared norm of the commanded action.
         healthy_reward: per environment step, also for the step that ends the episode.
         is_healthy: of joint positions (B, P) and velocities (B, V), unclipped, to flags (B,).
-        tracked_body: whose position `xpos` progress is measured by; empty: the first joint position. MuJoCo computes
-            `xpos` before it integrates, so it lags one simulation step behind the joint positions.
+        tracked_body: body whose position `xpos` measures progress; empty: the first joint position does. MuJoCo
+            computes `xpos` before it integrates, so it lags one simulation step behind the joint positions.
     """
 
     control_cost_weight: float
@@ -53,7 +53,7 @@ class Task:
 
     def reward(self, progress_B: Float, actions_BA: NDArray[Any], seconds: float) -> Float:
         """Rewards (B,) of moving by `progress_B` metres in `seconds` under commanded actions."""
-        # Row by row in memory order, as one action is summed: another order would round differently.
+        # Sum each row in memory order, as for a single action: another order would round differently.
         squares_BA = np.square(np.ascontiguousarray(actions_BA))
         reward_B: Float = progress_B / seconds + self.healthy_reward - self.control_cost_weight * squares_BA.sum(axis=1)
         return reward_B
@@ -65,8 +65,8 @@ class RobotSpec:
 
     Attributes:
         name: lower case, as in domain names.
-        environment_class: "module:class" of gymnasium's v4 environment, whose semantics recorded data have.
-        task: its reward and its rule of when it has fallen.
+        environment_class: "module:class" of gymnasium's v4 environment, whose semantics the recorded data have.
+        task: its reward and termination.
         asset: the file in gymnasium's `envs/mujoco/assets` that every shift edits.
         observation_dim, action_dim: O and A.
         num_positions: entries of the observation that are joint positions (root x, and Ant's root y, are left out).
@@ -80,11 +80,11 @@ class RobotSpec:
             replaying one transition needs the one before it.
         joints: part of a kinematic shift -> joint names.
         morphologies: part of a morphology shift -> level -> edits.
-        named_levels: kind of a continuous shift -> its named levels, where the usual ones do too little or too much.
+        named_levels: kind of a continuous shift -> its named levels, if the usual ones are too weak or too strong.
         published: names as `otdf-kinematic` -> function of the stock specification to edits.
-        variant_of: name of the robot that differs only in its observation, which this one shares shifts, reference
-            returns and behaviours with; empty for a robot in its own right.
-        num_zeros: zeros at the end of the observation, in place of quantities that recorded data hold no values of.
+        variant_of: name of the robot that differs only in its observation; this robot shares its shifts, reference
+            returns and behaviours. Empty if the robot is no variant.
+        num_zeros: zeros at the end of the observation, in place of quantities that recorded data lack.
         max_episode_steps: environment steps after which an episode is truncated.
     """
 
@@ -112,7 +112,7 @@ class RobotSpec:
     named_levels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def remedy_for(self, observation_dim: int, action_dim: int) -> str:
-        """What to try when data of other dimensions are taken for this robot's: the robot that they fit."""
+        """Remedy for data that do not have this robot's dimensions: the robot that they fit."""
         fitting = [
             spec.name
             for spec in all_robots().values()
@@ -129,8 +129,8 @@ class RobotSpec:
     def observed_health(self, observation: NDArray[Any]) -> tuple[Flags, Flags]:
         """(N,) whether the robot is surely healthy, and (N,) whether it has surely fallen, in observed states (N, O).
 
-        Neither is sure within rounding of a threshold. A clipped velocity may be any beyond the limit, so that it makes
-        no robot surely healthy whose rule looks at velocities.
+        Neither flag is set within rounding of a threshold. A clipped velocity stands for any value beyond the limit, so
+        a robot whose rule uses velocities is then not surely healthy.
         """
         split = self.num_positions
         observed = observation.astype(np.float64)
@@ -150,8 +150,8 @@ class RobotSpec:
 def scaled_ranges(factors: Mapping[str, float]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]]:
     """Edits that shrink joint ranges: joint name -> factor on the distance from the range's point nearest to zero.
 
-    That anchor is zero for most joints, and the bound that the leg hangs at for Ant's ankles (30 to 70 degrees), which
-    is how the published ranges were made.
+    That anchor is zero for most joints. For Ant's ankles (30 to 70 degrees) it is the bound at which the leg hangs. The
+    published ranges were made in this way.
     """
 
     def edits(stock: mujoco.MjSpec) -> tuple[Edit, ...]:
@@ -172,7 +172,7 @@ def fixed(edits: tuple[Edit, ...]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]
 
 
 def register_robot(spec: RobotSpec) -> RobotSpec:
-    """Make `spec` known by its name, and return it. Raises ValueError when the name is taken."""
+    """Register `spec` by its name, and return it. Raises ValueError when the name is taken."""
     if spec.name in _ROBOTS:
         raise ValueError(f"robot {spec.name!r} is there already")
     _ROBOTS[spec.name] = spec
@@ -180,12 +180,12 @@ def register_robot(spec: RobotSpec) -> RobotSpec:
 
 
 def robot(name: str) -> RobotSpec:
-    """The robot called `name`. Raises DomainError naming the robots there are."""
+    """The robot called `name`. Raises DomainError naming the known robots."""
     if name not in _ROBOTS:
         raise DomainError(f"no robot named {name!r}", where="domain", remedy=f"one of {', '.join(_ROBOTS)}")
     return _ROBOTS[name]
 
 
 def all_robots() -> dict[str, RobotSpec]:
-    """Every robot by name, variants included. Those of `v2a_ray.domains.robots` are there once it is imported."""
+    """Every robot by name, including variants. Importing `v2a_ray.domains.robots` registers the robots in it."""
     return dict(_ROBOTS)

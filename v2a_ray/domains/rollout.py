@@ -24,7 +24,7 @@ def roll_out(
     """Undiscounted returns and lengths, each (num_episodes,), of episodes that run side by side.
 
     Episode i is reset with seed + i; `act` is called once per step with the observations of all running episodes.
-    `num_threads` simulate; by default the CPUs of this process. They do not change the result.
+    `num_threads` is by default the number of CPUs of this process. It does not change the result.
     """
     returns = np.zeros(num_episodes)
     lengths = np.zeros(num_episodes, dtype=np.int64)

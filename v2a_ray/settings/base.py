@@ -1,4 +1,4 @@
-"""What all settings share: the base class, the training loop, and the types of numbers."""
+"""The base class of all settings, the settings of a training loop, and common types of numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Positive = Annotated[int, Field(gt=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Name = Annotated[str, AfterValidator(require_name)]
-"""What becomes the name of a file or folder."""
+"""Text that becomes the name of a file or folder."""
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -25,27 +25,29 @@ class Settings(BaseModel):
 
 
 class TrainingConfig(Settings):
-    """What every trained stage has."""
+    """Settings that every trained stage has."""
 
     num_steps: Positive
     """Update steps."""
     batch_size: Positive
     """Samples per update step."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
-    """Adam's."""
+    """Learning rate of Adam."""
     checkpoint_interval_steps: Positive = 1000
-    """Steps that a kill can cost at most."""
+    """Steps between checkpoints: a killed run repeats at most this many."""
     log_interval_steps: Positive = 100
     """Steps between recorded metrics."""
     num_threads: Positive = 1
     """CPU threads of one process. Results on CPU are bit-identical for equal seeds and equal threads."""
     device: DeviceName = "auto"
-    """Where tables and networks are. `auto`: on a GPU where the stage has one, else on the CPU. `cuda` insists. A GPU
-    draws other random numbers, which moves results as another seed would; artifacts are shared all the same."""
+    """Where tables and networks are kept. `auto`: on a GPU if the stage has one, else on the CPU. `cuda` requires a
+    GPU. A GPU draws other random numbers, which changes results as another seed would; CPU and GPU runs still share
+    artifacts."""
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` laid over `base`: mappings merge key by key, one with integer keys edits a list, the rest replaces."""
+    """`over` laid over `base`: mappings merge key by key, a mapping with integer keys edits a list, and any other value
+    replaces."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
     if (
@@ -66,7 +68,7 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def contradiction(content: Any, layer: Any, key: str = "") -> str | None:
-    """The first dotted key of `layer` that does not hold in `content`; None if `content` says all that it says."""
+    """The first dotted key whose value in `layer` differs from `content`; None if `content` agrees with all of it."""
     if isinstance(layer, Mapping) and isinstance(content, Mapping | list):
         there = content if isinstance(content, Mapping) else {str(i): item for i, item in enumerate(content)}
         parts = [(name, there.get(name, there.get(str(name))), value) for name, value in layer.items()]

@@ -1,4 +1,4 @@
-"""Sections of settings that depend on a choice: every kind has a small class of its own, and packages may add more.
+"""Sections of settings that depend on a choice: every kind has its own small class, and packages may add more.
 
 ALIGNMENTS = Choices("kind", "none", "alignment")
 
@@ -25,19 +25,19 @@ from v2a_ray.settings.base import Settings, TrainingConfig
 
 Kind = TypeVar("Kind", bound=Settings)
 SIZES = frozenset(TrainingConfig.model_fields) | {"width"}
-"""Settings that say how large a fit is. Given for a kind that has none of the sort they mean nothing, and are left out:
-`alignment.num_steps` of a file holds for every method that trains an alignment."""
+"""Settings for the size of a fit. A kind without them ignores them, so `alignment.num_steps` in a file applies to every
+method that trains an alignment."""
 PLUGINS = "v2a_plugins"
-"""Begins the name of every module that a plugin's file becomes."""
+"""Prefix of the module names of plugin files."""
 
 
 class Choices:
-    """The kinds of a section, by the value of the field that tells them apart.
+    """The kinds of a section, by the value of the field that distinguishes them.
 
     Attributes:
         field: name of that field.
-        default: its value where none is given.
-        noun: what one is called in messages.
+        default: its value if the section gives none.
+        noun: word for a kind in messages.
     """
 
     def __init__(self, field: str, default: str, noun: str) -> None:
@@ -47,7 +47,7 @@ class Choices:
     def add(self, kind: type[Kind]) -> type[Kind]:
         """Register a class under the values of its field.
 
-        Raises ValueError when another one has such a value; a plugin's own class is replaced by its next version.
+        Raises ValueError when another class has one of these values. A new version of a plugin replaces its own class.
         """
         for name in get_args(kind.model_fields[self.field].annotation):
             known = self._kinds.get(name)
@@ -57,7 +57,7 @@ class Choices:
         return kind
 
     def __call__(self, **settings: Any) -> Any:
-        """The settings of a section, of the kind that they name. Raises pydantic's ValidationError."""
+        """The settings as an instance of the kind that they name. Raises pydantic's ValidationError."""
         return self.parse(settings)
 
     def __iter__(self) -> Iterator[str]:
@@ -70,7 +70,7 @@ class Choices:
         return self._kinds[name]
 
     def chosen(self, content: Mapping[str, Any]) -> str:
-        """The kind that a section's content names, known or not."""
+        """The kind that a section's content names; it may be unknown."""
         return str(content.get(self.field, self.default))
 
     def with_field(self, key: str) -> list[str]:
@@ -78,14 +78,14 @@ class Choices:
         return [name for name, kind in self._kinds.items() if key in kind.model_fields]
 
     def foreign(self, content: Mapping[str, Any]) -> set[str]:
-        """Settings in a section's content that other kinds have and its own kind has not."""
+        """Keys in a section's content that other kinds have and its own kind lacks."""
         kind = self._kinds.get(self.chosen(content))
         if kind is None:
             return set()
         return {key for key in content if key not in kind.model_fields and self.with_field(key)}
 
     def parse(self, content: Any) -> Settings:
-        """A section's content as settings of the kind that it names. Raises pydantic's ValidationError."""
+        """A section's content as an instance of the kind that it names. Raises pydantic's ValidationError."""
         if isinstance(content, Settings):
             return content
         if not isinstance(content, Mapping):
@@ -101,24 +101,24 @@ class Choices:
         return self._kinds[name].model_validate({key: value for key, value in content.items() if key not in foreign})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Kinds are looked up when a section is read, so that one that is added later is known too."""
+        """Look kinds up when a section is read, so that kinds that are added later are known too."""
         return core_schema.no_info_plain_validator_function(self.parse)
 
 
 def closest(name: str, names: Sequence[str]) -> str:
-    """What a wrong name might have meant, for the end of a message."""
+    """The known name closest to a wrong one, or all known names, for the end of a message."""
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
 
 
 def choices_of(field: FieldInfo) -> Choices | None:
-    """The choice that a field of a model is."""
+    """The `Choices` of a model's field; None if it has none."""
     return next((item for item in field.metadata if isinstance(item, Choices)), None)
 
 
 def _placed(key: str, text: str, value: Any) -> ValidationError:
-    """An error at a key of a section, which pydantic places where the section stands."""
-    # A message of pydantic's own has placeholders in braces.
+    """An error at a key of a section. Pydantic adds the place of the section."""
+    # Pydantic reads braces in a message as placeholders.
     escaped = text.replace("{", "{{").replace("}", "}}")
     details = InitErrorDetails(type=PydanticCustomError("wrong_choice", escaped), loc=(key,), input=value)
     return ValidationError.from_exception_data("settings", [details])

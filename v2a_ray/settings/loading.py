@@ -1,6 +1,6 @@
-"""Loading settings: YAML files, `key.path=value` overrides, and errors that say where.
+"""Loading settings: YAML files, `key.path=value` overrides, and errors that name the file and line.
 
-defaults  <  what the method sets  <  YAML file  <  command line
+Later layers win: defaults  <  the method's settings  <  YAML file  <  command line
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ KeyPath = tuple[str | int, ...]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError for a missing, unreadable, malformed or duplicated key."""
+    """The mapping in a YAML file. Raises ConfigError if it is missing, unreadable, malformed or repeats a key."""
     if path.exists() and not path.is_file():
-        # To open a FIFO waits for whoever writes to it.
+        # Opening a FIFO blocks until another process writes to it.
         raise ConfigError("cannot be read: it is no file", where=str(path), remedy="give a YAML file")
     try:
         text = path.read_text(encoding="utf-8")
@@ -98,9 +98,9 @@ def validate(
     remedy: str = "`v2a config` prints every key with its default and meaning",
     over: Mapping[str, Any] | None = None,
 ) -> Model:
-    """`raw` as a settings model. Raises one ConfigError that names every wrong key, its value and what is allowed.
+    """`raw` as a settings model. Raises one ConfigError that names every wrong key, its value and the allowed values.
 
-    What comes from the file `where` is placed there by its line, unless the command line's `over` has set it.
+    The error gives the line in the file `where`, or "command line" for a key that `over` has set.
     """
     try:
         return model.model_validate(raw)
@@ -159,7 +159,7 @@ def _inner_model(annotation: Any) -> Any:
 
 
 def _is_set_by(over: Mapping[str, Any], location: KeyPath, where: Path) -> bool:
-    """Whether what stands at `location` is the command line's, and not the file's."""
+    """Whether the value at `location` was set on the command line rather than in the file."""
     value: Any = over
     for part in location:
         if not isinstance(value, Mapping):
@@ -167,12 +167,12 @@ def _is_set_by(over: Mapping[str, Any], location: KeyPath, where: Path) -> bool:
         if part not in value and str(part) not in value:
             return False
         value = value[part] if part in value else value[str(part)]
-    # A section of which both may have set a part is the file's, if it has one.
+    # If both may have set a part of a section, the error points to the file, provided that it has the section.
     return not isinstance(value, Mapping) or _in_file(where, location)[1] < len(location)
 
 
 def _place(where: Path | None, location: KeyPath) -> str:
-    """file:line of the deepest part of `location` that stands in the file."""
+    """file:line of the deepest part of `location` that the file has."""
     if where is None:
         return ""
     line, _ = _in_file(where, location)
@@ -180,7 +180,7 @@ def _place(where: Path | None, location: KeyPath) -> str:
 
 
 def _in_file(where: Path, location: KeyPath) -> tuple[int | None, int]:
-    """The line of the deepest part of `location` that stands in the file, and how many parts do."""
+    """The line of the deepest part of `location` that the file has, and the number of parts that it has."""
     line: int | None = None
     node = yaml.compose(where.read_text(encoding="utf-8"), Loader=yaml.SafeLoader) if where.exists() else None
     for depth, part in enumerate(location):
@@ -199,7 +199,7 @@ def _in_file(where: Path, location: KeyPath) -> tuple[int | None, int]:
 
 
 def _refuse_expansion(root: yaml.Node | None, where: str) -> None:
-    """Raise ConfigError if aliases (`*name`) make more than `MAX_NODES` of a text. One inside itself counts as one."""
+    """Raise ConfigError if aliases (`*name`) expand to more than `MAX_NODES` values. A recursive alias counts once."""
     counts: dict[int, int] = {}
 
     def count(node: yaml.Node | None) -> int:
@@ -216,11 +216,11 @@ def _refuse_expansion(root: yaml.Node | None, where: str) -> None:
 
 
 def _refuse_duplicates(node: yaml.Node | None, path: Path, above: tuple[yaml.Node, ...] = ()) -> None:
-    """Raise ConfigError for a key that appears twice, or an alias (`*name`) of something that it is inside of."""
+    """Raise ConfigError for a key that appears twice, or an alias (`*name`) that refers to a section around it."""
     if node is None:
         return
     if any(node is parent for parent in above):
-        raise ConfigError("an alias refers to what it is inside of", where=f"{path}:{node.start_mark.line + 1}")
+        raise ConfigError("an alias refers to a section around it", where=f"{path}:{node.start_mark.line + 1}")
     inside = (*above, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()

@@ -50,9 +50,9 @@ def check_table(
 
     Args:
         where: the file or folder, for messages.
-        robot: what the sizes and terminal flags must fit, or None to accept any.
+        robot: the robot that sizes and terminal flags must fit, or None to accept any.
         row_number: (N,) row of each transition in the file, named in messages if given.
-        name_episodes: name episodes by id, not number; for a table that is a piece of what `where` names.
+        name_episodes: name episodes by id, not number; for a table that is only a part of the file `where`.
     """
 
     def locate(row: int, field: str) -> str:

@@ -1,12 +1,13 @@
-"""Rows whose next observation is not the state that the step arrived in, and what becomes of them.
+"""Rows whose next observation is not the state that the step arrived in, and their treatment.
 
 Recorders with automatic reset write the next episode's first observation there; others repeat the row's own
-observation; a recording without time limits joins two episodes by a step that never happened. Of such a row the state,
-action, reward and terminal flag are true all the same:
+observation; a recording without time limits joins two episodes by a step that never happened. The state, action, reward
+and terminal flag of such a row are still valid:
 
-- a terminal row is kept, because nothing else says that the robot fell, and a critic does not look behind it. Its next
-  observation becomes its own observation, which says "not recorded" (`EpisodeTable.arrival_recorded`);
-- any other row is dropped, because nobody knows what to bootstrap from, and the step before it ends its episode.
+- a terminal row is kept, because only it records that the robot fell, and a critic does not use its next observation.
+  The next observation is set to the row's own observation, which means "not recorded"
+  (`EpisodeTable.arrival_recorded`);
+- any other row is dropped, because there is no state to bootstrap from, and the step before it ends its episode.
 
 Shape suffixes: N transitions.
 """
@@ -37,7 +38,7 @@ class BadArrivals:
         resets: not terminal, hold another episode's reset: dropped.
         terminal_resets: terminal, hold another episode's reset: kept without a next observation.
         repeated: not terminal, the last of their episode, repeat their own observation: dropped.
-        joins: at the robot's time limit inside an episode that goes on behind it: dropped.
+        joins: at the robot's time limit inside an episode that continues after it: dropped.
     """
 
     resets: Numbers
@@ -47,12 +48,12 @@ class BadArrivals:
 
     @staticmethod
     def merge(parts: Sequence[BadArrivals]) -> BadArrivals:
-        """Those of slices of a file, in file order."""
+        """The bad rows of a whole file from its slices, in file order."""
         fields = BadArrivals.__dataclass_fields__
         return BadArrivals(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
 
     def findings(self, where: str) -> list[Finding]:
-        """One warning for each kind that there is; `where` is the file."""
+        """One warning for each kind that occurs; `where` is the file."""
         kinds: tuple[tuple[CheckName, Numbers, str], ...] = (
             ("reset_as_next", self.resets, "hold another episode's reset as their next observation"),
             ("terminal_reset_as_next", self.terminal_resets, "are terminal and hold another episode's reset"),
@@ -68,12 +69,12 @@ class BadArrivals:
 
 
 def mend(rows: Rows, detector: ResetDetector | None, max_episode_steps: int | None) -> tuple[Rows, BadArrivals]:
-    """The rows without those that arrive nowhere known, and which those were.
+    """Repair a recording: mark terminal rows without a recorded arrival, drop the others, and return the bad rows.
 
     Args:
         rows: a recording, or a slice that begins and ends with an episode.
-        detector: knows the whole recording; None where rows are not in order of time.
-        max_episode_steps: the robot's time limit, where the robot is known.
+        detector: knows the whole recording; None if rows are not in order of time.
+        max_episode_steps: the robot's time limit; None if the robot is unknown.
     """
     is_reset = np.zeros(len(rows), dtype=bool)
     if detector is not None:
@@ -83,7 +84,7 @@ def mend(rows: Rows, detector: ResetDetector | None, max_episode_steps: int | No
     ends = rows.last | np.append(np.zeros(max(0, len(rows) - 1), dtype=bool), True)[: len(rows)]
     repeated = stands & ends & ~rows.terminal
     if (stands & ~ends).any():
-        repeated[:] = False  # this robot does stand still
+        repeated[:] = False  # this robot really stands still at times
     numbers = rows.number
     resets, terminal_resets = is_reset & ~rows.terminal, is_reset & rows.terminal
     repeated &= ~resets
@@ -99,9 +100,9 @@ def mend(rows: Rows, detector: ResetDetector | None, max_episode_steps: int | No
 
 
 def _arrives_where_the_next_row_begins(rows: Rows) -> NDArray[np.bool_]:
-    """(N,) bool: terminal rows whose next observation is, to its precision, the following row's observation.
+    """(N,) bool: terminal rows whose next observation equals, to its precision, the following row's observation.
 
-    Nothing goes on from a terminal state, so that is the reset of the next episode, in recordings of any length.
+    An episode does not continue from a terminal state, so that observation is the reset of the next episode.
     """
     same = np.zeros(len(rows), dtype=bool)
     candidates = np.flatnonzero(rows.terminal[:-1])
@@ -112,7 +113,7 @@ def _arrives_where_the_next_row_begins(rows: Rows) -> NDArray[np.bool_]:
 
 
 def _joins(rows: Rows, max_episode_steps: int | None) -> NDArray[np.bool_]:
-    """(N,) bool: the steps at a multiple of the time limit after which their episode goes on."""
+    """(N,) bool: the steps at a multiple of the time limit after which their episode continues."""
     joins = np.zeros(len(rows), dtype=bool)
     if max_episode_steps is None or not len(rows):
         return joins

@@ -1,6 +1,6 @@
-"""Checks of the values of one table, without knowing the simulation they come from.
+"""Checks of the values of one table that need no simulation.
 
-Shapes and types are the readers' to check, because they know what the file called things.
+The readers check shapes and types, because they know the names used in the file.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from v2a_ray.data.table.segmentation import breaks, is_unordered
 
 ACTION_TOLERANCE = 1e-6
 Locate = Callable[[int, str], str]
-"""Row of the table and field, to the place that a message names."""
+"""Row of the table and field to the place that a message names."""
 
 
 def check_dimensions(table: EpisodeTable, where: str, robot: RobotLike) -> list[Finding]:
-    """Widths against the robot's; the remedy names the robot that they fit."""
+    """Widths must be the robot's; the remedy names the robot that they fit."""
     expected = {"observation": robot.observation_dim, "action": robot.action_dim}
     remedy = robot.remedy_for(table.observation_dim, table.action_dim)
     return [
@@ -37,7 +37,7 @@ def check_dimensions(table: EpisodeTable, where: str, robot: RobotLike) -> list[
 
 
 def check_finite(table: EpisodeTable, locate: Locate) -> list[Finding]:
-    """No NaN and no infinity, in any field."""
+    """No field may hold NaN or infinity."""
     findings = []
     for field in ("observation", "action", "reward", "next_observation"):
         values = getattr(table, field).reshape(table.num_transitions, -1)
@@ -50,7 +50,7 @@ def check_finite(table: EpisodeTable, locate: Locate) -> list[Finding]:
 
 
 def check_action_bounds(table: EpisodeTable, locate: Locate) -> list[Finding]:
-    """Actions in [-1, 1]."""
+    """Actions must be in [-1, 1]."""
     outside = np.abs(table.action) > 1.0 + ACTION_TOLERANCE
     if not outside.any():
         return []
@@ -63,7 +63,7 @@ def check_action_bounds(table: EpisodeTable, locate: Locate) -> list[Finding]:
 
 
 def check_alignment(table: EpisodeTable, locate: Locate) -> list[Finding]:
-    """`next_observation[t] == observation[t + 1]` inside every episode."""
+    """`next_observation[t] == observation[t + 1]` must hold inside every episode."""
     broken = breaks(table.observation, table.next_observation)
     broken[table.offsets[1:] - 1] = False
     if not broken.any():
@@ -78,7 +78,7 @@ def check_alignment(table: EpisodeTable, locate: Locate) -> list[Finding]:
 
 
 def check_lengths(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list[Finding]:
-    """No episode beyond the robot's time limit."""
+    """No episode may be longer than the robot's time limit."""
     long = np.flatnonzero(table.lengths > robot.max_episode_steps)
     if not len(long):
         return []
@@ -92,7 +92,7 @@ def check_lengths(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list
 
 
 def check_unwritten(table: EpisodeTable, locate: Locate) -> list[Finding]:
-    """No row of zeros alone: memory that was reserved and never written, or padding behind an episode."""
+    """No row may be all zeros: such a row was never written, or pads an episode."""
     zero = ~(table.observation.any(axis=1) | table.action.any(axis=1) | (table.reward != 0))
     if not zero.any():
         return []
@@ -106,7 +106,7 @@ def check_unwritten(table: EpisodeTable, locate: Locate) -> list[Finding]:
 
 
 def check_repeated(table: EpisodeTable, where: str) -> list[Finding]:
-    """No transition twice."""
+    """No transition may occur twice."""
     hashes = row_hashes(table)
     repeated = len(hashes) - num_distinct(hashes)
     if not repeated:
@@ -115,7 +115,7 @@ def check_repeated(table: EpisodeTable, where: str) -> list[Finding]:
 
 
 def check_order(table: EpisodeTable, where: str) -> list[Finding]:
-    """Episodes, not single transitions."""
+    """The table must hold episodes, not single transitions."""
     if not is_unordered(table):
         return []
     message = f"{table.num_episodes} episodes in {table.num_transitions} rows: transitions are not in order of time"
@@ -126,7 +126,7 @@ def row_hashes(table: EpisodeTable) -> NDArray[np.uint64]:
     """(N,) 64-bit hashes of (observation, action, next observation)."""
     fields = (table.observation, table.action, table.next_observation)
     columns = [column for field in fields for column in np.ascontiguousarray(field).view(np.uint32).T]
-    # Multiply-shift hashing by fixed random odd numbers; unsigned overflow is the point.
+    # Multiply-shift hashing by fixed random odd numbers; unsigned overflow is intended.
     weights = np.random.default_rng(0).integers(1, 2**63, len(columns), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     hashes = np.zeros(table.num_transitions, dtype=np.uint64)
     for column, weight in zip(columns, weights, strict=True):
@@ -135,6 +135,6 @@ def row_hashes(table: EpisodeTable) -> NDArray[np.uint64]:
 
 
 def num_distinct(hashes: NDArray[np.uint64]) -> int:
-    """How many different values there are. Sorting beats NumPy's hash table many times over."""
+    """Number of distinct values. Sorting is many times faster than NumPy's hash table."""
     ordered = np.sort(hashes)
     return int((ordered[1:] != ordered[:-1]).sum()) + min(len(ordered), 1)

@@ -1,7 +1,7 @@
-"""Do sources come from the domains that they say, and are those domains different?
+"""Do sources come from the domains that they claim, and are those domains different?
 
-Names are compared by their models (`domains.checks`), recordings by re-simulation (`domains.fidelity`): a sample of
-every source in its own domain and in those of the others.
+Domains are compared by their models (`domains.checks`). Recordings are compared by re-simulating a sample of every
+source in its own domain and in the domains of the others (`domains.fidelity`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from v2a_ray.errors import DomainError
 
 # Steps recorded in float32 are reproduced to 1e-6; in another domain the median is above 1e-3.
 REPRODUCED = 1e-4
-# A domain fits as well only if it does where the two may differ, such as at a joint's limit; impacts are few.
+# Another domain fits as well only if it fits where the two may differ, such as at a joint's limit; impacts are few.
 FITTING_QUANTILE = 0.95
 SAMPLE_ROWS = 200
 
 
 def identical_domains(domains: list[Domain]) -> list[tuple[Domain, Domain]]:
-    """Pairs of `domains` that are the same dynamics wherever one looks, such as two frictions below the floor's.
+    """Pairs of `domains` with the same dynamics at all probes, such as two frictions below the floor's.
 
     Only domains of one robot of ours and physics are compared, and none against itself.
     """
@@ -51,7 +51,7 @@ def identical_domains(domains: list[Domain]) -> list[tuple[Domain, Domain]]:
 
 
 def check_same_names(domains: Mapping[str, Domain]) -> tuple[list[Finding], set[frozenset[Domain]]]:
-    """Warn about sources whose domains are one under two names; also those pairs of domains.
+    """Warn about sources whose domains have different names and the same dynamics. Returns those pairs too.
 
     Args:
         domains: name of the source to its domain.
@@ -68,12 +68,12 @@ def check_same_names(domains: Mapping[str, Domain]) -> tuple[list[Finding], set[
 
 @dataclass(frozen=True)
 class Fit:
-    """How a domain predicts a sample of a source: quantiles of the L-infinity error, and rewards.
+    """How well a domain predicts a sample of a source: quantiles of the L-infinity error, and rewards.
 
     Attributes:
         median, high: 50th and 95th percentile of the error.
         num_rows: steps sampled.
-        paid: what the domain pays for them, where that can be told, beside what the source says.
+        paid: the domain's rewards, where they are known, beside the recorded ones.
     """
 
     median: float
@@ -87,7 +87,7 @@ class Fit:
 
 
 def fit_domains(table: EpisodeTable, domains: Sequence[Domain]) -> dict[Domain, Fit]:
-    """Re-simulate a sample of a table in each domain; without those that cannot predict these data at all."""
+    """Re-simulate a sample of a table in each domain. Domains that cannot predict these data at all are left out."""
     fits = {}
     for domain in domains:
         try:
@@ -109,13 +109,13 @@ def check_recordings(
 ) -> list[Finding]:
     """Does every source fit its own domain, and no other?
 
-    A source whose domain cannot be re-simulated (its actions were noisy, or no row has a known state) is left out. A
-    source that neither its own domain nor any other here reproduces passes: it may be real, or of another simulator.
+    A source whose domain cannot be re-simulated (its actions were noisy, or no row has a known state) is skipped. A
+    source that no domain here reproduces passes: it may come from a real robot or another simulator.
 
     Args:
         fits: name of the source to its fits in the domains of all sources.
         domains: name of the source to its own domain.
-        identical: pairs of domains that are one.
+        identical: pairs of domains with the same dynamics.
     """
     findings = []
     for name, own in domains.items():
@@ -130,10 +130,10 @@ def check_recordings(
             findings += [
                 found(
                     "same_dynamics",
-                    f"{domain} predicts these data as well as {own}, which they say they were recorded in "
+                    f"{domain} predicts these data as well as {own}, which they are labelled with "
                     f"(95 % of {mine.num_rows} sampled steps within {max(fit.high, mine.high):.0e})",
                     place(name),
-                    "where this behaviour goes the two do not differ; take other data if it is to be told apart",
+                    "the two do not differ in the recorded states; use other data if they have to be told apart",
                 )
                 for domain, fit in others.items()
                 if fit.high < REPRODUCED

@@ -1,4 +1,4 @@
-"""What reading and checking data says about it: one `Finding` per fact, an error or a warning, with its place."""
+"""Results of reading and checking data: one `Finding` per fact, such as an error or a warning, with its place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Severity = Literal["error", "warning", "info"]
 
 
 class RobotLike(Protocol):
-    """What data has to know of a robot: its name, its sizes, its time limit, and when it has fallen."""
+    """The properties of a robot that checks need: its name, sizes, time limit, and rule of when it has fallen."""
 
     @property
     def name(self) -> str: ...
@@ -32,11 +32,11 @@ class RobotLike(Protocol):
     def max_episode_steps(self) -> int: ...
 
     def remedy_for(self, observation_dim: int, action_dim: int) -> str:
-        """What to try when data have these dimensions instead."""
+        """Remedy for data that have these dimensions instead."""
         ...
 
     def observed_health(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Of observations (N, O): (N,) whether surely healthy, (N,) whether surely fallen."""
+        """For observations (N, O): flags (N,) surely healthy, and flags (N,) surely fallen."""
         ...
 
 
@@ -45,11 +45,11 @@ class Finding:
     """One fact about a dataset.
 
     Attributes:
-        check: which check found it, for example `finite` or `reset_as_next`.
+        check: name of the check, for example `finite` or `reset_as_next`.
         severity: `error` makes the data unusable, `warning` changes or endangers it, `info` only describes it.
-        message: what is the case, with the value.
+        message: the fact, with the value.
         where: "file · episode 3 · step 17 · field action", as far as it applies.
-        remedy: what to do about it.
+        remedy: what the user can do.
     """
 
     check: str
@@ -67,7 +67,7 @@ class Finding:
 
 
 class Reading(NamedTuple):
-    """A table that was read, and what there is to say about it; unpacks as `table, findings`."""
+    """A table that was read, and its findings; unpacks as `table, findings`."""
 
     table: EpisodeTable
     findings: list[Finding]
@@ -76,7 +76,7 @@ class Reading(NamedTuple):
     def ordered(self) -> bool:
         """Whether consecutive rows are consecutive in time. Unordered transitions can only be a target."""
         said = any(finding.check == "unordered" for finding in self.findings)
-        # Ignoring the check hides what it says, not what is the case.
+        # A user who ignores the check hides the finding, but the table is still unordered.
         return not said and not is_unordered(self.table)
 
 
@@ -86,7 +86,7 @@ def place(file: object, **parts: object) -> str:
 
 
 def raise_errors(findings: Sequence[Finding]) -> None:
-    """Raise one DataError if any finding is an error: the first, with the number of the others."""
+    """Raise one DataError if any finding is an error. It gives the first error and the number of others."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         first, others = errors[0], len(errors) - 1

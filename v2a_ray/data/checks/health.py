@@ -1,4 +1,4 @@
-"""Terminal flags against the robot's own rule of when it has fallen, and against its time limit."""
+"""Compares terminal flags with the robot's own rule of when it has fallen, and with its time limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BLOCK_ROWS = 4096
 def check_terminals(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list[Finding]:
     """Steps whose terminal flag contradicts the state they arrive in.
 
-    A state within rounding of a threshold, or with a velocity that the observation clips where the rule looks at it,
-    contradicts nothing. Neither does a terminal whose next observation was not recorded (it repeats the observation).
+    A state within rounding of a threshold, or with a clipped velocity that the rule uses, is never reported. Neither is
+    a terminal step whose next observation was not recorded (it repeats the observation).
     """
     terminal = table.terminal_rows > 0
-    # By blocks that stay in the processor's cache: the rule is tried at several scalings of every state.
+    # Blocks stay in the processor's cache, because the rule is tried at several scalings of every state.
     blocks = [
         robot.observed_health(table.next_observation[begin : begin + BLOCK_ROWS])
         for begin in range(0, table.num_transitions, BLOCK_ROWS)

@@ -1,4 +1,4 @@
-"""The same transitions in several sources, whatever they are called."""
+"""Finds the same transitions in several sources, whatever their names."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from v2a_ray.data.checks.findings import Finding, place
 from v2a_ray.data.checks.registry import found
 from v2a_ray.data.table.episodes import EpisodeTable
 
-# Continuous states never repeat by chance; a few common transitions may be a shared start from equal seeds.
+# Continuous states never repeat by chance; a few common transitions may come from equal seeds.
 LARGEST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Content:
-    """What tells whether two tables hold the same transitions.
+    """Digests that show whether two tables hold the same transitions.
 
     Attributes:
         num_transitions: of the table.
-        digest: of the transitions in order, of nothing that a name or another segmentation into episodes changes.
+        digest: of the transitions in order; independent of names and of the segmentation into episodes.
         hashes: distinct 64-bit hashes of the transitions, sorted.
     """
 
@@ -43,9 +43,9 @@ def find_duplicates(contents: Mapping[str, Content]) -> list[Finding]:
     """Every pair of tables that are the same or have more than a few transitions in common, whatever their names.
 
     Args:
-        contents: name of the source to what is in its table.
+        contents: name of the source to the content of its table.
     """
-    # Pairs are compared by what occurs in more than one table, which is mostly nothing.
+    # Pairs are compared only by hashes that occur in more than one table, which are usually few.
     everything = [content.hashes for content in contents.values()]
     together = np.sort(np.concatenate(everything)) if everything else np.empty(0, np.uint64)
     shared = _distinct(together[1:][together[1:] == together[:-1]])
@@ -67,7 +67,7 @@ def find_duplicates(contents: Mapping[str, Content]) -> list[Finding]:
 
 
 def _distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Sorted, each once; for large arrays much faster than `np.unique`, which hashes."""
+    """Sorted distinct values; for large arrays much faster than `np.unique`, which hashes."""
     ordered = np.sort(values)
     return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
 

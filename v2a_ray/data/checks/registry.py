@@ -1,8 +1,8 @@
-"""Every check of data there is: its name, how bad what it finds is by default, what that means and what to do.
+"""All data checks: name, default severity, meaning and remedy.
 
-A user may grade a check anew, as `error`, `warning` or `ignore`, in an experiment (`checks: {action_bounds: warning}`)
-or on the command line (`--check action_bounds=warning`). The grade says what becomes of a finding; what a reader does
-about it, such as dropping a row, stays.
+A user may change the severity of a check to `error`, `warning` or `ignore`, in an experiment
+(`checks: {action_bounds: warning}`) or on the command line (`--check action_bounds=warning`). The severity decides how
+a finding is reported. It does not change the repairs of a reader, such as dropping a row.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Check:
     Attributes:
         name: as written in settings and findings.
         severity: of its findings, unless the user says otherwise.
-        meaning: what is the case when it fires.
-        remedy: what to do then.
+        meaning: the fact that the check reports.
+        remedy: what the user can do.
     """
 
     name: CheckName
@@ -52,7 +52,7 @@ _ALL = (
     Check(
         "unwritten",
         "error",
-        "rows are zero in every field, which no moving robot is",
+        "rows are zero in every field, which never happens to a moving robot",
         "cut the arrays to the rows that were recorded",
     ),
     Check(
@@ -78,7 +78,7 @@ _ALL = (
         "terminal_reset_as_next",
         "warning",
         "a terminal row's next observation is the reset of another episode",
-        "nothing: they were kept as terminal steps without a recorded arrival, which no model of dynamics is fitted to",
+        "nothing: they were kept as terminal steps without a recorded arrival, and no dynamics model is fitted to them",
     ),
     Check(
         "next_observation_repeated",
@@ -111,7 +111,7 @@ _ALL = (
     Check(
         "terminal_but_healthy",
         "warning",
-        "a step is terminal although the robot's next state is one that it goes on from",
+        "a step is terminal although the robot is healthy in the next state",
         "mark it as a timeout: a policy would learn that nothing follows",
     ),
     Check(
@@ -123,20 +123,20 @@ _ALL = (
     Check(
         "time_limit_as_terminal",
         "warning",
-        "a terminal stands where the time limit cut a healthy robot's episode",
+        "a step is marked as terminal where the time limit ended a healthy robot's episode",
         "store these ends as timeouts: a policy would learn that nothing follows",
     ),
     Check(
         "reward_scale",
         "warning",
-        "rewards are another scale than the domain's, or than the other sources'",
+        "rewards have another scale than the domain's, or than the other sources'",
         "multiply them back: policies and advantages compare rewards of all sources",
     ),
     Check(
         "rewards_unexplained",
         "warning",
-        "rewards are not those that the simulator of the domain pays for the steps",
-        "record them again, or compute them from the steps: a policy learns what they say",
+        "rewards differ from those that the domain's simulator gives for the same steps",
+        "record them again, or compute them from the steps: a policy learns what rewards say",
     ),
     Check(
         "duplicate",
@@ -147,13 +147,13 @@ _ALL = (
     Check(
         "same_dynamics",
         "warning",
-        "two domains of different names are the same dynamics, in general or in all recorded states",
-        "count them as one domain in what you conclude about heterogeneity",
+        "two domains with different names have the same dynamics, in general or in all recorded states",
+        "count them as one domain when you draw conclusions about heterogeneity",
     ),
     Check(
         "wrong_domain",
         "warning",
-        "data were recorded in another domain than they say",
+        "data were recorded in another domain than their label says",
         "correct the label; `v2a data fidelity` searches all domains for the right one",
     ),
 )
@@ -161,7 +161,7 @@ CHECKS: Mapping[str, Check] = {check.name: check for check in _ALL}
 
 
 def found(check: CheckName, message: str, where: str, remedy: str | None = None) -> Finding:
-    """A finding of a registered check, with its default severity, and its remedy unless a better one is given."""
+    """A finding of a registered check with its default severity, and with its default remedy unless one is given."""
     entry = CHECKS[check]
     return Finding(check, entry.severity, message, where, entry.remedy if remedy is None else remedy)
 

@@ -1,14 +1,14 @@
 """Rows whose next observation is the reset of another episode, as in OTDF's medium_expert files.
 
 Such a row looks like an ordinary step: its next observation even equals the following row's observation. Two facts
-together give it away. It arrives close to where episodes start although it did not leave from there, and the step
-breaks the kinematics that all other steps obey (a position moves by about velocity times time step).
+together identify it. The step arrives close to a start of episodes although it did not leave from there, and it
+violates the kinematics that all other steps obey (a position moves by about velocity times time step).
 
 On 24 OTDF and stock files the true rows score 247 and more on the second fact, all other candidates 65 and less; on
 roll-outs of our own `python -m benchmarks.reset_detection` measures both.
 
-Both facts need the whole recording, but little of it: `survey` keeps where episodes start and a sample of rows, which
-are the same however the recording is cut into slices; what is learned from them judges every row by itself.
+Both facts need a little of the whole recording: `survey` keeps the starts of episodes and a sample of rows, which do
+not depend on how the recording is sliced. With them every row is judged by itself.
 
 Shape suffixes: N transitions, C candidate rows, E episodes, S episode starts, M sampled rows, O observation and A
 action dimension, D regressors.
@@ -28,15 +28,15 @@ from v2a_ray.data.table.segmentation import Rows
 
 Float = NDArray[np.float32]
 
-# Below this a linear model of one step cannot be told from noise.
+# With fewer rows, a linear model of one step cannot be distinguished from noise.
 MIN_ROWS = 200
 # Enough to fit 100 coefficients, and bounded so that a file of millions of rows costs the same.
 MAX_FIT_ROWS = 10_000
 MAX_STARTS = 64
-# In standard deviations of each feature; the quantile forgives features that barely move and so are all noise.
+# In standard deviations of each feature; the quantile ignores features that barely move and so are all noise.
 START_DISTANCE = 0.5
 FEATURE_QUANTILE = 0.8
-# Known starts from which their spread can be told, and how many standard deviations of it a reset can be off.
+# Starts needed to estimate their spread, and how many standard deviations a reset may be away from them.
 MIN_STARTS_WITH_SPREAD = 6
 START_SPREADS = 6.0
 # In medians of the absolute residual.
@@ -45,7 +45,7 @@ RESIDUAL_SCORE = 100.0
 
 @dataclass(frozen=True)
 class Survey:
-    """What a slice of a recording, or the whole, contributes to the search.
+    """The part of a recording, or of a slice of it, that the search needs.
 
     Attributes:
         num_rows: N.
@@ -98,7 +98,7 @@ class ResetDetector:
         return found[scores > RESIDUAL_SCORE]
 
     def candidates(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Indices (C,) of the rows that arrive where episodes start, and how far (C,) each is off the kinematics."""
+        """Indices (C,) of the rows that arrive near a start, and how much (C,) each violates the kinematics."""
         if self.survey.num_rows < MIN_ROWS or not self.survey.finite:
             return np.empty(0, dtype=np.int64), np.empty(0)
         found = self._candidates(rows.observation, rows.next_observation)
@@ -129,9 +129,9 @@ class ResetDetector:
         return near[self._distance_to_starts(before_NO[near]) > 2 * arrives]
 
     def _among_starts(self, states_NO: Float) -> NDArray[np.bool_]:
-        """(N,) bool, whether every feature is one that a start can have, where there are enough starts to tell.
+        """(N,) bool, whether every feature has a value that a start can have; true if there are too few starts.
 
-        A robot that passes its initial posture, or nearly does while it hits the floor, has not its initial speeds.
+        A robot that moves through its initial posture, or hits the floor near it, has other speeds than at a start.
         """
         if len(self._starts) < MIN_STARTS_WITH_SPREAD:
             return np.ones(len(states_NO), dtype=bool)
@@ -140,7 +140,7 @@ class ResetDetector:
         return np.asarray((apart_NO <= spread_O).all(axis=1))
 
     def _may_be_near_a_start(self, states_NO: Float) -> NDArray[np.bool_]:
-        """(N,) bool, false only for rows that are far from all starts: a cheap look at the box around the starts."""
+        """(N,) bool, false only for rows that are far from all starts: a cheap test with the box around the starts."""
         # A little wider than the distance, so that rounding excludes nothing.
         margin_O = 1.01 * START_DISTANCE * self._scale
         low_O, high_O = self._starts.min(axis=0) - margin_O, self._starts.max(axis=0) + margin_O
@@ -152,7 +152,7 @@ class ResetDetector:
 
     @property
     def _rank(self) -> int:
-        """Which of a row's sorted feature distances is its distance, counted from 0."""
+        """Index of the sorted feature distance that counts as the row's distance."""
         return int(np.ceil(FEATURE_QUANTILE * (self._starts.shape[1] - 1)))
 
     def _distance_to_starts(self, states_NO: Float) -> Float:
@@ -166,7 +166,7 @@ class ResetDetector:
         return nearest
 
     def _scores(self, before_CO: Float, action_CA: Float, after_CO: Float) -> NDArray[np.float64]:
-        """(C,) how far a step is off the linear model of its features, maximum over features, in median residuals."""
+        """(C,) distance of a step from the linear model of its features, maximum over features, in median residuals."""
         scores = np.zeros(len(before_CO))
         for feature, (weights_D, typical) in enumerate(self._models):
             residual_C = _residuals(before_CO, action_CA, after_CO, feature, weights_D)
@@ -177,8 +177,8 @@ class ResetDetector:
     def _models(self) -> list[tuple[NDArray[np.floating[Any]], float]]:
         """Per feature the coefficients (D,) of its change in one step, and the median residual.
 
-        Candidates are left out of the fit, so that they cannot fit to themselves; rows that fit worst, mostly impacts,
-        are left out and the fit repeated.
+        The fit excludes candidates, so that they cannot influence it. It is repeated without the rows that fit worst,
+        mostly impacts.
         """
         kept = np.ones(len(self.survey.observation), dtype=bool)
         kept[self._candidates(self.survey.observation, self.survey.next_observation)] = False
@@ -200,7 +200,7 @@ class ResetDetector:
 def _regression(
     before: Float, action: Float, after: Float, feature: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a feature's change in one step is explained by: the state before, the action, the other features after."""
+    """Regressors of a feature's change in one step: the state before, the action, and the other features after."""
     wide_before, wide_after = before.astype(np.float64), after.astype(np.float64)
     others = np.delete(wide_after, feature, axis=1)
     regressors = np.concatenate([wide_before, action, np.ones((len(before), 1)), others], axis=1)
@@ -218,7 +218,7 @@ def _residuals(
 def detector_of(rows: Rows, num_file_rows: int | None = None) -> ResetDetector | None:
     """The detector that knows a whole recording; None for an empty one.
 
-    `num_file_rows` is the number of rows in the file, where some of them are not in `rows`.
+    `num_file_rows` is the number of rows in the file, if `rows` lacks some of them.
     """
     if not len(rows):
         return None

@@ -1,9 +1,9 @@
-"""Are rewards of one scale? Against the simulator where the domain is known, between sources by regression otherwise.
+"""Do rewards have one scale? Compared with the simulator if the domain is known, else between sources by regression.
 
-A dynamics shift changes what happens, not what is paid for it, so one reward function of (observation, action, next
-observation) explains all sources of a robot, however good their behaviour: a source that it explains times a constant
-was scaled. Between 24 files of two robots, three shifts and random to expert behaviour, the constant of every pair
-whose fit explains 90 % of the variance is 0.91 to 1.09, while the median |reward| differs 27-fold.
+A dynamics shift changes the transitions but not the reward function, so one function of (observation, action, next
+observation) explains all sources of a robot, whatever their behaviour. A source whose rewards are a constant times this
+function was scaled. Between 24 files of two robots, three shifts and random to expert behaviour, the constant of every
+pair whose fit explains 90 % of the variance is 0.91 to 1.09, while the median |reward| differs 27-fold.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from v2a_ray.data.table.episodes import EpisodeTable
 
 Float = NDArray[np.float64]
 
-# Of the simulator's rewards, which are exact.
+# Tolerance for the simulator's rewards, which are exact.
 EXACT_TOLERANCE = 1e-3
-# Beyond this share of steps, rewards are not the simulator's. On 24 recorded files and 16 domains of our own, 200 steps
-# each, the 95th percentile of the difference is 7e-6 and less.
+# If more than this share of rewards differ, they are not the simulator's. On 24 recorded files and 16 domains of our
+# own, 200 steps each, the 95th percentile of the difference is 7e-6 and less.
 FOREIGN_SHARE = 0.05
-# Fewer steps say nothing about a line.
+# Fewer steps cannot determine a line.
 MIN_ROWS = 20
-# Of another source's reward function, which is fitted.
+# Tolerated factor for another source's reward function, which is fitted.
 FITTED_FACTOR = 1.3
 EXPLAINED_VARIANCE = 0.9
 FIT_ROWS = 2000
 
 
 class Law(NamedTuple):
-    """`recorded = factor * expected + offset`, and the part of the recorded variance that this explains."""
+    """`recorded = factor * expected + offset`, and the part of the recorded variance that the line explains."""
 
     factor: float
     offset: float
@@ -51,14 +51,14 @@ class Law(NamedTuple):
 def fit_law(expected: Float, recorded: Float) -> Law | None:
     """The line through (expected, recorded), both (N,), fitted again without the 5 % that fit worst.
 
-    None if expected rewards are all the same, so that any factor fits.
+    None if all expected rewards are equal, because any factor fits then.
     """
     if expected.std() < 1e-9:
         return None
     kept = np.ones(len(expected), dtype=bool)
     for _ in range(2):
         with warnings.catch_warnings():
-            # Rewards of any size are compared; what the fit explains says how good it is.
+            # Rewards of any size are compared; the explained variance shows how good the fit is.
             warnings.simplefilter("ignore", np.exceptions.RankWarning)
             factor, offset = np.polyfit(expected[kept], recorded[kept], 1)
         residual = np.abs(recorded - factor * expected - offset)
@@ -69,12 +69,12 @@ def fit_law(expected: Float, recorded: Float) -> Law | None:
 
 
 class Paid(NamedTuple):
-    """What a simulator pays for N steps of a recording, and what the recording says; all (N,).
+    """The simulator's and the recorded rewards of N steps; all (N,).
 
     Attributes:
-        expected: what the simulator pays.
+        expected: the simulator's reward.
         recorded: the reward of the same row.
-        following, preceding: the reward of the row after and before it in its episode, NaN where there is none.
+        following, preceding: the reward of the next and the previous row of the episode, NaN if there is none.
     """
 
     expected: Float
@@ -84,7 +84,7 @@ class Paid(NamedTuple):
 
     @staticmethod
     def of(table: EpisodeTable, rows: NDArray[np.int64], expected: Float) -> Paid:
-        """The steps `rows` of a table, for each of which the simulator pays `expected` (N,)."""
+        """The steps `rows` of a table, with the simulator's rewards `expected` (N,)."""
         rewards = table.reward.astype(np.float64)
         following, preceding = np.append(rewards[1:], np.nan), np.append(np.nan, rewards[:-1])
         following[table.offsets[1:] - 1] = np.nan
@@ -94,7 +94,7 @@ class Paid(NamedTuple):
         return Paid(expected[known], rewards[rows], following[rows], preceding[rows])
 
     def problem(self, domain: str) -> RewardProblem | None:
-        """How the recorded rewards differ from what `domain` pays; None if they do not, or nothing can be said."""
+        """How the recorded rewards differ from those of `domain`; None if they agree or cannot be compared."""
         law = fit_law(self.expected, self.recorded) if len(self.expected) >= MIN_ROWS else None
         if law is None:
             return None
@@ -116,7 +116,7 @@ class Paid(NamedTuple):
 
 
 class RewardProblem(NamedTuple):
-    """What is wrong with rewards: the check that finds it, in words, and a better remedy than the check's own."""
+    """A problem with rewards: the check that reports it, the message, and a more specific remedy."""
 
     check: Literal["reward_scale", "rewards_unexplained"]
     message: str
@@ -124,13 +124,13 @@ class RewardProblem(NamedTuple):
 
 
 def _off(law: Law, expected: Float, recorded: Float) -> float:
-    """The share of rewards that are not what the law says."""
+    """The share of rewards that deviate from the law."""
     residual = np.abs(recorded - law.factor * expected - law.offset)
     return float((residual > EXACT_TOLERANCE * recorded.std()).mean())
 
 
 def _fits(expected: Float, recorded: Float) -> bool:
-    """Whether nearly all rewards are what is expected, in one scale; NaN is left out."""
+    """Whether nearly all rewards are as expected, at the same scale; NaN is ignored."""
     known = np.isfinite(recorded)
     expected, recorded = expected[known], recorded[known]
     law = fit_law(expected, recorded) if len(expected) >= MIN_ROWS else None
@@ -145,7 +145,7 @@ def _explained(expected: Float, recorded: Float) -> float:
 
 
 def check_rewards_against_simulator(name: str, domain: str, paid: Paid) -> list[Finding]:
-    """Rewards of a source against what its domain pays for the same steps."""
+    """Compare the rewards of a source with those of its domain for the same steps."""
     problem = paid.problem(domain)
     if problem is None:
         return []
@@ -153,16 +153,16 @@ def check_rewards_against_simulator(name: str, domain: str, paid: Paid) -> list[
 
 
 class RewardSample(NamedTuple):
-    """Rows spread over a table: features (N, 2 O + 2) that rewards are linear in, and rewards (N,)."""
+    """Rows spread over a table: features (N, 2 O + 2), in which rewards are linear, and rewards (N,)."""
 
     features: Float
     rewards: Float
 
 
 def check_rewards_between_sources(samples: Mapping[str, RewardSample]) -> list[Finding]:
-    """Every source whose rewards are another scale than those of the source that most others agree with.
+    """Every source whose rewards have another scale than the source that most others agree with.
 
-    Nothing is said of a pair in which no linear reward function explains both.
+    A pair is skipped if no linear reward function explains both sources.
     """
     names = list(samples)
     laws = {name: _laws(samples[name], samples) for name in names}
@@ -197,7 +197,7 @@ def sample_rewards(table: EpisodeTable) -> RewardSample:
 
 
 def _laws(own: RewardSample, samples: Mapping[str, RewardSample]) -> dict[str, Law | None]:
-    """Per source how its rewards relate to the reward function fitted to one of them; None where it explains little."""
+    """Per source, the relation of its rewards to the reward function fitted to `own`; None if it explains little."""
     features, rewards = own
     if len(rewards) < 2 * features.shape[1]:
         return dict.fromkeys(samples)

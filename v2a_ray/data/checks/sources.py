@@ -1,6 +1,6 @@
-"""All checks of several sources that are to be used together.
+"""All checks of several sources that are used together.
 
-Each source is described once, where it lies; what is compared between sources is small.
+The facts of each source are computed once, on the node that holds it. They are small, and the checks compare only them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ REWARD_CHECKS = ("reward_scale", "rewards_unexplained")
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What the checks between sources need of one: 8 bytes per transition and a few thousand rows.
+    """The facts of one source that checks between sources need: 8 bytes per transition and a few thousand rows.
 
     Attributes:
         dims: observation and action dimension.
-        content: which transitions.
-        rewards: a sample, or None where no reward is finite.
+        content: hashes of the transitions.
+        rewards: a sample, or None if no reward is finite.
         fits: how well the domains of all sources predict a sample.
     """
 
@@ -41,8 +41,8 @@ class SourceFacts:
 
     @staticmethod
     def of(table: EpisodeTable, domains: Sequence[Domain]) -> SourceFacts:
-        """The facts of one table; `domains` are those of all sources, each once."""
-        # Re-simulation loads MuJoCo, which data without a domain have no use for.
+        """The facts of one table; `domains` are the distinct domains of all sources."""
+        # Imported late: re-simulation loads MuJoCo, which data without a domain do not need.
         from v2a_ray.data.checks.dynamics import fit_domains
 
         return SourceFacts(
@@ -54,11 +54,11 @@ class SourceFacts:
 
 
 def check_sources(tables: Mapping[str, EpisodeTable], domains: Mapping[str, Domain]) -> list[Finding]:
-    """Same transitions twice, rewards of different scales, domains that are one, and data of another domain.
+    """Find duplicate transitions, rewards of different scales, domains with the same dynamics, and wrong domains.
 
     Args:
         tables: name of the source to its table.
-        domains: name of the source to the domain it says, for those that say one.
+        domains: name of the source to the domain that it claims, if it claims one.
     """
     known = {name: domains[name] for name in tables if name in domains}
     distinct = list(dict.fromkeys(known.values()))
@@ -66,7 +66,7 @@ def check_sources(tables: Mapping[str, EpisodeTable], domains: Mapping[str, Doma
 
 
 def check_facts(facts: Mapping[str, SourceFacts], domains: Mapping[str, Domain]) -> list[Finding]:
-    """As `check_sources`, from the facts of each source."""
+    """Like `check_sources`, from the facts of each source."""
     from v2a_ray.data.checks.dynamics import check_recordings, check_same_names
 
     named, identical = check_same_names(domains)
@@ -81,6 +81,6 @@ def check_facts(facts: Mapping[str, SourceFacts], domains: Mapping[str, Domain])
         *find_duplicates({name: each.content for name, each in facts.items()}),
         *named,
         *recorded,
-        # What the simulator tells exactly need not be told again.
+        # Skip a source whose rewards the exact comparison with the simulator has reported already.
         *(finding for finding in scales if finding.where.partition(" · ")[0] not in told),
     ]

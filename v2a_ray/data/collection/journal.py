@@ -1,8 +1,8 @@
-"""Episodes that a collection has finished so far, so that one that was killed goes on from there.
+"""Episodes that a collection has finished so far, so that a killed collection can resume.
 
-A folder of part files named by the index of their first episode and the SHA-256 of their bytes, each renamed into
-place when it is whole, and a `request.json` that says what is being collected. A part that is not what was written is
-collected again.
+The journal is a folder of part files and a `request.json` that describes the collection. A part's name holds the index
+of its first episode and the SHA-256 of its bytes; it is renamed into place when complete. A damaged part is collected
+again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REQUEST = "request.json"
 
 
 class EpisodeJournal:
-    """The journal of one request in `folder`; one of another request, which is in the way, is removed.
+    """The journal of one request in `folder`. A journal of another request in the same place is removed.
 
     Raises StorageError when the folder cannot be written.
     """
@@ -40,7 +40,7 @@ class EpisodeJournal:
     def add(self, first_index: int, table: EpisodeTable) -> None:
         """Keep episodes `first_index`, `first_index` + 1, ... Raises StorageError when there is no space."""
         with storage_errors(self.folder):
-            # Another process that collects the same may have finished and removed the folder.
+            # Another process with the same request may have finished and removed the folder.
             self.folder.mkdir(parents=True, exist_ok=True)
             fresh = temporary_name(self.folder / f"{first_index:010d}")
             try:
@@ -51,7 +51,7 @@ class EpisodeJournal:
                 fresh.unlink(missing_ok=True)
 
     def load(self) -> dict[int, EpisodeTable]:
-        """Index of the first episode to episodes, in order."""
+        """The episodes of each part by the index of its first episode, in order."""
         parts = {}
         for file in sorted(self.folder.glob("*.parquet")):
             index, _, digest = file.stem.partition(".")

@@ -1,8 +1,8 @@
-"""Rolling a behaviour out into episodes, several side by side. No Ray here; `orchestration.collect` parallelises it.
+"""Rolling out a behaviour policy into episodes, several side by side. `orchestration.collect` parallelises it with Ray.
 
-An episode depends on (domain, policy, seed, index) alone, never on which process ran it, or what ran before or beside
-it. That holds to the last bit for three reasons: each episode draws its noise from a generator of its own, simulations
-that are stepped together do not affect each other, and a `BehaviorPolicy` computes each action from one row.
+An episode depends only on (domain, policy, seed, index), not on the process that ran it or on other episodes. This
+holds to the last bit for three reasons: each episode draws its noise from its own generator, simulations that are
+stepped together do not affect each other, and a `BehaviorPolicy` computes each action from one row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from v2a_ray.domains.batch import make_batch
 from v2a_ray.domains.behaviors import BehaviorPolicy, load_behavior
 
 SIDE_BY_SIDE = 16
-"""Episodes that run together in one collector: beyond this, what a step of the batch costs in Python is negligible."""
+"""Episodes that run together in one collector. With this many, the cost of Python per batched step is negligible."""
 
 
 def collect_episodes(
@@ -35,9 +35,9 @@ def collect_episodes(
 
     Args:
         component: a single policy that `load_behavior` knows; `random` is uniform and takes no noise.
-        episode_indices: which episodes; each is the same whatever else is asked for.
+        episode_indices: which episodes; an episode does not depend on the others in the list.
         noise_std: standard deviation of Gaussian noise on the action, which is clipped to [-1, 1] afterwards.
-        policy_domain: whose policy acts; by default `domain`.
+        policy_domain: domain whose policy acts; by default `domain`.
 
     Raises:
         DomainError: there is no such policy for the domain.
@@ -46,7 +46,7 @@ def collect_episodes(
 
 
 class EpisodeCollector:
-    """Simulations and one policy, kept between calls because making them takes longer than a short episode."""
+    """Simulations and one policy, kept between calls because creating them takes longer than a short episode."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class EpisodeCollector:
         names = (zlib.crc32(name.encode()) for name in (self.domain.name, self.component))
         reset_sequence, noise_sequence = np.random.SeedSequence([self.seed, *names, index]).spawn(2)
         generator, shape = np.random.default_rng(noise_sequence), self._noise.shape[1:]
-        # The whole episode's noise at once: the same numbers as step by step, sooner.
+        # Drawing the whole episode's noise at once is faster and gives the same numbers as drawing step by step.
         uniform = self.policy is None
         self._noise[row] = generator.uniform(-1.0, 1.0, shape) if uniform else generator.standard_normal(shape)
         self._observation[row] = self.environment.reset([int(reset_sequence.generate_state(1)[0])], [row])[0]
@@ -111,7 +111,7 @@ class EpisodeCollector:
         self._index[row], self._num_steps[row] = index, 0
 
     def _step(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """One step of the running episodes (B,): which terminated, and which ended at all, each (B,)."""
+        """One step of the running episodes (B,). Returns flags (B,): terminated, and ended for any reason."""
         steps, actions = self._num_steps[rows], self._act(rows)
         observations, rewards, terminated, truncated = self.environment.step(actions, rows)
         self._actions[rows, steps], self._rewards[rows, steps] = actions, rewards
@@ -128,7 +128,7 @@ class EpisodeCollector:
         return np.clip(mean + self.noise_std * noise, -1.0, 1.0).astype(np.float32)
 
     def _episode(self, row: int, terminated: bool) -> EpisodeTable:
-        """What simulation `row` has recorded."""
+        """The episode that simulation `row` has recorded."""
         length, index = int(self._num_steps[row]), self._index[row]
         states = self._observations[row, : length + 1].copy()
         return EpisodeTable(

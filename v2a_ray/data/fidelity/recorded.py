@@ -1,7 +1,6 @@
-"""Which domain was a dataset recorded in? Its own re-simulation beside stock's and beside modern physics.
+"""Which domain was a dataset recorded in? Re-simulate it in the claimed domain, in stock, and in modern physics.
 
-Where the domain that a file claims does not reproduce it, every named domain of the robot is tried, which finds
-mislabelled files.
+If the claimed domain does not reproduce a file, every named domain of the robot is tried. This finds mislabelled files.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from v2a_ray.domains.robot_spec import all_robots
 from v2a_ray.errors import DomainError
 from v2a_ray.settings.environment_names import is_environment
 
-# L-infinity, over rows recorded in float32: right domains have medians of 1e-7 to 1e-6, wrong ones above 1e-3.
+# L-infinity error of rows recorded in float32: the right domain has a median of 1e-7 to 1e-6, a wrong one above 1e-3.
 REPRODUCED = 1e-5
-# A 95th percentile above this says that a part of the rows comes from elsewhere.
+# A 95th percentile above this means that a part of the rows comes from another domain.
 FOREIGN_ROWS = 1e-3
 SEARCH_ROWS = 200
 UNLABELLED = "unknown"
@@ -36,11 +35,11 @@ LABELLED_FORMAT = "parquet"
 
 @dataclass(frozen=True)
 class Recording:
-    """Transitions that claim to be of one domain.
+    """Transitions with the one domain that they claim.
 
     Attributes:
-        file: where they were read.
-        domain: what the caller, the labels or the file's name say.
+        file: the file that was read.
+        domain: from the caller, the labels or the file's name.
         table: the transitions.
     """
 
@@ -54,11 +53,11 @@ class Comparison:
     """The same rows re-simulated in several domains.
 
     Attributes:
-        file: where the rows were read.
-        claimed: in the domain they claim.
+        file: the file that was read.
+        claimed: in the domain that the recording claims.
         stock: in the stock robot of the same physics.
         modern: in the claimed domain with modern physics.
-        nearest: where `claimed` does not reproduce them, the named domain that does best, over few rows.
+        nearest: if `claimed` does not reproduce the rows, the named domain that predicts a sample of them best.
     """
 
     file: Path
@@ -69,12 +68,12 @@ class Comparison:
 
     @property
     def is_right(self) -> bool:
-        """Whether the claimed domain reproduces the typical row, and pays its rewards."""
+        """Whether the claimed domain reproduces the median row and its rewards."""
         return self.claimed.median_error < REPRODUCED and not self.claimed.reward_problem
 
     @cached_property
     def verdict(self) -> str:
-        """In words, whether the rows were recorded in the claimed domain, and otherwise where."""
+        """In words: whether the rows were recorded in the claimed domain, and if not, in which."""
         if self.claimed.median_error < REPRODUCED:
             most = "most rows recorded in this domain, not all" if self.claimed.p95_error > FOREIGN_ROWS else ""
             if self.claimed.reward_problem:
@@ -87,7 +86,7 @@ class Comparison:
         return f"no named domain reproduces it; nearest is {self.nearest.domain} ({self.nearest.median_error:.0e})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: the claimed domain's numbers on top, the others' under their names."""
+        """Plain values, for JSON: the claimed domain's numbers at the top level, the others under their names."""
         others = {name: getattr(self, name) for name in ("stock", "modern", "nearest")}
         return {
             "file": str(self.file),
@@ -98,9 +97,9 @@ class Comparison:
 
 
 def check_names(paths: Sequence[Path]) -> None:
-    """Raise what `recordings` without a domain would raise because of a name, before anything is read.
+    """Raise, before reading anything, the error that `recordings` without a domain would raise because of a name.
 
-    Only episode tables carry labels, so every other file's name has to tell its domain.
+    Only episode tables carry labels; the name of every other file must contain its domain.
     """
     for path in paths:
         if detect_format(path).name != LABELLED_FORMAT:
@@ -108,10 +107,10 @@ def check_names(paths: Sequence[Path]) -> None:
 
 
 def recordings(path: Path, domain: Domain | None = None) -> Iterator[Recording]:
-    """The transitions of a file or folder, one recording per domain among them.
+    """The transitions of a file or folder, as one recording per domain.
 
-    The domain is `domain` if given, else each episode's label, else what the file's name tells. Raises DomainError if
-    none does or if the dimensions are of another robot, DataError if the data cannot be read.
+    The domain is `domain` if given, else each episode's label, else the domain in the file's name. Raises DomainError
+    if the domain is unknown or the dimensions fit another robot, DataError if the data cannot be read.
     """
     table, _ = read_table(path)
     labels = np.asarray([UNLABELLED] * table.num_episodes if domain else table.domain)
@@ -138,9 +137,9 @@ def compare(recording: Recording, max_rows: int | None = None) -> Comparison:
 
 
 def nearest_domain(table: EpisodeTable, max_rows: int = SEARCH_ROWS) -> FidelityReport:
-    """The named domain, of any robot with the table's dimensions and in either physics, that predicts its rows best.
+    """The named domain that predicts the table's rows best, among robots of its dimensions in either physics.
 
-    Domains with action noise are left out: no recording can be traced to them.
+    Domains with action noise are left out, because they cannot be re-simulated.
     """
     widths = (table.observation_dim, table.action_dim)
     robots = [spec.name for spec in all_robots().values() if (spec.observation_dim, spec.action_dim) == widths]
@@ -174,7 +173,7 @@ def _named_domain(path: Path) -> Domain:
 
 
 def _with_width(domain: Domain, table: EpisodeTable) -> Domain:
-    """The domain with the variant of its robot whose observations are as wide as the data's, if there is one."""
+    """The domain for the variant of its robot whose observations are as wide as the data's, if there is one."""
     widths = (table.observation_dim, table.action_dim)
     for spec in all_robots().values():
         if (

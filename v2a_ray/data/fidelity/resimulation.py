@@ -19,7 +19,7 @@ from v2a_ray.domains.robot_spec import RobotSpec
 from v2a_ray.errors import DomainError
 
 Float = NDArray[np.float64]
-# Of a step recorded in float32; in another domain the median is above 1e-3.
+# Error of a step recorded in float32; in another domain the median is above 1e-3.
 STEP_REPRODUCED = 1e-4
 Transition = tuple[NDArray[Any], NDArray[Any]]
 
@@ -35,7 +35,7 @@ class FidelityReport:
             that is not finite, or a last step whose next observation was not recorded (it repeats the observation).
         median_error, p95_error: L-infinity distance of predicted and recorded next observation over the rows.
         reward_median_error: median absolute difference of rewards.
-        reward_problem: in words, how rewards differ from what the domain pays; empty if they do not.
+        reward_problem: in words, how rewards differ from the domain's; empty if they do not.
     """
 
     domain: str
@@ -56,10 +56,10 @@ class Predictions:
     """Transitions of a table, predicted in one domain; N rows, O observation dimension.
 
     Attributes:
-        rows: (N,) which transitions of the table.
+        rows: (N,) indices of the transitions in the table.
         num_excluded: transitions that cannot be predicted, see `FidelityReport.rows_excluded`.
         next_observation: (N, O), reward: (N,).
-        knows_reward: (N,) bool, false where the reward lags and the step before, which it depends on, is unknown.
+        knows_reward: (N,) bool, false if the reward depends on the previous step and that step is unknown.
     """
 
     rows: NDArray[np.int64]
@@ -69,7 +69,7 @@ class Predictions:
     knows_reward: NDArray[np.bool_]
 
     def paid(self, table: EpisodeTable) -> Paid:
-        """What the domain pays and what `table` recorded, for steps that it reproduces and whose reward it knows."""
+        """The domain's and the recorded rewards, for steps that the domain reproduces and whose reward is known."""
         told = self.knows_reward & (self.errors(table) < STEP_REPRODUCED)
         return Paid.of(table, self.rows[told], self.reward[told])
 
@@ -80,7 +80,7 @@ class Predictions:
 
 
 def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None = None) -> FidelityReport:
-    """Predict every transition of `table` in `domain` and compare with what was recorded; see `predict_table`."""
+    """Predict every transition of `table` in `domain` and compare it with the recording; see `predict_table`."""
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     predictions = predict_table(table, domain, max_rows)
     errors = predictions.errors(table)
@@ -126,7 +126,7 @@ def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = No
     predicted, rewards = predict(domain, table.observation[rows], table.action[rows], previous, executed[rows])
     knows_reward = np.asarray([step is not None for step in previous] or [True] * len(rows), dtype=bool)
     if previous and domain.execution.delay_steps:
-        # What an episode's first steps executed is known of whole episodes only, and the step before has to be known.
+        # The actions that an episode's first steps executed are known only if the episode is complete.
         step = rows - table.offsets[table.episode_of_row[rows]]
         knows_reward &= step > domain.execution.delay_steps
     return Predictions(rows, table.num_transitions - len(usable), predicted, rewards, knows_reward)
@@ -153,9 +153,9 @@ def predict(
 ) -> tuple[Float, Float]:
     """Next observations (N, O) and rewards (N,) of `action` (N, A) commanded in the states of `observation` (N, O).
 
-    Where `previous` has the observation and executed action one step earlier, that step is replayed first, so that
-    quantities which lag behind the state (`RobotSpec.reward_lags`) are what they were in the recording. `executed`
-    (N, A) is what the actuators get instead of what the domain would make of `action` after a reset.
+    If `previous` has the observation and executed action one step earlier, that step is replayed first, so that
+    quantities that lag behind the state (`RobotSpec.reward_lags`) have their recorded values. `executed` (N, A) goes to
+    the actuators in place of the action that the domain would execute after a reset.
     """
     domain = require_robot(domain, "re-simulation")
     environment: Any = make_environment(domain).unwrapped
@@ -174,7 +174,7 @@ def predict(
             if channel:
                 channel.executed = before[1]
             environment.step(before[1])
-            # The rounding of that step is undone, what lags stays; the unobserved position goes on from there.
+            # Restore the recorded state exactly, but keep the lagging quantities and the unobserved position.
             hidden = spec.num_unobserved_positions
             environment.data.qpos[hidden:], environment.data.qvel[:] = position[hidden:], velocity
         if channel and executed is not None:
@@ -185,7 +185,7 @@ def predict(
 
 
 class _Recorded:
-    """Stands in for an environment's `ActionChannel`: executes what the recording says was executed."""
+    """Replaces an environment's `ActionChannel`: executes the action that the recording gives."""
 
     executed: NDArray[Any]
 
@@ -194,11 +194,11 @@ class _Recorded:
 
 
 def _restart(environment: Any, position: Float, velocity: Float, lags: bool) -> None:
-    # A reset clears the constraint solver's warm start, which would carry digits over from an unrelated row.
+    # A reset clears the constraint solver's warm start, which would carry rounding over from an unrelated row.
     mujoco.mj_resetData(environment.model, environment.data)
     environment.data.qpos[:], environment.data.qvel[:] = position, velocity
     if lags:
-        # The reward will read body positions before the first step computes them.
+        # The reward reads body positions before the first step computes them.
         mujoco.mj_forward(environment.model, environment.data)
 
 
@@ -210,7 +210,7 @@ def _state(observation: NDArray[Any], spec: RobotSpec) -> tuple[Float, Float]:
 
 
 def _executed(table: EpisodeTable, delay_steps: int) -> NDArray[np.float32]:
-    """(N, A) what the actuators got: the action commanded `delay_steps` earlier, zeros before an episode's start."""
+    """(N, A) executed actions: the action commanded `delay_steps` earlier, zeros before an episode's start."""
     executed = table.action
     for _ in range(delay_steps):
         executed = np.roll(executed, 1, axis=0)
@@ -221,7 +221,7 @@ def _executed(table: EpisodeTable, delay_steps: int) -> NDArray[np.float32]:
 def _previous(
     table: EpisodeTable, rows: NDArray[np.int64], known: NDArray[np.bool_], executed: NDArray[np.float32]
 ) -> list[Transition | None]:
-    """Per row the transition before it in the same episode, None for an episode's first or if its state is unknown."""
+    """Per row the previous transition of its episode; None for the first one or if the previous state is unknown."""
     followed = np.append(False, known[:-1])
     followed[table.offsets[:-1]] = False
     return [(table.observation[row - 1], executed[row - 1]) if followed[row] else None for row in rows.tolist()]

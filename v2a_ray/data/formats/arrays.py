@@ -1,4 +1,4 @@
-"""What flat recordings have in common, whatever file they are in: D4RL's keys, their checks, and their segmentation.
+"""Flat recordings with D4RL's keys, in any kind of file: their checks and their segmentation into episodes.
 
 Required: observations (N, O), actions (N, A), rewards and terminals (N,) or (N, 1). Optional: next_observations (N, O),
 timeouts (N,) or (N, 1). OTDF and ODRL publish the same keys, OTDF without `timeouts`.
@@ -42,7 +42,7 @@ def check_keys(present: Collection[str], where: str) -> list[str]:
 
 
 def check_shape(array: Any, rank: int, where: str) -> int:
-    """The number of rows of a NumPy or HDF5 array, before it is read. Raises DataError for what cannot be used."""
+    """The number of rows of a NumPy or HDF5 array, before it is read. Raises DataError for an unusable array."""
     if array.dtype.kind not in "fiub":
         raise DataError(f"holds {array.dtype}, not numbers", where=where, remedy="store it as float32")
     shape: tuple[int, ...] = array.shape or ()
@@ -78,10 +78,10 @@ def check_rows(shapes: Mapping[str, Sequence[int]], where: str) -> int:
 def convert(key: str, values: Any, where: str, first_row: int = 0) -> NDArray[Any]:
     """Values of a checked array as float32, without the trailing 1 of (N, 1). Raises DataError for a flag that is NaN.
 
-    Flags become (N,) bool. NaN in other fields is left to the check that names its episode and step.
+    Flags become (N,) bool. NaN in other fields is kept for a later check, which names the episode and step.
     """
     with np.errstate(over="ignore"):
-        # What single precision cannot hold becomes infinite, which a check names.
+        # A value that single precision cannot hold becomes infinite, which a later check reports.
         array = np.asarray(values, dtype=np.float32)
     if (REQUIRED | OPTIONAL)[key] == 1:
         array = array.reshape(-1)
@@ -99,7 +99,7 @@ def convert(key: str, values: Any, where: str, first_row: int = 0) -> NDArray[An
 
 
 def read_arrays(fetch: Callable[[str], Any], present: Collection[str], where: str) -> Arrays:
-    """All arrays of a flat recording, checked and converted, from a file that is read by key. Raises DataError."""
+    """All arrays of a flat recording, checked and converted; `fetch` reads one by its key. Raises DataError."""
     found = {key: fetch(key) for key in check_keys(present, where)}
     for key, array in found.items():
         check_shape(array, (REQUIRED | OPTIONAL)[key], place(where, field=key))
@@ -147,7 +147,7 @@ def segment(arrays: Arrays, where: str, first_row: int = 0) -> tuple[Rows, list[
 
 
 def to_reading(rows: Rows, findings: list[Finding], name: str, where: str, robot: RobotLike | None) -> Reading:
-    """The table of a whole recording, without rows that hold another episode's reset, and checked."""
+    """The checked table of a whole recording, without rows whose next observation is another episode's reset."""
     detector = None if is_unordered(rows.to_table(name)) else detector_of(rows)
     rows, bad = mend(rows, detector, robot.max_episode_steps if robot else None)
     require_rows(rows, where)
@@ -179,7 +179,7 @@ def arrays_of(table: EpisodeTable) -> Arrays:
 
 
 def derived_findings(num_dropped: int, has_timeouts: bool, where: str) -> list[Finding]:
-    """What there is to say about a recording without next observations, `num_dropped` rows of which have none."""
+    """Findings about a recording without next observations; `num_dropped` rows have no following row."""
     message = (
         f"no next_observations: taken from the following row; {num_dropped} last rows of episodes without a "
         "terminal state dropped"

@@ -1,4 +1,4 @@
-"""What a file claims to hold, compared with what is stored, before anything is allocated."""
+"""Compares the array sizes that a file declares with the bytes that it stores, before memory is allocated."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from v2a_ray.errors import DataError
 
 HARMLESS_BYTES = 256 * 1024**2
 MAX_RATIO = 100
-"""Of claimed to stored bytes, above `HARMLESS_BYTES`: recorded states compress by 2 to 10, constant columns by more."""
+"""Limit for declared to stored bytes above `HARMLESS_BYTES`: recorded states compress by 2 to 10, constants by more."""
 
 
 def require_stored(claimed_bytes: int, stored_bytes: int, where: str) -> None:
-    """Raise DataError if an array claims far more bytes than are stored for it, or more than memory can hold."""
+    """Raise DataError if an array declares far more bytes than are stored for it, or more than memory can hold."""
     if claimed_bytes <= HARMLESS_BYTES:
         return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -30,11 +30,11 @@ def require_stored(claimed_bytes: int, stored_bytes: int, where: str) -> None:
 
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
-"""Bytes of one value in memory, by Parquet's physical type; of text and bytes the stored size counts."""
+"""Bytes of one value in memory, by Parquet's physical type; for text and bytes the stored size counts."""
 
 
 def require_parquet_stored(metadata: pq.FileMetaData, stored_bytes: int, where: str, *, by_group: bool = False) -> None:
-    """Raise DataError if a Parquet file claims far more values than are stored in it, or than memory can hold.
+    """Raise DataError if a Parquet file declares far more values than it stores, or than memory can hold.
 
     A constant column of any length takes a few bytes on disk. `by_group`: row groups are read one at a time.
     """

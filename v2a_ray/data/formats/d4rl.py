@@ -1,7 +1,7 @@
-"""HDF5 with D4RL's keys (`formats/arrays.py`): reader, also of what OTDF and ODRL publish, and writer.
+"""Reader and writer of HDF5 files with D4RL's keys (`formats/arrays.py`), such as those of OTDF and ODRL.
 
 The keys lie flat in the file, under one group, or under one group per trajectory; other groups, such as `metadata`, are
-not read. A large file is read in slices: `scan` finds where episodes end, `read_rows` reads what lies between two ends.
+not read. A large file is read in slices: `scan` finds where episodes end, `read_rows` reads the rows between two ends.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ SCAN_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Scan:
-    """Where episodes lie in a file.
+    """The position of episodes in a file.
 
     Attributes:
-        bounds: (E + 1,) int64; rows bounds[e]:bounds[e + 1] begin and end with an episode. Where `timeouts` say where
-            episodes end, `read_rows` may find that such a piece holds more than one.
+        bounds: (E + 1,) int64; rows bounds[e]:bounds[e + 1] begin and end with an episode. In a file with `timeouts`,
+            `read_rows` may find more than one episode between two bounds.
         terminated: (E,) bool, whether the last row reached a terminal state.
     """
 
@@ -59,7 +59,7 @@ class Scan:
 
 
 def holds(location: Location) -> bool:
-    """Any HDF5 file that no other format claims: what it lacks is then said key by key."""
+    """True for any HDF5 file that no other format claims: `read` reports the keys that it lacks."""
     return not location.is_folder
 
 
@@ -77,9 +77,9 @@ def write(table: EpisodeTable, path: Path) -> None:
 
 
 def scan(location: Location) -> Scan:
-    """Where episodes end, from the flags alone.
+    """Find where episodes end, from the flags alone.
 
-    Only a file without `timeouts` has its observations read, a block at a time, for breaks between rows.
+    If the file has no `timeouts`, its observations are read block by block to find breaks between rows.
     Raises DataError as `read` does for what it reads.
     """
     with _recording(location) as recording:
@@ -90,7 +90,7 @@ def scan(location: Location) -> Scan:
             last |= recording.values("timeouts", 0, recording.num_rows)
         elif "next_observations" in recording.keys:
             for begin in range(0, recording.num_rows - 1, SCAN_ROWS):
-                # One row more, because a break lies between two.
+                # One more row, because a break lies between two rows.
                 end = min(begin + SCAN_ROWS + 1, recording.num_rows)
                 pair = (recording.values(key, begin, end) for key in ("observations", "next_observations"))
                 last[begin:end] |= breaks(*pair)
@@ -99,10 +99,9 @@ def scan(location: Location) -> Scan:
 
 
 def read_rows(location: Location, begin: int = 0, end: int | None = None) -> tuple[Rows, list[Finding]]:
-    """Rows [begin, end) of a file, segmented into episodes; nothing else of it is read. By default all.
+    """Read rows [begin, end) of a file, by default all, and segment them into episodes. No other rows are read.
 
-    Both ends must be in `scan(location).bounds`. The slices of a file together are its rows, each once: whether a row
-    is the last of its episode does not depend on the slice.
+    Both ends must be in `scan(location).bounds`. Then the segmentation does not depend on the slices.
 
     Raises:
         DataError: the file cannot be read, an array is unusable, or no row is left.
@@ -112,7 +111,7 @@ def read_rows(location: Location, begin: int = 0, end: int | None = None) -> tup
         arrays: Arrays = {key: recording.values(key, begin, end) for key in recording.keys}
         group_ends = recording.group_ends[begin:end]
         if len(recording.groups) > 1:
-            # A trajectory's group ends it, whatever its flags say.
+            # A trajectory ends with its group, whatever its flags say.
             arrays["timeouts"] = arrays.get("timeouts", np.zeros(end - begin, dtype=bool)) | group_ends
     return segment(arrays, str(location), begin)
 
@@ -123,8 +122,8 @@ class _Recording:
 
     Attributes:
         where: the file, for messages.
-        groups: that hold the keys, in order: one, or one per trajectory.
-        keys: that all groups have.
+        groups: the groups that hold the keys, in order: one, or one per trajectory.
+        keys: the keys of every group.
         counts: rows of each group.
     """
 
@@ -139,7 +138,7 @@ class _Recording:
 
     @cached_property
     def group_ends(self) -> NDArray[np.bool_]:
-        """(N,) bool, the last row of a group, and so of the file."""
+        """(N,) bool, true at the last row of every group."""
         ends = np.zeros(self.num_rows, dtype=bool)
         ends[np.cumsum(self.counts) - 1] = True
         return ends
@@ -162,7 +161,7 @@ def _recording(location: Location) -> Iterator[_Recording]:
     where = str(location)
     with opened(location) as file:
         groups = _groups(file, where)
-        # A group's own list of names, because asking a group whether it has a name opens what a link leads to.
+        # List the group's names, because testing whether a group has a name follows links.
         keys = check_keys(names(groups[0], group_place(where, groups[0])), group_place(where, groups[0]))
         counts, widths = [], set()
         for group in groups:
@@ -193,7 +192,7 @@ def _recording(location: Location) -> Iterator[_Recording]:
 
 
 def _check_orientation(found: h5py.Dataset, key: str, where: str) -> None:
-    """Raise DataError for an array of MATLAB's with steps along its columns, as others see it."""
+    """Raise DataError for an array that MATLAB stored transposed, with steps along its columns."""
     if "MATLAB_class" in found.attrs and found.ndim == 2 and found.shape[0] < found.shape[1]:
         raise DataError(
             f"lies transposed, {found.shape[0]} rows of {found.shape[1]}, because MATLAB stores columns first",
@@ -219,5 +218,5 @@ def _groups(file: h5py.File, where: str) -> list[h5py.Group]:
 
 
 def group_place(where: str, group: h5py.Group) -> str:
-    """The file, and the group inside it if that is not the file itself."""
+    """The file, and the group inside it unless the group is the file itself."""
     return where if group.name == "/" else place(where, group=group.name.lstrip("/"))

@@ -1,8 +1,8 @@
-"""What stands for data files in keys, remembered beside the artifacts: a sweep plans every trial, hashing takes long.
+"""SHA-256 digests of data files for artifact keys, cached because hashing is slow and a sweep plans every trial.
 
-A digest is used again while the file's path, size, modification time and change time are what they were. It is not
-remembered for a file that changed within the last seconds, because a second change within one tick of the file
-system's clock would leave the same times; such a file is hashed every time.
+A cached digest is valid while the file's path, size, modification time and change time stay the same. A file that
+changed within the last seconds is hashed every time, because a second change within one tick of the file system's
+clock would leave the same times.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from v2a_ray.errors import DataError
 FOLDER = "digests"
 READ_BYTES = 2**24
 SETTLED_SECONDS = 3.0
-"""The coarsest clocks of file systems in use tick every two seconds."""
+"""The coarsest file-system clocks in use tick every two seconds."""
 
 
 def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
-    """SHA-256 that stands for a file, or for all files in a folder.
+    """SHA-256 that identifies a file, or all files in a folder.
 
-    Of a local file it is that of its bytes, remembered in the folder `store`, if there is one. Of a remote one it is
-    that of its address, size and modification time, because reading it all may take as long as the whole experiment;
-    where the storage does not know the time, of its bytes.
+    For a local file it is the digest of the bytes, cached in the folder `store` if given. For a remote file it is the
+    digest of address, size and modification time, because reading everything may take as long as the experiment. If
+    the storage knows no modification time, the bytes are hashed.
 
-    Raises DataError when it does not exist or cannot be read.
+    Raises DataError when the path does not exist or cannot be read.
     """
     location = locate(path)
     if not location.exists():
@@ -69,7 +69,7 @@ def _digest(file: Path, store: Path | None) -> bytes:
     file = file.absolute()
     note = store / FOLDER / f"{hashlib.sha256(str(file).encode()).hexdigest()[:32]}.json" if store else None
     state = _state(file)
-    # A note that cannot be read or written costs time, nothing else.
+    # A cache entry that cannot be read or written only costs time.
     if note:
         with suppress(OSError, ValueError, KeyError, TypeError):
             remembered = read_sealed(note)
@@ -86,6 +86,6 @@ def _digest(file: Path, store: Path | None) -> bytes:
 
 
 def _state(file: Path) -> list[int]:
-    """Size, modification time and change time; a copy that keeps the modification time has another change time."""
+    """Size, modification time and change time. A copy that keeps the modification time has another change time."""
     status = file.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -1,8 +1,8 @@
-"""What a folder is: one dataset, or a place in which datasets lie. Everything that takes a folder asks here.
+"""Decides whether a folder is one dataset or only contains datasets. All code that accepts a folder uses this module.
 
-A folder with our manifest is a table, of the files directly in it. Another one is a dataset if all data in it, at any
-depth, are Parquet files of one layout: RLlib and Hive write subfolders. As soon as something in it is a dataset by
-itself, it is only a place.
+A folder with our manifest is a table that consists of the files directly in it. Any other folder is a dataset if all
+data in it, at any depth, are Parquet files of one layout, because RLlib and Hive write subfolders. If anything inside
+is a dataset by itself, the folder is not one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in a folder.
+    """The data in a folder.
 
     Attributes:
-        parquet: the Parquet files that are one dataset, in order; none if the folder is no such dataset.
-        datasets: names of what is a dataset by itself, so that the folder is not one.
+        parquet: the Parquet files that form one dataset, in order; empty if the folder is not a Parquet dataset.
+        datasets: names of files and folders inside that are datasets by themselves, so that the folder is not one.
     """
 
     parquet: Sequence[Location] = ()
@@ -35,7 +35,7 @@ class Contents:
 
 
 def contents_of(folder: Location) -> Contents:
-    """What lies in a folder that is no Minari dataset. Raises DataError for what cannot be looked at."""
+    """The data in a folder that is no Minari dataset. Raises DataError if something in it cannot be read."""
     names = folder.names()
     if MANIFEST in names:
         return Contents([folder.member(name) for name in names if name.endswith(".parquet") and "/" not in name])
@@ -47,7 +47,7 @@ def contents_of(folder: Location) -> Contents:
     parquet = [name for name in names if name.endswith(".parquet") and not _is_below(name, inner)]
     if not inner and not singles:
         files = [folder.member(name) for name in parquet]
-        # Of a subfolder one file stands for all, because opening thousands takes long where they are far away.
+        # Only one file of each subfolder is opened, because opening thousands of remote files takes long.
         first = {_parent(file.path) if "/" in name else name: file for name, file in zip(parquet, files, strict=True)}
         layouts = [layout(file) for file in first.values()]
         if all(agree(layouts[0], other) for other in layouts):
@@ -56,7 +56,7 @@ def contents_of(folder: Location) -> Contents:
 
 
 def parquet_dataset(location: Location) -> Sequence[Location]:
-    """The Parquet files of a dataset: the file, or those of a folder. Raises DataError if it is no such dataset."""
+    """The Parquet files of a dataset: the file, or the files of a folder. Raises DataError if it is no such dataset."""
     if not location.is_folder:
         return [location]
     found = contents_of(location)
@@ -66,7 +66,7 @@ def parquet_dataset(location: Location) -> Sequence[Location]:
 
 
 def no_dataset(location: Location, found: Contents) -> DataError:
-    """That a folder is no dataset, and what in it is."""
+    """The error for a folder that is no dataset; it names the datasets inside."""
     named = ", ".join(found.datasets[:MAX_NAMED])
     named += f" and {len(found.datasets) - MAX_NAMED} more" if len(found.datasets) > MAX_NAMED else ""
     return DataError(

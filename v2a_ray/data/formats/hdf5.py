@@ -1,7 +1,7 @@
-"""HDF5 files from anywhere: opened from any location, and never read beyond the file itself.
+"""Opens HDF5 files at any location, and never reads beyond the file itself.
 
 HDF5 can point to other files in four ways (external links, external storage, virtual datasets, and soft links that pass
-through one of them). A dataset that does is refused, because whoever wrote the file chose what would be opened.
+through one of them). Such a dataset is refused, because the author of the file would choose which file is opened.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def opened(location: Location) -> Iterator[h5py.File]:
                 names(file, str(location))
                 yield file
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
-        # h5py reports a truncated file, a damaged chunk and a missing permission all as OSError, and damaged
-        # metadata as RuntimeError, KeyError or (names) UnicodeDecodeError.
+        # h5py reports a truncated file, a damaged chunk and a missing permission as OSError, damaged metadata as
+        # RuntimeError or KeyError, and damaged names as UnicodeDecodeError.
         raise explained(error, location) from error
 
 
 def names(group: h5py.Group, where: str) -> list[str]:
-    """Names of what is directly inside. Raises DataError for one that is no text, which h5py gives as bytes."""
+    """Names of the members of a group. Raises DataError for a name that is not UTF-8, which h5py returns as bytes."""
     found = list(group)
     for name in found:
         if not isinstance(name, str):
@@ -66,7 +66,7 @@ def member(group: h5py.Group, key: str, where: str) -> Any:
 
 
 def dataset(group: h5py.Group, key: str, where: str) -> Any:
-    """A dataset by name. Raises DataError if it is a group, a link, its data are in another file, or a filter lacks."""
+    """A dataset by name. Raises DataError for a group, a link, data in another file, or a missing filter."""
     found = member(group, key, where)
     if not isinstance(found, h5py.Dataset):
         raise DataError("is a group, not an array", where=place(where, field=key), remedy="store one flat array")
@@ -89,9 +89,9 @@ def write_text(group: h5py.Group, name: str, text: str) -> None:
 
 
 def read_text(group: h5py.Group, name: str) -> str | None:
-    """A text that stands in the attribute itself, as `write_text` writes it; None if there is none.
+    """The fixed-length text of an attribute, as `write_text` writes it; None if there is none.
 
-    Texts of variable length lie elsewhere in the file, and where that is damaged the HDF5 library looks for them for
+    Texts of variable length are stored elsewhere in the file. If that part is damaged, the HDF5 library searches for
     ever. Raises UnicodeDecodeError.
     """
     if name not in group.attrs:
@@ -103,7 +103,7 @@ def read_text(group: h5py.Group, name: str) -> str | None:
 
 
 def subgroups(group: h5py.Group, where: str) -> list[str]:
-    """Names of the groups directly inside, by their numbers: `episode_2`, `episode_10`. Raises DataError for a link."""
+    """Names of the subgroups in the order of their numbers: `episode_2`, `episode_10`. Raises DataError for a link."""
     return sorted(
         (key for key in names(group, where) if isinstance(member(group, key, where), h5py.Group)), key=natural
     )
@@ -111,9 +111,9 @@ def subgroups(group: h5py.Group, where: str) -> list[str]:
 
 @contextmanager
 def written(path: Path) -> Iterator[h5py.File]:
-    """A file to fill, which is at `path` when the block ends well. Raises StorageError.
+    """A file to fill; it appears at `path` when the block succeeds. Raises StorageError.
 
-    It is made in memory first: the HDF5 library crashes the process when a disk is full.
+    The file is built in memory first, because the HDF5 library crashes the process when a disk is full.
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:

@@ -1,4 +1,4 @@
-"""Why an HDF5 file cannot be read, told apart from what h5py says, each cause with its own remedy."""
+"""Translates h5py's errors into the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from v2a_ray.data.formats.location import REMEDY, Location
 from v2a_ray.errors import DataError
 
 AGAIN = "download or copy it again"
-# Of the registry of filters at https://github.com/HDFGroup/hdf5_plugins; h5py itself brings gzip, shuffle and lzf.
+# From the registry of filters at https://github.com/HDFGroup/hdf5_plugins; h5py itself has gzip, shuffle and lzf.
 FILTERS = {307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2"}
-# What h5py says, what that means, and what to do.
+# Pattern in h5py's message, its meaning, and the remedy.
 CAUSES = (
     (r"file signature not found", "is no HDF5 file", "check that it is the file you mean"),
     (
@@ -32,7 +32,7 @@ CAUSES = (
 
 
 def explained(error: Exception, location: Location) -> DataError:
-    """What h5py raised while it opened or read a file, as one message with a remedy."""
+    """An exception that h5py raised while it opened or read a file, as one message with a remedy."""
     message = " ".join(str(error).split()).strip("'\"")
     where, number = str(location), getattr(error, "errno", None)
     if "unable to lock file" in message:
@@ -54,7 +54,7 @@ def explained(error: Exception, location: Location) -> DataError:
 
 
 def require_filters(found: h5py.Dataset, where: str) -> None:
-    """Raise DataError if an array passed a filter (compression, mostly) that is not installed here."""
+    """Raise DataError if an array uses a filter (mostly compression) that is not installed here."""
     settings = found.id.get_create_plist()
     for index in range(settings.get_nfilters()):
         code, _, _, name = settings.get_filter(index)
@@ -69,7 +69,7 @@ def require_filters(found: h5py.Dataset, where: str) -> None:
 
 def _is_available(code: int) -> bool:
     if not h5py.h5z.filter_avail(code):
-        # A package that registers filters when it is imported.
+        # Importing this package registers its filters.
         with suppress(ImportError):
             import hdf5plugin  # noqa: F401
     return bool(h5py.h5z.filter_avail(code))

@@ -1,7 +1,7 @@
-"""Where data is: a local path, NFS, or object storage, named by a path or URI.
+"""Locations of data: a local path, NFS, or object storage, named by a path or URI.
 
 `s3://`, `gs://`, `hdfs://` and `file://` go through `pyarrow.fs`; every other scheme (`memory://`, `az://`, `hf://`, …)
-through fsspec, if the package for it is installed.
+through fsspec, if its package is installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Location:
     Attributes:
         name: as the user wrote it, for messages.
         path: inside the file system.
-        filesystem: where it is.
+        filesystem: of pyarrow.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Location:
         return Location(f"{self.name.rstrip('/')}/{part}", f"{self.path.rstrip('/')}/{part}", self.filesystem)
 
     def kind(self) -> fs.FileType:
-        """Whether it is a file, a folder, or absent. Raises DataError if that cannot be told."""
+        """Whether it is a file, a folder, or absent. Raises DataError if this cannot be determined."""
         with reading(self):
             if self.local is not None and self.local.is_symlink():
-                # Says "too many levels of symbolic links" of a loop, which pyarrow calls absent.
+                # Reports a loop of symbolic links, which pyarrow calls absent.
                 self.local.stat()
             if self.local is not None and self.local.exists() and not (self.local.is_file() or self.local.is_dir()):
-                # To open a FIFO waits for whoever writes to it.
+                # Opening a FIFO blocks until another process writes to it.
                 raise DataError("is neither a file nor a folder", where=str(self), remedy="give a file or a folder")
             return self.filesystem.get_file_info(self.path).type
 
@@ -88,9 +88,9 @@ class Location:
             return bytes(file.read(count))
 
     def names(self) -> list[str]:
-        """Paths, relative to this folder, of everything below it that is no folder, sorted.
+        """Sorted paths, relative to this folder, of all files below it.
 
-        Without what begins with a dot or underscore, or is below such a folder: somebody's temporary or bookkeeping
+        Files and folders whose names begin with a dot or underscore are skipped: they are temporary or bookkeeping
         files. Raises DataError if the folder cannot be read.
         """
         with reading(self):
@@ -116,7 +116,7 @@ class Location:
 
 @contextmanager
 def reading(location: Location | Path | str) -> Iterator[None]:
-    """Turn what a file system raises into a DataError."""
+    """Turn the errors of a file system into a DataError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -132,11 +132,11 @@ def reading(location: Location | Path | str) -> Iterator[None]:
 
 
 def locate(name: str | Path | Location, filesystem: fs.FileSystem | None = None) -> Location:
-    """Where a path or URI is.
+    """The location of a path or URI.
 
     Args:
         name: a path, or a URI with a scheme.
-        filesystem: of pyarrow, for `name` to be a path in it; by default what the scheme says, or the local one.
+        filesystem: of pyarrow; `name` is then a path in it. By default the scheme's, or the local one.
 
     Raises:
         DataError: the scheme is unknown, or needs a package that is not installed.
@@ -166,7 +166,7 @@ def locate(name: str | Path | Location, filesystem: fs.FileSystem | None = None)
 
 @contextmanager
 def local_copy(location: Location) -> Iterator[Path]:
-    """The file or folder on the local disk: itself, or a copy that goes when the block ends."""
+    """The file or folder on the local disk: itself, or a copy that is removed when the block ends."""
     if location.local is not None:
         yield location.local
         return
@@ -183,9 +183,9 @@ def local_copy(location: Location) -> Iterator[Path]:
 
 @contextmanager
 def publishing(location: Location) -> Iterator[Path]:
-    """A local path to write; what is written there appears at `location` when the block ends well.
+    """A local path to write to; its content appears at `location` when the block succeeds.
 
-    Raises StorageError if it cannot be written, and then leaves nothing there.
+    Raises StorageError if it cannot be written, and then leaves nothing at `location`.
     """
     if location.local is not None:
         yield location.local
@@ -198,7 +198,7 @@ def publishing(location: Location) -> Iterator[Path]:
         try:
             if written.is_dir():
                 remote.create_dir(location.path)
-                remote.delete_dir_contents(location.path)  # what an earlier command of ours wrote
+                remote.delete_dir_contents(location.path)  # written by an earlier command of ours
             fs.copy_files(str(written), location.path, destination_filesystem=remote)
         except (OSError, pa.ArrowException) as error:
             _remove(location, written.is_dir())
@@ -210,7 +210,7 @@ def publishing(location: Location) -> Iterator[Path]:
 
 
 def _require_ours(location: Location) -> None:
-    """Raise StorageError when something lies at a remote address that the platform did not write."""
+    """Raise StorageError when a remote address holds something that the platform did not write."""
     if not location.exists():
         return
     if not location.is_folder:
@@ -229,7 +229,7 @@ def _require_ours(location: Location) -> None:
 
 
 def _remove(location: Location, folder: bool) -> None:
-    """Undo a broken upload; what cannot be removed was never written."""
+    """Undo a broken upload. A file that cannot be removed was never written."""
     try:
         if folder:
             location.filesystem.delete_dir(location.path)

@@ -1,8 +1,8 @@
 """Minari datasets in HDF5 (Farama's layout, version 0.4 and later), read and written without the `minari` package.
 
 A dataset is a folder with `data/main_data.hdf5` and `data/metadata.json`. The file has a group `episode_N` per episode:
-observations (T + 1, O), actions (T, A), rewards, terminations and truncations (T,). We keep our labels as attributes of
-the groups, where Minari keeps an episode's metadata.
+observations (T + 1, O), actions (T, A), rewards, terminations and truncations (T,). Our labels are attributes of the
+groups, where Minari keeps an episode's metadata.
 
 Shape suffixes: T steps of an episode, O observation dimension, A action dimension.
 """
@@ -32,12 +32,12 @@ from v2a_ray.outputs import new_folder, storage_errors
 
 RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminations": 1, "truncations": 1}
 MAX_NAME = len("episode_") + 18
-# The version whose layout is written.
+# The version of the written layout.
 MINARI_VERSION = "0.5.4"
 
 
 def holds(location: Location) -> bool:
-    """A file with episode groups; `minari_files.is_minari_folder` tells of a folder."""
+    """Whether a file has episode groups; `minari_files.is_minari_folder` answers for a folder."""
     with opened(location) as file:
         return any(re.fullmatch(r"episode_[0-9]+", key) for key in file)
 
@@ -156,11 +156,11 @@ def _write_episode(file: h5py.File, table: EpisodeTable, episode: int) -> None:
 
 
 def _numbering(names: list[str], metadata: dict[str, Any], where: str) -> list[Finding]:
-    """Warnings of episodes that the numbers or the metadata promise and that are not there."""
+    """Warnings about episodes that are missing according to the numbers or the metadata."""
     for name in names:
         if len(name) > MAX_NAME:
             raise DataError("is no episode's number", where=place(where, group=name[:MAX_NAME]), remedy="rename it")
-    # A number is somebody's claim: nothing is made of that length.
+    # A number from the file may be huge, so nothing of that length is allocated.
     numbers = {int(name.removeprefix("episode_")) for name in names}
     missing = max(numbers) + 1 - len(numbers)
     first = next(number for number in itertools.count() if number not in numbers)
@@ -179,6 +179,6 @@ def _dataset_id(name: str) -> str:
 
 
 def _box(width: int, bound: float) -> str:
-    """A gymnasium Box of float32 as Minari writes it; JSON as Python reads it, infinity included."""
+    """A gymnasium Box of float32 as Minari writes it, in Python's JSON, which allows infinity."""
     space = {"type": "Box", "dtype": "float32", "shape": [width], "low": [-bound] * width, "high": [bound] * width}
     return json.dumps(space)

@@ -12,9 +12,9 @@ ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
 
 
 def download(dataset_id: str) -> Location:
-    """The local folder of a dataset, downloaded into Minari's own folder if it is not there yet.
+    """The local folder of a dataset, downloaded into Minari's own folder if it is missing.
 
-    Raises DataError: no such id, no network, or the package is not installed.
+    Raises DataError if the id does not exist, the network fails, or the package is not installed.
     """
     where = f"minari://{dataset_id}"
     if not ID.fullmatch(dataset_id):

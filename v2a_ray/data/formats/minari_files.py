@@ -1,4 +1,4 @@
-"""Where a Minari dataset's folder keeps its files, and what its metadata say; without HDF5."""
+"""The files and metadata of a Minari dataset's folder, without HDF5."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MAX_METADATA_BYTES = 16 * 2**20
 
 
 def is_minari_folder(location: Location) -> bool:
-    """A dataset's folder, or its `data` folder.
+    """Whether it is a dataset's folder, or its `data` folder.
 
-    Also one that keeps its episodes in Arrow or Parquet files, which are not read: that has to be said of Minari.
+    True also for a dataset with Arrow or Parquet files, which we do not read, so that the error can name Minari.
     """
     return main_file(location) is not None or any(is_metadata(location / part) for part in METADATA_PARTS)
 
@@ -32,7 +32,7 @@ def main_file(location: Location) -> Location | None:
 
 
 def read_metadata(location: Location) -> dict[str, Any]:
-    """What the dataset's metadata say; older ones have none. Raises DataError if they are unusable."""
+    """The dataset's metadata; empty for older datasets without any. Raises DataError if they are unusable."""
     for part in METADATA_PARTS:
         if not (location / part).exists():
             continue
@@ -56,7 +56,7 @@ def read_metadata(location: Location) -> dict[str, Any]:
 
 
 def is_metadata(file: Location) -> bool:
-    """Whether a file is the metadata of a Minari dataset; the name `metadata.json` alone says nothing."""
+    """Whether a file is the metadata of a Minari dataset; the name `metadata.json` alone does not show it."""
     if file.kind() != FileType.File:
         return False
     with reading(file), file.open() as stream:

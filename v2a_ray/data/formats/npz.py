@@ -1,4 +1,4 @@
-"""NumPy archives with D4RL's keys (`formats/arrays.py`). Arrays of Python objects are pickles, and refused."""
+"""NumPy archives with D4RL's keys (`formats/arrays.py`). Arrays of Python objects are pickles and are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REMEDY = "it may be incomplete; download or copy it again, or write it with nump
 
 
 def holds(location: Location) -> bool:
-    """Any archive: no other format is a zip file."""
+    """True for any archive: no other format is a zip file."""
     return not location.is_folder
 
 
@@ -34,7 +34,7 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
             archive = np.load(file, allow_pickle=False)
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"not readable as an npz archive: {error}", where=where, remedy=REMEDY) from error
-        # The registry lets zip files through only, so it is no single array.
+        # The registry accepts only zip files, so this is not a single array.
         assert isinstance(archive, np.lib.npyio.NpzFile)
 
         def fetch(key: str) -> Any:
@@ -53,7 +53,7 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
 
 
 def require_stored(archive: np.lib.npyio.NpzFile, key: str, where: str) -> None:
-    """Raise DataError if an array's header claims what the archive does not store; ValueError if it is none."""
+    """Raise DataError if an array's header declares more than the archive stores; ValueError if it is no array."""
     assert archive.zip is not None
     member = archive.zip.getinfo(key if key in archive.zip.namelist() else f"{key}.npy")
     with archive.zip.open(member) as file:

@@ -1,4 +1,4 @@
-"""NumPy arrays in msgpack, in the layout of the package msgpack-numpy, without what in it can run code.
+"""NumPy arrays in msgpack, in the layout of the package msgpack-numpy, but without its ability to run code.
 
 An array is the map {b"nd": True, b"type": dtype string, b"kind": b"", b"shape": …, b"data": bytes}, a NumPy number the
 same with b"nd": False and no shape. msgpack-numpy unpickles b"data" when b"kind" is b"O"; here that is an error.
@@ -23,7 +23,7 @@ def pack(content: Any) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """Inverse of `pack`. Raises PickledArrayError, or ValueError for what is no msgpack or no such array."""
+    """Inverse of `pack`. Raises PickledArrayError, or ValueError for invalid msgpack or another kind of array."""
     try:
         return msgpack.unpackb(packed, object_hook=_decode, strict_map_key=False)
     except PickledArrayError:

@@ -14,7 +14,7 @@ from v2a_ray.errors import DataError
 
 
 def holds(location: Location) -> bool:
-    """Any Parquet file: what it lacks is then said."""
+    """True for any Parquet file that no other format claims: `read` reports the columns that it lacks."""
     return not location.is_folder
 
 
@@ -25,7 +25,7 @@ def read(location: Location, robot: RobotLike | None) -> Reading:
             files = [Path(file.path) for file in parquet_dataset(locate(path))]
             table = read_table_folder(path, files)
         except DataError as error:
-            # A copy's path means nothing to the user.
+            # The user does not know the path of the local copy.
             raise DataError(
                 error.what, where=error.where.replace(str(path), str(location)), remedy=error.remedy
             ) from error

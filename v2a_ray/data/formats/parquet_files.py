@@ -1,4 +1,4 @@
-"""Parquet files of any format: their names, columns and layout, and those that RLlib writes or reads."""
+"""Parquet files of any format: their columns and layout, and reading and writing them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Layout = dict[str, list[int]]
 
 
 def layout(file: Location) -> Layout:
-    """Columns of a file, with the widths of vectors as far as types say them. Raises DataError if it is no Parquet."""
+    """Columns of a file, with the widths of vectors if types give them. Raises DataError if it is no Parquet file."""
     schema = _opened(file, pq.read_schema)
     return {column.name: _widths(column.type) for column in schema}
 
 
 def agree(first: Layout, second: Layout) -> bool:
-    """Whether two files can be of one dataset: they have columns in common, and no column in two widths."""
+    """Whether two files can belong to one dataset: they share columns, and no column differs in width."""
     common = first.keys() & second.keys()
     return bool(common) and not any(first[name] and second[name] and first[name] != second[name] for name in common)
 
 
 def _widths(kind: pa.DataType) -> list[int]:
-    """Sizes of the fixed-size lists that a type is made of."""
+    """Sizes of the fixed-size lists in a type."""
     widths = []
     while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         widths += [kind.list_size] if pa.types.is_fixed_size_list(kind) else []
@@ -66,7 +66,7 @@ def read_columns(file: Location, columns: list[str] | None = None) -> pa.Table:
 
 
 def write_folder(path: Path, groups: Iterable[pa.Table]) -> None:
-    """Write one file in a folder, a row group for each table, whole or not at all. Raises StorageError."""
+    """Write one file in a folder atomically, with a row group for each table. Raises StorageError."""
     with new_folder(path) as partial, storage_errors(path):
         writer = None
         try:

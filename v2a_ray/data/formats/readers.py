@@ -17,7 +17,7 @@ from v2a_ray.errors import DataError
 
 MINARI_SCHEME = "minari://"
 LARGE_BYTES = 512 * 2**20
-"""HDF5 from this size on is worth Ray: reading it takes one process several times as long as Ray takes to start."""
+"""From this size on an HDF5 file is read with Ray: one process takes several times as long as Ray takes to start."""
 
 
 def read_table(
@@ -30,7 +30,7 @@ def read_table(
     columns: Columns | None = None,
     reward: float | str | None = None,
 ) -> Reading:
-    """Read and check a dataset, and refuse it if a check of severity `error` fails; see `examine_table`.
+    """Read and check a dataset, and raise if a check of severity `error` fails; see `examine_table`.
 
     Raises:
         DataError: the first error found, with its place: unreadable, missing keys, shapes, types, values.
@@ -52,7 +52,7 @@ def examine_table(
     columns: Columns | None = None,
     reward: float | str | None = None,
 ) -> Reading:
-    """Read and check a dataset, whatever the checks of its values say.
+    """Read and check a dataset, and return it even if a check of its values fails.
 
     Args:
         path: a file or folder, a URI, or `minari://` and the id of a published dataset, which is downloaded once.
@@ -65,7 +65,7 @@ def examine_table(
 
     Returns:
         The table and its findings (`table, findings = read_table(...)`); `.ordered` says whether its
-        rows are in order of time. Labels are "unknown" unless the format keeps them.
+        rows are in order of time. Labels are "unknown" unless the format stores them.
 
     Raises:
         DataError: it cannot be read as a table: unreadable, missing keys, shapes, types.
@@ -79,10 +79,10 @@ def examine_table(
 
 
 def export_table(table: EpisodeTable, path: str | Path | Location, *, format: str | None = None) -> str:
-    """Write a table in any format, at a path or URI, and return the format's name; whole or not at all.
+    """Write a table atomically in any format, at a path or URI, and return the format's name.
 
     Raises:
-        DataError: no such format, or `path` does not say one.
+        DataError: there is no such format, or `path` does not imply one.
         StorageError: no space, or no permission.
     """
     location = locate(path)
@@ -95,7 +95,7 @@ def export_table(table: EpisodeTable, path: str | Path | Location, *, format: st
 
 
 def resolve_location(path: str | Path | Location, filesystem: fs.FileSystem | None = None) -> Location:
-    """Where data to be read is; a published Minari dataset is downloaded. Raises DataError."""
+    """The location of data to read; a published Minari dataset is downloaded. Raises DataError."""
     if isinstance(path, str) and path.startswith(MINARI_SCHEME):
         from v2a_ray.data.formats.minari_download import download
 
@@ -104,7 +104,7 @@ def resolve_location(path: str | Path | Location, filesystem: fs.FileSystem | No
 
 
 def is_worth_ray(location: Location, format: str | None = None) -> bool:
-    """Whether `orchestration.convert` can read the data, and faster than one process although Ray has to start."""
+    """Whether `orchestration.convert` can read the data faster than one process, including the start of Ray."""
     local = location.local
     if local is None or not local.is_file() or local.stat().st_size < LARGE_BYTES:
         return False

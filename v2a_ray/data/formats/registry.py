@@ -1,9 +1,9 @@
-"""The formats that data can have. A module is imported when its format is used.
+"""The formats of data. A format's module is imported when the format is used.
 
-A format is chosen by its URI scheme or by looking at the file, not by trust in its name: a pickle called `data.hdf5`
-is refused. Every module of the registry has
+The URI scheme or the content of the file decides the format, never the file's name: a pickle called `data.hdf5` is
+refused. Every module of the registry has
 
-    holds(location) -> bool                of a file, asked when other formats share its first bytes
+    holds(location) -> bool                for a file, called when other formats share its first bytes
     read(location, robot) -> Reading       raises DataError
     write(table, path) -> None             atomic, to a local path; raises StorageError; not if `is_written` is false
 
@@ -36,10 +36,10 @@ MIN_USER_BLOCK = 512
 
 
 class FormatModule(Protocol):
-    """What a module of the registry offers."""
+    """The interface of a module of the registry."""
 
     def holds(self, location: Location) -> bool:
-        """Whether the content of a file with the right first bytes, or a folder of Minari's, is of this format."""
+        """Whether a file with the right first bytes, or a Minari folder, is of this format."""
         ...
 
     def read(self, location: Location, robot: RobotLike | None) -> Reading:
@@ -51,7 +51,7 @@ class FormatModule(Protocol):
         ...
 
     def write(self, table: EpisodeTable, path: Path) -> None:
-        """Write a whole table, or nothing. Raises StorageError."""
+        """Write a table atomically. Raises StorageError."""
         ...
 
 
@@ -121,7 +121,7 @@ FORMATS = {
 
 
 def register_format(entry: Format) -> Format:
-    """Make a format known, before those that share its first bytes: they take what it does not claim.
+    """Register a format before the others with the same first bytes, which take the files that it does not claim.
 
     Raises ValueError when the name is taken.
     """
@@ -143,14 +143,14 @@ def known_formats() -> str:
 
 
 def format_named(name: str) -> Format:
-    """A format by name. Raises DataError if there is none of it."""
+    """A format by name. Raises DataError if there is no such format."""
     if name not in FORMATS:
         raise DataError(f"there is no format {name!r}", where="format", remedy=f"known formats: {known_formats()}")
     return FORMATS[name]
 
 
 def format_for_output(location: Location) -> Format:
-    """The format that the ending of a name to be written stands for. Raises DataError if it stands for none."""
+    """The format for the ending of an output's name. Raises DataError if the ending is unknown."""
     for entry in FORMATS.values():
         if location.suffix in entry.suffixes:
             return entry
@@ -162,7 +162,7 @@ def format_for_output(location: Location) -> Format:
 
 
 def check_format(location: Location, name: str) -> Format:
-    """The format that a user says a file or folder has. Raises DataError if it cannot be, or does not exist."""
+    """The format that a user gave for a file or folder. Raises DataError if it does not fit or there is no file."""
     chosen = format_named(name)
     if location.is_folder:
         if not chosen.folder:
@@ -195,7 +195,7 @@ def detect_format(path: str | Path | Location, *, with_columns: bool = False) ->
         found = contents_of(location)
         if not found.parquet:
             raise no_dataset(location, found)
-        # All of them have one layout, so that the first tells the format.
+        # All files have one layout, so the first one decides the format.
         location = found.parquet[0]
     magic = _magic(location)
     candidates = [entry for entry in FORMATS.values() if entry.magic and magic.startswith(entry.magic)]
@@ -215,7 +215,7 @@ def detect_format(path: str | Path | Location, *, with_columns: bool = False) ->
 
 
 def _magic(location: Location) -> bytes:
-    """The first bytes of a file, or HDF5's if they come behind a user block. Raises DataError if there are none."""
+    """The first bytes of a file, or HDF5's if they follow a user block. Raises DataError if there are none."""
     if not location.exists():
         raise DataError("no such file", where=str(location), remedy="check the path")
     magic = location.first_bytes(MAGIC_BYTES)
@@ -229,7 +229,7 @@ def _magic(location: Location) -> bytes:
 
 
 def _has_user_block(location: Location) -> bool:
-    """Whether a file is HDF5 behind bytes of its writer's own, as MATLAB's are: 512 of them, or that doubled."""
+    """Whether a file is HDF5 after a user block, as MATLAB writes it, of 512 bytes or 512 times a power of two."""
     with location.open() as file:
         end, offset = file.seek(0, io.SEEK_END), MIN_USER_BLOCK
         while offset < end:

@@ -1,7 +1,7 @@
 """RLlib's recorded episodes: Parquet with one column `item`, each a `SingleAgentEpisode`'s state in msgpack.
 
-This is what RLlib 2.60 writes with `output_write_episodes=True` and reads with `input_read_episodes=True`. An episode
-that RLlib recorded in chunks (one `id_`, rising `t_started`) is put together again. Labels travel in `custom_data`.
+RLlib 2.60 writes this with `output_write_episodes=True` and reads it with `input_read_episodes=True`. An episode that
+RLlib recorded in chunks (one `id_`, rising `t_started`) is put together again. `custom_data` holds our labels.
 
 Shape suffixes: T steps of an episode, O observation dimension, A action dimension.
 """
@@ -32,7 +32,7 @@ ROW_GROUP_EPISODES = 64
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A piece of an episode that was recorded at once."""
+    """A part of an episode that RLlib recorded as one item."""
 
     where: str
     episode_id: str
@@ -51,7 +51,7 @@ def holds(location: Location) -> bool:
 
 
 def read(location: Location, robot: RobotLike | None) -> Reading:
-    """Read all episodes and check. Raises DataError for what is no recording of vectors and continuous actions."""
+    """Read all episodes and check. Raises DataError unless observations are vectors and actions are continuous."""
     where = str(location)
     chunks = [chunk for file in parquet_dataset(location) for chunk in _chunks(file)]
     if not chunks:
@@ -104,7 +104,7 @@ def _chunks(file: Location) -> Iterator[_Chunk]:
 
 
 def _chunk(state: Any, where: str) -> _Chunk:
-    """What an episode's state holds. Raises DataError if it is not a state of vectors."""
+    """The chunk in an episode's state. Raises DataError if it does not hold vectors."""
     try:
         observation = _buffer(state["observations"], 2)
         action, reward = _buffer(state["actions"], 2), _buffer(state["rewards"], 1)
@@ -132,10 +132,10 @@ def _chunk(state: Any, where: str) -> _Chunk:
 
 
 def _buffer(state: dict[str, Any], rank: int) -> Float:
-    """The values of one of RLlib's lookback buffers, without the lookback, which an earlier chunk holds too."""
+    """The values of one of RLlib's lookback buffers, without the lookback, which the previous chunk holds too."""
     values = np.asarray(state["data"], dtype=np.float32)[int(state["lookback"]) :]
     if values.ndim != rank:
-        # An episode of no step has empty lists for actions.
+        # An episode without steps has empty lists for actions.
         if not values.size:
             return np.zeros((0,) * rank, dtype=np.float32)
         raise ValueError(f"rank {values.ndim} where {rank} is expected")
@@ -155,7 +155,7 @@ def _check_widths(chunks: list[_Chunk]) -> None:
 
 
 def _runs(pieces: list[_Chunk]) -> Iterator[list[_Chunk]]:
-    """Pieces of one id, in runs in which each begins where the one before ended."""
+    """Chunks of one id, in runs in which each chunk begins where the previous one ended."""
     run: list[_Chunk] = []
     for piece in sorted(pieces, key=lambda piece: piece.begin):
         if run and (piece.begin != run[-1].begin + len(run[-1].reward) or run[-1].terminated or run[-1].truncated):
@@ -180,7 +180,7 @@ def _joined(run: list[_Chunk]) -> EpisodeTable:
 
 
 def _state(table: EpisodeTable, episode: int) -> dict[str, Any]:
-    """What `SingleAgentEpisode.from_state` takes: arrays instead of lists, nothing to look back at."""
+    """The argument of `SingleAgentEpisode.from_state`: arrays instead of lists, and no lookback."""
     rows, steps = table.rows(episode), int(table.lengths[episode])
 
     def buffer(data: Any, finalized: bool = True) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """RLlib's recorded columns: Parquet with one row per step and the names of RLlib's `Columns`.
 
-eps_id, obs (O), actions (A), rewards, new_obs (O), terminateds, truncateds. This is what RLlib 2.60 writes with
-`output_write_episodes=False` and reads by default. Columns that RLlib compressed are pickles and are refused.
+eps_id, obs (O), actions (A), rewards, new_obs (O), terminateds, truncateds. RLlib 2.60 writes this with
+`output_write_episodes=False` and reads it by default. Columns that RLlib compressed are pickles and are refused.
 
 Shape suffixes: N rows, O observation dimension, A action dimension.
 """
@@ -38,12 +38,12 @@ ROW_GROUP_ROWS = 65_536
 
 
 def holds(location: Location) -> bool:
-    """Whether a Parquet file has RLlib's names of columns."""
+    """Whether a Parquet file has RLlib's column names."""
     return {"obs", "actions"} <= set(schema_names(location))
 
 
 def read(location: Location, robot: RobotLike | None) -> Reading:
-    """Read, put rows of one episode together and check. Raises DataError."""
+    """Read, group the rows by episode, and check. Raises DataError."""
     where = str(location)
     tables = [read_columns(file) for file in parquet_dataset(location)]
     present = [name for name in KEYS if all(name in table.column_names for table in tables)]

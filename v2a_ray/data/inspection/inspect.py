@@ -1,4 +1,4 @@
-"""What is inside a dataset: a summary per source, as plain values. `v2a_ray.report.datasets` shows it."""
+"""Summaries of a dataset's sources as plain values. `v2a_ray.report.datasets` shows them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SourceSummary:
     Attributes:
         source, domain, behavior: labels; several domains or behaviours are joined by a comma.
         num_episodes, num_transitions: counts.
-        num_terminated: episodes that ended in a terminal state; the others were cut.
+        num_terminated: episodes that ended in a terminal state; the others were truncated.
         lengths: (E,) steps per episode.
         returns: (E,) undiscounted return per episode.
         observation_range, action_range: (O, 2) and (A, 2), smallest and largest finite value of each feature.
@@ -57,12 +57,12 @@ class SourceSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Datasets that were looked at together.
+    """Datasets that were inspected together.
 
     Attributes:
         sources: one summary per source of every dataset.
         findings: of each dataset alone, then between them.
-        assumed: name of a dataset to the domain that the checks took it to be of, where one was told.
+        assumed: name of a dataset to the domain that the checks assumed, if it was given or found.
     """
 
     sources: Sequence[SourceSummary]
@@ -84,11 +84,11 @@ def inspect_datasets(
     """Read datasets, check each, and check them against each other.
 
     Args:
-        domain: that all of them are of; by default what each one's labels say, or else its name.
-        format: of all of them; by default found by looking.
-        checks: severities of checks that are to be others than by default.
+        domain: of all datasets; by default each dataset's labels decide, or else its name.
+        format: of all datasets; by default detected from the content.
+        checks: severities that differ from the default.
 
-    Raises DataError for what cannot be read as a table; what is wrong with values is among the findings.
+    Raises DataError for data that cannot be read as a table. Wrong values are among the findings.
     """
     names = unique_names(paths)
     tables, domains, findings = {}, {}, []
@@ -99,7 +99,7 @@ def inspect_datasets(
         table = reading.table
         labelled = _labelled_domain(table)
         if domain is None and labelled is not None and labelled != told:
-            # Only its labels say the robot, and they are known after reading.
+            # Only the labels name the robot, and they are known after reading.
             told = labelled
             reading = examine_table(path, robot=told.robot_spec, format=format, checks=checks)
         tables[name] = table
@@ -117,7 +117,7 @@ def inspect_datasets(
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """A name per dataset: its file's, or its whole path where two files are called the same."""
+    """A name per dataset: its file's name, or its whole path if two files have the same name."""
     stems = [_stem(path) for path in paths]
     names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)]
     # The very same path twice is still two arguments.
@@ -178,7 +178,7 @@ def _is_finite(table: EpisodeTable) -> bool:
 
 
 def _described(table: EpisodeTable, name: str, domain: Domain | None) -> EpisodeTable:
-    """The table under a name of its own, if it has one source, and with the assumed domain, if it says none."""
+    """The table renamed to `name` if it has one source, and labelled with the assumed domain if it has no label."""
     count = table.num_episodes
     if len(set(table.source)) == 1:
         table = table.replace(source=(name,) * count)

@@ -1,4 +1,4 @@
-"""The datasets under a folder, at a glance: manifests, metadata and single columns are read, observations are not."""
+"""A quick list of the datasets under a folder: it reads manifests, metadata and single columns, but no observations."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from v2a_ray.data.table.folder import MANIFEST, read_manifest
 from v2a_ray.errors import DataError, V2AError
 
 ENDS = ("rewards", "terminals", "timeouts")
-"""What of D4RL's layout is read: what episodes earn and where they end."""
+"""The keys of D4RL's layout that are read: rewards and the ends of episodes."""
 PROBLEM_SEVERITIES = ("error", "warning")
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One dataset; what is not known without reading all of it is None.
+    """One dataset. A value is None if it is unknown without reading everything.
 
     Attributes:
         name: its path below the folder that was listed.
@@ -40,9 +40,9 @@ class Listed:
         format: of the registry; empty if it cannot be read.
         num_episodes, num_transitions: counts.
         mean_return: undiscounted return per episode.
-        domain: labels, or what the name tells; empty if nothing does.
-        problems: names of the checks that fired when it was made, with how often, or why it cannot be read.
-        unreadable: whether `problems` is the latter.
+        domain: from the labels or the name; empty if unknown.
+        problems: checks that fired when the table was made, with their counts, or why the data cannot be read.
+        unreadable: whether the data cannot be read.
     """
 
     name: str
@@ -61,9 +61,9 @@ class Listed:
 
 
 def list_datasets(folder: Path) -> list[Listed]:
-    """Every dataset under `folder`, sorted by path; one that cannot be read is listed with the reason.
+    """Every dataset under `folder`, sorted by path; an unreadable dataset is listed with the reason.
 
-    Raises DataError if `folder` is no folder that can be read.
+    Raises DataError if `folder` is not a readable folder.
     """
     if not folder.is_dir():
         raise DataError("is no folder", where=str(folder), remedy="give the folder that datasets are in")
@@ -73,7 +73,7 @@ def list_datasets(folder: Path) -> list[Listed]:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """The folder, if it is a dataset, or else what below it is one or has the ending of a known format."""
+    """The folder itself if it is a dataset; otherwise the datasets and the files with a known ending below it."""
     if _is_dataset(folder):
         yield folder
         return
@@ -88,7 +88,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Whether a folder is one dataset, or can at least not be looked into, which then is said of it."""
+    """Whether a folder is one dataset. True also for a folder without permissions, which is listed as unreadable."""
     try:
         detect_format(folder)
     except DataError:
@@ -149,7 +149,7 @@ def _of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_parquet(path: Path) -> dict[str, Any]:
-    """Of a table's file without manifest, from three columns."""
+    """Details of a table's file without manifest, from three columns."""
     table = pq.read_table(path, columns=["length", "reward", "domain"])
     rewards = table.column("reward").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     domains = [label for label in pc.unique(table.column("domain")).to_pylist() if label != "unknown"]
@@ -161,7 +161,7 @@ def _of_parquet(path: Path) -> dict[str, Any]:
 
 
 def _of_hdf5(path: Path) -> dict[str, Any]:
-    """Of a file in D4RL's layout."""
+    """Details of a file in D4RL's layout."""
     where = str(path)
     with opened(locate(path)) as file:
         check_keys(file, where)
@@ -169,7 +169,7 @@ def _of_hdf5(path: Path) -> dict[str, Any]:
 
 
 def _of_npz(path: Path) -> dict[str, Any]:
-    """Of an archive with the keys of D4RL's layout."""
+    """Details of an archive with the keys of D4RL's layout."""
     with np.load(path, allow_pickle=False) as archive:
         for key in archive.files:
             if key in ENDS:
@@ -178,7 +178,7 @@ def _of_npz(path: Path) -> dict[str, Any]:
 
 
 def _of_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Of `rewards`, `terminals` and `timeouts`. Without timeouts, only observations say where episodes end."""
+    """Details from `rewards`, `terminals` and `timeouts`. Without timeouts, only observations show episodes' ends."""
     rewards = arrays["rewards"]
     known: dict[str, Any] = {"num_transitions": len(rewards)}
     if "timeouts" not in arrays or not len(rewards):
@@ -190,7 +190,7 @@ def _of_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 def _domain_of_name(path: Path) -> str:
-    # Names of domains load MuJoCo, which a list of tables with manifests has no use for.
+    # Imported late: parsing domain names loads MuJoCo, which tables with manifests do not need.
     from v2a_ray.domains.file_names import domain_of_file_name
 
     domain = domain_of_file_name(path)

@@ -1,13 +1,13 @@
-"""Transition rows on disk: an episode table laid out for sampling, one copy for all processes of a node.
+"""Memory-mapped transitions: an episode table laid out for sampling, one copy for all processes of a node.
 
-A table's Parquet files are compressed and hold episodes; drawing single transitions from them would decode everything.
-A row file holds every transition as one row of float32,
+A table's Parquet files are compressed and hold whole episodes; drawing single transitions from them would decode
+everything. The file here holds every transition as one row of float32,
 
     [observation | action | next_observation | reward | continues],  continues = 1 - terminated,
 
-in the table's order and as it was recorded, so that one file serves every preprocessing. It is read in two ways:
-mapped into memory, where the operating system keeps one copy for all trials and actors of a node, or piece by piece
-by `data.streaming`.
+in the table's order and without preprocessing, so that one file serves every preprocessing. It is read in two ways:
+mapped into memory, where the operating system keeps one copy for all trials and actors of a node, or streamed block by
+block by `data.streaming`.
 
 Shape suffixes: N transitions, E episodes, O observation dimension, A action dimension, W = 2 O + A + 2 row width.
 """
@@ -49,7 +49,7 @@ def raw_rows(table: EpisodeTable) -> NDArray[np.float32]:
 
 
 def write_rows(table: Path, output: Path) -> None:
-    """Write the row file of a table folder into the folder `output`, holding one group of episodes at a time.
+    """Write the rows of a table folder into the folder `output`, with one group of episodes in memory at a time.
 
     Raises DataError when the table cannot be read, StorageError when there is no space.
     """
@@ -59,7 +59,7 @@ def write_rows(table: Path, output: Path) -> None:
     ids: list[str] = []
     lengths: list[int] = []
     with storage_errors(output):
-        # Plain writes: a full disk is an error here, where writing through a memory map it would kill the process.
+        # Plain writes report a full disk as an error; writing through a memory map would kill the process.
         with (output / ROWS).open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -80,7 +80,7 @@ def write_rows(table: Path, output: Path) -> None:
 
 @dataclass(frozen=True)
 class RowFile:
-    """The row file in a folder, and which rows are which episode.
+    """The memory-mapped transitions in a folder, and the episode of every row.
 
     Attributes:
         path: the `.npy` file.
@@ -98,7 +98,7 @@ class RowFile:
 
     @staticmethod
     def open(folder: Path) -> RowFile:
-        """What `write_rows` wrote into `folder`. Raises DataError when it is damaged."""
+        """Open a folder of `write_rows`. Raises DataError when it is damaged."""
         try:
             episodes = pq.read_table(folder / EPISODES)
             about = {key.decode(): int(value) for key, value in (episodes.schema.metadata or {}).items()}
@@ -148,13 +148,13 @@ class RowFile:
 
     def map(self) -> Tensor:
         """(N, W) rows, mapped into memory: read when touched, and held once for all processes of this node."""
-        # An estimate of a sweep needs the size of a row alone, and torch takes a second to import.
+        # Imported late: estimating a sweep needs only the size of a row, and importing torch takes a second.
         import torch
 
         return torch.from_numpy(self._map())
 
     def read(self, begin: int, end: int) -> NDArray[np.float32]:
-        """(end - begin, W) consecutive rows, copied from disk. Raises DataError when the file has become shorter."""
+        """(end - begin, W) consecutive rows, copied from disk. Raises DataError when the file is too short."""
         width = self.row_bytes // 4
         wanted = (min(end, self.num_transitions) - begin) * width
         try:
@@ -171,6 +171,6 @@ class RowFile:
         return int(self._map().offset)
 
     def _map(self) -> np.memmap[Any, np.dtype[np.float32]]:
-        # Copy on write instead of read-only, because torch takes no read-only memory; nothing here ever writes.
+        # Copy on write, because torch does not accept read-only memory. Nothing here writes to it.
         mapped: np.memmap[Any, np.dtype[np.float32]] = np.load(self.path, mmap_mode="c", allow_pickle=False)
         return mapped

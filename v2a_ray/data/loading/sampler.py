@@ -1,6 +1,6 @@
 """Transitions as tensors, ready to be sampled.
 
-All fields of a transition lie side by side in one row, so that drawing a batch is one gather; the fields of the batch
+All fields of a transition lie side by side in one row, so drawing a batch is one gather, and the fields of the batch
 are views into it.
 
 Shape suffixes: N transitions, B batch, O observation dimension, A action dimension, Z latent dimension.
@@ -26,7 +26,7 @@ STANDARD_DEVIATION_FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to observations and rewards before any network sees them; stored with every model.
+    """Transformation of observations and rewards before any network sees them; stored with every model.
 
     Attributes:
         observation_mean: (O,) float32, subtracted.
@@ -45,7 +45,7 @@ def make_preprocessing(
     """Preprocessing from the manifests of the target and the source, without reading either table.
 
     Args:
-        standardize: by the target's mean and standard deviation (floored); else observations stay as they are.
+        standardize: by the target's mean and standard deviation (floored); otherwise observations are unchanged.
         reward_scale: a number, or None for `return_range_scale` of both tables.
     """
     mean = np.asarray(target["observation_mean"], dtype=np.float32)
@@ -58,17 +58,17 @@ def make_preprocessing(
 def return_range_scale(*manifests: Mapping[str, Any]) -> float:
     """1000 / (max - min episode return), IQL's published reward scale for locomotion (2110.06169, appendix).
 
-    It is pooled over the tables of `manifests`, so that every method of one experiment sees the same reward.
+    The range is pooled over the tables of `manifests`, so that every method of an experiment sees the same reward.
     """
     lowest = min(float(manifest["return"]["min"]) for manifest in manifests)
     highest = max(float(manifest["return"]["max"]) for manifest in manifests)
-    # One episode, or episodes of equal return, say nothing about the spread: fall back to their size.
+    # One episode, or episodes of equal return, have no spread: fall back to the size of the return.
     return 1000.0 / max(highest - lowest, max(abs(lowest), abs(highest)) * 0.1, 1e-6)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Columns of B transitions, standardised and scaled. `extra` holds what stages added by name, (B,) or (B, Z)."""
+    """Columns of B transitions, standardised and scaled. `extra` holds columns that stages added, (B,) or (B, Z)."""
 
     observation_BO: Tensor
     action_BA: Tensor
@@ -86,9 +86,9 @@ class Batch:
 
 
 class BatchMaker:
-    """Turns rows as they were recorded (`data.rows`) into batches: standardised, scaled, split into columns.
+    """Turns recorded rows (`data.rows`) into batches: standardised, scaled, split into columns.
 
-    A batch is a few hundred rows, so this costs microseconds, and rows of one table serve any preprocessing.
+    A batch is a few hundred rows, so this takes microseconds, and one table's rows serve any preprocessing.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class BatchMaker:
         self._factor_W[-2] = preprocessing.reward_scale
 
     def __call__(self, rows_BW: Tensor, extra: dict[str, Tensor]) -> Batch:
-        """A batch of `rows_BW`, which is overwritten. Columns that are not preprocessed keep every bit."""
+        """A batch made of `rows_BW`, which is overwritten. Columns without preprocessing keep every bit."""
         rows_BW.sub_(self._shift_W).div_(self._divisor_W).mul_(self._factor_W)
         observation, action, next_observation, reward, continues = torch.split(rows_BW, self._widths, dim=1)
         return Batch(observation, action, next_observation, reward.squeeze(1), continues.squeeze(1), extra)
@@ -111,7 +111,7 @@ class BatchMaker:
 
 @dataclass(frozen=True)
 class EpisodeValues:
-    """A column with one value per episode, looked up by transition: a copy for every step would be large.
+    """A column with one value per episode, looked up by transition, because a copy for every step would be large.
 
     Attributes:
         values_EZ: (E, Z) float32.
@@ -126,14 +126,14 @@ Column = NDArray[np.float32] | EpisodeValues
 
 
 class Columns:
-    """What stages added to a table, by name: (N,) or (N, Z) float32, or `EpisodeValues`."""
+    """Columns that stages added to a table, by name: (N,) or (N, Z) float32, or `EpisodeValues`."""
 
     def __init__(self, columns: Mapping[str, Column] | None = None, device: torch.device | str = "cpu") -> None:
         self._values: dict[str, Tensor] = {}
         self._ends: dict[str, Tensor] = {}
         for name, column in (columns or {}).items():
             values = column.values_EZ if isinstance(column, EpisodeValues) else column
-            # Copied, because Arrow's memory is read-only and torch's is not; beside the rows a column is small.
+            # Copied, because Arrow's memory is read-only and torch's is not. A column is small compared with the rows.
             self._values[name] = torch.tensor(values, device=device)
             if isinstance(column, EpisodeValues):
                 self._ends[name] = torch.from_numpy(column.offsets[1:].copy()).to(device)
@@ -176,11 +176,11 @@ class TransitionSampler(Protocol):
         ...
 
     def restricted(self, eligible: Tensor) -> Self:
-        """The same table, of which `sample` draws the rows `eligible` (n,) int64 only, in ascending order."""
+        """The same table, but `sample` draws only the rows `eligible` (n,) int64, given in ascending order."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint needs, beside the generator, to go on with the same batches."""
+        """The state that a checkpoint needs, beside the generator, to continue with the same batches."""
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -191,7 +191,7 @@ class TransitionSampler(Protocol):
 class Transitions:
     """All transitions of a table in memory, on `device`; `sample` draws uniformly, with replacement.
 
-    A `RowFile` is mapped: every process of a node that samples it shares one copy. An `EpisodeTable` is copied.
+    A `RowFile` is memory-mapped: all processes of a node share one copy. An `EpisodeTable` is copied.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class Transitions:
         return other
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Empty: what is drawn depends on the generator alone."""
+        """Empty, because batches depend on the generator alone."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -251,16 +251,16 @@ Sampler = TypeVar("Sampler", bound=TransitionSampler)
 
 
 def of_recorded_arrivals(sampler: Sampler, table: EpisodeTable | RowFile) -> Sampler:
-    """`sampler`, of `table`, so that it draws only steps whose arrival was recorded: what dynamics are learned from.
+    """The `sampler` of `table`, restricted to steps whose next state was recorded, for learning dynamics.
 
-    `chunks` still gives every step.
+    `chunks` still yields every step.
     """
     recorded = table.arrival_recorded
     return sampler if recorded.all() else sampler.restricted(torch.from_numpy(np.flatnonzero(recorded)))
 
 
 def join_rows(*batches: Batch) -> Batch:
-    """Batches end to end, without what stages added."""
+    """Concatenate batches, without the columns that stages added."""
     names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
     return Batch(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}, extra={})
 

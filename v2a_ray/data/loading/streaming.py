@@ -1,19 +1,19 @@
-"""Transitions of a table that does not fit in memory: a shuffle buffer that moves through the row file.
+"""Streaming a table that does not fit in memory through a shuffle buffer.
 
-The file is cut into blocks of consecutive rows. A pass over the table reads them in a random order, without end: pass
-after pass, each in another order. The buffer holds the last M rows that were read. A batch is drawn uniformly with
-replacement from the buffer, and then as many new rows replace the oldest ones. A thread reads ahead.
+The memory-mapped file is divided into blocks of consecutive rows. The stream reads all blocks in a random order, pass
+after pass without end, in a new order each pass. The buffer holds the last M rows that were read. A batch is drawn
+uniformly with replacement from the buffer, and then as many new rows replace the oldest ones. A thread reads ahead.
 
-What that changes, against drawing from the whole table (`data.sampler.Transitions`):
+Differences from drawing from the whole table (`data.sampler.Transitions`):
 
-- Over a pass every transition is still drawn once on average, and the number of times has the same distribution.
-- Draws are not independent over time: a transition that was read can be drawn during the next M draws, and then not
-  before the next pass. Batches that are less than M draws apart share their transitions.
-- A batch is as mixed as the buffer is, which holds about M / (rows of a block) random pieces of the table. A part that
+- Over a pass every transition is still drawn once on average, and the number of draws has the same distribution.
+- Draws are not independent over time: a transition can be drawn during the M draws after it was read, and then not
+  before the next pass. Batches that are less than M draws apart share transitions.
+- A batch is as mixed as the buffer, which holds about M / (rows of a block) random pieces of the table. A part that
   is the fraction p of the table is p of the buffer with a standard deviation of about sqrt(p (1 - p) * rows of a block
   / M), less if the buffer holds much of the table. With 1 GiB that is below 0.01.
 
-The draws depend on the seed, the generator and the position in the stream only, never on the speed of disk or thread.
+The draws depend only on the seed, the generator and the position in the stream, not on the speed of disk or thread.
 
 Shape suffixes: N transitions of the table, M rows of the buffer, B batch, W width of a row.
 """
@@ -44,19 +44,19 @@ from v2a_ray.data.loading.sampler import (
 from v2a_ray.errors import ConfigError
 
 BLOCK_BYTES = 256 * 1024
-"""Of one block: long enough for a disk to read it well, short enough to mix."""
+"""Size of a block: large enough for efficient reads, small enough to mix."""
 READ_AHEAD_BLOCKS = 8
 MIN_BUFFER_BLOCKS = 16
 """A buffer of fewer blocks does not shuffle."""
 OVERHEAD_BYTES = 12 * 2**20
-"""Of the thread, its allocator and Python, measured at 6 to 8 MiB."""
+"""Memory of the thread, its allocator and Python, measured at 6 to 8 MiB."""
 _INDEX_BYTES = 8
 _Piece = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""Consecutive rows of the stream, and which rows of the table they are."""
+"""Consecutive rows of the stream, and their indices in the table."""
 
 
 class StreamedTransitions:
-    """A row file that is streamed through a shuffle buffer; see the module for what it draws."""
+    """Transitions that are streamed through a shuffle buffer; the module describes how batches are drawn."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class StreamedTransitions:
         """Nothing is read before the first batch.
 
         Args:
-            memory_bytes: for the buffer, what is read ahead, and `columns`.
+            memory_bytes: for the buffer, the blocks read ahead, and `columns`.
             seed: of the order in which blocks are read.
 
         Raises:
-            ConfigError: the memory is too little for a buffer that shuffles.
+            ConfigError: the memory is too small for a buffer that shuffles.
         """
         self.observation_dim, self.action_dim, self.device = file.observation_dim, file.action_dim, torch.device("cpu")
         self._file, self._seed, self._memory_bytes = file, seed, memory_bytes
@@ -95,7 +95,7 @@ class StreamedTransitions:
             self._counts = np.add.reduceat(self._eligible_N, edges, dtype=np.int64)
             mask_bytes = self._eligible_N.nbytes
         self._length = int(self._counts.sum())
-        # Blocks are held read ahead, in the making, and while they go into the buffer.
+        # Memory holds blocks that are read ahead, that are being read, and that are being copied into the buffer.
         held = (READ_AHEAD_BLOCKS + 3) * self._block_rows
         per_row = self._file.row_bytes + _INDEX_BYTES
         fixed = self._columns.num_bytes + mask_bytes + OVERHEAD_BYTES
@@ -138,11 +138,11 @@ class StreamedTransitions:
             yield self._make(torch.from_numpy(rows), self._columns.at(index))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """How many rows of the stream were drawn from: with the seed, this says what the buffer holds."""
+        """The position in the stream, which together with the seed determines the buffer's content."""
         return {"begin": torch.tensor(self._begin)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken; the next batch reads the buffer's rows again."""
+        """Continue from `state_dict`; the next batch reads the buffer's rows again."""
         self._begin = int(state["begin"])
         self._buffer_MW = None
 
@@ -158,7 +158,7 @@ class StreamedTransitions:
         return self._buffer_MW
 
     def _advance(self, num_rows: int) -> None:
-        """Replace the oldest `num_rows` rows of the buffer by the next ones of the stream."""
+        """Replace the oldest `num_rows` rows of the buffer by the next rows of the stream."""
         assert self._buffer_MW is not None
         buffer_MW, index_M = self._buffer_MW.numpy(), self._index_M.numpy()
         while num_rows:
@@ -174,10 +174,10 @@ class StreamedTransitions:
             num_rows -= count
 
     def _pieces(self, begin: int) -> Iterator[_Piece]:
-        """The stream from its row `begin` on, without end; a thread reads ahead while the generator lives."""
+        """The endless stream from its row `begin` on; a thread reads ahead while the generator lives."""
         blocks = self._blocks(begin)
-        # Not a `with`: it would wait for the reader in whatever thread collects this generator as garbage, and a thread
-        # that is just starting holds a lock which the reader's end needs. Without, the reader ends by itself.
+        # A `with` would wait for the reader in the thread that garbage-collects this generator. If that thread is just
+        # starting, it holds a lock that the reader needs to end. Without `with`, the reader ends by itself.
         reader = ThreadPoolExecutor(1, thread_name_prefix="v2a-read-ahead")
         pending: deque[Future[_Piece]] = deque()
         while True:
@@ -186,7 +186,7 @@ class StreamedTransitions:
             yield pending.popleft().result()
 
     def _blocks(self, begin: int) -> Iterator[tuple[int, int]]:
-        """(block, how many of its rows to leave out) from row `begin` of the stream on."""
+        """(block, number of its first rows to skip) from row `begin` of the stream on."""
         epoch, skip = divmod(begin, self._length)
         while True:
             for block in np.random.default_rng([self._seed, epoch]).permutation(len(self._counts)).tolist():
@@ -216,8 +216,8 @@ def open_transitions(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> TransitionSampler:
-    """The transitions of a row file: all of them on `device` if its rows fit in `memory_bytes`, else streamed, which is
-    done on the CPU."""
+    """Memory-mapped transitions as a sampler: all rows on `device` if they fit in `memory_bytes`, else streamed on the
+    CPU."""
     if is_streamed(file, memory_bytes):
         return StreamedTransitions(file, preprocessing, columns, memory_bytes=memory_bytes, seed=seed)
     return Transitions(file, preprocessing, columns, device)

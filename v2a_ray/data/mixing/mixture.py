@@ -1,6 +1,6 @@
 """The parts of a source mix and the target: from a specification to a labelled table.
 
-A part is read from a file or collected by roll-outs; this module reads, and says what has to be collected.
+A part is read from a file or collected by roll-outs. This module reads files and lists the roll-outs to collect.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class CollectionRequest:
     Attributes:
         domain: canonical name.
         policy_domain: canonical name of the domain whose policy acts.
-        component: the policy, one that `load_behavior` knows.
-        num_transitions: exactly as many.
+        component: a policy that `load_behavior` knows.
+        num_transitions: exact number.
         seed: of the episodes.
         noise_std: standard deviation of the Gaussian action noise; actions are in [-1, 1].
     """
@@ -47,7 +47,7 @@ class CollectionRequest:
 
 
 def load_source(spec: SourceSpec, data_root: str | Path = ".", checks: Severities | None = None) -> Reading:
-    """Read, check, cut and label a source that has a `path`. Raises DataError, also for unordered transitions."""
+    """Read, check, subsample and label a source that has a `path`. Raises DataError, also for unordered transitions."""
     reading = load_data(spec, spec.label, data_root, checks)
     if not reading.ordered:
         raise unordered_source(spec, data_root)
@@ -55,18 +55,18 @@ def load_source(spec: SourceSpec, data_root: str | Path = ".", checks: Severitie
 
 
 def unordered_source(spec: DataSpec, data_root: str | Path) -> DataError:
-    """What to say of a source whose rows are not in order of time."""
+    """The error for a source whose rows are not in order of time."""
     return DataError(
-        "the transitions are not in order of time, so whole episodes, which tell dynamics apart, cannot be had",
+        "the transitions are not in order of time, but a source needs whole episodes",
         where=str(resolve(spec, data_root)),
         remedy="use the recording it was drawn from; unordered data can only be a target",
     )
 
 
 def load_data(spec: DataSpec, label: str, data_root: str | Path = ".", checks: Severities | None = None) -> Reading:
-    """Read and check the file of `spec`, take what it asks for, and label it; it may be unordered. Raises DataError.
+    """Read, check, subsample and label the file of `spec`; it may be unordered. Raises DataError.
 
-    `checks` gives severities that are to be others than by default.
+    `checks` gives severities that differ from the default.
     """
     domain = parse_domain(spec.domain)
     path = resolve(spec, data_root)
@@ -84,10 +84,10 @@ def load_data(spec: DataSpec, label: str, data_root: str | Path = ".", checks: S
 
 
 def take(table: EpisodeTable, spec: DataSpec) -> EpisodeTable:
-    """What `spec` asks for of a table: at most `num_episodes`, and exactly `num_transitions` if it has as many.
+    """The part of a table that `spec` selects: at most `num_episodes`, and exactly `num_transitions` if it has enough.
 
-    `subsample: first` keeps the order of the file; `episodes` draws whole episodes by `seed`, the last of which is cut
-    where `num_transitions` end; `transitions` draws rows, each of which becomes an episode of one step.
+    `subsample: first` keeps the order of the file; `episodes` draws whole episodes by `seed` and truncates the last one
+    at `num_transitions`; `transitions` draws rows, and each becomes an episode of one step.
     """
     if spec.num_transitions is None and spec.num_episodes is None:
         return table
@@ -97,7 +97,7 @@ def take(table: EpisodeTable, spec: DataSpec) -> EpisodeTable:
         count = spec.num_transitions if spec.replacement else min(spec.num_transitions, table.num_transitions)
         return _single_steps(table, generator.choice(table.num_transitions, count, replace=spec.replacement))
     if spec.replacement:
-        # An episode has at least one transition, so there are never more draws than transitions.
+        # An episode has at least one transition, so `num_transitions` draws are always enough.
         drawn = generator.integers(0, table.num_episodes, spec.num_episodes or spec.num_transitions)
     elif spec.subsample == "episodes":
         drawn = generator.permutation(table.num_episodes)
@@ -111,7 +111,7 @@ def take(table: EpisodeTable, spec: DataSpec) -> EpisodeTable:
 
 
 def _single_steps(table: EpisodeTable, rows: NDArray[np.int64]) -> EpisodeTable:
-    """The given transitions, each as an episode of its own; one that is not terminal is truncated."""
+    """The given transitions, each as its own episode; a transition that is not terminal is truncated."""
     terminated, episode = table.terminal_rows[rows] > 0.5, table.episode_of_row[rows]
     return table.replace(
         **{name: getattr(table, name)[rows] for name in ("observation", "action", "reward", "next_observation")},
@@ -148,14 +148,14 @@ def mix_sources(config: ExperimentData) -> list[SourceSpec]:
 
 
 def skips(config: ExperimentData, spec: DataSpec) -> bool:
-    """Whether data that cannot be used are left out of the mix; the target never is."""
+    """Whether the mix goes on without this source if it cannot be used; never true for the target."""
     return isinstance(spec, SourceSpec) and (spec.on_error or config.mix.on_error) == "skip"
 
 
 def held_out_episodes(num_episodes: int, fraction: float, seed: int, source: str) -> NDArray[np.int64]:
-    """Episodes of a source (sorted indices) that are held out for validation, by seed and name alone.
+    """Episodes of a source (sorted indices) that are held out for validation; they depend on seed and name alone.
 
-    With a fraction above 0 at least one is held out, and at least one is left, of two or more.
+    With a fraction above 0 and at least two episodes, at least one is held out and at least one is left.
     """
     if not fraction or num_episodes < 2:
         return np.empty(0, dtype=np.int64)
@@ -165,7 +165,7 @@ def held_out_episodes(num_episodes: int, fraction: float, seed: int, source: str
 
 
 def mix_name(config: ExperimentData, key: str) -> str:
-    """A mix in one line: the head of the `key` that hashes everything in it, and its parts."""
+    """A mix in one line: its parts, and the first digits of the `key`, which hashes everything in it."""
     parts = [
         f"{source.label} {source.num_transitions:,}" if source.num_transitions else source.label
         for source in mix_sources(config)
@@ -180,12 +180,12 @@ def mix_manifest(
     refused: Sequence[Mapping[str, str]] = (),
     held_out: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> dict[str, Any]:
-    """What the manifest of a combined table says about its mix.
+    """The entries about the mix in the manifest of a combined table.
 
     Args:
         key: hashes everything that determines the mix.
-        refused: `source` and `reason` of each that was left out.
-        held_out: source name to its episodes (indices) that are not in the table but in `validation`.
+        refused: `source` and `reason` of each source that was left out.
+        held_out: source name to the indices of its episodes that are in `validation` instead of the table.
     """
     validation = {
         "fraction": config.mix.validation_fraction,
@@ -205,13 +205,13 @@ def apportion(fractions: NDArray[np.float64], total: int) -> NDArray[np.int64]:
 
 
 def relabel(table: EpisodeTable, label: str, domain: Domain, behavior: str | None = None) -> EpisodeTable:
-    """Label every episode; without `behavior` each keeps its own, such as the component that collected it."""
+    """Label every episode. Without `behavior`, each keeps its own label, such as the component that collected it."""
     labelled = table.labelled(source=label, domain=domain.name, behavior=behavior or "unknown")
     return labelled if behavior else labelled.replace(behavior=table.behavior)
 
 
 def resolve(spec: DataSpec, data_root: str | Path) -> Location:
-    """Where the data of `spec` are: its path or URI, from `data_root` (a path or URI, too) unless it is absolute.
+    """The location of the data of `spec`: its path or URI, relative to `data_root` (path or URI) unless absolute.
 
     Local paths become absolute, because Ray workers run in another directory. A published Minari dataset
     (`minari://ID`) is downloaded once. Raises DataError for an address that cannot be used.
@@ -225,7 +225,7 @@ def resolve(spec: DataSpec, data_root: str | Path) -> Location:
 
 
 def collection_requests(spec: DataSpec) -> list[CollectionRequest]:
-    """What has to be collected for a `spec` without path: one request per policy of its behaviour.
+    """The roll-outs that a `spec` without path needs: one request per policy of its behaviour.
 
     Fractions become whole numbers that sum to `num_transitions`.
     """

@@ -1,6 +1,6 @@
-"""The episode table: what data is, everywhere in the platform.
+"""The episode table: the one form of data in the platform.
 
-On disk it is Parquet with one row per episode (`SCHEMA` notes below), so that sharding can never tear an episode.
+On disk it is Parquet with one row per episode (`SCHEMA` notes below), so that sharding never splits an episode.
 In memory it is flat NumPy arrays over transitions plus episode offsets, so that sampling is one index operation.
 
 Shape suffixes: N transitions, E episodes, O observation dimension, A action dimension.
@@ -26,7 +26,7 @@ LABELS = ("source", "domain", "behavior")
 def episode_schema(observation_dim: int, action_dim: int) -> pa.Schema:
     """Arrow schema of one row per episode, for `observation_dim` = O and `action_dim` = A.
 
-    `terminated` and `truncated` describe the last step; every earlier step is neither. The three label columns are for
+    `terminated` and `truncated` describe the last step; every earlier step is neither. The three label columns serve
     diagnosis only: no learner reads them.
     """
     observations = pa.list_(pa.list_(pa.float32(), observation_dim))
@@ -56,7 +56,7 @@ class EpisodeTable:
         next_observation: (N, O) float32, s_{t+1}; differs from the next row's observation at an episode's end.
         offsets: (E + 1,) int64; episode e is the rows offsets[e]:offsets[e + 1].
         terminated: (E,) bool, whether the episode's last step reached a terminal state.
-        truncated: (E,) bool, whether the episode was cut (time limit, or subsampling). Not terminal: it bootstraps.
+        truncated: (E,) bool, whether the episode was cut (time limit or subsampling). Its last step bootstraps.
         episode_id: E unique names.
         source, domain, behavior: (E,) labels, for diagnosis only.
     """
@@ -106,17 +106,17 @@ class EpisodeTable:
 
     @cached_property
     def terminal_rows(self) -> Float:
-        """(N,) 1.0 at the last step of a terminated episode, else 0.0. Truncation is not terminal."""
+        """(N,) 1.0 at the last step of a terminated episode, else 0.0. A truncated step is not terminal."""
         rows = np.zeros(self.num_transitions, dtype=np.float32)
         rows[self.offsets[1:][self.terminated] - 1] = 1.0
         return rows
 
     @cached_property
     def arrival_recorded(self) -> NDArray[np.bool_]:
-        """(N,) whether a step's next observation is where it arrived.
+        """(N,) whether a step's next observation is the state it arrived in.
 
-        A terminal step that repeats its own observation has none (`data.arrivals`). It counts for what is paid and for
-        where episodes end; nothing that learns dynamics may look at its next observation.
+        A terminal step that repeats its own observation has no recorded arrival (`data.arrivals`). Its reward and its
+        terminal flag are valid, but models of dynamics must not use its next observation.
         """
         ends = self.offsets[1:][self.terminated] - 1
         recorded = np.ones(self.num_transitions, dtype=bool)
@@ -124,7 +124,7 @@ class EpisodeTable:
         return recorded
 
     def recorded_steps(self) -> EpisodeTable:
-        """The table without steps that have no recorded arrival; an episode of nothing else vanishes."""
+        """The table without steps that have no recorded arrival; an episode of only such steps is removed."""
         kept = self.arrival_recorded
         if kept.all():
             return self
@@ -159,7 +159,7 @@ class EpisodeTable:
         )
 
     def head(self, num_transitions: int) -> EpisodeTable:
-        """The first `num_transitions` transitions; an episode that is cut becomes truncated, not terminated."""
+        """The first `num_transitions` transitions; an episode that this cuts becomes truncated, not terminated."""
         if num_transitions >= self.num_transitions:
             return self
         last = int(np.searchsorted(self.offsets, num_transitions, side="left")) - 1
@@ -246,7 +246,7 @@ class EpisodeTable:
 
 
 def concatenate(tables: Sequence[EpisodeTable]) -> EpisodeTable:
-    """Tables of the same dimensions, end to end. Raises DataError if a dimension differs or there is nothing."""
+    """Concatenate tables of the same dimensions. Raises DataError if a dimension differs or there is no episode."""
     if not tables:
         raise DataError("there is no episode in it", where="mix", remedy="give at least one source with transitions")
     widths = {(table.observation_dim, table.action_dim) for table in tables}
@@ -268,7 +268,7 @@ def concatenate(tables: Sequence[EpisodeTable]) -> EpisodeTable:
 
 
 def episodes(table: EpisodeTable) -> Iterator[EpisodeTable]:
-    """The episodes one by one, each as a table of its own."""
+    """The episodes one by one, each as its own table."""
     for index in range(table.num_episodes):
         yield table.select([index])
 
@@ -283,7 +283,7 @@ def unlabelled(
     terminated: Sequence[bool] | NDArray[np.bool_],
     episode_id: Sequence[str],
 ) -> EpisodeTable:
-    """A table of episodes of unknown source, domain and behaviour; those not terminated are truncated."""
+    """A table of episodes of unknown source, domain and behaviour; an episode that is not terminated is truncated."""
     ended = np.asarray(terminated, dtype=bool)
     unknown = ("unknown",) * len(ended)
     return EpisodeTable(

@@ -1,6 +1,6 @@
-"""Episode tables on disk: a folder of `part-*.parquet`, whole episodes in each, with a `manifest.json` beside them.
+"""Episode tables on disk: a folder of `part-*.parquet` files with whole episodes, and a `manifest.json`.
 
-A folder is written under a temporary name and renamed when complete, so one that exists is whole.
+A folder is written under a temporary name and renamed when complete, so an existing folder is complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from v2a_ray.outputs import new_folder, storage_errors
 
 MANIFEST = "manifest.json"
 ROW_GROUP_EPISODES = 32
-"""Some megabytes, so that pieces of a table can be read without the rest."""
+"""Episodes per row group: some megabytes, so that parts of a table can be read without the rest."""
 CONVERT = "an episode table has one row per episode; make one with `v2a data convert`"
 
 
@@ -40,12 +40,12 @@ def write_table(
     findings: Sequence[Finding] = (),
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write a table folder, replacing one that is there, and return its manifest.
+    """Write a table folder, replacing an existing one, and return its manifest.
 
     Args:
         robot: the robot's name, for the manifest.
         num_files: part files, of about equal numbers of consecutive episodes; fewer if there are fewer episodes.
-        findings: what reading and checking said, kept in the manifest.
+        findings: of reading and checking, kept in the manifest.
         extra: more keys for the manifest, for example how the data were made.
 
     Raises:
@@ -68,8 +68,8 @@ def part_bounds(num_episodes: int, num_files: int) -> list[tuple[int, int]]:
 
 def write_part(table: EpisodeTable, folder: Path, index: int) -> None:
     """Write one part file into a folder made by `new_folder`."""
-    # Small row groups let a reader take few episodes at a time; zstd halves float columns at little cost.
-    # A dictionary of float values costs time and saves nothing; labels repeat.
+    # Small row groups let a reader load few episodes at a time; zstd halves float columns at little cost.
+    # Only labels repeat: a dictionary of float values costs time and saves nothing.
     with storage_errors(folder):
         pq.write_table(
             table.to_arrow(),
@@ -81,7 +81,7 @@ def write_part(table: EpisodeTable, folder: Path, index: int) -> None:
 
 
 def part_path(folder: Path, index: int) -> Path:
-    """Name of a part file; names sort in the order of the parts."""
+    """Path of a part file; the names sort in the order of the parts."""
     return folder / f"part-{index:05d}.parquet"
 
 
@@ -101,7 +101,7 @@ def finish_folder(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a table folder. Raises DataError if there is none or it is of another schema version."""
+    """The manifest of a table folder. Raises DataError if it is missing or has another schema version."""
     file = path / MANIFEST
     try:
         manifest: dict[str, Any] = read_json(file)
@@ -118,7 +118,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def part_files(path: Path) -> list[Path]:
-    """The Parquet files of a table: the file itself, or those of a folder in order. Raises DataError if none."""
+    """The Parquet files of a table: the file itself, or the files of a folder in order. Raises DataError if none."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError("holds no .parquet file", where=str(path), remedy=CONVERT)
@@ -126,13 +126,13 @@ def part_files(path: Path) -> list[Path]:
 
 
 def read_parts(files: Sequence[Path]) -> EpisodeTable:
-    """Read part files, in the order given, as one table. Raises DataError for what is not an episode table."""
+    """Read part files, in the given order, as one table. Raises DataError if they are not an episode table."""
     tables = []
     for file in files:
         try:
             parquet = _open(file)
             require_parquet_stored(parquet.metadata, file.stat().st_size, str(file))
-            # Not `pq.read_table`, which would take a folder called `length=5` for a column.
+            # `pq.read_table` would take a folder called `length=5` for a column.
             tables.append(_to_schema(_with_labels(parquet.read(), file), file))
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(file, error) from error
@@ -148,9 +148,9 @@ def read_parts(files: Sequence[Path]) -> EpisodeTable:
 
 
 def read_table_folder(path: Path, files: Sequence[Path] | None = None) -> EpisodeTable:
-    """Read a table folder or a single Parquet file; a manifest, if there is one, has to agree with the parts.
+    """Read a table folder or a single Parquet file. A manifest, if there is one, must agree with the parts.
 
-    `files` are its parts, by default those that lie directly in it.
+    `files` are its parts, by default the files directly in the folder.
     """
     table = read_parts(files or part_files(path))
     if (path / MANIFEST).exists():
@@ -167,9 +167,9 @@ def read_table_folder(path: Path, files: Sequence[Path] | None = None) -> Episod
 
 
 def read_row_groups(path: Path) -> Iterator[EpisodeTable]:
-    """The episodes of a table folder or file in order, a group of a few hundred at a time, as tables.
+    """The episodes of a table folder or file in order, as tables of a few hundred episodes.
 
-    Raises DataError for what is not an episode table.
+    Raises DataError if it is not an episode table.
     """
     for file in part_files(path):
         try:
@@ -183,12 +183,12 @@ def read_row_groups(path: Path) -> Iterator[EpisodeTable]:
 
 
 def count_episodes(path: Path) -> int:
-    """Episodes of a table folder or file, from its metadata alone. Raises DataError for what is not Parquet."""
+    """Number of episodes of a table folder or file, from its metadata alone. Raises DataError if it is not Parquet."""
     return sum(_open(file).metadata.num_rows for file in part_files(path))
 
 
 def table_bytes(path: Path) -> int:
-    """Bytes of a table folder or file in memory, from its metadata alone. Raises DataError for what is not Parquet."""
+    """Bytes of a table folder or file in memory, from its metadata alone. Raises DataError if it is not Parquet."""
     metadata = [_open(file).metadata for file in part_files(path)]
     return sum(each.row_group(group).total_byte_size for each in metadata for group in range(each.num_row_groups))
 
@@ -196,7 +196,7 @@ def table_bytes(path: Path) -> int:
 def read_episodes(path: Path, episodes: NDArray[np.int64]) -> EpisodeTable:
     """The given episodes (sorted indices) of a table folder or file; row groups without any of them are not read.
 
-    Raises DataError for what is not an episode table.
+    Raises DataError if it is not an episode table.
     """
     tables, first = [], 0
     for file in part_files(path):
@@ -205,7 +205,7 @@ def read_episodes(path: Path, episodes: NDArray[np.int64]) -> EpisodeTable:
         edges = first + np.cumsum([0, *sizes])
         first = int(edges[-1])
         wanted = episodes[np.searchsorted(episodes, edges[0]) : np.searchsorted(episodes, edges[-1])]
-        # Which group each episode is in, and how many episodes of the file are in groups that are not read.
+        # The row group of each episode, and the number of episodes in groups that are not read.
         groups = np.searchsorted(edges, wanted, side="right") - 1
         chosen = np.unique(groups)
         if not len(chosen):
@@ -236,7 +236,7 @@ def _unreadable(file: Path, error: Exception) -> DataError:
 
 
 def _with_labels(table: pa.Table, file: Path) -> pa.Table:
-    """A table with the labels that only folders' names say, as Hive writes them: `domain=hopper/part.parquet`."""
+    """A table with the labels that only folder names give, as Hive writes them: `domain=hopper/part.parquet`."""
     named = dict(part.split("=", 1) for part in file.parts[:-1] if "=" in part)
     for label in LABELS:
         if label in named and label not in table.column_names:
@@ -245,7 +245,7 @@ def _with_labels(table: pa.Table, file: Path) -> pa.Table:
 
 
 def _to_schema(table: pa.Table, file: Path) -> pa.Table:
-    """Bring a table written by pandas, polars or DuckDB (variable lists, float64) to the exact schema."""
+    """Convert a table written by pandas, polars or DuckDB (variable lists, float64) to the exact schema."""
     missing = [name for name in episode_schema(1, 1).names if name not in table.column_names]
     if missing:
         raise DataError(f"column {', '.join(missing)} missing", where=str(file), remedy=CONVERT)
@@ -274,7 +274,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _check_lists(table: pa.Table, files: Sequence[Path]) -> None:
-    """Every list of an episode is as long as `length` says, and nothing is null: offsets are computed from lengths."""
+    """Check that every list of an episode has `length` entries and no null, because offsets come from lengths."""
     where = str(files[0]) if len(files) == 1 else str(files[0].parent)
     for field in table.column_names:
         if table.column(field).null_count:

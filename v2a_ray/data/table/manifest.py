@@ -1,7 +1,7 @@
-"""What a table's manifest says, computed part by part, so that the parts can be written by different processes.
+"""The content of a table's manifest, computed part by part, so that different processes can write the parts.
 
-Statistics are merged in double precision (`data.statistics`): the same parts give the same bits, another partition of
-the same episodes gives the same numbers up to rounding.
+Statistics are merged in double precision (`data.statistics`): the same parts give the same bits, and another partition
+of the same episodes gives the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATISTICS = ("observation", "action", "reward")
 
 @dataclass(frozen=True)
 class PartSummary:
-    """What one part adds to the manifest.
+    """The contribution of one part to the manifest.
 
     Attributes:
         digests: one hash per episode, in order.
@@ -41,7 +41,7 @@ class PartSummary:
     moments: dict[str, Moments]
 
     def to_json(self) -> str:
-        """As text without loss, to travel as a value in a table."""
+        """The summary as lossless text, so that it can be a value in a table."""
         plain = {
             "digests": [digest.hex() for digest in self.digests],
             "labels": self.labels,
@@ -65,12 +65,12 @@ class PartSummary:
 
 
 def content_hash(table: EpisodeTable) -> str:
-    """Hash of everything in a table, in order. It does not depend on how the episodes are split over files."""
+    """Hash of everything in a table, in order. It does not depend on the division into files."""
     return _combine(_episode_digests(table))
 
 
 def summarize_part(table: EpisodeTable) -> PartSummary:
-    """The part of the manifest that `table` accounts for."""
+    """The contribution of `table` to the manifest."""
     values = {name: getattr(table, name).reshape(table.num_transitions, -1) for name in STATISTICS}
     return PartSummary(
         digests=_episode_digests(table),

@@ -1,4 +1,4 @@
-"""Tables in pieces, so that processes can share them: which episodes each reads, planned from numbers alone."""
+"""Dividing tables between processes: the episodes that each process reads, planned from counts alone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Piece:
     end: int
 
     def read(self) -> EpisodeTable:
-        """Read them, and of the rest of the table no more than what shares a row group with them."""
+        """Read the episodes; of the rest of the table, only row groups that hold some of them are read."""
         return read_episodes(self.path, np.arange(self.begin, self.end))
 
 
 def pieces(tables: Sequence[Path], num_readers: int) -> list[Piece]:
-    """All episodes of the tables, in order: by part file, or finer where there are fewer part files than readers.
+    """All episodes of the tables, in order, as one piece per part file.
 
-    Then each table counts as if it had been written in as many parts as there are readers.
+    If there are fewer part files than readers, each table is divided into as many pieces as there are readers.
     """
     files = [file for table in tables for file in part_files(table)]
     if len(files) >= num_readers:
@@ -38,7 +38,7 @@ def pieces(tables: Sequence[Path], num_readers: int) -> list[Piece]:
 
 
 def shards(tables: Sequence[Path], num_readers: int) -> list[list[Piece]]:
-    """The pieces of every reader: number rank, rank + num_readers, ... Disjoint, together everything.
+    """The pieces of every reader: number rank, rank + num_readers, ... They are disjoint and together cover everything.
 
     Raises:
         DataError: there are fewer episodes than readers.

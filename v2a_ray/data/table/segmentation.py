@@ -1,4 +1,4 @@
-"""Where episodes end in a flat recording of transitions. All of it is vectorised over rows.
+"""Finds where episodes end in a flat recording of transitions, vectorised over rows.
 
 Shape suffixes: N transitions, O observation dimension, A action dimension.
 """
@@ -17,9 +17,9 @@ Bool = NDArray[np.bool_]
 # Recorders that keep observations in float64 but next observations in float32 differ by rounding, not by a step.
 RELATIVE_TOLERANCE = 1e-5
 ABSOLUTE_TOLERANCE = 1e-6
-# float16 has 11 significant bits. Two ways of rounding can make neighbours of one number, so a whole step is allowed.
+# float16 has 11 significant bits. Two ways of rounding can give neighbouring numbers, so a whole step is allowed.
 HALF_PRECISION_STEP = np.float32(2.0**-10)
-# Episodes of less than two steps on average, for no stated reason: these are drawn rows, not trajectories.
+# Episodes of less than two steps on average without a stated end are randomly drawn rows, not trajectories.
 UNORDERED_BREAK_SHARE = 0.5
 
 
@@ -32,7 +32,7 @@ class Rows:
         action: (N, A) float32.
         reward: (N,) float32.
         terminal: (N,) bool, the step reached a terminal state.
-        last: (N,) bool, the step is the last of its episode for whatever reason.
+        last: (N,) bool, the step is the last of its episode for any reason.
         number: (N,) int64, row in the file, so that messages can name it after rows were dropped.
     """
 
@@ -48,14 +48,14 @@ class Rows:
         return len(self.reward)
 
     def keep(self, kept: Bool) -> Rows:
-        """The rows where `kept`; the row before a dropped one ends its episode, so that nothing joins across a gap."""
+        """The rows where `kept`. The row before a dropped row ends its episode, so that no episode spans a gap."""
         followed_by_gap = np.append(~kept[1:], False)
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         fields["last"] = self.last | followed_by_gap
         return Rows(**{name: values[kept] for name, values in fields.items()})
 
     def to_table(self, name: str) -> EpisodeTable:
-        """Episodes named `name/000000` and on; an episode that ends without a terminal state is truncated."""
+        """A table of episodes named `name/000000`, ...; an episode that ends without a terminal state is truncated."""
         ends = np.flatnonzero(self.last) + 1
         if not len(ends) or ends[-1] != len(self):
             ends = np.append(ends, len(self))
@@ -77,22 +77,22 @@ class Rows:
 
 
 def breaks(observation: Float, next_observation: Float) -> Bool:
-    """(N,) bool: the next row does not begin where this row's step arrived. The last row is no break.
+    """(N,) bool: the next row does not begin where this row's step arrived. False for the last row.
 
-    NaN is not a break: the check for finite values has to find it at its place inside the episode.
+    NaN is not a break, so that the check for finite values can report its place inside the episode.
     """
     arrived, begins = next_observation[:-1], observation[1:]
     broken = np.append((arrived != begins).any(axis=1), False)
-    # Nearly all rows are equal to the bit; only the others need the tolerance.
+    # Nearly all rows are bit-identical; only the others need the tolerance.
     unequal = np.flatnonzero(broken)
     broken[unequal] = differ(arrived[unequal], begins[unequal])
     return broken
 
 
 def differ(first: Float, second: Float) -> Bool:
-    """(N,) bool: two states (N, O) differ by more than the rounding of the coarser of the two. NaN differs from none.
+    """(N,) bool: two states (N, O) differ by more than the rounding of the less precise one. NaN never differs.
 
-    What precision a state was kept in is seen in its digits, row by row, because every format hands out float32.
+    The precision of a state is inferred from its digits, row by row, because every reader returns float32.
     """
     is_coarse = _is_half_precision(first) | _is_half_precision(second)
     tolerance = np.where(is_coarse, HALF_PRECISION_STEP, np.float32(RELATIVE_TOLERANCE))
@@ -102,13 +102,13 @@ def differ(first: Float, second: Float) -> Bool:
 
 
 def _is_half_precision(values: Float) -> Bool:
-    """(N,) bool: all features of a row are float16 numbers, with nothing in the last 13 bits of their float32."""
+    """(N,) bool: all features of a row are float16 numbers: the last 13 bits of their float32 are zero."""
     bits = np.bitwise_or.reduce(np.ascontiguousarray(values, dtype=np.float32).view(np.uint32), axis=1)
     return np.asarray(bits & np.uint32(0x1FFF) == 0)
 
 
 def is_unordered(table: EpisodeTable) -> bool:
-    """Whether most rows end their episode by being cut, as in a random subsample of transitions."""
+    """Whether most rows are the truncated end of an episode, as in a random subsample of transitions."""
     return too_many_cuts(int(table.truncated.sum()), table.num_transitions)
 
 
@@ -118,11 +118,11 @@ def too_many_cuts(num_truncated: int, num_transitions: int) -> bool:
 
 
 def shift_by_one(observation: Float, last: Bool, terminal: Bool) -> tuple[Float, Bool]:
-    """Next observations of a recording that has none: the following row's observation, inside an episode.
+    """Next observations of a recording that lacks them: the following row's observation, inside an episode.
 
     Returns:
-        (N, O) next observations and (N,) bool rows to keep. The last row of an episode has no follower: it is kept
-        only if terminal, where the next observation is not used to bootstrap and repeats the row's own.
+        (N, O) next observations and (N,) bool rows to keep. The last row of an episode has no following row: it is kept
+        only if it is terminal. Its next observation then repeats its own, because a critic does not use it.
     """
     next_observation = np.concatenate([observation[1:], observation[-1:]])
     ends = last.copy()

@@ -1,4 +1,4 @@
-"""Parts of an episode table: what a model is fitted to, and what is held out from it."""
+"""Splits an episode table into a part to fit a model to and a held-out part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from v2a_ray.data.table.episodes import EpisodeTable
 
 
 def split_target(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTable, EpisodeTable]:
-    """The target's part to fit and its part to hold out, about `fraction` of the transitions.
+    """The part of the target to fit, and the held-out part with about `fraction` of the transitions.
 
     Whole episodes are held out, because neighbouring transitions resemble each other. With fewer than five episodes the
     last steps are held out instead.
@@ -25,7 +25,7 @@ def split_target(table: EpisodeTable, fraction: float, seed: int) -> tuple[Episo
 
 
 def tail(table: EpisodeTable, first_row: int) -> EpisodeTable:
-    """The transitions from `first_row` on; an episode that is cut keeps its end."""
+    """The transitions from `first_row` on; an episode that this cuts keeps its end."""
     episode = int(np.searchsorted(table.offsets, first_row, side="right")) - 1
     kept = table.select(range(episode, table.num_episodes))
     skip = first_row - int(table.offsets[episode])

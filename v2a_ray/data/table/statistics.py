@@ -1,8 +1,8 @@
-"""Mean and standard deviation of a table from its parts, to double precision however it is split.
+"""Mean and standard deviation of a table from its parts, to double precision for any division into parts.
 
 The sum of squares minus the squared mean loses the digits that the two share: with a mean of 1,000 and a standard
 deviation of 0.01, ten of sixteen. Here every part keeps its mean and its squared deviations from that mean, and parts
-are merged by Chan, Golub and LeVeque's formula (1983), which only ever adds squares.
+are merged by the formula of Chan, Golub and LeVeque (1983), which only adds squares.
 
 Shape suffixes: N rows, F features, K parts.
 """
@@ -36,15 +36,15 @@ class Moments:
 
     @staticmethod
     def of(values: NDArray[Any]) -> Moments:
-        """Of at least one row, (N, F)."""
+        """The moments of at least one row, (N, F)."""
         return Moments.merge([_of_block(values[i : i + _BLOCK_ROWS]) for i in range(0, len(values), _BLOCK_ROWS)])
 
     @staticmethod
     def merge(parts: Sequence[Moments]) -> Moments:
-        """Of all rows of all parts. Another partition of the same rows gives the same result up to rounding."""
+        """The moments of all rows of all parts. Another partition gives the same result up to rounding."""
         counts_K = np.asarray([part.count for part in parts], dtype=np.float64)
         total = counts_K.sum()
-        # The last axis is summed pairwise, whose rounding error grows with log K only.
+        # NumPy sums the last axis pairwise, so the rounding error grows only with log K.
         means_FK = np.stack([part.mean for part in parts], axis=-1)
         origin_F1 = means_FK[:, :1]
         mean_F = origin_F1[:, 0] + ((means_FK - origin_F1) * counts_K).sum(axis=-1) / total
@@ -58,7 +58,7 @@ class Moments:
         return np.sqrt(self.deviations / self.count)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values without loss."""
+        """Lossless plain values."""
         return {"count": self.count, "mean": self.mean.tolist(), "deviations": self.deviations.tolist()}
 
     @staticmethod
@@ -72,7 +72,7 @@ def _of_block(values: NDArray[Any]) -> Moments:
     shifted_FN = values_FN - values_FN[:, :1]
     shift_F = shifted_FN.sum(axis=1) / len(values)
     centred_FN = shifted_FN - shift_F[:, None]
-    # What is left of the mean after centring is rounding; taking it out of the squares corrects for it.
+    # After centring, a nonzero mean is rounding error; subtracting it from the squares corrects for it.
     rest_F = centred_FN.sum(axis=1)
     deviations_F = np.square(centred_FN).sum(axis=1) - rest_F**2 / len(values)
     return Moments(len(values), values_FN[:, 0] + shift_F, np.maximum(deviations_F, 0.0))

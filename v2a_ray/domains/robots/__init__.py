@@ -1,4 +1,4 @@
-"""The robots, one file each. A file in this folder is all that it takes; its weights lie in `domains/weights`."""
+"""The robots, one file each. A new file in this folder is enough to add a robot; `domains/weights` holds weights."""
 
 from importlib import import_module
 from pkgutil import iter_modules

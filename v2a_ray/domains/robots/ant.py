@@ -1,8 +1,8 @@
 """Ant: four legs with eight actuated joints, free in space. 27 observations (13 positions, 14 velocities), 8 actions.
 
 Numbers of the shifts: ODRL and OTDF, as edits of gymnasium's ant.xml. Lengths in metres, angles in degrees.
-Observations are the 27 of gymnasium's v4. Data recorded with v2 or v3 and MuJoCo 2 have 111: those and 84 contact
-forces, which are zero in every row; `ant111` observes the same.
+Observations are the 27 of gymnasium's v4. Data recorded with v2 or v3 and MuJoCo 2 have 111: the same 27 and 84 contact
+forces, which are zero in every row; the variant `ant111` has these observations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BACK = {"third_ankle_geom": (-1.0, -1.0), "fourth_ankle_geom": (1.0, -1.0)}
 
 
 def _feet(geoms: dict[str, tuple[float, float]], reach: float) -> tuple[Edit, ...]:
-    """Lower legs whose tips are `reach` away from the ankle along both axes (stock 0.4)."""
+    """Lower legs whose tips are `reach` from the ankle along both axes (stock 0.4)."""
     return tuple(
         edit for geom, (x, y) in geoms.items() for edit in capsule(geom, (0.0, 0.0, 0.0, x * reach, y * reach, 0.0))
     )
@@ -49,7 +49,7 @@ ANT = register_robot(
         velocity_limit=None,
         reset_noise_scale=0.1,
         reward_lags=True,
-        # 0.9 kg with armatures of 1 kg m^2: hardly slowed by a load, blown about by a breeze.
+        # Ant has 0.9 kg and armatures of 1 kg m^2: a load hardly slows it, but a breeze blows it about.
         named_levels={"mass": (10.0, 20.0, 40.0), "wind": (1.5, 3.0, -5.0), "damping": (0.2, 5.0, 20.0)},
         joints={
             "hipjnt": tuple(f"hip_{leg}" for leg in (1, 2, 3, 4)),

@@ -27,7 +27,7 @@ def _limb(leg: str, knee: tuple[float, float], ankle: tuple[float, float]) -> tu
 
 
 def _thighs(back: tuple[float, float], front: tuple[float, float]) -> tuple[Edit, ...]:
-    """ODRL's thighs; its shins are new too, and the same at every level."""
+    """ODRL's thighs. Its shins differ from stock too, and are the same at every level."""
     return _limb("b", back, (-0.13, -0.15)) + _limb("f", front, (0.11, -0.13))
 
 
@@ -60,7 +60,7 @@ HALFCHEETAH = register_robot(
         velocity_limit=None,
         reset_noise_scale=0.1,
         total_mass=14.0,
-        # Stock legs are springs damped to be just stable; five times that, and they do not move.
+        # Stock legs are springs with just enough damping to be stable; with five times that they do not move.
         named_levels={"damping": (0.5, 1.25, 2.0)},
         joints={"footjnt": ("bfoot", "ffoot"), "thighjnt": ("bthigh", "fthigh")},
         morphologies={

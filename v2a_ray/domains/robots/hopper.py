@@ -13,7 +13,7 @@ from v2a_ray.domains.shifts.edits import Edit, capsule
 
 
 def _foot(factor: float) -> tuple[Edit, ...]:
-    """The foot's length and radius times `factor`, seen from the ankle, which stays where it is."""
+    """The foot's length and radius times `factor`; the ankle stays in place."""
     ankle, heel, toe, height, radius = -0.13, -0.26, 0.13, 0.1, 0.06
     ends = (ankle + factor * (heel - ankle), 0.0, height, ankle + factor * (toe - ankle), 0.0, height)
     return capsule("foot_geom", ends, factor * radius)

@@ -59,7 +59,7 @@ WALKER2D = register_robot(
         num_positions=8,
         num_velocities=9,
         velocity_limit=10.0,
-        # Stock joints are damped by only 0.1 N m s/rad.
+        # The damping of stock joints is only 0.1 N m s/rad.
         named_levels={"damping": (5.0, 10.0, 20.0)},
         reset_noise_scale=5e-3,
         joints={"footjnt": ("foot_joint", "foot_left_joint"), "thighjnt": ("thigh_joint", "thigh_left_joint")},

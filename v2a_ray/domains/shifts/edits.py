@@ -1,7 +1,7 @@
-"""What a dynamics shift is made of: single changes of single attributes of a MuJoCo specification.
+"""Edits, the parts of a dynamics shift: each changes one attribute in a MuJoCo specification.
 
-A shift never carries a model of its own; it is a list of edits of the model that gymnasium ships. An edit can be
-printed, compared and tested, which a copied XML file cannot.
+A shift has no model of its own; it is a list of edits of the model that gymnasium ships. Unlike a copied XML file, an
+edit can be printed, compared and tested.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Edit:
         element: "geom", "joint", "body", "actuator", or "option".
         name: the element's name in the XML file; for "actuator" the joint it drives; empty for "option".
         attribute: the attribute to set. A geom's "fromto" is (x, y, z, x, y, z) in its body's frame, its "radius" and
-            "half_length" are lengths, all in metres; a joint's "range" is in degrees or radians, as the file has it; a
-            body's "mass_factor" multiplies mass and inertia of the finished model, whatever they were computed from.
+            "half_length" are lengths, all in metres; a joint's "range" is in degrees or radians, as in the file; a
+            body's "mass_factor" multiplies mass and inertia of the finished model, however they were computed.
         value: the new numbers.
     """
 
@@ -36,11 +36,11 @@ class Edit:
 
     @property
     def place(self) -> str:
-        """What is edited, for example `joint foot_joint range`."""
+        """The edited attribute, for example `joint foot_joint range`."""
         return " ".join(part for part in (self.element, self.name, self.attribute) if part)
 
     def old(self, spec: mujoco.MjSpec) -> tuple[float, ...] | None:
-        """The present value in `spec`, or None where the file gives the geometry in another way."""
+        """The current value in `spec`, or None if the file gives the geometry in another way."""
         if self.attribute == _MASS_FACTOR:
             return (1.0,)
         target = _target(spec, self)
@@ -50,7 +50,7 @@ class Edit:
         return None if np.isnan(values).any() else tuple(values.tolist())
 
     def apply(self, spec: mujoco.MjSpec) -> None:
-        """Change `spec` in place, unless this edit has to wait for `finish`."""
+        """Change `spec` in place, unless `finish` applies this edit later."""
         if self.attribute == _MASS_FACTOR:
             return
         target = _target(spec, self)
@@ -62,17 +62,17 @@ class Edit:
             return
         getattr(target, self.attribute)[:] = self.value
         if self.attribute == "fromto":
-            # Both ends now define the frame and the half-length; what the file said about them would be ignored or,
-            # for an axis-angle, win.
+            # The two ends now define the frame and the half-length. Clear the file's own values: most would be
+            # ignored, but an axis-angle would override the ends.
             target.pos[:] = 0.0
             target.quat[:] = (1.0, 0.0, 0.0, 0.0)
             target.alt.type = mujoco.mjtOrientation.mjORIENTATION_QUAT
 
     def finish(self, model: mujoco.MjModel) -> None:
-        """Change `model`, compiled and with its final inertia, in place, if this is an edit of a mass.
+        """If this edits a mass, change `model`, which is compiled and has its final inertia, in place.
 
-        The file gives no masses: they follow from geoms, by a rule that depends on the physics, and HalfCheetah's are
-        then scaled to a total that a load comes on top of.
+        The file gives no masses. The physics' rule computes them from geoms, and HalfCheetah's are then scaled to a
+        fixed total. A load is added to that total.
         """
         if self.attribute == _MASS_FACTOR:
             body = model.body(self.name).id

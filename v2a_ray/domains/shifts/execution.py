@@ -1,10 +1,10 @@
-"""Shifts of execution: what is done with a commanded action before the actuators get it.
+"""Shifts of execution: they change a commanded action before it reaches the actuators.
 
-They are no part of the MuJoCo model. At environment step t
+They do not change the MuJoCo model. At environment step t
 
     executed_t = clip(commanded_{t - delay_steps} + noise_std * n_t, -1, 1),    n_t ~ N(0, I)
 
-with zeros for what was commanded before the reset. Rewards are computed from the commanded action.
+with zeros for commands before the reset. Rewards are computed from the commanded action.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Execution:
-    """How commanded actions are executed. The default executes them as they are.
+    """How commanded actions are executed. The default executes them unchanged.
 
     Attributes:
         noise_std: standard deviation of the Gaussian noise added to each action dimension; 0 adds none.
@@ -31,12 +31,12 @@ class Execution:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every action is executed as commanded, at once."""
+        """Whether every action is executed immediately and unchanged."""
         return self == Execution()
 
 
 class ActionChannel:
-    """The way from commanded to executed actions in one environment; holds the actions that are under way."""
+    """Turns commanded into executed actions in one environment; holds the delayed actions."""
 
     def __init__(self, execution: Execution, action_dim: int) -> None:
         self.execution, self.action_dim = execution, action_dim
@@ -44,7 +44,7 @@ class ActionChannel:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was commanded."""
+        """Forget earlier commands."""
         zeros = np.zeros(self.action_dim)
         self._under_way = deque([zeros] * self.execution.delay_steps)
 

@@ -1,6 +1,6 @@
-"""What each shift means to change in a compiled model, declared apart from the edits that change it.
+"""The intended changes of each shift in a compiled model, declared separately from its edits.
 
-`v2a_ray.domains.model_proof` proves that a shift does this and nothing else.
+`v2a_ray.domains.model_proof` proves that a shift makes these changes and no others.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from v2a_ray.domains.shifts.names import Shift
 
 @dataclass(frozen=True)
 class Change:
-    """Fields of the compiled model that a shift means to change, on every one of some elements.
+    """Fields of the compiled model that a shift is intended to change, on each of some elements.
 
     Attributes:
         fields: names in `MjModel` of arrays with one row per element (or `opt.` and one of its numbers); at least one
             of them must change on each element.
-        names: the elements, as the fields' prefix says: joints for `jnt_` and `dof_`, driven joints for `actuator_`,
-            geoms for `geom_`, and for `body_` a body or a geom that it owns. None is everything but zeros.
-        columns: entries of a row; None is all.
-        factor: what stock's numbers are multiplied by.
-        value: the new numbers; None, where there is no factor either, leaves them open.
+        names: the elements, according to the fields' prefix: joints for `jnt_` and `dof_`, driven joints for
+            `actuator_`, geoms for `geom_`, and for `body_` a body or a geom that it owns. None means all nonzero ones.
+        columns: entries of a row; None means all.
+        factor: factor on stock's numbers.
+        value: the new numbers. If `factor` is None too, any new numbers are allowed.
     """
 
     fields: tuple[str, ...]
@@ -51,12 +51,12 @@ _JOINTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "otdf": ("hip_1", "hip_2"),
     },
 }
-"""Robot's file -> part -> joints whose range a kinematic shift narrows. Everything else keeps its bits."""
+"""Robot's file -> part -> joints whose range a kinematic shift narrows. Everything else stays bit-identical."""
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """Geoms that a morphology shift reshapes, and what it moves to keep the robot joined."""
+    """Geoms that a morphology shift reshapes, and the parts that it moves to keep the robot connected."""
 
     geoms: tuple[str, ...]
     moved_bodies: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ _SHAPES: Mapping[str, Mapping[str, _Shape]] = {
         "otdf": _Shape(("left_ankle_geom", "right_ankle_geom")),
     },
 }
-"""Robot's file -> part -> geoms. The inertia of the bodies that own them follows."""
+"""Robot's file -> part -> geoms. The inertia of their bodies changes with them."""
 
 _RESCALED = {"half_cheetah": ("torso", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")}
 """Bodies whose mass depends on every geom, because the robot is scaled to a total of 14 kg."""
@@ -105,11 +105,11 @@ _BY_FACTOR: Mapping[str, Callable[[str], tuple[Change, ...]]] = {
     "damping": lambda asset: (Change(("dof_damping",)),),
     "mass": lambda asset: (Change(("body_mass",), ("torso",)), Change(("body_inertia",), ("torso",))),
 }
-"""Kind -> what its number multiplies, in a robot's file."""
+"""Kind -> the changes whose factor is its number, for a robot's file."""
 
 
 def intended_changes(shift: Shift, spec: RobotSpec) -> tuple[Change, ...] | None:
-    """What `shift` means to change in the robot's stock model; None if nobody has declared it."""
+    """The intended changes of `shift` in the robot's stock model; None if they are not declared."""
     asset = Path(spec.asset).stem
     factor = shift.level if isinstance(shift.level, float) else None
     if shift.kind in _BY_FACTOR:
@@ -123,7 +123,7 @@ def intended_changes(shift: Shift, spec: RobotSpec) -> tuple[Change, ...] | None
         )
     if shift.kind in ("action_noise", "action_delay"):
         return ()
-    # "otdf-kinematic" and "otdf-morph" say in the part what they are.
+    # The part of "otdf-kinematic" and "otdf-morph" is their real kind.
     kind, part = (shift.part, "otdf") if shift.kind == "otdf" else (shift.kind, shift.part)
     if kind == "kinematic" and part in _JOINTS.get(asset, {}):
         return (Change(("jnt_range",), _JOINTS[asset][part]),)

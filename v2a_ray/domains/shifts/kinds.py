@@ -1,4 +1,4 @@
-"""What every kind of dynamics shift has to say: how its argument is read, what it changes, which of them are named."""
+"""The kinds of dynamics shifts: how each parses its argument, what it changes, and its named shifts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Shift:
 
     Attributes:
         kind: a key of `v2a_ray.domains.shifts.names.KINDS`, for example "gravity".
-        part: the joint or body part ("footjnt", "torso"); for "otdf" which target; empty where only a number is given.
+        part: the joint or body part ("footjnt", "torso"); the target for "otdf"; empty if the kind has only a number.
         level: "easy", "medium" or "hard"; a number; or empty for "otdf".
     """
 
@@ -37,22 +37,22 @@ class Shift:
 
 
 class ShiftKind(ABC):
-    """A row of the table of kinds."""
+    """Base of all kinds."""
 
     @abstractmethod
     def forms(self, spec: RobotSpec) -> list[str]:
-        """How names of this kind look, for messages: `gravity-K`."""
+        """Patterns of this kind's names, for messages: `gravity-K`."""
 
     @abstractmethod
     def parse(self, argument: str, spec: RobotSpec, where: str) -> Shift:
-        """Read what follows the first dash of a name. Raises DomainError."""
+        """Parse the part of a name after the first dash. Raises DomainError."""
 
     @abstractmethod
     def named(self, spec: RobotSpec) -> list[Shift]:
         """The shifts of this kind that are in the catalogue."""
 
     def edits(self, shift: Shift, spec: RobotSpec, stock: mujoco.MjSpec) -> tuple[Edit, ...]:
-        """What `shift` changes in the robot's `stock` specification (read, not changed)."""
+        """The edits of `shift` for the robot's `stock` specification, which is not changed."""
         return ()
 
     def execution(self, shift: Shift) -> dict[str, float]:
@@ -65,9 +65,9 @@ class Number:
     """A continuous parameter and the values it may have.
 
     Attributes:
-        quantity: what it is, with its unit.
+        quantity: name, with its unit.
         lowest, highest: bounds of its magnitude. Beyond them the simulation is unstable, or nothing can be learned.
-        stock: the value that changes nothing. It is refused: it would give stock a second name.
+        stock: the value that changes nothing. It is refused, because it would give stock a second name.
         signed: whether negative values exist.
         whole: whether it counts something.
     """
@@ -105,10 +105,10 @@ class NumberKind(ShiftKind):
 
     Attributes:
         kind: as in names.
-        letter: stands for the number in messages.
+        letter: placeholder for the number in messages.
         number: its meaning and bounds.
-        levels: the named ones, unless `RobotSpec.named_levels` has others.
-        model_edits: of the number, the robot and its stock specification; None for a shift of execution.
+        levels: the named levels, unless `RobotSpec.named_levels` has others.
+        model_edits: function of the number, the robot and its stock specification; None for a shift of execution.
         execution_field: the field of `Execution` that is set to the number, or empty.
     """
 
@@ -142,7 +142,7 @@ class NumberKind(ShiftKind):
 
 @dataclass(frozen=True)
 class KinematicKind(ShiftKind):
-    """`kinematic-PART-LEVEL`, where the level may be a factor on the joint's range."""
+    """`kinematic-PART-LEVEL`; the level may be a factor on the joint's range."""
 
     factor: Number = field(default_factory=lambda: Number("range factor", 1e-3, 2.0))
 
@@ -187,7 +187,7 @@ class MorphologyKind(ShiftKind):
 
 
 class OTDFKind(ShiftKind):
-    """The targets of OTDF (ICLR 2025). Its `otdf-gravity` is `gravity-0.5` and becomes that."""
+    """The targets of OTDF (ICLR 2025). `otdf-gravity` is an alias of `gravity-0.5`."""
 
     def forms(self, spec: RobotSpec) -> list[str]:
         return ["otdf-gravity", *spec.published]

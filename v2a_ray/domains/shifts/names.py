@@ -1,8 +1,8 @@
 """Dynamics shifts by name: `gravity-0.5`, `kinematic-footjnt-easy`, `morph-torso-hard`, `otdf-morph`, `wind-10`.
 
-`KINDS` is the table of all kinds. Those that peers published come first. The named levels of the others were chosen by
-what they cost a stock policy that is carried over unchanged (`benchmarks/shift_severity.py`, docs/shift_severity.md):
-from little to nearly everything, for each robot; only a delay costs most of the return from one step on.
+`KINDS` is the table of all kinds. Kinds published by ODRL and OTDF come first. The named levels of the others were
+chosen for each robot by the return that an unchanged stock policy loses (`benchmarks/shift_severity.py`,
+docs/shift_severity.md): from little to nearly everything. Only a delay costs most of the return already at one step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AIR_DENSITY, AIR_VISCOSITY = 1.2, 1.8e-5  # kg / m^3 and Pa s, at 20 degrees Cel
 
 
 def _friction(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
-    """All three coefficients of all geoms, or only what `RobotSpec.floor_keeps_friction` leaves."""
+    """All three coefficients of all geoms, or only the ones that `RobotSpec.floor_keeps_friction` allows."""
     for geom in stock.geoms:
         sliding, torsional, rolling = (float(value) for value in geom.friction)
         if not spec.floor_keeps_friction:
@@ -44,19 +44,19 @@ def _actuator(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[
 
 
 def _damping(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
-    """Of every actuated joint. All of them are damped in stock, by 0.1 to 6 N m s/rad; the root's joints are not."""
+    """The damping of every actuated joint: 0.1 to 6 N m s/rad in stock. The root's joints have no damping."""
     for actuator in stock.actuators:
         damping = float(stock.joint(actuator.target).damping)
         yield Edit("joint", actuator.target, "damping", (factor * damping,))
 
 
 def _mass(factor: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
-    """A load spread over the torso like its own mass; no other body gets heavier or lighter."""
+    """A load distributed over the torso like its own mass; the mass of other bodies does not change."""
     yield Edit("body", "torso", "mass_factor", (factor,))
 
 
 def _wind(speed: float, spec: RobotSpec, stock: mujoco.MjSpec) -> Iterator[Edit]:
-    """Wind along x, which rewards walking forwards; positive blows against it. Stock robots move in a vacuum."""
+    """Wind along x, the rewarded direction; positive blows against it. Stock robots move in a vacuum."""
     yield Edit("option", "", "wind", (-speed, 0.0, 0.0))
     yield Edit("option", "", "density", (AIR_DENSITY,))
     yield Edit("option", "", "viscosity", (AIR_VISCOSITY,))
@@ -110,12 +110,12 @@ def parse_shift(text: str, robot_name: str) -> Shift:
 
 
 def shift_edits(shift: Shift, spec: RobotSpec, stock: mujoco.MjSpec) -> tuple[Edit, ...]:
-    """What `shift` changes in the robot's `stock` specification (read, not changed)."""
+    """The edits of `shift` for the robot's `stock` specification, which is not changed."""
     return KINDS[shift.kind].edits(shift, spec, stock)
 
 
 def combined_execution(shifts: Sequence[Shift]) -> Execution:
-    """What `shifts` together do to commanded actions. Raises DomainError if two set the same."""
+    """The combined execution of `shifts`. Raises DomainError if two set the same field."""
     values: dict[str, float] = {}
     setter: dict[str, Shift] = {}
     for shift in shifts:
