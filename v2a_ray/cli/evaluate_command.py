@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PolicyName = Annotated[
     str,
     typer.Argument(
-        metavar="POLICY", help="A run directory, what `v2a export` wrote, or a behaviour, e.g. hopper/stock:medium"
+        metavar="POLICY", help="A run directory, an export of `v2a export`, or a behaviour, e.g. hopper/stock:medium"
     ),
 ]
 
@@ -43,7 +43,7 @@ def evaluate(
     video_seconds: Annotated[float, typer.Option(min=0.1, help="Longest film.")] = 8.0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Numbers of every episode as JSON.")] = None,
 ) -> None:
-    """Roll a policy out and say what it earns: return, normalised score, and how sure their means are.
+    """Roll a policy out and print its return and normalised score with confidence intervals of their means.
 
         v2a evaluate runs/demo-v2a-seed0 --episodes 50
 
@@ -54,7 +54,7 @@ def evaluate(
         v2a evaluate hopper/stock:expert -d hopper/otdf-morph
 
     The score is 0 for a random and 100 for an expert policy of the domain. Intervals are 95 % bootstrap intervals of
-    the mean over episodes; they say nothing about other training seeds. Files that we wrote are replaced, others not.
+    the mean over episodes; they say nothing about other training seeds. Only files that v2a wrote are replaced.
     """
     from v2a_ray.cli.bars import named_bars
     from v2a_ray.domains import parse_domain
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def counted(act: Act, bar: Progress, words: str, num_steps: int) -> Act:
-    """`act` with a bar that shows how many of at most `num_steps` environment steps are done."""
+    """`act` with a bar that counts environment steps, of at most `num_steps`."""
     task = bar.add_task(words, total=num_steps)
 
     def counting(observation: NDArray[Any]) -> NDArray[np.float32]:

@@ -4,8 +4,8 @@ Actors get episode indices in order. The result is the shortest run of episodes 
 transitions, cut to it exactly; further episodes are thrown away. `ray.init` must have been called.
 
 If an actor dies, with its node or alone, another actor collects its current episodes again. A journal keeps finished
-episodes as they arrive: a killed collection loses only the current episodes of its actors (a few seconds), and gives the
-same table when it is resumed.
+episodes as they arrive: a killed collection loses only its actors' current episodes (a few seconds), and gives the same
+table when it is resumed.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _collect_one(
 
 
 class _Run:
-    """Episodes of a request: those done from index 0 on without a gap, those done beyond a gap, and the next indices."""
+    """Episodes of a request: done from index 0 on without a gap, done beyond a gap, and to be handed out next."""
 
     def __init__(self, finished: dict[int, EpisodeTable]) -> None:
         self.tables: list[EpisodeTable] = []
@@ -217,7 +217,7 @@ class _Run:
         self._extend()
 
     def hand_out(self, count: int) -> range:
-        """Indices that were handed back, or else the lowest `count` (at most) consecutive indices not handed out yet."""
+        """Indices that were handed back, else the lowest consecutive indices not handed out yet, at most `count`."""
         if self._returned:
             return self._returned.pop()
         while self.next_index in self._kept:

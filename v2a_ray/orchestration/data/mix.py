@@ -63,8 +63,8 @@ def preview_mix(config: ExperimentConfig) -> list[MixRow]:
 def make_mix(config: ExperimentConfig, output: Path, listener: Listener) -> dict[str, Any]:
     """Write the mix of an experiment as an episode table into `output` and return its manifest; Ray must be running.
 
-    Held-out episodes go to the table folder `validation` inside it. Artifacts in the store are reused, and new artifacts
-    stay there for `v2a run`.
+    Held-out episodes go to the table folder `validation` inside it. Artifacts in the store are reused, and new ones are
+    kept there for `v2a run`.
     """
     plan = make_plan(config)
     inputs = plan["source"].inputs.values()
