@@ -1,4 +1,4 @@
-"""Progress bars whose names, which may be a user's, are shown as they are."""
+"""Progress bars that show names literally, because a name may come from a user."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 def plain(template: str) -> TextColumn:
-    """A column whose text is no markup."""
+    """A column of text without markup."""
     return TextColumn(template, markup=False)
 
 
 def named_bars(console: Console, *, transient: bool = False) -> Progress:
-    """Bars with what they are called, how far they are and how long they will take."""
+    """Bars with name, progress and remaining time."""
     columns = (plain("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=transient)

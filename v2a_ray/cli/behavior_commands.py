@@ -22,7 +22,7 @@ def list_command(
     everything: Annotated[bool, typer.Option("--all", help="A row for every policy, snapshots too.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a page of Markdown.")] = None,
 ) -> None:
-    """List the behaviours: what they earn in their own domain, over 20 episodes without noise."""
+    """List the behaviours with their returns in their own domain, over 20 episodes without noise."""
     from v2a_ray.domains.behaviors import list_behaviors
     from v2a_ray.outputs import MARK, new_file, require_replaceable
     from v2a_ray.report.behavior_table import render_zoo, zoo_markdown
@@ -78,7 +78,7 @@ def train(
     settings = validate(
         type(defaults),
         defaults.model_dump() | parse_overrides(overrides or []),
-        remedy="v2a_ray/orchestration/rllib/ppo.py says what each setting means",
+        remedy="v2a_ray/orchestration/rllib/ppo.py explains each setting",
     )
     folder = output or Path("runs/behaviors") / parsed.slug
     columns = (

@@ -13,7 +13,7 @@ from rich.segment import Segment
 
 
 def visible(text: str) -> str:
-    """Control characters, marks that reorder text, and bytes of undecodable file names, as visible escapes."""
+    """`text` with control characters, marks that reorder text and undecodable bytes of names as visible escapes."""
     if text.isascii() and text.isprintable():
         return text
     hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -25,7 +25,7 @@ def visible(text: str) -> str:
 
 
 class _SafeConsole(Console):
-    """A terminal that names from files, keys and error texts cannot steer: only rich's own styles reach it."""
+    """A terminal that passes only rich's own control codes on, none from names of files, keys or error texts."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See `Console`."""
@@ -33,14 +33,14 @@ class _SafeConsole(Console):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
-# A string is text and no markup, also in tables: a name may be `[red]x`. Who wants styles says so with `markup=True`.
+# Strings are not markup, also in tables, because a name may be `[red]x`. A call can pass `markup=True` for styles.
 console = _SafeConsole(markup=False, highlight=False)
 error_console = _SafeConsole(stderr=True, markup=False, highlight=False)
 INTERRUPTED = 130
 
 
 class _Warnings(logging.Handler):
-    """Prints what the package warns of, on the terminal that progress is drawn on."""
+    """Prints the package's warnings on the terminal with the progress display."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
@@ -52,13 +52,13 @@ _WARNINGS = _Warnings(logging.WARNING)
 
 
 def show_warnings() -> None:
-    """Let the package's warnings be seen, each once, however often this is called."""
+    """Show the package's warnings, each once, even if this is called repeatedly."""
     logging.getLogger("v2a_ray").addHandler(_WARNINGS)
 
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Ctrl-C within the block says how to go on, and exits with the status of an interrupted command."""
+    """On Ctrl-C within the block, print how to resume and exit with the status of an interrupted command."""
     try:
         yield
     except KeyboardInterrupt:

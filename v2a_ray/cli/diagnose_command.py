@@ -1,4 +1,4 @@
-"""`v2a diagnose`: why a finished run is as good, or as bad, as it is."""
+"""`v2a diagnose`: explains the score of a finished run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def diagnose(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run, or of a sweep.")],
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fit nothing: skip what needs advantages that are in no store.")
+        bool, typer.Option("--quick", help="Fit nothing: skip the parts whose advantages are not in the store.")
     ] = False,
     max_transitions: Annotated[
         int, typer.Option(min=100, help="Source transitions to examine; whole episodes of every part are taken.")
@@ -28,7 +28,7 @@ def diagnose(
     best: Best = False,
     every: Every = False,
 ) -> None:
-    """Say why a run worked or did not: alignment, modality, value and filter against the truth.
+    """Explain why a run worked or failed: compare alignment, modality, value and filter with the truth.
 
     Reads the labels of the data, which no learner reads, and re-simulates transitions in the target's domain. Missing
     advantages (a global one, and an oracle for each domain) are fitted and kept in the run's store. Writes pictures and

@@ -41,7 +41,7 @@ class _RateColumn(TextColumn):
 
 
 class StageDisplay(Listener):
-    """A `Listener` that draws. On something that is no terminal it prints a line per stage instead."""
+    """A `Listener` that draws progress on a terminal, and otherwise prints a line per stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -102,11 +102,11 @@ class StageDisplay(Listener):
             self._warn(artifact)
 
     def warned(self, text: str) -> None:
-        """Say what stops nothing."""
+        """Print a warning; the computation continues."""
         self.console.print(f"warning: {text}", style="yellow", soft_wrap=True)
 
     def _warn(self, artifact: Artifact) -> None:
-        """What reading and checking found, which otherwise stands in the manifest alone."""
+        """Print the findings of reading and checking, which otherwise stand only in the manifest."""
         if (artifact.path / REFUSED).exists():
             refused = read_json(artifact.path / REFUSED)
             text = f"WARNING: source {refused['source']} is left out of the mix: {refused['reason']}"
@@ -121,6 +121,6 @@ class StageDisplay(Listener):
         self.console.print(text, soft_wrap=True)
 
     def _line(self, text: str) -> None:
-        """Only where there is no live display."""
+        """Print a line if there is no live display."""
         if not self.console.is_terminal:
             self._say(text)

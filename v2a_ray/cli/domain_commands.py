@@ -22,9 +22,9 @@ CHECK_FAILED = 1
 
 @app.command("list")
 def list_domains(robot: Robot = None) -> None:
-    """List the named domains and what each changes. `v2a domains show hopper/gravity-0.73+wind-5` shows any other.
+    """List the named domains and their changes. `v2a domains show hopper/gravity-0.73+wind-5` shows any other domain.
 
-    `ant111`, Ant observed as in 111-wide data, has the domains of `ant` and is listed when asked for.
+    `ant111`, Ant observed as in 111-wide data, has the domains of `ant` and is listed only with ROBOT `ant111`.
     """
     from v2a_ray.domains import catalogue
     from v2a_ray.domains.shifts.descriptions import describe_shift
@@ -121,7 +121,7 @@ def check(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything, all distances included, as JSON.")] = False,
 ) -> None:
-    """Prove that each shift changes what it should and nothing else, and that no two domains are the same.
+    """Prove that each shift changes only the intended parameters, and that no two domains are the same.
 
     Of a Gymnasium environment of your own the domains that are named are checked, each beside stock. Exits with 1 if a
     domain fails. Distances are explained in the page that `--output` writes.
@@ -192,7 +192,7 @@ def render(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("domains.png"),
 ) -> None:
-    """Draw robots in domains beside the stock ones, to scale and in the same pose, one row per robot. No OpenGL."""
+    """Draw robots in domains beside the stock robots, to scale and in the same pose, one row per robot. No OpenGL."""
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.render import render_domains
     from v2a_ray.outputs import require_ours

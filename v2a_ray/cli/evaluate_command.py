@@ -48,7 +48,7 @@ def evaluate(
     best: Best = False,
     every: Every = False,
 ) -> None:
-    """Roll a policy out and say what it earns: return, normalised score, and how sure their means are.
+    """Roll a policy out and print its return and normalised score with confidence intervals of their means.
 
         v2a evaluate runs/demo-v2a-seed0 --episodes 50
 
@@ -61,7 +61,7 @@ def evaluate(
         v2a evaluate hopper/stock:expert -d hopper/otdf-morph
 
     The score is 0 for a random and 100 for an expert policy of the domain. Intervals are 95 % bootstrap intervals of
-    the mean over episodes; they say nothing about other training seeds. Files that we wrote are replaced, others not.
+    the mean over episodes; they say nothing about other training seeds. Only files that v2a wrote are replaced.
     """
     from v2a_ray.cli.bars import named_bars
     from v2a_ray.domains import parse_domain
@@ -105,7 +105,7 @@ def evaluate(
 
 
 def counted(act: Act, bar: Progress, words: str, num_steps: int) -> Act:
-    """`act` with a bar that shows how many of at most `num_steps` environment steps are done."""
+    """`act` with a bar that counts environment steps, of at most `num_steps`."""
     task = bar.add_task(words, total=num_steps)
 
     def counting(observation: NDArray[Any]) -> NDArray[np.float32]:

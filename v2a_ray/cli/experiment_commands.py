@@ -34,12 +34,12 @@ Address = Annotated[
 
 
 def notice(text: str) -> None:
-    """Say what the user should know, and what stops nothing."""
+    """Print a notice; the command continues."""
     error_console.print(text, style="yellow")
 
 
 def _say_starting(address: str | None) -> None:
-    """Importing and starting Ray takes seconds, in which nothing else would be shown."""
+    """Print a line, because importing and starting Ray takes seconds in which nothing else is shown."""
     asked = address or os.environ.get("RAY_ADDRESS") or "local"
     text = "starting Ray" if asked == "local" else f"joining Ray at {asked}"
     console.print(text, style="dim")
@@ -69,7 +69,7 @@ def run(
     from v2a_ray.experiments.loading import missing_nodes, read_experiment, require_domains, store_of
     from v2a_ray.outputs import prepare_results_folder
 
-    # What is wrong is said, and the first line shown, before anything that takes seconds to import.
+    # Report errors of the settings and print the first line before imports that take seconds.
     settings = read_experiment(config_file, overrides or [], notice)
     console.print(Text.assemble((settings.name, "bold"), f" · method {settings.method_title} · seed {settings.seed}"))
     require_domains(settings, config_file)
@@ -102,7 +102,7 @@ def run(
 
 
 def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
-    """Mean and standard deviation over episodes; of one episode there is no deviation."""
+    """Mean and standard deviation over episodes; a single episode has no deviation."""
     mean, std = target[f"{name}_mean"], target[f"{name}_std"]
     if mean is None:
         return "unknown (the domain has no reference returns)"
@@ -115,9 +115,9 @@ def sweep(
     ] = None,
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, and compute nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated cost; compute nothing.")] = False,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the sweep whose results are there.")
+        Path | None, typer.Option("--resume", metavar="DIR", help="Continue the sweep in this folder.")
     ] = None,
     num_cpus: NumCpus = None,
     address: Address = None,
@@ -126,7 +126,7 @@ def sweep(
     """Run many experiments with Ray Tune: grids over mixes, methods and seeds, or a search.
 
     Stages that trials share are computed once, before the trials. The same command goes on where it stopped and runs no
-    finished trial again; `--resume DIR` does so without naming the file.
+    finished trial again; with `--resume DIR` it needs no CONFIG.
     """
     from v2a_ray.errors import ConfigError
     from v2a_ray.outputs import prepare_results_folder
@@ -174,7 +174,7 @@ def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | Non
 
 
 def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
-    """What the sweep would take on `num_cpus` cores, by default this machine's."""
+    """Print the estimated cost of the sweep on `num_cpus` cores, by default this machine's."""
     from v2a_ray.engine.store import ArtifactStore, store_root
     from v2a_ray.experiments.estimate import estimate
     from v2a_ray.report.estimate_text import render_estimate
@@ -198,7 +198,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method with all its settings.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """List the methods and what each is a combination of, or show one with its source, deviations and settings."""
+    """List the methods as combinations of parts, or show one method with its source, deviations and settings."""
     from v2a_ray.experiments import combinations
     from v2a_ray.report.method_table import method_page, methods_table
 
@@ -213,9 +213,9 @@ def methods(
 
 def config(
     method: Annotated[
-        str | None, typer.Option(help="Show the defaults under this method, not under the one that `v2a run` takes.")
+        str | None, typer.Option(help="Show the defaults of this method; by default of the method that `v2a run` uses.")
     ] = None,
-    of_sweep: Annotated[bool, typer.Option("--sweep", help="Show what a sweep file may say instead.")] = False,
+    of_sweep: Annotated[bool, typer.Option("--sweep", help="Show the settings of a sweep file instead.")] = False,
 ) -> None:
     """Print every setting with its default and meaning."""
     from v2a_ray.experiments.experiment import ExperimentConfig
@@ -236,7 +236,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all artifacts, and nothing else.")] = False,
     store: Annotated[Path | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
 ) -> None:
-    """List the artifacts that can be reused, or remove them; a folder that is no store is left alone."""
+    """List the reusable artifacts, or remove them; a folder that is no store is left unchanged."""
     from v2a_ray.engine import store_cleaning as housekeeping
     from v2a_ray.engine.store import ArtifactStore, default_store
 

@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Write a trained policy as a file or folder that PyTorch, ONNX or RLlib loads.
 
-    It takes raw observations and standardises them itself; actions are in [-1, 1]. What was written is loaded again and
-    compared with the original on 1,000 observations. An export of ours is replaced, anything else is not.
+    The export takes raw observations and standardises them itself; actions are in [-1, 1]. It is loaded again and
+    compared with the original on 1,000 observations. Only an earlier export of v2a is replaced.
 
         v2a export runs/demo-v2a-seed0 -f onnx -o hopper.onnx
 
@@ -37,7 +37,7 @@ def export(
 
         v2a export runs/demo-v2a-seed0 -f torch-export    (torch.export.load("policy.pt2").module()(observations))
 
-        v2a export runs/demo-v2a-seed0 -f rllib    (RLModule.from_checkpoint; it unpickles, so only what you trust)
+        v2a export runs/demo-v2a-seed0 -f rllib    (RLModule.from_checkpoint; it unpickles: load only files you trust)
 
     TorchScript is left out: PyTorch has deprecated it for torch.export. `onnx` needs `pip install 'v2a_ray[export]'`.
     """

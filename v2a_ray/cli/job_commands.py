@@ -44,8 +44,8 @@ def submit(
 ) -> None:
     """Submit a run, or a sweep (a file with `axes` or a `search`), to a Ray cluster.
 
-    The package goes along as it is installed here, data do not: name them by URI or by an absolute path on storage that
-    all nodes mount. Submitted again after a failure, the job goes on where it stopped.
+    The package is shipped as it is installed here. Data are not shipped: give a URI or an absolute path on storage that
+    all nodes mount. If you submit the job again after a failure, it goes on where it stopped.
     """
     from v2a_ray.orchestration.cluster.job_spec import make_job
 
@@ -78,9 +78,9 @@ def list_jobs(address: Address = None) -> None:
 def logs(
     job_id: JobId,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the log until the job ends.")] = False,
 ) -> None:
-    """Print what a job has printed."""
+    """Print the log of a job."""
     server = _server(address)
     job = server.find(job_id)
     if follow:
@@ -91,7 +91,7 @@ def logs(
 
 @app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
-    """End a job. What it finished stays; submitted again it goes on where it stopped."""
+    """End a job. Its finished work is kept: submitted again, the job goes on where it stopped."""
     server = _server(address)
     job = server.find(job_id)
     if job.has_ended:
@@ -104,7 +104,7 @@ def stop(job_id: JobId, address: Address = None) -> None:
 
 
 def _server(address: str | None) -> JobServer:
-    """The job server. Raises ConfigError where Ray is installed without its client."""
+    """The job server. Raises ConfigError if Ray is installed without its job client."""
     if importlib.util.find_spec("aiohttp") is None:
         raise ConfigError("Ray's job client is not installed", where="v2a", remedy="pip install 'v2a_ray[cluster]'")
     from v2a_ray.orchestration.cluster.jobs import JobServer
@@ -128,7 +128,7 @@ def _follow(server: JobServer, job: Job, exit_with_status: bool) -> None:
         error_console.print(text, style="yellow", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if not printed and job.message:
-        # A job whose environment could not be made never prints.
+        # A job prints nothing if its environment could not be made.
         typer.echo(job.message)
     console.print(f"{job.id} {job.status}")
     if exit_with_status and job.status != "SUCCEEDED":

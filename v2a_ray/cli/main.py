@@ -40,13 +40,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(exit_status(INTERRUPTED))
     except SystemExit as ending:
-        # The status of a signal, whatever those made of it that it passed through.
+        # The status of a signal, even if other code changed it on the way.
         sys.exit(exit_status(ending.code) if isinstance(ending.code, int) else ending.code)
 
 
 @cache
 def _commands() -> typer.Typer:
-    """The application with all of its commands; a process that calls `main` again has them already."""
+    """The application with all of its commands, cached for processes that call `main` repeatedly."""
     from v2a_ray.cli import behavior_commands as behaviors
     from v2a_ray.cli import data_commands as data
     from v2a_ray.cli import diagnose_command as diagnosis
@@ -67,7 +67,7 @@ def _commands() -> typer.Typer:
 
 
 def _quiet_libraries() -> None:
-    """What the terminal shows is ours."""
+    """Suppress the messages of libraries on the terminal."""
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,4 +1,4 @@
-"""`v2a select`: the best of several policies, without a simulator."""
+"""`v2a select`: selects the best of several policies without a simulator."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def select(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Target episodes to judge by; by default those the runs were trained for.")
+        Path | None, typer.Option(help="Target episodes for the estimate; by default the runs' own target data.")
     ] = None,
     with_source: Annotated[
-        bool, typer.Option("--with-source", help="Fit to the first run's source too. It has other dynamics.")
+        bool, typer.Option("--with-source", help="Fit also to the first run's source, which has other dynamics.")
     ] = False,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Part of the target that is held out.")] = 0.2,
     steps: Annotated[int, typer.Option(min=1, help="Update steps per policy.")] = 5000,
     critics: Annotated[int, typer.Option(min=1, help="Critics per policy.")] = 4,
     discount: Annotated[float, typer.Option(min=0.0, max=0.9999)] = 0.99,
-    seed: Annotated[int, typer.Option(min=0, help="Of the critics, and of which episodes are held out.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the critics and of the held-out episodes.")] = 0,
     true_episodes: Annotated[
-        int, typer.Option(min=0, help="Roll every policy out as a check; 0: what the runs measured.")
+        int, typer.Option(min=0, help="Roll every policy out as a check; 0: use the returns that the runs measured.")
     ] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the numbers as JSON.")] = None,
     trial: TrialName = None,
     best: Best = False,
     every: Every = False,
 ) -> None:
-    """Order policies by what recorded target episodes say they are worth (fitted Q evaluation).
+    """Rank policies by their estimated value on recorded target episodes (fitted Q evaluation).
 
-    For whoever has data of the target but no simulator. The value is the mean of Q(s, pi(s)) over first states of
+    Use it if you have data of the target but no simulator. The value is the mean of Q(s, pi(s)) over first states of
     episodes that Q was not fitted to. The policies themselves were trained on these episodes too, unless --data gives
-    others. The order is by mean less standard deviation over critics. Where true returns are known, the rank
-    correlation says how good it is.
+    others. The ranking is by the mean minus the standard deviation over critics. If true returns are known, the rank
+    correlation measures its quality.
 
         v2a select runs/demo-v2a-seed0 runs/demo-iql-seed0 runs/demo-dvdf-seed0
 

@@ -1,8 +1,8 @@
-"""Standard output and error that last as long as the command: no run is lost because nobody reads what it prints.
+"""Standard output and error that never stop the command: no run is lost because its output cannot be written.
 
-What cannot be written is dropped and the command goes on; its files are what it is run for. The status tells then:
-a reader that has seen enough (`| head -1`) is no fault, and changes nothing; a device that takes no more (`/dev/full`)
-lost what somebody wanted, and a command that did everything else ends with 1, as the system's own tools do.
+Output that cannot be written is dropped and the command continues, because its files are its main result. A reader that
+closes the pipe (`| head -1`) does not change the exit status. If a device is full (`/dev/full`), output is lost, and a
+command that succeeded otherwise ends with 1, as the system's own tools do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OUTPUT_LOST = 1
 
 
 class _Descriptor(io.FileIO):
-    """A descriptor that turns into `/dev/null` at the first write that fails; `lost` is the error of that write."""
+    """A descriptor that becomes `/dev/null` after the first failed write; `lost` is the error of that write."""
 
     lost: OSError | None = None
 
@@ -32,7 +32,7 @@ class _Descriptor(io.FileIO):
         except OSError as error:
             self.lost = error
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # Libraries that write to the descriptor themselves are spared, too.
+            os.dup2(nowhere, self.fileno())  # Also protects libraries that write to the descriptor directly.
             os.close(nowhere)
             return super().write(data)
 
@@ -41,7 +41,7 @@ class _Descriptor(io.FileIO):
 def lasting_output() -> Iterator[None]:
     """Within the block, printing raises neither OSError nor UnicodeEncodeError.
 
-    Raises SystemExit(1) at the end of a block that succeeded if standard output was lost.
+    Raises SystemExit(1) after a successful block if standard output was lost.
     """
     _open_descriptors()
     out, sys.stdout = _lasting(sys.stdout, sys.__stdout__, 1)
@@ -58,7 +58,7 @@ def lasting_output() -> Iterator[None]:
 
 
 def _open_descriptors() -> None:
-    """Open 0, 1 and 2 where the caller closed them: the next file or socket would take their place, and get output."""
+    """Open 0, 1 and 2 if the caller closed them; otherwise the next file or socket would get their output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -67,11 +67,11 @@ def _open_descriptors() -> None:
 
 
 def _lasting(stream: TextIO | None, original: TextIO | None, descriptor: int) -> tuple[_Descriptor | None, TextIO]:
-    """The stream in a form that lasts. One that is no descriptor, as in a notebook, stays as it is."""
+    """A stream whose writes never fail. A stream without a descriptor, as in a notebook, stays unchanged."""
     if stream is not None and (stream is not original or not isinstance(stream, io.TextIOWrapper)):
         return None, stream
     raw = _Descriptor(descriptor, "w", closefd=False)
-    # A character that the encoding lacks is written as its escape, so that nothing of a name or path is left out.
+    # Characters that the encoding lacks are written as escapes, so names and paths stay complete.
     return raw, io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding if stream else "utf-8",

@@ -1,8 +1,8 @@
-"""Asks a Ray cluster who it is, in a process that can be ended: `python -P gcs_probe.py ADDRESS SECONDS`.
+"""Asks a Ray cluster for its versions, in a process of its own: `python -P gcs_probe.py ADDRESS SECONDS`.
 
-Ray waits 20 seconds for a cluster that refuses the token and 80 for an address where nothing answers, writes warnings
-meanwhile, and ends the process that asked. So another process asks, prints one JSON object, and is ended by an alarm if
-it takes too long. It runs without the package, which is why it imports nothing of it.
+Ray waits 20 seconds for a cluster that refuses the token and 80 for an address where nothing answers, prints warnings
+meanwhile, and ends the process that asked. So a separate process asks and prints one JSON object; an alarm ends it if
+it takes too long. It imports nothing from this package, because it runs without it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _AUTHENTICATION, _UNREACHABLE = "authentication", "unreachable"
 def probe(address: str, seconds: int) -> dict[str, Any]:
     """`ray_version`, `python_version` and `dashboard` of the cluster at HOST:PORT or `auto`.
 
-    Otherwise `error` (`authentication` or `unreachable`) and `message`; for `authentication` also `has_token`. After so
-    many `seconds` this process ends; importing Ray, slow on a busy machine, is not counted.
+    Otherwise `error` (`authentication` or `unreachable`) and `message`; for `authentication` also `has_token`. This
+    process ends after `seconds`, which do not include importing Ray (slow on a busy machine).
     """
     import ray
     from ray._private.authentication import authentication_token_setup as setup
@@ -35,7 +35,7 @@ def probe(address: str, seconds: int) -> dict[str, Any]:
         host, port = found.rsplit(":", 1)
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
         if address == "auto":
-            # As ray.init does: a cluster found on this machine is asked with the token of this machine.
+            # Like ray.init, use this machine's token for a cluster on this machine.
             setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
         client = raylet.GcsClient(address=found)

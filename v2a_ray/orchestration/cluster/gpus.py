@@ -1,4 +1,4 @@
-"""What stages reserve of a cluster's GPUs, by their setting `device`; what was not reserved is not used."""
+"""The share of a cluster's GPUs that each stage reserves, by its setting `device`. Stages use only reserved GPUs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.settings.base import DeviceName
 
 GPU_SHARE = 0.25
-"""Of one stage, trial or pack: its networks fill a small part of a GPU."""
+"""Share of one stage, trial or batch of policies: its networks fill a small part of a GPU."""
 
 
 def stage_device(config: ExperimentConfig, stage: str) -> DeviceName:
-    """The `device` of a stage; `cpu` of one that trains nothing."""
+    """The `device` of a stage; `cpu` if the stage trains nothing."""
     return STAGES[stage].device(config) if stage in STAGES else "cpu"
 
 
@@ -32,13 +32,13 @@ def gpu_share(device: DeviceName, num_gpus: float) -> float:
 
 
 def workers_have_gpus(device: DeviceName, num_workers: int, num_gpus: float) -> bool:
-    """Whether each data-parallel worker gets a GPU, a whole one, because NCCL refuses two workers on one; else all of
-    them compute on the CPU."""
+    """Whether each data-parallel worker gets a whole GPU (NCCL refuses two workers on one). Otherwise all workers
+    compute on the CPU."""
     return device != "cpu" and num_gpus >= num_workers
 
 
 def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float) -> None:
-    """See that the cluster has the GPUs that stages insist on. Raises ConfigError for the first that it has not."""
+    """Check that the cluster has the GPUs that stages require. Raises ConfigError for the first that lacks one."""
     for config, stage in stages:
         if stage_device(config, stage) != "cuda":
             continue
@@ -59,5 +59,5 @@ def cluster_gpus() -> float:
 
 
 def reserved_gpu() -> bool:
-    """Whether Ray gave this process a GPU, or a part of one. It hides those of others from no process."""
+    """Whether Ray gave this process a GPU or a share of one. Ask Ray, because all GPUs are visible to every process."""
     return bool(ray.get_runtime_context().get_accelerator_ids()["GPU"])

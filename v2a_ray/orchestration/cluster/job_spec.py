@@ -1,7 +1,7 @@
-"""What a job is: one configuration file that stands alone, where its results go, and the command that runs it.
+"""A job: one self-contained configuration file, the folder of its results, and the command that runs it.
 
-A job sees nothing of the machine that submits it. Data, artifacts and results are therefore named by absolute paths on
-storage that every node mounts, or data by URI; a path that is relative here would be another one there.
+A job cannot read files of the machine that submits it. So data, artifacts and results need absolute paths on storage
+that every node mounts; data may also be a URI. A relative path would name another folder on the cluster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
 CONFIG_FILE = "experiment.yaml"
 SHARED = "an absolute path on storage that every node mounts"
 NO_DATA = {"data_root": "/"}
-"""Where none are read: not the folder that a job runs in, which is another one each time; a sweep compares to go on."""
+"""For jobs that read no data. The default is the job's working folder, which changes with each job; a sweep that
+continues compares its settings and would see a difference."""
 A_URI = "a URI (s3://, gs://, ...)"
 
 
@@ -35,12 +36,12 @@ class JobSpec:
     """A run or sweep that is ready to be submitted.
 
     Attributes:
-        kind: which command runs it.
+        kind: the command that runs the job.
         name: of the experiment or sweep.
-        content: of the configuration file, with its `base` laid in.
-        overrides: `key=value` of the command line that are laid over it.
+        content: of the configuration file, merged with its `base`.
+        overrides: `key=value` of the command line, which override the file.
         run_dir: absolute folder of the results, on storage that all nodes mount.
-        plugins: files on this machine that are shipped beside the configuration file, which names them by their names.
+        plugins: files on this machine, shipped beside the configuration file, which refers to them by file name.
     """
 
     kind: Literal["run", "sweep"]
@@ -58,7 +59,7 @@ class JobSpec:
 
     @property
     def entrypoint(self) -> str:
-        """The shell command. It goes on where it stopped, so that it may be run again at any time.
+        """The shell command. It continues where it stopped, so it may be run again at any time.
 
         Artifacts go where the file says, else to the cluster's own V2A_STORE, else beside the results.
         """
@@ -67,7 +68,7 @@ class JobSpec:
         return f"V2A_STORE=${{V2A_STORE:-{beside}}} python -m v2a_ray.cli.main {shlex.join(arguments)}"
 
     def write(self, folder: Path) -> None:
-        """The configuration file and its plugins, all that is shipped beside the package."""
+        """Write the configuration file and its plugins, which are shipped with the package."""
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(dict(self.content), sort_keys=False))
         for plugin in self.plugins:
             (folder / Path(plugin).name).write_bytes(Path(plugin).read_bytes())
@@ -78,8 +79,8 @@ def make_job(
 ) -> JobSpec:
     """The job of a run's or a sweep's file; a sweep has `axes` or a `search`.
 
-    `notify` is told what of the file does not hold, because another method than its own is chosen.
-    Raises ConfigError for what `v2a run` and `v2a sweep` refuse, and for a folder that only this machine has.
+    `notify` gets a line for each setting of the file that is ignored because the command line chooses another method.
+    Raises ConfigError where `v2a run` and `v2a sweep` do, and for a folder that only this machine has.
     """
     content = read_yaml(path)
     if {"axes", "search"} & merge(content, parse_overrides(overrides)).keys():
@@ -95,14 +96,14 @@ def make_job(
 def _sweep_job(
     path: Path, content: dict[str, Any], overrides: Sequence[str], run_dir: str | None, notify: Notify
 ) -> JobSpec:
-    # Overrides of the sweep's own keys go into the file, because `base` is read here; the others stay what they are.
+    # Overrides of the sweep's own keys go into the file, because `base` is read here; other overrides stay overrides.
     own = [text for text in overrides if text.partition("=")[0].split(".")[0] in SweepConfig.model_fields]
     others = tuple(text for text in overrides if text not in own)
     over = parse_overrides(own)
     content, notices = with_base(with_grid(content, over), path, NO_DATA)
     config = validate(SweepConfig, content, path, over=over)
     store = _require_shared(merge(content, parse_overrides(others)), path)
-    # Trials are named by what their data hold; data that the cluster alone can reach are looked at there.
+    # Trial names depend on the data. If only the cluster can read the data, the trials are made there.
     with suppress(DataError):
         notices = make_sweep(config, path, parse_overrides(others), notices).notices
     for text in notices:
@@ -113,7 +114,7 @@ def _sweep_job(
 
 
 def _shipped(settings: Mapping[str, Any], plugins: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Settings that name plugins by their file names, and where these files are. Raises ConfigError for equal names."""
+    """Settings that refer to plugins by file name, and the plugins' paths. Raises ConfigError for equal file names."""
     names = [Path(path).name for path in plugins]
     if repeated := next((name for name in names if names.count(name) > 1 or name == CONFIG_FILE), None):
         raise ConfigError(f"two files would be shipped as {repeated}", where="plugins", remedy="rename one")
@@ -121,7 +122,7 @@ def _shipped(settings: Mapping[str, Any], plugins: Sequence[str]) -> tuple[dict[
 
 
 def _results(run_dir: str | None, store: str | None, name: str) -> str:
-    """Where results go: as asked, else beside the artifacts, as on one machine."""
+    """Folder of the results: `run_dir` if given, else beside the artifacts, as on one machine."""
     if run_dir is None:
         if store is None:
             raise ConfigError(
@@ -135,7 +136,7 @@ def _results(run_dir: str | None, store: str | None, name: str) -> str:
 
 
 def _require_shared(content: Mapping[str, Any], path: Path) -> str | None:
-    """The store, if one is named. Raises ConfigError for data or artifacts that lie relative to this machine."""
+    """The store, if one is named. Raises ConfigError for data or artifacts with paths relative to this machine."""
     store, roots, relative = None, [], []
     for key, value in _leaves(content):
         match key.rsplit(".", 1)[-1]:
@@ -165,7 +166,7 @@ def _require_absolute(key: str, value: str, where: str, remedy: str = SHARED) ->
 
 
 def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything that is no mapping; items of a list stand under the key of the list."""
+    """Dotted key and value of every leaf; items of a list have the key of the list."""
     if isinstance(content, Mapping):
         for name, value in content.items():
             yield from _leaves(value, f"{key}.{name}" if key else str(name))

@@ -1,8 +1,8 @@
 """Jobs on a Ray cluster, through Ray's own job server: submit, list, follow, stop.
 
-A job is the package as it is installed here, one configuration file, and a command that goes on where it stopped. Two
-jobs that write to the same folder have the same identity, and a number that counts up: the cluster refuses an id that
-it knows, so that of two who submit at the same moment one is refused.
+A job is the package as it is installed here, one configuration file, and a command that continues where it stopped.
+The id of a job is its identity, equal for jobs that write to the same folder, and a number that counts up. The cluster
+refuses an id that it knows, so if two users submit at the same moment, it refuses one of them.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Job:
     """A job that the cluster knows.
 
     Attributes:
-        id: that every command takes, or the beginning of it.
+        id: every command takes it or its beginning.
         status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        name: of the experiment, "" for a job that something else submitted.
+        name: of the experiment; "" for a job that another program submitted.
         kind: `run` or `sweep`, or "".
         run_dir: folder of the results, or "".
         started, ended: seconds since 1970, or None.
         exit_code: of the command, once it ended by itself.
-        message: what Ray says about the status.
+        message: Ray's text about the status.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """Whether the job no longer runs."""
         return bool(JobStatus(self.status).is_terminal())
 
 
@@ -102,7 +102,7 @@ class JobServer:
             )
 
     def submit(self, spec: JobSpec) -> Job:
-        """Hand a job to the cluster. Raises ConfigError if one that writes to the same folder has not ended."""
+        """Hand a job to the cluster. Raises ConfigError if a running job writes to the same folder."""
         earlier = [job for job in self.jobs() if job.id.rpartition("-")[0] == spec.identity]
         if unfinished := [job for job in earlier if not job.has_ended]:
             raise self._already(unfinished[0])
@@ -140,7 +140,7 @@ class JobServer:
         return sorted(jobs, key=lambda job: job.started or 0, reverse=True)
 
     def find(self, beginning: str) -> Job:
-        """The job whose id is, or alone begins with, `beginning`. Raises ConfigError when there is none, or several."""
+        """The job with the id `beginning`, or the only one whose id begins with it. Raises ConfigError otherwise."""
         jobs = self.jobs()
         found = [job for job in jobs if job.id == beginning] or [job for job in jobs if job.id.startswith(beginning)]
         if len(found) == 1:
@@ -156,7 +156,7 @@ class JobServer:
             return str(self._client.get_job_logs(job.id))
 
     def follow(self, job: Job, show: Callable[[str], None]) -> Job:
-        """Pass on what the job prints until it ends; returns how it ended. A connection that breaks is made again."""
+        """Pass the job's output on until it ends; returns the ended job. Reconnects after a broken connection."""
         shown = 0
         while True:
             shown = asyncio.run(self._tail(job.id, shown, show))
@@ -166,7 +166,7 @@ class JobServer:
             time.sleep(POLL_SECONDS)
 
     async def _tail(self, name: str, shown: int, show: Callable[[str], None]) -> int:
-        """Pass on the log after its first `shown` characters until the connection ends; returns how many there were."""
+        """Pass on the log after its first `shown` characters until the connection ends; returns the log's length."""
         import aiohttp
 
         seen = 0
@@ -177,12 +177,12 @@ class JobServer:
                     show(text[max(0, shown - seen) :])
                 seen += len(text)
         except (aiohttp.ClientError, RuntimeError, OSError):
-            # The status says whether that was the job's end; if it was not, the caller connects again.
+            # The caller asks for the job's status and connects again if the job still runs.
             pass
         return max(seen, shown)
 
     def stop(self, job: Job) -> Job:
-        """End a job and wait until it has; one that has ended is returned as it is."""
+        """End a job and wait for its end. Returns an ended job unchanged."""
         if job.has_ended:
             return job
         with self._asking():
@@ -203,7 +203,7 @@ class JobServer:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turn what goes wrong between us and the server into a ClusterError."""
+        """Turn errors of the connection to the server into a ClusterError."""
         import requests
 
         try:
@@ -225,7 +225,7 @@ class JobServer:
 
 
 class _Client(JobSubmissionClient):
-    """Ray's client, which does not wait for ever."""
+    """Ray's client with timeouts."""
 
     def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
         return super()._do_request(method, endpoint, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), **more)
@@ -246,7 +246,7 @@ def _address_of_server(address: str) -> str:
 
 @contextmanager
 def _only_address(address: str) -> Iterator[None]:
-    """Ray's client prefers the environment to the address that it is given; within the block both are the same."""
+    """Set the environment variable to `address`: Ray's client prefers it to the address that it is given."""
     before = os.environ.get("RAY_API_SERVER_ADDRESS")
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     try:
@@ -274,7 +274,7 @@ def _job(details: JobDetails) -> Job:
 
 
 def _reason(error: BaseException) -> str:
-    """One line of what an HTTP library has to say."""
+    """One line about an error of the HTTP library."""
     import requests
 
     if isinstance(error, requests.Timeout):

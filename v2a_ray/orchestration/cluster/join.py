@@ -1,4 +1,7 @@
-"""Before a cluster is joined: is one there, does it let us in, does it run what we run? One message for each, soon."""
+"""Checks before this process joins a cluster: it answers, accepts our token and runs our versions.
+
+Each failed check gives one clear message within seconds.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ from v2a_ray.errors import ClusterError
 from v2a_ray.orchestration.cluster import gcs_probe
 
 PROBE_SECONDS = 10
-"""An address that has not answered by then is wrong."""
+"""An address that does not answer within this time counts as wrong."""
 NODE_SECONDS = 60
-"""In which a node starts a process and answers; a busy one takes several seconds."""
+"""Time for a node to start a process and answer; a busy node takes several seconds."""
 
 SET_TOKEN = (
     "export RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token, the file that RAY_AUTH_TOKEN_PATH "
@@ -32,9 +35,9 @@ SET_TOKEN = (
 
 
 def require_cluster(address: str, seconds: int = PROBE_SECONDS) -> dict[str, Any]:
-    """What the cluster at HOST:PORT (or `auto`: the one on this machine) says of itself within so many `seconds`.
+    """Ask the cluster at HOST:PORT (or `auto`: the one on this machine) for its versions, for at most `seconds`.
 
-    Returns `ray_version`, `python_version` and `dashboard`, the HOST:PORT of its job server, or None.
+    Returns `ray_version`, `python_version` and `dashboard` (HOST:PORT of its job server, or None).
 
     Raises:
         ClusterError: nothing answers there, it is not a Ray cluster, or it refuses our token.
@@ -50,7 +53,7 @@ def require_cluster(address: str, seconds: int = PROBE_SECONDS) -> dict[str, Any
 
 
 def require_versions(address: str, cluster: dict[str, Any]) -> None:
-    """Raise ClusterError unless the cluster runs our Ray and our Python; objects are pickled between the two."""
+    """Raise ClusterError unless the cluster runs our versions of Ray and Python: the two exchange pickled objects."""
     ours = {"Ray": ray.__version__, "Python": platform.python_version()}
     theirs = {"Ray": cluster["ray_version"], "Python": cluster["python_version"]}
     differ = [f"{name} {theirs[name]} there, {ours[name]} here" for name in ours if theirs[name] != ours[name]]
@@ -63,9 +66,9 @@ def require_versions(address: str, cluster: dict[str, Any]) -> None:
 
 
 def require_same_package() -> None:
-    """Raise ClusterError unless every node of the cluster that was joined has this package, and the same code of it."""
+    """Raise ClusterError unless every node of the joined cluster has the same code of this package."""
 
-    # A function of a function is pickled by value, so that it also runs where the package is missing or another one.
+    # Ray pickles a nested function by value, so it also runs on nodes without the package or with another version.
     def report() -> tuple[str, str] | None:
         try:
             import v2a_ray
@@ -97,9 +100,9 @@ IMPORTED = ("v2a_ray", "gymnasium", "mujoco", "numpy", "torch", "pyarrow")
 
 
 def require_same_imports() -> None:
-    """Raise ClusterError unless workers of this machine import the files that this process does."""
+    """Raise ClusterError unless workers on this machine import the same files as this process."""
 
-    # A function of a function is pickled by value, so that it also runs where another package is found.
+    # Ray pickles a nested function by value, so it also runs in workers that import another package.
     def found() -> dict[str, str | None]:
         from importlib.util import find_spec
 
@@ -120,23 +123,23 @@ _SHIP = "`v2a submit` ships the code with the job; or install the same version o
 
 
 def on_every_node(function: Any, *arguments: Any) -> dict[str, Any]:
-    """Address of every node that is alive to what `function` returned there, or the exception that it raised.
+    """Call `function` on every live node; returns its result, or the exception it raised, by address of the node.
 
-    A node that does not answer within a minute has a TimeoutError. The tasks hold no CPU, so a busy cluster answers.
-    A node that dies meanwhile is left out: Ray takes some seconds to find out that one has, and until then it is asked.
+    A node that does not answer within a minute gets a TimeoutError. The tasks reserve no CPU, so a busy cluster answers
+    too. A node that dies meanwhile is left out, as soon as Ray has noticed its death, which takes some seconds.
     """
     task = ray.remote(function)
     references = {}
     for node in alive_nodes():
         pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        # The first attempt may be lost with the node, before Ray calls it dead; the second one waits for that.
+        # The first attempt may fail with a dead node before Ray notices; the second attempt waits until it does.
         options = task.options(num_cpus=0, scheduling_strategy=pinned, max_retries=1)
         references[node["NodeID"]] = options.remote(*arguments)
     ready, _ = ray.wait(list(references.values()), num_returns=len(references), timeout=NODE_SECONDS)
     answers: dict[str, Any] = {}
     for node in alive_nodes():
         if (reference := references.get(node["NodeID"])) is None:
-            continue  # It came after the question.
+            continue  # The node joined after we asked.
         name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
         if reference not in ready:
             ray.cancel(reference, force=True)
@@ -150,7 +153,7 @@ def on_every_node(function: Any, *arguments: Any) -> dict[str, Any]:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """The nodes of the cluster that are alive, as Ray describes them."""
+    """The live nodes of the cluster, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
@@ -165,7 +168,7 @@ def code_digest() -> str:
 
 
 def token_error(address: str, has_token: bool) -> ClusterError:
-    """What to say when a cluster does not let us in; the token itself is never shown."""
+    """The error for a cluster that refuses us; it never shows the token."""
     if has_token:
         what = "the cluster refuses our token: it has another one"
     elif os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
@@ -176,7 +179,7 @@ def token_error(address: str, has_token: bool) -> ClusterError:
 
 
 def unreachable(address: str, reason: str) -> ClusterError:
-    """What to say when nothing answers as Ray does."""
+    """The error for an address where no Ray cluster answers."""
     return ClusterError(
         f"no Ray cluster answers: {reason}",
         where=address,
@@ -185,7 +188,7 @@ def unreachable(address: str, reason: str) -> ClusterError:
 
 
 def _ask(address: str, seconds: int) -> dict[str, Any]:
-    """The answer of the probe, which runs in a process of its own."""
+    """The answer of the probe, which runs in a separate process."""
     command = [sys.executable, "-P", str(Path(gcs_probe.__file__)), address, str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == -signal.SIGALRM:
@@ -199,6 +202,6 @@ def _ask(address: str, seconds: int) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error, or the cause that it had on its node, says; else what kind it is."""
+    """The first line of an error's message, or of its cause on the node; the error's type if there is no message."""
     lines = str(getattr(error, "cause", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""A Ray of this process's own: nothing of it listens beyond this machine, and only its user can read its token."""
+"""A Ray for this process alone: it listens on this machine only, and only its user can read its token."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from v2a_ray.files import temporary_name
 def local_only() -> Iterator[None]:
     """Within the block, `ray.init` starts a Ray that listens on the loopback interface alone.
 
-    Ray takes the machine's address in the network for its node otherwise, and all of its processes then listen on all
-    interfaces; it replaces a loopback address that it is given. This is its own switch for systems whose firewall asks
-    about every process that listens; it reads the variable behind it only when it is imported.
+    By default Ray uses the machine's network address for its node, even if it is given a loopback address, and its
+    processes listen on all interfaces. This is Ray's own switch for systems whose firewall asks about every listening
+    process. Ray reads the environment variable of the switch only at import, so we set the constant.
     """
     _keep_token_private()
     before = ray_constants.ENABLE_RAY_CLUSTER
@@ -32,9 +32,9 @@ def local_only() -> Iterator[None]:
 
 
 def _keep_token_private() -> None:
-    """See to it that `~/.ray/auth_token` has mode 0600: Ray makes one with the modes of any other file.
+    """Give `~/.ray/auth_token` mode 0600: Ray creates it with the default mode.
 
-    Where that is not possible, Ray says what it lacks itself.
+    If this is not possible, Ray itself reports the problem.
     """
     path = Path.home() / ".ray" / "auth_token"
     with suppress(OSError):
@@ -53,7 +53,7 @@ def _keep_token_private() -> None:
         try:
             partial.touch(0o600, exist_ok=False)
             partial.write_text(generate_new_authentication_token())
-            # Unlike a rename it replaces nothing that another process made meanwhile.
+            # Unlike a rename, a link does not replace a token that another process wrote meanwhile.
             os.link(partial, path)
         finally:
             partial.unlink(missing_ok=True)

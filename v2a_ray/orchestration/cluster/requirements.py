@@ -1,4 +1,4 @@
-"""What a cluster has to offer, checked before anything is computed. Ray would wait for ever for what it lacks."""
+"""Checks that a cluster has the required resources before anything is computed. Ray would wait for ever for them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ REPORT_SECONDS = 15.0
 
 
 def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], warn: Warn) -> None:
-    """Raise ConfigError or StorageError where the cluster cannot compute `works`, those that the store lacks.
+    """Raise ConfigError or StorageError if the cluster cannot compute the nodes that the store lacks.
 
     Args:
-        store: has to be the same on all nodes.
-        folder: of the results, likewise.
+        store: must be the same on all nodes of the cluster.
+        folder: of the results; must also be the same on all nodes.
         works: nodes of plans.
-        warn: is told what an autoscaler would have to add.
+        warn: called with the resources that an autoscaler would have to add.
     """
     missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
     asked: dict[tuple[str, int, int], None] = {}
@@ -77,11 +77,11 @@ def _environments(work: Work) -> set[str]:
 def require_resources(resources: Mapping[str, float], where: str, warn: Warn, count: int = 1) -> None:
     """Raise ConfigError if the cluster can never run `count` processes that need `resources` each.
 
-    Where an autoscaler may add nodes, nobody knows before; `warn` is told instead.
+    An autoscaler may still add suitable nodes; then `warn` is called instead.
 
     Args:
         resources: name to amount, as Ray counts them: `{"CPU": 4, "GPU": 0.5}`.
-        where: the setting that asks.
+        where: the setting that needs them.
         warn: takes one line.
         count: processes that run at the same time.
     """
@@ -102,16 +102,16 @@ def require_resources(resources: Mapping[str, float], where: str, warn: Warn, co
 
 
 def autoscales() -> bool:
-    """Whether nodes may be added to the cluster that was joined.
+    """Whether an autoscaler may add nodes to the joined cluster.
 
-    Ray's monitor of a cluster that nobody scales calls every node a type of its own, `node_ID`; launchers have types.
+    Without an autoscaler, Ray's monitor reports a node type `node_ID` for every node; cluster launchers name types.
     """
     ask = ray.experimental.internal_kv._internal_kv_get
     if json.loads(ask("CLUSTER_METADATA", namespace="cluster"))["ray_init_cluster"]:
-        return False  # of this process's own
+        return False  # this process started the cluster
     if is_autoscaler_v2(fetch_from_server=True):
         return True
-    # The monitor of a cluster that has just started has nothing to report yet.
+    # The monitor of a cluster that has just started has no report yet.
     deadline = time.monotonic() + REPORT_SECONDS
     while True:
         status = json.loads(ask("__autoscaling_status") or "{}")
@@ -124,7 +124,7 @@ def autoscales() -> bool:
 
 
 def _fits(resources: Mapping[str, float], node: Mapping[str, float]) -> int:
-    """How many processes a node has room for."""
+    """Number of processes that fit on a node."""
     return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in resources.items() if amount > 0)
 
 
@@ -133,7 +133,7 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 
 def _data_path(work: Work) -> Path | None:
-    """The file or folder that a node of a plan reads data from; None for roll-outs and what lies in object storage."""
+    """The file or folder that a node of a plan reads data from; None for roll-outs and for data in object storage."""
     spec, root = work.node.spec, work.config.data_root
     if spec is None or spec.path is None or "://" in spec.path or "://" in root:
         return None

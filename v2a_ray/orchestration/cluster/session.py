@@ -1,4 +1,4 @@
-"""Starting Ray, or joining the cluster that is there, quietly. Token authentication stays as Ray sets it."""
+"""Starts Ray, or joins a running cluster, without Ray's messages. Token authentication stays as Ray sets it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune", "ray.rllib")
 
 @contextmanager
 def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str | None = None) -> Iterator[None]:
-    """The Ray that is running, the one at `address`, or a local one that ends with the block.
+    """Use the running Ray, the cluster at `address`, or a local Ray that ends with the block.
 
     Args:
         num_cpus: cores of a local Ray; by default all.
-        verbose: let Ray's own messages and its workers' output through. They stay in Ray's session folder otherwise.
+        verbose: show Ray's messages and its workers' output. Otherwise they stay in Ray's session folder.
         address: HOST:PORT of a cluster, `auto` or `local`; by default RAY_ADDRESS, else `local`.
 
     Raises:
@@ -50,7 +50,7 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         for name in _QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-    # Workers of a local Ray are what the user is waiting for; Ray would run them at the lowest priority.
+    # The user waits for the workers of a local Ray; by default Ray runs them at the lowest priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
     local = {"num_cpus": num_cpus, "include_dashboard": False} if asked == "local" else {}
     settings = {
@@ -64,7 +64,7 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str
     try:
         with local_only() if asked == "local" else nullcontext():
             _start(settings)
-        # Ray replaces the handlers of signals by ones that abort.
+        # Ray replaces our signal handlers by handlers that abort.
         renew_handlers()
         require_same_imports() if asked == "local" else require_same_package()
         yield
@@ -73,10 +73,10 @@ def ray_session(num_cpus: int | None = None, verbose: bool = False, address: str
 
 
 class _ImportsOfThisProcess(JobConfig):
-    """Workers look for modules where this process does.
+    """Workers look for modules in the same folders as this process.
 
-    Ray would let them look in the folder that the command is called in before all others, where another checkout may
-    lie, or any file named like a module. It leaves that out where it believes that a job ships its folder.
+    By default Ray's workers look in the working directory first, which may hold another checkout or a file named like a
+    module. Ray skips the working directory if it believes that the job ships its folder.
     """
 
     def _runtime_env_has_working_dir(self) -> bool:
@@ -84,19 +84,19 @@ class _ImportsOfThisProcess(JobConfig):
 
 
 def _own_first_path() -> list[str]:
-    """The folder that Python put before all others for this process: a script's own, or the present one for `-m`."""
+    """The folder that Python put first on the path: the script's folder, or the working directory for `-m`."""
     first = sys.path[0] if sys.path and not sys.flags.safe_path else ""
     return [str(Path(first).resolve())] if first and Path(first).is_dir() else []
 
 
 def _start(settings: Mapping[str, Any]) -> None:
-    """Start or join Ray, and try once more when that fails. Raises ClusterError with one line of why."""
+    """Start or join Ray, with a second attempt if the first fails. Raises ClusterError with the reason in one line."""
     for attempt in (1, 2):
         try:
             ray.init(**settings)
             return
         except SystemExit as ending:
-            # Ray's handlers of SIGTERM, which hold while it starts, end the process with statuses of their own.
+            # While Ray starts, its own SIGTERM handlers are active; they end the process with another exit status.
             if not are_caught():
                 raise
             raise terminated() from ending
@@ -128,17 +128,17 @@ def _require_joinable(address: str) -> None:
 
 @contextmanager
 def quiet_ray_data() -> Iterator[None]:
-    """Ray Data without bars and messages, for the terminal is ours (its log files are written all the same)."""
+    """Turn off Ray Data's progress bars and messages, because we use the terminal. Its log files are still written."""
     settings = {
         "enable_progress_bars": False,
-        # The new reader of 2.60 lists files in threads that race for an import and fail where aiohttp is not installed.
+        # The new reader of 2.60 lists files in threads that race for an import and fail if aiohttp is not installed.
         "use_datasource_v2": False,
-        # Ray Data's own wrapping loses what a check raised on its way between processes.
+        # Ray Data's own wrapping loses the error of a check on its way between processes.
         "raise_original_map_exception": True,
-        # Memory is reserved per operator of a long pipeline; ours have one, which waits a second for its second task.
+        # Reserves memory per operator of a long pipeline. Ours have one, whose second task would wait a second.
         "op_resource_reservation_enabled": False,
     }
-    # It imports pandas, which processes that read no data need not wait for.
+    # Imported here because it imports pandas, which takes long and which only processes that read data need.
     from ray.data import DataContext
 
     context, logger = DataContext.get_current(), logging.getLogger("ray.data")
@@ -164,7 +164,7 @@ def user_error(error: BaseException) -> V2AError | None:
             cause = getattr(current, "cause", None)
             return cause if isinstance(cause, V2AError) else current
         seen.add(id(current))
-        # Ray Core, Ray Train and Python each have their own name for it.
+        # Ray Core, Ray Train and Python each have their own name for the cause.
         causes = (getattr(current, name, None) for name in ("cause", "controller_failure", "__cause__"))
         current = next((cause for cause in causes if cause), None)
     return None

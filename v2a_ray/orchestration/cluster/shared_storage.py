@@ -1,7 +1,7 @@
-"""Is the store the same folder on every node? Asked before anything is computed, by writing here and reading there.
+"""Checks that the store is the same folder on every node: the driver and the nodes read each other's files.
 
-Stages run on any node and hand each other files. A folder that each node has for itself would fail after hours, with
-"no such file" in the middle of a sweep. Nodes import this module to answer, so it imports little.
+Stages run on any node and exchange files. If each node had its own folder, a sweep would fail after hours with "no such
+file", so the check comes before any computation. Nodes import this module to answer, so it imports little.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from v2a_ray.errors import StorageError
 from v2a_ray.orchestration.cluster.join import alive_nodes, first_line, on_every_node
 
 APPEAR_SECONDS = 3.0
-"""In which network storage shows a new file on the other nodes."""
+"""Time for network storage to show a new file on the other nodes."""
 REMEDY = "name storage that all nodes mount at the same path (NFS, EFS, Filestore, Lustre, ...), or run on one node"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a node found.
+    """The answer of one node.
 
     Attributes:
-        problems: folder to what is wrong with it there.
-        written: the file it wrote into the probe of every folder that is all right.
-        absent: files and folders that are not there.
+        problems: folder to the problem with it on this node.
+        written: the file that the node wrote into the probe of each folder without problems.
+        absent: files and folders of the data that the node does not have.
     """
 
     problems: dict[str, str]
@@ -38,11 +38,11 @@ class Answer:
 
 
 def require_shared_storage(folders: Sequence[Path], data: Sequence[Path] = ()) -> None:
-    """Raise StorageError unless every node reads and writes the same `folders`; on a cluster of one node do nothing.
+    """Raise StorageError unless every node reads and writes the same `folders`. Does nothing on a single node.
 
     Args:
-        folders: they exist, and this process can write to them.
-        data: files and folders that all nodes have, or none: one that is nowhere is for its reader to tell.
+        folders: existing folders that this process can write to.
+        data: files and folders that must be on all nodes or on none; the reader reports those that are on none.
     """
     if len(alive_nodes()) < 2:
         return
@@ -74,7 +74,7 @@ def require_shared_storage(folders: Sequence[Path], data: Sequence[Path] = ()) -
 
 
 def _visit(folders: Sequence[Path], token: str, data: Sequence[Path]) -> Answer:
-    """Runs on a node: read what the driver wrote, and write a file for it to read."""
+    """Runs on a node: read the driver's file, and write a file for the driver to read."""
     problems, written = {}, []
     for folder in folders:
         try:
@@ -90,7 +90,7 @@ def _visit(folders: Sequence[Path], token: str, data: Sequence[Path]) -> Answer:
 
 
 def _problem(folder: Path, token: str) -> str | None:
-    """What is wrong with a folder as this node sees it."""
+    """The problem with a folder on this node, or None."""
     if not folder.is_dir():
         return "does not exist there"
     message = _probe(folder, token) / "driver"
@@ -104,7 +104,7 @@ def _probe(folder: Path, token: str) -> Path:
 
 
 def _appears(file: Path) -> bool:
-    """Whether a file is there, or soon is."""
+    """Whether a file exists, or appears within `APPEAR_SECONDS`."""
     deadline = time.monotonic() + APPEAR_SECONDS
     while not file.exists():
         if time.monotonic() > deadline:

@@ -1,11 +1,11 @@
-"""Collecting transitions with parallel Ray actors: the same table whatever the number of actors.
+"""Collects transitions with parallel Ray actors: the table does not depend on the number of actors.
 
-Episode indices are handed out in order. The result is the shortest run of episodes 0, 1, 2, ... that reaches the number
-of transitions, cut to it exactly; what actors rolled out beyond that is thrown away. `ray.init` was called before.
+Actors get episode indices in order. The result is the shortest run of episodes 0, 1, 2, ... that reaches the number of
+transitions, cut to it exactly; further episodes are thrown away. `ray.init` must have been called.
 
-An actor that dies, with its node or alone, costs the episodes that it was at: they are collected again by another.
-With a journal, finished episodes are kept as they arrive: a collection that was killed loses what its actors were at,
-a few seconds, and gives the same table when it is resumed.
+If an actor dies, with its node or alone, another actor collects its current episodes again. A journal keeps finished
+episodes as they arrive: a killed collection loses only its actors' current episodes (a few seconds), and gives the same
+table when it is resumed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from v2a_ray.errors import DataError
 
 Progress = Callable[[int, int], None]
 
-# About a tenth of a second of simulation, long against a Ray call; and a few seconds: episodes side by side are cheaper
-# than one by one, and the last tasks should still end at about the same time.
+# The smallest task simulates for about a tenth of a second, long against a Ray call. The largest takes a few seconds:
+# episodes side by side are cheaper than one by one, and the last tasks should still end at about the same time.
 SMALLEST_TASK_STEPS, LARGEST_TASK_STEPS = 500, 8000
 MAX_DEATHS = 3
-"""How many actors may die of the same episodes: nodes die seldom, but a simulation that crashes does so every time."""
+"""How many actors may die on the same episodes: nodes die seldom, but a crashing simulation crashes every time."""
 
 
 def collect_data(
@@ -43,18 +43,18 @@ def collect_data(
     progress: Progress | None = None,
     journals: Sequence[Path] | None = None,
 ) -> list[EpisodeTable]:
-    """Collect and label what `specs` without path ask for: one table each, components one after another in it.
+    """Collect and label the data of `specs` without a path: one table per spec, with its components one after another.
 
     Give all specs at once: starting actors takes longer than collecting a small table.
 
     Args:
         num_actors: by default one per CPU of the cluster.
         progress: called as progress(done_transitions, total) over all specs.
-        journals: a folder per spec for what is finished; the caller removes it when the tables are safe.
+        journals: a folder per spec for finished episodes; the caller removes it when the tables are safe.
 
     Raises:
         DomainError: no such domain or behaviour.
-        DataError: episodes that every actor died of.
+        DataError: every actor died on the same episodes.
         StorageError: a journal cannot be written.
     """
     requests = [collection_requests(spec) for spec in specs]
@@ -101,7 +101,7 @@ def collect(
 
 
 class _Collector:
-    """An actor that keeps the environment of the request it works on."""
+    """An actor that keeps the environment of its current request."""
 
     def __init__(self) -> None:
         self.key: tuple[Any, ...] = ()
@@ -120,7 +120,7 @@ class _Collector:
 
 
 class _Pool:
-    """Actors that take tasks as soon as they run: one that finds no free CPU is waited for by nobody."""
+    """Actors that take tasks as soon as they run: nothing waits for an actor that finds no free CPU."""
 
     def __init__(self, num_actors: int) -> None:
         self.actor_class = ray.remote(num_cpus=1)(_Collector)
@@ -142,20 +142,20 @@ class _Pool:
         return reference
 
     def wait(self) -> Any:
-        """The next reference that is done; its actor is idle again, or dead."""
+        """The next finished reference; its actor is idle again, or dead."""
         ready, _ = ray.wait(list(self.busy), num_returns=1)
         self.idle.append(self.busy.pop(ready[0]))
         return ready[0]
 
     def replace_dead(self) -> None:
-        """Start actors in the place of idle ones that are dead: one was found so, and others may share its node."""
+        """Replace idle actors that are dead: one actor has died, and others may have been on the same node."""
         for actor in [each for each in self.idle if not _is_alive(each)]:
             self.idle.remove(actor)
             self.actors.remove(actor)
             self._start()
 
     def close(self) -> None:
-        """End the actors, whatever they do."""
+        """Kill the actors, busy or not."""
         for actor in self.actors:
             ray.kill(actor)
 
@@ -163,23 +163,23 @@ class _Pool:
 def _collect_one(
     request: CollectionRequest, pool: _Pool, report: Callable[[int], None], journal: EpisodeJournal | None
 ) -> EpisodeTable:
-    """Keep the actors busy until the episodes without a gap in their indices are enough."""
+    """Keep the actors busy until the episodes from index 0 on, without a gap, hold enough transitions."""
     running: dict[Any, range] = {}
     deaths: dict[int, int] = {}
     run = _Run(journal.load() if journal else {})
     while run.num_transitions < request.num_transitions:
-        # At least one task runs; more only while those under way are not expected to be enough.
+        # At least one task runs; more tasks start only while the running ones are not expected to be enough.
         while pool.idle and (
             not running or run.needs_hands or run.next_index * run.mean_length < request.num_transitions
         ):
             num_missing = request.num_transitions - run.next_index * run.mean_length
-            # The first tasks of a request are one episode each, which tells how long episodes are.
+            # The first tasks of a request have one episode each, to measure how long episodes are.
             count = _num_episodes(num_missing, run.mean_length, len(pool.actors)) if run.mean_length else 1
             indices = run.hand_out(count)
             running[pool.submit(request, indices)] = indices
         reference = pool.wait()
         if reference not in running:
-            continue  # An actor that has just started, or one that finished more than the last request needed.
+            continue  # An actor that has just started, or a surplus task of the last request.
         indices = running.pop(reference)
         try:
             table = _get(reference)
@@ -198,7 +198,7 @@ def _collect_one(
 
 
 class _Run:
-    """Episodes of a request: those done without a gap from index 0, those done beyond a gap, and what to do next."""
+    """Episodes of a request: done from index 0 on without a gap, done beyond a gap, and to be handed out next."""
 
     def __init__(self, finished: dict[int, EpisodeTable]) -> None:
         self.tables: list[EpisodeTable] = []
@@ -208,7 +208,7 @@ class _Run:
         self._num_episodes = 0
         self._beyond = dict(finished)
         self._returned: list[range] = []
-        # Episodes of an earlier session, which nobody has to collect.
+        # Episodes of an earlier session, which need not be collected.
         self._kept = {index: table.num_episodes for index, table in finished.items()}
         if finished:
             counts = [(table.num_transitions, table.num_episodes) for table in finished.values()]
@@ -217,7 +217,7 @@ class _Run:
         self._extend()
 
     def hand_out(self, count: int) -> range:
-        """Up to `count` consecutive indices that nobody has, the lowest there are; or some that were handed back."""
+        """Indices that were handed back, else the lowest consecutive indices not handed out yet, at most `count`."""
         if self._returned:
             return self._returned.pop()
         while self.next_index in self._kept:
@@ -228,16 +228,16 @@ class _Run:
         return indices
 
     def hand_back(self, indices: range) -> None:
-        """Nobody has these any more."""
+        """Return indices whose actor died."""
         self._returned.append(indices)
 
     @property
     def needs_hands(self) -> bool:
-        """Whether episodes were handed back, which the table cannot do without."""
+        """Whether handed-back episodes wait for an actor; the table needs them."""
         return bool(self._returned)
 
     def add(self, first_index: int, table: EpisodeTable) -> None:
-        """Episodes `first_index` and on are done."""
+        """Add finished episodes that start at `first_index`."""
         self._beyond[first_index] = table
         self.mean_length = table.num_transitions / table.num_episodes
         self._extend()
@@ -267,19 +267,19 @@ def _fatal(request: CollectionRequest, indices: range, num_deaths: int) -> DataE
 
 
 def _open_journal(folder: Path, request: CollectionRequest) -> EpisodeJournal:
-    """The journal of a request; a policy that was trained again makes it another request."""
+    """The journal of a request; a policy with new weights makes it another request."""
     weights = weights_digest(parse_domain(request.policy_domain), request.component)
     return EpisodeJournal(folder, {**asdict(request), "weights": weights, "version": STAGE_VERSION})
 
 
 def _num_episodes(num_missing: float, mean_length: float, num_actors: int) -> int:
-    """Episodes of the next task: half an actor's share of the transitions that nobody works on yet, within limits."""
+    """Episodes of the next task: half an actor's share of the transitions not yet handed out, within limits."""
     steps = min(max(num_missing / (2 * num_actors), SMALLEST_TASK_STEPS), LARGEST_TASK_STEPS)
     return max(1, int(steps / mean_length))
 
 
 def _get(reference: Any) -> EpisodeTable:
-    """The result, or the error as the actor raised it: a user's mistake must not arrive wrapped in Ray's traceback."""
+    """The result, or the error that the actor raised, without Ray's traceback around it."""
     try:
         table: EpisodeTable = ray.get(reference)
     except ray.exceptions.RayTaskError as error:

@@ -1,12 +1,12 @@
-"""Converting one large HDF5 file with many Ray tasks; the table and the findings are those of one process.
+"""Converts one large HDF5 file with many Ray tasks; table and findings equal those of a single process.
 
-What is checked where: every task checks its own episodes (`check_table`). Three facts belong to the whole file, and are
-decided from few numbers per task: whether rows are in order of time (counts of episodes), whether transitions repeat (a
-64-bit hash of each), and which rows hold another episode's reset (`data.defects.Survey`: episode starts and a sample).
-Only if any of that finds something is the whole table checked once more in one process, so that places and counts are
-said as for a small file; a file with findings therefore has to fit into the driver's memory.
+Every task checks its own episodes (`check_table`). Three facts concern the whole file and need few numbers per task:
+whether rows are in order of time (counts of episodes), whether transitions repeat (a 64-bit hash of each), and which
+rows hold another episode's reset (`data.defects.Survey`: episode starts and a sample). Only if one of these finds
+something does one process check the whole table again, so that findings name the same places and counts as for a small
+file. So a file with findings has to fit into the driver's memory.
 
-Each slice is read once and lies in Ray's object store, which spills to disk, until its part of the table is written.
+Each slice is read once. Ray's object store, which spills to disk, holds it until its part of the table is written.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def convert_hdf5(
 
     Args:
         name, behavior: labels.
-        checks: severities of checks that are to be others than by default.
+        checks: severities that differ from the default.
         progress: called as progress(done_tasks, tasks).
         extra: more keys for the manifest.
 
     Raises:
-        DataError: what cannot be read, or a check that fails; nothing is written then.
+        DataError: the file cannot be read, or a check fails; nothing is written then.
         StorageError: no space, or no permission.
     """
     found = scan(location)
@@ -71,7 +71,7 @@ def convert_hdf5(
     job = _Job(str(location), domain, name, behavior)
     with quiet_ray_data(), new_folder(output.absolute()) as partial:
         try:
-            # Without the number Ray Data splits what its read tasks return.
+            # Without the number of blocks, Ray Data splits the results of its read tasks.
             source = EpisodeDatasource(location, slices)
             recorded = ray.data.read_datasource(source, override_num_blocks=len(slices)).materialize()
             blocks = recorded.to_arrow_refs()
@@ -102,7 +102,7 @@ def convert_hdf5(
 
 @dataclass(frozen=True)
 class _Job:
-    """What all tasks of a conversion know."""
+    """Settings that all tasks of a conversion share."""
 
     where: str
     domain: Domain
@@ -123,7 +123,7 @@ class _Surveyed:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part that is written: its share of the manifest, its rows in the file, and what its own check says."""
+    """A written part: its share of the manifest, its rows in the file, and the result of its own check."""
 
     summary: PartSummary
     row_number: NDArray[np.int64]
@@ -160,7 +160,7 @@ def _survey(block: pa.Table, num_file_rows: int) -> _Surveyed:
 
 @ray.remote
 def _count_episodes(block: pa.Table, detector: ResetDetector | None, job: _Job) -> int:
-    """Episodes that are left, which the following slices' numbers depend on."""
+    """Number of episodes that are kept; the episode numbers of the following slices depend on it."""
     rows, _ = _mended(block, detector, job)
     return rows.to_table("").num_episodes if len(rows) else 0
 
@@ -203,7 +203,7 @@ def _recorded(block: pa.Table) -> tuple[Rows, EpisodeTable]:
 
 
 def _whole(parts: Sequence[_Part], folder: Path, ordered: bool, job: _Job) -> list[Finding]:
-    """What one process would have found in the whole."""
+    """The findings that one process would have in the whole file."""
     named = BadArrivals.merge([part.bad for part in parts]).findings(job.where)
     hashes = np.concatenate([part.hashes for part in parts])
     if ordered and all(part.clean for part in parts) and num_distinct(hashes) == len(hashes):

@@ -1,6 +1,6 @@
 """HDF5 in D4RL's layout as a Ray Data source: one row per episode, and many read tasks for one large file.
 
-A slice of a file begins and ends with an episode, so that no read task needs what another reads.
+A slice of a file begins and ends with an episode, so no read task needs rows of another.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from v2a_ray.data.formats.d4rl import Scan, read_rows
 from v2a_ray.data.formats.location import Location
 
 FIRST_ROW = "first_row"
-"""Column beside those of the episode table: the row of the file that an episode begins with."""
+"""Extra column beside the episode table's: the first row of an episode in the file."""
 SLICE_ROWS = 250_000
-"""A few seconds of work, and a block that Ray Data does not split; at 27 numbers a row 27 MB."""
+"""A few seconds of work, and a block that Ray Data does not split: 27 MB at 27 numbers per row."""
 
 
 def slice_bounds(scan: Scan, rows_per_slice: int = SLICE_ROWS) -> list[tuple[int, int]]:
-    """(begin, end) rows of slices of about equal size, each ending where an episode does."""
+    """(begin, end) rows of slices of about equal size; each ends at the end of an episode."""
     num_slices = max(1, round(scan.num_rows / rows_per_slice))
     wanted = np.linspace(0, scan.num_rows, num_slices + 1)
     edges = np.unique(scan.bounds[np.searchsorted(scan.bounds, wanted.round().astype(np.int64))])
@@ -34,10 +34,10 @@ def slice_bounds(scan: Scan, rows_per_slice: int = SLICE_ROWS) -> list[tuple[int
 
 
 class EpisodeDatasource(Datasource):  # Ray is untyped here
-    """Episodes of one file as they were recorded, not yet checked, with the column `first_row`.
+    """Episodes of one file as recorded, not yet checked, with the column `first_row`.
 
     Args:
-        location: the file; every node of the cluster has to reach it.
+        location: the file; every node of the cluster must be able to read it.
         slices: `slice_bounds` of the file.
     """
 
@@ -53,7 +53,7 @@ class EpisodeDatasource(Datasource):  # Ray is untyped here
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        """One task per slice, whatever parallelism Ray Data would like: fewer would not fit a block."""
+        """One task per slice, whatever parallelism Ray Data asks for: fewer tasks would not fit a block."""
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=(str(self.location),))
         return [ReadTask(partial(_read, self.location, begin, end), metadata) for begin, end in self.slices]
 

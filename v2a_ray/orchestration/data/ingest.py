@@ -1,9 +1,9 @@
-"""From one table per source to the combined source table, with Ray Data. `ray.init` was called before.
+"""Combines one table per source into the source table, with Ray Data. `ray.init` must have been called.
 
-The order of episodes is planned beforehand, from numbers of episodes alone, so that each part file needs a known piece
-of every source. Ray Data runs one task per part, which reads, checks, labels and writes it: nothing is shuffled between
-tasks, a task needs the memory of its part, and the result does not depend on how Ray schedules it. Small tables are
-written part by part in this process, with the same result.
+The order of episodes is planned first, from the numbers of episodes alone, so each part file needs a known piece of
+every source. Ray Data runs one task per part, which reads, checks, labels and writes the part. Tasks shuffle nothing
+between them, a task needs the memory of its part, and the result does not depend on Ray's scheduling. This process
+writes small tables itself, part by part, with the same result.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
 from v2a_ray.outputs import new_folder
 
 MIN_FILES = 8
-"""Enough for as many tasks to write and read a small table at once."""
+"""So that as many tasks can write or read a small table in parallel."""
 PART_BYTES = 256 * 2**20
-"""About the size, uncompressed, of a part of a large table: what one task holds several times over."""
+"""About the uncompressed size of a part of a large table; one task holds several copies of its part."""
 ONE_PROCESS_BYTES = 8 * 2**20
-"""Up to this size, uncompressed, one process combines a table in a second, while Ray Data takes several to start."""
+"""Up to this uncompressed size, one process combines a table in a second, while Ray Data takes several to start."""
 VALIDATION = "validation"
-"""Name of the folder with the held-out episodes, beside that of the table."""
+"""Name of the folder with the held-out episodes, beside the table's folder."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class IngestSource:
         path: folder of its episode table (`data.store.write_table`).
         name: its `source` label, and the first part of its episodes' ids.
         domain: its domain's name.
-        behavior: its `behavior` label; None keeps the labels that the table has.
+        behavior: its `behavior` label; None keeps the table's labels.
     """
 
     path: Path
@@ -70,20 +70,20 @@ def ingest(
 ) -> dict[str, Any]:
     """Combine sources into one table folder and return its manifest.
 
-    Episodes stay whole and keep their order within a source; sources are interleaved evenly, so that every part, and
-    with it every worker's shard, holds all of them in about their proportions.
+    Episodes stay whole and keep their order within a source. Sources are interleaved evenly, so every part, and thus
+    every worker's shard, holds all sources in about their proportions.
 
     Args:
-        num_files: part files; fewer if there are fewer episodes. By default as many as `PART_BYTES` asks for, and no
-            less than `MIN_FILES`.
-        findings: what reading the sources said, for the manifest.
-        checks: severities of checks that are to be others than by default.
-        held_out: source name to episodes (indices) that are left out of the table and written to the table folder
-            `validation` beside `output` instead.
+        num_files: part files; fewer if there are fewer episodes. By default as many as `PART_BYTES` requires, and at
+            least `MIN_FILES`.
+        findings: from reading the sources, for the manifest.
+        checks: severities that differ from the default.
+        held_out: source name to indices of the episodes that go to the table folder `validation` beside `output`
+            instead of the table.
         extra: more keys for the manifest.
 
     Raises:
-        DataError: no source, a source that cannot be read, or a check that fails.
+        DataError: there is no source, a source cannot be read, or a check fails.
         StorageError: no space, or no permission.
     """
     if not sources:
@@ -133,7 +133,7 @@ def _combine(
 
 
 def is_small(sources: Sequence[IngestSource]) -> bool:
-    """Whether one process combines them sooner than Ray Data would start."""
+    """Whether one process combines the sources before Ray Data would have started."""
     return _total_bytes(sources) <= ONE_PROCESS_BYTES
 
 
@@ -142,7 +142,7 @@ def _total_bytes(sources: Sequence[IngestSource]) -> int:
 
 
 def _written_by_ray_data(write: Callable[[dict[str, Any]], dict[str, list[Any]]], num_parts: int) -> dict[str, Any]:
-    """What `write` returned of all parts, each a task of its own."""
+    """The results of `write` for all parts, one task per part."""
     with quiet_ray_data():
         rows = ray.data.range(num_parts, override_num_blocks=num_parts).map_batches(write, batch_size=1)
         try:
@@ -154,11 +154,11 @@ def _written_by_ray_data(write: Callable[[dict[str, Any]], dict[str, list[Any]]]
 
 @dataclass(frozen=True)
 class _PartPlan:
-    """What one part file holds.
+    """The episodes of one part file.
 
     Attributes:
-        ranges: source (index) to the consecutive ones (begin, end) of its chosen episodes that are in the part.
-        order: for every episode of the part, its place among those of `ranges` laid end to end.
+        ranges: source index to the range (begin, end) of its chosen episodes in this part.
+        order: for every episode of the part, its place in the concatenation of `ranges`.
     """
 
     ranges: dict[int, tuple[int, int]]
@@ -168,8 +168,8 @@ class _PartPlan:
 def _plan(num_episodes: Sequence[int], num_files: int) -> list[_PartPlan]:
     """The parts of the combined table, from the number of episodes of each source.
 
-    Episode i of a source of n stands at (i + 1/2) / n of the combined table, so every part holds consecutive episodes
-    of each source: a part can be written from a piece of every source, without a shuffle.
+    Episode i of a source with n episodes goes to the place (i + 1/2) / n of the combined table. So every part holds
+    consecutive episodes of each source and can be written from one piece of every source, without a shuffle.
     """
     source = np.repeat(np.arange(len(num_episodes)), num_episodes)
     episode = np.concatenate([np.arange(count) for count in num_episodes])
@@ -204,7 +204,7 @@ def _write_parts(
     written: dict[str, list[Any]] = {"part": [], "summary": []}
     for part in batch["id"].tolist():
         plan = parts[part]
-        # Ordered while in Arrow, where episodes of several tables are taken with one copy.
+        # Order the episodes in Arrow, which takes episodes of several tables with one copy.
         pieces = [
             _labelled(sources[index], chosen[index][begin:end], robot, checks).to_arrow()
             for index, (begin, end) in plan.ranges.items()
@@ -221,7 +221,7 @@ def _labelled(source: IngestSource, episodes: NDArray[np.int64], robot: RobotLik
     table = read_episodes(source.path, episodes)
     raise_errors(regrade(check_table(table, where=str(source.path), robot=robot, name_episodes=True), checks))
     labelled = relabel(table, source.name, parse_domain(source.domain), source.behavior)
-    # Ids are unique in a source; a number within the part would not be.
+    # Ids are unique within a source; numbers within the part would repeat.
     prefix = f"{source.name}/"
     names = tuple(name if name.startswith(prefix) else prefix + name for name in table.episode_id)
     return labelled.replace(episode_id=names)

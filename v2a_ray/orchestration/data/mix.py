@@ -1,4 +1,4 @@
-"""`v2a data mix`: the source stage of an experiment alone, or what it would take."""
+"""`v2a data mix`: the source stage of an experiment alone, or a preview of its mix."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from v2a_ray.outputs import new_folder
 
 @dataclass(frozen=True)
 class MixRow:
-    """What a mix takes of one source.
+    """The data that a mix takes from one source.
 
     Attributes:
         source, domain, behavior: labels.
-        num_episodes, num_held_out: episodes, and those of them held out; None for roll-outs that are still to be made.
-        num_transitions: including those held out.
-        refused: why the source is left out.
+        num_episodes, num_held_out: all episodes, and the held-out ones among them; None for roll-outs not made yet.
+        num_transitions: including the held-out ones.
+        refused: the reason if the source is left out.
     """
 
     source: str
@@ -41,7 +41,7 @@ class MixRow:
 
 
 def preview_mix(config: ExperimentConfig) -> list[MixRow]:
-    """What a mix would take: files are read and checked, nothing is rolled out or written. Raises DataError."""
+    """Preview a mix: files are read and checked, nothing is rolled out or written. Raises DataError."""
     rows = []
     for spec in mix_sources(config):
         labels = (spec.label, spec.domain, spec.behavior)
@@ -61,10 +61,10 @@ def preview_mix(config: ExperimentConfig) -> list[MixRow]:
 
 
 def make_mix(config: ExperimentConfig, output: Path, listener: Listener) -> dict[str, Any]:
-    """Write the mix of an experiment as an episode table into `output` and return its manifest; Ray is running.
+    """Write the mix of an experiment as an episode table into `output` and return its manifest; Ray must be running.
 
-    Held-out episodes go to the table folder `validation` inside it. What is in the artifact store is reused, and what
-    is computed stays there for `v2a run`.
+    Held-out episodes go to the table folder `validation` inside it. Artifacts in the store are reused, and new ones are
+    kept there for `v2a run`.
     """
     plan = make_plan(config)
     inputs = plan["source"].inputs.values()

@@ -1,4 +1,4 @@
-"""The nodes that are tables: one per part of the data, and the combined source table."""
+"""The nodes of a plan that make tables: one per part of the data, and the combined source table."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work
 
 REFUSED = "refused.json"
-"""In the artifact of a source that is left out, instead of its table: its name and the reason."""
+"""Stands for the table in the artifact of a source that is left out: name of the source and the reason."""
 
 
 @ray.remote
 def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
-    """Episode tables of data parts: one that is read from a file, or several that are rolled out together."""
+    """Episode tables of data parts: one part read from a file, or several parts rolled out together."""
     specs = [work.node.spec for work in group]
     rollouts = [spec for spec in specs if spec and spec.path is None]
     tables: Iterator[EpisodeTable] = iter(())
@@ -49,13 +49,13 @@ def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) 
         report = reporter(progress_actor, group[0].node.name)
         journals = [store.work("data", work.node.key) for work in group]
         tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {}), journals=journals))
-    # Roll-outs are made together, so each part is charged by its number of transitions.
+    # Roll-outs are made together, so each part's time is its share of the transitions.
     rate = (time.perf_counter() - start) / max(1, sum(spec.num_transitions or 0 for spec in rollouts))
     return [_store_part(work, store, next(tables, None), rate) for work in group]
 
 
 def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, rate: float) -> Artifact:
-    """Write one part; `rate` is the seconds that a rolled-out transition took."""
+    """Write one part; `rate` is in seconds per rolled-out transition."""
     spec, root, checks = work.node.spec, work.config.data_root, work.config.checks
     assert spec is not None
 
@@ -85,16 +85,16 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
 
 
 def _is_large(spec: DataSpec, data_root: str) -> bool:
-    """Whether all of a file is asked for, and the file is worth many tasks: one would hold it for minutes."""
+    """Whether the whole file is needed and it is large: a single task would read it for minutes."""
     everything = spec.num_transitions is None and spec.num_episodes is None
     as_recorded = spec.columns is None and spec.reward is None
     return everything and as_recorded and is_worth_ray(resolve(spec, data_root))
 
 
 def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
-    """As reading the file in one task and writing the table, in as many parts as it has slices."""
+    """Write the same table as one task would, in one part per slice of the file."""
     root, is_source = work.config.data_root, isinstance(spec, SourceSpec)
-    # Ray Data takes a second to import, which processes that train need not wait for.
+    # Imported here because Ray Data takes a second to import and processes that train do not need it.
     from v2a_ray.orchestration.data.convert import convert_hdf5
 
     manifest = convert_hdf5(
@@ -111,7 +111,7 @@ def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
 
 
 def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
-    """What has to be known of one source to check it against the others."""
+    """The facts of one source that are compared with the other sources."""
     return SourceFacts.of(read_table_folder(table), domains)
 
 
@@ -119,7 +119,7 @@ def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
 def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
     """The combined source table, by Ray Data unless it is small."""
     config = work.config
-    # Behaviours of a mix keep the label of the policy that acted.
+    # Transitions of a mix of behaviours keep the label of the policy that acted.
     sources = [
         IngestSource(
             inputs[spec.label] / "table",

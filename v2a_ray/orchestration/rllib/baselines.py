@@ -1,16 +1,16 @@
-"""RLlib's own offline learners (BC, MARWIL, CQL, IQL) on our tables: peers to hold ours against.
+"""RLlib's own offline learners (BC, MARWIL, CQL, IQL) on our tables, as baselines for our learners.
 
-What is RLlib's: episodes (format `rllib`), the learner connector that turns them into training columns, the RLModule,
-the losses, optimisers and target updates of its `Learner`. What is ours, so that nothing else differs: preprocessing,
-which transitions a batch holds (uniform, with replacement), the number of update steps, evaluation and artifacts.
+RLlib provides the episodes (format `rllib`), the learner connector that turns them into training columns, the RLModule,
+and the losses, optimisers and target updates of its `Learner`. We provide preprocessing, the draws of batches (uniform,
+with replacement), the number of update steps, evaluation and artifacts, so that nothing else differs from our learners.
 
-Batches are drawn by us because of how RLlib 2.60 draws them on one local learner: each map task samples from a buffer
-of ten batches, and mapped batches are materialised, so one epoch's draws repeat for ever. `Learner.update` is called
-once per update step because RLlib moves target networks once per call, however many batches the call goes through.
-(`IQLConfig` refuses a temperature above 1, which it inherits from MARWIL; a learner that is built directly takes it.)
+We draw the batches because RLlib 2.60 repeats its draws on one local learner: each map task samples from a buffer of
+ten batches and the mapped batches are materialised, so every epoch repeats the first. We call `Learner.update` once per
+update step because RLlib moves target networks once per call, however many batches the call processes. (`IQLConfig`
+inherits from MARWIL a refusal of temperatures above 1; a learner that is built directly accepts them.)
 
-Promised: on one device and one thread, equal seeds give equal results, and a killed run that goes on from its
-checkpoint (safetensors) ends as one that was never killed. Not promised: equality between versions of Ray.
+On one device and one thread, equal seeds give equal results, and a killed run that continues from its checkpoint
+(safetensors) ends like a run that was never killed. Results may differ between versions of Ray.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 
 Float = NDArray[np.float32]
 Columns = dict[str, NDArray[Any]]
-"""RLlib's training columns by its names (obs, actions, rewards, new_obs, terminateds, ...), one row per transition."""
+"""Training columns by RLlib's names (obs, actions, rewards, new_obs, terminateds, ...), one row per transition."""
 
 MARWIL_BETA = 1.0
-"""RLlib's default and largest value. MARWIL divides advantages by their running scale, so our temperature has no
-counterpart."""
+"""RLlib's default and largest value. MARWIL divides advantages by their running scale, so our temperature does not
+apply."""
 
 
 def fit_rllib_policy(job: Job) -> None:
-    """Train a peer and write what the policy stage writes: curves, evaluation, weights (`module.safetensors`)."""
+    """Train an RLlib baseline and write the policy stage's files: curves, evaluation and `module.safetensors`."""
     config = job.config.policy
     use_threads(config.num_threads)
     roles = ["source", "target"] if config.data == "mixed" else [config.data]
@@ -78,7 +78,7 @@ def fit_rllib_policy(job: Job) -> None:
     learner = PeerLearner(config, first.observation_dim, first.action_dim, seed)
     for role, table in tables.items():
         learner.add_table(table, job.work / "episodes" / role)
-    # The connectors may draw; what follows depends on the seed alone.
+    # The connectors may draw random numbers; seed again so that training depends on the seed alone.
     seed_everything(seed)
     evaluation, domain = job.config.evaluation, parse_domain(job.config.target.domain)
     last: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def fit_rllib_policy(job: Job) -> None:
 
 
 def prepare(table: EpisodeTable, prepared: Preprocessing) -> EpisodeTable:
-    """The table that RLlib gets: observations standardised, rewards scaled, as our own learners see them."""
+    """The table for RLlib: observations standardised and rewards scaled, as for our own learners."""
 
     def standardize(observation: Float) -> Float:
         return ((observation - prepared.observation_mean) / prepared.observation_std).astype(np.float32)
@@ -120,16 +120,16 @@ def prepare(table: EpisodeTable, prepared: Preprocessing) -> EpisodeTable:
 
 
 def read_episodes(folder: Path) -> list[SingleAgentEpisode]:
-    """The episodes that `rllib.write` wrote, as RLlib's objects; nothing is unpickled."""
+    """Read the episodes that `rllib.write` wrote as RLlib's objects, without unpickling."""
     states = (unpack(item.as_py()) for file in sorted(folder.glob("*.parquet")) for item in pq.read_table(file)["item"])
     return [SingleAgentEpisode.from_state(state) for state in states]
 
 
 class PeerLearner:
-    """An RLlib `Learner` as our training loop wants it: one update step at a time, checkpointed as tensors.
+    """An RLlib `Learner` for our training loop: one update step at a time, checkpointed as tensors.
 
-    It is its own feed: what RLlib keeps outside of networks and optimisers (CQL's alpha, MARWIL's advantage scale, the
-    global random generator) is saved through `state_dict`.
+    It is its own sampler: `state_dict` saves the state that RLlib keeps outside of networks and optimisers (CQL's
+    alpha, MARWIL's advantage scale, the global random generator).
     """
 
     def __init__(self, config: PolicyConfig, observation_dim: int, action_dim: int, seed: int) -> None:
@@ -144,34 +144,34 @@ class PeerLearner:
         self.module: Any = self.learner.module[DEFAULT_MODULE_ID]
         self.networks: dict[str, nn.Module] = {"module": self.module}
         self.optimizers: dict[str, torch.optim.Optimizer] = dict(self.learner._named_optimizers)
-        # What trains the actor decays as ours does, except in CQL, whose actor follows its critic.
+        # The actor's learning rate decays as ours does, except in CQL, whose actor follows its critic.
         follows = isinstance(config, RLlibCQLConfig)
         names = () if follows else ("default_policy_policy", "default_policy_default_optimizer")
         self.decaying = [optimizer for name, optimizer in self.optimizers.items() if name in names]
         self.tables: list[Columns] = []
 
     def add_table(self, table: EpisodeTable, folder: Path) -> None:
-        """Draw from `table` too, through RLlib's episodes in `folder` and its learner connector."""
+        """Add `table` to the tables to draw from, through RLlib's episodes in `folder` and its learner connector."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         rllib.write(table, folder)
         self.tables.append(self.columns(read_episodes(folder)))
 
     def columns(self, episodes: list[SingleAgentEpisode]) -> Columns:
-        """What RLlib's learner connector makes of whole episodes.
+        """Training columns that RLlib's learner connector makes from whole episodes.
 
-        MARWIL's value targets are discounted returns (lambda 1), bootstrapped at a truncation with the value function
-        as it is now, untrained: RLlib's own pipeline does not renew them either.
+        MARWIL's value targets are discounted returns (lambda 1), bootstrapped at a truncation with the untrained value
+        function: RLlib's own pipeline does not recompute them either.
         """
         connector = self.algorithm.build_learner_connector(*self.spaces)
         batch = connector(rl_module=self.learner.module, batch={}, episodes=episodes, shared_data={}, metrics=None)
         columns = {name: np.asarray(values) for name, values in batch[DEFAULT_MODULE_ID].items()}
-        # Steps that the connector appended to compute advantages are masked out.
+        # Drop the steps that the connector appended to compute advantages.
         valid = columns.pop("loss_mask", np.ones(len(columns["obs"]), bool)).astype(bool)
         return {name: values[valid] for name, values in columns.items() if len(values) == len(valid)}
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One call of RLlib's `Learner.update` on one batch."""
-        # Set from the step, before it: RLlib's own schedules act after an update and are no part of a checkpoint.
+        # Computed from the step before the update: RLlib's own schedules act after it and are not in the checkpoint.
         for optimizer in self.decaying:
             set_learning_rate(optimizer, cosine(self.config.learning_rate, step, self.config.num_steps))
         batch = SampleBatch(self.sample())
@@ -200,11 +200,11 @@ class PeerLearner:
         return np.asarray(mode.clamp(-1.0, 1.0).numpy(), np.float32)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What networks and optimisers do not hold."""
+        """State outside of networks and optimisers."""
         return {name: tensor.detach() for name, tensor in self._outside().items()} | {"random": torch.get_rng_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
+        """Restore this state."""
         torch.set_rng_state(state["random"])
         with torch.no_grad():
             for name, tensor in self._outside().items():
@@ -217,7 +217,7 @@ class PeerLearner:
 
 
 def algorithm_config(config: PolicyConfig, seed: int) -> AlgorithmConfig:
-    """The RLlib algorithm of `policy.learner` with our numbers; what has no counterpart keeps RLlib's default."""
+    """The RLlib algorithm of `policy.learner` with our settings; all other settings keep RLlib's defaults."""
     algorithm: AlgorithmConfig = imported(type(config).makes)(config)
     return (
         algorithm.rl_module(model_config=_model(config))
@@ -253,7 +253,7 @@ def iql(config: RLlibIQLConfig) -> AlgorithmConfig:
 def cql(config: RLlibCQLConfig) -> AlgorithmConfig:
     """Conservative Q-learning."""
     rate = config.learning_rate
-    # Cloning first, for 20,000 iterations by default, would be all of a short run.
+    # By default CQL clones behaviour for its first 20,000 iterations, which may be a whole short run.
     return CQLConfig().training(
         **_common(config), **_critic(config), bc_iters=0, actor_lr=rate, critic_lr=rate, alpha_lr=rate, lr=None
     )
@@ -270,7 +270,7 @@ def _critic(config: PolicyConfig) -> dict[str, Any]:
 def _model(config: PolicyConfig) -> DefaultModelConfig:
     """Two hidden layers of `width`, ReLU, for policy and value.
 
-    RLlib's Q-networks encode observation and action apart and fuse them, which makes three.
+    RLlib's Q-networks encode observation and action separately and fuse them, which makes three layers.
     """
     width = [config.width]
     return DefaultModelConfig(
@@ -291,16 +291,16 @@ _METRICS = {
     "vf_loss": "value_loss",
     "alpha_value": "alpha",
 }
-"""RLlib's metric to the name under `policy/`."""
+"""RLlib's name of a metric to our name under `policy/`."""
 
 
 def _peek(results: dict[str, Any]) -> dict[str, float]:
-    """Numbers of RLlib's result, whatever they are wrapped in."""
+    """RLlib's metrics as floats, unwrapped if necessary."""
     return {name: float(value.peek() if hasattr(value, "peek") else value) for name, value in results.items()}
 
 
 def save_module(learner: PeerLearner, prepared: Preprocessing, path: Path) -> None:
-    """The RLModule's weights, and beside them the statistics that its observations are standardised by."""
+    """Save the RLModule's weights together with the statistics that standardise its observations."""
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in learner.module.state_dict().items()}
     tensors["observation_mean_O"] = torch.from_numpy(np.array(prepared.observation_mean))
     tensors["observation_std_O"] = torch.from_numpy(np.array(prepared.observation_std))
@@ -308,7 +308,7 @@ def save_module(learner: PeerLearner, prepared: Preprocessing, path: Path) -> No
 
 
 def seed_everything(seed: int) -> None:
-    """RLlib draws initial weights and actions from the global generators."""
+    """Seed the global generators, from which RLlib draws initial weights and actions."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -1,17 +1,16 @@
-"""Training behaviour policies with RLlib's PPO (new API stack): resumable, with snapshots of every quality on the way.
+"""Trains behaviour policies with RLlib's PPO (new API stack): resumable, with snapshots of every quality on the way.
 
 An output folder holds
 
-    run.json              what is trained: domain, seed, steps, settings
-    progress.json         how far it is; names the checkpoint to resume from, lists the snapshots, and holds the digests
-                          of both
+    run.json              domain, seed, steps and settings of the training
+    progress.json         steps so far, the checkpoint to resume from, the snapshots, and the digests of both
     checkpoints/          the newest RLlib checkpoint
     snapshots/            actors as safetensors, about every 2.5 % of the steps
     tensorboard/
     behaviors/            chosen at the end: medium, expert, replay snapshots, provenance.json
 
-Both JSON files hold their own checksum; a training of which something is damaged starts over. `behaviors/` has the
-layout that `v2a_ray.domains.behaviors.load_behavior(folder=...)` reads.
+Both JSON files hold their own checksum; a training with a damaged file starts over. `behaviors/` has the layout that
+`v2a_ray.domains.behaviors.load_behavior(folder=...)` reads.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """What a progress callback gets after every iteration.
+    """The argument of a progress callback, after every iteration.
 
     Attributes:
         num_steps, total_steps: environment steps.
@@ -73,18 +72,18 @@ def train_behavior(
     """Train in `domain` for `num_steps` environment steps and export behaviours of every quality.
 
     Args:
-        domain: where to train.
-        output_dir: see the module's docstring; a folder of an interrupted training is continued.
+        domain: to train in.
+        output_dir: see the module's docstring; continues an interrupted training in this folder.
         num_steps: environment steps in total, including those of an interrupted training.
         seed: of weights, environments and minibatches.
         num_environment_runners: Ray actors that sample; 0 samples in this process.
         progress: called after each iteration.
-        resume: False starts over and removes what an earlier training left in `output_dir`.
+        resume: False starts over and removes the files of an earlier training in `output_dir`.
         settings: PPO's numbers; by default `default_settings` of the robot.
-        num_snapshots: how many actors to keep along the way.
+        num_snapshots: number of actors to keep along the way.
         checkpoint_seconds: a kill loses at most this much work, plus one iteration.
 
-    Returns the folder `behaviors/`. Raises ConfigError when `output_dir` holds a training of something else.
+    Returns the folder `behaviors/`. Raises ConfigError when `output_dir` holds a training with other settings.
     """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
     settings = settings or default_settings(domain.robot)
@@ -108,7 +107,7 @@ def train_behavior(
 
 
 class _Training:
-    """One RLlib algorithm and the folder that it leaves its traces in."""
+    """One RLlib algorithm and the folder of its files."""
 
     def __init__(
         self, domain: Domain, folder: Path, run: dict[str, Any], settings: PPOSettings, num_runners: int
@@ -127,7 +126,7 @@ class _Training:
         checkpoint_seconds: float,
         progress: Callable[[TrainingProgress], None] | None,
     ) -> None:
-        """Iterate until `total_steps`; snapshots and checkpoints on the way."""
+        """Iterate until `total_steps`, with snapshots and checkpoints on the way."""
         started, first_step = time.monotonic(), self.state["num_steps"]
         checkpointed, seconds_before = started, self.state["seconds"]
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=first_step)
@@ -137,7 +136,7 @@ class _Training:
             now = time.monotonic()
             rate = (step - first_step) / (now - started)
             self.state["seconds"] = seconds_before + now - started
-            # The first one comes after one iteration, when the observation statistics exist.
+            # The first snapshot comes after one iteration, when the observation statistics exist.
             due = step * num_snapshots // total_steps >= len(self.state["snapshots"])
             if due or step >= total_steps:
                 metrics["evaluation/return_mean"] = self._snapshot(step)
@@ -154,7 +153,7 @@ class _Training:
         self.algorithm.stop()
 
     def _snapshot(self, step: int) -> float:
-        """Save the present actor and measure it; returns its mean deterministic return."""
+        """Save the current actor and evaluate it; returns its mean deterministic return."""
         actor = actor_of(self.algorithm)
         name = f"snapshot-{step // 1000:06d}"
         (self.folder / "snapshots").mkdir(exist_ok=True)
@@ -166,7 +165,7 @@ class _Training:
         return mean
 
     def _checkpoint(self, step: int) -> None:
-        """Save everything to resume; the one before is removed only when `progress.json` names the new one."""
+        """Save a checkpoint to resume from. The old one is removed only when `progress.json` names the new one."""
         checkpoints = self.folder / "checkpoints"
         name = f"step-{step:09d}"
         self.algorithm.save_to_path(str(checkpoints / name))
@@ -182,7 +181,7 @@ class _Training:
 
 
 def damaged(folder: Path) -> str | None:
-    """What is wrong with a training's files, naming the first; None if nothing is, or there is no training."""
+    """The problem of the first damaged file of a training; None if all are whole or there is no training."""
     for file in (RUN, PROGRESS):
         try:
             content = read_sealed(folder / file)
@@ -194,7 +193,7 @@ def damaged(folder: Path) -> str | None:
 
 
 def _start_over(folder: Path) -> None:
-    """Remove what a training wrote, and nothing else; `behaviors/` is replaced at the end."""
+    """Remove only the files that a training wrote; `behaviors/` is replaced at the end."""
     for pattern in (RUN, PROGRESS, "snapshots/snapshot-*.safetensors", "tensorboard/events.out.tfevents.*"):
         for file in folder.glob(pattern):
             file.unlink()
@@ -203,14 +202,14 @@ def _start_over(folder: Path) -> None:
 
 
 def _command(domain: Domain, settings: PPOSettings, num_steps: int, seed: int) -> str:
-    """What to type to train the same again."""
+    """The command line that trains the same behaviours again."""
     defaults = default_settings(domain.robot).model_dump()
     changed = [f"{key}={value}" for key, value in settings.model_dump().items() if value != defaults[key]]
     return " ".join(["v2a behaviors train", domain.name, *changed, f"--num-steps {num_steps} --seed {seed}"])
 
 
 def _claim(folder: Path, run: dict[str, Any]) -> None:
-    """Make `folder` this run's, or see that it already is."""
+    """Write the run's settings into `folder`, or check that it holds the same settings."""
     path = folder / RUN
     if path.exists():
         present = read_sealed(path)

@@ -1,7 +1,7 @@
-"""A trained policy as RLlib's `RLModule`, in the new API stack; `ray.init` is not needed.
+"""Exports a trained policy as RLlib's `RLModule` (new API stack); `ray.init` is not needed.
 
 Ray pickles the constructor's arguments (a class, two gymnasium spaces and a dictionary), and restoring unpickles them:
-load only checkpoints whose origin you trust. `v2a evaluate` does not restore them; it reads the parameters beside.
+load only checkpoints whose origin you trust. `v2a evaluate` unpickles nothing; it reads the parameters beside them.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def make_module(policy: TrainedPolicy) -> TanhActorModule:
 
 
 def export_rllib(policy: TrainedPolicy, output: Path) -> float:
-    """Write the checkpoint folder, whole or not at all, replacing one of ours.
+    """Write the checkpoint folder atomically; it may replace only a folder that we wrote.
 
-    `RLModule.from_checkpoint(output)` loads it wherever v2a_ray is installed. Returns the largest difference to the
-    original on 1,000 observations. Raises StorageError as `export_file` does.
+    `RLModule.from_checkpoint(output)` loads it on any machine with v2a_ray. Returns the largest difference of an action
+    to the original policy's on 1,000 observations. Raises StorageError as `export_file` does.
     """
     require_our_folder(output)
     with new_folder(output) as partial:
@@ -68,7 +68,7 @@ def export_rllib(policy: TrainedPolicy, output: Path) -> float:
 
 
 def module_act(folder: Path) -> Act:
-    """What RLlib makes of a checkpoint folder. Unpickles: for folders that were written a moment ago."""
+    """The policy that RLlib loads from a checkpoint folder. It unpickles: use it only for folders just written here."""
     with quiet():
         module = RLModule.from_checkpoint(folder.resolve())
 

@@ -1,8 +1,8 @@
-"""RLlib's PPO (new API stack) for a domain: its numbers, its algorithm object, and the actor inside it.
+"""RLlib's PPO (new API stack) for a domain: its settings, its algorithm object, and its actor.
 
-What made the difference on gymnasium's MuJoCo robots: observations normalised by running statistics; few large
-minibatches, because RLlib's learner is bound by the overhead of each; rewards scaled down; and, for two robots, little
-exploration noise at the start (docs/behavior_algorithms.md).
+On gymnasium's MuJoCo robots these choices mattered most: observations normalised by running statistics; few large
+minibatches, because RLlib's learner is bound by the overhead per minibatch; rewards scaled down; and, for two robots,
+little exploration noise at the start (docs/behavior_algorithms.md).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from v2a_ray.domains.behaviors import GaussianActor
 from v2a_ray.settings.base import Settings
 
 _GYM_ID = "v2a/behavior-training-v0"
-# Registered with gymnasium by importing this module; RLlib's workers do so by the "module:id" form.
+# Importing this module registers the id with gymnasium; RLlib's workers import it because of the "module:id" form.
 ENVIRONMENT_ID = f"{__name__}:{_GYM_ID}"
 _Positive = Annotated[int, Field(gt=0)]
 _Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class PPOSettings(Settings):
-    """Numbers of PPO; `v2a behaviors train DOMAIN key=value` changes them."""
+    """Settings of PPO; `v2a behaviors train DOMAIN key=value` changes them."""
 
     train_batch_steps: _Positive = 4096
     """Environment steps per iteration, over all runners."""
@@ -44,15 +44,15 @@ class PPOSettings(Settings):
     clip: _Rate = 0.2
     gradient_norm: Annotated[float, Field(gt=0.0)] = 0.5
     reward_scale: Annotated[float, Field(gt=0.0)] = 0.01
-    """Multiplies rewards in training only: Adam learns values of order 1 far faster than of order 300."""
+    """Multiplies rewards in training only: Adam learns values of order 1 far faster than values of order 300."""
     initial_log_std: Annotated[float, Field(ge=-5.0, le=2.0)] = 0.0
-    """Of the exploring Gaussian, in actions of [-1, 1]."""
+    """Of the exploration's Gaussian, for actions in [-1, 1]."""
     num_environments: _Positive = 16
     """Vectorised environments per runner."""
 
 
-# Found by trial (docs/behavior_algorithms.md). With wide exploration HalfCheetah settles for its first gait, without it
-# Walker2d for standing still. HalfCheetah never falls, so a shorter horizon loses nothing and makes the advantages
+# Found by trial (docs/behavior_algorithms.md). With wide exploration HalfCheetah keeps its first gait; without it
+# Walker2d learns to stand still. HalfCheetah never falls, so a shorter horizon loses nothing and makes the advantages
 # less noisy.
 _CAREFUL = {"initial_log_std": -1.0, "reward_scale": 0.1}
 _ROBOT_SETTINGS: dict[str, dict[str, float]] = {
@@ -62,14 +62,14 @@ _ROBOT_SETTINGS: dict[str, dict[str, float]] = {
 
 
 def default_settings(robot: str) -> PPOSettings:
-    """The numbers that a robot is trained with unless told otherwise."""
+    """The default settings for a robot."""
     return PPOSettings.model_validate(_ROBOT_SETTINGS.get(robot, {}))
 
 
 def build_ppo(domain: Domain, settings: PPOSettings, num_steps: int, seed: int, num_runners: int) -> Any:
-    """A PPO algorithm that is going to see `num_steps` environment steps of `domain`.
+    """A PPO algorithm for `num_steps` environment steps in `domain`.
 
-    `num_runners` Ray actors sample; 0 samples in this process. Networks are 64 x 64 tanh, the value has its own.
+    `num_runners` Ray actors sample; 0 samples in this process. Policy and value have separate networks, 64 x 64 tanh.
     """
     algorithm = (
         PPOConfig()
@@ -84,7 +84,7 @@ def build_ppo(domain: Domain, settings: PPOSettings, num_steps: int, seed: int, 
             gamma=settings.gamma,
             lambda_=settings.gae_lambda,
             clip_param=settings.clip,
-            # RLlib's defaults clip the value loss at 10 and add a KL term; both stop it from learning here.
+            # RLlib's defaults clip the value loss at 10 and add a KL term; both prevent learning here.
             vf_clip_param=float("inf"),
             use_kl_loss=False,
             kl_coeff=0.0,
@@ -108,7 +108,7 @@ def build_ppo(domain: Domain, settings: PPOSettings, num_steps: int, seed: int, 
 
 
 def actor_of(algorithm: Any) -> GaussianActor:
-    """The present policy as NumPy arrays, with the statistics that its observations are normalised by."""
+    """The current policy as NumPy arrays, with the statistics that normalise its observations."""
     module = algorithm.env_runner.module if algorithm.env_runner else algorithm.get_module(DEFAULT_MODULE_ID)
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
     layers = ["encoder.actor_encoder.net.mlp.0", "encoder.actor_encoder.net.mlp.2", "pi.net.mlp.0"]
@@ -125,7 +125,7 @@ def actor_of(algorithm: Any) -> GaussianActor:
 
 
 def metrics_of(result: dict[str, Any], settings: PPOSettings) -> dict[str, float]:
-    """What is worth a curve, by TensorBoard name, in unscaled rewards, and `num_steps`: environment steps so far."""
+    """Metrics by TensorBoard name, in unscaled rewards, and `num_steps`: environment steps so far."""
     runners, learner = result["env_runners"], result["learners"][DEFAULT_MODULE_ID]
     return {
         "num_steps": float(result["num_env_steps_sampled_lifetime"]),
@@ -140,7 +140,7 @@ def metrics_of(result: dict[str, Any], settings: PPOSettings) -> dict[str, float
 
 
 def _set_log_std(algorithm: Any, log_std: float) -> None:
-    """RLlib has no setting for it: written into the learner's network, and from there to every runner."""
+    """Write it into the learner's network and copy it to every runner, because RLlib has no setting for it."""
     weights = algorithm.learner_group.get_weights()
     module = weights[DEFAULT_MODULE_ID]
     module["pi.log_std"] = np.full_like(module["pi.log_std"], log_std)

@@ -1,16 +1,17 @@
-"""Population-based training: members that do badly copy the networks and settings of those that do well, varied.
+"""Population-based training: members with low scores copy the networks of members with high scores, and their settings
+with a variation.
 
-What a member becomes depends on the others, so its policy is no function of its configuration and no artifact of the
-store: it lies in the sweep's folder, with the settings that it was trained under and since which step.
+A member's policy depends on the other members and not on its configuration alone, so it is no artifact of the store. It
+lies in the sweep's folder, with its settings and the step from which each applied.
 
 <folder>/population/0003/          one member
     checkpoint.safetensors         the newest
     schedule.json                  {"step": of the checkpoint, "entries": [{"step": 0, "policy.width": 64}, ...]}
-    taken/                         an exchange under way: another member's two files above, before they replace these
-    finished/                      as a policy's artifact; `member.json` has its entries and the digests of its files
+    taken/                         an exchange in progress: another member's two files, before they replace these
+    finished/                      like a policy's artifact; `member.json` has its entries and the digests of its files
 
-Both JSON files hold their own checksum. A member whose schedule is damaged starts again from its draw; one whose
-finished files are, is trained to its end again from its checkpoint.
+Both JSON files hold their own checksum. A member with a damaged schedule starts again from its draw. A member with
+damaged finished files is trained to its end again from its checkpoint.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ MEMBER = "member.json"
 
 _log = logging.getLogger(__name__)
 Entries = list[dict[str, Any]]
-"""Settings of a member, each since the update step that it names."""
+"""Settings of a member; each entry applies from its update step on."""
 
 
 def member_folder(folder: Path, number: int) -> Path:
-    """Where the member with this number lies."""
+    """Folder of the member with this number."""
     return folder / "population" / f"{number:04d}"
 
 
 def member_settings(sweep: Sweep, folder: Path, number: int) -> dict[str, Any]:
-    """What Tune starts a member with: the values of its draw, or those that it was last trained under."""
+    """Tune's settings at the start of a member: the values of its draw, or of its last training."""
     assert sweep.config.search is not None
     _, entries = _schedule(member_folder(folder, number))
     if entries:
@@ -75,7 +76,7 @@ def values_at_end(entries: Entries) -> dict[str, Any]:
 
 
 def finished_member(folder: Path) -> Entries | None:
-    """What a member in this folder was trained under, if it is finished and whole; None if it is not."""
+    """Entries of the member in this folder, if it is finished and its files are whole; else None."""
     output = folder / FINISHED
     try:
         record = read_sealed(output / MEMBER)
@@ -93,7 +94,7 @@ def finished_member(folder: Path) -> Entries | None:
 
 
 def mutations(search: SearchConfig) -> dict[str, Any]:
-    """What a copied setting is drawn from anew, in Tune's terms."""
+    """The distributions from which Tune draws copied settings again, in Tune's terms."""
     drawn: dict[str, Any] = {}
     for key, spec in search.space.items():
         if spec.choice is not None:
@@ -106,7 +107,7 @@ def mutations(search: SearchConfig) -> dict[str, Any]:
 
 
 def clipped(search: SearchConfig) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Bring what an exchange multiplied back between its bounds."""
+    """A function that clips the settings to their bounds after Tune's exchange has multiplied them."""
     bounds = {key: spec.bounds for key, spec in search.space.items() if spec.bounds}
 
     def clip(settings: dict[str, Any]) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def clipped(search: SearchConfig) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def train_member(settings: dict[str, Any]) -> None:
-    """Tune's trainable: one member, from its own checkpoint or the one that Tune gives it of another."""
-    # An exchange copies all of the other's settings; the trial's name alone stays its own.
+    """Tune's trainable: one member, from its own checkpoint or another member's checkpoint from Tune."""
+    # An exchange copies all settings of the other member, so only the trial's name identifies this member.
     number = int(tune.get_context().get_trial_name().rsplit("-", 1)[-1])
     folder = member_folder(Path(settings["folder"]), number)
     values = settings["member"]["values"]
@@ -128,7 +129,7 @@ def train_member(settings: dict[str, Any]) -> None:
     if not entries or {"step": entries[-1]["step"], **values} != entries[-1]:
         entries.append({"step": begun, **values})
     trial = trials_of(settings | {"trials": [number]})[0]
-    policy = trial.plan["policy"].key  # of the draw: it names the member in the sweep's records
+    policy = trial.plan["policy"].key  # of the draw; it identifies the member in the sweep's records
     raw = merge(trial.config.model_dump(mode="json"), layer_of(values))
     config = ExperimentConfig.model_validate(raw)
     plan = make_plan(config)
@@ -152,7 +153,7 @@ def train_member(settings: dict[str, Any]) -> None:
             use_threads(config.policy.num_threads)
             job = Job(config, inputs, output, folder, progress, may_use_gpu=reserved_gpu())
             training = PolicyTraining(job, PolicyTables.open(job))
-            # Before the first checkpoint under them, so that none is ever taken for one of other settings.
+            # Before the first checkpoint with these settings, so that no checkpoint is attributed to other settings.
             write_sealed(folder / SCHEDULE, {"step": begun, "entries": entries})
             training.loop.run(training.learner)
             write_sealed(folder / SCHEDULE, {"step": config.policy.num_steps, "entries": entries})
@@ -161,12 +162,12 @@ def train_member(settings: dict[str, Any]) -> None:
     except V2AError as error:
         tune.report(failure(policy, error))
         return
-    # Without a score: an exchange would take a member that is at its end back to another's checkpoint.
+    # Without a score, because an exchange would reset a finished member to another member's checkpoint.
     tune.report({"policy": policy, "finished": True})
 
 
 def _take_over(folder: Path) -> tuple[int, Entries]:
-    """Put another's checkpoint in place of the own one if Tune gave it; returns its step and what led there."""
+    """Replace the member's checkpoint by the one from Tune, if there is one; returns its step and entries."""
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint := tune.get_checkpoint():
         with checkpoint.as_directory() as name, new_folder(folder / TAKEN) as partial:
@@ -176,8 +177,8 @@ def _take_over(folder: Path) -> tuple[int, Entries]:
 
 
 def _finish_exchange(folder: Path) -> None:
-    """Bring what was taken over into place. A kill in between would leave one member's networks with another's
-    settings, so whoever reads the schedule next goes on here."""
+    """Move the copied files into place. A kill in between would combine one member's networks with another's
+    settings, so every reader of the schedule first completes the exchange here."""
     taken = folder / TAKEN
     for file in (CHECKPOINT, SCHEDULE):
         if (taken / file).exists():
@@ -186,7 +187,7 @@ def _finish_exchange(folder: Path) -> None:
 
 
 def _schedule(folder: Path) -> tuple[int, Entries]:
-    """Step of a member's checkpoint and its entries; a damaged schedule goes, and the checkpoint with it."""
+    """Step of a member's checkpoint and its entries. Removes a damaged schedule, together with the checkpoint."""
     _finish_exchange(folder)
     try:
         schedule = read_sealed(folder / SCHEDULE)
@@ -201,7 +202,7 @@ def _schedule(folder: Path) -> tuple[int, Entries]:
 
 
 def _copy_of(folder: Path) -> tune.Checkpoint:
-    """The newest checkpoint in a folder of its own, which Tune copies from."""
+    """The newest checkpoint in a separate folder, from which Tune copies it."""
     copy = folder / "report"
     copy.mkdir(exist_ok=True)
     for file in (CHECKPOINT, SCHEDULE):

@@ -1,4 +1,4 @@
-"""The results of a sweep while it runs: the table on disk, and TensorBoard with what the trials differ in."""
+"""The results of a sweep while it runs: the table on disk, and curves with the trials' parameters for TensorBoard."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from v2a_ray.report.search_table import search_markdown
 from v2a_ray.settings.loading import at, merge
 
 REFRESH_SECONDS = 5.0
-"""Between two tables on disk while trials end; what the table says is never lost, for it is made from artifacts."""
+"""Least time between two writes of the table while trials end. No result is lost: the table is made from artifacts."""
 
 
 class Results:
-    """What became of every trial, from artifacts and outcomes, so that a sweep that goes on needs no other memory."""
+    """The result of every trial, from artifacts and the trial status log alone, so that a sweep can be resumed."""
 
     def __init__(self, sweep: Sweep, folder: Path, store: ArtifactStore, trials: Callable[[], list[Trial]]) -> None:
-        """`trials` are those of the sweep so far: a search adds to them."""
+        """`trials` returns the trials of the sweep so far; a search adds trials."""
         self.sweep, self.folder, self.store, self.trials = sweep, folder, store, trials
         self.outcomes = Outcomes(folder)
         self.rows: dict[str, dict[str, Any]] = {}
@@ -45,13 +45,13 @@ class Results:
         """When the tables may be written again, in monotonic seconds."""
 
     def finished(self, trial: Trial) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether the trial was trained to its end."""
         if self.sweep.config.scheduler.is_population:
             return finished_member(self._member(trial)) is not None
         return self.store.find("policy", trial.plan["policy"].key) is not None
 
     def over(self, trial: Trial) -> bool:
-        """Whether it is finished, or a scheduler ended it."""
+        """Whether the trial is finished, or a scheduler ended it."""
         outcome = self.outcomes.by_policy.get(trial.plan["policy"].key)
         return self.finished(trial) or (outcome is not None and outcome.status == "stopped")
 
@@ -63,7 +63,7 @@ class Results:
         return outcome.describe() if outcome else "not finished"
 
     def result(self, trial: Trial) -> TrialResult:
-        """What became of one trial so far."""
+        """The result of one trial so far."""
         keys = {name: node.key for name, node in trial.plan.items()}
         if self.finished(trial):
             if self.sweep.config.scheduler.is_population:
@@ -144,11 +144,11 @@ class Results:
             writer.add_hparams(parameters, scores, run_name=".")
 
     def _member(self, trial: Trial) -> Path:
-        # A population is of one task, so that a member's number is that of its draw.
+        # A population has one task, so a member's number is the number of its draw.
         return member_folder(self.folder, int(trial.labels[SAMPLE]))
 
     def _member_result(self, trial: Trial, keys: Mapping[str, str]) -> TrialResult:
-        """A population's member, under the settings that it ended with."""
+        """The result of a population's member, with its final settings."""
         folder = self._member(trial)
         entries = finished_member(folder)
         assert entries

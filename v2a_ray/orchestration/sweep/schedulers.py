@@ -1,4 +1,4 @@
-"""Ray Tune's schedulers for a sweep: what may end trials early. Compared is the first objective, at equal steps."""
+"""Ray Tune's schedulers for a sweep, which may end trials early. They compare the first objective at equal steps."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ def make_scheduler(sweep: Sweep) -> TrialScheduler:
 
 
 class PerTask(FIFOScheduler):
-    """A scheduler for every task: trials are compared with those of the same task alone.
+    """One scheduler per task: a trial is compared only with trials of the same task.
 
-    Scores of different mixes and robots say nothing about each other; one scheduler over all of them would end every
-    trial of the hard ones.
+    Scores of different mixes and robots are not comparable; a single scheduler would end every trial of a hard task.
     """
 
     def __init__(self, schedulers: Mapping[str, TrialScheduler], tasks: Sequence[str]) -> None:
-        """`tasks` are those of the sweep's trials by number."""
+        """`tasks` holds the task of each of the sweep's trials, by number."""
         super().__init__()
         self.schedulers, self.tasks = dict(schedulers), list(tasks)
 
@@ -42,7 +41,7 @@ class PerTask(FIFOScheduler):
         return self.schedulers[self.tasks[trial.config["trials"][0]]]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """See `TrialScheduler`, as with all below."""
+        """See `TrialScheduler` for this and the following methods."""
         self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -60,7 +59,7 @@ class PerTask(FIFOScheduler):
 
 
 def fifo(sweep: Sweep) -> TrialScheduler:
-    """Trains all to their end."""
+    """Train all trials to their end."""
     return FIFOScheduler()
 
 
@@ -107,7 +106,7 @@ def population(sweep: Sweep) -> TrialScheduler:
         perturbation_interval=config.grace_steps,
         hyperparam_mutations={"member": {"values": mutations(search)}},
         custom_explore_fn=clipped(search),
-        # All at the same step: otherwise who copies whom depends on how fast each one's core is.
+        # Exchange when all members are at the same step; otherwise exchanges would depend on the speed of cores.
         synch=True,
         log_config=False,
         require_attrs=False,

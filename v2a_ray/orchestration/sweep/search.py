@@ -1,8 +1,7 @@
-"""Optuna's suggestions for Tune: one study per combination of the axes, kept in a file that outlives the process.
+"""Optuna's suggestions for Tune: one study per combination of the axes, kept in a file.
 
-Tune has a searcher for Optuna of its own; it keeps its state in a pickle, and one study for everything. Here the study
-is Optuna's journal, lines of JSON: a search that was killed goes on where it stopped, and takes up first what was being
-trained.
+Tune's own searcher for Optuna keeps its state in a pickle and has a single study. Here each study is a journal of
+Optuna, lines of JSON: a killed search continues where it stopped, first with the trials that were being trained.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class Suggestions(Searcher):
-    """Hands out draws, study by study in turn, until every one has `search.num_trials`."""
+    """Hands out draws from each study in turn, until every study has `search.num_trials`."""
 
     def __init__(self, sweep: Sweep, folder: Path, common: Mapping[str, Any]) -> None:
         """`common` is part of every trial's settings."""
@@ -44,15 +43,15 @@ class Suggestions(Searcher):
 
     @property
     def num_left(self) -> int:
-        """Draws that are still to be trained."""
+        """Number of draws that are not trained yet."""
         over = sum(len(study.get_trials(deepcopy=False, states=_OVER)) for study in self.studies)
         return self.search.num_trials * len(self.studies) - over
 
     def trials(self) -> list[Trial]:
-        """What was drawn so far, as trials."""
+        """The draws so far, as trials."""
         for cell, study in enumerate(self.studies):
             for drawn in study.get_trials(deepcopy=False):
-                # Planning a trial takes milliseconds, and this is asked at every end of one.
+                # Planning a trial takes milliseconds, and this method is called whenever a trial ends.
                 if drawn.params and (cell, drawn.number) not in self.known:
                     self.known[cell, drawn.number] = suggested(self.sweep.trials[cell], drawn.number, drawn.params)
         return list(self.known.values())
@@ -69,7 +68,7 @@ class Suggestions(Searcher):
             drawn = study.ask()
         else:
             return str(Searcher.FINISHED)
-        # A kill may have come while a trial that goes on was drawn: what is missing is drawn now.
+        # A kill may have interrupted the draw of a resumed trial; draw the missing values now.
         values = draw(drawn, self.search)
         self.handed_out[trial_id] = (cell, drawn)
         return {**self.common, "trials": [cell], "suggestion": {"number": drawn.number, "values": values}}
@@ -78,14 +77,14 @@ class Suggestions(Searcher):
         return self.studies[cell].get_trials(deepcopy=False)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An evaluation before the end, for what Optuna makes of trials that a scheduler ends."""
+        """Report an evaluation before the end, for Optuna's use of trials that a scheduler ends."""
         _, drawn = self.handed_out[trial_id]
         (first, *more) = self.search.objectives
         if not more and first in result:
             drawn.report(result[first], int(result["step"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial: its objectives, or that it failed or was ended early."""
+        """Tell the end of a trial: its objectives, a failure, or an early end."""
         cell, drawn = self.handed_out.pop(trial_id)
         result = result or {}
         if error or "failed" in result:
@@ -102,15 +101,15 @@ class Suggestions(Searcher):
         """Nothing: the journals hold everything."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its searcher into a state that we never read.
+        # Tune pickles its searcher, and we never read that pickle.
         return {}
 
 
 class SealedJournal(BaseJournalBackend):
-    """Optuna's journal in a file whose lines hold their checksums; the sweep's process alone writes it.
+    """Optuna's journal in a file with a checksum in every line; only the sweep's process writes it.
 
-    From the first damaged line on nothing holds, for Optuna counts trials by lines. What was drawn there is drawn
-    again, and finds the policies that were trained.
+    Lines from the first damaged line on are dropped, because Optuna counts trials by lines. Their draws are made again,
+    and policies that were already trained are found in the store.
     """
 
     def __init__(self, path: Path) -> None:
@@ -152,9 +151,9 @@ def _open_study(sweep: Sweep, folder: Path, cell: int) -> optuna.Study:
         directions=[_DIRECTIONS[direction] for direction in sweep.config.search.objectives.values()],
         load_if_exists=True,
     )
-    # A search that goes on must not draw what it drew at its beginning.
+    # A resumed search must not repeat its first draws.
     entropy = [sweep.config.search.seed, cell, len(study.get_trials(deepcopy=False))]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    # Trials at work count as if they had scored badly, so that parallel draws keep apart.
+    # Running trials count as if their scores were bad, so that parallel draws differ.
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     return study

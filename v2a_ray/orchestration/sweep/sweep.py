@@ -1,10 +1,10 @@
 """A sweep with Ray Tune: upstream first, then trials that only train policies.
 
 Every distinct upstream artifact (tables, modality, advantage, alignment) is computed once, as Ray tasks, before Tune
-starts. What a sweep has done is in the artifact store and in its folder, so the same command goes on where any kill
-left it.
+starts. The artifact store and the sweep's folder hold all finished work, so after a kill the same command continues
+where the sweep stopped.
 
-<folder>/sweep.yaml      the file with its base and overrides laid in; `v2a sweep --resume` reads it
+<folder>/sweep.yaml      the file merged with its base and overrides; `v2a sweep --resume` reads it
 <folder>/trials.json     labels and configuration of every trial
 <folder>/outcomes.jsonl  trials that left no artifact: ended early, or failed
 <folder>/results.parquet one row per trial; like table.md and curves.png renewed while the sweep runs
@@ -52,7 +52,7 @@ from v2a_ray.settings.loading import read_yaml, validate
 
 
 def open_sweep(folder: Path) -> Sweep:
-    """The sweep that a folder holds, to go on with. Raises ConfigError when it holds none."""
+    """Read the sweep in a folder, to resume it. Raises ConfigError when the folder holds none."""
     path = folder / SWEEP_FILE
     remedy = "v2a sweep CONFIG --run-dir DIR"
     if not path.exists():
@@ -69,8 +69,8 @@ def open_sweep(folder: Path) -> Sweep:
 def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> list[TrialResult]:
     """Compute upstream artifacts once, then all trials; write table, curves and results into `folder`.
 
-    Raises ConfigError when the folder holds another sweep, and StorageError when a disk is full or another process
-    runs the sweep. A trial that fails does not stop the others.
+    A failed trial does not stop the other trials. Raises ConfigError when the folder holds another sweep, and
+    StorageError when a disk is full or another process runs the sweep.
     """
     with sole_writer(folder):
         return _run(sweep, folder, listener or Listener())
@@ -115,7 +115,7 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
 def require_same_sweep(sweep: Sweep, folder: Path) -> None:
     """Raise ConfigError when the folder holds another sweep."""
     held = None
-    with suppress(OSError, ValueError):  # a damaged one says nothing about the folder, and is written again
+    with suppress(OSError, ValueError):  # a damaged file identifies no sweep, and is written again
         held = read_sealed(folder / TRIALS_FILE)
     content = _identity(sweep)
     if held and {name: held.get(name) for name in content} != content:
@@ -127,14 +127,14 @@ def require_same_sweep(sweep: Sweep, folder: Path) -> None:
 
 
 def _identity(sweep: Sweep) -> dict[str, Any]:
-    """What makes two sweeps the same; a search may be given more draws."""
+    """Equal for equal sweeps; the number of a search's draws may differ."""
     drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
     trials = [{"labels": trial.labels, "config": trial.config.model_dump(mode="json")} for trial in sweep.trials]
     return {"trials": trials, "search": drawn}
 
 
 def _claim(sweep: Sweep, folder: Path) -> None:
-    """Write what the trials are, or see that the folder holds the same sweep."""
+    """Write the sweep's files into `folder`, unless it holds another sweep (ConfigError)."""
     require_same_sweep(sweep, folder)
     with storage_errors(folder):
         write_sealed(folder / TRIALS_FILE, {"name": sweep.name, **_identity(sweep)})
@@ -156,7 +156,7 @@ def _train(
     listener: Listener,
     search: Suggestions | None,
 ) -> None:
-    """Run Tune over the trials with the numbers `missing`, or over what `search` suggests."""
+    """Run Tune over the trials with the numbers `missing`, or over the suggestions of `search`."""
     stopper = _StopWhenUnwritable()
     recorder = _Recorder(results, stopper)
     tuner = make_tuner(sweep, folder, missing, common, [recorder], stopper, search)
@@ -177,12 +177,12 @@ def _train(
 
 
 class _Recorder(Callback):
-    """Keeps results on disk as trials report."""
+    """Writes results to disk as trials report."""
 
     def __init__(self, results: Results, stopper: _StopWhenUnwritable) -> None:
         self.results, self.stopper = results, stopper
         self.last: dict[str, Metrics] = {}
-        """The newest evaluation before the end, by key of the policy."""
+        """The newest evaluation of each running trial, by key of the policy."""
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """See `Callback`."""
@@ -202,7 +202,7 @@ class _Recorder(Callback):
             self.results.refresh()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """See `Callback`: a trial that reported neither its end nor a failure was ended by the scheduler."""
+        """See `Callback`. The scheduler ended a trial that reported neither its end nor a failure."""
         result = trial.last_result
         if result.get("policy") in self.last and not {"finished", "failed"} & result.keys():
             with self._room():
@@ -211,14 +211,14 @@ class _Recorder(Callback):
 
     @contextmanager
     def _room(self) -> Iterator[None]:
-        """End the sweep where its folder cannot be written: Tune would show a traceback."""
+        """End the sweep if its folder cannot be written; Tune alone would show a traceback."""
         try:
             yield
         except OSError as error:
             self.stopper.reason = f"{self.results.folder}: cannot be written: {error.strerror or error}"
 
     def policies(self, settings: dict[str, Any]) -> list[str]:
-        """Keys of the policies that a Tune trial with these settings trains and that have no artifact."""
+        """Keys of the policies without an artifact that a Tune trial with these settings trains."""
         if "suggestion" in settings:
             number = f"{settings['suggestion']['number']:04d}"
             cell = self.results.sweep.trials[settings["trials"][0]].labels
@@ -232,12 +232,12 @@ class _Recorder(Callback):
         return [trial for trial in self.results.trials() if trial.plan["policy"].key == policy]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks into a state that we never read.
+        # Tune pickles its callbacks, and we never read that pickle.
         return {}
 
 
 class _StopWhenUnwritable(Stopper):
-    """Ends the sweep when a trial could not write: every other would fail the same way."""
+    """Ends the sweep when a trial cannot write, because every other trial would fail in the same way."""
 
     reason = ""
 
@@ -253,7 +253,7 @@ class _StopWhenUnwritable(Stopper):
 
 @contextmanager
 def _listening(actor_name: str, plugins: Mapping[str, str], results: Results, listener: Listener) -> Iterator[None]:
-    """Pass what trials report on to `listener` while the block runs."""
+    """Pass the trials' reports on to `listener` while the block runs."""
     progress_actor = make_progress_actor(actor_name, plugins)
     ray.get(progress_actor.drain.remote())
     stop = threading.Event()
@@ -282,7 +282,7 @@ def _listening(actor_name: str, plugins: Mapping[str, str], results: Results, li
 
 
 def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:
-    """Of trials that a scheduler ended: they are not taken up again."""
+    """Remove the checkpoints of trials that a scheduler ended; these trials are not resumed."""
     for trial in results.trials():
         if results.over(trial):
             shutil.rmtree(store.work("policy", trial.plan["policy"].key), ignore_errors=True)

@@ -1,6 +1,6 @@
-"""What became of policies that left no artifact: ended early by a scheduler, or failed.
+"""The trial status log: policies without an artifact, because a scheduler ended them or they failed.
 
-Lines of JSON in the sweep's folder, appended as they happen: a kill loses none, at most the last line is torn.
+It consists of lines of JSON in the sweep's folder, appended at once; a kill can at most tear the last line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Outcome:
 
     Attributes:
         policy: the key that its artifact would have.
-        status: `stopped` (by the scheduler; it is not taken up again) or `failed`.
+        status: `stopped` (by the scheduler; the trial is not resumed) or `failed`.
         reason: of the failure.
         metrics: of its last evaluation, with `step`.
     """
@@ -33,12 +33,12 @@ class Outcome:
     metrics: Metrics = field(default_factory=dict)
 
     def describe(self) -> str:
-        """For the table of results."""
+        """Text for the table of results."""
         return f"failed: {self.reason}" if self.status == "failed" else f"stopped at step {self.metrics['step']:,.0f}"
 
 
 class Outcomes:
-    """Those of one sweep, by key of the policy; the newest counts."""
+    """The outcomes of one sweep; the newest outcome of a policy counts."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / OUTCOMES_FILE
@@ -46,12 +46,12 @@ class Outcomes:
         if self.path.exists():
             for content in read_sealed_lines(self.path):
                 if content is None:
-                    continue  # that policy is taken up again
+                    continue  # a damaged line; its policy is trained again
                 with suppress(TypeError):
                     outcome = Outcome(**content)
                     self.by_policy[outcome.policy] = outcome
 
     def add(self, outcome: Outcome) -> None:
-        """Remember an outcome, on disk first."""
+        """Add an outcome, on disk first."""
         append_sealed(self.path, [asdict(outcome)])
         self.by_policy[outcome.policy] = outcome

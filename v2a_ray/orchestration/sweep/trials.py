@@ -1,7 +1,7 @@
-"""What runs inside a Tune trial: one policy, a pack of compatible ones, or Ray Train's workers of a policy.
+"""The work of a Tune trial: one policy, a batch of compatible policies, or Ray Train's workers of a policy.
 
-A trial gets numbers and a folder to read its settings from, never data or object references. Its results are artifacts,
-so a trial that is started again finds what it finished, and goes on from the checkpoint of what it did not.
+A trial gets numbers and a folder with its settings, never data or object references. Its results are artifacts, so a
+restarted trial finds its finished policies and continues the others from their checkpoints.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ TRIALS_FILE = "trials.json"
 
 
 def train_trial(settings: dict[str, Any]) -> None:
-    """Tune's trainable: the policies of the trials with the numbers `trials`, or of what was drawn for the first.
+    """Tune's trainable: the policies of the trials with the numbers `trials`, or of a suggestion for the first trial.
 
-    What a user can cause is reported as `failed`, for a second attempt would fail alike; Tune retries all else.
+    Users' errors are reported as `failed`, because a second attempt would fail too; Tune retries after other errors.
     """
     trials = trials_of(settings)
     store = store_of(trials[0].config)
@@ -57,7 +57,7 @@ def train_trial(settings: dict[str, Any]) -> None:
 
 
 def trials_of(settings: dict[str, Any]) -> list[Trial]:
-    """The trials that Tune's `config` stands for."""
+    """The trials that Tune's `config` names."""
     if settings.get("plugins"):
         load_shipped(ray.get(ray.get_actor(settings["progress_actor"]).plugins.remote()))
     every = read_json(Path(settings["folder"]) / TRIALS_FILE)["trials"]
@@ -71,16 +71,16 @@ def trials_of(settings: dict[str, Any]) -> list[Trial]:
 
 
 def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
-    """What schedulers and searches read of an evaluation after `step` update steps."""
+    """The metrics for schedulers and searches from an evaluation after `step` update steps."""
     names = ("normalized_score_mean", "return_mean", "data_kept")
     return {"step": step} | {name: evaluation[name] for name in names if evaluation.get(name) is not None}
 
 
 def _progress(progress_actor: str, trial: Trial) -> Progress:
-    """Reports to the progress actor, and evaluations to Tune too, whose scheduler may end the trial there."""
+    """A callback that reports to the progress actor and evaluations also to Tune, whose scheduler may end the trial."""
     show: Progress = reporter(ray.get_actor(progress_actor), trial.name)
     if stage_workers(trial.config, "policy") > 1:
-        return show  # called by a worker, which is no process of Tune's
+        return show  # called by a worker, which is not a process of Tune
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:
         show(step, num_steps, metrics)
@@ -93,6 +93,6 @@ def _progress(progress_actor: str, trial: Trial) -> Progress:
 
 
 def failure(policy: str, error: V2AError) -> dict[str, Any]:
-    """The report of the policy with this key that failed: where and what, and whether every other would fail alike."""
+    """The report of a failed policy: its key, where and why it failed, and whether all other trials would fail too."""
     reason = f"{error.where}: {error.what}" if error.where else error.what
     return {"policy": policy, "failed": reason, "unwritable": isinstance(error, StorageError)}

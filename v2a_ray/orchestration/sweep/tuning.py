@@ -1,4 +1,4 @@
-"""The Tuner of a sweep: which trials, in which packs, under which scheduler, with which resources."""
+"""The Tuner of a sweep: its trials, the policies batched in each, its scheduler and its resources."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from v2a_ray.orchestration.sweep.trials import train_trial
 from v2a_ray.stages.policy.batched_jobs import make_packs, pack_key
 
 MAX_AUTO_POLICIES = 4
-"""Of one pack: beyond it a core's time is arithmetic, and larger packs would be shared out less evenly."""
+"""Largest automatic batch of policies: larger batches save little overhead and spread less evenly over cores."""
 _ENVIRONMENT = {
-    # Ctrl-C has to reach us as KeyboardInterrupt; Tune would end quietly, as if all had been trained.
+    # Ctrl-C must reach us as KeyboardInterrupt; Tune would end quietly, as if all trials were finished.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Tune's own files per trial say less than our table and cost more than a short trial.
+    # Tune's own files per trial hold less than our table and take longer to write than a short trial runs.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # A trial that failed reports why, and no score.
+    # A failed trial reports a reason and no score.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
 
@@ -52,13 +52,13 @@ def make_tuner(
     stopper: Stopper,
     search: Suggestions | None,
 ) -> tune.Tuner:
-    """A Tuner that trains the trials with the numbers `missing`, or what `search` suggests.
+    """A Tuner that trains the trials with the numbers `missing`, or the suggestions of `search`.
 
-    It is made anew whenever a sweep goes on: what is finished is in the artifact store, and Tune's own state, a
-    pickle, is never read.
+    A resumed sweep makes a new Tuner: finished trials are in the artifact store, and Tune's own state, a pickle, is
+    never read.
     """
     os.environ.update(_ENVIRONMENT)
-    # A trial's reason to fail stands in the results; Tune would print its traceback into the live display.
+    # The results hold the reason of a trial's failure; Tune would print its traceback into the live display.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     state = folder / "tune"
     shutil.rmtree(state, ignore_errors=True)
@@ -72,7 +72,7 @@ def make_tuner(
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
         packs = _packs(sweep, missing, room)
-        # The labels are for the eyes of who reads MLflow's or W&B's pages.
+        # The labels are for readers of MLflow's or W&B's pages.
         labels = {pack[0]: _common_labels([sweep.trials[number] for number in pack]) for pack in packs}
         named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
         space, num_samples = {**common, "trials": tune.grid_search(packs), "labels": named}, 1
@@ -83,9 +83,9 @@ def make_tuner(
             search_alg=search,
             scheduler=make_scheduler(sweep),
             num_samples=num_samples,
-            # Of trials without a reservation of their own Tune would start all at once.
+            # Trials with several workers reserve nothing, so Tune would start all of them at once.
             max_concurrent_trials=room if workers > 1 else sweep.config.resources.max_concurrent_trials,
-            # Starting a process and importing torch takes seconds, which short trials would all pay.
+            # Starting a process and importing torch takes seconds, which every short trial would wait for.
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -97,14 +97,14 @@ def make_tuner(
             callbacks=[*callbacks, *_loggers(sweep)],
             stop=stopper,
             failure_config=FailureConfig(max_failures=sweep.config.resources.max_retries),
-            # A population's: one that another member is about to copy must not be gone.
+            # For populations: a checkpoint that another member is about to copy must not be deleted.
             checkpoint_config=CheckpointConfig(num_to_keep=4),
         ),
     )
 
 
 def _trial_name(trial: Any) -> str:
-    """Unique and short, and a population's member keeps it when it copies another's settings."""
+    """A unique short name. A population's member keeps its name when it copies another member's settings."""
     settings = trial.config
     if "member" in settings:
         return f"trial-{settings['member']['number']:04d}"
@@ -116,7 +116,7 @@ def trial_resources(sweep: Sweep) -> dict[str, float]:
     """CPUs and GPUs of one trial, or of each of its workers, by Ray's names.
 
     Raises:
-        ConfigError: a stage insists on a GPU and gets none, or trials ask for unequal numbers of workers.
+        ConfigError: a stage requires a GPU and gets none, or trials ask for unequal numbers of workers.
     """
     asked, there, workers = sweep.config.resources.gpus_per_trial, cluster_gpus(), trial_workers(sweep)
     require_gpus(((trial.config, "policy") for trial in sweep.trials), there)
@@ -139,7 +139,7 @@ def trial_workers(sweep: Sweep) -> int:
     """Data-parallel workers of every trial.
 
     Raises:
-        ConfigError: they differ, or a scheduler would end trials between evaluations, which workers do not report.
+        ConfigError: the numbers differ, or the scheduler compares evaluations, which workers do not report.
     """
     counts = sorted({stage_workers(trial.config, "policy") for trial in sweep.trials})
     if len(counts) > 1:
@@ -159,10 +159,10 @@ def trial_workers(sweep: Sweep) -> int:
 
 
 def _reservation(resources: Mapping[str, float], workers: int) -> dict[str, float]:
-    """What Tune reserves for a trial whose workers get these `resources` each.
+    """Tune's reservation for a trial whose workers get these `resources` each.
 
-    One that drives Ray Train holds a byte of memory and nothing that its workers need: drivers that held CPUs could
-    between them leave too few for any worker.
+    A trial that drives Ray Train reserves one byte of memory and nothing that its workers need: if drivers reserved
+    CPUs, too few might be left for the workers.
     """
     if workers > 1:
         return {"memory": 1}
@@ -170,14 +170,14 @@ def _reservation(resources: Mapping[str, float], workers: int) -> dict[str, floa
 
 
 def _room(sweep: Sweep, resources: Mapping[str, float], workers: int) -> int:
-    """How many trials there is room for at a time, one at least."""
+    """Number of trials that fit at a time, at least one."""
     there = ray.cluster_resources()
     room = max(1, min(int(there.get(name, 0) / (amount * workers)) for name, amount in resources.items()))
     return min(room, sweep.config.resources.max_concurrent_trials or room)
 
 
 def _packs(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
-    """The numbers of the trials that are trained together, each trial in one pack; `room` packs run at a time."""
+    """Numbers of the trials whose policies are batched together; each trial is in one batch, `room` run at a time."""
     trials = [sweep.trials[number] for number in missing]
     asked = sweep.config.policies_per_trial
     if sweep.config.scheduler.compares:
@@ -191,13 +191,13 @@ def _packs(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
 
 
 def _common_labels(trials: Sequence[Trial]) -> dict[str, str]:
-    """What all of a pack agree on."""
+    """The labels that all trials of a batch share."""
     first, *others = (trial.labels for trial in trials)
     return {axis: value for axis, value in first.items() if all(labels.get(axis) == value for labels in others)}
 
 
 def _loggers(sweep: Sweep) -> list[Callback]:
-    """Tune's own callbacks. Raises ConfigError for one whose package is missing."""
+    """Tune's own callbacks. Raises ConfigError if a callback's package is missing."""
     made: list[Callback] = []
     for name in sweep.config.loggers:
         if importlib.util.find_spec(name) is None:

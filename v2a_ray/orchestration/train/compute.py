@@ -1,4 +1,4 @@
-"""Computing the nodes of plans on Ray: what is missing, as tasks and actors, in parallel where the plan allows it."""
+"""Computes the missing nodes of plans on Ray, as tasks and actors, in parallel where the plan allows it."""
 
 from __future__ import annotations
 
@@ -33,32 +33,34 @@ from v2a_ray.stages.registered import fit_of
 
 POLL_SECONDS = 0.25
 MAX_RETRIES = 2
-"""How often a stage is tried again when its worker dies; it goes on from its checkpoint."""
+"""Further attempts of a stage whose worker dies; each continues from the stage's checkpoint."""
 
 
 @dataclass
 class Listener:
-    """What the driver wants to hear: a node starts, reports, is done. Every method may be left as it is."""
+    """Callbacks for the driver: a node starts, reports, is done. By default they do nothing."""
 
     def started(self, node: Node) -> None:
         """A node's computation was handed to Ray."""
 
     def progressed(self, event: Event) -> None:
-        """A node reported."""
+        """A node reported progress."""
 
     def done(self, node: Node, artifact: Artifact) -> None:
-        """A node's artifact is there, computed or found."""
+        """A node's artifact was computed or found in the store."""
 
     def warned(self, text: str) -> None:
-        """Something that the user should know, and that stops nothing."""
+        """The user should see this warning; the computation continues."""
 
 
 def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener) -> dict[str, Artifact]:
-    """Artifacts of all nodes, by key: found in the store, or computed as soon as their inputs are there.
+    """Artifacts of all nodes, by key: found in the store, or computed as soon as their inputs exist.
 
-    `works` holds every node's inputs too. Nodes that several plans share are computed once. Raises ConfigError before
-    anything is computed if a node insists on a GPU that there is not, the V2AError of a node that fails through the
-    user's doing, and the original error otherwise.
+    `works` must include every node's inputs. Nodes that several plans share are computed once.
+
+    Raises:
+        ConfigError: a node requires a GPU that the cluster lacks; raised before anything is computed.
+        V2AError: of a node that failed because of the user's settings or data. Other errors pass unchanged.
     """
     waiting = {work.node.key: work for work in works}
     artifacts: dict[str, Artifact] = {}
@@ -95,7 +97,7 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
 
 
 def _ready(waiting: Mapping[str, Work], artifacts: Mapping[str, Artifact]) -> list[list[Work]]:
-    """Nodes whose inputs are all there; roll-outs of data form one group, because their actors take long to start."""
+    """Nodes whose inputs all exist; roll-outs of data form one group, because their actors take long to start."""
     ready = [
         work for work in waiting.values() if all(work.plan[name].key in artifacts for name in work.node.inputs.values())
     ]
@@ -108,13 +110,13 @@ def _submit(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) ->
     node, config = group[0].node, group[0].config
     options: dict[str, Any] = {"max_retries": MAX_RETRIES, "num_cpus": 0}
     if node.stage == "data":
-        # Roll-outs hold no CPU themselves, their actors do; files are read by as many processes as there are cores.
+        # The task of a roll-out reserves no CPU, because its actors do. One process per core reads files.
         options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
         return make_data.options(**options).remote(group, store, progress_actor)
     inputs = input_paths(group[0], store)
     if node.stage == "source":
         return make_source.options(**options).remote(group[0], inputs, store)
-    # A data-parallel stage holds no CPU and no GPU itself: its workers do.
+    # The task of a data-parallel stage reserves no CPU and no GPU, because its workers do.
     parallel = stage_workers(config, node.stage) > 1
     options["num_cpus"] = 0 if parallel else stage_threads(group[0])
     options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
@@ -133,7 +135,7 @@ def _result(reference: Any) -> list[Artifact]:
 
 @ray.remote
 def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
-    """A trained stage: its column, or the policy."""
+    """Make the artifact of a trained stage: its column, or the policy."""
     progress = reporter(progress_actor, work.node.name)
     return [make_stage(work, inputs, store, progress)]
 
@@ -144,7 +146,7 @@ def make_stage(
     store: ArtifactStore,
     progress: Callable[..., None],
 ) -> Artifact:
-    """Fit a stage in this process, or with data-parallel workers where the configuration asks for them."""
+    """Fit a stage in this process, or with data-parallel workers if the configuration asks for them."""
     config, node = work.config, work.node
     fit = fit_of(node.stage, config)
 
@@ -157,9 +159,9 @@ def make_stage(
 def make_policies(
     works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
 ) -> list[DivergenceError | None]:
-    """Train policies of one `pack_key` in this process, as a pack; those that the store has are left out.
+    """Train policies with equal `pack_key` in this process, batched; policies in the store are left out.
 
-    Each reports to its own `progress`. Returns each one's error, None where the artifact is there.
+    Each policy reports to its own `progress`. Returns the error of each policy, None if its artifact exists.
     """
     errors: list[DivergenceError | None] = [None] * len(works)
     missing = [index for index, work in enumerate(works) if not store.find("policy", work.node.key)]
@@ -177,7 +179,7 @@ def make_policies(
                 job.output.mkdir(parents=True, exist_ok=True)
             trained = fit_policies(jobs)
     except StorageError:
-        # Another sweep that trains some of these was faster and has removed their checkpoints.
+        # Another sweep has finished some of these policies and removed their checkpoints.
         if any(store.find("policy", works[index].node.key) for index in missing):
             return make_policies(works, store, progress)
         raise
@@ -196,7 +198,7 @@ def _move_files(source: Path, output: Path, _work: Path) -> None:
 
 
 def _about(work: Work, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """What an artifact's record says beside its key."""
+    """Entries of an artifact's record besides its key."""
     return {
         "config": work.config.model_dump(mode="json"),
         "inputs": {role: str(path) for role, path in inputs.items()},

@@ -1,10 +1,10 @@
 """The modality stage on several workers: Ray Train fits the model, an actor pool of Ray Data encodes every episode.
 
-Every worker draws its part of the batch from its own shard and all gradients are summed, so the parameters stay equal
-on all workers and the step is the one that a single worker would take on the whole batch.
+Every worker draws its part of the batch from its own shard, and all gradients are summed. So the parameters stay equal
+on all workers, and a step equals the step of a single worker on the whole batch.
 
-A shard is a dataset of its own, no split of one (`streaming_split`): a split deals out blocks as they arrive, and which
-episodes a worker gets has to depend on its rank alone, or equal seeds would not give equal results.
+Each shard is a separate dataset and not a split of one (`streaming_split`): a split deals out blocks as they arrive. A
+worker's episodes must depend on its rank alone, so that equal seeds give equal results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moment
 
 
 def fit_modality_parallel(job: Job) -> None:
-    """Fit the modality with `modality.num_workers` workers and write the column z. Runs where no CPU is held."""
+    """Fit the modality with `modality.num_workers` workers and write the column z. The caller must reserve no CPU."""
     config = job.config.modality
     job = with_gpus(job, config)
     tables = modality_tables(job)
@@ -44,7 +44,7 @@ def fit_modality_parallel(job: Job) -> None:
 
 
 def _fit(job: Job, workers: Workers) -> None:
-    """What each worker runs."""
+    """The function that each worker runs."""
     config, seed = job.config.modality, job.config.upstream_seed
     batches = ray.train.get_dataset_shard(f"shard-{workers.rank}").iter_batches(batch_size=None, batch_format="pyarrow")
     where = f"shard {workers.rank}"
@@ -60,9 +60,9 @@ def _fit(job: Job, workers: Workers) -> None:
 
 
 def encode_parallel(job: Job, parts: Sequence[Piece]) -> None:
-    """Write z of every episode of `parts`, by as many actors as the fit had workers.
+    """Write z of every episode of `parts`, with one actor per worker of the fit.
 
-    They encode an episode beside others than one process would, which moves z by rounding (1e-6).
+    Batches hold other episodes than in a single process, which changes z by rounding (1e-6).
     """
     config = job.config.modality
     with quiet_ray_data():
@@ -72,7 +72,7 @@ def encode_parallel(job: Job, parts: Sequence[Piece]) -> None:
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=min(config.num_workers, len(parts))),
-            # Ray Data wants one or the other.
+            # Ray Data accepts only one of the two.
             **({"num_gpus": 1} if job.may_use_gpu else {"num_cpus": cpus_per_worker(config)}),
         )
         encoded.context.execution_options = IN_ORDER
@@ -95,7 +95,7 @@ class _Encoder:
 
 
 def _episodes(parts: Sequence[Piece]) -> Dataset:
-    """The episodes of `parts`, in order. Reading takes no CPU from the workers that hold all."""
+    """The episodes of `parts`, in order. Reading reserves no CPU, because the workers reserve them all."""
     numbers = ray.data.from_items(list(range(len(parts))), override_num_blocks=len(parts))
     return numbers.map_batches(_read, fn_kwargs={"parts": parts}, batch_size=1, num_cpus=0)
 

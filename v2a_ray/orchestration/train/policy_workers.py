@@ -1,7 +1,7 @@
-"""One policy on several workers, for batches that are worth several GPUs.
+"""One policy on several workers, for batches large enough for several GPUs.
 
-Every worker holds the tables (one copy per node), draws and filters its part of the batch, and all take the mean
-gradient, so the step is that of one worker on everything they kept.
+Every worker opens the tables (one copy per node) and draws and filters its part of the batch. All workers apply the
+mean gradient, so a step equals the step of one worker on all transitions that they kept.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from v2a_ray.stages.policy.training import PolicyTables, PolicyTraining, memory_
 
 
 def fit_policy_parallel(job: Job) -> None:
-    """Train the policy with `policy.num_workers` workers. Runs where no CPU is held.
+    """Train the policy with `policy.num_workers` workers. The caller must reserve no CPU.
 
     Raises:
         ConfigError: a table would have to be streamed.
     """
     config = job.config.policy
-    assert isinstance(config, IQLConfig)  # the others have no workers
+    assert isinstance(config, IQLConfig)  # no other learner has workers
     for role, memory in memory_of_tables(job).items():
         if is_streamed(job.rows(role), memory):
-            # A checkpoint knows where one worker's stream stands, not where the others' do.
+            # A checkpoint holds the position of one worker's stream, not of the other workers'.
             raise ConfigError(
                 f"several workers cannot stream a table, and the {role} is more than {memory / 2**30:,.2f} GiB",
                 where="policy.num_workers",

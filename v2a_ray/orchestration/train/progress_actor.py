@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
-    # It imports torch, for which the actor's process would take seconds to start.
+    # This module imports torch, which would delay the start of the actor's process by seconds.
     from v2a_ray.engine.trainer import Metrics, Progress
 
 
@@ -25,14 +25,14 @@ class Event:
 
 
 class _ProgressActor:
-    """Collects events until they are drained, and tells processes of Tune's which plugins to run."""
+    """Collects events until they are drained, and hands the plugins to Tune's processes."""
 
     def __init__(self, plugins: Mapping[str, str]) -> None:
         self.events: list[Event] = []
         self._plugins = plugins
 
     def plugins(self) -> Mapping[str, str]:
-        """Path to content."""
+        """Path of each plugin to its content."""
         return self._plugins
 
     def report(self, event: Event) -> None:
@@ -50,7 +50,7 @@ ProgressActor: Any = ray.remote(num_cpus=0)(_ProgressActor)
 
 
 def make_progress_actor(name: str | None = None, plugins: Mapping[str, str] | None = None) -> Any:
-    """A progress actor on the caller's node: it lives as long as the driver that reads it, whatever other nodes do."""
+    """A progress actor on the caller's node, so that it survives the failure of other nodes, as its driver does."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ProgressActor.options(name=name, scheduling_strategy=here).remote(plugins or {})
 

@@ -1,4 +1,4 @@
-"""One experiment from configuration to `result.json`."""
+"""Runs one experiment, from configuration to `result.json`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from v2a_ray.report.run_result import make_result
 
 
 class _Recorder(Listener):
-    """Passes events on and writes them to TensorBoard, as long as there is room for that: nothing is lost without."""
+    """Passes events on and writes them to TensorBoard while the disk has room; the run needs no TensorBoard files."""
 
     def __init__(self, listener: Listener, folder: Path) -> None:
         self.listener, self.folder = listener, folder
@@ -37,7 +37,7 @@ class _Recorder(Listener):
 
     @contextmanager
     def _room(self) -> Iterator[None]:
-        """Give TensorBoard up, and say so, when it cannot write."""
+        """Stop writing to TensorBoard, with a warning, when a write fails."""
         try:
             yield
         except OSError as error:
@@ -45,7 +45,7 @@ class _Recorder(Listener):
             self.listener.warned(f"{self.folder}: no more curves for TensorBoard: {error.strerror or error}")
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining events."""
         with self._room():
             if self.writer:
                 self.writer.close()
@@ -67,7 +67,7 @@ class _Recorder(Listener):
     def done(self, node: Node, artifact: Artifact) -> None:
         curves = artifact.path / "curves.parquet"
         if artifact.cached and curves.exists():
-            # Nobody reports what was computed before; its curves were kept.
+            # A cached artifact sends no reports; take its curves from the file.
             for row in pq.read_table(curves).to_pylist():
                 step = row.pop("step")
                 for name, value in row.items():
@@ -77,7 +77,7 @@ class _Recorder(Listener):
 
 
 def _tag(metric: str, node: str) -> str:
-    """The fits of single sources, `modality/SOURCE`, record the same metrics: each gets curves of its own."""
+    """Tag of a metric. The fits of single sources, `modality/SOURCE`, record equal metrics and get separate curves."""
     part = node.partition("modality/")[2]
     return f"{metric}/{part}" if part else metric
 
@@ -85,10 +85,10 @@ def _tag(metric: str, node: str) -> str:
 def run_experiment(
     config: ExperimentConfig, plan: Mapping[str, Node], run_dir: Path, listener: Listener | None = None
 ) -> dict[str, Any]:
-    """Compute everything of `plan` that is missing and write the run directory; Ray is running, if anything is.
+    """Compute the missing nodes of `plan` and write the run directory. If a node is missing, Ray must be running.
 
-    `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors` (of
-    RLlib's learners `module.safetensors`) and, last, `result.json`, whose content is returned.
+    `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors`
+    (`module.safetensors` for RLlib baselines) and, last, `result.json`, whose content is returned.
     """
     store = store_of(config)
     run_dir = prepare_folder(run_dir)

@@ -1,4 +1,4 @@
-"""One node that has to be computed, and where its inputs lie."""
+"""One node to compute, and the folders of its inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 
 @dataclass(frozen=True)
 class Work:
-    """A node of some experiment's plan that has to be there."""
+    """A node of an experiment's plan whose artifact is needed."""
 
     config: ExperimentConfig
     plan: Mapping[str, Node]
@@ -22,12 +22,12 @@ class Work:
 
 
 def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
-    """Folder of every input of a node. Raises StorageError when one is gone or damaged."""
+    """Folder of every input of a node. Raises StorageError when an input is missing or damaged."""
     nodes = {role: work.plan[name] for role, name in work.node.inputs.items()}
     return {role: store.require(node.stage, node.key).path for role, node in nodes.items()}
 
 
 def stage_threads(work: Work) -> int:
-    """CPUs of one process that computes a trained stage, or rows."""
+    """CPUs of one process that computes a trained stage or a table."""
     stage = work.node.stage
     return STAGES[stage].section(work.config).num_threads if stage in STAGES else 1

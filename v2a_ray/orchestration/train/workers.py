@@ -1,7 +1,7 @@
-"""Data-parallel workers by Ray Train: what stages that are fitted by several have in common.
+"""Data-parallel workers with Ray Train, shared by the stages that can use them.
 
-Gradients are summed over all (gloo on CPU, NCCL on GPU). Worker 0 writes the checkpoints, which lie in the stage's
-folder; after a failure Ray Train starts all workers again, and they go on from the newest one.
+Gradients are summed over all workers (gloo on CPU, NCCL on GPU). Worker 0 writes the checkpoints into the stage's
+folder. After a failure Ray Train starts all workers again, and they continue from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from v2a_ray.stages.policy.config import IQLConfig
 
 MAX_FAILURES = 3
 IN_ORDER = ExecutionOptions(preserve_order=True)
-"""Blocks arrive in the order of the pieces and not as they get ready: what is drawn depends on an episode's place."""
+"""Blocks arrive in the order of the pieces, not as they become ready: draws depend on the place of an episode."""
 
 
 def with_gpus(job: Job, config: ModalityConfig | IQLConfig) -> Job:
-    """The job as its workers get it: each with a GPU of its own, or all on the CPU."""
+    """The job for its workers: each worker with its own GPU, or all on the CPU."""
     return replace(job, may_use_gpu=workers_have_gpus(config.device, config.num_workers, cluster_gpus()))
 
 
@@ -44,16 +44,16 @@ def fit_on_workers(
     config: ModalityConfig | IQLConfig,
     datasets: Mapping[str, Dataset] | None = None,
 ) -> None:
-    """Run `fit(job, workers)` in `config.num_workers` processes that see each other. Runs where no CPU is held.
+    """Run `fit(job, workers)` in `config.num_workers` connected processes. The caller must reserve no CPU.
 
     Args:
-        fit: has to be importable; of the job's progress only worker 0 calls it.
-        job: as `with_gpus` gives it.
+        fit: must be importable. Only worker 0 reports progress.
+        job: from `with_gpus`.
         config: of the stage.
-        datasets: whole for every worker, by name (`ray.train.get_dataset_shard`).
+        datasets: name to dataset, which every worker gets whole (`ray.train.get_dataset_shard`).
 
     Raises:
-        V2AError: what a user caused, without a second try.
+        V2AError: a user's error, raised without a second attempt.
     """
     job.work.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
@@ -80,7 +80,7 @@ def fit_on_workers(
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    """What each worker runs."""
+    """The function that each worker runs."""
     job: Job = settings["job"]
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), sum_over_workers)
@@ -95,20 +95,20 @@ def sum_over_workers(tensor: Tensor) -> Tensor:
 
 
 def cpus_per_worker(config: ModalityConfig | IQLConfig) -> float:
-    """CPUs that each worker reserves. Fewer cores than they ask for are shared: Ray would wait for more."""
+    """CPUs that each worker reserves. Workers share the cores if there are too few, because Ray would wait for more."""
     cores = int(ray.cluster_resources().get("CPU", 0))
     return share_of_cores(cores, config.num_workers, config.num_threads)
 
 
 def share_of_cores(cores: int, num_workers: int, num_threads: int) -> float:
-    """CPUs for each worker, such that all fit: whole ones, or as many workers to a core as it takes."""
+    """CPUs for each worker such that all workers fit: whole CPUs, or equal shares of a CPU."""
     if not cores or cores >= num_workers * num_threads:
         return num_threads
     return cores // num_workers or math.floor(1000 / math.ceil(num_workers / cores)) / 1000
 
 
 class _NoSecondTry(UserCallback):
-    """What a user caused happens again, however often it is tried; raised here, it ends the run."""
+    """Ends the run on a user's error, which would happen again on every attempt."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
