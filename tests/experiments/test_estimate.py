@@ -11,6 +11,7 @@ import pytest
 
 from v2a_ray import processor
 from v2a_ray.checksums import write_sealed
+from v2a_ray.engine import rates
 from v2a_ray.engine.plan import Node, make_plan
 from v2a_ray.engine.rates import RATES_FILE, Rates, Tables, packaged_rates
 from v2a_ray.engine.store import ArtifactStore
@@ -218,12 +219,13 @@ def test_rates_are_those_of_a_like_processor(flags: str, named: str | None, monk
     assert chosen.processor == measured.get(named, next(iter(measured.values())))["processor"]
 
 
-def test_a_kind_that_was_not_measured_on_a_like_processor_is_taken_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_that_was_not_measured_on_a_like_processor_is_taken_from_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     parts = list(json.loads(RATES_FILE.read_text()).values())
     packaged_rates.cache_clear()
-    monkeypatch.setattr(
-        rates, "read_json", lambda path: {"AVX2": {**parts[0], "seconds": {"start": [7.0, 0.0]}}, "other": parts[0]}
-    )
+    other = {"AVX2": {**parts[0], "seconds": {"start": [7.0, 0.0]}}, "other": parts[0]}
+    monkeypatch.setattr(rates, "read_json", lambda path: other)
     monkeypatch.setattr(processor, "processor_facts", lambda: {"flags": "sse avx2"})
     found = packaged_rates().seconds
     packaged_rates.cache_clear()
