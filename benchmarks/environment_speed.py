@@ -1,4 +1,4 @@
-"""Environment steps per second of a shifted domain against gymnasium's own stock v4 environment, one core."""
+"""Environment steps per second of a shifted domain, compared with gymnasium's stock v4 environment, on one core."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAIRS = {
 
 
 def steps_per_second(environment: gymnasium.Env[Any, Any], num_steps: int, seed: int) -> float:
-    """Of CPU time, with random actions made beforehand; resets are part of stepping, as in collection."""
+    """Per second of CPU time, with random actions made beforehand. Resets count, as in collection."""
     shape = (num_steps, *environment.action_space.shape)
     actions = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
     environment.reset(seed=seed)
