@@ -1,4 +1,4 @@
-"""Run every benchmark that has a target, each in a process of its own, and print what is recorded of all processors."""
+"""Runs every benchmark with a target, each in a separate process, and prints the records of all processors."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What it costs to know that artifacts are whole, and that files are on the disk before their names are.
+"""The cost of checking that artifacts are whole, and of flushing files to the disk before they are renamed.
 
     python -m benchmarks.artifact_checks           # an artifact of 2 GiB; needs as much free space
     python -m benchmarks.artifact_checks --quick   # of 64 MiB
 
-Times are of the wall, each the median of three.
+Times are wall times, each the median of three.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from v2a_ray.engine.store import NOTES, ArtifactStore
 from v2a_ray.files import replacing
 
 CHECKPOINT_BYTES = 2**22
-"""About that of a policy of width 256 with its optimisers."""
+"""About the size of a policy of width 256 with its optimisers."""
 PIECE = 2**24
 
 

@@ -1,7 +1,7 @@
 """Which trains a behaviour sooner on CPU: RLlib's PPO as `v2a behaviors train` sets it, PPO with more noise, or SAC?
 
-Each gets the same CPU time of one process, so that what else the machine does decides nothing; prints environment steps
-and the deterministic return reached.
+Each gets the same CPU time of one process, so that other work on the machine has no influence. Prints environment steps
+and the deterministic return at the end.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def build_sac(domain: Domain, environment_steps_per_update: int) -> Any:
 
 
 def sac_actor(algorithm: Any) -> Act:
-    """The mean action of the present policy."""
+    """The mean action of the current policy."""
     module = algorithm.get_module(DEFAULT_MODULE_ID)
 
     def act(observations: Any) -> Any:
@@ -84,7 +84,7 @@ def main() -> None:
     for name in arguments.domains:
         domain = parse_domain(name)
         settings = default_settings(domain.robot)
-        # The schedule of learning rates ends at this many steps; about what a core does in the time.
+        # The schedule of learning rates ends at this many steps, about as many as a core makes in the time.
         planned = int(2500 * seconds)
         noisy = PPOSettings(**{**settings.model_dump(), "initial_log_std": 0.0})
         for label, chosen in (("PPO", settings), ("PPO, initial_log_std=0", noisy)):

@@ -1,13 +1,13 @@
-"""V2A from an empty store to an evaluated policy, against the published computation of its four stages; one thread.
+"""V2A from an empty store to an evaluated policy, compared with its published computation; one thread.
 
     python -m benchmarks.cold_pipeline           # some four minutes on an idle core
     python -m benchmarks.cold_pipeline --quick   # a few steps of everything, to see that it runs; no recording
 
 Ours is method `v2a` at the published steps, batches and widths of advantage, alignment and policy, with the default
-modality (docs/modality_cost.md). It is the CPU time of every stage, reading, scoring, evaluations and writing
-included, beside the wall time of making the tables. The reference is the published steps of the same four stages
-times the CPU time of its update step (`reference/`), and nothing else. A few of its steps are timed before, between
-and after our stages, so that what else the machine does falls on both.
+modality (docs/modality_cost.md). Our time is the CPU time of every stage, including reading, scoring, evaluation and
+writing, plus the wall time of making the tables. The reference's time is only the published number of steps of the same
+four stages times the CPU time of its update step (`reference/`). A few of its steps are timed before, between and after
+our stages, so that other work on the machine affects both sides.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def measure(
 
 
 def report(tables: float, ours: Mapping[str, float], step_ms: Mapping[str, float]) -> None:
-    """A markdown table of where both sides' time goes."""
+    """A markdown table of both sides' time by stage."""
     print("\n| stage | ours, s | reference: steps | ms a step | s |\n| --- | --- | --- | --- | --- |")
     print(f"| tables (wall time) | {tables:.1f} | not counted | | |")
     for stage, own in ours.items():

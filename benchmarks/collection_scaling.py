@@ -1,4 +1,4 @@
-"""Collecting transitions on several cores against one, by Ray actors; both tables must be the same, bit for bit."""
+"""Collects transitions with Ray actors on several cores and on one; both tables must be equal, bit for bit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main() -> None:
     tables: dict[int, EpisodeTable] = {}
 
     def transitions_per_second(num_actors: int) -> float:
-        """Includes starting the actors, which a user waits for too."""
+        """Includes starting the actors, because a user waits for it too."""
         spec = SourceSpec(domain=arguments.domain, behavior=arguments.behavior, num_transitions=num_transitions)
 
         def collect() -> None:

@@ -1,4 +1,4 @@
-"""Converting HDF5 to the checked episode table, against reading with h5py and writing with pyarrow without any check.
+"""Converts HDF5 to the checked episode table; the reference reads with h5py and writes with pyarrow without any check.
 
 Both run in one process and write the same columns with the same compression; the reference writes a row per transition.
 """

@@ -1,8 +1,7 @@
-"""One update step of IQL on 256 transitions, against d3rlpy's IQL with networks of the same sizes, on one thread.
+"""One update step of IQL on 256 transitions, compared with d3rlpy's IQL with networks of the same sizes, on one thread.
 
-Ours draws its batch within the step. d3rlpy's batches are drawn beforehand, so that its sampling, which
-`sampling_speed` measures, does not count here. d3rlpy is installed by the first run, into a folder of its own
-(`peers.py`).
+Our step draws its batch. d3rlpy's batches are drawn beforehand, so that its sampling, which `sampling_speed` measures,
+does not count here. The first run installs d3rlpy into a separate folder (`peers.py`).
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def d3rlpy_step() -> Callable[[], object]:
 
 
 def main() -> int:
-    """Status 2, with one line that says why, if d3rlpy is not available."""
+    """Exits with status 2 and one line with the reason if d3rlpy is not available."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps, one repetition, no recording")
     parser.add_argument("--repetitions", type=int, default=11)

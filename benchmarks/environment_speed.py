@@ -33,7 +33,7 @@ OWN = {"Hopper-v5": "joint-range:leg_joint-0.8", "Swimmer-v5": "joint-range:moto
 
 
 def steps_per_second(environment: gymnasium.Env[Any, Any], num_steps: int, seed: int) -> float:
-    """Of CPU time, with random actions made beforehand; resets are part of stepping, as in collection."""
+    """Per second of CPU time, with random actions made beforehand. Resets count, as in collection."""
     shape = (num_steps, *environment.action_space.shape)
     actions = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
     environment.reset(seed=seed)

@@ -1,6 +1,6 @@
-"""A tiny experiment with every stage, run as a user runs it, and what has to be the same however it was interrupted.
+"""A tiny experiment with every stage, run as a user runs it, and the files that no interruption may change.
 
-`kills` and `rot` harm such an experiment and compare what comes out with one that was left alone.
+`kills` and `rot` disturb such an experiment and compare its files with those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def experiment(steps: int) -> dict[str, Any]:
 
 
 class Workspace:
-    """A folder of its own with the experiment's file, its store and its results."""
+    """A separate folder with the experiment's file, its store and its results."""
 
     def __init__(self, folder: Path, steps: int) -> None:
         self.folder, self.store, self.run_dir = folder, folder / STORE, folder / RUN_DIR

@@ -1,11 +1,11 @@
-"""Files of every format, changed at random and read: a table that is whole, or one message, and nothing else.
+"""Reads randomly changed files of every format: each must give a whole table or one message.
 
     python -m benchmarks.fuzz_readers                 # 10,000 files
     python -m benchmarks.fuzz_readers --files 500     # fewer
 
-A worker process reads; it has 4 GiB of address space, and an audit hook keeps what it opens for writing, renames or
-removes. A file that takes over 10 s of CPU, or 120 s, is a hang, a process that ends is a crash, anything but a table
-or a `V2AError` is a traceback, and a process that had over 2 GiB in memory is counted once.
+A worker process with 4 GiB of address space reads the files, and an audit hook records every file that it opens for
+writing, renames or removes. A file that takes over 10 s of CPU, or 120 s, is a hang; a process that ends is a crash;
+any result but a table or a `V2AError` is a traceback; and a process that had over 2 GiB in memory is counted once.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def seeds(folder: Path) -> dict[str, Path]:
 
 
 def mutate(path: Path, generator: random.Random) -> str:
-    """Change one file of a dataset, and say how."""
+    """Change one file of a dataset, and return a description of the change."""
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
     file = generator.choice(files)
     structured: dict[str, Callable[[Path, random.Random], None]] = {
@@ -220,7 +220,7 @@ def _one_changed(content: Any, generator: random.Random) -> Any:
 def read_what_comes() -> None:
     """The worker: reads paths from its input, and answers each with a line of JSON."""
     written: list[str] = []
-    # Libraries that are imported on the first use may write their caches, which is no reader's doing.
+    # Libraries that are imported on first use may write their caches; readers are not to blame for that.
     for path in json.loads(sys.stdin.readline()):
         _read(Path(path))
     print(json.dumps("ready"), flush=True)
@@ -261,7 +261,7 @@ def _read(path: Path) -> None:
 
 
 class Worker:
-    """A process that reads, started again when it has ended."""
+    """A process that reads files, started again when it has ended."""
 
     def __init__(self, valid: list[str]) -> None:
         self.valid = valid

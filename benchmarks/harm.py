@@ -1,4 +1,4 @@
-"""What can become of a file on a disk: a bit flips, its end is lost, all of it is lost, or it is gone."""
+"""Damage to a file on a disk: a bit flips, the end or all of the content is lost, or the file is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def flip(file: Path, where: float = 0.5) -> None:
-    """Turn one bit over, at `where` of the file's length (0 first byte, 1 last)."""
+    """Flip one bit, at `where` of the file's length (0 first byte, 1 last)."""
     content = bytearray(file.read_bytes())
     content[round(where * (len(content) - 1))] ^= 1
     file.write_bytes(content)

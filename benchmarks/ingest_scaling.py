@@ -1,7 +1,7 @@
-"""Ingest of 16 HDF5 files into the combined source table, on two workers against one; Ray runs already.
+"""Ingest of 16 HDF5 files into the combined source table, on two workers and on one; Ray runs already.
 
-Both must give the same table. What is timed is all of `compute_all` up to the source table: reading, checking, writing
-each source, and combining them with Ray Data.
+Both must give the same table. The time is that of `compute_all` up to the source table: reading, checking and writing
+each source, and combining the sources with Ray Data.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""An experiment with every stage, killed at random moments and run again, against one that was left alone.
+"""Kills an experiment with every stage at random moments, runs it again, and compares it with an undisturbed run.
 
     python -m benchmarks.kills           # 52 SIGKILL and 22 SIGTERM; some forty minutes on two cores
     python -m benchmarks.kills --quick   # 2 and 1, to see that it runs
 
-Rounds follow one another until all signals were sent. A round starts with an empty store. Its command is started,
-something is killed, and if the command ended by that it is started again, a few times; then the command is left to its
-end, and every file of every artifact, the policy in the results and its evaluation are compared with those of the run
-that nobody disturbed, byte for byte.
+Rounds follow one another until all signals were sent. A round starts with an empty store. It starts the command, kills
+a process, and starts the command again if it has ended, a few times. Then the command runs to its end, and every file
+of every artifact, the policy in the results and its evaluation are compared with the undisturbed run, byte for byte.
 
-It is drawn who is killed, the driver or one of the Ray workers that it started, and when. Three moments of four lie
-within a stage that was drawn, so that short stages have their share; the fourth is any time after the start. Only
-processes that this script started, and those that they started, get a signal.
+The killed process (the driver or one of its Ray workers) and the moment are drawn. Three of four moments lie within a
+drawn stage, so that short stages have their share; the fourth is any time after the start. Only processes that this
+script started, and their children, get a signal.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _EVENT = re.compile(r"^(?:computed (\S+)|(\S+): started)", re.MULTILINE)
 
 @dataclass
 class Tally:
-    """What was sent to whom, while which stages were at work, and what became of it."""
+    """The signals sent, the processes that got them, the stages at work, and the results."""
 
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)
     stages: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -55,7 +54,7 @@ class Tally:
     num_rounds: int = 0
     wrong: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    """Of commands that nobody disturbed."""
+    """Of undisturbed commands."""
 
     def num(self, name: str) -> int:
         """How often this signal was sent."""
@@ -217,7 +216,7 @@ def _strike(command: Command, number: signal.Signals, stage: str, draw: random.R
 
 
 def report(tally: Tally) -> str:
-    """What was done and what came of it, as plain text."""
+    """The signals and their results, as plain text."""
     lines = [f"{tally.num_rounds} rounds; stages that went on from a checkpoint: {tally.num_resumed}"]
     lines += [f"{name} to a {role}: {count}" for (name, role), count in sorted(tally.sent.items())]
     lines += [f"status of a driver after {name}: {status} ({n} times)" for (name, status), n in tally.statuses.items()]

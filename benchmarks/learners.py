@@ -1,4 +1,4 @@
-"""Our learners as an experiment makes them: published batch and network sizes, Hopper's dimensions, made-up tables."""
+"""Our learners as an experiment makes them: published batch and network sizes, Hopper's dimensions, random tables."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def source_table() -> EpisodeTable:
 
 
 def source(columns: Mapping[str, Column] | None = None) -> Transitions:
-    """The source's transitions with `columns` beside them."""
+    """The source's transitions with additional `columns`."""
     return Transitions(source_table(), STANDARDIZED, columns)
 
 

@@ -1,4 +1,4 @@
-"""Eight policies as one batched program against one policy on one core: at most five times its time on two cores?
+"""Eight policies as one batched program on two cores: at most five times the time of one policy on one core?
 
 The policies are IQL with V2A's filter at its published sizes (128 + 128 transitions a step, of which 64 + 128 are kept;
 width 256) and Hopper's dimensions; they differ in the seed. Two layouts are measured, each against the same reference:
@@ -8,7 +8,7 @@ width 256) and Hopper's dimensions; they differ in the seed. Two layouts are mea
   two cores. They never wait for each other.
 
 `ours` is the time in which each of the eight makes one update step, `reference` is five times that of one policy alone.
-Threads that share a product wait for the slower of them: on a machine that does something else, the first layout loses.
+Threads that share a product wait for the slower thread, so the first layout is slower on a machine with other work.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def milliseconds(steps: Callable[[int], object], num_steps: int, num_threads: in
 
 
 def start_worker(num_policies: int, width: int) -> None:
-    """Make the pack of a worker process."""
+    """Make the batched policies of a worker process."""
     global worker_pack
     torch.set_num_threads(1)
     worker_pack = ManyIQL(make_learners(num_policies, width))
 
 
 def worker_steps(num_steps: int) -> None:
-    """Update steps of a worker's pack."""
+    """Update steps of a worker's batched policies."""
     for step in range(num_steps):
         worker_pack.update(step)
 

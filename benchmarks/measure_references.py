@@ -1,8 +1,8 @@
-"""Measure the reference returns of named domains that nobody published any for, into the package.
+"""Measures the reference returns of named domains without published ones, and writes them into the package.
 
-Random: the uniform policy. Expert: of every packaged `expert` of the robot, the one that does best in the domain over
-a few episodes, measured again over others, so that having been chosen does not flatter it. Run it again when
-behaviours were added or the catalogue has changed.
+Random: the uniform policy. Expert: the robot's packaged `expert` with the highest return in the domain over a few
+episodes, measured again over other episodes, so that the selection does not bias the result. Run it again after adding
+behaviours or changing the catalogue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RANDOM_SEED, SCREENING_SEED, FINAL_SEED = 10_000, 20_000, 30_000
 
 
 def measure(domain: Domain, policy_domains: Sequence[str], episodes: dict[str, int]) -> dict[str, Any]:
-    """What `own_references.json` says of one domain; "expert" is None if the robot has no packaged expert."""
+    """The entry of one domain in `own_references.json`; "expert" is None if the robot has no packaged expert."""
     random = evaluate_policy(load_behavior(domain, "random"), domain, episodes["random"], RANDOM_SEED)
     best, best_return = "", -np.inf
     for name in policy_domains:
@@ -52,7 +52,7 @@ def _summary(returns: NDArray[Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure every domain without published references, and say what became of them."""
+    """Measure every domain without published references, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--robot", help="only this robot's domains; the others keep what they have")
     parser.add_argument("--random-episodes", type=int, default=20)

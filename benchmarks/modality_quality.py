@@ -1,4 +1,4 @@
-"""What forms of the modality stage cost, and how well their z tells the true domains apart. Prints a markdown table.
+"""The cost of variants of the modality stage, and how well their z separates the domains. Prints a markdown table.
 
     python -m benchmarks.modality_quality --data-root DIR               # both mixes; DIR has the recorded datasets
     python -m benchmarks.modality_quality --mixes hopper_nine           # rolls out its data, needs no files
@@ -6,11 +6,11 @@
 
 `published` has the published size: a GRU of width 256, a z of 128 dimensions, three decoders of width 256, batches of
 16 trajectories cropped to 200 steps, EM. The reference is the same written naively (`benchmarks.reference`).
-Milliseconds are CPU time of one thread; all take turns within one process, so that what else the machine does falls on
-all of them, and the ratio is the median over the rounds.
+Milliseconds are CPU time of one thread. All variants take turns within one process, so that other work on the machine
+affects all of them; the ratio is the median over the rounds.
 
 Quality is three numbers: the accuracy of a linear probe of z for the domain on held-out episodes; the same on a
-behaviour that the probe has not seen, which z passes only if it holds the dynamics rather than who acted; and the
+behaviour that the probe has not seen, which is high only if z encodes the dynamics rather than the policy; and the
 adjusted Rand index of clusters of z against the domains. The column of 0 steps is the untrained encoder, a control.
 """
 
@@ -48,12 +48,12 @@ Float = NDArray[np.float32]
 CONFIGS = Path(__file__).parents[1] / "tune_configs"
 MIXES = ("real_hopper_mix", "hopper_nine")
 REFERENCE = "published, naive"
-"""The computation that costs are compared with."""
+"""The reference computation for costs."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form of the modality stage, and after how many update steps at most its z is judged."""
+    """A variant of the modality stage, and the numbers of update steps after which its z is evaluated."""
 
     config: ModalityConfig
     most_steps: int = 1500

@@ -1,8 +1,8 @@
-"""Scaling of the modality stage over data-parallel workers: steps per second of two workers against one process.
+"""Scaling of the modality stage over data-parallel workers: two workers compared with one process.
 
 Strong: the published batch of 16 trajectories, shared. Weak: 16 trajectories per worker, so that two workers see twice
-as many per step; compared are trajectories per second. Timed are update steps alone: starting Ray Train's workers costs
-seconds once, whatever the number of steps. Ray runs already.
+as many per step. The benchmark compares trajectories per second of update steps only, because starting Ray Train's
+workers takes a few seconds once, whatever the number of steps. Ray runs already.
 """
 
 from __future__ import annotations

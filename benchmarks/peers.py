@@ -1,7 +1,7 @@
-"""Packages that ours are measured against and that cannot be installed beside it.
+"""Packages for comparison that cannot be installed beside this package.
 
-d3rlpy pins a gymnasium that this project cannot use, so it gets a folder of its own, which comes LAST on the search
-path: what both need is ours.
+d3rlpy pins a gymnasium that this project cannot use, so it is installed into a separate folder, which comes LAST on the
+search path: this project's versions take precedence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ D3RLPY = (
 
 
 class PeerError(V2AError):
-    """A peer cannot be installed here."""
+    """A package for comparison cannot be installed here."""
 
 
 def d3rlpy() -> Any:

@@ -1,7 +1,7 @@
-"""How many update steps a second 1, 8, 32, 64 and 128 policies make that are trained as one batched program.
+"""Update steps per second of 1, 8, 32, 64 and 128 policies that are trained as one batched program.
 
-The policies are those of `many_policies`: IQL with V2A's filter at its published sizes. Times are wall times: on a GPU
-the clock is read after all that was queued is done. There is no target, and nothing is recorded.
+The policies are those of `many_policies`: IQL with V2A's filter at its published sizes. Times are wall times; on a GPU
+the clock is read after all queued work is done. There is no target, and nothing is recorded.
 
     python -m benchmarks.policies_at_once --device cuda                # operators called one by one
     python -m benchmarks.policies_at_once --device cuda --cuda-graph   # a step is one call
@@ -25,7 +25,7 @@ NUM_POLICIES = (1, 8, 32, 64, 128)
 
 
 def steps_per_second(num_policies: int, width: int, device: torch.device, seconds: float, graph: bool) -> float:
-    """Update steps of the whole pack, measured for at least `seconds`, after a few that warm up."""
+    """Update steps of the batched policies, measured for at least `seconds`, after a few warm-up steps."""
     learners = make_learners(num_policies, width, device)
     for learner in learners:
         place(learner, device)

@@ -1,4 +1,4 @@
-"""Where the time of the policy step goes: torch's profile of 200 update steps, as a Markdown table."""
+"""The time of the policy step by operator: torch's profile of 200 update steps, as a Markdown table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark writes down: one entry per name and processor in `results.json`, with versions.
+"""The records of benchmarks: one entry per name and processor in `results.json`, with versions.
 
 A ratio is always "how much better ours is", so that every target is a lower bound.
 """
@@ -27,7 +27,7 @@ PACKAGES = ("ray", "torch", "mujoco", "numpy", "gymnasium")
 
 
 def versions() -> dict[str, str | int]:
-    """Of everything that timings depend on, and the number of cores that this process may use."""
+    """Versions of the software that timings depend on, and the number of cores that this process may use."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), **packages, "cpus": len(os.sched_getaffinity(0))}
 
@@ -84,7 +84,7 @@ class Result:
         return self.ratio >= self.target
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, with the verdict."""
+        """Plain values for JSON, with the verdict."""
         content = asdict(self) | {"holds": self.holds}
         return content if self.gflop_per_second else {k: v for k, v in content.items() if k != "gflop_per_second"}
 
@@ -136,7 +136,7 @@ def record(results: Sequence[Result], *, write: bool = True, path: Path = RESULT
 
 
 def read_results(path: Path = RESULTS) -> list[dict[str, Any]]:
-    """What was recorded so far, on any processor."""
+    """All records so far, of all processors."""
     entries: list[dict[str, Any]] = read_json(path) if path.exists() else []
     return entries
 

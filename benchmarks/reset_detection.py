@@ -1,4 +1,4 @@
-"""How surely are resets found that a recording holds as next observations? On roll-outs that chose no threshold.
+"""How reliably are resets detected that a recording holds as next observations? The roll-outs chose no threshold.
 
     python -m benchmarks.reset_detection
     python -m benchmarks.reset_detection --robots ant --num-transitions 20000

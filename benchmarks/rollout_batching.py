@@ -1,4 +1,4 @@
-"""Evaluating a policy for 10 episodes at once against one by one: the same episodes, the same returns."""
+"""Evaluates a policy in 10 episodes at once and one by one: the same episodes, the same returns."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Every kind of file in a finished store, flipped, truncated, emptied and removed, and the experiment computed again.
+"""Flips, truncates, empties and removes every kind of file in a finished store, and computes the experiment again.
 
     python -m benchmarks.rot           # every kind of file and of harm; some ten minutes on two cores
     python -m benchmarks.rot --quick   # one file of every stage, flipped
 
-A trial starts from a copy of a finished store and harms one file in one artifact of every stage: a bit is flipped in
-the middle of it, its second half is cut off, its content is lost, or it is gone. Then the experiment is computed
-again, and every file of every artifact, the policy in the results and its evaluation are compared with what they were,
-byte for byte. `repaired`: a warning named the artifact, or the stage whose checkpoint was left, and the result is the
-same; `same`: there was nothing to say, for the file is a note or a journal, or is gone, and was only made again.
+A trial starts from a copy of a finished store and damages one file in one artifact of every stage: a bit in its middle
+is flipped, its second half is cut off, its content is lost, or the file is missing. Then the experiment is computed
+again, and every file of every artifact, the policy in the results and its evaluation are compared with the originals,
+byte for byte. `repaired`: a warning named the artifact, or the stage with the ignored checkpoint, and the result is the
+same. `same`: no warning, because the file is a note, a journal or a missing checkpoint.
 
-Checkpoints and journals are harmed in a store whose stages were all interrupted half-way.
+Checkpoints and journals are damaged in a store whose stages were all interrupted half-way.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Drawing a batch of 256 transitions from memory, against d3rlpy's `ReplayBuffer.sample_transition_batch`.
+"""Draws a batch of 256 transitions from memory, compared with d3rlpy's `ReplayBuffer.sample_transition_batch`.
 
-d3rlpy is installed by the first run, into a folder of its own (`peers.py`).
+The first run installs d3rlpy into a separate folder (`peers.py`).
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def d3rlpy_buffer(file: RowFile) -> Any:
         terminals=np.zeros(len(rows), np.float32),
         timeouts=timeouts,
     )
-    # The last step of an episode that is cut is no transition for d3rlpy, which takes s' from the next row.
+    # For d3rlpy, which takes s' from the next row, the last step of a truncated episode is no transition.
     assert dataset.transition_count == len(rows) - len(file.lengths)
     return dataset
 
 
 def main() -> int:
-    """Status 2, with one line that says why, if d3rlpy is not available."""
+    """Exits with status 2 and one line with the reason if d3rlpy is not available."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small table, one repetition, no recording")
     parser.add_argument("--num-transitions", type=int, default=1_000_000)

@@ -1,8 +1,8 @@
-"""What the modality stage would move and hold on a large cluster, from formulas and from what was measured here.
+"""Traffic and memory of the modality stage on a large cluster, from formulas and measurements on this machine.
 
-Prints a Markdown table for docs/scaling.md. Counted are the published sizes on Hopper; the time of an update step is
-the one measured on this machine's processor, so that no speed of a GPU is assumed: a faster worker makes communication
-a larger part, which the last row turns around.
+Prints a Markdown table for docs/scaling.md, for the published sizes on Hopper. The time of an update step is measured
+on this machine's processor, so that no GPU speed is assumed. With faster workers communication takes a larger part; the
+last row gives the speed at which it takes half of the time.
 """
 
 from __future__ import annotations

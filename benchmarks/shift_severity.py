@@ -1,10 +1,10 @@
-"""What each named shift costs: the mean return of one stock policy, carried over unchanged.
+"""The severity of each named shift: the mean return of one stock policy, used unchanged.
 
     python -m benchmarks.shift_severity hopper
     python -m benchmarks.shift_severity halfcheetah --folder runs/halfcheetah/behaviors --kinds wind mass
 
-The named levels of a kind should spread from harmless to not survivable; the levels of those kinds that nobody has
-published were chosen by this table.
+The named levels of a kind should range from harmless to not survivable. This table was used to choose the levels of
+kinds without published levels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Seconds of every kind of work that an experiment consists of, for `v2a sweep --dry-run` where a store knows none.
+"""Seconds of every kind of work in an experiment, for `v2a sweep --dry-run` when the store has no measured times.
 
-Every stage is fitted at two widths and two numbers of steps, on made-up tables of Hopper's dimensions; the difference
-between the numbers of steps is what a step costs, the difference between the widths what its arithmetic costs.
+Every stage is fitted at two widths and two numbers of steps, on random tables of Hopper's dimensions. The difference
+between the numbers of steps gives the cost of a step, the difference between the widths the cost of its arithmetic.
 Roll-outs and evaluations are timed with the packaged expert of each stock robot. CPU time of one thread. Writes this
 processor's part of `v2a_ray/methods/stage_rates.json`; --quick writes nothing.
 """
@@ -188,7 +188,7 @@ def start_line() -> tuple[float, float]:
 
 
 def show(seconds: Seconds) -> None:
-    """A row per kind."""
+    """One row per kind."""
     table = Table("kind", "fixed, µs", "ns per 1,000 of size", box=None)
     for kind, (fixed, slope) in seconds.items():
         table.add_row(kind, f"{1e6 * fixed:,.1f}", f"{1e12 * slope:,.2f}")

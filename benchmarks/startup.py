@@ -1,9 +1,10 @@
-"""What a person waits for beside the work: help, a refusal, an estimate, the first line of a run, Ray.
+"""Waiting times besides the work itself: help, a refusal, an estimate, the first line of a run, Ray.
 
     python -m benchmarks.startup
 
-Every measurement is a process of its own, on a machine that has read its files before; medians over repetitions. What
-does not wait for others is counted in CPU seconds, the rest in seconds. The reference is what was decided to be enough.
+Every measurement is a separate process, on a machine that has read its files before; results are medians over
+repetitions. Commands that wait for no other process are measured in CPU seconds, the others in seconds. The reference
+is a limit that we chose.
 """
 
 from __future__ import annotations

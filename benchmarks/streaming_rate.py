@@ -1,7 +1,8 @@
 """A table four times as large as the memory allowed: batches per second streamed against in memory, and memory used.
 
-The rate is compared in one process; memory is taken in a process that does nothing but stream, beyond what that process
-has resident once its libraries are loaded. In memory, batches are drawn as fast as memory answers; a learner is slower.
+The rates are compared in one process. Memory is measured in a process that only streams, as the increase of its
+resident memory after its libraries are loaded. In memory, batches are drawn at the speed of memory; a learner is
+slower.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def resident_bytes() -> int:
 
 
 def peak_memory(folder: Path, num_batches: int) -> int:
-    """Bytes that become resident while the row file in `folder` is opened and streamed, in this process."""
+    """Bytes that become resident in this process while the memory-mapped transitions in `folder` are streamed."""
     generator = torch.Generator().manual_seed(0)
     RowFile.open(folder)  # Arrow loads pandas (45 MB) at its first use; that is no part of the table.
     before, most = resident_bytes(), 0

@@ -1,13 +1,13 @@
-"""What a sweep costs beside its trainings: against bare Ray Tune, over many trials, and when it goes on after a stop.
+"""The overhead of a sweep besides training: compared with bare Ray Tune, over many trials, and when it is resumed.
 
-Trials are as small as they get: one update step of a tiny policy, one evaluation episode, columns that are there. All
-is measured from outside, through `v2a sweep` and the artifacts it leaves, so that no part of the engine is left out.
+Trials are minimal: one update step of a tiny policy, one evaluation episode, columns that are in the store. Everything
+is measured from outside, through `v2a sweep` and its artifacts, so that every part of the engine counts.
 
-- per trial: the time from the first policy to the last over their number, so that starting Ray does not count. Bare
-  Tune makes the same policies with a trainable of ten lines.
-- bookkeeping: that time over the last quarter of a long sweep, against the first.
-- upstream: how often artifacts before the policies were computed, against how many there are; one sweep that is
-  interrupted and goes on.
+- per trial: the time from the first policy to the last divided by their number, so that starting Ray does not count.
+  Bare Tune makes the same policies with a trainable of ten lines.
+- bookkeeping: the time per trial in the last quarter of a long sweep, compared with the first quarter.
+- upstream: how often artifacts before the policies were computed, compared with their number, in a sweep that is
+  interrupted and resumed.
 - resume: seconds from the command to the first policy that is begun.
 """
 
@@ -55,7 +55,7 @@ class Bench:
         self._seeds, self._runs = itertools.count(), itertools.count()
         settings = experiment(self.store.root)
         axes = {"method": ["igdf"], "seed": [0]}
-        # Packs would make one trial of several.
+        # Batched policies would make one trial of several.
         content = {"name": "trivial", "settings": settings, "axes": axes, "policies_per_trial": 1}
         (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
 
@@ -225,7 +225,7 @@ def run_bare(folder: Path) -> None:
         tune.Tuner(
             tune.with_resources(train, {"cpu": 1}),
             param_space={"number": tune.grid_search(numbers)},
-            # As ours: a process serves many trials, or starting processes would be all that is measured.
+            # Like ours, a process serves many trials; otherwise we would measure only the start of processes.
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(name="bare", storage_path=str(folder), verbose=0),
         ).fit()

@@ -1,4 +1,4 @@
-"""Made-up tables for benchmarks: Hopper's dimensions, random numbers, any size."""
+"""Random tables of any size for benchmarks, with Hopper's dimensions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write_random_table(folder: Path, num_transitions: int) -> None:
 
 
 def random_row_file(folder: Path, num_transitions: int) -> RowFile:
-    """The row file of such a table, below `folder`."""
+    """The memory-mapped transitions of such a table, below `folder`."""
     write_random_table(folder / "table", num_transitions)
     (folder / "rows").mkdir()
     write_rows(folder / "table", folder / "rows")

@@ -1,9 +1,9 @@
-"""One update step of every trained stage against the published computation of it (`reference/`), on one thread.
+"""One update step of every trained stage, compared with its published computation (`reference/`), on one thread.
 
-Equal batches and networks of equal size: the published ones, with Hopper's dimensions. Both sides draw their batches
-from the same kind of table within the step. Beside the ratios: the counted arithmetic of a step, its rate, and two
-peaks, measured in turn with it: the fastest product of matrices in single precision that PyTorch's own operators reach
-(the sgemm of its BLAS), and the fastest that is to be had on this processor, which is oneDNN's where ours uses it.
+Batches and networks have the published sizes on both sides, with Hopper's dimensions. Both sides draw their batches
+from the same kind of table within the step. Besides the ratios, it prints the arithmetic of a step, its rate, and two
+peaks measured in turn with it: the fastest single-precision matrix product of PyTorch's own operators (the sgemm of its
+BLAS), and the fastest product on this processor, which is oneDNN's where our step uses it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from v2a_ray.networks import product
 
 PEAK_SHARE_TARGET = 0.55
 MATRIX_SHAPES = ((1, 256), (1, 512), (1, 1024), (1, 2048), (2, 256), (3, 512))
-"""(matrices, rows = columns) of the products that the peak is the fastest of."""
+"""(matrices, rows = columns) of the products whose fastest defines the peak."""
 
 
 @dataclass(frozen=True)

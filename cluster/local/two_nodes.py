@@ -67,7 +67,7 @@ wait
 
 
 class UsageError(Exception):
-    """Something the caller can put right; the message says what."""
+    """An error that the caller can correct; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def stop() -> None:
 
 
 def kill_node(number: int, unplug: bool) -> None:
-    """A node dies: all its processes at the same moment, without a word to anybody."""
+    """Kill a node: all its processes end at the same moment, without a message to other nodes."""
     node = next((node for node in read_nodes() if node.number == number and node.alive), None)
     if node is None:
         raise UsageError(f"node {number} is not up")
@@ -194,7 +194,7 @@ def kill_node(number: int, unplug: bool) -> None:
 
 
 def submit(config: Path, overrides: list[str], name: str) -> int:
-    """Submit a sweep as a job; the command is the same for the first time and for going on after a fault."""
+    """Submit a sweep as a job; the same command resumes it after a fault."""
     shared = _shared()
     entrypoint = [
         *("v2a", "sweep", str(config.resolve()), *overrides),
@@ -206,7 +206,7 @@ def submit(config: Path, overrides: list[str], name: str) -> int:
 
 
 def run_on_head(command: list[str]) -> int:
-    """Run a command in the namespaces of the head node, in the present folder."""
+    """Run a command in the namespaces of the head node, in the working directory."""
     node = next((node for node in read_nodes() if node.number == 1), None)
     pid = node.init_pid() if node else None
     if pid is None or not command:
@@ -216,7 +216,7 @@ def run_on_head(command: list[str]) -> int:
 
 
 def show_status() -> None:
-    """One line per node: whether its processes live, and what Ray says of it."""
+    """One line per node: whether its processes live, and its state in Ray."""
     for node in read_nodes():
         raylet = _raylet(node)
         cpus = raylet.get("resourcesTotal", {}).get("CPU", 0)
@@ -227,7 +227,7 @@ def show_status() -> None:
 
 
 def client_environment() -> dict[str, str]:
-    """What a client outside the nodes needs."""
+    """Environment variables for a client outside the nodes."""
     if not (STATE / "token").exists():
         raise UsageError(f"nothing is up; start with: {sys.argv[0]} up")
     return {
@@ -255,7 +255,7 @@ def _start_node(number: int, cpus: int, shared: Path) -> Node:
     _ip(f"-n {namespace} link set eth0 up")
     # Leads nowhere but to this machine; programs that ask which address faces the network get the right one.
     _ip(f"-n {namespace} route add default via {HOST_ADDRESS}")
-    # A machine that comes back has an empty /tmp. Ray's logs of the old one are gone, too.
+    # A restarted machine has an empty /tmp. Ray's earlier logs are gone, too.
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
     (folder / "tmp").chmod(0o1777)
@@ -322,7 +322,7 @@ def _wait_until_alive(nodes: list[Node]) -> None:
 
 
 def _raylet(node: Node) -> dict[str, Any]:
-    """What the dashboard says of the living raylet of a node; nothing when there is none, or no dashboard."""
+    """The dashboard's entry of a node's living raylet; empty without a living raylet or a dashboard."""
     headers = {"Authorization": f"Bearer {(STATE / 'token').read_text()}"}
     request = urllib.request.Request(f"{JOBS_URL}/nodes?view=summary", headers=headers)
     try:
@@ -330,7 +330,7 @@ def _raylet(node: Node) -> dict[str, Any]:
             raylets = [each["raylet"] for each in json.load(answer)["data"]["summary"]]
     except (OSError, ValueError, KeyError):
         return {}
-    # A node that came back has a dead raylet at its address, too.
+    # A restarted node also has a dead raylet at its address.
     return next((each for each in raylets if each.get("nodeManagerAddress") == node.address), {})
 
 
@@ -361,7 +361,7 @@ def _kill(node: Node) -> None:
 
 
 def _start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks; None for one that has ended. Tells a process from its number's next."""
+    """Start time of a process in clock ticks; None if it has ended. It distinguishes processes with the same number."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except FileNotFoundError:

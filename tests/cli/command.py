@@ -34,7 +34,7 @@ def v2a(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[
 
 
 def v2a_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same in this process, for what is refused before any work: a process of its own takes seconds to start."""
+    """The same in this process, for commands that are refused before any work: a new process takes seconds to start."""
     out, err = io.StringIO(), io.StringIO()
     with chdir(cwd), redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", ["v2a", *arguments]):
         try:

@@ -1,4 +1,4 @@
-"""A finished run of an untrained policy, made without training: what `v2a run` leaves, as far as others read it."""
+"""A finished run of an untrained policy, made without training: the files of `v2a run` that other commands read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from v2a_ray.networks import TanhActor
 
 
 def finished_run(folder: Path, seed: int = 0, return_mean: float = 100.0, data_seed: int = 0) -> TanhActor:
-    """Write `folder`, whose data lie in `store/` beside it, and return its actor, for Hopper."""
+    """Write a run on Hopper into `folder` and its data into `store/` beside it; returns the actor."""
     torch.manual_seed(seed)
     actor = TanhActor(11, 3, [16, 16])
     actor.observation_mean_O.copy_(torch.linspace(-1.0, 1.0, 11))

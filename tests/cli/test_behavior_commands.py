@@ -1,4 +1,4 @@
-"""`v2a behaviors`: what a user gets wrong."""
+"""`v2a behaviors`: the messages for users' errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`v2a cache`: what it lists and removes, and what it never touches."""
+"""`v2a cache`: it lists and removes artifacts, and never touches other files."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_store_of_an_earlier_version_is_known_by_its_artifacts(tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"stage": "policy"}', "\0\0"])
-def test_a_damaged_record_stops_no_list(text: str, tmp_path: Path) -> None:
+def test_damaged_records_do_not_stop_the_list(text: str, tmp_path: Path) -> None:
     whole, damaged = make(tmp_path, "policy"), make(tmp_path, "policy", seed=1)
     (damaged / "artifact.json").write_text(text)
     code, listed = cache("--store", ".", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""`v2a evaluate` and `v2a select`: numbers, films, and what a user gets wrong."""
+"""`v2a evaluate` and `v2a select`: numbers, films, and the messages for users' errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_intervals() -> None:
         (["run/result.json"], "not an export of this platform"),
     ],
 )
-def test_what_a_user_gets_wrong(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
     finished_run(tmp_path / "run")
     done = v2a_here("evaluate", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in " ".join(done.stderr.split()), done.stderr

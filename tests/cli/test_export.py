@@ -1,4 +1,4 @@
-"""`v2a export`: what is written acts as the original, and nothing else is ever replaced."""
+"""`v2a export`: an export acts like the original policy, and replaces only earlier exports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OBSERVATIONS = np.random.default_rng(5).normal(scale=4.0, size=(257, 11)).astype
 
 
 @pytest.mark.parametrize(("name", "file"), [("torch-export", "p.pt2"), ("onnx", "p.onnx")])
-def test_a_file_acts_as_the_original_and_so_does_what_evaluates_it(name: str, file: str, tmp_path: Path) -> None:
+def test_an_exported_file_and_its_evaluation_equal_the_original(name: str, file: str, tmp_path: Path) -> None:
     actor = finished_run(tmp_path / "run")
     expected = actor.act(torch.from_numpy(OBSERVATIONS)).numpy()
     difference = formats.export_file(open_trained(tmp_path / "run"), name, tmp_path / file)
@@ -70,7 +70,7 @@ def test_a_missing_package_is_one_message(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "p.onnx").exists()
 
 
-def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:
     finished_run(tmp_path / "run")
     cases = {"not a run": tmp_path, "not finished": tmp_path / "begun"}
     (tmp_path / "begun").mkdir()

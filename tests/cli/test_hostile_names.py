@@ -1,4 +1,4 @@
-"""Names that hold escape sequences, markup or bytes that are no text."""
+"""Names with escape sequences, markup or bytes that cannot be decoded."""
 
 import os
 
@@ -34,7 +34,7 @@ def test_a_file_name_cannot_steer_the_terminal(name, command, tmp_path):
     assert not set("\x1b\x9b\u202e\udcff") & set(shown)
     if command == "list":
         assert "good.npz" in shown
-    # Names of which nothing has to be hidden are shown as they are.
+    # Harmless names are shown unchanged.
     if os.fsdecode(name).isascii() and os.fsdecode(name).isprintable():
         assert os.fsdecode(name) in shown
 

@@ -1,4 +1,4 @@
-"""Folders and files that are no finished run or sweep, given to every command that takes one: one message each."""
+"""Every command that takes a run or a sweep gives one message for a folder or file that is neither."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTENTS = {
 
 @pytest.fixture(autouse=True)
 def _no_hang() -> Iterator[None]:
-    """Whatever waits for ever, such as the reader of a FIFO, fails."""
+    """Fail a test that waits for ever, such as the reader of a FIFO."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("it hangs")
@@ -53,7 +53,7 @@ def assert_one_message(command: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_record_that_is_none(command: str, content: bytes, tmp_path: Path) -> None:
+def test_invalid_records_are_refused(command: str, content: bytes, tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir()
     for name in RECORDS:
@@ -64,7 +64,7 @@ def test_a_record_that_is_none(command: str, content: bytes, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", ["fifo", "fifo inside", "folder inside", "loop of links"])
-def test_what_is_no_file(command: str, kind: str, tmp_path: Path) -> None:
+def test_special_files_are_refused(command: str, kind: str, tmp_path: Path) -> None:
     given = tmp_path / "given"
     if kind == "fifo":
         os.mkfifo(given)

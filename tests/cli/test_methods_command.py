@@ -32,6 +32,6 @@ def test_one_method_in_full() -> None:
 
 
 def test_the_page_shows_the_table_of_this_version() -> None:
-    """`v2a methods --markdown` prints what belongs into docs/methods.md."""
+    """docs/methods.md holds the output of `v2a methods --markdown`."""
     assert markdown() in DOCS.read_text()
     assert RUNNER.invoke(app, ["methods", "--markdown"]).output.strip() == markdown()

@@ -31,12 +31,12 @@ COMMANDS: dict[str, list[str]] = {
     "behaviors list": ["behaviors", "list", "-o"],
     "render": ["domains", "render", "hopper/gravity-0.9", "-o"],
 }
-"""Everything that writes at a path that it is given and needs no Ray, without the path."""
+"""Every command that writes to a given path and needs no Ray, without the path."""
 FOLDERS = ("convert", "export minari", "export rllib", "export rllib-columns", "export parquet")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[str, bytes | str]]:
-    """Every path below a folder: its kind, and its bytes or what it leads to."""
+    """Every path below a folder: its kind, and its bytes or the target of a link."""
     found: dict[str, tuple[str, bytes | str]] = {}
     for root, folders, files in os.walk(folder):
         for name in [*folders, *files]:
@@ -61,7 +61,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, inputs: Path) -> Path:
-    """A working folder with things of the user's in it."""
+    """A working folder with a user's files."""
     (tmp_path / "IN").symlink_to(inputs)
     work = tmp_path / "work"
     (work / "precious" / "deep").mkdir(parents=True)
@@ -81,7 +81,7 @@ OUTPUTS = ["precious", "notes.txt", "link", "dangling", ".", "..", "", "precious
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_the_users_stays(command: str, place: Path) -> None:
+def test_files_of_the_user_are_kept(command: str, place: Path) -> None:
     before = snapshot(place.parent)
     for output in OUTPUTS:
         result = v2a_here(*COMMANDS[command], output, cwd=place)
@@ -91,7 +91,7 @@ def test_what_is_the_users_stays(command: str, place: Path) -> None:
 
 
 @pytest.mark.parametrize("command", FOLDERS)
-def test_what_a_command_wrote_it_may_replace_until_something_is_added(command: str, place: Path) -> None:
+def test_an_output_folder_is_replaced_until_a_file_is_added(command: str, place: Path) -> None:
     for output in ("empty", "new"):
         assert v2a_here(*COMMANDS[command], output, cwd=place).returncode == 0
         assert v2a_here(*COMMANDS[command], output, cwd=place).returncode == 0
@@ -123,7 +123,7 @@ def test_what_a_command_wrote_it_may_replace_until_something_is_added(command: s
         ("render", "a.svg"),
     ],
 )
-def test_a_file_that_a_command_wrote_it_may_replace(command: str, name: str, place: Path) -> None:
+def test_an_output_file_is_replaced(command: str, name: str, place: Path) -> None:
     for _ in range(2):
         result = v2a_here(*COMMANDS[command], name, cwd=place)
         assert result.returncode == 0, result.stderr
@@ -133,7 +133,7 @@ def test_a_file_that_a_command_wrote_it_may_replace(command: str, name: str, pla
     assert (place / name).read_bytes() == b"mine now"
 
 
-def test_an_output_is_not_what_is_read(place: Path) -> None:
+def test_an_output_over_an_input_is_refused(place: Path) -> None:
     assert v2a_here(*CONVERT, "table", cwd=place).returncode == 0
     before = snapshot(place)
     result = v2a_here("data", "export", "table", "--format", "parquet", "-o", "table", cwd=place)
@@ -142,7 +142,7 @@ def test_an_output_is_not_what_is_read(place: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
-def test_results_go_into_no_folder_of_the_users(command: str, place: Path) -> None:
+def test_results_in_a_users_folder_are_refused(command: str, place: Path) -> None:
     config = "name: test\ntarget: {domain: hopper/stock, behavior: medium, num_transitions: 100}\n"
     config += "sources: [{domain: hopper/gravity-0.5, behavior: medium, num_transitions: 100}]\n"
     if command == "sweep":
@@ -156,7 +156,7 @@ def test_results_go_into_no_folder_of_the_users(command: str, place: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "", ".", "..", " ", "a\nb", "a\x1b[31m", "x" * 200, ".x"])
-def test_a_name_leads_nowhere(name: str, place: Path) -> None:
+def test_a_name_cannot_leave_the_results_folder(name: str, place: Path) -> None:
     content = {"name": name}
     target = "{domain: hopper/stock, behavior: medium, num_transitions: 100}"
     (place / "c.yaml").write_text(f"name: {json_text(name)}\ntarget: {target}\nsources: [{target}]\n")
@@ -199,11 +199,11 @@ def test_a_lock_that_is_a_pipe_does_not_wait(tmp_path: Path) -> None:
         pass
 
 
-def test_two_long_names_that_begin_alike_stay_two() -> None:
+def test_long_names_with_equal_beginnings_stay_distinct() -> None:
     assert file_name("x" * 300 + "a") != file_name("x" * 300 + "b")
 
 
-def test_a_lock_keeps_what_it_holds(tmp_path: Path) -> None:
+def test_a_lock_file_keeps_its_content(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("of another program")
     with sole_writer(tmp_path):
         assert (tmp_path / ".lock").read_text() == "of another program"

@@ -1,4 +1,4 @@
-"""Commands whose standard output cannot take what they print."""
+"""Commands whose standard output cannot be written."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_a_full_device_is_one_message_and_status_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", ["v2a methods | head -1", "v2a methods --markdown | head -1", "v2a config | head -1"]
 )
-def test_a_reader_that_leaves_is_no_fault(command: str, tmp_path: Path) -> None:
+def test_a_closed_pipe_does_not_change_the_status(command: str, tmp_path: Path) -> None:
     done = shell(command, tmp_path)
     assert done.returncode == 0 and done.stderr == b"" and done.stdout.count(b"\n") == 1
 
 
-def test_a_user_error_keeps_its_status_whatever_becomes_of_the_output(tmp_path: Path) -> None:
+def test_a_user_error_keeps_its_status_when_output_is_lost(tmp_path: Path) -> None:
     done = shell("v2a methods nonsense >/dev/full", tmp_path)
     assert done.returncode == 2 and done.stderr.startswith(b"error: ")
 
@@ -51,7 +51,7 @@ def test_closed_streams(closed: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
-def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
+def test_characters_missing_in_the_encoding_are_escaped(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(
         yaml.safe_dump({"name": "größe-→", "settings": CONFIG, "axes": {"seed": [0, 1]}}, allow_unicode=True),
         encoding="utf-8",

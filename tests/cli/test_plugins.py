@@ -1,4 +1,4 @@
-"""Code from outside: a file that is named, an installed package. What it adds works as ours does, on every process."""
+"""Plugins, from a file or an installed package: their kinds work like built-in kinds in every process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL = {
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
-    """A copy of the example whose experiment is small."""
+    """A copy of the example with a small experiment."""
     folder = tmp_path / "plugin"
     shutil.copytree(EXAMPLE, folder)
     content = yaml.safe_load((folder / "experiment.yaml").read_text()) | SMALL
@@ -42,7 +42,7 @@ def plugin(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_run_computes_what_a_file_adds_in_other_processes(ray_cluster: None, plugin: Path, tmp_path: Path) -> None:
+def test_a_run_uses_a_plugin_in_other_processes(ray_cluster: None, plugin: Path, tmp_path: Path) -> None:
     done = v2a_here("run", str(plugin / "experiment.yaml"), "--run-dir", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = read_json(tmp_path / "out" / "result.json")
@@ -50,7 +50,7 @@ def test_a_run_computes_what_a_file_adds_in_other_processes(ray_cluster: None, p
     assert {"alignment", "policy"} <= {stage["name"] for stage in result["stages"]}
 
 
-def test_trials_of_a_sweep_know_it_too(ray_cluster: None, plugin: Path, tmp_path: Path) -> None:
+def test_trials_of_a_sweep_load_the_plugin(ray_cluster: None, plugin: Path, tmp_path: Path) -> None:
     sweep = {"name": "sweep", "base": "experiment.yaml", "axes": {"policy.sharpness": [0.0, 1.0]}}
     (plugin / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     done = v2a_here("sweep", str(plugin / "sweep.yaml"), "--run-dir", "out", cwd=tmp_path)
@@ -69,7 +69,7 @@ def test_an_experiment_takes_its_plugins_along(plugin: Path) -> None:
     assert done.stdout.strip() == "5"
 
 
-def test_another_version_of_a_file_computes_other_artifacts(plugin: Path) -> None:
+def test_a_changed_plugin_makes_new_artifacts(plugin: Path) -> None:
     def keys() -> dict[str, str]:
         return {name: node.key for name, node in make_plan(load_experiment(plugin / "experiment.yaml")).items()}
 
@@ -96,15 +96,15 @@ def test_a_file_that_cannot_be_loaded_is_one_message(plugin: Path, source: str |
         load_experiment(plugin / "experiment.yaml")
 
 
-def test_a_file_cannot_take_the_name_of_something_of_ours(plugin: Path) -> None:
+def test_a_plugin_cannot_take_a_builtin_name(plugin: Path) -> None:
     file = plugin / "nearest_rows.py"
     file.write_text(file.read_text().replace('Literal["nearest"] = "nearest"', 'Literal["residual"] = "residual"'))
     with pytest.raises(ConfigError, match="alignment 'residual' is there already"):
         load_experiment(plugin / "experiment.yaml")
 
 
-def test_what_a_finished_run_names_is_not_run(plugin: Path, tmp_path: Path) -> None:
-    """A folder that somebody sent must not run code because it is looked at."""
+def test_plugins_of_a_finished_run_are_not_executed(plugin: Path, tmp_path: Path) -> None:
+    """Inspecting a folder from somebody else must not run its code."""
     seen = tmp_path / "seen"
     (plugin / "nearest_rows.py").write_text(f"open({str(seen)!r}, 'w')")
     content = {"name": "x", "plugins": [str(plugin / "nearest_rows.py")]}
@@ -115,7 +115,7 @@ def test_what_a_finished_run_names_is_not_run(plugin: Path, tmp_path: Path) -> N
     assert not seen.exists()
 
 
-def test_an_installed_package_announces_what_it_adds(plugin: Path, tmp_path: Path) -> None:
+def test_an_installed_package_registers_its_kinds(plugin: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     (plugin / "nearest_rows.py").rename(site / "nearest_rows.py")
@@ -131,7 +131,7 @@ def test_an_installed_package_announces_what_it_adds(plugin: Path, tmp_path: Pat
     assert broken.returncode == 2 and "plugin nearest (nearest_rows:NearestConfig" in " ".join(broken.stderr.split())
 
 
-def test_a_job_ships_it(plugin: Path, tmp_path: Path) -> None:
+def test_a_job_ships_the_plugin(plugin: Path, tmp_path: Path) -> None:
     job = make_job(plugin / "experiment.yaml", [f"store={tmp_path / 'store'}"], str(tmp_path / "out"))
     (tmp_path / "shipped").mkdir()
     job.write(tmp_path / "shipped")
@@ -139,7 +139,7 @@ def test_a_job_ships_it(plugin: Path, tmp_path: Path) -> None:
     assert load_experiment(tmp_path / "shipped" / "experiment.yaml").policy.learner == "weighted_bc"
 
 
-def test_a_sweep_resolves_it_beside_the_file_that_names_it(plugin: Path, tmp_path: Path) -> None:
+def test_a_sweep_resolves_plugins_beside_its_file(plugin: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     other.mkdir()
     sweep = {"name": "sweep", "base": "../plugin/experiment.yaml", "axes": {"seed": [0, 1]}}

@@ -1,4 +1,4 @@
-"""A command as a process: signals end it as Ctrl-C does, its workers import what it imports, Ray that cannot start."""
+"""A command as a process: signals end it like Ctrl-C, its workers import the same files, and a failed start of Ray."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(number: signal.Signals, tmp_path: Pa
 
 @pytest.mark.slow
 def test_workers_import_what_the_command_imports(tmp_path: Path) -> None:
-    """Whatever lies in the folder that the command is called in: another checkout, or files named like modules."""
+    """Even if the working directory holds another checkout or files named like modules."""
     (tmp_path / "v2a_ray").mkdir()
     (tmp_path / "v2a_ray" / "__init__.py").write_text("raise RuntimeError('another checkout')")
     for name in ("gymnasium", "mujoco", "torch"):
@@ -65,8 +65,8 @@ def test_workers_import_what_the_command_imports(tmp_path: Path) -> None:
     assert process.wait(280) == 0, (tmp_path / "log").read_text()
 
 
-def test_sigterm_while_ray_starts_is_answered_as_any_other(tmp_path: Path) -> None:
-    """Ray installs handlers of its own first; the moment is too short to be met from outside."""
+def test_sigterm_while_ray_starts_gives_the_usual_status(tmp_path: Path) -> None:
+    """While Ray starts, its own handlers are active; a signal from outside would miss this short moment."""
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     script = """
 import os, signal, sys
@@ -101,8 +101,8 @@ def test_ray_that_cannot_start_is_one_message(tmp_path: Path) -> None:
     assert "error: " in log and "RAY_TMPDIR" in log and "Traceback" not in log, log
 
 
-def test_a_program_of_others_keeps_its_own_signals() -> None:
-    """Only a command answers SIGTERM by 143 and ignores what comes after: not whoever imports `ray_session`."""
+def test_a_calling_program_keeps_its_own_signal_handlers() -> None:
+    """Only a command ends with 143 on SIGTERM and ignores later signals, not a program that imports `ray_session`."""
     script = """
 import signal
 import ray

@@ -39,7 +39,7 @@ def first_run(workspace: Path) -> dict[str, Any]:
     return json.loads((workspace / "first/result.json").read_text())
 
 
-def test_result_holds_what_is_promised(workspace: Path, first_run: dict[str, Any]) -> None:
+def test_the_result_holds_every_documented_key(workspace: Path, first_run: dict[str, Any]) -> None:
     assert first_run["method"] == "v2a" and first_run["seed"] == 0
     assert first_run["config"]["policy"]["filter"]["rule"] == "top_fraction"
     names = [stage["name"] for stage in first_run["stages"]]
@@ -75,7 +75,7 @@ def test_equal_seeds_give_equal_bits_without_the_cache(workspace: Path, first_ru
     assert third["target"] == first_run["target"]
 
 
-def test_a_policy_that_the_disk_changed_is_not_used(workspace: Path, first_run: dict[str, Any]) -> None:
+def test_a_policy_changed_on_disk_is_not_used(workspace: Path, first_run: dict[str, Any]) -> None:
     shutil.copytree(workspace / "first", workspace / "rotten")
     assert open_trained(workspace / "rotten").return_mean == first_run["target"]["return_mean"]
     flip(workspace / "rotten/actor.safetensors", 0.9)
@@ -84,7 +84,7 @@ def test_a_policy_that_the_disk_changed_is_not_used(workspace: Path, first_run: 
 
 
 @pytest.mark.parametrize("damage", [flip, shutil.rmtree])
-def test_a_run_whose_artifact_is_damaged_or_gone_is_not_diagnosed(
+def test_diagnose_refuses_damaged_or_missing_artifacts(
     damage: Any, workspace: Path, first_run: dict[str, Any], tmp_path: Path
 ) -> None:
     folder, store = tmp_path / "run", tmp_path / "store"
@@ -98,7 +98,7 @@ def test_a_run_whose_artifact_is_damaged_or_gone_is_not_diagnosed(
         open_run(folder)
 
 
-def test_another_method_reuses_what_it_shares(ray_cluster: None, workspace: Path, first_run: dict[str, Any]) -> None:
+def test_another_method_reuses_shared_artifacts(ray_cluster: None, workspace: Path, first_run: dict[str, Any]) -> None:
     done = v2a_here("run", "tiny.yaml", "method=igdf", "--run-dir", "igdf", cwd=workspace)
     assert done.returncode == 0, done.stderr
     stages = {
@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(workspace: Path, first_run: di
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     assert checkpoints and not (workspace / "killed/result.json").exists()
-    # Fewer steps would be another policy; the same command is what a user types, so it has to end by itself.
+    # Fewer steps would make another policy. A user types the same command again, so it must end by itself.
     done = v2a("run", "tiny.yaml", *overrides, "--run-dir", "killed", cwd=workspace)
     assert done.returncode == 0, done.stderr
     assert "goes on at step" in done.stdout
@@ -191,7 +191,7 @@ def test_bad_data_is_named_by_place_and_leaves_nothing(ray_cluster: None, case: 
     assert not list(workspace.glob("bad-store/*/*.tmp-*"))
 
 
-def test_a_gpu_that_is_not_there_is_said_before_anything_is_computed(ray_cluster: None, workspace: Path) -> None:
+def test_a_missing_gpu_is_reported_before_any_computation(ray_cluster: None, workspace: Path) -> None:
     done = v2a_here("run", "tiny.yaml", "policy.device=cuda", "store=gpu-store", "--run-dir", "gpu", cwd=workspace)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("error: policy.device: cuda is asked for, and the cluster has no GPU")

@@ -1,4 +1,4 @@
-"""What a command imports before it says something: the heavy packages take seconds to import."""
+"""Imports of a command before its first output: the heavy packages take seconds to import."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ SWEEP: dict[str, Any] = {
         "evaluation": {"num_episodes": 1},
     },
     "axes": {"seed": [0]},
-    # So that every policy is a trial of its own, to be lost or not.
+    # One policy per trial, so that policies are lost one by one.
     "policies_per_trial": 1,
 }
 STORE = "artifacts"
@@ -42,7 +42,7 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        # A dead node is found out in seconds instead of a quarter of a minute.
+        # Ray notices a dead node in seconds instead of a quarter of a minute.
         head = {"num_cpus": 1, "include_dashboard": False, "_system_config": {"health_check_period_ms": 500}}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.other: Any = None
@@ -66,7 +66,7 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def start_nodes() -> Iterator[Callable[[], Nodes]]:
-    """A function that sees to it that both nodes are up. No other Ray on this machine finds their address."""
+    """A function that starts both nodes if they are down. No other Ray on this machine finds their address."""
     folder = tempfile.mkdtemp(prefix="v2a-", dir="/tmp")  # a short name: Ray's sockets lie below it
     alive: list[Nodes] = []
 
@@ -133,17 +133,15 @@ def test_a_sweep_survives_the_death_of_a_node(start_nodes: Callable[[], Nodes], 
     nodes.kill_other()
     assert driver.wait(WAIT_SECONDS) == 0, log.read_text()
     assert_complete(workspace / "survives", [0, 1, 2])
-    # One died and went on from its checkpoint, and the display outlived the node.
+    # One policy died and went on from its checkpoint, and the display outlived the node.
     assert log.read_text().count("goes on at step") == 1
 
 
 @pytest.mark.slow
-def test_after_the_death_of_everything_the_same_command_goes_on(
-    start_nodes: Callable[[], Nodes], workspace: Path
-) -> None:
+def test_the_same_command_goes_on_after_all_nodes_died(start_nodes: Callable[[], Nodes], workspace: Path) -> None:
     nodes, log, others = start_nodes(), workspace / "goes-on.log", finished(workspace)
     driver = sweep(nodes, workspace, "goes-on", [3, 4, 5])
-    # The third has begun, because one of the first two is finished.
+    # The third policy has begun, because one of the first two is finished.
     wait_for(lambda: len(finished(workspace)) - len(others) + num_trained(workspace) == 3, driver, log)
     driver.kill()
     driver.wait()
@@ -154,7 +152,7 @@ def test_after_the_death_of_everything_the_same_command_goes_on(
     driver = sweep(start_nodes(), workspace, "goes-on", [3, 4, 5])
     assert driver.wait(WAIT_SECONDS) == 0, log.read_text()
     assert_complete(workspace / "goes-on", [3, 4, 5])
-    # What was finished stands as it was, what was begun goes on, and nothing before the policies is computed again.
+    # Finished policies are unchanged, begun policies go on, and no other stage is computed again.
     assert finished(workspace) | before == finished(workspace)
     output = log.read_text()
     assert output.count("reused   policy") == len(mine) and "computed" not in output
@@ -162,7 +160,7 @@ def test_after_the_death_of_everything_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_two_sweeps_at_once_share_what_they_have_in_common(start_nodes: Callable[[], Nodes], workspace: Path) -> None:
+def test_two_sweeps_at_once_share_artifacts(start_nodes: Callable[[], Nodes], workspace: Path) -> None:
     nodes, others = start_nodes(), finished(workspace)
     seeds = {"one": [6, 7], "two": [7, 8]}
     drivers = {name: sweep(nodes, workspace, name, seeds[name]) for name in seeds}
@@ -170,7 +168,7 @@ def test_two_sweeps_at_once_share_what_they_have_in_common(start_nodes: Callable
         log = workspace / f"{name}.log"
         assert driver.wait(WAIT_SECONDS) == 0, log.read_text()
         assert_complete(workspace / name, seeds[name])
-        # Each shows its own policies alone.
+        # Each sweep shows only its own policies.
         shown = {line.split(":")[0] for line in log.read_text().splitlines() if ": step" in line}
         assert shown <= {f"policy {seed}" for seed in seeds[name]}
     assert len(finished(workspace).keys() - others.keys()) == 3

@@ -1,4 +1,4 @@
-"""A sweep whose policies are trained in packs: the same table, nothing trained twice, a failure stays one policy's."""
+"""A sweep with batched policies: the same table, nothing trained twice, a failure affects one policy only."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def rows_of(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_packs_train_what_is_missing_and_a_failure_stays_one_policys(workspace: Path) -> None:
+def test_packs_train_missing_policies_and_isolate_failures(workspace: Path) -> None:
     one = "axes={policy.learning_rate: [3.0e-4], policy.data: [mixed], seed: [0]}"
     alone = ["sweep", "packed.yaml", one, "policies_per_trial=1", "--run-dir", "alone", "--num-cpus", "1"]
     done = v2a(*alone, cwd=workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     done = v2a("sweep", "packed.yaml", "--run-dir", "packed", "--num-cpus", "1", cwd=workspace)
     assert done.returncode == 0, done.stdout + done.stderr
-    # Eight trials in two packs of four, one per `policy.data`: one policy was there, four diverge.
+    # Eight trials in two batches of four, one per `policy.data`: one policy was in the store, four diverge.
     assert len(list((workspace / "packed/tune/packed").glob("trial-*"))) == 2
     assert done.stdout.count("reused   policy") == 1
     rows, before = rows_of(workspace / "packed"), rows_of(workspace / "alone")

@@ -1,4 +1,4 @@
-"""Stand-ins for Slurm's commands and for `v2a`, and a place of its own to run the batch script in."""
+"""Stand-ins for Slurm's commands and for `v2a`, and a separate folder to run the batch script in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if [ "$1" = show ]; then echo this-node; fi
 
 
 class Slurm:
-    """A job of one node whose `srun` runs what it is given on this machine.
+    """A job of one node whose `srun` runs its command on this machine.
 
     Args:
         folder: for the stubs; it must be new.
@@ -73,7 +73,7 @@ class Slurm:
 
 
 def namespace() -> list[str]:
-    """The command that runs another one in namespaces of its own; skips the test where that is not allowed."""
+    """A command that runs another command in its own namespaces; skips the test if this is not allowed."""
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if os.geteuid() != 0:
         command[1:1] = ["--user", "--map-root-user"]

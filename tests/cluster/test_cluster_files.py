@@ -1,4 +1,4 @@
-"""What holds for everything in cluster/: shell that shellcheck accepts, no token in sight, a README in each folder."""
+"""Rules for all files in cluster/: shellcheck accepts the shell code, no token is visible, each folder has a README."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDERS = sorted(path for path in CLUSTER.iterdir() if path.is_dir())
 
 
 def _shellcheck(text: str, *options: str) -> str:
-    """What shellcheck has to say about a piece of bash."""
+    """Shellcheck's output for a piece of bash."""
     command = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if command is None:
         pytest.skip("shellcheck is not installed: pip install -e '.[dev]'")
@@ -54,7 +54,7 @@ def test_commands_of_the_readmes_pass_shellcheck(readme: Path) -> None:
         assert _shellcheck(block, "--exclude=SC2034") == "", block
 
 
-def test_shellcheck_is_what_runs() -> None:
+def test_the_real_shellcheck_runs() -> None:
     assert "SC2086" in _shellcheck('read -r folder; rm "$1" $folder')
 
 

@@ -25,7 +25,7 @@ def _arguments(keyword: str) -> list[str]:
     return [arguments for name, arguments in _instructions() if name == keyword]
 
 
-def test_runs_as_a_user_whom_kubernetes_can_tell_from_root() -> None:
+def test_the_user_is_numeric_and_not_root() -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", _arguments("USER")[-1])
     names = [name for name, _ in _instructions()]
     assert "RUN" not in names[len(names) - names[::-1].index("USER") :]
@@ -70,7 +70,7 @@ def test_the_images_tag_is_the_packages_version() -> None:
 
 
 @pytest.mark.parametrize("source", ["pyproject.toml", "README.md", "v2a_ray", "tune_configs"])
-def test_only_what_is_copied_is_sent_to_the_builder(source: str) -> None:
+def test_only_copied_files_are_sent_to_the_builder(source: str) -> None:
     ignored = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert ignored[0] == "*", "everything is left out unless named"
     named = {line.removeprefix("!") for line in ignored if line.startswith("!")}

@@ -1,4 +1,4 @@
-"""The KubeRay manifests against KubeRay's field names, and what they promise about security and storage."""
+"""The KubeRay manifests: KubeRay's field names, security and storage."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ every_document = pytest.mark.parametrize(
 
 
 def _nested(value: object, key: str) -> Iterator[Any]:
-    """Every value that stands under `key`, however deep."""
+    """Every value of `key`, at any depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name == key:
@@ -104,7 +104,7 @@ def test_every_field_is_one_of_kuberays(document: dict[str, Any]) -> None:
         (("spec", "workerGroupSpecs", 0, "maxReplicas"), "8"),
     ],
 )
-def test_the_check_sees_what_is_wrong(path: tuple[str | int, ...], value: object) -> None:
+def test_the_check_finds_wrong_values(path: tuple[str | int, ...], value: object) -> None:
     document = yaml.safe_load((MANIFESTS / "raycluster.yaml").read_text())
     place = document
     for step in path[:-1]:
@@ -115,7 +115,7 @@ def test_the_check_sees_what_is_wrong(path: tuple[str | int, ...], value: object
         _check(document)
 
 
-def test_the_check_sees_what_is_missing() -> None:
+def test_the_check_finds_missing_fields() -> None:
     document = yaml.safe_load((MANIFESTS / "raycluster.yaml").read_text())
     del document["spec"]["workerGroupSpecs"][1]["groupName"]
 

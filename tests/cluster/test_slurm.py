@@ -1,4 +1,4 @@
-"""The Slurm script, by running it with a `srun` that runs its command on this machine."""
+"""Runs the Slurm script with a `srun` that runs its command on this machine."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_starts_ray_with_a_token_and_runs_the_command_on_it(tmp_path: Path, shor
     assert not (short_folder / "ray").exists(), "the session folder outlives its job"
 
 
-# Two nodes: networks of their own that a cable joins, and processes of their own. Both see the same files.
+# Two nodes with separate networks, joined by a cable, and separate processes. Both see the same files.
 _TWO_NODES = """
 mkdir -p /run/netns && mount -t tmpfs none /run/netns
 ip netns add node1; ip netns add node2
@@ -150,8 +150,8 @@ def test_the_commands_exit_status_is_the_jobs(tmp_path: Path) -> None:
     assert slurm.run("sweep", "broken.yaml").returncode == 3
 
 
-def test_says_so_when_ray_did_not_start(tmp_path: Path) -> None:
-    # `ray symmetric-run` ends with 0 then.
+def test_a_failed_start_of_ray_is_reported(tmp_path: Path) -> None:
+    # `ray symmetric-run` ends with 0 if Ray does not start.
     result = Slurm(tmp_path / "stubs", tmp_path, srun="exit 0").run("sweep", "smoke.yaml")
 
     assert result.returncode == 1

@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 class RayHead:
-    """A head that runs until `stop`; `address` and `jobs` are what users are told, `client` is their environment."""
+    """A head that runs until `stop`; users get `address` and `jobs`, and `client` is their environment."""
 
     def __init__(self, num_cpus: int = 2, more: Sequence[str] = (), **variables: str) -> None:
         # The paths of Ray's sockets may have 107 characters.
@@ -76,7 +76,7 @@ class RayHead:
         return process
 
     def remove(self, process: subprocess.Popen[bytes]) -> None:
-        """End a node at once; its workers end when they miss it. Asked gently, Ray takes half a minute."""
+        """Kill a node; its workers end when they notice. A graceful stop of Ray takes half a minute."""
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         self.processes.remove(process)
@@ -88,7 +88,7 @@ class RayHead:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Ours without what names a cluster or a token, with authentication on and this checkout's package first."""
+    """This environment without variables of a cluster or a token, with authentication and this checkout first."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "V2A_"))}
     return kept | {
         "RAY_AUTH_MODE": "token",

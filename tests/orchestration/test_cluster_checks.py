@@ -1,4 +1,4 @@
-"""What a cluster lacks is said before anything is computed: cores, GPUs, storage that all nodes share."""
+"""Missing cores, GPUs and shared storage are reported before anything is computed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def never(text: str) -> None:
 @pytest.mark.parametrize(
     ("resources", "count"), [({"CPU": 2}, 1), ({"CPU": 1}, 2), ({"CPU": 0.5}, 4), ({"CPU": 1, "GPU": 0}, 1)]
 )
-def test_what_the_cluster_has(ray_cluster: None, resources: dict[str, float], count: int) -> None:
+def test_satisfiable_requirements_pass(ray_cluster: None, resources: dict[str, float], count: int) -> None:
     require_resources(resources, "policy.num_threads", never, count)
 
 
@@ -50,12 +50,14 @@ def test_what_the_cluster_has(ray_cluster: None, resources: dict[str, float], co
         ({"CPU": 2}, 2, "2 processes ask for 2 CPU each, and the cluster has room for 1"),
     ],
 )
-def test_what_it_can_never_have(ray_cluster: None, resources: dict[str, float], count: int, message: str) -> None:
+def test_unsatisfiable_requirements_are_refused(
+    ray_cluster: None, resources: dict[str, float], count: int, message: str
+) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"policy.num_threads: {message}")):
         require_resources(resources, "policy.num_threads", never, count)
 
 
-def test_a_cluster_that_nobody_scales(ray_cluster: None) -> None:
+def test_a_cluster_without_an_autoscaler(ray_cluster: None) -> None:
     assert not autoscales()
 
 
@@ -80,7 +82,7 @@ AUTOSCALER = {
 
 
 @pytest.mark.slow
-def test_an_autoscaler_may_add_what_is_asked(tmp_path: Path) -> None:
+def test_an_autoscaler_may_add_resources(tmp_path: Path) -> None:
     (tmp_path / "autoscaler.yaml").write_text(yaml.safe_dump(AUTOSCALER))
     script = (
         "import sys\n"
@@ -109,14 +111,14 @@ def test_an_autoscaler_may_add_what_is_asked(tmp_path: Path) -> None:
         ({"modality": {"num_workers": 3}}, "modality.num_threads: 3 processes ask for 1 CPU each"),
     ],
 )
-def test_every_stage_is_looked_at(ray_cluster: None, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_every_stage_is_checked(ray_cluster: None, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     config = resolve(RUN | {"method": "v2a", "store": str(tmp_path / "store")} | settings)
     with pytest.raises(ConfigError, match=message):
         run_experiment(config, make_plan(config), tmp_path / "run")
     assert list((tmp_path / "store").iterdir()) == []
 
 
-def test_a_sweep_with_more_gpus_than_there_are(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_sweep_with_too_many_gpus_is_refused(ray_cluster: None, tmp_path: Path) -> None:
     settings = RUN | {"store": str(tmp_path / "store")}
     sweep = {"name": "grid", "settings": settings, "axes": {"seed": [0, 1]}, "resources": {"gpus_per_trial": 2}}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(sweep))
@@ -152,7 +154,7 @@ def require_shared(head: RayHead, folder: Path, data: list[Path]) -> subprocess.
 
 
 def can_unshare() -> bool:
-    """Whether a process may have mounts of its own, as a machine has."""
+    """Whether a process may have its own mounts, as a machine has."""
     if shutil.which("unshare") is None:
         return False
     return (
@@ -162,7 +164,7 @@ def can_unshare() -> bool:
 
 @pytest.fixture(scope="module")
 def disks(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `shared`, `own` and `data`; a second node has a disk of its own mounted over the latter two."""
+    """A folder with `shared`, `own` and `data`; a second node mounts its own disk over the latter two."""
     if not can_unshare():
         pytest.skip("mount namespaces are not permitted")
     folder = tmp_path_factory.mktemp("disks")
@@ -182,7 +184,7 @@ def test_storage_that_all_nodes_share(head: RayHead, disks: Path) -> None:
 
 
 @pytest.mark.slow
-def test_storage_that_a_node_has_for_itself(head: RayHead, disks: Path) -> None:
+def test_storage_local_to_a_node_is_refused(head: RayHead, disks: Path) -> None:
     (disks / "run.yaml").write_text(yaml.safe_dump(RUN))
     options = [f"store={disks}/own", "--run-dir", f"{disks}/shared/run", "--address", head.address]
     done = v2a("run", "run.yaml", *options, cwd=disks, env=head.client)

@@ -1,4 +1,4 @@
-"""What stages reserve of the GPUs of a cluster, and what is said where there are too few."""
+"""The shares of GPUs that stages reserve, and the messages for too few GPUs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_workers_get_whole_gpus_or_none(device: Any, num_workers: int, num_gpus:
     assert workers_have_gpus(device, num_workers, num_gpus) == have
 
 
-def test_what_trains_nothing_needs_no_gpu() -> None:
+def test_stages_without_training_need_no_gpu() -> None:
     config = experiment(policy={"device": "cuda"})
     assert [stage_device(config, stage) for stage in ("data", "source", "rows")] == ["cpu"] * 3
     assert [stage_device(config, stage) for stage in ("modality", "policy")] == ["auto", "cuda"]

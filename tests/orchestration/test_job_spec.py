@@ -1,4 +1,4 @@
-"""What a job ships and where it writes, without a cluster."""
+"""The files and folders of a job, without a cluster."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_sweep_is_the_same_from_the_file_that_is_shipped(folder: Path, tmp_pat
     keys = [{name: node.key for name, node in trial.plan.items()} for trial in here.trials]
     assert keys == [{name: node.key for name, node in trial.plan.items()} for trial in there.trials]
     assert len(keys) == 6 and there.name == "grid"
-    # The folder that a job runs in is another one each time; a sweep that goes on must not differ by it.
+    # A job's working folder changes each time; a resumed sweep must not depend on it.
     assert {trial.config.data_root for trial in there.trials} == {"/"}
 
 
@@ -80,7 +80,7 @@ def test_results_lie_beside_the_store(folder: Path) -> None:
     assert sweep.run_dir == "/shared/v2a/grid"
 
 
-def test_a_place_for_results_is_needed(folder: Path) -> None:
+def test_a_results_folder_is_required(folder: Path) -> None:
     message = refused(folder, RUN, run_dir=None)
     assert "where results go on the cluster is not said" in message and "--run-dir /SHARED/runs/" in message
 
@@ -95,7 +95,7 @@ def test_relative_folders_are_refused(folder: Path, key: str, value: str) -> Non
     assert key in refused(folder, RUN, f"{key}={value}")
 
 
-def test_what_the_command_line_got_wrong_of_a_sweep_is_not_blamed_on_the_file(folder: Path) -> None:
+def test_an_error_on_the_command_line_names_the_command_line(folder: Path) -> None:
     message = refused(folder, SWEEP, "scheduler.kind=fastest")
     assert "command line: scheduler.kind: " in message and "case.yaml:" not in message
 
@@ -129,7 +129,7 @@ def test_data_of_a_sweep_need_not_be_here(folder: Path) -> None:
     assert make_job(folder / "case.yaml", (), "/shared/x").kind == "sweep"
 
 
-def test_what_a_run_refuses_is_refused_before_it_is_submitted(folder: Path) -> None:
+def test_invalid_runs_are_refused_before_submission(folder: Path) -> None:
     assert "polcy" in refused(folder, RUN | {"polcy": {}})
     axes = {"method": ["iql_mixed", "magic"]}
     assert "unknown method 'magic'" in refused(folder, SWEEP | {"axes": axes})

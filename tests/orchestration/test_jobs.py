@@ -1,4 +1,4 @@
-"""Jobs through a real job server: submit, follow, list, stop, and what goes wrong on the way there."""
+"""Jobs through a real job server: submit, follow, list and stop, and errors of the connection."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_list_and_logs(head: RayHead, workspace: Path, finished: subprocess.Comp
     assert row[:2] == [name, "SUCCEEDED"] and row[-1] == str(workspace / "shared/tiny")
     logs = v2a("jobs", "logs", name[:-3], cwd=workspace, env=env)
     assert "computed policy" in logs.stdout and "v2a_ray.cli.main run experiment.yaml" in logs.stdout
-    # The address of the command comes before the environment's.
+    # The address on the command line takes precedence over the environment's.
     elsewhere = env | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{free_port()}"}
     followed = v2a("jobs", "logs", name, "--follow", "--address", head.jobs, cwd=workspace, env=elsewhere)
     assert followed.returncode == 0 and "computed policy" in followed.stdout
@@ -109,7 +109,7 @@ def test_interrupted_refused_twice_and_stopped(head: RayHead, workspace: Path) -
     assert (stopped.returncode, stopped.stdout.split()) == (0, [name, "STOPPED"])
     ended = v2a("jobs", "stop", name, "--address", head.jobs, cwd=workspace, env=head.client)
     assert "had ended: STOPPED" in ended.stdout
-    # What has ended may be submitted again, under the next number.
+    # An ended job may be submitted again, under the next number.
     other = [there[0], there[1], there[2], there[3], "policy.num_steps=20"]
     fresh = v2a("submit", "tiny.yaml", "--wait", *other, cwd=workspace, env=head.client)
     assert fresh.returncode == 0 and job_id(fresh.stdout) == f"{name[:-2]}-2"

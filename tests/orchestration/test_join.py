@@ -1,4 +1,4 @@
-"""Joining a cluster: each thing that can be wrong is one message, soon, with exit status 2."""
+"""Joining a cluster: every problem gives one message within seconds, with exit status 2."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ JOIN = "from v2a_ray.orchestration.cluster.session import ray_session\nwith ray_
 
 
 def join(address: str, env: dict[str, str], before: str = "") -> subprocess.CompletedProcess[str]:
-    """Join in a process of its own, because Ray reads its token once."""
+    """Join in a separate process, because Ray reads its token once."""
     script = before + JOIN.format(address)
     return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_it_joins(head: RayHead) -> None:
+def test_a_process_joins_the_cluster(head: RayHead) -> None:
     done = join(head.address, head.client)
     assert done.stdout == "joined\n", done.stderr
 
@@ -41,14 +41,14 @@ def test_no_such_host() -> None:
         require_cluster("no-such-host.invalid:6379")
 
 
-def test_something_that_never_answers_is_left_in_a_bounded_time() -> None:
+def test_a_silent_address_is_abandoned_in_bounded_time() -> None:
     with socket.socket() as silent:
         silent.bind(("", 0))
         silent.listen()
         start = time.monotonic()
         with pytest.raises(ClusterError, match="no answer within 2 seconds"):
             require_cluster(f"127.0.0.1:{silent.getsockname()[1]}", seconds=2)
-    # Starting Python on a busy machine comes on top; Ray itself would wait for 80 seconds.
+    # The limit includes starting Python on a busy machine; Ray itself would wait for 80 seconds.
     assert 2 <= time.monotonic() - start < 32 and PROBE_SECONDS == 10
 
 
@@ -99,7 +99,7 @@ def test_a_node_with_another_version_of_this_package(head: RayHead, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_node_that_died_a_moment_ago_is_not_waited_for(head: RayHead) -> None:
-    # The cluster calls it alive until it has missed some heartbeats.
+    # The cluster calls the node alive until it has missed some heartbeats.
     head.remove(head.add_node())
     done = join(head.address, head.client)
     assert done.stdout.endswith("joined\n"), done.stderr  # Ray's word that the node is dead may come before

@@ -12,13 +12,13 @@ from v2a_ray.errors import ConfigError
 
 @pytest.mark.slow
 def test_trials_of_two_workers_on_two_cores_take_turns_and_end(ray_cluster: None, tmp_path: Path) -> None:
-    """Drivers hold no core: otherwise two of them would wait for workers that can never start."""
+    """Drivers reserve no core: otherwise two drivers would wait for workers that can never start."""
     path = write_sweep(tmp_path, settings={"policy": {"num_workers": 2}}, axes={"seed": [0, 1]})
     sweep(path)
     rows = rows_of(path)
     assert [row["status"] for row in rows] == ["finished", "finished"]
     assert {row["config/policy.num_workers"] for row in rows} == {2}
-    # The same again trains nothing.
+    # The same sweep again trains nothing.
     times = [row["seconds"] for row in rows]
     sweep(path)
     assert [row["seconds"] for row in rows_of(path)] == times
@@ -38,6 +38,8 @@ def test_trials_of_two_workers_on_two_cores_take_turns_and_end(ray_cluster: None
         ),
     ],
 )
-def test_what_workers_of_a_trial_cannot_do(ray_cluster: None, tmp_path: Path, content: dict, message: str) -> None:
+def test_unsupported_settings_of_parallel_trials_are_refused(
+    ray_cluster: None, tmp_path: Path, content: dict, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         sweep(write_sweep(tmp_path, **content))

@@ -1,4 +1,4 @@
-"""Searches and schedulers: what is drawn, what is ended early, and that a sweep which goes on repeats nothing."""
+"""Searches and schedulers: draws, early ends, and resumed sweeps that repeat nothing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def policies(folder: Path) -> dict[str, int]:
-    """When each policy artifact was made, by key."""
+    """Time at which each policy artifact was made, by key."""
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("artifacts/policy/*/artifact.json")}
 
 
 @pytest.mark.slow
-def test_a_random_search_draws_the_same_again_and_trains_what_it_drew(workspace: Path) -> None:
+def test_a_random_search_repeats_its_draws_and_trains_them(workspace: Path) -> None:
     search = {"num_trials": 3, "seed": 5, "space": RATES | {"policy.width": {"choice": [8, 16]}}}
     path = write_sweep(workspace, name="random", axes={"seed": [0, 1]}, search=search)
     first, again = load_sweep(path), load_sweep(path)
@@ -48,7 +48,7 @@ def test_a_random_search_draws_the_same_again_and_trains_what_it_drew(workspace:
     assert sorted(row["config/policy.learning_rate"] for row in rows_of(path)) == sorted(rates)
     table = search_markdown(results, first.config.search)
     assert table.splitlines()[0].startswith("| task | method | learning_rate | expectile | width |")
-    # Per draw and seed a line; the best stands first.
+    # One line per draw and seed, the best first.
     scores = [float(line.split(" | ")[-2]) for line in table.splitlines()[2:]]
     assert len(scores) == 6 and scores == sorted(scores, reverse=True)
 
@@ -60,12 +60,12 @@ def test_optuna_goes_on_where_it_stopped(workspace: Path) -> None:
     before = {row["artifact/policy"] for row in _finished(path, sweep(path))}
     made = policies(workspace)
     assert len(before) == 4
-    # More draws are the same search: nothing drawn before is trained again.
+    # More draws continue the same search: earlier draws are not trained again.
     results = sweep(path, "search.num_trials=3")
     rows = _finished(path, results)
     assert len(rows) == 6 and before < {row["artifact/policy"] for row in rows}
     assert all(policies(workspace)[key] == time for key, time in made.items())
-    # The folder knows the sweep, wherever one stands.
+    # The folder identifies the sweep from any working directory.
     again = open_sweep(path.with_suffix(""))
     assert again.num_trials == 6
     assert [result.score for result in run_sweep(again, path.with_suffix(""))] == [result.score for result in results]
@@ -74,7 +74,7 @@ def test_optuna_goes_on_where_it_stopped(workspace: Path) -> None:
 
 @pytest.mark.parametrize("line", range(8))
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_journal_that_is_damaged_costs_what_was_drawn_since(
+def test_draws_after_a_damaged_journal_line_are_repeated(
     workspace: Path, tmp_path: Path, line: int, torn: bool
 ) -> None:
     search = {"algorithm": "optuna", "num_trials": 3, "space": RATES}
@@ -100,7 +100,7 @@ def test_a_journal_that_is_damaged_costs_what_was_drawn_since(
     assert all(found.keys() == RATES.keys() for found in values)
     assert again.num_left == 0 and again.suggest("more") == "FINISHED"
     assert len(again.trials()) == 3
-    # What follows is whole: another process finds all of it.
+    # The lines that follow are whole: another process reads all of them.
     assert Suggestions(drawn, tmp_path, {}).num_left == 0
 
 
@@ -127,7 +127,7 @@ def test_two_objectives_have_a_front(workspace: Path) -> None:
     assert "*" in search_markdown(results, load_sweep(path).config.search)
 
 
-def test_the_front_is_what_nothing_beats() -> None:
+def test_the_front_holds_the_undominated_results() -> None:
     assert pareto_front([[1.0, 5.0], [2.0, 4.0], [1.0, 4.0], [0.5, 5.0], [2.0, 4.0]]) == [0, 1, 4]
 
 
@@ -140,7 +140,7 @@ def test_asha_ends_the_worse_of_every_task_and_leaves_no_checkpoint(workspace: P
     )
     results = sweep(path)
     status = {(result.task, result.status.split(" at ")[0]) for result in results}
-    # Tasks are not held against each other: each has a trial that reached its end.
+    # Trials of different tasks are not compared: each task has a trial that reached its end.
     assert {("mixed", "finished"), ("target", "finished")} <= status
     ended = [result for result in results if result.status.startswith("stopped at step")]
     assert ended and all(result.score is None for result in ended)
@@ -179,12 +179,12 @@ def test_a_population_exchanges_settings_and_ends_whole(workspace: Path) -> None
             {entry["step"] for entry in schedule["entries"]}
         )
         assert result.curves is not None and result.curves["step"].to_pylist() == [10, 20, 30, 40, 50, 60]
-    # Somebody copied somebody: a schedule with several entries begins as another member did.
+    # A member copied another: a schedule with several entries begins like another member's.
     assert any(len(schedule["entries"]) > 1 for schedule in schedules)
     times = {file: file.stat().st_mtime_ns for file in path.with_suffix("").glob("population/*/finished/*")}
     assert [result.score for result in sweep(path)] == [result.score for result in results]
     assert all(file.stat().st_mtime_ns == time for file, time in times.items())
-    # A file of a finished member and a schedule that are damaged: what was lost is made again, from the checkpoint.
+    # Damage a file of a finished member and a schedule: the lost files are made again from the checkpoint.
     scores = [result.score for result in results]
     members = path.with_suffix("") / "population"
     for file in ("0000/finished/evaluation.json", "0001/finished/member.json", "0002/schedule.json"):
@@ -196,7 +196,7 @@ def test_a_population_exchanges_settings_and_ends_whole(workspace: Path) -> None
 
 
 @pytest.mark.parametrize("in_place", [(), ("checkpoint.safetensors",), ("checkpoint.safetensors", "schedule.json")])
-def test_an_exchange_that_a_kill_parted_is_finished_by_the_next_run(workspace: Path, in_place: tuple[str, ...]) -> None:
+def test_the_next_run_completes_an_interrupted_exchange(workspace: Path, in_place: tuple[str, ...]) -> None:
     path = write_sweep(
         workspace, name="parted", search={"num_trials": 1, "space": RATES}, scheduler={"kind": "pbt", "grace_steps": 20}
     )
@@ -237,7 +237,7 @@ def test_tensorboard_has_the_hyperparameters(workspace: Path) -> None:
         ({"search": {"num_trials": 2, "space": {"policy.width": {"int_uniform": [9, 2]}}}}, "low < high"),
         ({"search": {"num_trials": 2, "space": {"policy.width": {"log_uniform": [0, 2]}}}}, "positive"),
         ({"search": {"num_trials": 2, "space": {"policy.widht": {"choice": [8]}}}}, "did you mean 'width'"),
-        # The end of a distribution is wrong: it is found before anything is trained.
+        # An invalid end of a distribution is found before anything is trained.
         ({"search": {"num_trials": 2, "space": {"policy.expectile": {"uniform": [0.5, 1.5]}}}}, "expectile"),
         (
             {"search": {"algorithm": "optuna", "num_trials": 2, "space": {"alignment.width": {"choice": [8, 16]}}}},
@@ -271,7 +271,7 @@ def test_a_wrong_search_is_one_message(tmp_path: Path, content: dict[str, Any], 
     assert message in str(caught.value)
 
 
-def test_what_the_cluster_lacks_is_said_at_once(workspace: Path) -> None:
+def test_missing_cluster_resources_are_reported_at_once(workspace: Path) -> None:
     path = write_sweep(workspace, name="lacks", axes={"seed": [0]}, resources={"gpus_per_trial": 1})
     with pytest.raises(ConfigError, match="asks for 1 CPU and 1 GPU, and the largest node has"):
         sweep(path)

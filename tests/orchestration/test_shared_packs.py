@@ -1,4 +1,4 @@
-"""Packs of policies that another sweep trains at the same time."""
+"""Batched policies that another sweep trains at the same time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def work(seed: int) -> Work:
 
 
 def store_with_inputs(folder: Path, works: Sequence[Work]) -> ArtifactStore:
-    """A store that holds something for every input of the policies."""
+    """A store with an artifact for every input of the policies."""
     store = ArtifactStore(folder)
     for each in works:
         for node in (each.plan[name] for name in each.node.inputs.values()):
@@ -40,9 +40,7 @@ def write_all(jobs: Sequence[Job]) -> list[None]:
     return [None] * len(jobs)
 
 
-def test_a_policy_that_another_sweep_finished_meanwhile_is_taken_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_policy_finished_by_another_sweep_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     works, packs = [work(0), work(1)], []
     store = store_with_inputs(tmp_path, works)
 
@@ -61,7 +59,7 @@ def test_a_policy_that_another_sweep_finished_meanwhile_is_taken_and_the_others_
     assert written == ["other", "mine"]
 
 
-def test_a_full_disk_is_an_error_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(jobs: Sequence[Job]) -> list[None]:
         raise OSError(28, "No space left on device")
 

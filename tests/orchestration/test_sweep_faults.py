@@ -1,4 +1,4 @@
-"""What can go wrong in a sweep: a process dies, Ctrl-C, a full disk, a loss that is not finite."""
+"""Faults in a sweep: a dead process, Ctrl-C, a full disk, a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> N
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk that one policy does not fit on, in place of the store's folder of policies."""
+    """A disk too small for one policy, in place of the store's folder of policies."""
     folder = tmp_path / "artifacts" / "policy"
     folder.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True)
@@ -90,14 +90,14 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_message_and_costs_nothing_that_was_done(tmp_path: Path, full_disk: Path) -> None:
+def test_a_full_disk_is_one_message_and_keeps_finished_work(tmp_path: Path, full_disk: Path) -> None:
     path = write_sweep(tmp_path, name="full", axes={"seed": [0, 1, 2, 3]})
     done = run(path)
     assert done.returncode == 2
     message = " ".join(done.stderr.split())
     assert "No space left on device" in message and "the same command goes on" in message
     upstream = {file: file.stat().st_mtime_ns for file in tmp_path.glob("artifacts/[!p]*/*/artifact.json")}
-    # It ended with the first trial that could not write, and says so in the table too.
+    # The sweep ended with the first trial that could not write, and its table says so too.
     assert "not finished" in {row["status"] for row in rows_of(path)}
     subprocess.run(["umount", str(full_disk)], check=True)
     again = run(path)
@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_finite_ends_one_trial_and_says_why(ray_cluster: None
     status = {row["axis/policy.learning_rate"]: row["status"] for row in rows_of(path)}
     assert status["0.0003"] == "finished"
     assert status["1e+30"].startswith("failed: update step 10: ") and "is not finite" in status["1e+30"]
-    # It would diverge again: Tune was not asked for a second attempt.
+    # The trial would diverge again, so Tune made no second attempt.
     (trial,) = (path.with_suffix("") / "tune/diverges").glob("trial-0000")
     assert not list(trial.glob("error*"))
 

@@ -25,7 +25,7 @@ RATES = {"policy.learning_rate": {"log_uniform": [1e-4, 1e-3]}, "policy.expectil
 
 
 def write_sweep(folder: Path, **content: Any) -> Path:
-    """A sweep file in `folder`; its settings are laid over `SETTINGS`, its artifacts are shared by all tests of it."""
+    """A sweep file in `folder`; its settings override `SETTINGS`, and all tests in the folder share its artifacts."""
     settings = merge(SETTINGS | {"store": str(folder / "artifacts")}, content.pop("settings", {}))
     path = folder / f"{content.setdefault('name', 'tiny')}.yaml"
     path.write_text(yaml.safe_dump({"settings": settings, **content}, sort_keys=False))
@@ -33,7 +33,7 @@ def write_sweep(folder: Path, **content: Any) -> Path:
 
 
 def sweep(path: Path, *overrides: str) -> list[TrialResult]:
-    """Run it in this process; results go beside it."""
+    """Run the sweep in this process; results go beside its file."""
     folder = path.with_suffix("")
     folder.mkdir(exist_ok=True)
     return run_sweep(load_sweep(path, overrides), folder)
