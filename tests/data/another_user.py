@@ -1,4 +1,4 @@
-"""Reading as a user without permissions: those do not stop root, whom tests may run as."""
+"""Reading as a user without permissions. Tests may run as root, whom permissions do not stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOBODY = 65534
 
 
 def message_to_another_user(read: Callable[[], object], folder: Path) -> str:
-    """What `read`, of something under `folder`, says to another user; "" if it reads. Skips the test if not root."""
+    """The error of `read`, which reads under `folder`, for another user; "" if it succeeds. Skips unless root."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become somebody else")
     for above in (folder, *folder.parents):

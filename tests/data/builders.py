@@ -20,7 +20,7 @@ OBSERVATION_DIM, ACTION_DIM = 3, 2
 def make_table(
     lengths: Sequence[int] = (5, 3, 4), terminated: Sequence[bool] | None = None, seed: int = 0, source: str = "made"
 ) -> EpisodeTable:
-    """Random walks of these lengths; every other episode terminates unless said otherwise."""
+    """Random walks of these lengths; by default every other episode terminates."""
     generator = np.random.default_rng(seed)
     ends = terminated if terminated is not None else [index % 2 == 0 for index in range(len(lengths))]
     parts = []

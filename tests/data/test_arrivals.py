@@ -1,4 +1,4 @@
-"""Rows whose next observation is not where the step arrived: falls stay, and nothing learns from what is not there."""
+"""Rows whose next observation is not where the step arrived: falls stay, and no model learns from a missing state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def falling() -> EpisodeTable:
 
 
 def with_automatic_reset(table: EpisodeTable) -> EpisodeTable:
-    """As a recorder on a vectorised environment writes it: the next episode's first state where an episode ended."""
+    """As a vectorised environment is recorded: the last next observation is the next episode's first state."""
     following = table.next_observation.copy()
     ends, starts = table.offsets[1:-1] - 1, table.offsets[1:-1]
     following[ends] = table.observation[starts]
@@ -81,7 +81,7 @@ def test_falls_survive_every_format(falling: EpisodeTable, tmp_path: Path) -> No
 
 
 def test_steps_that_are_cut_at_a_reset_are_dropped(falling: EpisodeTable, tmp_path: Path) -> None:
-    """Without the terminal flag nobody knows what to bootstrap from."""
+    """Without the terminal flag there is no state to bootstrap from."""
     damaged = with_automatic_reset(falling)
     cut = damaged.replace(terminated=np.zeros_like(damaged.terminated), truncated=np.ones_like(damaged.truncated))
     table, findings = read_table(write_hdf5(tmp_path / "a.hdf5", arrays_of(cut)), robot=HOPPER)
@@ -89,8 +89,8 @@ def test_steps_that_are_cut_at_a_reset_are_dropped(falling: EpisodeTable, tmp_pa
     assert table.num_transitions < falling.num_transitions and falls(table) == 0
 
 
-def test_an_episode_beyond_the_time_limit_is_two(tmp_path: Path) -> None:
-    """1,999 rows without `timeouts`, as two joined episodes of Hopper's limit of 1,000 make."""
+def test_an_episode_beyond_the_time_limit_is_split(tmp_path: Path) -> None:
+    """1,999 rows without `timeouts`, as from two joined episodes with Hopper's limit of 1,000."""
     table = make_table([1999], [False], seed=5)
     wide = table.replace(observation=_wide(table.observation, 11), next_observation=_wide(table.next_observation, 11))
     wide = wide.replace(action=_wide(table.action, 3))
@@ -136,8 +136,8 @@ def test_rows_that_were_never_written_are_named(falling: EpisodeTable, padding: 
 
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(st.integers(1, 6), min_size=2, max_size=6), data=st.data())
-def test_nothing_but_the_arrival_is_lost(lengths: list[int], data: st.DataObject) -> None:
-    """Whichever terminal episodes end in a reset: every (s, a, r, terminated) is still there, in order."""
+def test_only_the_arrival_is_lost(lengths: list[int], data: st.DataObject) -> None:
+    """For any terminal episodes that end in a reset, every (s, a, r, terminated) is kept, in order."""
     table = make_table(lengths, [True] * len(lengths))
     damaged = with_automatic_reset(table)
     chosen = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
@@ -153,7 +153,7 @@ def test_nothing_but_the_arrival_is_lost(lengths: list[int], data: st.DataObject
     assert np.flatnonzero(~rows.to_table("a").arrival_recorded).tolist() == expected
 
 
-def test_recorded_steps_leaves_out_what_arrived_nowhere() -> None:
+def test_recorded_steps_drops_steps_without_a_recorded_arrival() -> None:
     table = make_table([3, 1, 2], [True, True, True])
     following = table.next_observation.copy()
     following[[2, 3]] = table.observation[[2, 3]]

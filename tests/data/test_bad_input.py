@@ -1,4 +1,4 @@
-"""Each defect of a file: one DataError that names the place."""
+"""Each defect of a file raises one DataError that names the place."""
 
 import pickle
 

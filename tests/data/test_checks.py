@@ -1,4 +1,4 @@
-"""Every check fires where it should and keeps quiet where it should not; users grade checks anew."""
+"""Every check fires on bad data and only on them; users can change the severities."""
 
 import ast
 from dataclasses import replace
@@ -60,7 +60,7 @@ def changed(table, field, rows, value):
     ("domain", "behavior"),
     [("hopper", "medium"), ("walker2d", "random"), ("halfcheetah", "random"), ("ant", "random"), ("ant111", "random")],
 )
-def test_nothing_fires_on_what_the_environments_do(domain, behavior):
+def test_no_check_fires_on_simulated_data(domain, behavior):
     table = collected(domain, behavior, 4, policy_domain=domain)
     assert fired(table, domain) == []
 
@@ -108,7 +108,7 @@ def test_a_state_at_a_threshold_contradicts_no_terminal(falling):
     at_limit = changed(falling, "next_observation", (row, 0), np.nextafter(np.float32(0.7), np.float32(1)))
     upright = changed(at_limit, "next_observation", (row, 1), 0.0)
     assert fired(upright) == []
-    # Well above it and upright, only a clipped velocity could be why it ended.
+    # Well above the threshold and upright, only a clipped velocity could have ended the episode.
     healthy = changed(upright, "next_observation", (row, 0), 1.2)
     slow = changed(healthy, "next_observation", (row, slice(5, 11)), 0.0)
     assert fired(slow) == ["terminal_but_healthy"]
@@ -143,7 +143,7 @@ def test_different_domains_pass(medium):
     assert sources(medium, **{"hopper/gravity-0.5": shifted, "hopper/action_noise-0.1": noisy}) == []
 
 
-def test_one_dynamics_under_two_names():
+def test_two_names_for_the_same_dynamics():
     low, lower = "hopper/friction-0.5", "hopper/friction-0.1"
     tables = {name: collected(name, "random", 15 + index) for index, name in enumerate((low, lower))}
     found = check_sources({"a": tables[low], "b": tables[lower]}, {"a": parse_domain(low), "b": parse_domain(lower)})
@@ -151,8 +151,8 @@ def test_one_dynamics_under_two_names():
     assert "hopper/friction-0.5@d4rl is the same dynamics as hopper/friction-0.1@d4rl" in found[0].message
 
 
-def test_behaviour_that_does_not_tell_two_domains_apart(medium):
-    # Gravity that differs in the seventh digit does not show in recordings of float32.
+def test_behaviour_that_cannot_distinguish_two_domains(medium):
+    # A difference of gravity in the seventh digit is invisible in float32 recordings.
     near = "hopper/gravity-1.0000001"
     found = sources(medium, **{near: collected("hopper/gravity-0.5", "random", 30)})
     assert found == ["same_dynamics"]
@@ -174,7 +174,7 @@ def test_scaled_rewards(medium, falling):
     shifted = falling.replace(reward=falling.reward - np.float32(1))
     (finding,) = check_sources({"a": medium, "b": shifted}, {"a": STOCK, "b": STOCK})
     assert "1 times − 1" in finding.message
-    # Without a domain, by one reward function that explains both.
+    # Without a domain, one reward function explains both.
     (finding,) = check_sources({"a": medium, "b": tenth}, {})
     assert finding.check == "reward_scale" and "0.1 times those of a" in finding.message
     assert check_sources({"a": medium, "b": falling}, {}) == []
@@ -214,7 +214,7 @@ def test_severities(tmp_path):
         read_table(twice, checks={"repeated": "error"})
 
 
-def test_an_ignored_check_hides_no_fact():
+def test_an_ignored_check_still_marks_the_table_as_unordered():
     single = make_table((1,) * 100, terminated=[False] * 100)
     findings = regrade(check_table(single, where="made"), {"unordered": "ignore"})
     assert findings == [] and not Reading(single, findings).ordered

@@ -1,4 +1,4 @@
-"""Collected data depend on their seed alone: not on batching, order, or the number of actors."""
+"""Collected data depend only on their seed, not on batching, order, or the number of actors."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ class Constant:
         return np.full((len(observation), 3), 0.9, np.float32)
 
 
-def test_episodes_do_not_depend_on_their_company():
+def test_episodes_do_not_depend_on_the_other_episodes():
     together = collect_episodes(HOPPER, "random", range(5), seed=3)
     alone = concatenate([collect_episodes(HOPPER, "random", [index], seed=3) for index in range(5)])
     assert_same(together, alone)
@@ -38,12 +38,12 @@ def test_episodes_do_not_depend_on_their_company():
 
 @pytest.mark.parametrize(("component", "noise_std"), [("random", 0.0), ("medium", 0.0), ("medium", 0.5)])
 def test_episodes_do_not_depend_on_how_many_run_side_by_side(component, noise_std):
-    # A trained network, because a product of matrices rounds differently with the number of rows.
+    # A trained network, because the rounding of a matrix product depends on the number of rows.
     one_by_one, *others = (EpisodeCollector(HOPPER, component, 3, noise_std, num_side_by_side=n) for n in (1, 3, 16))
     expected = one_by_one.collect(range(8))
     assert len(set(expected.lengths)) > 1
     for collector in others:
-        collector.collect([20, 21])  # What ran before in the same simulations changes nothing either.
+        collector.collect([20, 21])  # Earlier episodes in the same simulations do not matter either.
         assert_same(collector.collect(range(8)), expected)
 
 
@@ -74,7 +74,7 @@ def test_the_number_of_actors_does_not_matter(ray_cluster):
 
     requests = [CollectionRequest(HOPPER.name, HOPPER.name, "random", count, 5, 0.1) for count in (333, 50)]
     calls: list[tuple[int, int]] = []
-    # Three actors on two CPUs: one of them never starts, and nothing waits for it.
+    # Three actors on two CPUs: one actor never starts, and the collection does not wait for it.
     results = [
         collect(requests, num_actors=count, progress=lambda done, total: calls.append((done, total)))
         for count in (1, 3)
@@ -105,7 +105,7 @@ def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tm
     killed = []
 
     def kill_two(done: int, total: int) -> None:
-        # Both, at work or not: no actor is left.
+        # Kill both, busy or idle, so that no actor is left.
         if not killed and len(actors := collectors()) == 2 and done > 2000:
             for actor in actors:
                 os.kill(actor, signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_episodes_that_kill_every_actor_are_given_up(ray_cluster, monkeypatch):
 
 
 def collectors() -> list[int]:
-    """Process ids of this session's roll-out actors, which their processes are named after."""
+    """Process ids of this session's roll-out actors, found by their process names."""
     parents, found = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

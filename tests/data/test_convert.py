@@ -1,4 +1,4 @@
-"""Converting with many tasks gives what one process gives: the same bits, the same findings word for word."""
+"""Converting with many tasks gives the same bits and the same findings, word for word, as one process."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def recording(lengths=(120,) * 6 + (80, 1, 40), **options):
 
 
 def with_resets():
-    """Smooth dynamics that start near one state, with rows that arrive at a start they did not come from."""
+    """Smooth dynamics that start near one state, with rows that jump to a start."""
     generator = np.random.default_rng(0)
     states = np.zeros((8, 151, 11), np.float32)
     actions = generator.uniform(-1, 1, (8, 150, 3)).astype(np.float32)
@@ -93,7 +93,7 @@ def test_many_tasks_and_one_process_agree(case, ray_cluster, tmp_path):
         assert "149, 599, 1049" in manifest["findings"][0]["message"]
 
 
-def test_an_error_is_the_same_and_leaves_nothing(ray_cluster, tmp_path):
+def test_an_error_is_the_same_and_leaves_no_files(ray_cluster, tmp_path):
     from v2a_ray.orchestration.data.convert import convert_hdf5
 
     arrays = recording()

@@ -1,4 +1,4 @@
-"""Digests of data files: remembered while the file is the same, never for one that may still change."""
+"""Digests of data files are cached while the file is unchanged, but never for a file that may still change."""
 
 import hashlib
 import json
@@ -36,8 +36,8 @@ def test_a_settled_file_is_read_once_and_a_changed_one_again(tmp_path, hashed, m
     time.sleep(0.1)
     first = digest_path(file, store)
     assert digest_path(file, store) == first == digest_path(file)
-    assert hashed == ["a.hdf5"] * 2  # The second time was the call without a store.
-    # The same size and the same modification time, as `cp -p` leaves them.
+    assert hashed == ["a.hdf5"] * 2  # The second read was the call without a store.
+    # The same size and the same modification time, as after `cp -p`.
     before = file.stat()
     file.write_bytes(b"two")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -52,7 +52,7 @@ def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, hashed):
     assert hashed == ["a.hdf5"] * 2
 
 
-def test_a_damaged_note_costs_time_only(tmp_path, hashed, monkeypatch):
+def test_a_damaged_cache_entry_only_costs_time(tmp_path, hashed, monkeypatch):
     monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.0)
     file = tmp_path / "a.hdf5"
     file.write_bytes(b"one")
@@ -63,7 +63,7 @@ def test_a_damaged_note_costs_time_only(tmp_path, hashed, monkeypatch):
     assert digest_path(file, tmp_path / "store") == digest and len(hashed) == 2
 
 
-def test_a_folder_is_all_its_files(tmp_path):
+def test_the_digest_of_a_folder_covers_all_its_files(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
     digest = digest_path(tmp_path)
@@ -88,7 +88,7 @@ def test_a_remote_file_without_a_modification_time_is_read():
 
 
 def test_a_remote_file_is_known_by_address_size_and_time(tmp_path, monkeypatch):
-    # fsspec's local file system knows times, as object storage does, and is reached through the same code.
+    # fsspec's local file system knows times, as object storage does, and uses the same code.
     storage = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("file")))
     path = tmp_path / "a.hdf5"
     path.write_bytes(b"one")
@@ -101,7 +101,7 @@ def test_a_remote_file_is_known_by_address_size_and_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_note_that_the_disk_changed_gives_no_other_digest(harm, tmp_path, monkeypatch):
+def test_a_damaged_cache_entry_does_not_change_the_digest(harm, tmp_path, monkeypatch):
     monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.0)
     file = tmp_path / "a.hdf5"
     file.write_bytes(b"one")
@@ -113,7 +113,7 @@ def test_a_note_that_the_disk_changed_gives_no_other_digest(harm, tmp_path, monk
 
 
 def flip_digit(note):
-    """One bit of the digest: JSON as before, and another number."""
+    """Change one bit of the digest: still JSON, but another number."""
     digest = json.loads(note.read_text())["sha256"]
     other = digest.translate(str.maketrans("0246", "1357"))
     note.write_text(note.read_text().replace(digest, other))

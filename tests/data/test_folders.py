@@ -1,4 +1,4 @@
-"""Whether a folder is a dataset is decided in one place: listing, reading and detection agree on every folder."""
+"""Listing, reading and detection agree for every folder on whether it is a dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def subfolders(folder: Path):
 
 
 def hive(folder: Path):
-    """As DuckDB and pandas write: the column that the folders are named after is not in the files."""
+    """As DuckDB and pandas write: the files lack the column that the folder names give."""
     part(FIRST, folder / "source=first" / "part-0.parquet", ["source"])
     part(SECOND, folder / "source=second" / "part-0.parquet", ["source"])
 
@@ -103,7 +103,7 @@ SEVERAL = (tables, mixed_formats, two_robots, beside_hdf5, beside_minari)
 
 @pytest.mark.parametrize("make", SEVERAL, ids=lambda make: make.__name__)
 def test_a_place_for_datasets(make: Callable[[Path], None], tmp_path):
-    """None of them is read as if it were the whole, and the message names what the list shows."""
+    """No dataset in it is read as if it were the whole folder, and the message names the datasets of the list."""
     make(tmp_path)
     listed = [each.name for each in list_datasets(tmp_path)]
     assert len(listed) == 2 and not any(each.unreadable for each in list_datasets(tmp_path))
@@ -116,7 +116,7 @@ def test_a_place_for_datasets(make: Callable[[Path], None], tmp_path):
 @pytest.mark.filterwarnings("ignore:`")
 @pytest.mark.parametrize("storage", ["arrow", "parquet"])
 def test_minari_with_another_storage(storage, tmp_path):
-    """What Minari itself writes; nobody calls it a table, and all say what to do."""
+    """A folder that Minari wrote; no function takes it for a table, and every message has a remedy."""
     storages = pytest.importorskip("minari.dataset.minari_storage")
     buffers = pytest.importorskip("minari.data_collector.episode_buffer")
     spaces = (gymnasium.spaces.Box(-9, 9, (3,), np.float32), gymnasium.spaces.Box(-1, 1, (2,), np.float32))

@@ -1,4 +1,4 @@
-"""The contract of every registered format: found by looking, round trip, from anywhere, checked when read."""
+"""The contract of every registered format: detection by content, round trip, any location, checks when read."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ LABELS = {"source": "a source", "domain": "hopper/stock@d4rl", "behavior": "medi
 
 
 def labelled_table():
-    """With a one-step episode, and labels."""
+    """A table with a one-step episode, and labels."""
     return make_table((5, 1, 4, 7)).labelled(**LABELS)
 
 
@@ -134,7 +134,7 @@ def test_the_ending_chooses_the_format(tmp_path):
         read_table(tmp_path, format="d4rl")
 
 
-def test_addresses_that_are_none():
+def test_invalid_addresses():
     for address, message in (
         ("nonsense://bucket/a", "not a usable address"),
         ("minari://../../etc", "is no id of a Minari dataset"),
@@ -154,7 +154,7 @@ def test_formats_are_imported_when_used():
 
 
 def test_manifest_of_a_copied_table(tmp_path):
-    """A manifest that disagrees with its parts is said also when the table is read from a URI."""
+    """A manifest that disagrees with its parts is reported also when the table is read from a URI."""
     path = stored("parquet", tmp_path)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest | {"num_episodes": 9}))

@@ -1,4 +1,4 @@
-"""What can be wrong with a file of any format: one DataError or StorageError, and nothing half-written."""
+"""Any defect of a file, in any format, raises one DataError or StorageError and leaves no partial file."""
 
 import io
 import pickle
@@ -53,7 +53,7 @@ def test_truncated(name, part, tmp_path):
 
 @every_format
 def test_damaged(name, tmp_path):
-    """Bytes that changed are said, or change values within a table that is whole; nothing else happens."""
+    """Changed bytes are reported, or only change values within a complete table."""
     path, file = stored(name, tmp_path)
     content = file.read_bytes()
     generator = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def test_nan_and_infinity(name, tmp_path):
         values = getattr(table, field).copy()
         values[table.offsets[episode] + step] = value
         path, _ = stored(name, tmp_path, table.replace(**{field: values}))
-        # Without next_observations the value also is the step before's.
+        # Without next_observations the value also belongs to the previous step.
         fails(path, rf"episode {episode} · step {step} · field {field}: value {value}")
 
 
@@ -180,7 +180,7 @@ sys.exit("written")
 @written_formats
 @pytest.mark.parametrize("before", [False, True])
 def test_disk_full(name, before, tmp_path):
-    """As on a full disk, writing stops in the middle: one message, no rest, and what was there stays."""
+    """When the disk is full in the middle of writing: one message, no partial file, and the old file stays."""
     path = tmp_path / "out" / "data"
     path.parent.mkdir()
     if before:
@@ -223,7 +223,7 @@ def hdf5_without(path, *keys):
 
 
 def test_hdf5_never_leads_out_of_the_file(tmp_path):
-    """External, soft and virtual data are refused before whatever they point to is opened."""
+    """External, soft and virtual data are refused before the file that they point to is opened."""
     other = hdf5_without(tmp_path / "other.hdf5")
     rewards = arrays_of(make_table())["rewards"]
     (tmp_path / "raw").write_bytes(rewards.tobytes())

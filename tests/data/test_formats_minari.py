@@ -1,4 +1,4 @@
-"""Minari: what its own package writes is read, and what we write its own package loads."""
+"""Minari: we read the files of its own package, and its own package loads our files."""
 
 import json
 
@@ -66,8 +66,8 @@ def test_minari_loads_what_is_written(tmp_path):
     assert dataset.storage.get_episode_metadata([1]).__next__()["v2a_source"] == b"made"
 
 
-def test_labels_do_not_lie_where_the_hdf5_library_can_look_for_ever(tmp_path):
-    """In the heap of texts of variable length: one flipped bit of it, found by fuzzing, hung every reader."""
+def test_labels_are_stored_as_fixed_length_text(tmp_path):
+    """One flipped bit in the heap of variable-length texts, found by fuzzing, made every reader hang."""
     folder, file = written(tmp_path)
     with file:
         for group in file.values():
@@ -110,7 +110,7 @@ def test_bad_episodes(key, values, message, tmp_path):
         read_table(path)
 
 
-def test_dictionary_observations_are_said(tmp_path):
+def test_dictionary_observations_are_refused(tmp_path):
     path, file = written(tmp_path)
     with file:
         replace(file["episode_0"], "observations", None)

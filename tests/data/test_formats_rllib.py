@@ -1,4 +1,4 @@
-"""RLlib: its own recordings are read, its algorithms train on what we write, and nothing is unpickled."""
+"""RLlib: we read its recordings, its algorithms train on our files, and nothing is unpickled."""
 
 import os
 import pickle
@@ -53,7 +53,7 @@ def test_rllib_rebuilds_the_episodes(tmp_path):
 
 
 def test_episodes_that_rllib_recorded_are_read(tmp_path):
-    """As OfflineSingleAgentEnvRunner writes them: lists instead of arrays, in chunks that look back."""
+    """Written by OfflineSingleAgentEnvRunner: lists instead of arrays, in chunks with a lookback."""
     mnp = pytest.importorskip("msgpack_numpy")
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -73,7 +73,7 @@ def test_episodes_that_rllib_recorded_are_read(tmp_path):
                 packed.append(msgpack.packb(episode.get_state(), default=mnp.encode))
                 episode = episode.cut(len_lookback_buffer=2)
         packed.append(msgpack.packb(episode.get_state(), default=mnp.encode))
-    # The chunks of the first episode, out of order, in two files at some depth.
+    # The chunks of the first episode, out of order, in two files in a subfolder.
     folder = tmp_path / "hopper" / "run-000001-00001"
     folder.mkdir(parents=True)
     for name, items in (("0.parquet", packed[1:]), ("1.parquet", packed[:1])):
@@ -212,7 +212,7 @@ def test_bad_columns(change, message, columns, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rllib", "rllib-columns"])
 def test_rllib_trains_on_the_export(name, ray_cluster, tmp_path):
-    """Behaviour cloning of a policy that acts as a function of its observation: it is learned."""
+    """Behaviour cloning learns a policy that is a function of the observation."""
     pytest.importorskip("msgpack_numpy")
     import gymnasium
     import torch
@@ -254,7 +254,7 @@ def test_rllib_trains_on_the_export(name, ray_cluster, tmp_path):
     algorithm = config.build_algo()
     errors = []
     try:
-        # How much of the data an iteration gets depends on how busy Ray Data is, so iterations are not counted.
+        # The amount of data per iteration depends on the load of Ray Data, so iterations are not counted.
         while len(errors) < 40 and min(errors, default=np.inf) > 0.5 * table.action.var():
             algorithm.train()
             results = algorithm.learner_group.foreach_learner(lambda learner: act(learner.module["default_policy"]))

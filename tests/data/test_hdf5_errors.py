@@ -1,4 +1,4 @@
-"""Why an HDF5 file is not read: each cause has its own message and its own remedy."""
+"""Each cause for which an HDF5 file cannot be read has its own message and its own remedy."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def path(tmp_path):
 
 
 def fails(path, message, remedy, **options):
-    """Reading says this, and listing as much of it as a list has room for."""
+    """Reading raises this error, and listing shows its message as far as there is room."""
     with pytest.raises(DataError, match=message) as caught:
         read_table(path, **options)
     assert remedy in caught.value.remedy

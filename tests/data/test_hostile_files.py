@@ -1,4 +1,4 @@
-"""Files that claim more than they hold, or are no files: one message, and nothing is allocated or waited for."""
+"""Files that declare more than they hold, or are no files, give one message without allocating or waiting."""
 
 import io
 import json

@@ -49,7 +49,7 @@ def test_ingest(ray_cluster, tmp_path, monkeypatch, num_bytes):
     assert manifest["content_hash"] == content_hash(combined)
     assert (manifest["num_episodes"], manifest["num_transitions"], manifest["num_files"]) == (6, 45, 3)
 
-    # A check that fails inside Ray arrives as the one error it is, and leaves no folder.
+    # A check that fails inside Ray raises its own single error and leaves no folder.
     damaged = tables["far"].action.copy()
     damaged[10, 1] = np.nan
     sources = write_sources(tmp_path, {"near": tables["near"], "far": tables["far"].replace(action=damaged)})

@@ -1,4 +1,4 @@
-"""The datasets under a folder, from what can be known without reading observations."""
+"""The datasets under a folder, listed without reading observations."""
 
 import numpy as np
 from builders import make_table
@@ -7,7 +7,7 @@ from v2a_ray.data.formats.readers import export_table
 from v2a_ray.data.inspection.listing import list_datasets
 
 
-def test_counts_of_every_format_that_says_them(tmp_path):
+def test_counts_of_every_format_that_stores_them(tmp_path):
     table = make_table((5, 7, 9), seed=0)
     for name, format_name in (("a.hdf5", "d4rl"), ("b.npz", "npz"), ("c", "minari"), ("d.parquet", "parquet")):
         export_table(table, tmp_path / name, format=format_name)

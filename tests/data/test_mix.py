@@ -129,7 +129,7 @@ def test_the_published_draw_of_a_target(tmp_path):
     assert len(set(reading.table.episode_id)) == 60
 
 
-def test_a_mix_has_a_name_and_a_key_that_says_what_is_in_it(tmp_path):
+def test_the_name_and_key_of_a_mix_depend_on_its_content(tmp_path):
     write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table()))
     settings = {"data_root": str(tmp_path), "store": str(tmp_path / "store")}
     keys = {}
@@ -180,7 +180,7 @@ def test_mix_command(ray_cluster, tmp_path):
     assert manifest["mix"]["name"].startswith("mix " + manifest["mix"]["hash"][:8])
     assert read_manifest(tmp_path / "mix" / "validation")["num_transitions"] == 160
 
-    # The same mix stops when it is told to, and a mix of nothing is refused.
+    # The same mix stops with `on_error: stop`, and an empty mix is refused.
     with pytest.raises(DataError, match="not readable as HDF5"):
         make_mix(experiment([*sources[:2], sources[2] | {"on_error": "stop"}], **settings), tmp_path / "b", Listener())
     with pytest.raises(DataError, match="all 2 sources were refused"):
@@ -207,12 +207,12 @@ def test_a_large_file_of_a_mix_is_read_by_many_tasks(ray_cluster, tmp_path):
     hashes = []
     for size in (0, LARGE_BYTES):
         write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table((40,) * 10)))
-        # What lies behind the end of an HDF5 file is not its content; the hole takes no disk.
+        # Bytes after the end of an HDF5 file are not its content; the hole takes no disk space.
         os.truncate(tmp_path / "a.hdf5", max(size, (tmp_path / "a.hdf5").stat().st_size))
         config = experiment([file_source()], data_root=str(tmp_path), store=str(tmp_path / f"store-{size}"))
         hashes.append(make_mix(config, tmp_path / "mix", Listener())["content_hash"])
     assert hashes[0] == hashes[1]
-    # A source has to be in order, however large it is.
+    # A source of any size has to be in order.
     order = np.random.default_rng(0).permutation(400)
     shuffled = {name: values[order] for name, values in arrays_of(hopper_table((40,) * 10)).items()}
     write_hdf5(tmp_path / "a.hdf5", shuffled)

@@ -1,4 +1,4 @@
-"""Tables shared by processes: every episode once, whatever the numbers of part files and readers."""
+"""Processes that share tables read every episode once, for any numbers of part files and readers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LENGTHS = (3, 1, 4, 1, 5, 9, 2)
 
 @settings(max_examples=25, deadline=None)
 @given(num_files=st.tuples(st.integers(1, 4), st.integers(1, 4)), num_readers=st.integers(1, 14))
-def test_readers_share_every_episode_once_and_none_goes_without(num_files, num_readers):
+def test_every_episode_has_one_reader_and_every_reader_an_episode(num_files, num_readers):
     tables = [hopper_table(LENGTHS), hopper_table(LENGTHS[::-1], seed=1)]
     tables[1] = tables[1].replace(episode_id=tuple(f"other/{name}" for name in tables[1].episode_id))
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +35,7 @@ def test_readers_share_every_episode_once_and_none_goes_without(num_files, num_r
         assert sorted(concatenate(parts).episode_id) == sorted(everything.episode_id)
 
 
-def test_enough_part_files_are_dealt_out_whole(tmp_path):
+def test_enough_part_files_are_not_divided(tmp_path):
     write_table(hopper_table(LENGTHS), tmp_path, num_files=3)  # of 2, 3 and 2 episodes
     first, second, third = (part_path(tmp_path, index) for index in range(3))
     assert shards([tmp_path], 2) == [[Piece(first, 0, 2), Piece(third, 0, 2)], [Piece(second, 0, 3)]]

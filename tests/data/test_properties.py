@@ -1,4 +1,4 @@
-"""What holds for any table: partitions lose nothing, cuts and selections keep alignment, resets are told apart."""
+"""Properties of any table: partitions lose nothing, cuts and selections keep alignment, resets are found."""
 
 from itertools import pairwise
 
@@ -26,7 +26,7 @@ def transitions(table: EpisodeTable) -> list[bytes]:
 
 
 def errors(table: EpisodeTable) -> list[str]:
-    """What makes a piece unusable. Pieces of one-step episodes are rightly said to be in no order of time."""
+    """The errors that make a piece unusable. Pieces of one-step episodes are rightly reported as unordered."""
     return [finding.message for finding in check_table(table, where="piece") if finding.check != "unordered"]
 
 

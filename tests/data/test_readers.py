@@ -1,4 +1,4 @@
-"""Files with D4RL's keys become the right episodes, read at once or in slices."""
+"""Files with D4RL's keys give the right episodes, read at once or in slices."""
 
 from itertools import pairwise
 
@@ -27,7 +27,7 @@ def test_breaks_end_episodes_without_timeouts(tmp_path):
     assert findings == []
 
 
-def test_without_next_observations_the_last_row_of_a_cut_episode_goes(tmp_path):
+def test_without_next_observations_the_last_row_of_a_cut_episode_is_dropped(tmp_path):
     table = make_table((5, 3, 4), terminated=[True, False, False])
     path = write_hdf5(tmp_path / "a.hdf5", arrays_of(table, next_observations=False))
     read, findings = read_table(path)
@@ -41,13 +41,13 @@ def test_without_next_observations_the_last_row_of_a_cut_episode_goes(tmp_path):
 def test_without_next_observations_and_timeouts_terminals_end_episodes(tmp_path):
     arrays = arrays_of(make_table((5, 3, 4)), timeouts=False, next_observations=False)
     read, findings = read_table(write_hdf5(tmp_path / "a.hdf5", arrays))
-    # The second episode was cut, and nothing in the file says where.
+    # The second episode was cut, and the file does not say where.
     assert read.lengths.tolist() == [5, 7]
     assert read.terminated.tolist() == [True, True]
     assert "episode_ends_unknown" in checks(findings)
 
 
-def test_unordered_transitions_are_legal_and_said(tmp_path):
+def test_unordered_transitions_are_read_with_a_warning(tmp_path):
     table = make_table((200,), terminated=[False])
     drawn = np.random.default_rng(0).permutation(200)[:100]
     arrays = {key: values[drawn] for key, values in arrays_of(table, timeouts=False).items()}
@@ -72,7 +72,7 @@ PRECISIONS = (np.float16, np.float32, np.float64)
 @pytest.mark.parametrize("after", PRECISIONS)
 @pytest.mark.parametrize("timeouts", [False, True])
 def test_observations_and_successors_of_different_precision(name, before, after, timeouts, tmp_path):
-    """As many episodes as were recorded, and what is written as a table of ours can be read back."""
+    """All recorded episodes are found, and the table can be written and read back."""
     states = np.random.default_rng(0).normal(size=(6002, 3)).cumsum(axis=0)
     last = np.zeros(6000, dtype=bool)
     last[[1999, 5999]] = True
@@ -80,7 +80,7 @@ def test_observations_and_successors_of_different_precision(name, before, after,
     arrived[1999] += 5.0
     arrays = {
         "observations": states[:6000].astype(before),
-        # By way of float32, so that numbers halfway between two of float16 are rounded to the other one.
+        # Convert through float32, so that numbers halfway between two float16 numbers are rounded to the other one.
         "next_observations": arrived.astype(np.float32).astype(after),
         "actions": np.random.default_rng(1).uniform(-1, 1, (6000, 2)).astype(np.float32),
         "rewards": np.ones(6000, np.float32),
@@ -125,7 +125,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("per_trajectory", [False, True])
-def test_slices_between_episode_ends_are_the_whole(layout, per_trajectory, tmp_path):
+def test_slices_between_episode_ends_give_the_whole_file(layout, per_trajectory, tmp_path):
     table = make_table((5, 3, 4, 1, 6), terminated=[True, False, False, True, False])
     if per_trajectory:
         path = write_hdf5(tmp_path / "a.hdf5", trajectories(table, **layout))
@@ -142,7 +142,7 @@ def test_slices_between_episode_ends_are_the_whole(layout, per_trajectory, tmp_p
 
 
 def test_scan_reads_flags_alone(tmp_path):
-    """Where timeouts say how episodes end, the observations are not read: here they cannot be."""
+    """With timeouts, observations are not read: here they are unreadable."""
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         for key, values in arrays_of(make_table((500, 300))).items():
@@ -185,7 +185,7 @@ def test_trajectories_that_do_not_fit_together(tmp_path):
 
 
 def trajectories(table, **layout):
-    """The arrays of every episode under a group of its own."""
+    """The arrays of every episode in its own group."""
     return {
         f"traj_{episode}/{key}": values
         for episode in range(table.num_episodes)

@@ -1,4 +1,4 @@
-"""A collection that was killed goes on: nothing finished is collected again, and the table is the same to the bit."""
+"""A killed collection resumes: finished episodes are not collected again, and the table is bit-identical."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def test_journal(tmp_path):
     assert_same(kept[2], second)
     (part,) = (tmp_path / "journal").glob("0000000000.*")
     content = bytearray(part.read_bytes())
-    content[len(content) // 2] ^= 1  # a number of an episode, in a file that is still readable
+    content[len(content) // 2] ^= 1  # changes a number in an episode; the file stays readable
     part.write_bytes(content)
     assert list(EpisodeJournal(tmp_path / "journal", {"seed": 1}).load()) == [2]
     request = tmp_path / "journal" / "request.json"
@@ -60,11 +60,11 @@ def test_journal(tmp_path):
     assert EpisodeJournal(tmp_path / "journal", {"seed": 2}).load() == {}
 
 
-def test_a_journal_that_another_process_was_done_with(tmp_path):
+def test_a_journal_that_another_process_removed(tmp_path):
     request = {"seed": 1}
     mine, other = (EpisodeJournal(tmp_path / "journal", request) for _ in range(2))
     other.add(0, make_table((3, 4)))
-    shutil.rmtree(tmp_path / "journal")  # what its artifact does once it is there
+    shutil.rmtree(tmp_path / "journal")  # as the other process does when its artifact is complete
     mine.add(2, make_table((5,), seed=1))
     assert list(mine.load()) == [2]
 
@@ -78,7 +78,7 @@ def test_gaps_are_filled(kept, ray_cluster, tmp_path):
     expected = collect_episodes(domain, "random", range(60), seed=4).head(600)
     journal = EpisodeJournal(Path(tmp_path), {})
     for begin, count in kept:
-        # A label that no collector gives shows that what was kept is used, and not collected again.
+        # A label that no collector gives shows that the kept episodes are used, not collected again.
         part = collect_episodes(domain, "random", range(begin, begin + count), seed=4)
         journal.add(begin, part.replace(behavior=("kept",) * count))
     request = CollectionRequest(domain.name, domain.name, "random", 600, 4, 0.1)

@@ -1,4 +1,4 @@
-"""Rewards that the simulator of a domain does not pay are found, named, and nowhere suspected in its own recordings."""
+"""Rewards that differ from the simulator's are found and named; a domain's own recordings raise no warning."""
 
 import re
 from functools import cache
@@ -42,7 +42,7 @@ OTHER_REWARDS = {
 
 
 @pytest.mark.parametrize("name", OTHER_REWARDS)
-def test_rewards_that_the_simulator_does_not_pay(name):
+def test_rewards_that_differ_from_the_simulator(name):
     check_other_rewards("hopper/stock", name)
 
 
@@ -52,7 +52,7 @@ def test_rewards_that_lag(name):
 
 
 def check_other_rewards(domain, name):
-    """One warning, with its place and, where a neighbouring row explains all, the way to move the rewards."""
+    """One warning with its place. If a neighbouring row explains all, it says how to move the rewards."""
     table, (change, said) = collected(domain, 25), OTHER_REWARDS[name]
     (finding,) = check_sources({"a": table.replace(reward=change(table.reward))}, {"a": parse_domain(domain)})
     assert (finding.check, finding.severity) == ("rewards_unexplained", "warning")
@@ -78,8 +78,8 @@ EVERY_KIND = [
 
 
 @pytest.mark.parametrize("domain", EVERY_KIND)
-def test_rewards_that_the_simulator_pays(domain):
-    """Also where a reward lags behind the state and a fifth of the steps before it are missing."""
+def test_rewards_that_equal_the_simulator(domain):
+    """Also if the reward lags behind the state and a fifth of the previous steps are missing."""
     table = collected(domain, 4)
     assert check_sources({"a": table}, {"a": parse_domain(domain)}) == []
     begins = np.unique(np.concatenate([table.offsets[:-1], np.arange(0, table.num_transitions, 5)]))
@@ -102,7 +102,7 @@ def test_rewards_that_the_simulator_pays(domain):
         (lambda rewards: rewards, "recorded in this domain$"),
     ],
 )
-def test_fidelity_does_not_vouch_for_other_rewards(change, said, tmp_path):
+def test_fidelity_reports_other_rewards(change, said, tmp_path):
     domain = parse_domain("hopper/gravity-0.5")
     table = collected(domain.name, 10)
     found = compare(Recording(tmp_path, domain, table.replace(reward=change(table.reward))), max_rows=150)

@@ -1,4 +1,4 @@
-"""The third-party files in ../shared/data: they convert, and the defects they are known for are named by row."""
+"""The third-party files in ../shared/data convert, and their known defects are named by row."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RESETS = {
     "halfcheetah_kinematic_medium_expert": [999, 2998, 3998],
     "halfcheetah_morph_medium_expert": [999, 2998, 3998],
 }
-# Which of them are falls.
+# Resets at a fall.
 FALLS = {
     "hopper_gravity_0.5_medium_expert": [659, 1474, 2466, 3362, 4332],
     "hopper_morph_medium_expert": [651, 1319],
@@ -51,6 +51,6 @@ def test_file(file):
     if file.stem in EPISODES:
         assert (table.num_episodes, round(table.returns.mean())) == EPISODES[file.stem]
     if expected:
-        # Two medium and three expert episodes: the falls among them are kept, the others end before their false step.
+        # Two medium and three expert episodes: falls are kept, the other episodes end before their false step.
         assert table.num_episodes == 5
         assert table.terminated.sum() == len(falls) == (~table.arrival_recorded).sum()

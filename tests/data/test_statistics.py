@@ -1,4 +1,4 @@
-"""Statistics that do not depend on how a table is split."""
+"""Statistics do not depend on the division of a table into parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from v2a_ray.data.table.statistics import Moments
 
 
 def exact(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, with sums that are rounded once."""
+    """Mean and standard deviation of each column, from sums that are rounded only once."""
     columns = [[float(value) for value in column] for column in values.T]
     means = [math.fsum(column) / len(column) for column in columns]
     squares = [math.fsum((value - mean) ** 2 for value in column) for column, mean in zip(columns, means, strict=True)]
@@ -36,7 +36,7 @@ def test_any_partition_gives_the_statistics_of_the_whole(data: st.DataObject) ->
     assert merged.count == count
     scale = np.abs(values).max(axis=0)
     assert (np.abs(merged.mean - mean) <= 1e-12 * np.maximum(np.abs(mean), std)).all()
-    # Rounding of the mean, about 1e-16 of its size, is all that a tiny spread can lose.
+    # A tiny spread can only lose the rounding of the mean, about 1e-16 of its size.
     assert (np.abs(merged.std - std) <= 1e-12 * std + 1e-15 * scale).all()
 
 
@@ -53,7 +53,7 @@ def test_a_constant_has_no_spread() -> None:
     assert merged.mean.tolist() == [float(np.float32(0.1))]
 
 
-def test_the_manifest_of_parts_is_that_of_the_whole() -> None:
+def test_parts_and_whole_give_the_same_manifest() -> None:
     table = make_table((5, 3, 4, 9, 2))
     parts = [summarize_part(table.select(range(*bounds))) for bounds in ((0, 1), (1, 4), (4, 5))]
     travelled = [PartSummary.from_json(part.to_json()) for part in parts]

@@ -1,4 +1,4 @@
-"""Table folders: whole or absent, with a manifest that says what is in them."""
+"""Table folders are complete or absent, and their manifest describes the content."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Row files, and drawing from them in memory and through a shuffle buffer."""
+"""Memory-mapped transitions, and drawing from them in memory and through a shuffle buffer."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def streamed(file: RowFile, *, share: float = 0.25, seed: int = 0, columns=None) -> StreamedTransitions:
-    """With a buffer for the part `share` of the table."""
+    """A stream with a buffer for the fraction `share` of the table."""
     rows = int(share * file.num_transitions) + (streaming.READ_AHEAD_BLOCKS + 3) * 10
     extra = sum(values.nbytes for values in (columns or {}).values())
     return StreamedTransitions(file, PREPROCESSING, columns, memory_bytes=rows * (ROW_BYTES + 8) + extra, seed=seed)
@@ -103,7 +103,7 @@ def test_a_mapped_table_gives_the_batches_of_a_copied_one(table: EpisodeTable, f
     np.testing.assert_array_equal(batches[0].action_BA.numpy(), table.action[rows])
     np.testing.assert_array_equal(batches[0].reward_B.numpy(), table.reward[rows] * np.float32(0.3))
     np.testing.assert_array_equal(batches[0].extra["z"].numpy(), latent[table.episode_of_row[rows]])
-    # Drawing leaves the shared rows as they were recorded.
+    # Drawing does not change the shared rows.
     np.testing.assert_array_equal(file.map().numpy(), raw_rows(table))
 
 
@@ -127,14 +127,14 @@ def test_every_transition_is_drawn_about_equally_often(file: RowFile) -> None:
 
 
 def test_a_batch_mixes_the_table(file: RowFile) -> None:
-    """The table's first fifth makes up a fifth of what is drawn at any time, as its blocks are read in random order."""
+    """The table's first fifth is a fifth of the draws at any time, because blocks are read in random order."""
     share = (drawn(streamed(file), 100, 400) < 800).mean(axis=1)
     # 100 blocks in the buffer: standard deviation 0.04 of its content and 0.04 of a batch of 100.
     assert abs(share.mean() - 0.2) < 0.01
     assert share.std() < 0.08 and share.min() > 0.0
 
 
-def test_the_seed_decides_and_the_speed_does_not(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_depend_on_the_seed_and_not_on_the_speed(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
     first = drawn(streamed(file), 32, 300)
     monkeypatch.setattr(streaming, "READ_AHEAD_BLOCKS", 1)
     sampler = streamed(file)
@@ -195,7 +195,7 @@ def test_a_table_that_fits_is_mapped_and_one_that_does_not_is_streamed(file: Row
         opened(1000)
 
 
-def test_a_file_that_is_cut_or_foreign_is_one_message(table: EpisodeTable, tmp_path: Path) -> None:
+def test_a_truncated_or_foreign_file_gives_one_message(table: EpisodeTable, tmp_path: Path) -> None:
     file = row_file(table, tmp_path)
     data = file.path.read_bytes()
     sampler = streamed(file)
@@ -212,7 +212,7 @@ def test_a_file_that_is_cut_or_foreign_is_one_message(table: EpisodeTable, tmp_p
 
 @pytest.mark.slow
 def test_streaming_stays_within_its_memory(tmp_path: Path) -> None:
-    """In a process of its own, with a table of 48 MB and an allowance of 24."""
+    """Run in a separate process, with a table of 48 MB and a limit of 24 MB."""
     row_file(make_table((300_000,) * 4), tmp_path)
     code = f"""
 import numpy as np, torch
@@ -241,11 +241,11 @@ print(file.num_bytes // 2, most - before)
 
 
 def test_collecting_a_stream_waits_for_no_thread(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Garbage is collected wherever memory is asked for, also in a thread that holds what the reader's end needs."""
+    """Any allocation can collect garbage, also in a thread that holds the lock that the reader needs to end."""
     others = threading.enumerate()
     sampler = streamed(file)
     drawn(sampler, 10, 3)
-    # The reader alone: libraries of other tests may start threads at any time.
+    # Only the reader: libraries of other tests may start threads at any time.
     started = [thread for thread in threading.enumerate() if thread not in others]
     readers = [thread for thread in started if thread.name.startswith("v2a-read-ahead")]
     waited_for: list[threading.Thread] = []
@@ -259,7 +259,7 @@ def test_collecting_a_stream_waits_for_no_thread(file: RowFile, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "join", noted_join)
         del sampler
-        # A block that is still being read holds the stream until it is there.
+        # The reader holds the stream until the current block is read.
         while any(thread.is_alive() for thread in readers) and time.monotonic() < deadline:
             gc.collect()
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`ant111`: Ant as it was observed when D4RL's data were recorded, with 84 zeros; everything else is Ant's."""
+"""`ant111` is Ant with the observations of D4RL's recordings, which end with 84 zeros."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from v2a_ray.errors import DataError, DomainError
 
 
 def recorded(name: str, num_steps: int = 30) -> EpisodeTable:
-    """One episode of random actions in domain `name`, in float32 as data have it."""
+    """One episode of random actions in domain `name`, in float32 as in data files."""
     environment = make_environment(name)
     observation, _ = environment.reset(seed=0)
     environment.action_space.seed(0)
@@ -45,7 +45,7 @@ def ant_actor() -> GaussianActor:
 
 
 @pytest.mark.parametrize("shift", ["stock@d4rl", "gravity-0.5@modern", "action_delay-1+wind-3@d4rl"])
-def test_it_is_ant_with_84_zeros(shift: str) -> None:
+def test_ant111_is_ant_with_84_zeros(shift: str) -> None:
     wide, narrow = make_environment(f"ant111/{shift}"), make_environment(f"ant/{shift}")
     assert wide.observation_space.shape == (111,)
     one, other = wide.reset(seed=1)[0], narrow.reset(seed=1)[0]
@@ -58,7 +58,7 @@ def test_it_is_ant_with_84_zeros(shift: str) -> None:
         assert rest[:3] == expected[:3]
 
 
-def test_it_shares_shifts_and_references() -> None:
+def test_ant111_shares_shifts_and_references() -> None:
     shifts = [domain.shift_name for domain in catalogue("ant")]
     assert [domain.shift_name for domain in catalogue("ant111")] == shifts
     for shift in shifts:
@@ -79,7 +79,7 @@ def test_behaviours_of_ant_ignore_the_zeros(tmp_path: Path, monkeypatch: pytest.
     assert isinstance(load_behavior("ant111", "random"), UniformPolicy)
 
 
-def test_its_data_are_resimulated() -> None:
+def test_ant111_data_are_resimulated() -> None:
     table = recorded("ant111/gravity-0.5")
     report = resimulate(table, "ant111/gravity-0.5")
     assert report.median_error < 1e-5

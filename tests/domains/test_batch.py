@@ -43,7 +43,7 @@ def alone(name: str, seed: int, actions: np.ndarray) -> list[tuple[np.ndarray, .
 def together(
     name: str, seeds: list[int], actions: np.ndarray, num_threads: int | None
 ) -> list[list[tuple[np.ndarray, ...]]]:
-    """The same, one list per seed, of simulations stepped side by side; `actions` is (seeds, steps, A)."""
+    """The same values from simulations stepped side by side, one list per seed; `actions` is (seeds, steps, A)."""
     with BatchedEnvironment(name, len(seeds), num_threads) as environment:
         episodes: list[list[tuple[np.ndarray, ...]]] = [[(each,)] for each in environment.reset(seeds)]
         running = np.arange(len(seeds))
@@ -72,7 +72,7 @@ def random_actions(name: str, num_episodes: int, num_steps: int, scale: float, s
 @pytest.mark.parametrize("name", DOMAINS)
 def test_episodes_are_those_of_single_environments(name: str) -> None:
     seeds = [3, 1, 4, 15]
-    # Weak and strong actions: robots that stand for hundreds of steps, and ones that fall.
+    # With weak actions robots stand for hundreds of steps, with strong actions they fall.
     actions = random_actions(name, len(seeds), 300, 1.0)
     actions[:2] *= np.float32(0.05)
     episodes = together(name, seeds, actions, num_threads=2)
@@ -82,7 +82,7 @@ def test_episodes_are_those_of_single_environments(name: str) -> None:
 
 @pytest.mark.parametrize("robot", ["hopper", "walker2d", "ant"])
 def test_robots_that_can_fall_do_terminate(robot: str) -> None:
-    # Otherwise the agreement above would say nothing about termination.
+    # Otherwise the test above would not cover termination.
     (episode,) = together(robot, [0], random_actions(robot, 1, 1000, 1.0), num_threads=1)
     assert len(episode) < 1000
     assert [bool(step[2]) for step in episode[1:]] == [False] * (len(episode) - 2) + [True]

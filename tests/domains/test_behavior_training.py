@@ -20,7 +20,7 @@ SMALL = PPOSettings(train_batch_steps=512, minibatch_steps=256, num_epochs=2, nu
 
 
 class InterruptedTrainingError(Exception):
-    """Stands for a kill: nothing after an iteration's progress call runs."""
+    """Simulates a kill: no code after an iteration's progress call runs."""
 
 
 @pytest.mark.slow
@@ -66,15 +66,15 @@ def test_a_shifted_environment_steps_as_fast_as_gymnasiums_own() -> None:
                 environment.reset()
         return time.process_time() - started
 
-    # Interleaved and the best of several, because other processes slow both down.
-    # Stock in both cases: a shift changes how often the robot touches the ground, hence the simulation's own cost.
+    # Interleaved and the best of several runs, because other processes slow both down.
+    # Both are stock: a shift changes how often the robot touches the ground, and so the cost of the simulation.
     pairs = [(seconds(make_environment("hopper@modern")), seconds(gymnasium.make("Hopper-v4"))) for _ in range(10)]
     ours, theirs = (min(column) for column in zip(*pairs, strict=True))
     assert theirs / ours >= 0.95
 
 
 @pytest.mark.slow
-def test_a_damaged_training_starts_over_and_takes_nothing_of_the_users_along(tmp_path: Path) -> None:
+def test_a_damaged_training_starts_over_and_keeps_the_users_files(tmp_path: Path) -> None:
     arguments = {"settings": SMALL, "num_snapshots": 2, "checkpoint_seconds": 0.0}
     train_behavior("hopper", tmp_path, 1024, **arguments)  # type: ignore[arg-type]
     notes = [tmp_path / name / "note.txt" for name in ("snapshots", "checkpoints", "tensorboard")]

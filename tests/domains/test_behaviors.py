@@ -76,7 +76,7 @@ def test_mixes(folder: Path) -> None:
     ]
 
 
-def test_what_does_not_exist_is_said(folder: Path) -> None:
+def test_unknown_behaviours_are_refused(folder: Path) -> None:
     with pytest.raises(DomainError, match=r"v2a behaviors train hopper/friction-0\.3@d4rl"):
         load_behavior("hopper/friction-0.3", "medium")
     with pytest.raises(DomainError, match="random, expert, medium, snapshot-000004"):
@@ -93,7 +93,7 @@ def test_evaluation_is_deterministic() -> None:
 
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished training whose snapshot `i` was measured to return the `i`-th number below."""
+    """A finished training whose snapshot `i` returns the `i`-th number below."""
     returns = [10.0, 200.0, 500.0, 900.0, 1400.0, 2700.0, 3100.0, 2000.0]
     snapshots = [
         {"name": f"snapshot-{index:06d}", "num_steps": 1000 * index, "return_mean": value}
@@ -101,7 +101,7 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     (tmp_path / "snapshots").mkdir()
     for index, snapshot in enumerate(snapshots):
-        # `log_std` plays no part in acting, so it can carry the return to `measure` below.
+        # Acting does not use `log_std`, so it can carry the return to `measure` below.
         tensors = actor().to_tensors() | {"log_std": np.full(3, returns[index], np.float32)}
         save_file(tensors, tmp_path / "snapshots" / f"{snapshot['name']}.safetensors")
     run = {
@@ -142,7 +142,7 @@ def test_installed_behaviors_are_found_by_domain(output: Path) -> None:
     assert isinstance(load_behavior("hopper", "expert"), GaussianActor)
     listed = {(row["domain"], row["behavior"]) for row in list_behaviors()}
     assert ("hopper/stock@d4rl", "medium") in listed
-    # What was installed is replaced by the next, and only that: a note of somebody's keeps the folder as it is.
+    # A new installation replaces only installed files: a note of the user's protects the folder.
     installed = behavior_export.install_behaviors(output, "hopper")
     (installed / "note.txt").write_text("mine")
     with pytest.raises(StorageError, match=r"note\.txt"):
@@ -161,7 +161,7 @@ def test_export_without_a_snapshot_is_refused(tmp_path: Path) -> None:
         behavior_export.export_behaviors(tmp_path)
 
 
-def test_export_of_a_training_that_is_damaged_is_one_message(output: Path) -> None:
+def test_export_of_a_damaged_training_gives_one_message(output: Path) -> None:
     (output / "progress.json").write_text("{}")
     with pytest.raises(DomainError, match=r"cannot be read: it has no checksum"):
         behavior_export.export_behaviors(output)

@@ -1,4 +1,4 @@
-"""The lint of the catalogue: it passes on what we ship, and finds what it is there to find."""
+"""The checks of the catalogue pass on the shipped domains and find spoilt ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_compositions_and_continuous_shifts_are_declared_too() -> None:
         ("action_noise-0.1", lambda m: m.dof_damping.__setitem__(4, 9.0), "dof_damping .* leg_joint"),
     ],
 )
-def test_what_a_shift_changes_besides_is_found(domain: str, spoil: Callable[[mujoco.MjModel], None], said: str) -> None:
+def test_unintended_changes_are_found(domain: str, spoil: Callable[[mujoco.MjModel], None], said: str) -> None:
     spoiled = copy.copy(model(f"hopper/{domain}"))
     spoil(spoiled)
     (problem,) = check_model(model("hopper"), spoiled, intention(f"hopper/{domain}"))

@@ -1,4 +1,4 @@
-"""The contract that every named domain keeps, and what gymnasium's own environment still does the same."""
+"""The contract of every named domain, and its agreement with gymnasium's own environments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_contract(domain: Domain) -> None:
     assert gymnasium.spec(domain.gym_id).kwargs == {"domain": domain.name}
 
 
-# Each stands still, or lies, for as long as it is let.
+# Each of these robots stands still or lies until the time limit.
 @pytest.mark.parametrize(
     "name",
     ["halfcheetah/gravity-0.5", "ant/action_delay-1", "ant111", "hopper/gravity-0.001", "walker2d/gravity-0.001"],
@@ -67,7 +67,7 @@ def test_pickling_an_environment_keeps_its_domain(name: str) -> None:
     assert np.array_equal(environment.reset(seed=1)[0], copy.reset(seed=1)[0])
 
 
-def test_every_domain_survives_the_way_to_a_ray_actor(ray_cluster: None) -> None:
+def test_every_domain_can_be_sent_to_a_ray_actor(ray_cluster: None) -> None:
     import ray
 
     def first_steps(environment: gymnasium.Env) -> np.ndarray:  # type: ignore[type-arg]
@@ -78,7 +78,7 @@ def test_every_domain_survives_the_way_to_a_ray_actor(ray_cluster: None) -> None
 
     @ray.remote(num_cpus=1)
     class Prober:
-        """Takes environments that were made elsewhere, and reports how they behave here."""
+        """Receives environments from another process and reports how they behave here."""
 
         def probe(self, environments: list[gymnasium.Env]) -> list[np.ndarray]:  # type: ignore[type-arg]
             return [first_steps(environment) for environment in environments]

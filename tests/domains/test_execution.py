@@ -1,4 +1,4 @@
-"""Noisy and late execution: what the simulation gets, what the reward sees, and that a seed decides all of it."""
+"""Noisy and delayed execution: the simulation gets the executed action, the reward the command, a seed decides both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def commands(num_steps: int, action_dim: int, seed: int = 0) -> np.ndarray:
 
 
 def executed(environment: Any, actions: np.ndarray) -> np.ndarray:
-    """What the actuators got for each of `actions`."""
+    """The action that the actuators got for each of `actions`."""
     result = []
     for action in actions:
         environment.step(action)
@@ -35,7 +35,7 @@ def test_a_delayed_action_is_executed_later_and_zeros_before(robot: str, delay: 
     environment = make_environment(f"{robot}/action_delay-{delay}")
     actions = commands(8, environment.unwrapped.model.nu)  # type: ignore[attr-defined]
     for seed in (0, 1):
-        # The second episode begins with zeros again, not with what the first had under way.
+        # The second episode begins with zeros again, not with delayed actions of the first.
         environment.reset(seed=seed)
         got = executed(environment, actions)
         assert not got[:delay].any()
@@ -53,13 +53,13 @@ def test_a_delay_is_the_stock_robot_with_later_actions(robot: str) -> None:
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_the_reward_charges_what_was_commanded(robot: str) -> None:
+def test_the_reward_uses_the_commanded_action(robot: str) -> None:
     environment = make_environment(f"{robot}/action_delay-3+action_noise-0.4")
     rewards = []
     for size in (0.0, 1.0):
         environment.reset(seed=0)
         action = np.full(environment.action_space.shape or (), size, np.float32)
-        # Neither action is executed within the first step: only its cost differs.
+        # No action is executed within the first step, so only its cost differs.
         rewards.append(float(environment.step(action)[1]))
     weight = environment.unwrapped._ctrl_cost_weight  # type: ignore[attr-defined]
     assert rewards[0] - rewards[1] == pytest.approx(weight * environment.unwrapped.model.nu)  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def test_a_seed_decides_the_noise() -> None:
     assert not np.array_equal(executed(environment, actions), seen[2])
 
 
-def test_a_pickled_environment_starts_with_nothing_under_way() -> None:
+def test_a_pickled_environment_starts_without_delayed_actions() -> None:
     environment = make_environment("hopper/action_delay-2")
     environment.reset(seed=0)
     environment.step(np.ones(3, np.float32))
@@ -122,7 +122,7 @@ def test_a_channel_without_noise_is_a_shift_register(delay: int, num_steps: int)
     action = np.empty(2, np.float32)
     given_, got = commands(num_steps, 2), []
     for command in given_:
-        # One array for every command, as a roll-out loop may have it.
+        # One array for every command, as in some roll-out loops.
         action[:] = command
         got.append(channel.execute(action, generator))
     expected = np.concatenate([np.zeros((delay, 2)), given_])[:num_steps]

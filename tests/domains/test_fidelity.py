@@ -1,4 +1,4 @@
-"""Domains reproduce data that were recorded in them, and files tell which. Skips, saying so, where data are absent."""
+"""Domains reproduce data that were recorded in them, and file names give the domain. Skips if data are missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FILES = {
 
 
 def table_of(observation, action, reward, next_observation, offsets=None) -> EpisodeTable:  # type: ignore[no-untyped-def]
-    """A table for re-simulation, by default of one episode; what it does not read is made up."""
+    """A table for re-simulation, by default with one episode; columns that it does not read are made up."""
     offsets = np.asarray([0, len(observation)] if offsets is None else offsets, np.int64)
     episodes = len(offsets) - 1
     names = tuple(f"episode-{index}" for index in range(episodes))
@@ -177,7 +177,7 @@ def test_files_of_robots_with_clipping_lag_and_padding(tmp_path: Path, file: str
 
 
 def test_ants_reward_needs_the_step_before() -> None:
-    # Without it the torso's position would not lag, and the reward would be off by far more than rounding.
+    # Without that step the torso's position would not lag, and the reward error would be far above rounding.
     environment = make_environment("ant")
     observation, _ = environment.reset(seed=0)
     environment.action_space.seed(0)
@@ -285,13 +285,13 @@ def test_command_refuses(tmp_path: Path, file: str, arguments: list[str], said: 
         ("medium.hdf5", None),
     ],
 )
-def test_file_names_tell_the_domain_or_nothing(file: str, name: str | None) -> None:
+def test_domains_in_file_names(file: str, name: str | None) -> None:
     found = domain_of_file_name(Path(file))
     assert (found and found.name) == name
 
 
 @pytest.mark.parametrize("robot", list(all_robots()))
-def test_our_own_names_tell_their_domain(robot: str) -> None:
+def test_domains_in_our_own_file_names(robot: str) -> None:
     for physics in ("d4rl", "modern"):
         for domain in catalogue(robot, physics):
             identifier = domain.gym_id.removeprefix("v2a/")

@@ -1,4 +1,4 @@
-"""The grammar of domain names, and what is said when a name is wrong."""
+"""The grammar of domain names, and the messages for wrong names."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_wrong_name_is_refused_with_what_exists(text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-# What a name says of a continuous shift; together they may all be combined.
+# Numbers of continuous shifts; all of these shifts can be combined.
 NUMBERS = {
     "gravity": st.floats(1e-3, 20),
     "friction": st.floats(1e-3, 20),

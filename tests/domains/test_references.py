@@ -1,4 +1,4 @@
-"""Reference returns: published where they exist, measured by us for every other named domain, and said so."""
+"""Reference returns are published ones if they exist, else our measurements, and name their source."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def test_every_named_domain_has_references_of_its_own() -> None:
         own = domain.name.removesuffix("@d4rl") in MEASURED
         assert own is (published_references(domain) is None), domain.name
         assert own is found.source.startswith("ours"), domain.name
-        # A score is a quotient by this difference.
+        # A score is divided by this difference.
         assert found.expert_return - found.random_return > 300, domain.name
 
 
 @pytest.mark.parametrize("name", sorted(MEASURED))
-def test_what_was_measured_is_what_is_used(name: str) -> None:
+def test_measured_references_are_used(name: str) -> None:
     found, measured = references(parse_domain(name)), MEASURED[name]
     assert found.random_return == measured["random"]["return_mean"]
     expert = measured["expert"]
     if expert is None or f"{expert['behavior']} of {expert['policy_domain']}" not in found.source:
-        # Nothing measured here is clearly better than random, and the source says whose expert stands in.
+        # No measured policy is clearly better than random, and the source names the expert used instead.
         stock = references(parse_domain(name.split("/")[0]))
         assert found.expert_return == stock.expert_return
         assert "expert of D4RL's stock robot" in found.source
@@ -51,7 +51,7 @@ def test_variants_and_modern_physics_take_the_robots_references_and_say_so() -> 
 
 
 @pytest.mark.parametrize("name", ["hopper/gravity-0.73", "ant/wind-4.5", "halfcheetah/gravity-2+friction-2"])
-def test_unnamed_domains_take_stocks_and_say_so(name: str) -> None:
+def test_unnamed_domains_use_stock_references_and_say_so(name: str) -> None:
     domain = parse_domain(name)
     stock = references(parse_domain(domain.robot))
     found = references(domain)

@@ -1,4 +1,4 @@
-"""Pictures of domains: what is drawn, in which grid, and what is refused."""
+"""Pictures of domains: their content, their grid, and refused formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_robot_is_drawn(robot: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "shift", ["gravity-0.5", "wind-10", "mass-2", "damping-5", "kinematic-legjnt-medium", "morph-foot-easy"]
 )
-def test_what_is_shifted_is_marked(shift: str, tmp_path: Path) -> None:
+def test_shifted_parts_are_marked(shift: str, tmp_path: Path) -> None:
     assert has_orange(pixels(tmp_path / "shifted.png", f"hopper/{shift}"))
 
 
