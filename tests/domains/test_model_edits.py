@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from v2a_ray.domains import PHYSICS, Domain, Shift, catalogue, make_environment, parse_domain
+from v2a_ray.domains import PHYSICS, Shift, catalogue, make_environment, parse_domain
 from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.model_fields import changed_fields
 from v2a_ray.errors import DomainError
@@ -243,7 +243,7 @@ def test_a_model_that_diverges_is_refused_by_name_and_leaves_no_log(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # The grammar's bounds keep a name from getting here.
-    domain = Domain("ant", (Shift("gravity", level=0.5), Shift("damping", level=1e6)))
+    domain = RobotDomain("ant", (Shift("gravity", level=0.5), Shift("damping", level=1e6)))
     with pytest.raises(DomainError, match=r"damping-1000000@d4rl.*joint ankle_4 damping.*diverges at reset"):
         make_environment(domain)
     assert not list(tmp_path.iterdir())
