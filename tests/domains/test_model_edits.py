@@ -1,6 +1,6 @@
 """Each Hopper shift changes exactly the documented parameters of the compiled model, to the documented numbers.
 
-The numbers are repeated here, not taken from the code. They are ODRL's and OTDF's, in metres and degrees.
+The numbers are written out here, not taken from the code: they are ODRL's and OTDF's, in metres and degrees.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import mujoco
 import numpy as np
 import pytest
 
-from v2a_ray.domains import PHYSICS, Domain, Shift, catalogue, make_environment, parse_domain
+from v2a_ray.domains import PHYSICS, RobotDomain, Shift, catalogue, make_environment, parse_domain
 from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.model_fields import changed_fields
 from v2a_ray.errors import DomainError
 
-# Fields that MuJoCo derives from a geom's shape: its bounds, the mass of bodies, and constants of the mechanism.
+# What MuJoCo derives from a geom's shape: its bounds, the mass of bodies, and constants of the whole mechanism.
 DERIVED_FROM_SHAPE = {
     *("geom_aabb", "geom_rbound", "geom_sameframe", "bvh_aabb", "body_sameframe"),
     *("body_mass", "body_ipos", "body_inertia", "body_subtreemass", "body_invweight0"),
@@ -44,7 +44,7 @@ ACTUATOR = {"actuator-0.8": 160.0, "actuator-0.5": 100.0, "actuator-0.2": 40.0}
 DAMPING = {"damping-0.2": 0.2, "damping-2": 2.0, "damping-5": 5.0}
 MASS = {"mass-1.25": (4.41786, 4.58149), "mass-1.5": (5.30144, 5.49779), "mass-2": (7.06858, 7.33038)}
 WIND = {"wind-10": -10.0, "wind-20": -20.0, "wind--10": 10.0}
-# Fields that MuJoCo derives from the mass of a body.
+# What MuJoCo derives from the mass of a body.
 DERIVED_FROM_MASS = {
     *("body_subtreemass", "body_invweight0", "dof_M0", "dof_invweight0", "actuator_acc0"),
     *("stat.meaninertia", "stat.meanmass", "cam_poscom0", "light_poscom0"),
@@ -137,7 +137,7 @@ def test_morphology_changes_only_the_named_capsules_and_what_follows(
         length = float(np.linalg.norm(np.subtract(one, other)))
         assert shifted.geom(geom).size[:2] == pytest.approx([radius, length / 2], abs=1e-12)
         assert shifted.geom(geom).pos == pytest.approx(np.add(one, other) / 2, abs=1e-12)
-        # A capsule of density 1000: exact today; in D4RL's time a cylinder half a radius too long at either end.
+        # A capsule of density 1000: today exact, in D4RL's time a cylinder half a radius too long at either end.
         caps = radius if physics == "d4rl" else 4 / 3 * radius
         body = int(shifted.geom(geom).bodyid[0])
         assert shifted.body_mass[body] == pytest.approx(1000 * np.pi * radius**2 * (length + caps), rel=1e-9)
@@ -242,8 +242,8 @@ def test_a_model_that_diverges_is_refused_by_name_and_leaves_no_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # The bounds in the grammar exclude such a domain by name.
-    domain = Domain("ant", (Shift("gravity", level=0.5), Shift("damping", level=1e6)))
+    # The grammar's bounds keep a name from getting here.
+    domain = RobotDomain("ant", (Shift("gravity", level=0.5), Shift("damping", level=1e6)))
     with pytest.raises(DomainError, match=r"damping-1000000@d4rl.*joint ankle_4 damping.*diverges at reset"):
         make_environment(domain)
     assert not list(tmp_path.iterdir())
