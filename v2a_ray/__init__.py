@@ -1,7 +1,7 @@
 """Ray-distributed experimentation for heterogeneous cross-domain offline reinforcement learning.
 
-What is in `__all__` is the stable interface; see `v2a_ray.api`. Importing this package takes no time: it imports the rest
-when a name is asked for.
+What is in `__all__` is the stable interface; see `v2a_ray.api`. The rest is imported when a name is asked for, so that
+importing the package takes no time.
 """
 
 from __future__ import annotations
