@@ -82,12 +82,6 @@ def test_all_machines_of_the_list_take_part() -> None:
     assert node["min_workers"] == node["max_workers"] == 2
 
 
-def test_ssh_on_aws_is_open_to_ones_own_network_alone() -> None:
-    rules = _config("aws")["provider"]["security_group"]["IpPermissions"]
-    assert [(rule["FromPort"], rule["ToPort"]) for rule in rules] == [(22, 22)]
-    assert [entry["CidrIp"] for rule in rules for entry in rule["IpRanges"]] == ["CHANGE-ME-your-network/32"]
-
-
 def test_nodes_are_set_up_alike_everywhere() -> None:
     configs = [_config(provider) for provider in ("aws", "gcp", "ssh")]
     for key in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands", "file_mounts"):
