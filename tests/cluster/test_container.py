@@ -64,9 +64,8 @@ def test_the_cpu_build_of_torch_is_the_default_and_its_range_the_packages() -> N
 
 
 def test_the_images_tag_is_the_packages_version() -> None:
-    for path in (REPOSITORY / "cluster").rglob("*"):
-        if path.is_file():
-            assert set(re.findall(r"v2a-ray:(\d[\d.]*\d)", path.read_text())) <= {v2a_ray.__version__}, path
+    texts = [path.read_text() for path in (REPOSITORY / "cluster").rglob("*") if path.is_file()]
+    assert {tag for text in texts for tag in re.findall(r"v2a-ray:(\d[\d.]*\d)", text)} == {v2a_ray.__version__}
 
 
 @pytest.mark.parametrize("source", ["pyproject.toml", "README.md", "v2a_ray", "tune_configs"])

@@ -11,6 +11,9 @@ import torch
 from v2a_ray.data.loading.sampler import Preprocessing, Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.networks import EnsembleMLP, TanhActor
+from v2a_ray.stages.modality.config import ModalityConfig
+from v2a_ray.stages.modality.learner import ModalityLearner
+from v2a_ray.stages.modality.model import ModalityModel, moments
 from v2a_ray.stages.policy.config import FILTERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.sampler import MixedSampler
@@ -101,6 +104,14 @@ def mixed_sampler(
 def make_actor(table: EpisodeTable, width: int) -> TanhActor:
     """An untrained actor for the table's dimensions."""
     return TanhActor(table.observation_dim, table.action_dim, [width] * 2)
+
+
+def modality_learner(config: ModalityConfig, table: EpisodeTable, seed: int = 0) -> ModalityLearner:
+    """A modality's learner with the statistics of its table."""
+    torch.manual_seed(seed)
+    model = ModalityModel(table.observation_dim, table.action_dim, config)
+    model.set_statistics(moments(table))
+    return ModalityLearner(table, model, config, seed)
 
 
 def set_constant(network: EnsembleMLP | TanhActor, *values: float) -> None:

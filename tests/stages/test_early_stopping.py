@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from problems import linear_system
+from problems import linear_system, modality_learner
 
-from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.engine.columns import read_episode_column
 from v2a_ray.engine.context import Job
@@ -42,13 +41,6 @@ CONFIG = ModalityConfig(
 )
 
 
-def learner_of(config: ModalityConfig, table: EpisodeTable = TABLE, seed: int = 0) -> ModalityLearner:
-    torch.manual_seed(seed)
-    model = ModalityModel(table.observation_dim, table.action_dim, config)
-    model.set_statistics(moments(table))
-    return ModalityLearner(table, model, config, seed)
-
-
 @pytest.mark.parametrize(
     ("losses", "min_improvement", "stops"),
     [
@@ -77,7 +69,7 @@ def test_stops_after_two_evaluations_without_improvement(
 
 
 def test_held_out_episodes_are_never_drawn_and_always_judged() -> None:
-    learner = learner_of(CONFIG)
+    learner = modality_learner(CONFIG, TABLE)
     first_states = {tuple(steps[0].tolist()) for batch in learner.validation for steps in batch.steps_BTX}
     assert len(first_states) == 3  # of ten episodes, none of which is longer than a crop
     drawn = {
@@ -88,12 +80,12 @@ def test_held_out_episodes_are_never_drawn_and_always_judged() -> None:
     everything = learner.model.steps(TABLE)[TABLE.offsets[:-1]]
     assert drawn.isdisjoint(first_states) and len(drawn) == 7
     assert drawn | first_states == {tuple(row.tolist()) for row in everything}
-    other = learner_of(CONFIG, seed=1)
+    other = modality_learner(CONFIG, TABLE, seed=1)
     assert first_states != {tuple(steps[0].tolist()) for batch in other.validation for steps in batch.steps_BTX}
 
 
 def test_validation_loss_is_the_mean_over_held_out_steps_with_mean_z() -> None:
-    learner = learner_of(CONFIG)
+    learner = modality_learner(CONFIG, TABLE)
     model, errors = learner.model.requires_grad_(False), []
     for batch in learner.validation:
         mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
@@ -108,7 +100,7 @@ def test_validation_loss_is_the_mean_over_held_out_steps_with_mean_z() -> None:
 
 
 def test_validation_does_not_touch_the_generator_that_training_draws_from() -> None:
-    evaluated, silent = learner_of(CONFIG), learner_of(CONFIG)
+    evaluated, silent = modality_learner(CONFIG, TABLE), modality_learner(CONFIG, TABLE)
     for step in range(5):
         evaluated.validate()
         evaluated.update(step)
@@ -118,31 +110,31 @@ def test_validation_does_not_touch_the_generator_that_training_draws_from() -> N
 
 
 def test_validation_cuts_long_episodes_like_training() -> None:
-    learner = learner_of(CONFIG.model_copy(update={"crop_steps": 4, "validation_fraction": 0.9}))
+    learner = modality_learner(CONFIG.model_copy(update={"crop_steps": 4, "validation_fraction": 0.9}), TABLE)
     lengths = torch.cat([batch.lengths_B for batch in learner.validation]).tolist()
     assert len(lengths) == 9 and max(lengths) == 4
-    whole = learner_of(CONFIG.model_copy(update={"crop_steps": None, "validation_fraction": 0.9}))
+    whole = modality_learner(CONFIG.model_copy(update={"crop_steps": None, "validation_fraction": 0.9}), TABLE)
     assert sorted(torch.cat([batch.lengths_B for batch in whole.validation]).tolist())[-1] > 4
 
 
 def test_training_goes_on_while_the_loss_falls_and_stops_when_it_does_not() -> None:
-    falling = learner_of(CONFIG.model_copy(update={"min_improvement": 0.0}))
+    falling = modality_learner(CONFIG.model_copy(update={"min_improvement": 0.0}), TABLE)
     history = TrainingLoop(40, **falling.stopping()).run(falling)
     losses = [row["modality/validation_loss"] for row in history if "modality/validation_loss" in row]
     assert history[-1]["step"] == 40 and len(losses) == 8 and losses[-1] < losses[0]
-    stuck = learner_of(CONFIG.model_copy(update={"learning_rate": 1e-9}))
+    stuck = modality_learner(CONFIG.model_copy(update={"learning_rate": 1e-9}), TABLE)
     history = TrainingLoop(40, **stuck.stopping()).run(stuck)
     assert [row["step"] for row in history] == [5, 10, 15]  # the first, and two without improvement
 
 
 def test_without_patience_nothing_is_held_out_and_nothing_stops() -> None:
-    learner = learner_of(CONFIG.model_copy(update={"patience_evaluations": None}))
+    learner = modality_learner(CONFIG.model_copy(update={"patience_evaluations": None}), TABLE)
     assert learner.stopping() == {} and learner.validation == []
     torch.testing.assert_close(learner.crops.steps_NX, learner.model.steps(TABLE), rtol=0, atol=0)
 
 
 def test_one_episode_cannot_be_held_out() -> None:
-    learner = learner_of(CONFIG, linear_system([9], 1.0, seed=0))
+    learner = modality_learner(CONFIG, linear_system([9], 1.0, seed=0))
     with pytest.raises(ConfigError, match=r"modality.patience_evaluations: .*no episode to hold out"):
         learner.stopping()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import linear_system
+from problems import linear_system, modality_learner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -34,13 +34,6 @@ TINY = ModalityConfig(
     patience_evaluations=None,
 )
 TABLE = linear_system([9, 6, 12, 1], 1.0, seed=0)
-
-
-def learner_of(config: ModalityConfig, table: EpisodeTable = TABLE, seed: int = 0) -> ModalityLearner:
-    torch.manual_seed(seed)
-    model = ModalityModel(table.observation_dim, table.action_dim, config)
-    model.set_statistics(moments(table))
-    return ModalityLearner(table, model, config, seed)
 
 
 def batch_of(learner: ModalityLearner, lengths: list[int], extra_padding: int = 0) -> TrajectoryBatch:
@@ -73,7 +66,7 @@ def test_pad_takes_rows_and_fills_with_zeros() -> None:
 @pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}])
 @pytest.mark.parametrize("sample", [True, False])
 def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str, Any]) -> None:
-    learner = learner_of(TINY.model_copy(update=form))
+    learner = modality_learner(TINY.model_copy(update=form), TABLE)
     short, long = batch_of(learner, [4, 2, 5]), batch_of(learner, [4, 2, 5], extra_padding=7)
     assert long.steps_BTX.shape[1] == short.steps_BTX.shape[1] + 7
     for ours, theirs in zip(
@@ -92,7 +85,7 @@ def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str,
 
 @pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}])
 def test_padding_gets_no_gradient(form: dict[str, Any]) -> None:
-    learner = learner_of(TINY.model_copy(update=form))
+    learner = modality_learner(TINY.model_copy(update=form), TABLE)
     batch = batch_of(learner, [4, 2, 5])
     steps = batch.steps_BTX.clone().requires_grad_()
     loss, _ = learner.loss(TrajectoryBatch(steps, batch.lengths_B, batch.noise_BZ), sample=True)
@@ -104,7 +97,7 @@ def test_padding_gets_no_gradient(form: dict[str, Any]) -> None:
 
 
 def test_loss_is_the_mean_over_valid_steps_plus_the_weighted_mean_kl() -> None:
-    learner = learner_of(TINY)
+    learner = modality_learner(TINY, TABLE)
     batch = batch_of(learner, [4, 2])
     model = learner.model
     mean, log_std = model.encoder(batch.steps_BTX, batch.lengths_B)
@@ -135,7 +128,7 @@ def step_by_hand(learner: ModalityLearner, batch: TrajectoryBatch, part: nn.Modu
 @pytest.mark.parametrize("clip", [10.0, 0.05])
 def test_em_updates_the_encoder_on_sampled_z_then_the_decoder_on_mean_z(clip: float) -> None:
     config = TINY.model_copy(update={"optimization": "em", "gradient_norm_clip": clip, "learning_rate": 1e-2})
-    ours, reference = learner_of(config), learner_of(config)
+    ours, reference = modality_learner(config, TABLE), modality_learner(config, TABLE)
     batch = batch_of(ours, [4, 2, 5])
     ours.update_on(batch)
     step_by_hand(reference, batch, reference.model.encoder, sample=True)
@@ -146,7 +139,7 @@ def test_em_updates_the_encoder_on_sampled_z_then_the_decoder_on_mean_z(clip: fl
 
 @pytest.mark.parametrize(("still", "moving"), [("decoder", "encoder"), ("encoder", "decoder")])
 def test_each_em_step_leaves_the_other_network_alone(still: str, moving: str) -> None:
-    learner = learner_of(TINY.model_copy(update={"optimization": "em"}))
+    learner = modality_learner(TINY.model_copy(update={"optimization": "em"}), TABLE)
     for group in learner.optimizers[still].param_groups:
         group["lr"] = 0.0  # what the other network's step would do to this one is all that could move it
     unmoved, moved = (parameters_of(getattr(learner.model, name)) for name in (still, moving))
@@ -158,7 +151,7 @@ def test_each_em_step_leaves_the_other_network_alone(still: str, moving: str) ->
 
 def test_joint_updates_both_networks_on_the_same_loss() -> None:
     config = TINY.model_copy(update={"optimization": "joint", "learning_rate": 1e-2})
-    ours, reference = learner_of(config), learner_of(config)
+    ours, reference = modality_learner(config, TABLE), modality_learner(config, TABLE)
     batch = batch_of(ours, [4, 2, 5])
     ours.update_on(batch)
     before = parameters_of(reference.model.encoder)
@@ -184,7 +177,7 @@ def test_statistics_add_up_over_shards() -> None:
 
 
 def test_draws_are_crops_inside_their_episodes() -> None:
-    learner = learner_of(TINY)
+    learner = modality_learner(TINY, TABLE)
     begins = {int(row) for row in TABLE.offsets[:-1]}
     whole = {int(length) for length in TABLE.lengths}
     seen = set()
@@ -203,7 +196,7 @@ def test_draws_are_crops_inside_their_episodes() -> None:
 
 
 def test_whole_and_crop_inference() -> None:
-    learner = learner_of(TINY)
+    learner = modality_learner(TINY, TABLE)
     whole = encode_episodes(learner.model, TABLE, TINY)
     crops = encode_episodes(learner.model, TABLE, TINY.model_copy(update={"inference": "crops"}))
     assert whole.shape == crops.shape == (4, 3)
@@ -222,7 +215,7 @@ def test_whole_and_crop_inference() -> None:
 
 def test_a_stored_model_that_does_not_name_its_encoder_has_the_gru(tmp_path: Path) -> None:
     """It is from before there was another one."""
-    model = learner_of(TINY).model
+    model = modality_learner(TINY, TABLE).model
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(TINY.model_dump(exclude={"encoder"})))
     loaded = load_modality(tmp_path, 2, 1)
@@ -246,7 +239,7 @@ def two_systems(request: pytest.FixtureRequest) -> tuple[ModalityModel, EpisodeT
         optimization="em",
         patience_evaluations=None,
     )
-    learner = learner_of(config, table)
+    learner = modality_learner(config, table)
     TrainingLoop(config.num_steps).run(learner)
     return learner.model, table, encode_episodes(learner.model, table, config), config
 
