@@ -1,4 +1,4 @@
-"""The contract of every registered format: detection by content, round trip, any location, checks when read."""
+"""The contract of every registered format: found by looking, round trip, from anywhere, checked when read."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ LABELS = {"source": "a source", "domain": "hopper/stock@d4rl", "behavior": "medi
 
 
 def labelled_table():
-    """A table with a one-step episode, and labels."""
+    """With a one-step episode, and labels."""
     return make_table((5, 1, 4, 7)).labelled(**LABELS)
 
 
@@ -121,9 +121,12 @@ def test_terminated_and_cut_episodes_are_told_apart(name, tmp_path):
 def test_the_ending_chooses_the_format(tmp_path):
     assert export_table(labelled_table(), tmp_path / "a.hdf5") == "d4rl"
     assert export_table(labelled_table(), tmp_path / "a.npz") == "npz"
-    for path in (tmp_path / "a.csv", tmp_path / "a"):
+    with pytest.raises(DataError, match="csv is read only"):
+        export_table(labelled_table(), tmp_path / "a.csv")
+    for path in (tmp_path / "a.xlsx", tmp_path / "a"):
         with pytest.raises(
-            DataError, match=r"known formats: minari \(folder\), robomimic \(file\), d4rl \(\.hdf5 \.h5\), npz"
+            DataError,
+            match=r"known formats: minari \(folder\), robomimic \(HDF5\), d4rl \(\.hdf5 \.h5\), npz",
         ):
             export_table(labelled_table(), path)
     with pytest.raises(DataError, match="there is no format 'xlsx'"):
@@ -134,7 +137,7 @@ def test_the_ending_chooses_the_format(tmp_path):
         read_table(tmp_path, format="d4rl")
 
 
-def test_invalid_addresses():
+def test_addresses_that_are_none():
     for address, message in (
         ("nonsense://bucket/a", "not a usable address"),
         ("minari://../../etc", "is no id of a Minari dataset"),
@@ -154,7 +157,7 @@ def test_formats_are_imported_when_used():
 
 
 def test_manifest_of_a_copied_table(tmp_path):
-    """A manifest that disagrees with its parts is reported also when the table is read from a URI."""
+    """A manifest that disagrees with its parts is said also when the table is read from a URI."""
     path = stored("parquet", tmp_path)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest | {"num_episodes": 9}))
