@@ -29,12 +29,12 @@ from benchmarks.record import Result, record, seconds, step_milliseconds
 from v2a_ray.engine.plan import Node, make_plan
 from v2a_ray.engine.trainer import silent
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve, store_of
+from v2a_ray.experiments.reading import resolve, store_of
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.session import ray_session
 from v2a_ray.orchestration.train.compute import Listener, compute_all, make_stage
 from v2a_ray.orchestration.train.work import Work, input_paths
-from v2a_ray.settings.loading import merge, read_yaml
+from v2a_ray.settings.yaml_files import merge, read_yaml
 
 TARGET = 10.0
 MIX = Path(__file__).parents[1] / "tune_configs" / "hopper_nine.yaml"

@@ -37,7 +37,7 @@ import yaml
 from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import V2AError
-from v2a_ray.settings.loading import read_yaml
+from v2a_ray.settings.yaml_files import read_yaml
 
 ADDRESS_SPACE, MAX_RESIDENT = 4 * 2**30, 2 * 2**30
 MAX_CPU_SECONDS, MAX_SECONDS = 10.0, 120.0
@@ -354,10 +354,10 @@ def main() -> None:
         most = max(most, resident)
         if outcome in FAILURES:
             failures[f"{name} · {kind}: {outcome} {detail}"] += 1
-    outcomes = ("table", "message", *FAILURES)
-    print(f"| reader | {' | '.join(outcomes)} |\n|{' --- |' * (len(outcomes) + 1)}")
+    statuses = ("table", "message", *FAILURES)
+    print(f"| reader | {' | '.join(statuses)} |\n|{' --- |' * (len(statuses) + 1)}")
     for name in dict.fromkeys(name for name, _ in counts):
-        print(f"| {name} | {' | '.join(str(counts[name, outcome]) for outcome in outcomes)} |")
+        print(f"| {name} | {' | '.join(str(counts[name, outcome]) for outcome in statuses)} |")
     over = " (over 2 GiB)" if most > MAX_RESIDENT else ""
     print(f"\n{sum(counts.values()):,} files; most memory of a process: {most / 2**20:,.0f} MiB{over}")
     for text, count in failures.most_common():

@@ -22,7 +22,7 @@ from v2a_ray.stages.modality.model import ModalityModel, moments
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.policy.training import make_actor
 
 SOURCE_EPISODES, TARGET_EPISODES = 30, 5

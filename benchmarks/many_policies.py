@@ -25,11 +25,11 @@ import torch
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import ACTION_DIM, OBSERVATION_DIM, random_episodes
 from v2a_ray.data.loading.sampler import Preprocessing, Transitions
-from v2a_ray.stages.policy.batched import ManyIQL
+from v2a_ray.stages.policy.batched import BatchedIQL
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.policy.training import make_actor
 
 TARGET = 1.0
@@ -70,7 +70,7 @@ def start_worker(num_policies: int, width: int) -> None:
     """Make the batched policies of a worker process."""
     global worker_pack
     torch.set_num_threads(1)
-    worker_pack = ManyIQL(make_learners(num_policies, width))
+    worker_pack = BatchedIQL(make_learners(num_policies, width))
 
 
 def worker_steps(num_steps: int) -> None:
@@ -87,14 +87,14 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=9)
     arguments = parser.parse_args()
     width, num_steps, repetitions = (16, 3, 1) if arguments.quick else (256, arguments.num_steps, arguments.repetitions)
-    alone, pack = make_learners(1, width)[0], ManyIQL(make_learners(NUM_POLICIES, width))
+    alone, policy_batch = make_learners(1, width)[0], BatchedIQL(make_learners(NUM_POLICIES, width))
     share = NUM_POLICIES // NUM_CORES
 
     def reference() -> float:
         return ALLOWED * milliseconds(lambda count: [alone.update(step) for step in range(count)], num_steps, 1)
 
     def threads() -> float:
-        return milliseconds(lambda count: [pack.update(step) for step in range(count)], num_steps, NUM_CORES)
+        return milliseconds(lambda count: [policy_batch.update(step) for step in range(count)], num_steps, NUM_CORES)
 
     # Workers start afresh: a forked copy of a process that has computed with threads can hang.
     with ProcessPoolExecutor(NUM_CORES, get_context("spawn"), start_worker, (share, width)) as workers:

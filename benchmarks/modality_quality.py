@@ -39,7 +39,7 @@ from v2a_ray.data.mixing.mixture import CollectionRequest, collection_requests, 
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.diagnosis.modality_audit import audit_modality
 from v2a_ray.domains import parse_domain
-from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments

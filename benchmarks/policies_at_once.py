@@ -17,8 +17,8 @@ import torch
 from benchmarks.many_policies import make_learners
 from v2a_ray.engine.devices import choose_device
 from v2a_ray.engine.trainer import place
-from v2a_ray.stages.policy.batched import ManyIQL, Pack
-from v2a_ray.stages.policy.cuda_graph import RecordedPack
+from v2a_ray.stages.policy.batched import BatchedIQL, PolicyBatch
+from v2a_ray.stages.policy.cuda_graph import RecordedPolicyBatch
 from v2a_ray.stages.policy.iql import IQLLearner
 
 NUM_POLICIES = (1, 8, 32, 64, 128)
@@ -29,11 +29,11 @@ def steps_per_second(num_policies: int, width: int, device: torch.device, second
     learners = make_learners(num_policies, width, device)
     for learner in learners:
         place(learner, device)
-    program: Pack | IQLLearner
+    program: PolicyBatch | IQLLearner
     if graph:
-        program = RecordedPack(ManyIQL(learners))
+        program = RecordedPolicyBatch(BatchedIQL(learners))
     elif num_policies > 1:
-        program = ManyIQL(learners)
+        program = BatchedIQL(learners)
     else:
         program = learners[0]
 

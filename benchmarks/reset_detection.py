@@ -32,7 +32,7 @@ LARGEST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialStatus:
     """What was found in one recording; `lowest` and `highest` are scores, NaN where there is none."""
 
     num_injected: int
@@ -51,19 +51,19 @@ def main() -> None:
     arguments = parser.parse_args()
     header = ("recording", "injected", "found", "missed", "wrong", "wrong in clean", "lowest", "highest other")
     print(f"{header[0]:<48}" + "".join(f"{name:>15}" for name in header[1:]), flush=True)
-    outcomes = []
+    statuses = []
     for name, table in recordings(arguments.robots, arguments.num_transitions, arguments.seed):
         outcome = judge(table, np.random.default_rng(arguments.seed))
-        outcomes.append(outcome)
+        statuses.append(outcome)
         missed = outcome.num_injected - outcome.num_found
         numbers = (outcome.num_injected, outcome.num_found, missed, outcome.num_wrong, outcome.num_wrong_in_clean)
         scores = (outcome.lowest, outcome.highest)
         print(f"{name:<48}" + "".join(f"{number:>15}" for number in numbers) + "".join(f"{s:>15.0f}" for s in scores))
-    found, injected = (sum(getattr(each, name) for each in outcomes) for name in ("num_found", "num_injected"))
-    wrong = sum(each.num_wrong for each in outcomes)
-    clean = sum(each.num_wrong_in_clean for each in outcomes)
+    found, injected = (sum(getattr(each, name) for each in statuses) for name in ("num_found", "num_injected"))
+    wrong = sum(each.num_wrong for each in statuses)
+    clean = sum(each.num_wrong_in_clean for each in statuses)
     print(
-        f"\n{len(outcomes)} recordings, threshold {RESIDUAL_SCORE:.0f}: recall {found / injected:.4f} "
+        f"\n{len(statuses)} recordings, threshold {RESIDUAL_SCORE:.0f}: recall {found / injected:.4f} "
         f"({found} of {injected}), precision {found / (found + wrong):.4f}, {clean} wrong rows in clean recordings"
     )
 
@@ -90,7 +90,7 @@ def recordings(robots: list[str], num_transitions: int, seed: int) -> Iterator[t
                 yield f"{domain.name} {behavior}", table
 
 
-def judge(table: EpisodeTable, generator: np.random.Generator) -> Outcome:
+def judge(table: EpisodeTable, generator: np.random.Generator) -> TrialStatus:
     """Inject the defect at the ends of up to half of the episodes, and count what is found."""
     ends = table.offsets[1:-1] - 1
     chosen = np.sort(generator.choice(ends, max(1, int(LARGEST_SHARE * len(ends))), replace=False))
@@ -101,7 +101,7 @@ def judge(table: EpisodeTable, generator: np.random.Generator) -> Outcome:
     found = scores > RESIDUAL_SCORE
     others = np.concatenate([scores[~injected], clean_scores])
     is_candidate = np.isin(chosen, candidates)
-    return Outcome(
+    return TrialStatus(
         num_injected=len(chosen),
         num_found=int((found & injected).sum()),
         num_wrong=int((found & ~injected).sum()),

@@ -32,7 +32,7 @@ from v2a_ray.diagnosis.evidence import open_run
 from v2a_ray.engine import store as artifacts
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.stage import STAGES, artifact_kinds
-from v2a_ray.experiments.loading import load_experiment, store_of
+from v2a_ray.experiments.reading import load_experiment, store_of
 from v2a_ray.orchestration.cluster.session import ray_session
 from v2a_ray.orchestration.data.collect import collect_data
 from v2a_ray.orchestration.train.compute import Listener, make_stage
@@ -43,7 +43,7 @@ from v2a_ray.orchestration.train.work import Work, input_paths
 STEPS = 200
 Kinds = dict[str, Path]
 """How a kind of file is called in the table, and one file of the kind, relative to the workspace."""
-Outcomes = dict[tuple[str, str], str]
+TrialStatusLog = dict[tuple[str, str], str]
 """Kind of file and harm to `repaired`, `same`, or `WRONG: ` with what is."""
 
 
@@ -75,31 +75,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="v2a-rot-") as folder, ray_session(num_cpus=2):
-        outcomes = measure(Path(folder), random.Random(given.seed), quick=given.quick)
-    print(report(outcomes))
-    return 0 if {*outcomes.values()} <= {"repaired", "same"} else 1
+        statuses = measure(Path(folder), random.Random(given.seed), quick=given.quick)
+    print(report(statuses))
+    return 0 if {*statuses.values()} <= {"repaired", "same"} else 1
 
 
-def measure(folder: Path, draw: random.Random, *, quick: bool) -> Outcomes:
+def measure(folder: Path, draw: random.Random, *, quick: bool) -> TrialStatusLog:
     """All trials."""
     finished = Workspace(folder / "finished", STEPS)
     compute(finished, Heard())
     expected = finished.fingerprint()
-    outcomes: Outcomes = {}
+    statuses: TrialStatusLog = {}
     rounds = [dict(pair for pair in row if pair) for row in zip_longest(*kinds(finished, draw))]
     for harm in ["flipped"] if quick else HARMS:
         for harmed in rounds[:1] if quick else rounds:
-            outcomes |= trial(finished, harmed, harm, expected)
+            statuses |= trial(finished, harmed, harm, expected)
     if not quick:
         interrupted = Workspace(folder / "interrupted", STEPS)
         _copy(finished, interrupted)
         harmed = interrupt(interrupted)
         for harm in HARMS:
-            outcomes |= trial(interrupted, harmed, harm, expected)
-    return outcomes
+            statuses |= trial(interrupted, harmed, harm, expected)
+    return statuses
 
 
-def trial(origin: Workspace, harmed: Kinds, harm: str, expected: dict[str, str]) -> Outcomes:
+def trial(origin: Workspace, harmed: Kinds, harm: str, expected: dict[str, str]) -> TrialStatusLog:
     """Harm files in a copy of `origin` and compute everything again."""
     place = Workspace(origin.folder.with_name("harmed"), STEPS)
     _copy(origin, place)
@@ -183,16 +183,16 @@ def _copy(origin: Workspace, place: Workspace) -> None:
     file.write_text(file.read_text().replace(str(origin.folder.resolve()), str(place.folder.resolve())))
 
 
-def report(outcomes: Outcomes) -> str:
+def report(statuses: TrialStatusLog) -> str:
     """The table, as plain text."""
-    harms = list(dict.fromkeys(harm for _, harm in outcomes))
+    harms = list(dict.fromkeys(harm for _, harm in statuses))
     lines = [f"{'file':<40}" + "".join(f"{harm:>11}" for harm in harms)]
-    for name in dict.fromkeys(name for name, _ in outcomes):
-        cells = [outcomes[name, harm].partition(":")[0] for harm in harms]
+    for name in dict.fromkeys(name for name, _ in statuses):
+        cells = [statuses[name, harm].partition(":")[0] for harm in harms]
         lines.append(f"{name:<40}" + "".join(f"{cell:>11}" for cell in cells))
-    totals = Counter(outcome.partition(":")[0] for outcome in outcomes.values())
+    totals = Counter(outcome.partition(":")[0] for outcome in statuses.values())
     lines.append(", ".join(f"{word}: {count}" for word, count in sorted(totals.items())))
-    wrong = {f"{name} {harm}: {text}" for (name, harm), text in outcomes.items() if text.startswith("WRONG")}
+    wrong = {f"{name} {harm}: {text}" for (name, harm), text in statuses.items() if text.startswith("WRONG")}
     return "\n".join([*lines, *sorted(wrong)])
 
 

@@ -19,7 +19,7 @@ import torch
 from benchmarks.peers import PeerError, d3rlpy
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import OBSERVATION_DIM, random_row_file
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Preprocessing, Transitions
 
 TARGET = 10.0
@@ -34,7 +34,7 @@ def batches_per_second(draw: Callable[[], object], num_batches: int) -> float:
     return num_batches / (time.perf_counter() - start)
 
 
-def d3rlpy_buffer(file: RowFile) -> Any:
+def d3rlpy_buffer(file: MemoryMappedTransitions) -> Any:
     """d3rlpy's in-memory buffer with the transitions of `file`."""
     rows = file.map().numpy()
     observation, action = file.observation_dim, file.action_dim

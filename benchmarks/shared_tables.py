@@ -22,7 +22,7 @@ from benchmarks.tables import ROW_BYTES, write_random_table
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 
 TARGET = 1.0
 NUM_TRIALS = 4

@@ -35,7 +35,7 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.rates import RATES_FILE, Cost, Tables
 from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.files import read_json, write_json
 from v2a_ray.processor import processor_name, vector_instructions
 from v2a_ray.stages.registered import costs_of, fit_of

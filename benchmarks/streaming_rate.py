@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.record import Result, interleaved, record
 from benchmarks.tables import OBSERVATION_DIM, ROW_BYTES, random_row_file
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Preprocessing, Transitions, TransitionSampler
 from v2a_ray.data.loading.streaming import StreamedTransitions
 
@@ -33,7 +33,7 @@ def plain() -> Preprocessing:
     return Preprocessing(np.zeros(OBSERVATION_DIM, np.float32), np.ones(OBSERVATION_DIM, np.float32), 1.0)
 
 
-def streamed(file: RowFile) -> StreamedTransitions:
+def streamed(file: MemoryMappedTransitions) -> StreamedTransitions:
     """With a quarter of the table as allowance."""
     return StreamedTransitions(file, plain(), memory_bytes=file.num_bytes // TIMES_ALLOWANCE, seed=0)
 
@@ -54,9 +54,9 @@ def resident_bytes() -> int:
 def peak_memory(folder: Path, num_batches: int) -> int:
     """Bytes that become resident in this process while the memory-mapped transitions in `folder` are streamed."""
     generator = torch.Generator().manual_seed(0)
-    RowFile.open(folder)  # Arrow loads pandas (45 MB) at its first use; that is no part of the table.
+    MemoryMappedTransitions.open(folder)  # Arrow loads pandas (45 MB) at its first use; that is no part of the table.
     before, most = resident_bytes(), 0
-    sampler = streamed(RowFile.open(folder))
+    sampler = streamed(MemoryMappedTransitions.open(folder))
     for _ in range(num_batches):
         sampler.sample(BATCH_SIZE, generator)
         most = max(most, resident_bytes())

@@ -33,7 +33,7 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.stage import artifact_kinds
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.files import read_json, write_json
 from v2a_ray.stages.registered import fit_of
 

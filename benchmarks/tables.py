@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v2a_ray.data.loading.memory_mapped import RowFile, row_bytes, write_rows
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, row_bytes, write_rows
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import finish_folder, write_part
 from v2a_ray.data.table.manifest import summarize_part
@@ -50,9 +50,9 @@ def write_random_table(folder: Path, num_transitions: int) -> None:
         finish_folder(partial, summaries, robot="hopper")
 
 
-def random_row_file(folder: Path, num_transitions: int) -> RowFile:
+def random_row_file(folder: Path, num_transitions: int) -> MemoryMappedTransitions:
     """The memory-mapped transitions of such a table, below `folder`."""
     write_random_table(folder / "table", num_transitions)
     (folder / "rows").mkdir()
     write_rows(folder / "table", folder / "rows")
-    return RowFile.open(folder / "rows")
+    return MemoryMappedTransitions.open(folder / "rows")

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from v2a_ray.data.config import SourceSpec
 from v2a_ray.errors import ConfigError, DomainError, V2AError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import load_experiment
-from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
+from v2a_ray.experiments.reading import load_experiment
+from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 GOOD = """\
 name: test

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.experiments.loading import load_experiment
+from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import Sweep, load_sweep
 
 FOLDER = Path(__file__).parents[1] / "tune_configs"

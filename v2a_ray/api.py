@@ -38,8 +38,8 @@ def experiment(source: Source, **overrides: Any) -> ExperimentConfig:
     DomainError for what is wrong.
     """
     from v2a_ray.experiments.definition import lay_over
-    from v2a_ray.experiments.loading import load_experiment, resolve, with_plugins
-    from v2a_ray.settings.loading import parse_overrides
+    from v2a_ray.experiments.reading import load_experiment, resolve, with_plugins
+    from v2a_ray.settings.yaml_files import parse_overrides
 
     over = _as_overrides(overrides)
     if not isinstance(source, Mapping):
@@ -83,7 +83,7 @@ def sweep(
     """Run the sweep in a YAML file and return its results as `load_results` does; Ray as for `run`."""
     from v2a_ray.experiments.sweep import load_sweep
     from v2a_ray.orchestration.cluster.session import ray_session
-    from v2a_ray.orchestration.sweep.sweep import run_sweep
+    from v2a_ray.orchestration.sweep.run_sweep import run_sweep
     from v2a_ray.outputs import prepare_results_folder
 
     wanted = load_sweep(Path(path), _as_overrides(overrides))

@@ -35,7 +35,7 @@ class AdvantageReference:
         descend(self.value_optimizer, value_loss)
 
         with torch.no_grad():
-            return_B = batch.reward_B + config.discount * batch.continues_B * self.value(next_state_BS).squeeze(-1)
+            return_B = batch.reward_B + config.discount * batch.not_done_B * self.value(next_state_BS).squeeze(-1)
         losses = [(critic(state_action).squeeze(-1) - return_B).square().mean() for critic in self.critics]
         critic_loss = (losses[0] + losses[1]) / 2
         descend(self.critic_optimizer, critic_loss)

@@ -36,7 +36,7 @@ class PolicyReference:
         """One update step on B source transitions, which have z, and B target transitions."""
         config = self.config
         keep, weight_b = self.choose(source)
-        observation, action, next_observation, reward, continues = (
+        observation, action, next_observation, reward, not_done = (
             torch.cat([getattr(source, name)[keep], getattr(target, name)])
             for name in ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
         )
@@ -51,7 +51,7 @@ class PolicyReference:
         value_loss = (asymmetry_B * difference_B**2).mean()
         descend(self.value_optimizer, value_loss)
 
-        return_B = reward + config.discount * continues * next_value_B
+        return_B = reward + config.discount * not_done * next_value_B
         losses = [(weight_B * (critic(state_action).squeeze(-1) - return_B) ** 2).mean() for critic in self.critics]
         critic_loss = losses[0] + losses[1]
         descend(self.critic_optimizer, critic_loss)

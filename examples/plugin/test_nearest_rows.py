@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from v2a_ray.experiments.loading import load_experiment
 from v2a_ray.experiments.plugins import load_files
+from v2a_ray.experiments.reading import load_experiment
 
 HERE = Path(__file__).parent
 load_files([str(HERE / "nearest_rows.py")])

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from v2a_ray.data.table.episodes import unlabelled
 from v2a_ray.data.table.folder import write_table
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.networks import TanhActor
 
 

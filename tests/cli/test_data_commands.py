@@ -10,8 +10,8 @@ from command import v2a
 from typer.testing import CliRunner, Result
 
 from v2a_ray.cli.data_commands import app
+from v2a_ray.data.formats.known_formats import FORMATS
 from v2a_ray.data.formats.readers import export_table, read_table
-from v2a_ray.data.formats.registry import FORMATS
 from v2a_ray.data.table.episodes import EpisodeTable, unlabelled
 
 

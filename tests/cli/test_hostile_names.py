@@ -8,7 +8,7 @@ import yaml
 from command import CONFIG, v2a_here
 
 from v2a_ray.cli.console import console
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.report.result_tables import TrialResult, render_cells
 
 NAMES = [

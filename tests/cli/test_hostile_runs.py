@@ -17,7 +17,7 @@ COMMANDS = {
     "select": ("select", "given"),
     "sweep": ("sweep", "--resume", "given"),
 }
-RECORDS = ("result.json", "sweep.yaml", "trials.json", "outcomes.jsonl", "results.parquet")
+RECORDS = ("result.json", "sweep.yaml", "trials.json", "trial_status.jsonl", "results.parquet")
 CONTENTS = {
     "empty": b"",
     "object": b"{}",

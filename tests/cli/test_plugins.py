@@ -17,8 +17,8 @@ from command import v2a, v2a_here
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import load_experiment
 from v2a_ray.experiments.plugins import ENVIRONMENT
+from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.job_spec import make_job

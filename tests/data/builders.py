@@ -10,8 +10,8 @@ import fsspec
 import h5py
 import numpy as np
 
+from v2a_ray.data.formats.known_formats import FORMATS
 from v2a_ray.data.formats.readers import export_table
-from v2a_ray.data.formats.registry import FORMATS
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 
 OBSERVATION_DIM, ACTION_DIM = 3, 2

@@ -21,7 +21,7 @@ from v2a_ray.data.table.segmentation import Rows
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.settings.loading import validate
+from v2a_ray.settings.yaml_files import validate
 
 STOCK = parse_domain("hopper")
 

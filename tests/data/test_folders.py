@@ -10,8 +10,8 @@ import pytest
 from builders import arrays_of as flat_arrays
 from builders import assert_same, make_table, write_hdf5
 
+from v2a_ray.data.formats.known_formats import detect_format
 from v2a_ray.data.formats.readers import export_table, read_table
-from v2a_ray.data.formats.registry import detect_format
 from v2a_ray.data.inspection.listing import list_datasets
 from v2a_ray.data.table.episodes import concatenate
 from v2a_ray.data.table.folder import write_table

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from v2a_ray.data.formats.known_formats import FORMATS, detect_format
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.readers import export_table, read_table
-from v2a_ray.data.formats.registry import FORMATS, detect_format
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 

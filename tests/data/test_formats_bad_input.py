@@ -15,9 +15,9 @@ from another_user import message_to_another_user
 from builders import arrays_of, assert_same, make_table, store, write_hdf5
 from pyarrow import fs
 
+from v2a_ray.data.formats.known_formats import FORMATS
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.readers import export_table, read_table
-from v2a_ray.data.formats.registry import FORMATS
 from v2a_ray.errors import DataError, StorageError
 
 every_format = pytest.mark.parametrize("name", FORMATS)
@@ -161,7 +161,7 @@ WRITE = """
 import resource, signal, sys
 sys.path.insert(0, {tests!r})
 from builders import make_table
-from v2a_ray.data.formats.registry import FORMATS
+from v2a_ray.data.formats.known_formats import FORMATS
 from v2a_ray.data.formats.readers import export_table
 from v2a_ray.errors import StorageError
 table = make_table((500,) * 4)

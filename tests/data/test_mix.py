@@ -26,7 +26,7 @@ from v2a_ray.data.table.manifest import content_hash
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.settings.loading import validate
+from v2a_ray.settings.yaml_files import validate
 
 TARGET = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 50}
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v2a_ray.data.loading import streaming
-from v2a_ray.data.loading.memory_mapped import ROWS, RowFile, raw_rows, write_rows
+from v2a_ray.data.loading.memory_mapped import ROWS, MemoryMappedTransitions, raw_rows, write_rows
 from v2a_ray.data.loading.sampler import EpisodeValues, Preprocessing, Transitions
 from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
 from v2a_ray.data.table.episodes import EpisodeTable
@@ -31,11 +31,11 @@ PREPROCESSING = Preprocessing(
 ROW_BYTES = (2 * OBSERVATION_DIM + ACTION_DIM + 2) * 4
 
 
-def row_file(table: EpisodeTable, folder: Path) -> RowFile:
+def row_file(table: EpisodeTable, folder: Path) -> MemoryMappedTransitions:
     write_table(table, folder / "table", num_files=3)
     (folder / "rows").mkdir()
     write_rows(folder / "table", folder / "rows")
-    return RowFile.open(folder / "rows")
+    return MemoryMappedTransitions.open(folder / "rows")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def table() -> EpisodeTable:
 
 
 @pytest.fixture(scope="module")
-def file(table: EpisodeTable, tmp_path_factory: pytest.TempPathFactory) -> RowFile:
+def file(table: EpisodeTable, tmp_path_factory: pytest.TempPathFactory) -> MemoryMappedTransitions:
     return row_file(table, tmp_path_factory.mktemp("rows"))
 
 
@@ -56,7 +56,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
 
 
-def streamed(file: RowFile, *, share: float = 0.25, seed: int = 0, columns=None) -> StreamedTransitions:
+def streamed(file: MemoryMappedTransitions, *, share: float = 0.25, seed: int = 0, columns=None) -> StreamedTransitions:
     """A stream with a buffer for the fraction `share` of the table."""
     rows = int(share * file.num_transitions) + (streaming.READ_AHEAD_BLOCKS + 3) * 10
     extra = sum(values.nbytes for values in (columns or {}).values())
@@ -78,17 +78,17 @@ def assert_same_batch(first, second) -> None:
         assert torch.equal(values, second.extra[name]), name
 
 
-def test_a_row_file_holds_the_table_in_order(table: EpisodeTable, file: RowFile) -> None:
+def test_a_row_file_holds_the_table_in_order(table: EpisodeTable, file: MemoryMappedTransitions) -> None:
     assert file.episode_id == table.episode_id
     np.testing.assert_array_equal(file.offsets, table.offsets)
     np.testing.assert_array_equal(file.map().numpy(), raw_rows(table))
     np.testing.assert_array_equal(file.read(95, 130), raw_rows(table)[95:130])
     np.testing.assert_array_equal(file.read(3990, 9999), raw_rows(table)[3990:])
-    continues = raw_rows(table)[:, -1]
-    assert (continues[table.offsets[1:] - 1] == 1.0 - table.terminated).all() and continues.sum() == 4000 - 60
+    not_done = raw_rows(table)[:, -1]
+    assert (not_done[table.offsets[1:] - 1] == 1.0 - table.terminated).all() and not_done.sum() == 4000 - 60
 
 
-def test_a_mapped_table_gives_the_batches_of_a_copied_one(table: EpisodeTable, file: RowFile) -> None:
+def test_a_mapped_table_gives_the_batches_of_a_copied_one(table: EpisodeTable, file: MemoryMappedTransitions) -> None:
     column = np.arange(4000, dtype=np.float32)
     latent = np.random.default_rng(0).normal(size=(table.num_episodes, 4)).astype(np.float32)
     columns = {"advantage": column, "z": EpisodeValues(latent, table.offsets)}
@@ -107,7 +107,7 @@ def test_a_mapped_table_gives_the_batches_of_a_copied_one(table: EpisodeTable, f
     np.testing.assert_array_equal(file.map().numpy(), raw_rows(table))
 
 
-def test_a_streamed_batch_holds_transitions_of_the_table_with_their_columns(file: RowFile) -> None:
+def test_a_streamed_batch_holds_transitions_of_the_table_with_their_columns(file: MemoryMappedTransitions) -> None:
     columns = {"advantage": np.arange(4000, dtype=np.float32) * 2}
     sampler = streamed(file, columns=columns)
     whole = Transitions(file, PREPROCESSING, columns)
@@ -117,7 +117,7 @@ def test_a_streamed_batch_holds_transitions_of_the_table_with_their_columns(file
         assert_same_batch(batch, whole.at((batch.extra["advantage"] / 2).long()))
 
 
-def test_every_transition_is_drawn_about_equally_often(file: RowFile) -> None:
+def test_every_transition_is_drawn_about_equally_often(file: MemoryMappedTransitions) -> None:
     num_passes = 50
     counts = np.bincount(drawn(streamed(file), 100, 40 * num_passes).ravel(), minlength=4000)
     # As from the whole table: Poisson with one draw per pass.
@@ -126,7 +126,7 @@ def test_every_transition_is_drawn_about_equally_often(file: RowFile) -> None:
     assert counts.var() == pytest.approx(num_passes, rel=0.15)
 
 
-def test_a_batch_mixes_the_table(file: RowFile) -> None:
+def test_a_batch_mixes_the_table(file: MemoryMappedTransitions) -> None:
     """The table's first fifth is a fifth of the draws at any time, because blocks are read in random order."""
     share = (drawn(streamed(file), 100, 400) < 800).mean(axis=1)
     # 100 blocks in the buffer: standard deviation 0.04 of its content and 0.04 of a batch of 100.
@@ -134,7 +134,9 @@ def test_a_batch_mixes_the_table(file: RowFile) -> None:
     assert share.std() < 0.08 and share.min() > 0.0
 
 
-def test_draws_depend_on_the_seed_and_not_on_the_speed(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_depend_on_the_seed_and_not_on_the_speed(
+    file: MemoryMappedTransitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = drawn(streamed(file), 32, 300)
     monkeypatch.setattr(streaming, "READ_AHEAD_BLOCKS", 1)
     sampler = streamed(file)
@@ -150,7 +152,7 @@ def test_draws_depend_on_the_seed_and_not_on_the_speed(file: RowFile, monkeypatc
     eligible=st.booleans(),
 )
 def test_a_checkpoint_goes_on_with_the_same_batches(
-    file: RowFile, before: int, share: float, batch_size: int, eligible: bool
+    file: MemoryMappedTransitions, before: int, share: float, batch_size: int, eligible: bool
 ) -> None:
     def make() -> StreamedTransitions:
         sampler = streamed(file, share=share)
@@ -169,7 +171,7 @@ def test_a_checkpoint_goes_on_with_the_same_batches(
 
 
 @pytest.mark.parametrize("kind", [Transitions, StreamedTransitions])
-def test_only_eligible_rows_are_drawn(file: RowFile, kind: type) -> None:
+def test_only_eligible_rows_are_drawn(file: MemoryMappedTransitions, kind: type) -> None:
     eligible = torch.tensor([*range(5, 1000, 7), *range(3500, 3900)])
     sampler = (streamed(file) if kind is StreamedTransitions else Transitions(file, PREPROCESSING)).restricted(eligible)
     assert len(sampler) == len(eligible)
@@ -177,7 +179,7 @@ def test_only_eligible_rows_are_drawn(file: RowFile, kind: type) -> None:
 
 
 @pytest.mark.parametrize("num_rows", [1, 999, 4000, 10_000])
-def test_chunks_are_the_table_in_order(file: RowFile, num_rows: int) -> None:
+def test_chunks_are_the_table_in_order(file: MemoryMappedTransitions, num_rows: int) -> None:
     column = {"advantage": np.arange(4000, dtype=np.float32)}
     samplers = [Transitions(file, PREPROCESSING, column), streamed(file, columns=column)]
     for mapped, read in zip(*(sampler.chunks(num_rows) for sampler in samplers), strict=True):
@@ -185,7 +187,7 @@ def test_chunks_are_the_table_in_order(file: RowFile, num_rows: int) -> None:
     assert_same_batch(samplers[0].all(), next(samplers[1].chunks(4000)))
 
 
-def test_a_table_that_fits_is_mapped_and_one_that_does_not_is_streamed(file: RowFile) -> None:
+def test_a_table_that_fits_is_mapped_and_one_that_does_not_is_streamed(file: MemoryMappedTransitions) -> None:
     def opened(memory_bytes: int):
         return open_transitions(file, PREPROCESSING, memory_bytes=memory_bytes, seed=0)
 
@@ -204,10 +206,10 @@ def test_a_truncated_or_foreign_file_gives_one_message(table: EpisodeTable, tmp_
     with pytest.raises(DataError, match=r"ends before its last row\n.*made again"):
         drawn(sampler, 10, 1)
     with pytest.raises(DataError, match="not a readable row file"):
-        RowFile.open(tmp_path / "rows")
+        MemoryMappedTransitions.open(tmp_path / "rows")
     np.save(tmp_path / "rows" / ROWS, np.zeros((5, 2), np.float32))
     with pytest.raises(DataError, match=r"holds rows of shape \(5, 2\)"):
-        RowFile.open(tmp_path / "rows")
+        MemoryMappedTransitions.open(tmp_path / "rows")
 
 
 @pytest.mark.slow
@@ -240,7 +242,9 @@ print(file.num_bytes // 2, most - before)
     assert 0.3 * allowance < used <= allowance
 
 
-def test_collecting_a_stream_waits_for_no_thread(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collecting_a_stream_waits_for_no_thread(
+    file: MemoryMappedTransitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Any allocation can collect garbage, also in a thread that holds the lock that the reader needs to end."""
     others = threading.enumerate()
     sampler = streamed(file)

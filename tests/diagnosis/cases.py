@@ -10,7 +10,7 @@ import numpy as np
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.diagnosis.evidence import Evidence, FinishedRun
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 
 EPISODE_STEPS = 20
 NAMES = {"near": "hopper/gravity-0.9@d4rl", "far": "hopper/gravity-0.5@d4rl"}

@@ -17,8 +17,8 @@ from v2a_ray.cli.domain_commands import app
 from v2a_ray.domains import PHYSICS, Domain, catalogue, parse_domain
 from v2a_ray.domains import catalogue_checks as checks
 from v2a_ray.domains.catalogue_checks import RobotCheck, check_model, check_robot, check_survival
+from v2a_ray.domains.compiled_model import compile_model
 from v2a_ray.domains.environments import make_environment
-from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.probes import distances, make_probes, one_step
 from v2a_ray.domains.shifts.intentions import Change, intended_changes
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from v2a_ray.domains import PHYSICS, RobotDomain, Shift, catalogue, make_environment, parse_domain
-from v2a_ray.domains.model import compile_model
+from v2a_ray.domains.compiled_model import compile_model
 from v2a_ray.domains.model_fields import changed_fields
 from v2a_ray.errors import DomainError
 

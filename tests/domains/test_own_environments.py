@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from v2a_ray.data.checks.dynamics import fit_domains
+from v2a_ray.data.checks.source_dynamics import fit_domains
 from v2a_ray.data.collection.rolling import collect_episodes
 from v2a_ray.data.config import SourceSpec
 from v2a_ray.domains import catalogue, make_environment, normalized_score, parse_domain

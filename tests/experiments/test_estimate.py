@@ -17,9 +17,9 @@ from v2a_ray.engine.rates import RATES_FILE, Rates, Tables, packaged_rates
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.estimate import Estimate, estimate
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
 from v2a_ray.experiments.methods import METHODS
-from v2a_ray.settings.loading import merge
+from v2a_ray.experiments.reading import resolve
+from v2a_ray.settings.yaml_files import merge
 from v2a_ray.stages.registered import costs_of
 
 RATES = Rates(

@@ -19,9 +19,9 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.combinations import Combination, combination, combinations, effective_settings, markdown
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
 from v2a_ray.experiments.methods import METHODS
-from v2a_ray.settings.loading import merge, parse_overrides
+from v2a_ray.experiments.reading import resolve
+from v2a_ray.settings.yaml_files import merge, parse_overrides
 from v2a_ray.stages.policy.stage import filtered_columns
 from v2a_ray.stages.registered import fit_of
 

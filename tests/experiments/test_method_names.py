@@ -12,8 +12,8 @@ import yaml
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.definition import lay_over
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import load_experiment
 from v2a_ray.experiments.methods import DEFAULT_METHOD, METHODS, method_settings
+from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import Sweep, load_sweep
 from v2a_ray.orchestration.cluster.job_spec import CONFIG_FILE, make_job
 from v2a_ray.report.result_tables import TrialResult, result_row

@@ -10,9 +10,9 @@ import pytest
 from v2a_ray.engine.plan import Node, make_plan
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
 from v2a_ray.experiments.methods import METHODS, method_settings
-from v2a_ray.settings.loading import merge, parse_overrides
+from v2a_ray.experiments.reading import resolve
+from v2a_ray.settings.yaml_files import merge, parse_overrides
 
 MINIMAL: dict[str, Any] = {
     "name": "test",

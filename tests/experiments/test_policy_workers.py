@@ -28,7 +28,7 @@ from v2a_ray.orchestration.train.policy_workers import fit_policy_parallel
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.policy.training import make_actor
 
 RULE = FILTERS(rule="top_fraction", weight="exp_alignment")

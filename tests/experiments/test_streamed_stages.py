@@ -19,7 +19,7 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.trainer import Metrics, silent
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.stages.registered import fit_of
 
 NUM_SOURCE = 4000

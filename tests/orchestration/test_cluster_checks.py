@@ -16,10 +16,10 @@ from ray_head import RayHead, v2a
 
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.orchestration.cluster.requirements import autoscales, require_resources
-from v2a_ray.orchestration.sweep.sweep import run_sweep
+from v2a_ray.orchestration.sweep.run_sweep import run_sweep
 from v2a_ray.orchestration.train.run import run_experiment
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}

@@ -8,7 +8,7 @@ import pytest
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.orchestration.cluster.gpus import gpu_share, require_gpus, stage_device, workers_have_gpus
 
 

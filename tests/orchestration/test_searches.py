@@ -14,8 +14,8 @@ from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.files import sole_writer
 from v2a_ray.orchestration.sweep.population import finished_member, member_settings
+from v2a_ray.orchestration.sweep.run_sweep import open_sweep, run_sweep
 from v2a_ray.orchestration.sweep.search import Suggestions
-from v2a_ray.orchestration.sweep.sweep import open_sweep, run_sweep
 from v2a_ray.report.search_table import pareto_front, search_markdown
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -134,7 +134,7 @@ def test_damaged_notes_of_a_sweep_are_written_again(ray_cluster: None, tmp_path:
     folder = path.with_suffix("")
     before = sorted(row["status"] for row in rows_of(path))
     for name, harm in zip(
-        ("trials.json", "outcomes.jsonl", "results.parquet", "table.md"), HARMS.values(), strict=True
+        ("trials.json", "trial_status.jsonl", "results.parquet", "table.md"), HARMS.values(), strict=True
     ):
         harm(folder / name)
     sweep(path)

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from v2a_ray.experiments.sweep import load_sweep
-from v2a_ray.orchestration.sweep.sweep import run_sweep
+from v2a_ray.orchestration.sweep.run_sweep import run_sweep
 from v2a_ray.report.result_tables import TrialResult
-from v2a_ray.settings.loading import merge
+from v2a_ray.settings.yaml_files import merge
 
 SETTINGS: dict[str, Any] = {
     "method": "iql_mixed",

@@ -16,7 +16,7 @@ from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
 from v2a_ray.stages.policy.config import FILTERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.support.dynamics import DynamicsModel
 
 

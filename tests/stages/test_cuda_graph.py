@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from problems import weights_of
-from test_many_policies import SCALARS, assert_close, learners_of, loops_of
+from test_batched_policies import SCALARS, assert_close, learners_of, loops_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from v2a_ray.stages.policy.batched import ManyIQL, train_together
+from v2a_ray.stages.policy.batched import BatchedIQL, train_together
 from v2a_ray.stages.policy.config import LEARNERS
-from v2a_ray.stages.policy.cuda_graph import WARM_UP_STEPS, Metrics, RecordedPack, taken_back
+from v2a_ray.stages.policy.cuda_graph import WARM_UP_STEPS, Metrics, RecordedPolicyBatch, taken_back
 
 
 class Operators(TorchDispatchMode):
@@ -40,19 +40,19 @@ class Operators(TorchDispatchMode):
                         old.copy_(new)
 
 
-def record_operators(pack: ManyIQL) -> tuple[Callable[[], None], Metrics]:
+def record_operators(policy_batch: BatchedIQL) -> tuple[Callable[[], None], Metrics]:
     """As `record_graph`. Recording on a CPU is a step itself, and is taken back."""
-    with taken_back(pack.learners):
+    with taken_back(policy_batch.learners):
         for _ in range(WARM_UP_STEPS):
-            pack.train_step()
+            policy_batch.train_step()
     operators = Operators()
-    with taken_back(pack.learners), operators:
-        metrics = pack.train_step()
+    with taken_back(policy_batch.learners), operators:
+        metrics = policy_batch.train_step()
     return operators.replay, metrics
 
 
-def recorded(pack: ManyIQL) -> RecordedPack:
-    return RecordedPack(pack, record_operators)
+def recorded(policy_batch: BatchedIQL) -> RecordedPolicyBatch:
+    return RecordedPolicyBatch(policy_batch, record_operators)
 
 
 def test_replayed_steps_train_as_steps_do() -> None:
@@ -82,7 +82,7 @@ def test_recording_trains_nothing() -> None:
             [float(state["step"]) for optimizer in learner.optimizers.values() for state in optimizer.state.values()]
             for learner in learners
         ]
-        recorded(ManyIQL(learners))
+        recorded(BatchedIQL(learners))
         for learner, weights, generator, count in zip(learners, before, generators, counts, strict=True):
             assert_close(weights, weights_of(learner), 0.0)
             assert torch.equal(generator, learner.generator.get_state())
@@ -116,16 +116,16 @@ def test_what_no_pack_trains_is_not_recorded(settings: dict[str, Any]) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_graph_trains_as_steps_do() -> None:
     from problems import make_actor, raw
-    from test_many_policies import COLUMNS, HELD_OUT, SOURCE, TARGET, config_of
+    from test_batched_policies import COLUMNS, HELD_OUT, SOURCE, TARGET, config_of
 
     from v2a_ray.data.loading.sampler import Transitions
     from v2a_ray.stages.policy.filtering import SourceFilter
     from v2a_ray.stages.policy.iql import IQLLearner
-    from v2a_ray.stages.policy.sampler import MixedSampler
+    from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 
     tables = Transitions(TARGET, raw(2), device="cuda"), Transitions(SOURCE, raw(2), COLUMNS, device="cuda")
     trained = []
-    for prepared in ({}, {"prepared": RecordedPack}):
+    for prepared in ({}, {"prepared": RecordedPolicyBatch}):
         learners = []
         for seed, scalars in enumerate(SCALARS):
             torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from problems import linear_system, raw
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 
 COLUMNS = {
     "alignment": torch.tensor([0.9, 0.1, 0.5, -0.5, 0.3, 0.7]),

@@ -31,7 +31,7 @@ from v2a_ray.stages.alignment.state_ratio import StateRatioLearner
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
-from v2a_ray.stages.policy.batched import ManyIQL
+from v2a_ray.stages.policy.batched import BatchedIQL
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.inputs import LearnerInputs, make_learner
 from v2a_ray.stages.policy.iql import IQLLearner
@@ -77,11 +77,11 @@ class InAPack:
     """The first of two policies that are trained as a pack; the other one starts anew when this one is resumed."""
 
     def __init__(self, first: IQLLearner, other: IQLLearner) -> None:
-        self.pack = ManyIQL([first, other])
+        self.policy_batch = BatchedIQL([first, other])
         self.networks, self.optimizers, self.generator = first.networks, first.optimizers, first.generator
 
     def update(self, step: int) -> dict[str, torch.Tensor]:
-        return self.pack.update(step)[0]
+        return self.policy_batch.update(step)[0]
 
 
 def in_a_pack(seed: int) -> Learner:
@@ -92,8 +92,8 @@ def in_a_pack(seed: int) -> Learner:
 
 def density(seed: int) -> Learner:
     config = DensityConfig(num_steps=NUM_STEPS, batch_size=8)
-    feeds = [Transitions(table, raw(2)) for table in (TARGET, SOURCE)]
-    return DensityLearner(ConditionalVAE(1, 2, 1, 2, 6), behavior_split, feeds, config, seed)
+    samplers = [Transitions(table, raw(2)) for table in (TARGET, SOURCE)]
+    return DensityLearner(ConditionalVAE(1, 2, 1, 2, 6), behavior_split, samplers, config, seed)
 
 
 def dynamics_density(seed: int) -> Learner:

@@ -69,7 +69,7 @@ def test_iql_critic_loss_weighs_rows_and_bootstraps_truncated_ones() -> None:
     learner = iql(discount=0.9)
     set_constant(learner.critics, 1.0, 3.0)
     batch = batch_of(learner.sampler.target)
-    assert batch.continues_B.tolist() == [1.0, 0.0]
+    assert batch.not_done_B.tolist() == [1.0, 0.0]
     inputs = torch.cat([batch.observation_BO, batch.action_BA], dim=1)
     # Returns: 1 + 0.9 * 10 = 10 (truncated) and 1 (terminated). Squared errors: 81, 0 of Q1 and 49, 4 of Q2.
     next_value = torch.tensor([10.0, 10.0])
@@ -234,7 +234,7 @@ def test_transitions_keep_columns_apart() -> None:
     assert batch.observation_BO.tolist() == [[2.0], [1.0], [2.0]]
     assert batch.next_observation_BO.tolist() == [[6.0], [5.0], [6.0]]
     assert batch.reward_B.tolist() == [4.0, 3.0, 4.0]
-    assert batch.continues_B.tolist() == [0.0, 1.0, 0.0]
+    assert batch.not_done_B.tolist() == [0.0, 1.0, 0.0]
     assert batch.extra["z"].tolist() == [[9.0, 10.0], [7.0, 8.0], [9.0, 10.0]]
     assert batch.extra["advantage"].tolist() == [12.0, 11.0, 12.0]
 

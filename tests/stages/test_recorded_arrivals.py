@@ -10,7 +10,7 @@ import pytest
 import torch
 from problems import linear_system
 
-from v2a_ray.data.loading.memory_mapped import RowFile, write_rows
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, write_rows
 from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, of_recorded_arrivals
 from v2a_ray.data.loading.streaming import StreamedTransitions
 from v2a_ray.data.table.episodes import EpisodeTable
@@ -37,11 +37,11 @@ def falls(arrival: str) -> EpisodeTable:
     return table.replace(next_observation=following)
 
 
-def row_file(folder: Path, table: EpisodeTable) -> RowFile:
+def row_file(folder: Path, table: EpisodeTable) -> MemoryMappedTransitions:
     write_table(table, folder / "table")
     (folder / "rows").mkdir()
     write_rows(folder / "table", folder / "rows")
-    return RowFile.open(folder / "rows")
+    return MemoryMappedTransitions.open(folder / "rows")
 
 
 def test_row_files_know_which_arrivals_were_recorded(tmp_path: Path) -> None:
@@ -62,10 +62,10 @@ def test_samplers_of_dynamics_draw_recorded_arrivals_alone(streamed: bool, tmp_p
         sampler = StreamedTransitions(rows, prepared, memory_bytes=2**30, seed=0)
     generator = torch.Generator().manual_seed(0)
     drawn = of_recorded_arrivals(sampler, rows).sample(2000, generator)
-    assert drawn.arrival_recorded.all() and (drawn.continues_B == 1).all()
+    assert drawn.arrival_recorded.all() and (drawn.not_done_B == 1).all()
     # A critic draws from the sampler as it is, and meets the falls.
     whole = sampler.sample(2000, generator)
-    assert (whole.continues_B == 0).any() and not whole.arrival_recorded.all()
+    assert (whole.not_done_B == 0).any() and not whole.arrival_recorded.all()
 
 
 def test_models_of_dynamics_and_modality_see_recorded_steps_alone() -> None:

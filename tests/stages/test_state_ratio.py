@@ -17,7 +17,7 @@ from v2a_ray.stages.alignment.state_ratio import StateRatioLearner, by_value
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 
 
 def single_steps(state: float, reward: float, count: int = 4) -> Transitions:

@@ -71,7 +71,7 @@ def train(
     from v2a_ray.domains.behavior_export import install_behaviors
     from v2a_ray.orchestration.rllib.behavior_training import TrainingProgress, train_behavior
     from v2a_ray.orchestration.rllib.ppo import default_settings
-    from v2a_ray.settings.loading import parse_overrides, validate
+    from v2a_ray.settings.yaml_files import parse_overrides, validate
 
     parsed = parse_domain(domain)
     defaults = default_settings(parsed.robot)

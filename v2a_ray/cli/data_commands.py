@@ -48,7 +48,7 @@ def collect(
     from v2a_ray.data.config import SourceSpec
     from v2a_ray.data.table.folder import write_table
     from v2a_ray.domains import parse_domain
-    from v2a_ray.experiments.loading import require_behavior
+    from v2a_ray.experiments.reading import require_behavior
     from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.data.collect import collect_data
@@ -122,7 +122,7 @@ def convert(
     from v2a_ray.outputs import require_apart, require_replaceable
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings_file import write_findings
-    from v2a_ray.settings.loading import parse_overrides, validate
+    from v2a_ray.settings.yaml_files import parse_overrides, validate
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
     named = None
@@ -217,7 +217,7 @@ def mix(
     from v2a_ray.data.mixing.mixture import mix_name
     from v2a_ray.engine.plan import make_plan
     from v2a_ray.errors import ConfigError
-    from v2a_ray.experiments.loading import load_experiment
+    from v2a_ray.experiments.reading import load_experiment
     from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.data.mix import make_mix, preview_mix

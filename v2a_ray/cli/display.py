@@ -22,7 +22,7 @@ from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact
 from v2a_ray.files import read_json
-from v2a_ray.orchestration.data.tables import REFUSED
+from v2a_ray.orchestration.data.table_nodes import REFUSED
 from v2a_ray.orchestration.train.compute import Listener
 from v2a_ray.orchestration.train.progress_actor import Event
 

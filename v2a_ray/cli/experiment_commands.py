@@ -66,7 +66,7 @@ def run(
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
     stopped.
     """
-    from v2a_ray.experiments.loading import missing_nodes, read_experiment, require_domains, store_of
+    from v2a_ray.experiments.reading import missing_nodes, read_experiment, require_domains, store_of
     from v2a_ray.outputs import prepare_results_folder
 
     # Report errors of the settings and print the first line before imports that take seconds.
@@ -146,7 +146,7 @@ def sweep(
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.orchestration.cluster.session import ray_session
-        from v2a_ray.orchestration.sweep.sweep import require_same_sweep, run_sweep
+        from v2a_ray.orchestration.sweep.run_sweep import require_same_sweep, run_sweep
 
         require_same_sweep(experiment, folder)
         with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
@@ -168,7 +168,7 @@ def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | Non
         from v2a_ray.experiments.sweep import load_sweep
 
         return load_sweep(config_file, overrides)
-    from v2a_ray.orchestration.sweep.sweep import open_sweep
+    from v2a_ray.orchestration.sweep.run_sweep import open_sweep
 
     return open_sweep(resume or Path())
 

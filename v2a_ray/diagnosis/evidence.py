@@ -25,7 +25,7 @@ from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import DataError, DomainError, told
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.files import read_json
-from v2a_ray.settings.loading import validate
+from v2a_ray.settings.yaml_files import validate
 
 Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.str_]

@@ -15,9 +15,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.domains.compiled_model import has_diverged, quiet_mujoco
 from v2a_ray.domains.domain import Physics, RobotDomain, catalogue
 from v2a_ray.domains.environments import make_environment
-from v2a_ray.domains.model import has_diverged, quiet_mujoco
 from v2a_ray.domains.model_proof import unintended
 from v2a_ray.domains.probes import distances, make_probes, one_step
 from v2a_ray.domains.shifts.intentions import Change, intended_changes

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import v2a_ray.domains.robots  # noqa: F401 - registers them
 from v2a_ray.domains.base import Domain
-from v2a_ray.domains.model import domain_edits, stock_specification
+from v2a_ray.domains.compiled_model import domain_edits, stock_specification
 from v2a_ray.domains.own.domain import parse_gym_domain
 from v2a_ray.domains.robot_spec import RobotSpec, all_robots, robot
 from v2a_ray.domains.shifts.execution import Execution

@@ -21,8 +21,8 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from v2a_ray.domains.base import Domain
+from v2a_ray.domains.compiled_model import compile_model
 from v2a_ray.domains.domain import PHYSICS, RobotDomain, catalogue, parse_domain, require_robot
-from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.own.domain import GymDomain
 from v2a_ray.domains.robot_spec import all_robots, robot
 from v2a_ray.domains.shifts.execution import ActionChannel

@@ -19,8 +19,8 @@ from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
 from v2a_ray.domains.base import Domain
+from v2a_ray.domains.compiled_model import compile_model
 from v2a_ray.domains.domain import RobotDomain, require_robot
-from v2a_ray.domains.model import compile_model
 from v2a_ray.domains.probes import lowest_point
 from v2a_ray.domains.shifts.descriptions import describe_shift
 from v2a_ray.errors import DomainError

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from v2a_ray.data.loading.memory_mapped import RowFile, row_bytes, write_rows
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, row_bytes, write_rows
 from v2a_ray.data.loading.sampler import Preprocessing, make_preprocessing
 from v2a_ray.data.loading.streaming import StreamedTransitions, is_streamed
 from v2a_ray.data.rewards import require_rewards
@@ -52,9 +52,9 @@ class Job:
         """The episode table of an input."""
         return read_table_folder(self.inputs[role] / "table")
 
-    def rows(self, role: str) -> RowFile:
+    def rows(self, role: str) -> MemoryMappedTransitions:
         """The row file of an input table."""
-        return RowFile.open(self.inputs[f"{role}_rows"])
+        return MemoryMappedTransitions.open(self.inputs[f"{role}_rows"])
 
     def manifest(self, role: str) -> dict[str, Any]:
         """The manifest of an input table."""
@@ -86,7 +86,7 @@ class Job:
 
     def loop(self, training: TrainingConfig, **more: Any) -> TrainingLoop:
         """The training loop with this job's checkpoint and progress; says which of its `feeds` are streamed."""
-        for name, feed in more.get("feeds", {}).items():
+        for name, feed in more.get("samplers", {}).items():
             if isinstance(feed, StreamedTransitions):
                 self.progress(0, training.num_steps, {f"streamed/{name}": 1.0})
         return TrainingLoop(

@@ -42,7 +42,7 @@ class Learner(Protocol):
         ...
 
 
-class Feed(Protocol):
+class StatefulSampler(Protocol):
     """What a learner draws from, as far as a checkpoint has to know it (`data.sampler.TransitionSampler`)."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ class TrainingLoop:
     checkpoint_interval_steps: int = 1000
     log_interval_steps: int = 100
     progress: Progress = silent
-    feeds: Mapping[str, Feed] = field(default_factory=dict)
+    samplers: Mapping[str, StatefulSampler] = field(default_factory=dict)
     evaluate: Callable[[], Metrics] | None = None
     evaluation_interval_steps: int = 0
     stop: Callable[[History], bool] = never
@@ -119,7 +119,7 @@ class TrainingLoop:
         if self.checkpoint and self.saves and done % self.checkpoint_interval_steps == 0 and done < self.num_steps:
             # A checkpoint of a run that has diverged could never be continued.
             self._require_finite({name: float(value) for name, value in metrics.items()}, done)
-            save_checkpoint(self.checkpoint, learner, done, self.history, self.feeds)
+            save_checkpoint(self.checkpoint, learner, done, self.history, self.samplers)
         return bool(record) and self.stop(self.history)
 
     def _evaluation_due(self, done: int) -> bool:
@@ -138,7 +138,7 @@ class TrainingLoop:
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
         try:
-            step, self.history = load_checkpoint(self.checkpoint, learner, self.feeds)
+            step, self.history = load_checkpoint(self.checkpoint, learner, self.samplers)
         except DamagedCheckpointError:
             # The next one takes its place, so nobody has to remove it: other workers may be reading it.
             self.progress(0, self.num_steps, {"discarded": 1.0})
@@ -170,7 +170,7 @@ def use_threads(num_threads: int) -> None:
 
 
 def save_checkpoint(
-    path: Path, learner: Learner, step: int, history: History, feeds: Mapping[str, Feed] | None = None
+    path: Path, learner: Learner, step: int, history: History, samplers: Mapping[str, StatefulSampler] | None = None
 ) -> None:
     """Write networks, optimisers, generator, feeds, step and history to one file, replaced atomically.
 
@@ -183,7 +183,7 @@ def save_checkpoint(
     for name, optimizer in learner.optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
-    for name, feed in (feeds or {}).items():
+    for name, feed in (samplers or {}).items():
         tensors |= {f"feed/{name}/{key}": value for key, value in feed.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -196,14 +196,16 @@ class DamagedCheckpointError(Exception):
     """A checkpoint that cannot be gone on from. `TrainingLoop.restore` starts again then."""
 
 
-def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | None = None) -> tuple[int, History]:
+def load_checkpoint(
+    path: Path, learner: Learner, samplers: Mapping[str, StatefulSampler] | None = None
+) -> tuple[int, History]:
     """Put a checkpoint's state into `learner`, wherever it is, and `feeds`; returns (step, history).
 
     Raises:
         DamagedCheckpointError: it is not what was written, or is of other networks; the learner is as it was.
     """
     tensors, metadata = _read_checkpoint(path)
-    _require_same_networks(tensors, learner, feeds or {}, path)
+    _require_same_networks(tensors, learner, samplers or {}, path)
     step = int(metadata["step"])
     _restore_generator(learner.generator, tensors.pop("generator"), step)
     for name, network in learner.networks.items():
@@ -214,7 +216,7 @@ def load_checkpoint(path: Path, learner: Learner, feeds: Mapping[str, Feed] | No
             index, entry = key.split("/")
             states.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    for name, feed in (feeds or {}).items():
+    for name, feed in (samplers or {}).items():
         feed.load_state_dict(_below(tensors, f"feed/{name}/"))
     return step, json.loads(metadata["history"])
 
@@ -242,7 +244,7 @@ def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
 
 
 def _require_same_networks(
-    tensors: Mapping[str, Tensor], learner: Learner, feeds: Mapping[str, Feed], path: Path
+    tensors: Mapping[str, Tensor], learner: Learner, samplers: Mapping[str, StatefulSampler], path: Path
 ) -> None:
     """Raise DamagedCheckpointError for a checkpoint of another version of the code, whose state would not fit."""
     present = {key: value.shape for key, value in tensors.items() if key.startswith(("network/", "feed/"))}
@@ -250,7 +252,9 @@ def _require_same_networks(
         f"network/{name}/{key}": value.shape
         for name, network in learner.networks.items()
         for key, value in network.state_dict().items()
-    } | {f"feed/{name}/{key}": value.shape for name, feed in feeds.items() for key, value in feed.state_dict().items()}
+    } | {
+        f"feed/{name}/{key}": value.shape for name, feed in samplers.items() for key, value in feed.state_dict().items()
+    }
     if present != expected:
         raise DamagedCheckpointError(f"{path}: it is of other networks")
 

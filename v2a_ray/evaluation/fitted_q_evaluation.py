@@ -142,7 +142,7 @@ class FittedQLearner:
         batch = self.transitions.sample(self.config.batch_size, self.generator)
         with torch.no_grad():
             next_KB = self.q(self.target_critics, batch.next_observation_BO, batch.extra["next_action"])
-            return_KB = batch.reward_B + self.config.discount * batch.continues_B * next_KB
+            return_KB = batch.reward_B + self.config.discount * batch.not_done_B * next_KB
         q_KB = self.q(self.critics, batch.observation_BO, batch.action_BA)
         loss = (q_KB - return_KB.clamp(*self.bounds)).square().mean(dim=1).sum()
         self.optimizers["critics"].zero_grad(set_to_none=True)

@@ -35,7 +35,7 @@ GROUPS = {
     "v2a_ray.filters": "v2a_ray.stages.policy.config:FILTERS",
     "v2a_ray.encoders": "v2a_ray.stages.modality.config:register_encoder",
     "v2a_ray.schedulers": "v2a_ray.experiments.sweep_config:SCHEDULERS",
-    "v2a_ray.formats": "v2a_ray.data.formats.registry:register_format",
+    "v2a_ray.formats": "v2a_ray.data.formats.known_formats:register_format",
     "v2a_ray.robots": "v2a_ray.domains.robot_spec:register_robot",
 }
 """Groups of entry points, and what their objects are given to. Of methods and encoders the entry's name is the name."""

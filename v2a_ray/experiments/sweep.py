@@ -15,13 +15,13 @@ from v2a_ray.engine.store import store_root
 from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import dropped_settings, resolve, with_plugins
 from v2a_ray.experiments.methods import METHODS
+from v2a_ray.experiments.reading import dropped_settings, resolve, with_plugins
 from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
 from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
 from v2a_ray.settings.environment_names import is_environment, split_name
-from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
+from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
     import optuna

@@ -19,7 +19,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.files import read_json
 from v2a_ray.networks import TanhActor
 from v2a_ray.outputs import MARK
-from v2a_ray.settings.loading import validate
+from v2a_ray.settings.yaml_files import validate
 
 
 @dataclass(frozen=True)

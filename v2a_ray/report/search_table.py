@@ -9,7 +9,7 @@ from rich.table import Table
 from v2a_ray.experiments.sweep_config import SearchConfig
 from v2a_ray.report.markdown import table_lines
 from v2a_ray.report.result_tables import TrialResult
-from v2a_ray.settings.loading import at
+from v2a_ray.settings.yaml_files import at
 
 SHOWN = 10
 """Draws per task and method, of maybe hundreds; results.parquet has all."""

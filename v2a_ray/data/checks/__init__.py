@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.catalogue import CHECKS, Check, Severities, found, parse_severities, regrade
 from v2a_ray.data.checks.content import (
     check_action_bounds,
     check_alignment,
@@ -20,7 +21,6 @@ from v2a_ray.data.checks.content import (
 )
 from v2a_ray.data.checks.findings import Finding, RobotLike, place
 from v2a_ray.data.checks.health import check_terminals
-from v2a_ray.data.checks.registry import CHECKS, Check, Severities, found, parse_severities, regrade
 from v2a_ray.data.checks.sources import SourceFacts, check_facts, check_sources
 from v2a_ray.data.table.episodes import EpisodeTable
 

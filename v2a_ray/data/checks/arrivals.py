@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.findings import Finding, place
-from v2a_ray.data.checks.registry import found
 from v2a_ray.data.checks.reset_rows import ResetDetector
 from v2a_ray.data.config import CheckName
 from v2a_ray.data.table.segmentation import Rows, differ

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.findings import Finding, RobotLike, place
-from v2a_ray.data.checks.registry import found
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.segmentation import breaks, is_unordered
 

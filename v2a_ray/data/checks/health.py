@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.content import Locate
 from v2a_ray.data.checks.findings import Finding, RobotLike
-from v2a_ray.data.checks.registry import found
 from v2a_ray.data.config import CheckName
 from v2a_ray.data.table.episodes import EpisodeTable
 

@@ -10,9 +10,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.content import row_hashes
 from v2a_ray.data.checks.findings import Finding, place
-from v2a_ray.data.checks.registry import found
 from v2a_ray.data.table.episodes import EpisodeTable
 
 # Continuous states never repeat by chance; a few common transitions may come from equal seeds.

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.findings import Finding, place
-from v2a_ray.data.checks.registry import found
 from v2a_ray.data.table.episodes import EpisodeTable
 
 Float = NDArray[np.float64]

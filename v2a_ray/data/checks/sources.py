@@ -17,7 +17,7 @@ from v2a_ray.data.checks.rewards import RewardSample, check_rewards_between_sour
 from v2a_ray.data.table.episodes import EpisodeTable
 
 if TYPE_CHECKING:
-    from v2a_ray.data.checks.dynamics import Fit
+    from v2a_ray.data.checks.source_dynamics import Fit
     from v2a_ray.domains import Domain
 
 REWARD_CHECKS = ("reward_scale", "rewards_unexplained")
@@ -43,7 +43,7 @@ class SourceFacts:
     def of(table: EpisodeTable, domains: Sequence[Domain]) -> SourceFacts:
         """The facts of one table; `domains` are the distinct domains of all sources."""
         # Imported late: re-simulation loads MuJoCo, which data without a domain do not need.
-        from v2a_ray.data.checks.dynamics import fit_domains
+        from v2a_ray.data.checks.source_dynamics import fit_domains
 
         return SourceFacts(
             (table.observation_dim, table.action_dim),
@@ -67,7 +67,7 @@ def check_sources(tables: Mapping[str, EpisodeTable], domains: Mapping[str, Doma
 
 def check_facts(facts: Mapping[str, SourceFacts], domains: Mapping[str, Domain]) -> list[Finding]:
     """Like `check_sources`, from the facts of each source."""
-    from v2a_ray.data.checks.dynamics import check_recordings, check_same_names
+    from v2a_ray.data.checks.source_dynamics import check_recordings, check_same_names
 
     named, identical = check_same_names(domains)
     recorded = check_recordings({name: each.fits for name, each in facts.items()}, domains, identical)

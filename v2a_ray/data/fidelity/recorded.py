@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from v2a_ray.data.fidelity.resimulation import FidelityReport, check_dimensions, resimulate
+from v2a_ray.data.formats.known_formats import detect_format
 from v2a_ray.data.formats.readers import read_table
-from v2a_ray.data.formats.registry import detect_format
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains.base import Domain
 from v2a_ray.domains.domain import PHYSICS, RobotDomain, catalogue, parse_domain, require_robot

@@ -7,8 +7,8 @@ from pyarrow import csv
 
 from v2a_ray.data.checks.findings import Reading, RobotLike, place
 from v2a_ray.data.config import Columns
+from v2a_ray.data.formats.known_formats import CSV_SUFFIX
 from v2a_ray.data.formats.location import Location
-from v2a_ray.data.formats.registry import CSV_SUFFIX
 from v2a_ray.data.formats.tables import Chosen, choose, to_episodes
 from v2a_ray.errors import DataError
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.catalogue import found as finding_of
 from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
-from v2a_ray.data.checks.registry import found as finding_of
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.lerobot_files import INFO, is_lerobot_folder
 from v2a_ray.data.formats.location import Location, reading

@@ -9,8 +9,8 @@ from pyarrow import fs
 from v2a_ray.data.checks import Severities, regrade
 from v2a_ray.data.checks.findings import Reading, RobotLike, raise_errors
 from v2a_ray.data.config import Columns
+from v2a_ray.data.formats.known_formats import check_format, detect_format, format_for_output, format_named
 from v2a_ray.data.formats.location import Location, locate, publishing
-from v2a_ray.data.formats.registry import check_format, detect_format, format_for_output, format_named
 from v2a_ray.data.rewards import with_reward
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.formats.arrays import check_keys
 from v2a_ray.data.formats.hdf5 import dataset, opened
+from v2a_ray.data.formats.known_formats import FORMATS, detect_format
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.minari_files import read_metadata
 from v2a_ray.data.formats.npz import require_stored
-from v2a_ray.data.formats.registry import FORMATS, detect_format
 from v2a_ray.data.table.folder import MANIFEST, read_manifest
 from v2a_ray.errors import DataError, V2AError
 

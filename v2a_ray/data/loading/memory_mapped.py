@@ -79,7 +79,7 @@ def write_rows(table: Path, output: Path) -> None:
 
 
 @dataclass(frozen=True)
-class RowFile:
+class MemoryMappedTransitions:
     """The memory-mapped transitions in a folder, and the episode of every row.
 
     Attributes:
@@ -97,12 +97,12 @@ class RowFile:
     offsets: NDArray[np.int64]
 
     @staticmethod
-    def open(folder: Path) -> RowFile:
+    def open(folder: Path) -> MemoryMappedTransitions:
         """Open a folder of `write_rows`. Raises DataError when it is damaged."""
         try:
             episodes = pq.read_table(folder / EPISODES)
             about = {key.decode(): int(value) for key, value in (episodes.schema.metadata or {}).items()}
-            file = RowFile(
+            file = MemoryMappedTransitions(
                 path=folder / ROWS,
                 observation_dim=about["observation_dim"],
                 action_dim=about["action_dim"],

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v2a_ray.data.loading.memory_mapped import RowFile, raw_rows
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, raw_rows
 from v2a_ray.data.table.episodes import EpisodeTable
 
 STANDARD_DEVIATION_FLOOR = 1e-3
@@ -74,7 +74,7 @@ class Batch:
     action_BA: Tensor
     next_observation_BO: Tensor
     reward_B: Tensor
-    continues_B: Tensor
+    not_done_B: Tensor
     """1 - terminated: a truncated step continues, so it bootstraps."""
     extra: dict[str, Tensor]
 
@@ -82,7 +82,7 @@ class Batch:
     def arrival_recorded(self) -> Tensor:
         """(B,) bool; see `EpisodeTable.arrival_recorded`."""
         moved_B = (self.next_observation_BO != self.observation_BO).any(dim=-1)
-        return moved_B | (self.continues_B > 0)
+        return moved_B | (self.not_done_B > 0)
 
 
 class BatchMaker:
@@ -105,8 +105,8 @@ class BatchMaker:
     def __call__(self, rows_BW: Tensor, extra: dict[str, Tensor]) -> Batch:
         """A batch made of `rows_BW`, which is overwritten. Columns without preprocessing keep every bit."""
         rows_BW.sub_(self._shift_W).div_(self._divisor_W).mul_(self._factor_W)
-        observation, action, next_observation, reward, continues = torch.split(rows_BW, self._widths, dim=1)
-        return Batch(observation, action, next_observation, reward.squeeze(1), continues.squeeze(1), extra)
+        observation, action, next_observation, reward, not_done = torch.split(rows_BW, self._widths, dim=1)
+        return Batch(observation, action, next_observation, reward.squeeze(1), not_done.squeeze(1), extra)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Transitions:
 
     def __init__(
         self,
-        table: EpisodeTable | RowFile,
+        table: EpisodeTable | MemoryMappedTransitions,
         preprocessing: Preprocessing,
         columns: Mapping[str, Column] | None = None,
         device: torch.device | str = "cpu",
@@ -206,7 +206,7 @@ class Transitions:
             table.action_dim,
             torch.device(device),
         )
-        rows = table.map() if isinstance(table, RowFile) else torch.from_numpy(raw_rows(table))
+        rows = table.map() if isinstance(table, MemoryMappedTransitions) else torch.from_numpy(raw_rows(table))
         self._rows_NW = rows.to(device)
         self._columns = Columns(columns, device)
         self._make = BatchMaker(table.observation_dim, table.action_dim, preprocessing, device)
@@ -250,7 +250,7 @@ class Transitions:
 Sampler = TypeVar("Sampler", bound=TransitionSampler)
 
 
-def of_recorded_arrivals(sampler: Sampler, table: EpisodeTable | RowFile) -> Sampler:
+def of_recorded_arrivals(sampler: Sampler, table: EpisodeTable | MemoryMappedTransitions) -> Sampler:
     """The `sampler` of `table`, restricted to steps whose next state was recorded, for learning dynamics.
 
     `chunks` still yields every step.

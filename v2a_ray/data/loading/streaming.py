@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import (
     Batch,
     BatchMaker,
@@ -60,7 +60,7 @@ class StreamedTransitions:
 
     def __init__(
         self,
-        file: RowFile,
+        file: MemoryMappedTransitions,
         preprocessing: Preprocessing,
         columns: Mapping[str, Column] | None = None,
         *,
@@ -208,7 +208,7 @@ class StreamedTransitions:
 
 
 def open_transitions(
-    file: RowFile,
+    file: MemoryMappedTransitions,
     preprocessing: Preprocessing,
     columns: Mapping[str, Column] | None = None,
     *,
@@ -223,6 +223,6 @@ def open_transitions(
     return Transitions(file, preprocessing, columns, device)
 
 
-def is_streamed(file: RowFile, memory_bytes: int) -> bool:
+def is_streamed(file: MemoryMappedTransitions, memory_bytes: int) -> bool:
     """Whether `open_transitions` streams the file."""
     return file.num_bytes > memory_bytes

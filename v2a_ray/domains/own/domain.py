@@ -187,7 +187,7 @@ def _require_in_force(domain: GymDomain) -> None:
 
 
 def _diverged(data: mujoco.MjData) -> bool:
-    from v2a_ray.domains.model import has_diverged
+    from v2a_ray.domains.compiled_model import has_diverged
 
     return has_diverged(data)
 

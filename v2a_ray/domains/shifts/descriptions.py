@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from v2a_ray.domains.model import domain_edits
+from v2a_ray.domains.compiled_model import domain_edits
 from v2a_ray.domains.robot_spec import RobotSpec
 from v2a_ray.domains.shifts.names import Shift
 

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import yaml
 
 from v2a_ray.errors import ConfigError, DataError
-from v2a_ray.experiments.loading import Notify, load_experiment
+from v2a_ray.experiments.reading import Notify, load_experiment
 from v2a_ray.experiments.sweep import make_sweep, with_base, with_grid
 from v2a_ray.experiments.sweep_config import SweepConfig
-from v2a_ray.settings.loading import merge, parse_overrides, read_yaml, validate
+from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
 SHARED = "an absolute path on storage that every node mounts"

@@ -12,7 +12,7 @@ from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import store_of
+from v2a_ray.experiments.reading import store_of
 from v2a_ray.files import prepare_folder
 from v2a_ray.orchestration.data.ingest import VALIDATION
 from v2a_ray.orchestration.train.compute import Listener, compute_all

@@ -75,7 +75,7 @@ def fit_rllib_policy(job: Job) -> None:
     tables = {role: prepare(job.table(role), prepared) for role in roles}
     seed_everything(seed)
     first = tables[roles[0]]
-    learner = PeerLearner(config, first.observation_dim, first.action_dim, seed)
+    learner = BaselineLearner(config, first.observation_dim, first.action_dim, seed)
     for role, table in tables.items():
         learner.add_table(table, job.work / "episodes" / role)
     # The connectors may draw random numbers; seed again so that training depends on the seed alone.
@@ -94,7 +94,7 @@ def fit_rllib_policy(job: Job) -> None:
 
     loop = job.loop(
         config,
-        feeds={"rllib": learner},
+        samplers={"rllib": learner},
         evaluate=evaluate_module,
         evaluation_interval_steps=evaluation.interval_steps,
     )
@@ -125,7 +125,7 @@ def read_episodes(folder: Path) -> list[SingleAgentEpisode]:
     return [SingleAgentEpisode.from_state(state) for state in states]
 
 
-class PeerLearner:
+class BaselineLearner:
     """An RLlib `Learner` for our training loop: one update step at a time, checkpointed as tensors.
 
     It is its own sampler: `state_dict` saves the state that RLlib keeps outside of networks and optimisers (CQL's
@@ -299,7 +299,7 @@ def _peek(results: dict[str, Any]) -> dict[str, float]:
     return {name: float(value.peek() if hasattr(value, "peek") else value) for name, value in results.items()}
 
 
-def save_module(learner: PeerLearner, prepared: Preprocessing, path: Path) -> None:
+def save_module(learner: BaselineLearner, prepared: Preprocessing, path: Path) -> None:
     """Save the RLModule's weights together with the statistics that standardise its observations."""
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in learner.module.state_dict().items()}
     tensors["observation_mean_O"] = torch.from_numpy(np.array(prepared.observation_mean))

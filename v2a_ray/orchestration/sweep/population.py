@@ -31,7 +31,7 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.trainer import Metrics, save_checkpoint, use_threads
 from v2a_ray.errors import V2AError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import store_of
+from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Sweep, layer_of
 from v2a_ray.experiments.sweep_config import SearchConfig
 from v2a_ray.files import copy_whole
@@ -40,7 +40,7 @@ from v2a_ray.orchestration.sweep.trials import failure, objectives, trials_of
 from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
 from v2a_ray.outputs import new_folder
-from v2a_ray.settings.loading import at, merge
+from v2a_ray.settings.yaml_files import at, merge
 from v2a_ray.stages.policy.training import PolicyTables, PolicyTraining
 
 SCHEDULE = "schedule.json"
@@ -141,7 +141,7 @@ def train_member(settings: dict[str, Any]) -> None:
         show(step, num_steps, metrics)
         if "evaluation/return_mean" not in metrics or step == num_steps:
             return
-        save_checkpoint(folder / CHECKPOINT, training.learner, step, training.loop.history, training.loop.feeds)
+        save_checkpoint(folder / CHECKPOINT, training.learner, step, training.loop.history, training.loop.samplers)
         write_sealed(folder / SCHEDULE, {"step": step, "entries": entries})
         evaluation = {name.removeprefix("evaluation/"): value for name, value in metrics.items()}
         tune.report({"policy": policy, **objectives(evaluation, step)}, checkpoint=_copy_of(folder))

@@ -18,12 +18,12 @@ from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.files import read_json, replacing, write_whole
 from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
 from v2a_ray.orchestration.sweep.trial_folders import write_trial
-from v2a_ray.orchestration.sweep.trial_status import Outcomes
+from v2a_ray.orchestration.sweep.trial_status import TrialStatusLog
 from v2a_ray.outputs import file_name
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.result_tables import TrialResult, cells_markdown, result_row, write_rows
 from v2a_ray.report.search_table import search_markdown
-from v2a_ray.settings.loading import at, merge
+from v2a_ray.settings.yaml_files import at, merge
 
 REFRESH_SECONDS = 5.0
 """Least time between two writes of the table while trials end. No result is lost: the table is made from artifacts."""
@@ -35,7 +35,7 @@ class Results:
     def __init__(self, sweep: Sweep, folder: Path, store: ArtifactStore, trials: Callable[[], list[Trial]]) -> None:
         """`trials` returns the trials of the sweep so far; a search adds trials."""
         self.sweep, self.folder, self.store, self.trials = sweep, folder, store, trials
-        self.outcomes = Outcomes(folder)
+        self.statuses = TrialStatusLog(folder)
         self.rows: dict[str, dict[str, Any]] = {}
         """By name of the trial: flattening a configuration takes as long as all else, and a row seldom changes."""
         self.computed: set[str] = set()
@@ -52,14 +52,14 @@ class Results:
 
     def over(self, trial: Trial) -> bool:
         """Whether the trial is finished, or a scheduler ended it."""
-        outcome = self.outcomes.by_policy.get(trial.plan["policy"].key)
+        outcome = self.statuses.by_policy.get(trial.plan["policy"].key)
         return self.finished(trial) or (outcome is not None and outcome.status == "stopped")
 
     def status(self, trial: Trial) -> str:
         """`finished`, `stopped at step 1,000`, `failed: reason` or `not finished`."""
         if self.finished(trial):
             return "finished"
-        outcome = self.outcomes.by_policy.get(trial.plan["policy"].key)
+        outcome = self.statuses.by_policy.get(trial.plan["policy"].key)
         return outcome.describe() if outcome else "not finished"
 
     def result(self, trial: Trial) -> TrialResult:
@@ -75,7 +75,7 @@ class Results:
             return TrialResult(
                 trial.labels, trial.config, evaluation, artifact.seconds, "finished", keys, curves, trial.labelled
             )
-        outcome = self.outcomes.by_policy.get(keys["policy"])
+        outcome = self.statuses.by_policy.get(keys["policy"])
         stopped = outcome.metrics if outcome else {}
         return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None, trial.labelled)
 

@@ -13,11 +13,11 @@ from typing import Literal
 from v2a_ray.checksums import append_sealed, read_sealed_lines
 from v2a_ray.engine.trainer import Metrics
 
-OUTCOMES_FILE = "outcomes.jsonl"
+TRIAL_STATUS_FILE = "trial_status.jsonl"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialStatus:
     """The end of one policy without an artifact.
 
     Attributes:
@@ -37,21 +37,21 @@ class Outcome:
         return f"failed: {self.reason}" if self.status == "failed" else f"stopped at step {self.metrics['step']:,.0f}"
 
 
-class Outcomes:
+class TrialStatusLog:
     """The outcomes of one sweep; the newest outcome of a policy counts."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / OUTCOMES_FILE
-        self.by_policy: dict[str, Outcome] = {}
+        self.path = folder / TRIAL_STATUS_FILE
+        self.by_policy: dict[str, TrialStatus] = {}
         if self.path.exists():
             for content in read_sealed_lines(self.path):
                 if content is None:
                     continue  # a damaged line; its policy is trained again
                 with suppress(TypeError):
-                    outcome = Outcome(**content)
+                    outcome = TrialStatus(**content)
                     self.by_policy[outcome.policy] = outcome
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: TrialStatus) -> None:
         """Add an outcome, on disk first."""
         append_sealed(self.path, [asdict(outcome)])
         self.by_policy[outcome.policy] = outcome

@@ -17,8 +17,8 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.trainer import Metrics, Progress
 from v2a_ray.errors import StorageError, V2AError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import store_of
 from v2a_ray.experiments.plugins import load_shipped
+from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Trial, suggested
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.gpus import stage_workers

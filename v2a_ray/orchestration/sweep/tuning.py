@@ -29,7 +29,7 @@ from v2a_ray.orchestration.sweep.population import member_settings, train_member
 from v2a_ray.orchestration.sweep.schedulers import make_scheduler
 from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import train_trial
-from v2a_ray.stages.policy.batched_jobs import make_packs, pack_key
+from v2a_ray.stages.policy.batched_jobs import make_policy_batches, policy_batch_key
 
 MAX_AUTO_POLICIES = 4
 """Largest automatic batch of policies: larger batches save little overhead and spread less evenly over cores."""
@@ -71,11 +71,14 @@ def make_tuner(
         members = [member_settings(sweep, folder, number) for number in missing]
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
-        packs = _packs(sweep, missing, room)
+        policy_batches = _policy_batches(sweep, missing, room)
         # The labels are for readers of MLflow's or W&B's pages.
-        labels = {pack[0]: _common_labels([sweep.trials[number] for number in pack]) for pack in packs}
+        labels = {
+            policy_batch[0]: _common_labels([sweep.trials[number] for number in policy_batch])
+            for policy_batch in policy_batches
+        }
         named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
-        space, num_samples = {**common, "trials": tune.grid_search(packs), "labels": named}, 1
+        space, num_samples = {**common, "trials": tune.grid_search(policy_batches), "labels": named}, 1
     return tune.Tuner(
         tune.with_resources(train_member if population else train_trial, _reservation(resources, workers)),
         param_space=space,
@@ -176,7 +179,7 @@ def _room(sweep: Sweep, resources: Mapping[str, float], workers: int) -> int:
     return min(room, sweep.config.resources.max_concurrent_trials or room)
 
 
-def _packs(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
+def _policy_batches(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
     """Numbers of the trials whose policies are batched together; each trial is in one batch, `room` run at a time."""
     trials = [sweep.trials[number] for number in missing]
     asked = sweep.config.policies_per_trial
@@ -186,8 +189,8 @@ def _packs(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
         largest = min(MAX_AUTO_POLICIES, math.ceil(len(trials) / room))
     else:
         largest = asked
-    packs = make_packs([pack_key(trial.config, trial.plan) for trial in trials], largest)
-    return [[missing[position] for position in pack] for pack in packs]
+    policy_batches = make_policy_batches([policy_batch_key(trial.config, trial.plan) for trial in trials], largest)
+    return [[missing[position] for position in policy_batch] for policy_batch in policy_batches]
 
 
 def _common_labels(trials: Sequence[Trial]) -> dict[str, str]:

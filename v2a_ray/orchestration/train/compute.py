@@ -25,7 +25,7 @@ from v2a_ray.orchestration.cluster.gpus import (
     stage_workers,
 )
 from v2a_ray.orchestration.cluster.session import user_error
-from v2a_ray.orchestration.data.tables import make_data, make_source
+from v2a_ray.orchestration.data.table_nodes import make_data, make_source
 from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor, reporter
 from v2a_ray.orchestration.train.work import Work, input_paths, stage_threads
 from v2a_ray.stages.policy.batched_jobs import fit_policies

@@ -15,7 +15,7 @@ from v2a_ray.checksums import file_digest
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import missing_nodes, store_of
+from v2a_ray.experiments.reading import missing_nodes, store_of
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
 from v2a_ray.orchestration.cluster.requirements import check_cluster
 from v2a_ray.orchestration.train.compute import Listener, compute_all

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Column, EpisodeValues
 from v2a_ray.data.loading.streaming import open_transitions
 from v2a_ray.engine.columns import one_hot, read_episode_column, read_labels, write_step_column
@@ -33,12 +33,12 @@ def fit_advantage(job: Job) -> None:
     transitions = open_transitions(source, preprocessing(job), columns, memory_bytes=memory, seed=seed, device=device)
     torch.manual_seed(seed)
     learner = AdvantageLearner(transitions, latent_dim, config, seed)
-    history = job.loop(config, feeds={"source": transitions}).run(learner)
+    history = job.loop(config, samplers={"source": transitions}).run(learner)
     write_step_column(job.output / "column.parquet", "advantage", source, learner.score(transitions))
     job.write_history(history)
 
 
-def _latent(job: Job, source: RowFile) -> Float:
+def _latent(job: Job, source: MemoryMappedTransitions) -> Float:
     """(E, Z): what the advantage is conditioned on. The oracle alone reads labels: it is an ablation, not a method."""
     if job.config.advantage.latent == "oracle":
         return one_hot(read_labels(job.inputs["source"] / "table", source, "domain"))

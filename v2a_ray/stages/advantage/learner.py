@@ -102,7 +102,7 @@ class AdvantageLearner:
         """Temporal-difference loss of both critics on r + gamma * (1 - terminated) * V(s', z)."""
         with torch.no_grad():
             next_value_B = self.value(with_latent(batch.next_observation_BO, batch)).squeeze(-1)
-            return_B = batch.reward_B + self.config.discount * batch.continues_B * next_value_B
+            return_B = batch.reward_B + self.config.discount * batch.not_done_B * next_value_B
         loss = (self.critics(state_action).squeeze(-1) - return_B).square().mean()
         return loss, {"advantage/critic_loss": loss.detach()}
 

@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
 from v2a_ray.networks import MLP, adam
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import ClassifierConfig, DiscriminatorConfig
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 
 def domain_loss(target_logit_B: Tensor, source_logit_B: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from v2a_ray.data.loading.sampler import TransitionSampler
 from v2a_ray.networks import MLP, adam
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import ContrastiveConfig
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 
 def contrastive_loss(query_BD: Tensor, positive_BD: Tensor, negative_ND: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import DynamicsDensityConfig
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 from v2a_ray.stages.support.conditional_vae import ConditionalVAE, DensityLearner
 from v2a_ray.stages.support.dynamics import delta_std
 
@@ -23,14 +23,14 @@ class DynamicsDensityLearner(DensityLearner):
     group = "alignment"
 
     def __init__(
-        self, target: TransitionSampler, feeds: Sequence[TransitionSampler], config: DynamicsDensityConfig, seed: int
+        self, target: TransitionSampler, samplers: Sequence[TransitionSampler], config: DynamicsDensityConfig, seed: int
     ) -> None:
         self.scale_O = delta_std(target)
         observation, action = target.observation_dim, target.action_dim
         model = ConditionalVAE(
             config.num_members, observation + action, observation, config.density_latent_dim, config.width
         )
-        super().__init__(model, self._dynamics, feeds, config, seed)
+        super().__init__(model, self._dynamics, samplers, config, seed)
         self.num_samples = config.density_samples
 
     def _dynamics(self, batch: Batch) -> tuple[Tensor, Tensor]:

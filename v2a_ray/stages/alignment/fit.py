@@ -9,7 +9,7 @@ from v2a_ray.engine.columns import write_step_column
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import use_threads
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 
 
 def estimate_alignment(job: Job) -> Fitted:

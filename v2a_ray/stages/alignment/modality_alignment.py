@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.columns import read_episode_column
 from v2a_ray.engine.context import require_memory
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import ModalityAlignmentConfig
 from v2a_ray.stages.alignment.scores import carried
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 from v2a_ray.stages.modality.fit import load_modality
 from v2a_ray.stages.modality.model import ModalityModel
 

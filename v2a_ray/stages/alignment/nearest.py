@@ -24,10 +24,10 @@ from torch import Tensor
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
 from v2a_ray.errors import ConfigError
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import NearestConfig, NearestStatesConfig
 from v2a_ray.stages.alignment.optimal_transport import features
 from v2a_ray.stages.alignment.scores import Alignment, carried
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]

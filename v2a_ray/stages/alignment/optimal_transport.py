@@ -21,9 +21,9 @@ from torch import Tensor
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
 from v2a_ray.errors import DivergenceError
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import OptimalTransportConfig
 from v2a_ray.stages.alignment.scores import Alignment, carried
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 LARGEST_COST = 2.0
 SAFE_EXPONENT = 80.0

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from v2a_ray.data.loading.sampler import TransitionSampler
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import ResidualConfig
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 from v2a_ray.stages.support.dynamics import DynamicsLearner
 
 

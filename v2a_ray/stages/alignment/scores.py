@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.columns import EpisodeIndex
 
 Float = NDArray[np.float32]
-Steps = EpisodeTable | RowFile
+Steps = EpisodeTable | MemoryMappedTransitions
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from v2a_ray.engine.columns import TARGET_COLUMN, write_step_column
 from v2a_ray.networks import MLP, adam
 from v2a_ray.stages.advantage.config import ExpectileConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
+from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.classifier import domain_loss
 from v2a_ray.stages.alignment.config import StateRatioConfig
 from v2a_ray.stages.alignment.scores import Alignment
-from v2a_ray.stages.alignment.tables import AlignmentTables, Fitted
 
 
 def by_value(value_B: Tensor, fraction: float) -> tuple[Tensor, Tensor]:

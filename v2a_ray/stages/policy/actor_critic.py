@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import Batch
 from v2a_ray.networks import EnsembleMLP, TanhActor, adam
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 
@@ -44,7 +44,7 @@ class ActorCritic:
         """Weighted TD loss of both critics on r + gamma * (1 - terminated) * min Q'(s', a')."""
         with torch.no_grad():
             next_value_B = self.next_value(batch, next_action_BA)
-            return_B = batch.reward_B + self.config.discount * batch.continues_B * next_value_B
+            return_B = batch.reward_B + self.config.discount * batch.not_done_B * next_value_B
         q_KB = self.q(self.critics, batch.observation_BO, batch.action_BA)
         loss = (weight_B * (q_KB - return_B).square()).mean(dim=1).sum() + self.value_penalty(batch, q_KB)
         return loss, {"policy/critic_loss": loss.detach()}

@@ -14,7 +14,7 @@ from v2a_ray.stages.policy.actor_critic import ActorCritic, Loss
 from v2a_ray.stages.policy.config import AWACConfig
 from v2a_ray.stages.policy.filtering import MAX_WEIGHT
 from v2a_ray.stages.policy.inputs import LearnerInputs
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 
 LOG_STD_RANGE = (-6.0, 0.0)
 

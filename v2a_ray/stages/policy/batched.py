@@ -55,7 +55,7 @@ class SideBySide:
         self.numbers_PKS.grad = None
 
 
-class ManyIQL(IQLLosses):
+class BatchedIQL(IQLLosses):
     """P `IQLLearner`s of equal shapes, updated together. Its losses are theirs; a loss or metric is (P,).
 
     Raises ValueError for a learner whose losses are others: one of a subclass, or one that is held to a density.
@@ -141,7 +141,7 @@ class ManyIQL(IQLLosses):
         return Batch(**fields, extra={}), stack([weight_B for _, weight_B in drawn])
 
 
-class Pack(Protocol):
+class PolicyBatch(Protocol):
     """What trains several policies at once: a `ManyIQL`, or one that is recorded."""
 
     def update(self, step: int) -> list[dict[str, Tensor]]:
@@ -149,13 +149,15 @@ class Pack(Protocol):
         ...
 
 
-def as_it_is(pack: ManyIQL) -> Pack:
+def as_it_is(policy_batch: BatchedIQL) -> PolicyBatch:
     """A pack whose operators are called one by one."""
-    return pack
+    return policy_batch
 
 
 def train_together(
-    loops: Sequence[TrainingLoop], learners: Sequence[IQLLearner], prepared: Callable[[ManyIQL], Pack] = as_it_is
+    loops: Sequence[TrainingLoop],
+    learners: Sequence[IQLLearner],
+    prepared: Callable[[BatchedIQL], PolicyBatch] = as_it_is,
 ) -> list[DivergenceError | None]:
     """Train P learners as a pack, each with the loop that would train it alone: its history, checkpoint, evaluation.
 
@@ -175,8 +177,8 @@ def train_together(
         if not running:
             continue
         if running != members:
-            members, pack = running, prepared(ManyIQL([learners[index] for index in running]))
-        for index, metrics in zip(running, pack.update(step), strict=True):
+            members, policy_batch = running, prepared(BatchedIQL([learners[index] for index in running]))
+        for index, metrics in zip(running, policy_batch.update(step), strict=True):
             try:
                 left[index] = loops[index].after_update(learners[index], step + 1, metrics)
             except DivergenceError as error:

@@ -15,7 +15,7 @@ from v2a_ray.errors import DivergenceError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.policy.batched import train_together
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.training import PolicyTables, PolicyTraining, fit_policy, pack_preparation
+from v2a_ray.stages.policy.training import PolicyTables, PolicyTraining, fit_policy, policy_batch_preparation
 
 _OWN_SCALARS: dict[str, Any] = {
     "learning_rate": True,
@@ -29,7 +29,7 @@ _OWN_SCALARS: dict[str, Any] = {
 """Settings of `policy` in which the members of a pack may differ, beside the seed."""
 
 
-def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
+def policy_batch_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
     """Equal for experiments whose policies can be trained as one pack; None for one that has to be trained alone.
 
     A pack knows the losses of IQL and no others: not those of learners derived from it, nor a density's. What is drawn
@@ -47,17 +47,17 @@ def pack_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
     return json.dumps(content, sort_keys=True)
 
 
-def make_packs(keys: Sequence[str | None], largest: int) -> list[list[int]]:
+def make_policy_batches(keys: Sequence[str | None], largest: int) -> list[list[int]]:
     """The positions of equal `keys` in packs of at most `largest`, as equal in size as it goes; None stays alone."""
     groups: dict[str | int, list[int]] = {}
     for number, key in enumerate(keys):
         groups.setdefault(number if key is None else key, []).append(number)
-    packs = []
+    policy_batches = []
     for numbers in groups.values():
         count = math.ceil(len(numbers) / largest)
         edges = [index * len(numbers) // count for index in range(count + 1)]
-        packs += [numbers[first:last] for first, last in pairwise(edges)]
-    return packs
+        policy_batches += [numbers[first:last] for first, last in pairwise(edges)]
+    return policy_batches
 
 
 def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
@@ -76,7 +76,7 @@ def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
     trainings = [PolicyTraining(job, tables) for job in jobs]
     learners = [training.learner for training in trainings if isinstance(training.learner, IQLLearner)]
     assert len(learners) == len(jobs)  # `pack_key` lets no other learner in
-    prepared = pack_preparation(first.config.policy, tables)
+    prepared = policy_batch_preparation(first.config.policy, tables)
     errors = train_together([training.loop for training in trainings], learners, prepared)
     for training, error in zip(trainings, errors, strict=True):
         if error is None:

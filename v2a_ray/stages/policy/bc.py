@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from v2a_ray.networks import TanhActor, adam
 from v2a_ray.stages.policy.config import BCConfig
 from v2a_ray.stages.policy.inputs import LearnerInputs
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 
 

@@ -11,7 +11,7 @@ from v2a_ray.data.loading.sampler import Batch
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.policy.config import BOSAConfig
 from v2a_ray.stages.policy.inputs import LearnerInputs
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.policy.td3_bc import TD3Learner
 from v2a_ray.stages.support.conditional_vae import BehaviorDensity
 

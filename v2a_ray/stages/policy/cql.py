@@ -23,7 +23,7 @@ from v2a_ray.networks import LOG_STD_RANGE, TanhActor, adam, gaussian_log_densit
 from v2a_ray.stages.policy.actor_critic import ActorCritic
 from v2a_ray.stages.policy.config import CQLConfig
 from v2a_ray.stages.policy.inputs import LearnerInputs
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 
 
 class CQLLearner(ActorCritic):

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from v2a_ray.stages.policy.batched import ManyIQL
+from v2a_ray.stages.policy.batched import BatchedIQL
 from v2a_ray.stages.policy.iql import IQLLearner
 
 WARM_UP_STEPS = 3
 """Before recording: in their first calls libraries make workspaces, which a graph must not do."""
 Metrics = list[dict[str, Tensor]]
-Recorder = Callable[[ManyIQL], tuple[Callable[[], None], Metrics]]
+Recorder = Callable[[BatchedIQL], tuple[Callable[[], None], Metrics]]
 
 
 def rates_as_tensors(learner: IQLLearner) -> None:
@@ -31,44 +31,44 @@ def rates_as_tensors(learner: IQLLearner) -> None:
             group["capturable"] = learner.generator.device.type == "cuda"
 
 
-def record_graph(pack: ManyIQL) -> tuple[Callable[[], None], Metrics]:
+def record_graph(policy_batch: BatchedIQL) -> tuple[Callable[[], None], Metrics]:
     """A function that does one update step, but for the learning rates, and the metrics that it writes.
 
     Nothing is trained: steps that are taken to warm up are taken back.
     """
-    device = pack.learners[0].generator.device
+    device = policy_batch.learners[0].generator.device
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
-    with taken_back(pack.learners):
+    with taken_back(policy_batch.learners):
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_STEPS):
-                pack.train_step()
+                policy_batch.train_step()
         # What takes the steps back runs on the usual stream, and must not overtake them.
         torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    for learner in pack.learners:
+    for learner in policy_batch.learners:
         graph.register_generator_state(learner.generator)
     with torch.cuda.graph(graph):
-        metrics = pack.train_step()
+        metrics = policy_batch.train_step()
     return graph.replay, metrics
 
 
-class RecordedPack:
+class RecordedPolicyBatch:
     """A `ManyIQL` whose update step is recorded when it is made, and replayed by `update`.
 
     The metrics of a step are in the memory of the graph, so the next step overwrites them.
     """
 
-    def __init__(self, pack: ManyIQL, recorder: Recorder = record_graph) -> None:
+    def __init__(self, policy_batch: BatchedIQL, recorder: Recorder = record_graph) -> None:
         """Records; `recorder` is `record_graph` but in tests, which have no GPU."""
-        self.pack = pack
-        for learner in pack.learners:
+        self.policy_batch = policy_batch
+        for learner in policy_batch.learners:
             rates_as_tensors(learner)
-        self.replay, self.metrics = recorder(pack)
+        self.replay, self.metrics = recorder(policy_batch)
 
     def update(self, step: int) -> Metrics:
         """One update step of every policy; its metrics, policy by policy."""
-        self.pack.set_rates(step)
+        self.policy_batch.set_rates(step)
         self.replay()
         return self.metrics
 

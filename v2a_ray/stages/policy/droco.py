@@ -22,7 +22,7 @@ from v2a_ray.networks import TanhActor
 from v2a_ray.stages.policy.config import DROCOConfig
 from v2a_ray.stages.policy.inputs import LearnerInputs
 from v2a_ray.stages.policy.iql import IQLLearner, Loss
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.support.dynamics import DynamicsModel
 
 
@@ -53,7 +53,7 @@ class DROCOLearner(IQLLearner):
         count = self.sampler.num_source_rows
         penalty_b = self.penalty(batch, next_value_B, count)
         robust_B = torch.cat([next_value_B[:count] - self.config.penalty_weight * penalty_b, next_value_B[count:]])
-        return_B = batch.reward_B + self.config.discount * batch.continues_B * robust_B
+        return_B = batch.reward_B + self.config.discount * batch.not_done_B * robust_B
         error_KB = self.critics(state_action).squeeze(-1) - return_B
         source_Kb = robust_loss(error_KB[:, :count], self.config.huber_threshold)
         loss_KB = torch.cat([source_Kb, error_KB[:, count:].square()], dim=1)

@@ -24,7 +24,7 @@ from v2a_ray.networks import MLP, NormalizedEnsembleMLP, TanhActor, adam, update
 from v2a_ray.stages.policy.actor_critic import ActorCritic
 from v2a_ray.stages.policy.config import FQLConfig
 from v2a_ray.stages.policy.inputs import LearnerInputs
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.policy.td3_bc import td3_bc_actor_loss
 
 

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Batch, Column, EpisodeValues, select_rows
 from v2a_ray.engine.columns import read_episode_column
 from v2a_ray.engine.context import Job
@@ -44,7 +44,7 @@ def episode_groups(latent_EZ: NDArray[np.float32], num_groups: int, seed: int) -
     return np.asarray(labels, dtype=np.float32)
 
 
-def group_columns(job: Job, role: str, rows: RowFile) -> dict[str, Column]:
+def group_columns(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str, Column]:
     """`group` of every episode: its cluster in the source, -1 in the target. Without a modality there is none."""
     if "modality" not in job.inputs:
         return {}

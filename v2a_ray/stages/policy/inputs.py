@@ -10,7 +10,7 @@ from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import Learner
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.policy.config import PolicyConfig
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.support.conditional_vae import BehaviorDensity
 from v2a_ray.stages.support.dynamics import DynamicsModel
 

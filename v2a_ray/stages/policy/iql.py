@@ -22,7 +22,7 @@ from v2a_ray.stages.advantage.learner import expectile_errors
 from v2a_ray.stages.policy.config import AdvantageWeightedConfig, IQLConfig
 from v2a_ray.stages.policy.filtering import MAX_WEIGHT
 from v2a_ray.stages.policy.inputs import LearnerInputs
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 from v2a_ray.stages.support.conditional_vae import BehaviorDensity
 
@@ -73,7 +73,7 @@ class IQLLosses:
 
     def critic_loss(self, batch: Batch, state_action: Tensor, next_value_B: Tensor, weight_B: Tensor) -> Loss:
         """Weighted TD loss of both critics on r + gamma * (1 - terminated) * V(s') (IQL, equation 6)."""
-        return_B = batch.reward_B + self.constants.discount * batch.continues_B * next_value_B
+        return_B = batch.reward_B + self.constants.discount * batch.not_done_B * next_value_B
         error_KB = self.critics(state_action).squeeze(-1) - return_B
         loss = self.mean(weight_B * error_KB.square()).sum(dim=0)
         return loss, {"policy/critic_loss": loss.detach()}

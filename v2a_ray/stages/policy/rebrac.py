@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Batch, Column
 from v2a_ray.engine.context import Job
 from v2a_ray.networks import NormalizedEnsembleMLP
@@ -32,7 +32,7 @@ def next_actions(action_NA: NDArray[np.float32], offsets: NDArray[np.int64]) -> 
     return following_NA
 
 
-def next_action_column(job: Job, role: str, rows: RowFile) -> dict[str, Column]:
+def next_action_column(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str, Column]:
     """`next_action` of every transition, as it was recorded."""
     begin = rows.observation_dim
     action_NA = rows.map()[:, begin : begin + rows.action_dim].numpy()

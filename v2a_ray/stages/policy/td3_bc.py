@@ -15,7 +15,7 @@ from v2a_ray.networks import TanhActor, update_target
 from v2a_ray.stages.policy.actor_critic import ActorCritic
 from v2a_ray.stages.policy.config import TD3BCConfig, TD3Config
 from v2a_ray.stages.policy.inputs import LearnerInputs
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 
 
 def td3_bc_actor_loss(q_B: Tensor, policy_BA: Tensor, action_BA: Tensor, q_weight: float) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Column, Preprocessing, TransitionSampler
 from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
 from v2a_ray.domains import parse_domain
@@ -26,13 +26,13 @@ from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import Metrics, use_threads
 from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.networks import TanhActor
-from v2a_ray.stages.policy.batched import ManyIQL, Pack, as_it_is, train_together
+from v2a_ray.stages.policy.batched import BatchedIQL, PolicyBatch, as_it_is, train_together
 from v2a_ray.stages.policy.config import IQLConfig, PolicyConfig
-from v2a_ray.stages.policy.cuda_graph import RecordedPack
+from v2a_ray.stages.policy.cuda_graph import RecordedPolicyBatch
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.policy.inputs import LearnerInputs, make_learner
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.support.fit import corrections, load_density, load_dynamics
 
 Float = NDArray[np.float32]
@@ -42,7 +42,7 @@ def fit_policy(job: Job) -> None:
     """Train the policy on what the filter keeps, evaluating it in the target environment."""
     use_threads(job.config.policy.num_threads)
     training = PolicyTraining(job, PolicyTables.open(job))
-    learner, prepared = training.learner, pack_preparation(job.config.policy, training.tables)
+    learner, prepared = training.learner, policy_batch_preparation(job.config.policy, training.tables)
     if prepared is not as_it_is and isinstance(learner, IQLLearner):
         (error,) = train_together([training.loop], [learner], prepared)
         if error is not None:
@@ -52,10 +52,10 @@ def fit_policy(job: Job) -> None:
     training.finish()
 
 
-def pack_preparation(config: PolicyConfig, tables: PolicyTables) -> Callable[[ManyIQL], Pack]:
+def policy_batch_preparation(config: PolicyConfig, tables: PolicyTables) -> Callable[[BatchedIQL], PolicyBatch]:
     """How policies on these tables are run: recorded, where that is asked for and they are on a GPU."""
     recorded = isinstance(config, IQLConfig) and config.cuda_graph
-    return RecordedPack if recorded and tables.target.device.type == "cuda" else as_it_is
+    return RecordedPolicyBatch if recorded and tables.target.device.type == "cuda" else as_it_is
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class PolicyTraining:
         self.results: dict[str, Any] = {}
         self.loop = job.loop(
             config,
-            feeds={"target": self.sampler.target, "source": self.sampler.source},
+            samplers={"target": self.sampler.target, "source": self.sampler.source},
             evaluate=self.evaluate,
             evaluation_interval_steps=evaluation.interval_steps,
             saves=workers.rank == 0,
@@ -178,13 +178,13 @@ class PolicyTraining:
         self.job.write_history(self.loop.history)
 
 
-def _target_columns(job: Job, target: RowFile) -> dict[str, Column]:
+def _target_columns(job: Job, target: MemoryMappedTransitions) -> dict[str, Column]:
     if "alignment" not in job.inputs or job.config.policy.reward_correction_data == "source":
         return {}
     return {"alignment": read_step_column(job.inputs["alignment"] / TARGET_COLUMN, "alignment", target)}
 
 
-def _own_columns(job: Job, role: str, rows: RowFile) -> dict[str, Column]:
+def _own_columns(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str, Column]:
     """What the learner alone reads of a table."""
     added = type(job.config.policy).columns
     found: dict[str, Column] = {} if added is None else imported(added)(job, role, rows)

@@ -80,19 +80,19 @@ class DensityLearner:
         self,
         model: ConditionalVAE,
         split: Split,
-        feeds: Sequence[TransitionSampler],
+        samplers: Sequence[TransitionSampler],
         config: TrainingConfig,
         seed: int,
     ) -> None:
-        self.model, self.split, self.feeds, self.config = model, split, feeds, config
-        self.generator = torch.Generator(feeds[0].device).manual_seed(seed)
+        self.model, self.split, self.samplers, self.config = model, split, samplers, config
+        self.generator = torch.Generator(samplers[0].device).manual_seed(seed)
         self.networks: dict[str, nn.Module] = {"model": model}
         self.optimizers: dict[str, torch.optim.Optimizer] = {"model": adam(model.parameters(), config.learning_rate)}
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One update step."""
-        members, share = self.model.encoder.num_members, -(-self.config.batch_size // len(self.feeds))
-        drawn = [self.split(feed.sample(members * share, self.generator)) for feed in self.feeds]
+        members, share = self.model.encoder.num_members, -(-self.config.batch_size // len(self.samplers))
+        drawn = [self.split(feed.sample(members * share, self.generator)) for feed in self.samplers]
         condition_KBX, output_KBY = (
             torch.cat([values.view(members, share, -1) for values in parts], dim=1)
             for parts in zip(*drawn, strict=True)

@@ -7,7 +7,7 @@ import json
 import torch
 from safetensors.torch import load_file, save_file
 
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Column, TransitionSampler, of_recorded_arrivals
 from v2a_ray.data.loading.streaming import open_transitions
 from v2a_ray.engine.columns import read_step_column, write_step_column
@@ -24,11 +24,11 @@ def fit_density(job: Job) -> None:
     config, seed = job.config.density, job.config.upstream_seed
     use_threads(config.num_threads)
     roles = ["target"] if config.fit_to == "target" else ["source", "target"]
-    feeds = _transitions(job, config, *roles, num_sharing=len(roles))
+    samplers = _transitions(job, config, *roles, num_sharing=len(roles))
     torch.manual_seed(seed)
     model = _density_model(job)
-    learner = DensityLearner(model, behavior_split, list(feeds.values()), config, seed)
-    history = job.loop(config, feeds=feeds).run(learner)
+    learner = DensityLearner(model, behavior_split, list(samplers.values()), config, seed)
+    history = job.loop(config, samplers=samplers).run(learner)
     save_file(model.state_dict(), job.output / "model.safetensors")
     job.write_history(history)
 
@@ -53,7 +53,7 @@ def fit_dynamics(job: Job) -> None:
     target = of_recorded_arrivals(_transitions(job, config, "target")["target"], job.rows("target"))
     torch.manual_seed(seed)
     learner = DynamicsLearner(target, config, seed)
-    history = job.loop(config, feeds={"target": target}).run(learner)
+    history = job.loop(config, samplers={"target": target}).run(learner)
     save_file(learner.model.state_dict(), job.output / "model.safetensors")
     job.write_history(history)
 
@@ -74,7 +74,7 @@ def fit_correction(job: Job) -> None:
     source, target = tables["source"], of_recorded_arrivals(tables["target"], job.rows("target"))
     torch.manual_seed(seed)
     learner = CorrectionLearner(target, load_dynamics(job, target.device), config, seed)
-    history = job.loop(config, feeds={"target": target}).run(learner)
+    history = job.loop(config, samplers={"target": target}).run(learner)
     found, rows = learner.correct(source), job.rows("source")
     for name, values in found.items():
         write_step_column(job.output / f"{name}.parquet", name, rows, values.cpu().numpy())
@@ -82,7 +82,7 @@ def fit_correction(job: Job) -> None:
     job.write_history(history)
 
 
-def corrections(job: Job, source: RowFile) -> dict[str, Column]:
+def corrections(job: Job, source: MemoryMappedTransitions) -> dict[str, Column]:
     """The columns that `fit_correction` wrote; none where nothing is corrected."""
     if "correction" not in job.inputs:
         return {}

@@ -6,7 +6,7 @@ where the sweep stopped.
 
 <folder>/sweep.yaml      the file merged with its base and overrides; `v2a sweep --resume` reads it
 <folder>/trials.json     labels and configuration of every trial
-<folder>/outcomes.jsonl  trials that left no artifact: ended early, or failed
+<folder>/trial_status.jsonl  trials that left no artifact: ended early, or failed
 <folder>/results.parquet one row per trial; like table.md and curves.png renewed while the sweep runs
 <folder>/trials/NAME/    of every finished trial what `v2a run` leaves in its folder
 """
@@ -32,15 +32,15 @@ from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.engine.trainer import Metrics
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.experiments.finished import SWEEP_FILE
-from v2a_ray.experiments.loading import store_of
 from v2a_ray.experiments.plugins import sources_of
+from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.files import prepare_folder, sole_writer, write_whole
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.search import Suggestions
-from v2a_ray.orchestration.sweep.trial_status import Outcome
+from v2a_ray.orchestration.sweep.trial_status import TrialStatus
 from v2a_ray.orchestration.sweep.trials import TRIALS_FILE
 from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
 from v2a_ray.orchestration.train.compute import Listener, compute_all
@@ -48,7 +48,7 @@ from v2a_ray.orchestration.train.progress_actor import Event, make_progress_acto
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.result_tables import TrialResult
-from v2a_ray.settings.loading import read_yaml, validate
+from v2a_ray.settings.yaml_files import read_yaml, validate
 
 
 def open_sweep(folder: Path) -> Sweep:
@@ -166,7 +166,7 @@ def _train(
         if result.error:
             reason = str(result.error).strip().splitlines()[-1]
             for policy in recorder.policies(result.config or {}):
-                results.outcomes.add(Outcome(policy, "failed", reason))
+                results.statuses.add(TrialStatus(policy, "failed", reason))
     if stopper.reason:
         with suppress(OSError):
             results.refresh(at_once=True)
@@ -194,7 +194,7 @@ class _Recorder(Callback):
         self.last.pop(policy, None)
         with self._room():
             if "failed" in result:
-                self.results.outcomes.add(Outcome(policy, "failed", result["failed"]))
+                self.results.statuses.add(TrialStatus(policy, "failed", result["failed"]))
             else:
                 self.results.computed.add(policy)
                 for mine in self._trials_of(policy):
@@ -206,7 +206,9 @@ class _Recorder(Callback):
         result = trial.last_result
         if result.get("policy") in self.last and not {"finished", "failed"} & result.keys():
             with self._room():
-                self.results.outcomes.add(Outcome(result["policy"], "stopped", metrics=self.last.pop(result["policy"])))
+                self.results.statuses.add(
+                    TrialStatus(result["policy"], "stopped", metrics=self.last.pop(result["policy"]))
+                )
                 self.results.refresh()
 
     @contextmanager

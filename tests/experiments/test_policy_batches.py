@@ -18,12 +18,12 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import DivergenceError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.stages.policy.batched_jobs import fit_policies, make_packs, pack_key
+from v2a_ray.stages.policy.batched_jobs import fit_policies, make_policy_batches, policy_batch_key
 
 
 def key(method: str, *overrides: str) -> str | None:
     config = experiment(method, "upstream_seed=0", *overrides)
-    return pack_key(config, make_plan(config))
+    return policy_batch_key(config, make_plan(config))
 
 
 @pytest.mark.parametrize(
@@ -101,20 +101,20 @@ def test_a_value_function_that_is_ahead_keeps_a_policy_alone() -> None:
         ([], 3, []),
     ],
 )
-def test_packs_by_hand(keys: list[str | None], largest: int, packs: list[list[int]]) -> None:
-    assert make_packs(keys, largest) == packs
+def test_packs_by_hand(keys: list[str | None], largest: int, policy_batches: list[list[int]]) -> None:
+    assert make_policy_batches(keys, largest) == policy_batches
 
 
 @given(st.lists(st.sampled_from(["a", "b", None])), st.integers(1, 6))
 def test_packs_hold_every_policy_once_and_are_even(keys: list[str | None], largest: int) -> None:
-    packs = make_packs(keys, largest)
-    assert sorted(number for pack in packs for number in pack) == list(range(len(keys)))
+    policy_batches = make_policy_batches(keys, largest)
+    assert sorted(number for policy_batch in policy_batches for number in policy_batch) == list(range(len(keys)))
     for key in ("a", "b"):
-        sizes = [len(pack) for pack in packs if keys[pack[0]] == key]
+        sizes = [len(policy_batch) for policy_batch in policy_batches if keys[policy_batch[0]] == key]
         assert max(sizes, default=0) <= largest and max(sizes, default=0) - min(sizes, default=0) <= 1
         assert len(sizes) == -(-keys.count(key) // largest)
-    assert all(len({keys[number] for number in pack}) == 1 for pack in packs)
-    assert all(len(pack) == 1 for pack in packs if keys[pack[0]] is None)
+    assert all(len({keys[number] for number in policy_batch}) == 1 for policy_batch in policy_batches)
+    assert all(len(policy_batch) == 1 for policy_batch in policy_batches if keys[policy_batch[0]] is None)
 
 
 def jobs_of(configs: list[ExperimentConfig], inputs: dict[str, Path], folder: Path) -> list[Job]:
@@ -147,7 +147,7 @@ def test_a_pack_writes_what_separate_runs_write(
         monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
         different = [[f"loading.memory_gib={8000 / 2**30}", *overrides] for overrides in different]
     configs = [experiment(method, "upstream_seed=0", *overrides) for overrides in different]
-    assert len({pack_key(config, make_plan(config)) for config in configs} - {None}) == 1
+    assert len({policy_batch_key(config, make_plan(config)) for config in configs} - {None}) == 1
     alone = [run(config, tmp_path / str(index)) for index, config in enumerate(configs)]
     inputs = {role: alone[0][name] for role, name in make_plan(configs[0])["policy"].inputs.items()}
     jobs = jobs_of(configs, inputs, tmp_path)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.findings import Finding, place
-from v2a_ray.data.checks.registry import found
 from v2a_ray.data.checks.rewards import Paid, check_rewards_against_simulator
 from v2a_ray.data.fidelity.resimulation import predict_table
 from v2a_ray.data.table.episodes import EpisodeTable

@@ -14,13 +14,13 @@ from problems import assert_same_weights, linear_system, make_actor, raw, weight
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import History, TrainingLoop
 from v2a_ray.errors import DivergenceError
-from v2a_ray.stages.policy.batched import ManyIQL, train_together
+from v2a_ray.stages.policy.batched import BatchedIQL, train_together
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS, FilterConfig, PolicyConfig
 from v2a_ray.stages.policy.droco import DROCOLearner
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.grouped import GroupedLearner
 from v2a_ray.stages.policy.iql import IQLLearner
-from v2a_ray.stages.policy.sampler import MixedSampler
+from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 from v2a_ray.stages.support.conditional_vae import BehaviorDensity, ConditionalVAE
 
 SOURCE = linear_system([40, 60, 50], 1.0, seed=0)
@@ -104,23 +104,25 @@ def test_a_pack_equals_separate_runs(rule: dict[str, Any], data: str, num_steps:
 
 
 def test_losses_and_metrics_of_two_policies_by_hand() -> None:
-    pack = ManyIQL(
+    policy_batch = BatchedIQL(
         learners_of(scalars=[{"expectile": 0.7, "temperature": 1.0}, {"expectile": 0.9, "temperature": 0.0}])
     )
-    pack.share_PB = torch.tensor([[0.5, 0.5], [1.0, 0.0]])  # the second policy has one row, and one that fills up
+    policy_batch.share_PB = torch.tensor(
+        [[0.5, 0.5], [1.0, 0.0]]
+    )  # the second policy has one row, and one that fills up
     q, value = torch.tensor([[3.0, 0.0], [3.0, 50.0]]), torch.tensor([[1.0, 1.0], [1.0, -50.0]])
-    loss, metrics = pack.value_loss(q, value)
+    loss, metrics = policy_batch.value_loss(q, value)
     # (0.7 * 2^2 + 0.3 * 1^2) / 2 and 0.9 * 2^2
     torch.testing.assert_close(loss, torch.tensor([1.55, 3.6]))
     torch.testing.assert_close(metrics["policy/value"], torch.tensor([1.0, 1.0]))
-    batch, _ = pack.sample()
+    batch, _ = policy_batch.sample()
     narrow = type(batch)(
         **{name: getattr(batch, name)[:, :2] for name in ("observation_BO", "action_BA", "next_observation_BO")},
         reward_B=batch.reward_B[:, :2],
-        continues_B=batch.continues_B[:, :2],
+        not_done_B=batch.not_done_B[:, :2],
         extra={},
     )
-    _, metrics = pack.actor_loss(narrow, torch.tensor([[0.0, 9.0], [5.0, 7.0]]))
+    _, metrics = policy_batch.actor_loss(narrow, torch.tensor([[0.0, 9.0], [5.0, 7.0]]))
     # (exp(0) + 100) / 2, for exp(9) is clamped; temperature 0 weighs everything 1
     torch.testing.assert_close(metrics["policy/advantage_weight"], torch.tensor([50.5, 1.0]))
 
@@ -130,31 +132,31 @@ def test_rows_that_fill_up_a_smaller_batch_change_nothing(others: list[float]) -
     scalars = [{"keep_fraction": fraction, "learning_rate": 3e-3} for fraction in (0.5, *others)]
     padded, plain = learners_of(scalars=scalars), learners_of(scalars=scalars[:1])
     assert len({learner.sampler.num_rows for learner in padded}) == len(scalars)
-    pack, alone = ManyIQL(padded), ManyIQL(plain)
+    policy_batch, alone = BatchedIQL(padded), BatchedIQL(plain)
     for step in range(5):
-        metrics, expected = pack.update(step)[0], alone.update(step)[0]
+        metrics, expected = policy_batch.update(step)[0], alone.update(step)[0]
         assert_close(metrics, expected, 1e-6)
     assert_close(weights_of(padded[0]), weights_of(plain[0]), 1e-6)
 
 
 def test_a_member_can_leave_the_pack_and_go_on_alone() -> None:
     alone, packed = learners_of()[1], learners_of()
-    pack = ManyIQL(packed)
+    policy_batch = BatchedIQL(packed)
     for step in range(20):
         alone.update(step)
-        pack.update(step) if step < 10 else packed[1].update(step)
+        policy_batch.update(step) if step < 10 else packed[1].update(step)
     assert_close(weights_of(alone), weights_of(packed[1]), 1e-5)
 
 
 def test_equal_seeds_give_equal_weights_and_named_finite_metrics() -> None:
-    packs = [learners_of(20) for _ in range(2)]
+    policy_batches = [learners_of(20) for _ in range(2)]
     histories = []
-    for learners in packs:
+    for learners in policy_batches:
         loops = loops_of(len(learners), 20)
         train_together(loops, learners)
         histories.append([loop.history for loop in loops])
     assert histories[0] == histories[1]
-    for first, second in zip(*packs, strict=True):
+    for first, second in zip(*policy_batches, strict=True):
         assert_same_weights(weights_of(first), weights_of(second))
     loop = TrainingLoop(20, log_interval_steps=5)
     loop.run(learners_of(20)[0])
@@ -264,4 +266,4 @@ def derived(kind: str) -> IQLLearner:
 @pytest.mark.parametrize("kind", ["density", "droco", "grouped"])
 def test_a_pack_refuses_what_is_not_plain_iql(kind: str) -> None:
     with pytest.raises(ValueError, match="a pack takes IQL as it is"):
-        ManyIQL([learners_of()[0], derived(kind)])
+        BatchedIQL([learners_of()[0], derived(kind)])

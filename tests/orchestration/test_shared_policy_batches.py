@@ -12,7 +12,7 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.engine.trainer import silent
 from v2a_ray.errors import StorageError
-from v2a_ray.experiments.loading import resolve
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.orchestration.train import compute
 from v2a_ray.orchestration.train.work import Work
 

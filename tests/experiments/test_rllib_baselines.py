@@ -19,8 +19,8 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.trainer import load_checkpoint, save_checkpoint
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.loading import resolve
-from v2a_ray.orchestration.rllib.baselines import PeerLearner, fit_rllib_policy, prepare, seed_everything
+from v2a_ray.experiments.reading import resolve
+from v2a_ray.orchestration.rllib.baselines import BaselineLearner, fit_rllib_policy, prepare, seed_everything
 from v2a_ray.stages.policy.config import LEARNERS, PolicyConfig
 
 PEERS = ["rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"]
@@ -50,9 +50,9 @@ def small(learner: str, **more: Any) -> PolicyConfig:
     )
 
 
-def peer(learner: str, folder: Path, table: EpisodeTable, **more: Any) -> PeerLearner:
+def peer(learner: str, folder: Path, table: EpisodeTable, **more: Any) -> BaselineLearner:
     seed_everything(0)
-    made = PeerLearner(small(learner, **more), table.observation_dim, table.action_dim, seed=0)
+    made = BaselineLearner(small(learner, **more), table.observation_dim, table.action_dim, seed=0)
     made.add_table(table, folder / "episodes")
     seed_everything(0)
     return made

@@ -78,10 +78,10 @@ class AlignmentTables(Generic[Config]):
     def train(self, make: Callable[[Transitions], ScoringLearner], draws_source: bool = True) -> tuple[Any, History]:
         """A learner made from the fitted part of the target, trained, and its history."""
         targets = self.transitions(self.fitted)
-        feeds = {"source": self.sources} if draws_source else {}
+        samplers = {"source": self.sources} if draws_source else {}
         torch.manual_seed(self.seed)
         learner = make(targets)
-        return learner, self.job.loop(self.config, feeds=feeds).run(learner)
+        return learner, self.job.loop(self.config, samplers=samplers).run(learner)
 
     def scores(self, fitted: ScoringLearner) -> Alignment:
         """Of both tables, back from the device; source steps whose arrival was not recorded get their neighbours'."""

@@ -15,7 +15,7 @@ from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.plugins import load_files, load_installed, located
-from v2a_ray.settings.loading import parse_overrides, read_yaml, validate
+from v2a_ray.settings.yaml_files import parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
     from v2a_ray.domains import Domain
