@@ -93,7 +93,7 @@ def test_a_value_function_that_is_ahead_keeps_a_policy_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "largest", "packs"),
+    ("keys", "largest", "policy_batches"),
     [
         (["a"] * 9, 4, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
         (["a", "b", "a", None, "b", None], 8, [[0, 2], [1, 4], [3], [5]]),
