@@ -121,8 +121,13 @@ def test_terminated_and_cut_episodes_are_told_apart(name, tmp_path):
 def test_the_ending_chooses_the_format(tmp_path):
     assert export_table(labelled_table(), tmp_path / "a.hdf5") == "d4rl"
     assert export_table(labelled_table(), tmp_path / "a.npz") == "npz"
-    for path in (tmp_path / "a.csv", tmp_path / "a"):
-        with pytest.raises(DataError, match=r"known formats: minari \(folder\), robomimic \(file\), d4rl \(\.hdf5 \.h5\), npz"):
+    with pytest.raises(DataError, match="csv is read only"):
+        export_table(labelled_table(), tmp_path / "a.csv")
+    for path in (tmp_path / "a.xlsx", tmp_path / "a"):
+        with pytest.raises(
+            DataError,
+            match=r"known formats: minari \(folder\), robomimic \(HDF5\), d4rl \(\.hdf5 \.h5\), npz",
+        ):
             export_table(labelled_table(), path)
     with pytest.raises(DataError, match="there is no format 'xlsx'"):
         read_table(tmp_path / "a.npz", format="xlsx")

@@ -190,7 +190,10 @@ def set_column(name, values):
     [
         (lambda table: table.drop_columns(["rewards"]), "field rewards: missing"),
         (set_column("obs", pa.array([b"x"] * 10)), "field obs: is compressed by RLlib, which pickles"),
-        (set_column("obs", pa.array([[1.0, 2.0]] * 9 + [[1.0]])), "field obs · row 9: has 1 features where the first row has 2"),
+        (
+            set_column("obs", pa.array([[1.0, 2.0]] * 9 + [[1.0]])),
+            "field obs · row 9: has 1 features where the first row has 2",
+        ),
         (set_column("obs", pa.array([1.0] * 10)), "field obs: holds double, not lists of numbers"),
         (set_column("obs", pa.array([None] + [[1.0]] * 9)), "field obs: has null entries"),
         (set_column("rewards", pa.array([[1.0]] * 10)), "field rewards: holds list.*, not numbers"),

@@ -108,19 +108,23 @@ def convert(
     from v2a_ray.cli.bars import named_bars
     from v2a_ray.data.checks import parse_severities
     from v2a_ray.data.checks.findings import raise_errors
+    from v2a_ray.data.config import Columns
     from v2a_ray.data.formats.location import locate, publishing
     from v2a_ray.data.formats.readers import examine_table, is_worth_ray, resolve_location
     from v2a_ray.data.mixing.mixture import relabel
     from v2a_ray.data.rewards import parse_reward
     from v2a_ray.data.table.folder import write_table
     from v2a_ray.domains import parse_domain
-    from v2a_ray.experiments.loading import parse_columns
     from v2a_ray.outputs import require_apart, require_replaceable
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings_file import write_findings
+    from v2a_ray.settings.loading import parse_overrides, validate
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
-    named = parse_columns(columns) if columns else None
+    named = None
+    if columns:
+        remedy = f"one or more of: {', '.join(Columns.model_fields)}"
+        named = validate(Columns, parse_overrides([f"columns={columns}"])["columns"], remedy=remedy)
     rewards = parse_reward(reward) if reward else None
     require_replaceable(output)
     require_apart(output, [path])

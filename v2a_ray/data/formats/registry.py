@@ -115,7 +115,9 @@ FORMATS = {
         ),
         Format("parquet", "episode table", (".parquet",), PARQUET_MAGIC, folder=True, keeps_labels=True, named=_TABLES),
         # It has no first bytes of its own, so that it is asked where all others deny.
-        Format("csv", "CSV, one row per step", (), b"", folder=True, named=f"{_FORMATS}.csv", is_written=False),
+        Format(
+            "csv", "CSV, one row per step", (CSV_SUFFIX,), b"", folder=True, named=f"{_FORMATS}.csv", is_written=False
+        ),
     )
 }
 
@@ -137,7 +139,7 @@ def known_formats() -> str:
     """The formats and their endings, for messages."""
 
     def form(entry: Format) -> str:
-        return " ".join(entry.suffixes) or ("folder" if entry.folder else "file")
+        return " ".join(entry.suffixes) or ("folder" if entry.folder else "HDF5")
 
     return ", ".join(f"{entry.name} ({form(entry)})" for entry in FORMATS.values())
 

@@ -77,7 +77,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
     if _is_dataset(folder):
         yield folder
         return
-    suffixes = {suffix for entry in FORMATS.values() for suffix in entry.suffixes}
+    # What has no first bytes of its own, CSV, is a dataset only by what the user says of it.
+    suffixes = {suffix for entry in FORMATS.values() if entry.magic for suffix in entry.suffixes}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith((".", "_")):
             continue
