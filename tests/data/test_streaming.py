@@ -219,14 +219,14 @@ def test_streaming_stays_within_its_memory(tmp_path: Path) -> None:
     code = f"""
 import numpy as np, torch
 from pathlib import Path
-from v2a_ray.data.loading.memory_mapped import RowFile
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Preprocessing
 from v2a_ray.data.loading.streaming import open_transitions
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 generator = torch.Generator().manual_seed(0)
 torch.randint(9, (256,), generator=generator)
-file = RowFile.open(Path({str(tmp_path / "rows")!r}))
+file = MemoryMappedTransitions.open(Path({str(tmp_path / "rows")!r}))
 before = resident()
 plain = Preprocessing(np.zeros({OBSERVATION_DIM}, np.float32), np.ones({OBSERVATION_DIM}, np.float32), 1.0)
 sampler = open_transitions(file, plain, memory_bytes=file.num_bytes // 2, seed=0)

@@ -14,7 +14,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the epis
 DataPath = Annotated[
     str, typer.Argument(help="File, folder or URI of data in any format (see `v2a data convert --help`).")
 ]
-InputFormat = Annotated[str | None, typer.Option("--format", help="Name of the format, if it cannot be detected.")]
+InputFormat = Annotated[str | None, typer.Option("--format", help="Name of the format, if looking is not enough.")]
 CheckSeverities = Annotated[
     list[str] | None,
     typer.Option("--check", metavar="NAME=SEVERITY", help="error, warning or ignore; `v2a data checks` has the names."),
@@ -30,16 +30,14 @@ DomainLabel = Annotated[str, typer.Option("--domain", help="Domain the data come
 def collect(
     domain: DomainLabel,
     output: Output,
-    behavior: Annotated[
-        str, typer.Option(help="random, medium, expert, medium-replay, medium-expert, or module:function")
-    ] = "medium",
+    behavior: Annotated[str, typer.Option(help="random, medium, expert, medium-replay, medium-expert")] = "medium",
     policy_domain: Annotated[str | None, typer.Option(help="Whose policy acts; by default the domain's own.")] = None,
     num_transitions: Annotated[int, typer.Option(min=1)] = 10_000,
     noise_std: Annotated[float, typer.Option(min=0.0, help="Gaussian noise on actions in [-1, 1].")] = 0.1,
     seed: int = 0,
     num_actors: Annotated[int | None, typer.Option(min=1, help="By default one per core.")] = None,
 ) -> None:
-    """Roll a behaviour out in parallel Ray actors into an episode table, which does not depend on the number of actors.
+    """Roll a behaviour out in parallel Ray actors into an episode table. The number of actors does not change it.
 
     After Ctrl-C or a kill the same command goes on where it stopped: finished episodes are kept beside the output.
     """
@@ -48,7 +46,6 @@ def collect(
     from v2a_ray.data.config import SourceSpec
     from v2a_ray.data.table.folder import write_table
     from v2a_ray.domains import parse_domain
-    from v2a_ray.experiments.reading import require_behavior
     from v2a_ray.files import prepare_folder
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.data.collect import collect_data
@@ -65,7 +62,6 @@ def collect(
     from v2a_ray.outputs import require_our_folder
 
     robot = parse_domain(domain).robot
-    require_behavior(spec)
     require_our_folder(output)
     prepare_folder(output.parent)
     journal = output.absolute().with_name(f".{output.name}.collecting")
@@ -87,7 +83,7 @@ def convert(
     path: DataPath,
     domain: DomainLabel,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder or URI of the episode table to write.")],
-    behavior: Annotated[str, typer.Option(help="Label of the policy that collected the data.")] = "unknown",
+    behavior: Annotated[str, typer.Option(help="Label of the policy that collected it.")] = "unknown",
     name: Annotated[str | None, typer.Option(help="Label of the source; by default the file's name.")] = None,
     format: InputFormat = None,
     report: Report = None,
@@ -106,8 +102,8 @@ def convert(
     parquet, lerobot, robomimic. CSV and other Parquet by naming their --columns; docs/formats.md says what maps to
     what. From a path, s3://, gs://, any scheme of fsspec, or minari://D4RL/hopper/medium-v0.
 
-    Ray tasks on all cores read a d4rl file of 512 MiB or more in slices, with the same result, unless there is a
-    --report to write; for smaller files, starting Ray costs more than it saves.
+    A d4rl file from 512 MiB on is read in slices by Ray tasks on all cores, with the same result, unless there is a
+    --report to write; below that, starting Ray costs more than it saves.
     """
     from v2a_ray.cli.bars import named_bars
     from v2a_ray.data.checks import parse_severities
@@ -157,7 +153,7 @@ def convert(
         location, robot=parsed.robot_spec, format=format, checks=severities, columns=named, reward=rewards
     )
     if report:
-        # Write the report before a failed check stops the command, because then it is needed most.
+        # Written before a check refuses the data, because that is when it is needed most.
         write_findings(report, findings, {"datasets": [path], "checked as": {path: parsed.name}})
     raise_errors(findings)
     table = relabel(table, name or location.stem, parsed, behavior)
@@ -207,11 +203,11 @@ def mix(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. mix.validation_fraction=0.1")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the table to write.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Preview the mix; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be taken; write nothing.")] = False,
 ) -> None:
-    """Write the source mix of an experiment as one episode table, or preview it.
+    """Write the source mix of an experiment as one episode table, or show what it takes.
 
-    `v2a run` trains on this table and finds it in the artifact store. Held-out episodes go to DIR/validation.
+    It is the table that `v2a run` trains on, and is kept for it. Held-out episodes go to DIR/validation.
     """
     from v2a_ray.cli.display import StageDisplay
     from v2a_ray.data.mixing.mixture import mix_name
@@ -246,7 +242,7 @@ def mix(
 def inspect(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or URIs of data.")],
     domain: Annotated[
-        str | None, typer.Option(help="Domain of all datasets; by default from their labels or names.")
+        str | None, typer.Option(help="Domain that all are of; by default what their labels or names say.")
     ] = None,
     format: InputFormat = None,
     output: Annotated[
@@ -255,10 +251,10 @@ def inspect(
     report: Report = None,
     check: CheckSeverities = None,
 ) -> None:
-    """Show the contents and the defects of datasets, each alone and all together.
+    """Show what is inside datasets and what is wrong with them, each alone and together.
 
-    Together: repeated transitions, rewards of different scales, one domain under two names, data from another domain
-    than their label. Exit status 2 if a check of severity `error` fires.
+    Together: the same transitions twice, rewards of different scales, domains that are one under two names, data of
+    another domain than they say. Exit status 2 if a check of severity `error` fires.
 
     Example: v2a data inspect a.hdf5 b.hdf5 -o both.html --check action_bounds=warning
     """
@@ -292,10 +288,10 @@ def inspect(
 
 @app.command("list")
 def list_command(
-    folder: Annotated[Path, typer.Argument(help="Folder to search, with all its subfolders.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Searched with everything below it.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the datasets under a folder, from manifests and metadata; `?` stands for facts that need a full read."""
+    """List the datasets under a folder, from manifests and metadata; `?` is what only reading all of it would tell."""
     from v2a_ray.data.inspection.listing import list_datasets
     from v2a_ray.report.datasets import render_list
 
@@ -310,7 +306,7 @@ def list_command(
 
 @app.command()
 def checks() -> None:
-    """List every check of data: its name, its default severity, when it fires and the remedy."""
+    """List every check of data: what it is called, how severe it is by default, when it fires and what to do."""
     from v2a_ray.report.datasets import render_checks
 
     console.print(render_checks())
@@ -320,7 +316,7 @@ def checks() -> None:
 def fidelity(
     files: Annotated[list[Path], typer.Argument(help="HDF5 files in D4RL's layout, or episode tables.")],
     domain: Annotated[
-        str | None, typer.Option(help="Domain that the data claim; by default from their labels or names.")
+        str | None, typer.Option(help="Domain the data claim; by default what their labels or names say.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list of several.")] = False,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Spread this many rows over each file.")] = None,
@@ -328,8 +324,8 @@ def fidelity(
 ) -> None:
     """Re-simulate every transition: were the data recorded in the domain they claim?
 
-    For comparison, the same rows are re-simulated in the stock robot and in modern physics. If the claimed domain does
-    not reproduce the data, the verdict names the best domain. An episode table of several domains gets a row for each.
+    Beside it stand the same rows in the stock robot and in modern physics. Where the domain does not reproduce the
+    data, the verdict names the one that does best. An episode table of several domains gets a row for each.
     """
     from v2a_ray.cli.console import error_console
     from v2a_ray.data.fidelity.recorded import check_names, compare, recordings

@@ -24,7 +24,7 @@ TARGET_COLUMN = "target.parquet"
 
 
 class EpisodeIndex(Protocol):
-    """Which transitions are which episode: an `EpisodeTable`, or a `RowFile` that stands for one."""
+    """Which transitions are which episode: an `EpisodeTable`, or a `MemoryMappedTransitions` that stands for one."""
 
     @property
     def episode_id(self) -> tuple[str, ...]:
