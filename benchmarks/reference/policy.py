@@ -38,7 +38,7 @@ class PolicyReference:
         keep, weight_b = self.choose(source)
         observation, action, next_observation, reward, not_done = (
             torch.cat([getattr(source, name)[keep], getattr(target, name)])
-            for name in ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+            for name in ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "not_done_B")
         )
         weight_B = torch.cat([weight_b, torch.ones(len(target.reward_B))])
         state_action = torch.cat([observation, action], dim=1)

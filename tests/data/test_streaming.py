@@ -71,7 +71,7 @@ def drawn(sampler, batch_size: int, num_batches: int, seed: int = 0) -> np.ndarr
 
 
 def assert_same_batch(first, second) -> None:
-    for name in ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B"):
+    for name in ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "not_done_B"):
         assert torch.equal(getattr(first, name), getattr(second, name)), name
     assert first.extra.keys() == second.extra.keys()
     for name, values in first.extra.items():

@@ -91,7 +91,7 @@ def test_a_policy_trains_on_what_was_kept() -> None:
         assert (action, reward) == pytest.approx(expected[round(recorded, 1)])
     assert len({round(value, 1) for value in plain.action_BA[:, 0].tolist()}) == 4
     same = replace(corrected, action_BA=plain.action_BA, reward_B=plain.reward_B)
-    assert all(torch.equal(getattr(same, name), getattr(plain, name)) for name in ("observation_BO", "continues_B"))
+    assert all(torch.equal(getattr(same, name), getattr(plain, name)) for name in ("observation_BO", "not_done_B"))
 
 
 def test_a_column_of_vectors_follows_its_episodes(tmp_path: Path) -> None:

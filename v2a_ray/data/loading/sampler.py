@@ -261,7 +261,7 @@ def of_recorded_arrivals(sampler: Sampler, table: EpisodeTable | MemoryMappedTra
 
 def join_rows(*batches: Batch) -> Batch:
     """Concatenate batches, without the columns that stages added."""
-    names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+    names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "not_done_B")
     return Batch(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}, extra={})
 
 
@@ -270,7 +270,7 @@ def select_rows(batch: Batch, index: Tensor) -> Batch:
     return Batch(
         **{
             name: getattr(batch, name)[index]
-            for name in ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+            for name in ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "not_done_B")
         },
         extra={name: values[index] for name, values in batch.extra.items()},
     )

@@ -136,7 +136,7 @@ class BatchedIQL(IQLLosses):
         def stack(tensors: list[Tensor]) -> Tensor:
             return nn.utils.rnn.pad_sequence(tensors, batch_first=True)
 
-        names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "continues_B")
+        names = ("observation_BO", "action_BA", "next_observation_BO", "reward_B", "not_done_B")
         fields = {name: stack([getattr(batch, name) for batch, _ in drawn]) for name in names}
         return Batch(**fields, extra={}), stack([weight_B for _, weight_B in drawn])
 
