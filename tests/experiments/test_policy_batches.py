@@ -72,7 +72,7 @@ def test_what_changes_shapes_data_or_evaluation_keeps_apart(override: str) -> No
 
 PACKED = {
     *("v2a", "v2a_residual", "v2a_calibrated", "v2a_ot", "dvdf", "dvdf_ot", "igdf"),
-    *("dara", "dara_filter", "srpo", "stc"),
+    *("dara", "dara_filter", "srpo", "stc", "dmc_nearest"),
     *("iql", "iql_mixed", "iql_target", "iql_source"),
 }
 """Methods that train plain IQL, on whatever data. `otdf` adds a density; `droco` and `grouped` derive from IQL."""

@@ -99,7 +99,7 @@ def convert(
     """Read, check and segment a dataset, and write it as an episode table (Parquet, one row per episode).
 
     Formats, found by looking at the file: d4rl (HDF5, also of OTDF and ODRL), minari, npz, rllib, rllib-columns,
-    parquet, lerobot, robomimic. CSV and other Parquet by naming their --columns; docs/formats.md says what maps to
+    parquet, lerobot, robomimic. csv and other Parquet by naming their --columns; docs/formats.md says what maps to
     what. From a path, s3://, gs://, any scheme of fsspec, or minari://D4RL/hopper/medium-v0.
 
     A d4rl file from 512 MiB on is read in slices by Ray tasks on all cores, with the same result, unless there is a

@@ -26,6 +26,7 @@ CheckName = Literal[
     "episode_unfinished",
     "episodes_missing",
     "rows_moved",
+    "videos_ignored",
     "fewer",
     "terminal_but_healthy",
     "unhealthy_not_terminal",

@@ -107,6 +107,7 @@ _ALL = (
     Check("episode_unfinished", "info", "recording stopped in the middle of an episode", ""),
     Check("episodes_missing", "warning", "episodes that the dataset lists are not in it", "download or copy it again"),
     Check("rows_moved", "info", "rows of one episode lay apart and were brought together", ""),
+    Check("videos_ignored", "info", "pictures lie beside the recording, and are not read", ""),
     Check("fewer", "warning", "there are fewer transitions than asked for", "lower num_transitions"),
     Check(
         "terminal_but_healthy",
