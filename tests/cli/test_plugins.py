@@ -98,7 +98,8 @@ def test_a_file_that_cannot_be_loaded_is_one_message(plugin: Path, source: str |
 
 def test_a_plugin_cannot_take_a_builtin_name(plugin: Path) -> None:
     file = plugin / "nearest_rows.py"
-    file.write_text(file.read_text().replace('Literal["nearest"] = "nearest"', 'Literal["residual"] = "residual"'))
+    ours = file.read_text().replace('Literal["nearest_rows"] = "nearest_rows"', 'Literal["residual"] = "residual"')
+    file.write_text(ours)
     with pytest.raises(ConfigError, match="alignment 'residual' is there already"):
         load_experiment(plugin / "experiment.yaml")
 
@@ -122,13 +123,14 @@ def test_an_installed_package_registers_its_kinds(plugin: Path, tmp_path: Path) 
     about = site / "nearest_rows-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: nearest-rows\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[v2a_ray.alignments]\nnearest = nearest_rows:NearestConfig\n")
+    (about / "entry_points.txt").write_text("[v2a_ray.alignments]\nnearest_rows = nearest_rows:NearestRowsConfig\n")
     path: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": f"{site}:{Path(__file__).parents[2]}"}}
     listed = v2a("methods", cwd=tmp_path, **path)
     assert listed.returncode == 0 and "nearest_bc" in listed.stdout, listed.stderr
     (site / "nearest_rows.py").write_text("import nowhere_at_all")
     broken = v2a("methods", cwd=tmp_path, **path)
-    assert broken.returncode == 2 and "plugin nearest (nearest_rows:NearestConfig" in " ".join(broken.stderr.split())
+    assert broken.returncode == 2
+    assert "plugin nearest_rows (nearest_rows:NearestRowsConfig" in " ".join(broken.stderr.split())
 
 
 def test_a_job_ships_the_plugin(plugin: Path, tmp_path: Path) -> None:
