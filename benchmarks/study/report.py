@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study.design import METHODS, SEEDS
+from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 
 ROOT = Path(__file__).parents[2]
@@ -74,12 +75,6 @@ def with_better_baseline(scores: Scores) -> Scores:
     return {**scores, "better baseline": scores[better]}
 
 
-def improvement(mine: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """P(a seed of mine > a seed of the other's), ties a half."""
-    difference = mine[:, None] - others[None, :]
-    return float(np.mean(np.where(difference == 0, 0.5, difference > 0)))
-
-
 def contrasts(cells: Sequence[Scores]) -> list[Contrast]:
     """All of `CONTRASTS` over the cells, at least three."""
     cells = [with_better_baseline(scores) for scores in cells]
@@ -88,7 +83,7 @@ def contrasts(cells: Sequence[Scores]) -> list[Contrast]:
         difference = np.asarray([scores[method].mean() - scores[other].mean() for scores in cells])
         tested = stats.ttest_1samp(difference, 0.0)
         interval = tested.confidence_interval(0.95)
-        better = float(np.mean([improvement(scores[method], scores[other]) for scores in cells]))
+        better = improvement([scores[method] for scores in cells], [scores[other] for scores in cells]).value
         rows.append((method, other, float(difference.mean()), float(interval.low), float(interval.high), better))
         raw.append(float(tested.pvalue))
     return [

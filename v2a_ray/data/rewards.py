@@ -16,6 +16,7 @@ import numpy as np
 from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.table.episodes import EpisodeTable, Float
 from v2a_ray.errors import DataError
+from v2a_ray.imports import import_named
 
 MISSING = "rewards_missing"
 """Of a finding. It is no check that a user may ignore: what reads rewards has to be able to refuse."""
@@ -100,9 +101,8 @@ def _values(table: EpisodeTable, reward: float | str, where: str) -> Float:
 
 
 def _function(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
     try:
-        found: Callable[..., Any] = getattr(import_module(module), attribute)
+        found: Callable[..., Any] = import_named(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise DataError(
             f"cannot be imported: {error}",

@@ -7,7 +7,6 @@ and a robot whose observation ends with zeros, get a subclass that changes a ste
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from functools import cache
 from typing import Any
@@ -26,6 +25,7 @@ from v2a_ray.domains.domain import PHYSICS, RobotDomain, catalogue, parse_domain
 from v2a_ray.domains.own.domain import GymDomain
 from v2a_ray.domains.robot_spec import all_robots, robot
 from v2a_ray.domains.shifts.execution import ActionChannel
+from v2a_ray.imports import import_named
 
 
 def make_environment(domain: Domain | str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
@@ -96,8 +96,7 @@ class _Padded:
 
 @cache
 def _environment_class(robot_name: str, executes_exactly: bool) -> Any:
-    module, _, name = robot(robot_name).environment_class.partition(":")
-    base: Any = getattr(importlib.import_module(module), name)
+    base: Any = import_named(robot(robot_name).environment_class)
 
     class DomainEnvironment(base):  # type: ignore[misc]
         """gymnasium's v4 robot with the model of a domain."""

@@ -147,6 +147,12 @@ class RobotSpec:
         return surely, ~possibly
 
 
+def scaled_range(low: float, high: float, factor: float) -> tuple[float, float]:
+    """A joint's range times `factor` about its point nearest to zero."""
+    anchor = min(max(0.0, low), high)
+    return anchor + factor * (low - anchor), anchor + factor * (high - anchor)
+
+
 def scaled_ranges(factors: Mapping[str, float]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]]:
     """Edits that shrink joint ranges: joint name -> factor on the distance from the range's point nearest to zero.
 
@@ -158,9 +164,7 @@ def scaled_ranges(factors: Mapping[str, float]) -> Callable[[mujoco.MjSpec], tup
         result = []
         for joint, factor in factors.items():
             low, high = (float(bound) for bound in stock.joint(joint).range)
-            anchor = min(max(0.0, low), high)
-            bounds = (anchor + factor * (low - anchor), anchor + factor * (high - anchor))
-            result.append(Edit("joint", joint, "range", bounds))
+            result.append(Edit("joint", joint, "range", scaled_range(low, high, factor)))
         return tuple(result)
 
     return edits

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from v2a_ray.data.config import TARGET_LABEL, LoadingConfig
 from v2a_ray.engine.keys import moving
 from v2a_ray.engine.rates import Cost, Tables
+from v2a_ray.imports import import_named
 from v2a_ray.settings.base import DeviceName, TrainingConfig
 
 if TYPE_CHECKING:
@@ -137,8 +138,5 @@ def layers(section: Any) -> float:
 
 def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
     """The function that `module:function` names; a function is itself."""
-    if not isinstance(function, str):
-        return function
-    module, _, name = function.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), name)
+    found: Callable[..., Any] = import_named(function) if isinstance(function, str) else function
     return found

@@ -27,7 +27,7 @@ RENAMED = {
     "policy.droco": "policy",
     "policy.grouped": "policy",
 }
-"""Settings of 0.1 and what they are called now. The old names go with 0.3."""
+"""Sections of 0.1, and the sections that have their settings now. The old names go with 0.3."""
 
 
 def defining_keys() -> frozenset[str]:
@@ -98,22 +98,7 @@ def with_new_names(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         inner = _section(content, old)
         if inner is None:
             continue
-        content = merge(_pruned(content, old.split(".")), _nested(new, inner))
+        content = merge(without(content, {old}), {new: inner})
         shown = ", ".join(f"{old}.{key} is now {new}.{key}" for key in inner)
         notices.append(f"{shown}; the old name is accepted until 0.3")
     return content, notices
-
-
-def _pruned(content: dict[str, Any], path: list[str]) -> dict[str, Any]:
-    """`content` without the mapping at `path`."""
-    head, *rest = path
-    if not rest:
-        return {key: value for key, value in content.items() if key != head}
-    return {**content, head: _pruned(dict(content[head]), rest)}
-
-
-def _nested(path: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    result: Any = dict(settings)
-    for part in reversed(path.split(".")):
-        result = {part: result}
-    return dict(result)

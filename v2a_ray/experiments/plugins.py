@@ -16,13 +16,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from v2a_ray.errors import ConfigError
+from v2a_ray.imports import import_named
 from v2a_ray.settings.choices import PLUGINS
 
 ENVIRONMENT = "V2A_PLUGINS"
@@ -68,8 +68,7 @@ def load_installed() -> None:
 
 
 def _register_of(door: str) -> Callable[..., Any]:
-    module, _, name = door.partition(":")
-    found = getattr(import_module(module), name)
+    found = import_named(door)
     register: Callable[..., Any] = getattr(found, "add", found)
     return register
 

@@ -42,6 +42,11 @@ def matrix(column: pa.ChunkedArray, rank: int, where: str) -> NDArray[Any]:
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
+def vectors(values: NDArray[Any]) -> pa.Array:
+    """An array of lists from the rows of (N, F)."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
+
+
 def features(column: pa.ChunkedArray, where: str) -> NDArray[Any]:
     """(N, F): a column of vectors as it is, one of numbers as a single feature. Raises DataError for anything else."""
     values = matrix(column, 2 if is_list(column.type) else 1, where)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from v2a_ray.data.checks.catalogue import found as finding_of
 from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.config import Columns
+from v2a_ray.data.formats.arrow_columns import vectors
 from v2a_ray.data.formats.lerobot_files import INFO, is_lerobot_folder
 from v2a_ray.data.formats.location import Location, reading
 from v2a_ray.data.formats.names import natural
@@ -143,9 +144,9 @@ def _columns(table: EpisodeTable) -> dict[str, pa.Array]:
     episode = table.episode_of_row
     frame = np.arange(table.num_transitions) - table.offsets[episode]
     return {
-        "observation.state": _vectors(table.observation),
-        "action": _vectors(table.action),
-        "next.observation.state": _vectors(table.next_observation),
+        "observation.state": vectors(table.observation),
+        "action": vectors(table.action),
+        "next.observation.state": vectors(table.next_observation),
         "next.reward": pa.array(table.reward),
         "next.done": pa.array(ends & table.terminated[episode]),
         "next.truncated": pa.array(ends & table.truncated[episode]),
@@ -155,10 +156,6 @@ def _columns(table: EpisodeTable) -> dict[str, pa.Array]:
         "index": pa.array(np.arange(table.num_transitions), pa.int64()),
         "task_index": pa.array(np.zeros(table.num_transitions, dtype=np.int64)),
     }
-
-
-def _vectors(values: NDArray[np.float32]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
 
 
 def _values(column: pa.Array) -> NDArray[np.float64]:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
 from v2a_ray.data.formats.arrays import REQUIRED, Arrays, check_rows, check_shape, convert, segment, to_reading
-from v2a_ray.data.formats.arrow_columns import group_episodes, labels, matrix
+from v2a_ray.data.formats.arrow_columns import group_episodes, labels, matrix, vectors
 from v2a_ray.data.formats.folders import parquet_dataset
 from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
@@ -84,10 +83,10 @@ def write(table: EpisodeTable, path: Path) -> None:
     episode = table.episode_of_row
     columns = {
         EPISODE: pa.array(np.asarray(table.episode_id, dtype=object)[episode], pa.string()),
-        "obs": _lists(table.observation),
-        "actions": _lists(table.action),
+        "obs": vectors(table.observation),
+        "actions": vectors(table.action),
         "rewards": pa.array(table.reward),
-        "new_obs": _lists(table.next_observation),
+        "new_obs": vectors(table.next_observation),
         "terminateds": pa.array(ends.astype(bool) & table.terminated[episode]),
         "truncateds": pa.array(ends.astype(bool) & table.truncated[episode]),
     }
@@ -98,11 +97,6 @@ def write(table: EpisodeTable, path: Path) -> None:
             yield arrow.slice(begin, ROW_GROUP_ROWS)
 
     write_folder(path, groups())
-
-
-def _lists(values: NDArray[np.float32]) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def _require_plain(column: pa.ChunkedArray, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.errors import DomainError
+from v2a_ray.imports import import_named
 
 
 def is_function(behavior: str) -> bool:
@@ -54,9 +54,8 @@ class FunctionPolicy:
 
 def load_function(name: str, action_dim: int) -> FunctionPolicy:
     """The policy `package.module:name`. Raises DomainError where it cannot be imported, or is no function."""
-    module, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function = import_named(name)
     except Exception as error:  # whatever somebody's module raises
         raise DomainError(
             f"cannot be imported: {type(error).__name__}: {error}",

@@ -14,10 +14,11 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from v2a_ray.domains.own.edits import OWN_KINDS, ModelEdit, apply_edits, parse_own_shift, shift_edits, shift_execution
+from v2a_ray.domains.own.edits import OWN_KINDS, ModelEdit, apply_edits, parse_own_shift, shift_edits
 from v2a_ray.domains.own.environment import OwnInterface, adapt, make_bare, model_of, read_interface
 from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.domains.shifts.kinds import Shift
+from v2a_ray.domains.shifts.names import KINDS, combined_execution
 from v2a_ray.errors import DomainError
 from v2a_ray.settings.environment_names import join_name, split_name
 
@@ -76,8 +77,8 @@ class GymDomain:
 
     @property
     def execution(self) -> Execution:
-        """See `Domain`. Raises DomainError where two shifts set the same."""
-        return shift_execution(self.shifts, self.name)
+        """See `Domain`. Raises DomainError where two shifts set the same field."""
+        return combined_execution([shift for shift in self.shifts if shift.kind in KINDS])
 
     @property
     def base(self) -> GymDomain:

@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.domains.shifts.execution import Execution
+from v2a_ray.domains.robot_spec import scaled_range
 from v2a_ray.domains.shifts.kinds import Number, Shift
 from v2a_ray.domains.shifts.names import AIR_DENSITY, AIR_VISCOSITY, KINDS
 from v2a_ray.errors import DomainError
@@ -142,10 +142,8 @@ def _joint_range(model: mujoco.MjModel, rows: NDArray[np.int64], factor: float) 
         name = _name(model, "joint", row)
         if not model.jnt_limited[row]:
             raise DomainError(f"joint {name} has no range", remedy="name a joint that has limits")
-        low, high = model.jnt_range[row]
-        anchor = min(max(0.0, low), high)
-        bounds = (float(anchor + factor * (low - anchor)), float(anchor + factor * (high - anchor)))
-        yield ModelEdit(f"joint {name} range", "jnt_range", int(row), bounds)
+        low, high = (float(bound) for bound in model.jnt_range[row])
+        yield ModelEdit(f"joint {name} range", "jnt_range", int(row), scaled_range(low, high, factor))
 
 
 def _geom_size(model: mujoco.MjModel, rows: NDArray[np.int64], factor: float) -> Iterator[ModelEdit]:
@@ -227,18 +225,6 @@ def shift_edits(model: mujoco.MjModel, shifts: Sequence[Shift], where: str) -> l
                 raise DomainError(message, where=where, remedy="combine shifts of different parts")
             found.append((shift, edit))
     return found
-
-
-def shift_execution(shifts: Sequence[Shift], where: str) -> Execution:
-    """What the shifts do to commanded actions. Raises DomainError where two set the same."""
-    values: dict[str, Any] = {}
-    for shift in shifts:
-        if shift.kind in KINDS:
-            for name, value in KINDS[shift.kind].execution(shift).items():
-                if name in values:
-                    raise DomainError(f"{shift.kind} is set twice", where=where, remedy="one of them")
-                values[name] = value
-    return Execution(**values)
 
 
 def _rows(model: mujoco.MjModel, element: str, name: str) -> NDArray[np.int64]:
