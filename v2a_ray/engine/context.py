@@ -53,7 +53,7 @@ class Job:
         return read_table_folder(self.inputs[role] / "table")
 
     def rows(self, role: str) -> MemoryMappedTransitions:
-        """The row file of an input table."""
+        """The memory-mapped transitions of an input table."""
         return MemoryMappedTransitions.open(self.inputs[f"{role}_rows"])
 
     def manifest(self, role: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Job:
         """Where a stage computes. A table that is streamed is on the CPU, and all that is trained on it with it.
 
         Args:
-            memory_bytes: what each row file of the stage may take, by role.
+            memory_bytes: what the transitions of each table may take, by role.
 
         Raises:
             ConfigError: `cuda`, and there is no GPU or a table is streamed.

@@ -91,7 +91,12 @@ class Stage(ABC):
 
     def fit(self, config: ExperimentConfig) -> Callable[[Job], None]:
         """The function that computes a request."""
-        return imported(self.fits_parallel if self.fits_parallel and self.num_workers(config) > 1 else self.fits)
+        owner = self.fit_owner(config)
+        return imported(owner.fits_parallel if owner.fits_parallel and self.num_workers(config) > 1 else owner.fits)
+
+    def fit_owner(self, config: ExperimentConfig) -> Any:
+        """What names the functions `fits` and `fits_parallel`: the stage, or one of its settings."""
+        return self
 
 
 STAGES: dict[str, Stage] = {}

@@ -34,7 +34,7 @@ def defining_keys() -> frozenset[str]:
     """Settings that say which method it is. What else there is, such as numbers of steps and widths, says how large."""
     named = {"advantage.latent", "alignment.contrastive_score", "modality.mode"}
     named |= {f"policy.filter.{name}" for name in FilterConfig.model_fields}
-    return frozenset(named | {key for method in METHODS.values() for key in leaves(method.settings)})
+    return frozenset(named.union(*(method.keys for method in METHODS.values())))
 
 
 def defining_settings(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -12,7 +11,7 @@ import v2a_ray.stages.registered  # noqa: F401 - an experiment is made of them
 from v2a_ray.data.config import ExperimentData, SourceSpec, TargetSpec
 from v2a_ray.engine.stage import needed_stages
 from v2a_ray.experiments.definition import SECTIONS, defining_keys, under_method, with_new_names
-from v2a_ray.experiments.methods import DEFAULT_METHOD, method_settings
+from v2a_ray.experiments.methods import DEFAULT_METHOD, METHODS, Method, method_settings
 from v2a_ray.experiments.plugins import load_installed, load_shipped, require_loaded, sources_of
 from v2a_ray.settings.base import Name, Positive, Settings, leaves
 from v2a_ray.stages.advantage.config import ADVANTAGES, AdvantageConfig, NoAdvantageConfig
@@ -107,11 +106,12 @@ class ExperimentConfig(ExperimentData):
     @property
     def modifications(self) -> dict[str, Any]:
         """Dotted key and value of every setting that contradicts the method's definition."""
-        expected, actual = _leaves_of(self.method), leaves(self.model_dump(mode="json"))
+        expected, actual = _expected(self.method), leaves(self.model_dump(mode="json"))
         # A setting that the method's own kind does not have is measured by its default: that the kind is another is
         # said already.
         there = [key for key in sorted(defining_keys()) if key in actual]
-        return {key: actual[key] for key in there if actual[key] != expected.get(key, default_of(self, key))}
+        meant = {key: expected[key] if key in expected else default_of(self, key) for key in there}
+        return {key: actual[key] for key in there if actual[key] != meant[key]}
 
     @property
     def needs_rewards(self) -> bool:
@@ -159,6 +159,12 @@ def method_config(name: str) -> ExperimentConfig:
     return ExperimentConfig(name="any", method=name, target=TargetSpec.model_validate(data), sources=sources)  # type: ignore[call-arg]
 
 
-@cache
-def _leaves_of(method: str) -> dict[str, Any]:
-    return leaves(method_config(method).model_dump(mode="json"))
+_known: dict[str, tuple[Method, dict[str, Any]]] = {}
+
+
+def _expected(name: str) -> dict[str, Any]:
+    """The settings of a method by dotted key, computed once for each version of it: a plugin's may change."""
+    method = METHODS[name]
+    if name not in _known or _known[name][0] is not method:
+        _known[name] = method, leaves(method_config(name).model_dump(mode="json"))
+    return _known[name][1]

@@ -10,6 +10,7 @@ DmC 2507.20499, RB-CQL 2307.02752.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from v2a_ray.errors import ConfigError
@@ -25,6 +26,7 @@ from v2a_ray.experiments.deviations import (
     TRANSPORT,
     V2A_POLICY,
 )
+from v2a_ray.settings.base import leaves
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Method:
     published: bool = True
     origin: str = ""
 
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """Dotted keys of its settings."""
+        return frozenset(leaves(self.settings))
+
 
 DEFAULT_METHOD = "v2a_supported"
 """The one that README recommends to begin with."""
@@ -66,6 +73,13 @@ def _filtered(**rule: Any) -> dict[str, Any]:
     return {"learner": "iql", "data": "mixed", "filter": rule}
 
 
+def _best(keep_fraction: float, alignment_weight: float, weight: str = "one", **rule: Any) -> dict[str, Any]:
+    """IQL on the best part of every batch."""
+    return _filtered(
+        rule="top_fraction", keep_fraction=keep_fraction, alignment_weight=alignment_weight, weight=weight, **rule
+    )
+
+
 def _calibrated(**policy: Any) -> dict[str, Any]:
     """V2A with a filter that takes only what held-out target data would pass."""
     rule = _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one")
@@ -83,7 +97,7 @@ METHODS: dict[str, Method] = {
         {
             "advantage": {"kind": "sparse_q", "conditioning": "modality"},
             "alignment": {"kind": "contrastive"},
-            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.6, weight="exp_alignment"),
+            "policy": _best(0.5, 0.6, "exp_alignment"),
         },
         "V2A, 2605.24862, with IGDF's alignment",
         (
@@ -99,7 +113,7 @@ METHODS: dict[str, Method] = {
         {
             "advantage": {"kind": "sparse_q", "conditioning": "modality"},
             "alignment": {"kind": "residual", "window_steps": 50},
-            "policy": _filtered(rule="top_fraction", keep_fraction=0.4, alignment_weight=0.6, weight="exp_alignment"),
+            "policy": _best(0.4, 0.6, "exp_alignment"),
         },
         "V2A, 2605.24862",
         (SCALED, SMALL_MODALITY, V2A_POLICY, HELD_OUT, "alignment and the kept fraction are ours"),
@@ -124,7 +138,7 @@ METHODS: dict[str, Method] = {
         {
             "advantage": {"kind": "sparse_q", "conditioning": "none"},
             "alignment": {"kind": "contrastive"},
-            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=0.7, weight="exp_alignment"),
+            "policy": _best(0.5, 0.7, "exp_alignment"),
         },
         "DVDF, 2512.02435, with IGDF's alignment",
         (SCALED, HELD_OUT, DVDF_STEPS, DVDF_WEIGHT),
@@ -134,13 +148,7 @@ METHODS: dict[str, Method] = {
         {
             "advantage": {"kind": "sparse_q", "conditioning": "modality"},
             "alignment": {"kind": "optimal_transport"},
-            "policy": _filtered(
-                rule="top_fraction",
-                keep_fraction=0.5,
-                alignment_weight=0.6,
-                normalize_alignment=True,
-                weight="exp_alignment",
-            ),
+            "policy": _best(0.5, 0.6, "exp_alignment", normalize_alignment=True),
         },
         "V2A, 2605.24862, with OTDF's alignment",
         (SCALED, SMALL_MODALITY, V2A_POLICY, HELD_OUT, TRANSPORT),
@@ -150,13 +158,7 @@ METHODS: dict[str, Method] = {
         {
             "advantage": {"kind": "sparse_q", "conditioning": "none"},
             "alignment": {"kind": "optimal_transport"},
-            "policy": _filtered(
-                rule="top_fraction",
-                keep_fraction=0.5,
-                alignment_weight=0.7,
-                normalize_alignment=True,
-                weight="exp_alignment",
-            ),
+            "policy": _best(0.5, 0.7, "exp_alignment", normalize_alignment=True),
         },
         "DVDF, 2512.02435, with OTDF's alignment",
         (SCALED, HELD_OUT, TRANSPORT, DVDF_STEPS, DVDF_WEIGHT),
@@ -165,7 +167,7 @@ METHODS: dict[str, Method] = {
         "contrastive h; best three quarters by h, weight exp(h)",
         {
             "alignment": {"kind": "contrastive"},
-            "policy": _filtered(rule="top_fraction", keep_fraction=0.75, alignment_weight=1.0, weight="exp_alignment"),
+            "policy": _best(0.75, 1.0, "exp_alignment"),
         },
         "IGDF, 2405.06192",
         (SCALED, MILLION, HELD_OUT),
@@ -175,14 +177,7 @@ METHODS: dict[str, Method] = {
         {
             "alignment": {"kind": "optimal_transport"},
             "density": {"fit_to": "target"},
-            "policy": _filtered(
-                rule="top_fraction",
-                keep_fraction=0.25,
-                alignment_weight=1.0,
-                normalize_alignment=True,
-                weight="exp_score",
-            )
-            | {"density_weight": 0.1},
+            "policy": _best(0.25, 1.0, "exp_score", normalize_alignment=True) | {"density_weight": 0.1},
         },
         "OTDF, ICLR 2025",
         (
@@ -298,7 +293,7 @@ METHODS: dict[str, Method] = {
         "classifier Δr; best quarter by Δr (ours)",
         {
             "alignment": {"kind": "classifier"},
-            "policy": _filtered(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="one"),
+            "policy": _best(0.25, 1.0),
         },
         "Δr of DARA, 2203.06662",
         (SCALED, HELD_OUT, "Δr filters instead of correcting the reward"),
@@ -308,13 +303,7 @@ METHODS: dict[str, Method] = {
         "nearest-neighbour log ratio h; best quarter by h, weight exp(minmax(h) - 1)",
         {
             "alignment": {"kind": "nearest"},
-            "policy": _filtered(
-                rule="top_fraction",
-                keep_fraction=0.25,
-                alignment_weight=1.0,
-                normalize_alignment=True,
-                weight="exp_score",
-            ),
+            "policy": _best(0.25, 1.0, "exp_score", normalize_alignment=True),
         },
         "after DmC, 2507.20499",
         (
@@ -333,7 +322,7 @@ METHODS: dict[str, Method] = {
         "CQL on the mix; of each source batch the half whose states are nearest to the target's",
         {
             "alignment": {"kind": "nearest_states"},
-            "policy": _filtered(rule="top_fraction", keep_fraction=0.5, alignment_weight=1.0) | {"learner": "cql"},
+            "policy": _best(0.5, 1.0) | {"learner": "cql"},
         },
         "after 2307.02752",
         (

@@ -7,7 +7,7 @@ everything. The file here holds every transition as one row of float32,
 
 in the table's order and without preprocessing, so that one file serves every preprocessing. It is read in two ways:
 mapped into memory, where the operating system keeps one copy for all trials and actors of a node, or streamed block by
-block by `data.streaming`.
+block by `streaming`.
 
 Shape suffixes: N transitions, E episodes, O observation dimension, A action dimension, W = 2 O + A + 2 row width.
 """

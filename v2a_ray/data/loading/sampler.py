@@ -86,7 +86,7 @@ class Batch:
 
 
 class BatchMaker:
-    """Turns recorded rows (`data.rows`) into batches: standardised, scaled, split into columns.
+    """Turns recorded rows (`memory_mapped`) into batches: standardised, scaled, split into columns.
 
     A batch is a few hundred rows, so this takes microseconds, and one table's rows serve any preprocessing.
     """
@@ -191,7 +191,7 @@ class TransitionSampler(Protocol):
 class Transitions:
     """All transitions of a table in memory, on `device`; `sample` draws uniformly, with replacement.
 
-    A `RowFile` is memory-mapped: all processes of a node share one copy. An `EpisodeTable` is copied.
+    `MemoryMappedTransitions` are mapped: all processes of a node share one copy. An `EpisodeTable` is copied.
     """
 
     def __init__(

@@ -159,7 +159,7 @@ def make_stage(
 def make_policies(
     works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
 ) -> list[DivergenceError | None]:
-    """Train policies with equal `pack_key` in this process, batched; policies in the store are left out.
+    """Train policies with equal `policy_batch_key` in this process, batched; policies in the store are left out.
 
     Each policy reports to its own `progress`. Returns the error of each policy, None if its artifact exists.
     """

@@ -6,7 +6,7 @@ else stays each learner's own: it draws with its generator, filters by its rule,
 So a member can be saved, restored, evaluated or trained alone at any step, and equals a separate run up to rounding.
 
 Nothing in a step waits for the device (`sampler.target.device`) or depends on values: the shapes are those of the
-settings. So on a GPU a step can be recorded and replayed (`stages.cuda_graph`).
+settings. So on a GPU a step can be recorded and replayed (`cuda_graph`).
 
 Shape suffixes: P policies, B rows of a batch (of the largest, if the policies keep different numbers), K = 2 critics,
 X inputs of a network.

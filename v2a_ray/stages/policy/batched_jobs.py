@@ -61,7 +61,7 @@ def make_policy_batches(keys: Sequence[str | None], largest: int) -> list[list[i
 
 
 def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
-    """Train the policies of jobs with equal `pack_key` together; each writes what `fit_policy` writes.
+    """Train the policies of jobs with equal `policy_batch_key` together; each writes what `fit_policy` writes.
 
     A streamed table has one position per policy, and the memory is for one: such policies are trained one by one.
 
@@ -75,7 +75,7 @@ def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
         return [_alone(job) for job in jobs]
     trainings = [PolicyTraining(job, tables) for job in jobs]
     learners = [training.learner for training in trainings if isinstance(training.learner, IQLLearner)]
-    assert len(learners) == len(jobs)  # `pack_key` lets no other learner in
+    assert len(learners) == len(jobs)  # `policy_batch_key` lets no other learner in
     prepared = policy_batch_preparation(first.config.policy, tables)
     errors = train_together([training.loop for training in trainings], learners, prepared)
     for training, error in zip(trainings, errors, strict=True):

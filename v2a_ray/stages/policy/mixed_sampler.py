@@ -32,7 +32,7 @@ class MixedSampler:
         self.target, self.source, self.filter, self.config = target, source, source_filter, config
         eligible = source_filter.eligible
         # A calibrated filter may find nothing worth taking: then the target is alone.
-        self.uses_source = config.data != "target" and (eligible is None or len(eligible) > 0)
+        self.uses_source = config.uses_source and (eligible is None or len(eligible) > 0)
         self.uses_target = config.data != "source" or not self.uses_source
         if eligible is not None and self.uses_source:
             self.source = source.restricted(eligible)

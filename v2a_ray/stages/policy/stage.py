@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from v2a_ray.engine.keys import moving
 from v2a_ray.engine.rates import Cost, Tables, robot_of
-from v2a_ray.engine.stage import BOTH_ROWS, TABLES, Request, Stage, imported, layers, prepared
+from v2a_ray.engine.stage import BOTH_ROWS, TABLES, Request, Stage, layers, prepared
 from v2a_ray.settings.base import DeviceName
 
 if TYPE_CHECKING:
-    from v2a_ray.engine.context import Job
     from v2a_ray.experiments.experiment import ExperimentConfig
+    from v2a_ray.stages.policy.config import PolicyConfig
 
 
 def filtered_columns(config: ExperimentConfig) -> list[str]:
@@ -72,7 +72,6 @@ class PolicyStage(Stage):
         """See `Stage`; RLlib's learners are trained on the CPU."""
         return "cpu" if config.policy.uses_rllib else config.policy.device
 
-    def fit(self, config: ExperimentConfig) -> Callable[[Job], None]:
-        """See `Stage`; the learner says what computes it."""
-        policy = config.policy
-        return imported(policy.fits_parallel if policy.fits_parallel and self.num_workers(config) > 1 else policy.fits)
+    def fit_owner(self, config: ExperimentConfig) -> PolicyConfig:
+        """See `Stage`: the learner says what computes it."""
+        return config.policy

@@ -60,7 +60,7 @@ def policy_batch_preparation(config: PolicyConfig, tables: PolicyTables) -> Call
 
 @dataclass(frozen=True)
 class PolicyTables:
-    """What policies train on. Jobs that `policy_pack.pack_key` puts together can share it, unless it is streamed.
+    """What policies train on. Jobs of one `policy_batch_key` can share it, unless it is streamed.
 
     Attributes:
         target, source: the tables with the columns that the filter, corrections and groups read.
