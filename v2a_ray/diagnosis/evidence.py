@@ -22,9 +22,9 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.engine.columns import read_episode_column, read_step_column
 from v2a_ray.engine.context import Job, preprocessing
 from v2a_ray.engine.store import ArtifactStore
-from v2a_ray.errors import DataError, DomainError, told
+from v2a_ray.errors import DataError, DomainError
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.files import read_json
+from v2a_ray.experiments.finished import RESULT_FILE, read_result, score_of
 from v2a_ray.settings.yaml_files import validate
 
 Float = NDArray[np.floating[Any]]
@@ -67,17 +67,8 @@ class FinishedRun:
 
 def open_run(folder: Path) -> FinishedRun:
     """The run in `folder`. Raises DataError when it is none, is not finished, or an artifact is gone or damaged."""
-    file = folder / "result.json"
-    try:
-        result = read_json(file)
-        content, stages, score = result["config"], result["stages"], result["target"]["normalized_score_mean"]
-        artifacts = {stage["name"]: Path(stage["artifact"]) for stage in stages}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"not a finished run: {told(error)}",
-            where=str(file),
-            remedy="give the folder that a finished `v2a run` wrote; it holds result.json",
-        ) from error
+    result = read_result(folder)
+    artifacts = {stage["name"]: Path(stage["artifact"]) for stage in result["stages"]}
     for name, path in artifacts.items():
         if not ArtifactStore(path.parents[1]).find(path.parent.name, path.name):
             raise DataError(
@@ -85,9 +76,8 @@ def open_run(folder: Path) -> FinishedRun:
                 where=str(path),
                 remedy="the `v2a run` that made it makes it again",
             )
-    return FinishedRun(
-        folder, validate(ExperimentConfig, content, file), artifacts, score if score is None else float(score)
-    )
+    config = validate(ExperimentConfig, result["config"], folder / RESULT_FILE)
+    return FinishedRun(folder, config, artifacts, score_of(result))
 
 
 @dataclass(frozen=True)

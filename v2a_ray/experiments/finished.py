@@ -51,8 +51,13 @@ class PolicyRecord:
 
     @property
     def score(self) -> float | None:
-        """Mean normalised score in the target at the end; None of one that is not finished."""
-        return float(self.result["target"]["normalized_score_mean"]) if self.result else None
+        """Mean normalised score in the target at the end; None of one that is not finished or has no references."""
+        return score_of(self.result) if self.result else None
+
+    @property
+    def rank(self) -> float:
+        """What the best of finished policies is chosen by: the score, or the mean return where there is no score."""
+        return float(self.result["target"]["return_mean"]) if self.score is None else self.score
 
     def curves(self) -> pa.Table:
         """Recorded metrics over update steps. Raises DataError when the file is gone."""
@@ -106,7 +111,7 @@ def trial_folders(folder: Path, trial: str | None, best: bool, every: bool) -> l
     if trial is not None and trial not in names:
         raise DataError(f"no finished trial {trial!r}", where=str(folder), remedy=_choices(names, trial))
     if best:
-        done = [max(done, key=lambda record: record.score or 0.0)]
+        done = [max(done, key=lambda record: record.rank)]
     return [record.folder for record in done if trial in (None, record.folder.name)]
 
 
@@ -122,7 +127,9 @@ def read_result(folder: Path) -> dict[str, Any]:
     file = folder / RESULT_FILE
     try:
         result: dict[str, Any] = read_json(file)
-        float(result["target"]["normalized_score_mean"]), int(result["config"]["seed"]), list(result["stages"])
+        score_of(result), int(result["config"]["seed"])
+        for stage in result["stages"]:
+            str(stage["name"]), str(stage["artifact"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"not a finished run or a sweep: {told(error)}",
@@ -130,6 +137,12 @@ def read_result(folder: Path) -> dict[str, Any]:
             remedy="give a folder that `v2a run` or `v2a sweep` wrote",
         ) from error
     return result
+
+
+def score_of(result: Mapping[str, Any]) -> float | None:
+    """The mean normalised score that `result.json` tells; None where the target has no references."""
+    score = result["target"]["normalized_score_mean"]
+    return None if score is None else float(score)
 
 
 def _of_run(folder: Path) -> PolicyRecord:

@@ -34,7 +34,7 @@ class Comparison:
     @property
     def finished(self) -> list[PolicyRecord]:
         """Those with a score."""
-        return [record for record in self.records if record.finished]
+        return [record for record in self.records if record.score is not None]
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -48,14 +48,14 @@ class Comparison:
 
         def order(method: str) -> tuple[bool, float]:
             known = self.middles.get(method)
-            scores = [record.score or 0.0 for record in self.finished if record.method == method]
-            return known is None, -(known.value if known else float(np.mean(scores)))
+            scores = np.concatenate([self.scores(method, task) for task in self.tasks])
+            return known is None, -(known.value if known else float(scores.mean()))
 
         return sorted(names, key=order)
 
     def scores(self, method: str, task: str) -> Float:
         """(S,) of the method's seeds in one task."""
-        mine = [r.score for r in self.finished if (r.method, r.task) == (method, task) and r.score is not None]
+        mine = [record.score for record in self.finished if (record.method, record.task) == (method, task)]
         return np.asarray(mine)
 
     def strata(self, method: str) -> list[Float] | None:
@@ -102,7 +102,12 @@ class Comparison:
 
     def failures(self) -> list[tuple[str, str, str, str]]:
         """Method, task, seed and why, of every policy without a score."""
-        return [(r.method, r.task, str(r.seed), r.status) for r in self.records if not r.finished]
+        unscored = "finished; its target has no reference returns"
+        return [
+            (record.method, record.task, str(record.seed), unscored if record.finished else record.status)
+            for record in self.records
+            if record.score is None
+        ]
 
     def stages(self) -> list[tuple[str, int, int, float]]:
         """Stage, artifacts computed, artifacts found in the store, and seconds that were spent on all of them."""
@@ -163,6 +168,12 @@ def compare(records: Sequence[PolicyRecord], baseline: str | None = None) -> Com
         places = {stage["name"]: stage["artifact"] for stage in record.result.get("stages", [])}
         distinct.setdefault(str(places.get("policy", record.folder.resolve())), record)
     comparison = Comparison(list(distinct.values()), baseline)
+    if not comparison.methods and any(record.finished for record in records):
+        raise ConfigError(
+            "no policy has a score",
+            where="report",
+            remedy="give the target's environment references: [RANDOM, EXPERT]",
+        )
     if not comparison.methods:
         raise ConfigError("no policy is finished", where="report", remedy="wait for one, or resume the sweep")
     if baseline is not None and baseline not in comparison.methods:

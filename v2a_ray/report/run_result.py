@@ -21,6 +21,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
+def policy_files(config: ExperimentConfig) -> tuple[str, str]:
+    """The files of a policy's artifact that a results folder has too: its curves and its weights."""
+    return "curves.parquet", "module.safetensors" if config.policy.uses_rllib else "actor.safetensors"
+
+
 def make_result(
     config: ExperimentConfig, stages: Sequence[tuple[str, Artifact]], evaluation: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -121,13 +121,13 @@ class Results:
                 if artifact and not (is_member and name == "policy")
             ]
             policy = output or self.store.path("policy", trial.plan["policy"].key)
-            write_trial(self.folder, trial, self.result(trial).config, stages, policy)
-            self._write_curves(trial)
+            result = self.result(trial)
+            write_trial(self.folder, trial, result.config, stages, policy)
+            self._write_curves(trial, result)
 
-    def _write_curves(self, trial: Trial) -> None:
+    def _write_curves(self, trial: Trial, result: TrialResult) -> None:
         """Once, with what the trial differs in from the others."""
         folder = self.folder / "tensorboard" / file_name("-".join(trial.labels.values()))
-        result = self.result(trial)
         if result.curves is None or folder.exists():
             return
         config = result.config.model_dump(mode="json")

@@ -20,7 +20,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULT_FILE, TRIALS
 from v2a_ray.experiments.sweep import Trial
 from v2a_ray.files import read_json, temporary_name, write_json, write_whole
-from v2a_ray.report.run_result import make_result
+from v2a_ray.report.run_result import make_result, policy_files
 
 
 def write_trial(
@@ -34,7 +34,7 @@ def write_trial(
         policy: the folder with the policy's files.
     """
     folder = sweep / TRIALS / trial.folder_name
-    names = ("curves.parquet", "module.safetensors" if config.policy.uses_rllib else "actor.safetensors")
+    names = policy_files(config)
     if (folder / RESULT_FILE).exists() and all(_leads_to(folder / name, policy / name) for name in names):
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from v2a_ray.checksums import file_digest
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.finished import RESULT_FILE
 from v2a_ray.experiments.reading import missing_nodes, store_of
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
 from v2a_ray.orchestration.cluster.requirements import check_cluster
@@ -23,7 +24,7 @@ from v2a_ray.orchestration.train.progress_actor import Event
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.curves import plot_run
-from v2a_ray.report.run_result import make_result
+from v2a_ray.report.run_result import make_result, policy_files
 
 
 class _Recorder(Listener):
@@ -105,15 +106,14 @@ def run_experiment(
     finally:
         recorder.close()
     policy = artifacts[plan["policy"].key].path
-    weights = "module.safetensors" if config.policy.uses_rllib else "actor.safetensors"
     evaluation = read_json(policy / "evaluation.json")
     result = make_result(config, [(name, artifacts[node.key]) for name, node in plan.items()], evaluation)
     curves, title = pq.read_table(policy / "curves.parquet"), f"{config.name} · {config.method_title}"
     with storage_errors(run_dir):
-        for name in ("curves.parquet", weights):
+        for name in policy_files(config):
             copy_whole(policy / name, run_dir / name)
             result["files"][name] = file_digest(policy / name)
         with replacing(run_dir / "curves.png") as fresh:
             plot_run(curves, fresh, title=title)
-        write_json(run_dir / "result.json", result)
+        write_json(run_dir / RESULT_FILE, result)
     return result
