@@ -46,7 +46,7 @@ LAYERS = [
     ["domains", "networks"],
     ["settings"],
     ["outputs.py"],
-    ["checksums.py", "errors.py", "files.py", "imports.py", "interrupts.py", "processor.py"],
+    ["checksums.py", "errors.py", "files.py", "imports.py", "interrupts.py", "processor.py", "robot_interface.py"],
 ]
 """From the top down: folders, and files that stand elsewhere than the rest of their folder. A module imports from its
 own layer and from those below."""

@@ -19,10 +19,11 @@ from v2a_ray.data.checks.content import (
     check_repeated,
     check_unwritten,
 )
-from v2a_ray.data.checks.findings import Finding, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, place
 from v2a_ray.data.checks.health import check_terminals
 from v2a_ray.data.checks.sources import SourceFacts, check_facts, check_sources
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.robot_interface import RobotInterface
 
 __all__ = [
     "CHECKS",
@@ -42,7 +43,7 @@ def check_table(
     table: EpisodeTable,
     *,
     where: str,
-    robot: RobotLike | None = None,
+    robot: RobotInterface | None = None,
     row_number: NDArray[np.int64] | None = None,
     name_episodes: bool = False,
 ) -> list[Finding]:

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.data.checks.catalogue import found
-from v2a_ray.data.checks.findings import Finding, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, place
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.segmentation import breaks, is_unordered
+from v2a_ray.robot_interface import RobotInterface
 
 ACTION_TOLERANCE = 1e-6
 Locate = Callable[[int, str], str]
 """Row of the table and field to the place that a message names."""
 
 
-def check_dimensions(table: EpisodeTable, where: str, robot: RobotLike) -> list[Finding]:
+def check_dimensions(table: EpisodeTable, where: str, robot: RobotInterface) -> list[Finding]:
     """Widths must be the robot's; the remedy names the robot that they fit."""
     expected = {"observation": robot.observation_dim, "action": robot.action_dim}
     remedy = robot.remedy_for(table.observation_dim, table.action_dim)
@@ -77,7 +78,7 @@ def check_alignment(table: EpisodeTable, locate: Locate) -> list[Finding]:
     return [found("alignment", message, locate(row, "next_observation"))]
 
 
-def check_lengths(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list[Finding]:
+def check_lengths(table: EpisodeTable, locate: Locate, robot: RobotInterface) -> list[Finding]:
     """No episode may be longer than the robot's time limit."""
     long = np.flatnonzero(table.lengths > robot.max_episode_steps)
     if not len(long):

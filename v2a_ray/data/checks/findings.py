@@ -4,40 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, NamedTuple
 
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.segmentation import is_unordered
 from v2a_ray.errors import DataError
 
 Severity = Literal["error", "warning", "info"]
-
-
-class RobotLike(Protocol):
-    """The properties of a robot that checks need: its name, sizes, time limit, and rule of when it has fallen."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def observation_dim(self) -> int: ...
-
-    @property
-    def action_dim(self) -> int: ...
-
-    @property
-    def max_episode_steps(self) -> int: ...
-
-    def remedy_for(self, observation_dim: int, action_dim: int) -> str:
-        """Remedy for data that have these dimensions instead."""
-        ...
-
-    def observed_health(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """For observations (N, O): flags (N,) surely healthy, and flags (N,) surely fallen."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.content import Locate
-from v2a_ray.data.checks.findings import Finding, RobotLike
+from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.config import CheckName
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.robot_interface import RobotInterface
 
 BLOCK_ROWS = 4096
 
 
-def check_terminals(table: EpisodeTable, locate: Locate, robot: RobotLike) -> list[Finding]:
+def check_terminals(table: EpisodeTable, locate: Locate, robot: RobotInterface) -> list[Finding]:
     """Steps whose terminal flag contradicts the state they arrive in.
 
     A state within rounding of a threshold, or with a clipped velocity that the rule uses, is never reported. Neither is

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.checks.arrivals import mend
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.checks.reset_rows import detector_of
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.segmentation import Rows, breaks, is_unordered, shift_by_one
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 REQUIRED = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
 OPTIONAL = {"next_observations": 2, "timeouts": 1}
@@ -146,7 +147,7 @@ def segment(arrays: Arrays, where: str, first_row: int = 0) -> tuple[Rows, list[
     return (rows if keep.all() else rows.keep(keep)), findings
 
 
-def to_reading(rows: Rows, findings: list[Finding], name: str, where: str, robot: RobotLike | None) -> Reading:
+def to_reading(rows: Rows, findings: list[Finding], name: str, where: str, robot: RobotInterface | None) -> Reading:
     """The checked table of a whole recording, without rows whose next observation is another episode's reset."""
     detector = None if is_unordered(rows.to_table(name)) else detector_of(rows)
     rows, bad = mend(rows, detector, robot.max_episode_steps if robot else None)

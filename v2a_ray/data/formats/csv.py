@@ -5,12 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 from pyarrow import csv
 
-from v2a_ray.data.checks.findings import Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Reading, place
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.known_formats import CSV_SUFFIX
 from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.tables import Chosen, choose, to_episodes
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 DEFAULTS = {
     "observation": ["observation_*"],
@@ -34,12 +35,12 @@ def holds(location: Location) -> bool:
         return False
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read by the names in `DEFAULTS`. Raises DataError."""
     return read_named(location, robot, Columns())
 
 
-def read_named(location: Location, robot: RobotLike | None, columns: Columns) -> Reading:
+def read_named(location: Location, robot: RobotInterface | None, columns: Columns) -> Reading:
     """Read by the columns that `columns` names. Raises DataError."""
     files = [location]
     if location.is_folder:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.formats.arrays import (
     FLAGS,
     OPTIONAL,
@@ -36,6 +36,7 @@ from v2a_ray.data.formats.location import Location
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.segmentation import Rows, breaks
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 SCAN_ROWS = 65_536
 
@@ -63,7 +64,7 @@ def holds(location: Location) -> bool:
     return not location.is_folder
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read, segment into episodes and check. Raises DataError if the file cannot be read or an array is unusable."""
     rows, findings = read_rows(location)
     return to_reading(rows, findings, location.stem, str(location), robot)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from v2a_ray.data.checks.findings import Reading, RobotLike
+from v2a_ray.data.checks.findings import Reading
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.folders import contents_of, no_dataset
 from v2a_ray.data.formats.lerobot_files import is_lerobot_folder
@@ -28,6 +28,7 @@ from v2a_ray.data.formats.location import Location, locate
 from v2a_ray.data.formats.minari_files import is_minari_folder
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 HDF5_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PAR1", b"PK\x03\x04"
 MAGIC_BYTES = 8
@@ -42,11 +43,11 @@ class FormatModule(Protocol):
         """Whether a file with the right first bytes, or a Minari folder, is of this format."""
         ...
 
-    def read(self, location: Location, robot: RobotLike | None) -> Reading:
+    def read(self, location: Location, robot: RobotInterface | None) -> Reading:
         """Read, segment into episodes and check. Raises DataError."""
         ...
 
-    def read_named(self, location: Location, robot: RobotLike | None, columns: Columns) -> Reading:
+    def read_named(self, location: Location, robot: RobotInterface | None, columns: Columns) -> Reading:
         """As `read`, by the columns that the user names."""
         ...
 
@@ -86,7 +87,7 @@ class Format:
         module = self.module or f"v2a_ray.data.formats.{self.name.replace('-', '_')}"
         return cast(FormatModule, importlib.import_module(module))
 
-    def read(self, location: Location, robot: RobotLike | None, columns: Columns | None = None) -> Reading:
+    def read(self, location: Location, robot: RobotInterface | None, columns: Columns | None = None) -> Reading:
         """Read it. Raises DataError, also for columns where names are fixed."""
         if columns is None:
             return self.load().read(location, robot)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from v2a_ray.data.checks.catalogue import found as finding_of
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.arrow_columns import vectors
 from v2a_ray.data.formats.lerobot_files import INFO, is_lerobot_folder
@@ -32,6 +32,7 @@ from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
 from v2a_ray.files import parse_json, write_json
 from v2a_ray.outputs import new_folder, storage_errors
+from v2a_ray.robot_interface import RobotInterface
 
 VERSION = "v3.0"
 READ_VERSIONS = ("v2.", "v3.")
@@ -64,12 +65,12 @@ def holds(location: Location) -> bool:
     return location.is_folder and is_lerobot_folder(location)
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read by the names in `DEFAULTS`. Raises DataError."""
     return read_named(location, robot, Columns())
 
 
-def read_named(location: Location, robot: RobotLike | None, columns: Columns) -> Reading:
+def read_named(location: Location, robot: RobotInterface | None, columns: Columns) -> Reading:
     """Read by the features that `columns` names, else those of `DEFAULTS`. Raises DataError."""
     info = _info(location)
     names = [name for name in location.names() if name.startswith("data/") and name.endswith(".parquet")]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.formats.arrays import check_shape
 from v2a_ray.data.formats.d4rl import group_place
 from v2a_ray.data.formats.hdf5 import dataset, member, opened, read_text, subgroups, write_text, written
@@ -29,6 +29,7 @@ from v2a_ray.data.formats.minari_files import MAIN_FILE, METADATA, main_file, re
 from v2a_ray.data.table.episodes import LABELS, EpisodeTable, concatenate, unlabelled
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import new_folder, storage_errors
+from v2a_ray.robot_interface import RobotInterface
 
 RANKS = {"observations": 2, "actions": 2, "rewards": 1, "terminations": 1, "truncations": 1}
 MAX_NAME = len("episode_") + 18
@@ -42,7 +43,7 @@ def holds(location: Location) -> bool:
         return any(re.fullmatch(r"episode_[0-9]+", key) for key in file)
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read all episodes and check. Raises DataError if the file cannot be read or an array is unusable."""
     where = str(location)
     metadata = read_metadata(location) if location.is_folder else {}

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from v2a_ray.data.checks.findings import Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Reading, place
 from v2a_ray.data.formats.arrays import arrays_of, read_arrays, segment, to_reading
 from v2a_ray.data.formats.claims import require_stored as require_stored_bytes
 from v2a_ray.data.formats.location import Location
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
 from v2a_ray.outputs import MARK, new_file
+from v2a_ray.robot_interface import RobotInterface
 
 REMEDY = "it may be incomplete; download or copy it again, or write it with numpy.savez"
 
@@ -26,7 +27,7 @@ def holds(location: Location) -> bool:
     return not location.is_folder
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read, segment into episodes and check. Raises DataError if the file cannot be read or an array is unusable."""
     where = str(location)
     with location.open() as file:

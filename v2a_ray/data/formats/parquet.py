@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.checks.findings import Reading, RobotLike
+from v2a_ray.data.checks.findings import Reading
 from v2a_ray.data.formats.folders import parquet_dataset
 from v2a_ray.data.formats.location import Location, local_copy, locate
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import read_table_folder, write_table
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 
 def holds(location: Location) -> bool:
@@ -18,7 +19,7 @@ def holds(location: Location) -> bool:
     return not location.is_folder
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read a table and check it again: files may come from elsewhere."""
     with local_copy(location) as path:
         try:

@@ -7,13 +7,14 @@ from pathlib import Path
 from pyarrow import fs
 
 from v2a_ray.data.checks import Severities, regrade
-from v2a_ray.data.checks.findings import Reading, RobotLike, raise_errors
+from v2a_ray.data.checks.findings import Reading, raise_errors
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.known_formats import check_format, detect_format, format_for_output, format_named
 from v2a_ray.data.formats.location import Location, locate, publishing
 from v2a_ray.data.rewards import with_reward
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 MINARI_SCHEME = "minari://"
 LARGE_BYTES = 512 * 2**20
@@ -23,7 +24,7 @@ LARGE_BYTES = 512 * 2**20
 def read_table(
     path: str | Path | Location,
     *,
-    robot: RobotLike | None = None,
+    robot: RobotInterface | None = None,
     format: str | None = None,
     filesystem: fs.FileSystem | None = None,
     checks: Severities | None = None,
@@ -45,7 +46,7 @@ def read_table(
 def examine_table(
     path: str | Path | Location,
     *,
-    robot: RobotLike | None = None,
+    robot: RobotInterface | None = None,
     format: str | None = None,
     filesystem: fs.FileSystem | None = None,
     checks: Severities | None = None,

@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from v2a_ray.data.checks import check_table
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.formats.folders import parquet_dataset
 from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.numpy_msgpack import PickledArrayError, pack, unpack
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
 from v2a_ray.data.table.episodes import LABELS, EpisodeTable, Float, concatenate, unlabelled
 from v2a_ray.errors import DataError, told
+from v2a_ray.robot_interface import RobotInterface
 
 COLUMN = "item"
 RECORD = "record it with RLlib's output_write_episodes=True"
@@ -50,7 +51,7 @@ def holds(location: Location) -> bool:
     return COLUMN in schema_names(location)
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read all episodes and check. Raises DataError unless observations are vectors and actions are continuous."""
     where = str(location)
     chunks = [chunk for file in parquet_dataset(location) for chunk in _chunks(file)]

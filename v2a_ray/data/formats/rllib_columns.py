@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.formats.arrays import REQUIRED, Arrays, check_rows, check_shape, convert, segment, to_reading
 from v2a_ray.data.formats.arrow_columns import group_episodes, labels, matrix, vectors
 from v2a_ray.data.formats.folders import parquet_dataset
@@ -22,6 +22,7 @@ from v2a_ray.data.formats.location import Location
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names, write_folder
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 EPISODE, STEP = "eps_id", "t"
 KEYS = {
@@ -41,7 +42,7 @@ def holds(location: Location) -> bool:
     return {"obs", "actions"} <= set(schema_names(location))
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read, group the rows by episode, and check. Raises DataError."""
     where = str(location)
     tables = [read_columns(file) for file in parquet_dataset(location)]

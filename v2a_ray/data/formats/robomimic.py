@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.arrays import Arrays, check_rows, check_shape, convert, segment, to_reading
 from v2a_ray.data.formats.hdf5 import dataset, member, names, opened, subgroups, written
@@ -22,6 +22,7 @@ from v2a_ray.data.formats.tables import NUMBERS, VECTORS, Chosen, choose
 from v2a_ray.data.rewards import no_rewards
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 DATA, OBSERVATIONS, NEXT_OBSERVATIONS = "data", "obs", "next_obs"
 DEFAULTS = {"action": ["actions"], "reward": ["rewards"], "terminated": ["dones"]}
@@ -43,12 +44,12 @@ def holds(location: Location) -> bool:
         return bool(demos) and {OBSERVATIONS, "actions"} <= set(names(file[DATA][demos[0]], where))
 
 
-def read(location: Location, robot: RobotLike | None) -> Reading:
+def read(location: Location, robot: RobotInterface | None) -> Reading:
     """Read with all keys of low dimension. Raises DataError."""
     return read_named(location, robot, Columns())
 
 
-def read_named(location: Location, robot: RobotLike | None, columns: Columns) -> Reading:
+def read_named(location: Location, robot: RobotInterface | None, columns: Columns) -> Reading:
     """Read with the keys of `obs` that `columns.observation` names, in its order. Raises DataError."""
     where = str(location)
     given = next((role for role in UNUSED if getattr(columns, role) is not None), None)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from v2a_ray.data.checks.findings import Finding, Reading, RobotLike, place
+from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.arrays import Arrays, check_rows, check_shape, convert, segment, to_reading
 from v2a_ray.data.formats.arrow_columns import features, group_episodes, labels, matrix
@@ -24,6 +24,7 @@ from v2a_ray.data.formats.names import chosen, matching, unmatched
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names
 from v2a_ray.data.rewards import no_rewards
 from v2a_ray.errors import DataError
+from v2a_ray.robot_interface import RobotInterface
 
 VECTORS = {"observation": "observations", "action": "actions", "next_observation": "next_observations"}
 NUMBERS = {"reward": "rewards", "terminated": "terminals", "timeout": "timeouts"}
@@ -33,7 +34,7 @@ Chosen = Mapping[str, list[str]]
 Fetch = Callable[[list[str]], pa.Table]
 
 
-def read_named(location: Location, robot: RobotLike | None, columns: Columns) -> Reading:
+def read_named(location: Location, robot: RobotInterface | None, columns: Columns) -> Reading:
     """Read Parquet, a file or the files of a folder, by the columns that `columns` names. Raises DataError."""
     files = parquet_dataset(location)
     found = choose(columns, {}, schema_names(files[0]), str(files[0]))
@@ -75,7 +76,9 @@ def choose(
     return found
 
 
-def to_episodes(tables: Mapping[str, pa.Table], found: Chosen, location: Location, robot: RobotLike | None) -> Reading:
+def to_episodes(
+    tables: Mapping[str, pa.Table], found: Chosen, location: Location, robot: RobotInterface | None
+) -> Reading:
     """Tables of one recording, by the names of their files, as checked episodes. Raises DataError."""
     where = str(location)
     pieces = {file: _arrays(table, found, file) for file, table in tables.items()}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from v2a_ray.data.checks import Severities, check_table, regrade
 from v2a_ray.data.checks.arrivals import BadArrivals, mend
 from v2a_ray.data.checks.content import num_distinct, row_hashes
-from v2a_ray.data.checks.findings import Finding, RobotLike, raise_errors
+from v2a_ray.data.checks.findings import Finding, raise_errors
 from v2a_ray.data.checks.reset_rows import ResetDetector, Survey, merge, survey
 from v2a_ray.data.formats.arrays import derived_findings, require_rows
 from v2a_ray.data.formats.d4rl import read_rows, scan
@@ -38,6 +38,7 @@ from v2a_ray.domains import Domain
 from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
 from v2a_ray.orchestration.data.hdf5_source import FIRST_ROW, SLICE_ROWS, EpisodeDatasource, slice_bounds
 from v2a_ray.outputs import new_folder
+from v2a_ray.robot_interface import RobotInterface
 
 Progress = Callable[[int, int], None]
 
@@ -110,7 +111,7 @@ class _Job:
     behavior: str
 
     @property
-    def robot(self) -> RobotLike:
+    def robot(self) -> RobotInterface:
         return self.domain.robot_spec
 
 

@@ -20,7 +20,7 @@ import ray
 from numpy.typing import NDArray
 
 from v2a_ray.data.checks import Severities, check_table, regrade
-from v2a_ray.data.checks.findings import Finding, RobotLike, raise_errors
+from v2a_ray.data.checks.findings import Finding, raise_errors
 from v2a_ray.data.mixing.mixture import relabel
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import count_episodes, finish_folder, part_bounds, read_episodes, table_bytes, write_part
@@ -29,6 +29,7 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
 from v2a_ray.outputs import new_folder
+from v2a_ray.robot_interface import RobotInterface
 
 MIN_FILES = 8
 """So that as many tasks can write or read a small table in parallel."""
@@ -61,7 +62,7 @@ def ingest(
     sources: Sequence[IngestSource],
     output: Path,
     *,
-    robot: RobotLike,
+    robot: RobotInterface,
     num_files: int | None = None,
     findings: Sequence[Finding] = (),
     checks: Severities | None = None,
@@ -102,7 +103,7 @@ def _combine(
     sources: Sequence[IngestSource],
     chosen: Sequence[NDArray[np.int64]],
     output: Path,
-    robot: RobotLike,
+    robot: RobotInterface,
     num_files: int,
     findings: Sequence[Finding],
     checks: Severities,
@@ -197,7 +198,7 @@ def _write_parts(
     chosen: Sequence[NDArray[np.int64]],
     parts: Sequence[_PartPlan],
     folder: Path,
-    robot: RobotLike,
+    robot: RobotInterface,
     checks: Severities,
 ) -> dict[str, list[Any]]:
     """Read, check, label and write the episodes of some parts; returns their shares of the manifest."""
@@ -216,7 +217,9 @@ def _write_parts(
     return written
 
 
-def _labelled(source: IngestSource, episodes: NDArray[np.int64], robot: RobotLike, checks: Severities) -> EpisodeTable:
+def _labelled(
+    source: IngestSource, episodes: NDArray[np.int64], robot: RobotInterface, checks: Severities
+) -> EpisodeTable:
     """The given episodes (sorted indices) of a source, checked and labelled."""
     table = read_episodes(source.path, episodes)
     raise_errors(regrade(check_table(table, where=str(source.path), robot=robot, name_episodes=True), checks))
