@@ -14,7 +14,7 @@ load_files([str(HERE / "nearest_rows.py")])
 
 def test_the_experiment_is_the_plugins_method():
     config = load_experiment(HERE / "experiment.yaml", ["alignment.num_neighbors=3"])
-    assert (config.alignment.kind, config.alignment.num_neighbors) == ("nearest", 3)
+    assert (config.alignment.kind, config.alignment.num_neighbors) == ("nearest_rows", 3)
     assert config.policy.learner == "weighted_bc" and config.policy.filter.weight == "exp_alignment"
     assert config.method_title == "nearest_bc"
 
@@ -23,6 +23,6 @@ def test_its_settings_are_checked_as_ours_are():
     from v2a_ray.stages.alignment.config import ALIGNMENTS
 
     with pytest.raises(ValidationError, match="greater than 0"):
-        ALIGNMENTS(kind="nearest", num_neighbors=0)
-    with pytest.raises(ValidationError, match="unknown key of kind=nearest"):
-        ALIGNMENTS(kind="nearest", embedding_dim=3)
+        ALIGNMENTS(kind="nearest_rows", num_neighbors=0)
+    with pytest.raises(ValidationError, match="unknown key of kind=nearest_rows"):
+        ALIGNMENTS(kind="nearest_rows", embedding_dim=3)
