@@ -42,21 +42,40 @@ def test_no_cell_has_the_same_data_as_source_and_target() -> None:
 
 
 @pytest.mark.parametrize("robot", ["hopper", "ant"])
-def test_the_cells_of_a_map_are_the_map(robot: str) -> None:
+def test_the_parts_of_a_map_are_the_map(robot: str) -> None:
     whole = yaml.safe_load((ROOT / f"tune_configs/study/map_{robot}.yaml").read_text())
-    parts = [run.cell_sweep(whole, label) for label in whole["axes"]["cell"]]
+    axes = whole["axes"]
+    parts = [run.part_sweep(whole, cell, seed) for cell in axes["cell"] for seed in axes["seed"]]
     assert len({part["name"] for part in parts}) == len(parts)
-    assert {label: value for part in parts for label, value in part["axes"]["cell"].items()} == whole["axes"]["cell"]
+    for axis in ("cell", "seed"):
+        assert {label: value for part in parts for label, value in part["axes"][axis].items()} == axes[axis]
     for part in parts:
-        assert len(part["axes"]["cell"]) == 1
-        assert part | {"name": whole["name"], "axes": part["axes"] | {"cell": whole["axes"]["cell"]}} == whole
+        assert len(part["axes"]["cell"]) == len(part["axes"]["seed"]) == 1
+        own = part["axes"] | {"cell": axes["cell"], "seed": axes["seed"]}
+        assert part | {"name": whole["name"], "axes": own} == whole
 
 
-def test_rows_keep_what_is_read_and_cells_that_lack_a_column(tmp_path: Path) -> None:
-    for name, extra in (("a", {"data_kept": 0.5}), ("b", {})):
-        pq.write_table(pa.Table.from_pylist([{"axis/cell": name, "config/seed": 0, **extra}]), tmp_path / name)
-    gathered = run.gather([tmp_path / "a", tmp_path / "b"])
-    assert gathered.to_pylist() == [{"axis/cell": "a", "data_kept": 0.5}, {"axis/cell": "b", "data_kept": None}]
+def test_a_part_is_run_again_until_every_method_has_finished() -> None:
+    content = {"axes": {"method": list(METHODS)}}
+    missing_one = {method: [1.0, 2.0] for method in METHODS} | {"v2a": [1.0]}
+    table = pa.concat_tables(
+        [rows({"a": missing_one}), rows({"b": {method: [1.0] for method in METHODS}}, status="failed: NaN")]
+    )
+    places = [("a", "0"), ("a", "1"), ("b", "0"), ("c", "0")]
+    assert [run.is_whole(table, content, *place) for place in places] == [True, False, False, False]
+    assert not run.is_whole(None, content, "a", "0")
+
+
+def test_rows_of_a_part_replace_its_own_and_keep_all_others() -> None:
+    def part(cell: str, seed: str, **values: float) -> dict[str, object]:
+        return {"axis/cell": cell, "axis/seed": seed, "config/seed": 0, **values}
+
+    first = run.with_rows_of(None, pa.Table.from_pylist([part("a", "0", data_kept=0.5), part("a", "1", data_kept=0.1)]))
+    second = run.with_rows_of(first, pa.Table.from_pylist([part("a", "1", return_mean=9.0)]))
+    assert second.to_pylist() == [
+        {"axis/cell": "a", "axis/seed": "0", "data_kept": 0.5, "return_mean": None},
+        {"axis/cell": "a", "axis/seed": "1", "data_kept": None, "return_mean": 9.0},
+    ]
 
 
 def test_only_whole_cells_are_read(tmp_path: Path) -> None:

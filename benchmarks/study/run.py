@@ -1,15 +1,18 @@
-"""A sweep of the study, cell by cell, so that there are rows long before its end.
+"""A map of the study, one cell and one seed at a time, so that there are rows long before its end.
 
     nohup nice python -m benchmarks.study.run tune_configs/study/map_hopper.yaml data_root=DIR --num-cpus 1 &
 
-A sweep computes all columns before its first policy; a map has days of them. So each label of the axis `cell` becomes a
-sweep of its own, in a folder of its own, with one store for all. The same command goes on where it stopped. After every
-cell the rows so far are written to `benchmarks/study/rows/NAME.parquet`, without the settings, which the file has.
+A sweep computes all columns before its first policy; a map has days of them. So each label of the axis `cell` and each
+of the axis `seed` is a sweep of its own, with one store for all: the first seed of every cell comes before the second
+of any. After each the rows so far are written to `benchmarks/study/rows/NAME.parquet`, without the settings, which the
+file has. What that file holds whole is not run again: the same command goes on where it stopped, on this machine from
+its last checkpoint and on another one from the rows that were committed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import time
@@ -41,49 +44,66 @@ KEPT = (
 """Columns of results.parquet that a row of the study keeps."""
 
 
-def cell_sweep(content: dict[str, Any], label: str) -> dict[str, Any]:
-    """The sweep of one cell of a map."""
-    name = f"{content['name']}_{label.replace(' ', '_')}"
-    return with_grid(content, {"name": name, "axes": {"cell": [label]}})
+def part_sweep(content: dict[str, Any], cell: str, seed: str) -> dict[str, Any]:
+    """The sweep of one cell of a map with one seed."""
+    name = f"{content['name']}_{cell.replace(' ', '_')}_{seed}"
+    return with_grid(content, {"name": name, "axes": {"cell": [cell], "seed": [seed]}})
 
 
-def gather(results: list[Path]) -> pa.Table:
-    """The kept columns of results.parquet of all cells."""
-    tables = [pq.read_table(path) for path in results]
-    kept = [table.select([name for name in KEPT if name in table.column_names]) for table in tables]
-    return pa.concat_tables(kept, promote_options="default")
+def is_whole(rows: pa.Table | None, content: dict[str, Any], cell: str, seed: str) -> bool:
+    """Whether the rows have a finished policy of every method of this cell and seed."""
+    if rows is None:
+        return False
+    columns = (rows[name].to_pylist() for name in ("axis/cell", "axis/seed", "axis/method", "status"))
+    finished = {
+        method for *place, method, status in zip(*columns, strict=True) if (place, status) == ([cell, seed], "finished")
+    }
+    return finished >= set(content["axes"]["method"])
+
+
+def with_rows_of(rows: pa.Table | None, results: pa.Table) -> pa.Table:
+    """The rows, with those of `results` in place of what they had of the same cell and seed."""
+    new = results.select([name for name in KEPT if name in results.column_names])
+    if rows is None:
+        return new
+    replaced = {(row["axis/cell"], row["axis/seed"]) for row in new.to_pylist()}
+    places = zip(rows["axis/cell"].to_pylist(), rows["axis/seed"].to_pylist(), strict=True)
+    kept = rows.filter(pa.array([place not in replaced for place in places], pa.bool_()))
+    return pa.concat_tables([kept, new], promote_options="permissive")
 
 
 def main() -> None:
-    """Run what is missing, and write the rows after every cell. Ends with 1 if a cell's sweep did not end with 0."""
+    """Run what is missing, and write the rows after every part. Ends with 1 if a part's sweep did not end with 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--num-cpus", type=int, default=1)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="results of the cells, and their store")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="results of the parts, and their store")
     arguments = parser.parse_args()
     content = yaml.safe_load(arguments.sweep.read_text())
     ROWS.mkdir(exist_ok=True)
-    folder = arguments.runs / content["name"]
+    folder, path = arguments.runs / content["name"], ROWS / f"{content['name']}.parquet"
     folder.mkdir(parents=True, exist_ok=True)
-    finished: list[Path] = []
+    rows = pq.read_table(path) if path.exists() else None
     failed: list[str] = []
-    for label in content["axes"]["cell"]:
-        own = cell_sweep(content, label)
+    for seed, cell in itertools.product(content["axes"]["seed"], content["axes"]["cell"]):
+        if is_whole(rows, content, cell, seed):
+            continue
+        own = part_sweep(content, cell, seed)
         file, run_dir = folder / f"{own['name']}.yaml", folder / own["name"]
         file.write_text(yaml.safe_dump(own, sort_keys=False, width=120))
         command = [*V2A, "sweep", str(file), *arguments.overrides, f"store={arguments.runs / 'artifacts'}"]
         command += ["--run-dir", str(run_dir), "--num-cpus", str(arguments.num_cpus)]
         start = time.perf_counter()
         status = subprocess.run(command, check=False).returncode
-        print(f"{label}: status {status}, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{cell}, seed {seed}: status {status}, {time.perf_counter() - start:.0f} s", flush=True)
         if status != 0:
-            failed.append(label)
+            failed.append(own["name"])
         if (results := run_dir / "results.parquet").exists():
-            finished.append(results)
-            pq.write_table(gather(finished), ROWS / f"{content['name']}.parquet")
+            rows = with_rows_of(rows, pq.read_table(results))
+            pq.write_table(rows, path)
     if failed:
-        raise SystemExit(f"{len(failed)} cells did not finish: {', '.join(failed)}")
+        raise SystemExit(f"{len(failed)} parts did not finish: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
