@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,13 +60,13 @@ def test_settings_exist(page: Path) -> None:
     keys = set(re.findall(rf"[`\s]((?:{sections})(?:\.[a-z_]+)+)(?==|`)", page.read_text()))
 
     def known(key: str) -> bool:
-        models = [config]
+        models: list[Any] = [config]
         for part in key.split("."):
             fields = [model.model_fields[part] for model in models if part in getattr(model, "model_fields", {})]
             if not fields:
                 return False
             choices = choices_of(fields[0])
-            models = [choices[kind] for kind in choices] if choices else [fields[0].annotation]  # type: ignore[list-item]
+            models = [choices[kind] for kind in choices] if choices else [fields[0].annotation]
         return True
 
     assert [key for key in sorted(keys) if not known(key)] == []

@@ -63,7 +63,7 @@ def make_weighted_bc(inputs):
         def update(self, step):
             batch, weight_B = self.sampler.sample(self.generator)
             error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
-            loss = (weight_B.pow(self.config.sharpness) * error_B).mean()
+            loss = (weight_B.pow(inputs.config.sharpness) * error_B).mean()
             self.optimizers["actor"].zero_grad(set_to_none=True)
             loss.backward()
             self.optimizers["actor"].step()

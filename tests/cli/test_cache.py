@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import v2a_here
 
 from benchmarks.harm import flip
+from tests.cli.command import v2a_here
 from v2a_ray.engine.stage import artifact_kinds
 from v2a_ray.engine.store import ArtifactStore, stage_key
 

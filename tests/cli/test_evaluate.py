@@ -9,9 +9,9 @@ from pathlib import Path
 import imageio.v3
 import numpy as np
 import pytest
-from command import v2a, v2a_here
-from finished_run import finished_run
 
+from tests.cli.command import v2a, v2a_here
+from tests.cli.finished_run import finished_run
 from v2a_ray.domains import normalized_score, parse_domain
 from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DataError
@@ -99,8 +99,8 @@ def test_rank_correlation_by_hand() -> None:
         return [Candidate("", value, known) for value, known in zip(worth, returns, strict=True)]
 
     # Ranks differ by 0, 1, 1, 0: 1 - 6 * 2 / (4 * 15).
-    assert rank_correlation(candidates(9.0, 5.0, 7.0, 1.0)) == (pytest.approx(0.8), 4)
-    assert rank_correlation(candidates(1.0, 2.0, 3.0, None)) == (pytest.approx(-1.0), 3)
+    assert rank_correlation(candidates(9.0, 5.0, 7.0, 1.0)) == pytest.approx((0.8, 4))
+    assert rank_correlation(candidates(1.0, 2.0, 3.0, None)) == pytest.approx((-1.0, 3))
     assert np.isnan(rank_correlation(candidates(1.0, 2.0, None, None))[0])
     assert np.isnan(rank_correlation(candidates(1.0, 1.0, 1.0, 1.0))[0])
 

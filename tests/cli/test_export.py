@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command import v2a, v2a_here
-from finished_run import finished_run
 
+from tests.cli.command import v2a, v2a_here
+from tests.cli.finished_run import finished_run
 from v2a_ray.errors import ConfigError, DataError, StorageError
 from v2a_ray.export import formats
 from v2a_ray.export.find import find_policy

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command import CONFIG, v2a, v2a_here
 
 from benchmarks.harm import flip
+from tests.cli.command import CONFIG, v2a, v2a_here
 from v2a_ray.diagnosis.evidence import open_run
 from v2a_ray.errors import DataError
 from v2a_ray.export.policies import open_trained

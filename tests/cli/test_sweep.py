@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command import CONFIG, v2a_here
-from finished_run import finished_run
 
+from tests.cli.command import CONFIG, v2a_here
+from tests.cli.finished_run import finished_run
 from v2a_ray.experiments.finished import read_records, read_result
 from v2a_ray.experiments.methods import DEFAULT_METHOD
 

@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command import CONFIG
+
+from tests.cli.command import CONFIG
 
 SWEEP: dict[str, Any] = {
     "name": "nodes",

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command import CONFIG, v2a, v2a_here
+
+from tests.cli.command import CONFIG, v2a, v2a_here
 
 SWEEP: dict[str, Any] = {
     "name": "packed",

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason=f"{FOLDER} is absent
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.hdf5")), ids=lambda file: file.stem)
-def test_file(file):
+def test_file(file) -> None:
     reading = read_table(file)
     table = reading.table
     expected = RESETS.get(file.stem, [])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from cases import MIX, NAMES, SHORT, evidence, settings
 
+from tests.diagnosis.cases import MIX, NAMES, SHORT, evidence, settings
 from v2a_ray.diagnosis.alignment_audit import audit_alignment
 from v2a_ray.diagnosis.measures import auc, explained, rank_correlation, ranks_within, weighted_mean
 from v2a_ray.diagnosis.mismatch import examined_episodes
@@ -53,7 +55,10 @@ def test_an_unknown_mismatch_leaves_what_labels_tell() -> None:
 
 def test_source_of_the_targets_own_domain_counts_as_the_same_dynamics() -> None:
     # Held-out data score lowest: only the near source, when it is the target's domain, is above anything.
-    low = {"held_out": np.full(200, -10.0, np.float32), "parts": [("near", "medium", 10), ("far", "medium", 10)]}
+    low: dict[str, Any] = {
+        "held_out": np.full(200, -10.0, np.float32),
+        "parts": [("near", "medium", 10), ("far", "medium", 10)],
+    }
     own = settings(target={"domain": NAMES["near"], "path": "not-read"})
     assert audit_alignment(evidence(**low)).auc_same_dynamics == 0.0
     assert audit_alignment(evidence(config=own, **low)).auc_same_dynamics == 0.5

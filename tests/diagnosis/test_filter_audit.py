@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import SHORT, evidence, settings
 
+from tests.diagnosis.cases import SHORT, evidence, settings
 from v2a_ray.diagnosis.filter_audit import audit_filter, draw_batches, nearest_distance, own_distance
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.policy.config import FILTERS

@@ -17,6 +17,7 @@ from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import Sweep, load_sweep
 from v2a_ray.orchestration.cluster.job_spec import CONFIG_FILE, make_job
 from v2a_ray.report.result_tables import TrialResult, result_row
+from v2a_ray.stages.policy.config import LEARNERS
 
 DATA: dict[str, Any] = {
     "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},
@@ -36,7 +37,7 @@ def test_another_method_on_the_command_line_is_that_method() -> None:
     assert config.method_title == "dvdf" and not config.modifications
     assert config.alignment.kind == "contrastive" and config.policy.filter.keep_fraction == 0.5
     sizes = yaml.safe_load(DEMO.read_text())
-    assert config.policy.num_steps == sizes["policy"]["num_steps"] != type(config.policy)().num_steps
+    assert config.policy.num_steps == sizes["policy"]["num_steps"] != LEARNERS().num_steps
     assert config.advantage.num_steps == sizes["advantage"]["num_steps"]
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_every_method import SOURCE, experiment, run
-from test_plan import experiment as planned
-from test_plan import plan, renewed
 
+from tests.experiments.test_every_method import SOURCE, experiment, run
+from tests.experiments.test_plan import experiment as planned
+from tests.experiments.test_plan import plan, renewed
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.engine.columns import read_episode_column
 from v2a_ray.engine.plan import make_plan

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_every_method import OURS, experiment, run
 from torch.testing import assert_close
 
+from tests.experiments.test_every_method import OURS, experiment, run
 from v2a_ray.data.loading import streaming
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan

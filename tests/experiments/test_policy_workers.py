@@ -6,6 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,9 +15,9 @@ import ray
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from test_every_method import SOURCE, TARGET, experiment, run
 from torch import Tensor
 
+from tests.experiments.test_every_method import SOURCE, TARGET, experiment, run
 from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions, join_rows
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.data_parallel import Workers
@@ -25,7 +26,7 @@ from v2a_ray.engine.trainer import Progress, silent
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.orchestration.train.policy_workers import fit_policy_parallel
-from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.mixed_sampler import MixedSampler
@@ -54,7 +55,7 @@ class SumOverThreads:
         return Workers(rank, self.barrier.parties, reduce)
 
 
-def learner_of(config: PolicyConfig, workers: Workers) -> IQLLearner:
+def learner_of(config: Any, workers: Workers) -> IQLLearner:
     generator = np.random.default_rng(0)
     columns = {
         name: generator.normal(size=SOURCE.num_transitions).astype(np.float32) for name in ("alignment", "advantage")

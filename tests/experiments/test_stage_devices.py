@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_every_method import experiment, run
 
+from tests.experiments.test_every_method import experiment, run
 from v2a_ray.errors import ConfigError
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

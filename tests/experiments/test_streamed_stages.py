@@ -57,7 +57,7 @@ def hopper_like(num_transitions: int, seed: int) -> EpisodeTable:
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Inputs of a stage: a source, a small target, and their row files."""
     folder = tmp_path_factory.mktemp("tables")
-    inputs = {}
+    inputs: dict[str, Path] = {}
     for seed, (role, size) in enumerate({"source": NUM_SOURCE, "target": 300}.items()):
         write_table(hopper_like(size, seed), folder / role / "table", robot="hopper")
         (folder / f"{role}_rows").mkdir()
@@ -135,7 +135,8 @@ def test_a_residual_alignment_does_not_depend_on_how_the_source_is_read(
 def test_a_stream_is_on_the_cpu_and_says_so_to_who_insists_on_a_gpu(
     stage: str, tables: dict[str, Path], tmp_path: Path
 ) -> None:
-    config = experiment("iql_mixed" if stage == "policy" else "dvdf", **{stage: {"device": "cuda"}})
+    sections: dict[str, Any] = {stage: {"device": "cuda"}}
+    config = experiment("iql_mixed" if stage == "policy" else "dvdf", **sections)
     with pytest.raises(ConfigError, match=r"the source is more than .* would be streamed, on the CPU") as error:
         fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
     assert error.value.where == "loading.memory_gib"

@@ -67,8 +67,10 @@ def check_gradients(
     size = sum((x + 1) * y for x, y in pairwise(widths))
     tensors = [inputs, torch.randn(num_networks, size, dtype=dtype) / max(widths) ** 0.5]
     needed = [frozen != "inputs", frozen != "numbers"]
-    ours = results(lambda *leaves: perceptrons(*leaves, widths), tensors, needed)
-    for our, their in zip(ours, results(lambda *leaves: plain(*leaves, widths), tensors, needed), strict=True):
+    ours = results(lambda inputs, numbers: perceptrons(inputs, numbers, widths), tensors, needed)
+    for our, their in zip(
+        ours, results(lambda inputs, numbers: plain(inputs, numbers, widths), tensors, needed), strict=True
+    ):
         torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-4 if dtype == torch.float32 else 1e-9)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ray_head import RayHead, environment, free_port, v2a
+
+from tests.orchestration.ray_head import RayHead, environment, free_port, v2a
 
 pytestmark = pytest.mark.slow
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}

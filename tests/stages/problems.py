@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from v2a_ray.data.loading.sampler import Preprocessing, Transitions
+from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions, TransitionSampler
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.networks import EnsembleMLP, TanhActor
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -43,6 +43,12 @@ def table_of(
         domain=("unknown",) * count,
         behavior=("unknown",) * count,
     )
+
+
+def whole(transitions: TransitionSampler) -> Batch:
+    """All rows of a sampler that has them in memory."""
+    assert isinstance(transitions, Transitions)
+    return transitions.all()
 
 
 def linear_system(

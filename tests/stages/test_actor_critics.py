@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, set_constant, table_of, weights_of
 
+from tests.stages.problems import make_actor, mixed_sampler, set_constant, table_of, weights_of
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import gaussian_log_density
 from v2a_ray.stages.policy.awac import AWACLearner
@@ -23,7 +23,7 @@ BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1],
 NAMES = {TD3BCLearner: "td3_bc", AWACLearner: "awac"}
 
 
-def learner_of(kind: type, table=TWO_STEPS, **settings):  # type: ignore[no-untyped-def]
+def learner_of(kind: type, table=TWO_STEPS, **settings):
     torch.manual_seed(0)
     config = LEARNERS(
         learner=NAMES[kind], **({"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import assert_same_weights, linear_system, make_actor, raw, weights_of
 
+from tests.stages.problems import assert_same_weights, linear_system, make_actor, raw, weights_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import History, TrainingLoop
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.policy.batched import BatchedIQL, train_together
-from v2a_ray.stages.policy.config import FILTERS, LEARNERS, FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, FilterConfig
 from v2a_ray.stages.policy.droco import DROCOLearner
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.grouped import GroupedLearner
@@ -38,14 +38,14 @@ SCALARS: list[dict[str, Any]] = [
 """What the members differ in, beside the seed."""
 
 
-def config_of(scalars: dict[str, Any], num_steps: int = 100, **more: Any) -> PolicyConfig:
+def config_of(scalars: dict[str, Any], num_steps: int = 100, **more: Any) -> Any:
     rule = {name: scalars[name] for name in scalars.keys() & FilterConfig.model_fields.keys()}
     policy = {name: scalars[name] for name in scalars.keys() - rule.keys()}
     chosen = more.pop("filter", {"rule": "top_fraction", "weight": "exp_alignment"})
     return LEARNERS(num_steps=num_steps, batch_size=16, width=12, filter=FILTERS(**chosen, **rule), **policy, **more)
 
 
-def learner_of(config: PolicyConfig, seed: int) -> IQLLearner:
+def learner_of(config: Any, seed: int) -> IQLLearner:
     """As a process of its own makes it."""
     torch.manual_seed(seed)
     source_filter = SourceFilter.prepare(config.filter, COLUMNS["alignment"], HELD_OUT)

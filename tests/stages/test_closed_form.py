@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, raw, table_of
 
+from tests.stages.problems import make_actor, mixed_sampler, raw, table_of, whole
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
@@ -60,7 +60,7 @@ def test_iql_reaches_the_values_of_a_small_chain() -> None:
     with torch.no_grad():
         states = torch.tensor(STATE, dtype=torch.float32)
         values = learner.value(states).squeeze(-1)
-        batch = learner.sampler.target.all()
+        batch = whole(learner.sampler.target)
         q = learner.critics(torch.cat([batch.observation_BO, batch.action_BA], dim=1)).squeeze(-1)
     # Of two equally frequent values the expectile tau is tau * high + (1 - tau) * low: 0.8 * 3 + 0.2 * 1.
     value_of_s0 = 2.6

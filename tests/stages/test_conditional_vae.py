@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from problems import linear_system, make_actor, mixed_sampler, raw, table_of
 from torch import Tensor, nn
 
+from tests.stages.problems import linear_system, make_actor, mixed_sampler, raw, table_of, whole
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.config import ALIGNMENTS
@@ -162,7 +162,7 @@ def test_otdf_actor_loss_by_hand() -> None:
     )
     zeroed(learner.actor.body)
     # The policy acts 0: squared errors 0.25 at weights 1 and exp(3); its log density is that of 0 under N(0.5, 1).
-    loss, metrics = learner.actor_loss(learner.sampler.target.all(), torch.tensor([0.0, 1.0]))
+    loss, metrics = learner.actor_loss(whole(learner.sampler.target), torch.tensor([0.0, 1.0]))
     likelihood = -0.125 - HALF_LOG_2PI
     assert metrics["policy/log_density"].item() == pytest.approx(likelihood)
     assert loss.item() == pytest.approx(0.25 * (1 + math.exp(3)) / 2 - 0.5 * likelihood)
@@ -196,7 +196,7 @@ def bosa(data: str, **filter_settings: str) -> BOSALearner:
 def test_bosa_pays_for_the_value_of_source_rows_alone() -> None:
     learner = bosa("mixed")
     assert learner.sampler.num_source_rows == 2
-    batch = learner.sampler.target.all()
+    batch = whole(learner.sampler.target)
     q_KB = torch.tensor([[1.0, 3.0, 100.0, 100.0], [2.0, 4.0, 100.0, 100.0]])
     assert learner.value_penalty(batch, q_KB).item() == pytest.approx(0.5 * (2 + 3))
     assert bosa("target").value_penalty(batch, q_KB).item() == 0.0
@@ -211,7 +211,7 @@ def test_bosa_critic_loss_leaves_out_unlikely_dynamics() -> None:
 
 def test_bosa_actor_loss_by_hand() -> None:
     learner = bosa("target")
-    batch = learner.sampler.target.all()
+    batch = whole(learner.sampler.target)
     q_B = torch.tensor([3.0, -1.0])  # mean 1, mean absolute value 2
     loss = learner.actor_loss(batch, torch.tensor([[0.5], [1.5]]), q_B)
     assert loss.item() == pytest.approx(-0.5 - 0.1 * (-0.25 - HALF_LOG_2PI))

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from problems import linear_system, mixed_sampler, pushed_dynamics, raw, set_constant, table_of
 
+from tests.stages.problems import linear_system, mixed_sampler, pushed_dynamics, raw, set_constant, table_of
 from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions
 from v2a_ray.engine.columns import read_step_column, write_step_column
 from v2a_ray.engine.trainer import TrainingLoop

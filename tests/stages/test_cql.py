@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, set_constant, table_of
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
+from tests.stages.problems import make_actor, mixed_sampler, set_constant, table_of, whole
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.cql import CQLLearner
@@ -18,7 +18,7 @@ BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1],
 """One state, one step; action 0.5 earns 1, action -0.5 nothing."""
 
 
-def learner(**settings) -> CQLLearner:  # type: ignore[no-untyped-def]
+def learner(**settings) -> CQLLearner:
     torch.manual_seed(0)
     given = {"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings
     config = LEARNERS(learner="cql", **given)
@@ -54,7 +54,7 @@ def test_the_soft_maximum_is_the_logarithm_of_the_integral(slope: float) -> None
     linear_in_the_action(made, slope)
     with torch.no_grad():
         made.log_std_A.zero_()  # a narrow policy's weights would have no finite variance
-    batch = made.sampler.target.all()
+    batch = whole(made.sampler.target)
     q_KB = made.q(made.critics, batch.observation_BO, batch.action_BA)
     torch.testing.assert_close(q_KB, slope * batch.action_BA.T.expand(2, 2))
     # The integral of exp(w a) over [-1, 1] is 2 sinh(w) / w; the data's Q have mean 0; there are two critics.
@@ -64,7 +64,7 @@ def test_the_soft_maximum_is_the_logarithm_of_the_integral(slope: float) -> None
 
 def test_the_penalty_is_added_to_the_td_loss_once() -> None:
     made, free = learner(), learner(conservatism=0.0)
-    batch = made.sampler.target.all()
+    batch = whole(made.sampler.target)
     with_penalty, _ = made.critic_loss(batch, torch.zeros(2, 1), torch.ones(2))
     without, _ = free.critic_loss(batch, torch.zeros(2, 1), torch.ones(2))
     again = learner()

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from problems import weights_of
-from test_batched_policies import SCALARS, assert_close, learners_of, loops_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.stages.problems import weights_of
+from tests.stages.test_batched_policies import SCALARS, assert_close, learners_of, loops_of
 from v2a_ray.stages.policy.batched import BatchedIQL, train_together
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.cuda_graph import WARM_UP_STEPS, Metrics, RecordedPolicyBatch, taken_back
@@ -115,9 +115,8 @@ def test_what_no_pack_trains_is_not_recorded(settings: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_graph_trains_as_steps_do() -> None:
-    from problems import make_actor, raw
-    from test_batched_policies import COLUMNS, HELD_OUT, SOURCE, TARGET, config_of
-
+    from tests.stages.problems import make_actor, raw
+    from tests.stages.test_batched_policies import COLUMNS, HELD_OUT, SOURCE, TARGET, config_of
     from v2a_ray.data.loading.sampler import Transitions
     from v2a_ray.stages.policy.filtering import SourceFilter
     from v2a_ray.stages.policy.iql import IQLLearner

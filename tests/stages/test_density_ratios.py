@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from problems import raw, table_of
 from scipy.stats import spearmanr
 
+from tests.stages.problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
@@ -32,6 +32,10 @@ def system(gain: float, seed: int, state_mean: float = 0.0, count: int = 20000) 
     return table_of(state, action, np.zeros(count), following, [count], [False])
 
 
+def both(tables: tuple[EpisodeTable, EpisodeTable]) -> tuple[Transitions, Transitions]:
+    return Transitions(tables[0], raw(1)), Transitions(tables[1], raw(1))
+
+
 def log_density(table: EpisodeTable, gain: float) -> Float:
     """log p(s' | s, a) under `gain`, without the constant that all gains share."""
     error = table.next_observation - 0.5 * table.observation - gain * table.action
@@ -45,7 +49,7 @@ def fitted_classifier(num_steps: int = 1200, **settings: float) -> ClassifierLea
         kind="classifier", num_steps=num_steps, batch_size=256, width=32, learning_rate=3e-3, **settings
     )
     tables = system(TARGET_GAIN, 0), system(SOURCE_GAIN, 1, state_mean=0.7)
-    learner = ClassifierLearner(*(Transitions(table, raw(1)) for table in tables), config, seed=0)
+    learner = ClassifierLearner(*both(tables), config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
     return learner
 
@@ -86,7 +90,7 @@ def test_contrastive_logits_order_transitions_by_the_true_density_ratio() -> Non
             contrastive_score=score,
         )
         tables = system(TARGET_GAIN, 0), system(SOURCE_GAIN, 1)
-        learner = ContrastiveLearner(*(Transitions(table, raw(1)) for table in tables), config, seed=0)
+        learner = ContrastiveLearner(*both(tables), config, seed=0)
         TrainingLoop(config.num_steps).run(learner)
         found[score] = spearmanr(learner.score(Transitions(table, raw(1))).numpy(), truth).statistic
     assert found["logit"] >= 0.9

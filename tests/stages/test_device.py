@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import assert_same_weights, mixed_sampler, raw, weights_of
-from problems import make_actor as small_actor
 from safetensors.torch import load_file
-from test_learner_contract import MADE, NUM_STEPS, SOURCE, TARGET, fresh, loop, stop_at_15
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.stages.problems import assert_same_weights, mixed_sampler, raw, weights_of
+from tests.stages.problems import make_actor as small_actor
+from tests.stages.test_learner_contract import MADE, NUM_STEPS, SOURCE, TARGET, fresh, loop, stop_at_15
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.devices import choose_device
 from v2a_ray.engine.trainer import Learner, load_checkpoint, place, save_checkpoint
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_another_kind_of_device_is_continued_with_new_draws(name
     # A GPU's generator has a state of 16 bytes, seed and position, which the CPU's cannot take.
     written = fresh(MADE[name])
     load_checkpoint(checkpoint, written)
-    written.generator = GeneratorOfAGPU()
+    written.generator = GeneratorOfAGPU()  # type: ignore[assignment]
     save_checkpoint(checkpoint, written, 10, [])
     saved, ends, draws = load_file(checkpoint), [], []
     for _ in range(2):
@@ -176,4 +176,4 @@ def test_two_steps_on_a_gpu_lose_what_they_lose_on_the_cpu() -> None:
         place(learner, transitions.device)
         batch = transitions.all()
         losses.append([float(value) for step in range(2) for value in learner.fit(batch, step).values()])
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)

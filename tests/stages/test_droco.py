@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import (
+from torch import Tensor, nn
+
+from tests.stages.problems import (
     assert_same_weights,
     linear_system,
     make_actor,
@@ -17,8 +19,7 @@ from problems import (
     table_of,
     weights_of,
 )
-from torch import Tensor, nn
-
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.droco import DROCOLearner, robust_loss, value_penalty
@@ -38,12 +39,12 @@ def identity() -> nn.Linear:
     return network
 
 
-def learner_of(source: object = SOURCE, **settings: object) -> DROCOLearner:
+def learner_of(source: EpisodeTable = SOURCE, **settings: object) -> DROCOLearner:
     """V(s) = s, and critics that say 0."""
     config = LEARNERS(learner="droco", batch_size=2, width=4, discount=0.5, **settings)
     sampler = mixed_sampler(TARGET, source, config)
     learner = DROCOLearner(sampler, make_actor(TARGET, 4), config, 0, pushed_dynamics())
-    learner.value = identity()
+    learner.value = identity()  # type: ignore[assignment]
     with torch.no_grad():
         for parameter in learner.critics.parameters():
             parameter.zero_()

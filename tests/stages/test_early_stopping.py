@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from problems import linear_system, modality_learner
 
+from tests.stages.problems import linear_system, modality_learner
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.engine.columns import read_episode_column
 from v2a_ray.engine.context import Job
@@ -153,8 +153,13 @@ def test_workers_sum_their_errors_before_they_decide() -> None:
         for batch in learners[0].validation + learners[1].validation:
             mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
             errors.append(model.reconstruction_error(batch, mean))
+
+    def reduce(total: torch.Tensor) -> torch.Tensor:
+        contributions.append(total.clone())
+        return total
+
     for learner in learners:
-        learner.workers = replace(learner.workers, reduce=lambda total: contributions.append(total.clone()) or total)
+        learner.workers = replace(learner.workers, reduce=reduce)
         learner.validate()
     for learner in learners:
         both = Workers(learner.workers.rank, 2, lambda total: total.copy_(contributions[0] + contributions[1]))

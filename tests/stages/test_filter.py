@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import linear_system, raw
 
+from tests.stages.problems import linear_system, raw
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns

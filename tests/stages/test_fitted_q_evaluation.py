@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from problems import linear_system, table_of
 
+from tests.stages.problems import linear_system, table_of
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.splits import split_target
 from v2a_ray.errors import DataError

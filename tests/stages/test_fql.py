@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, set_constant, table_of
 
+from tests.stages.problems import make_actor, mixed_sampler, set_constant, table_of, whole
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.fql import FQLLearner
@@ -14,7 +14,7 @@ BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1],
 """One state, one step; action 0.5 earns 1, action -0.5 nothing."""
 
 
-def learner(**settings) -> FQLLearner:  # type: ignore[no-untyped-def]
+def learner(**settings) -> FQLLearner:
     torch.manual_seed(0)
     given = {"width": 8, "batch_size": 4, "num_steps": 10, "data": "target"} | settings
     config = LEARNERS(learner="fql", **given)
@@ -29,7 +29,7 @@ def test_at_zero_noise_the_one_step_policy_is_the_actor_and_noise_moves_it() -> 
 
 
 def test_flow_loss_by_hand() -> None:
-    made, batch = learner(), learner().sampler.target.all()
+    made, batch = learner(), whole(learner().sampler.target)
     set_constant(made.flow, 0.5)
     # From noise 1 and 0 to the actions -0.5 and 0.5 the velocities are -1.5 and 0.5.
     loss = made.flow_loss(batch, torch.tensor([[1.0], [0.0]]), torch.tensor([[0.3], [0.9]]))
@@ -37,8 +37,14 @@ def test_flow_loss_by_hand() -> None:
 
 
 def test_the_velocity_is_asked_on_the_line_from_noise_to_action() -> None:
-    made, batch, asked = learner(), learner().sampler.target.all(), []
-    made.velocity = lambda states, at, time: asked.append((at, time)) or at  # type: ignore[method-assign]
+    made, batch = learner(), whole(learner().sampler.target)
+    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def velocity(states: torch.Tensor, at: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        asked.append((at, time))
+        return at
+
+    made.velocity = velocity  # type: ignore[assignment, method-assign]
     made.flow_loss(batch, torch.tensor([[1.0], [0.0]]), torch.tensor([[0.5], [0.2]]))
     torch.testing.assert_close(asked[0][0], torch.tensor([[0.25], [0.1]]))
 
@@ -46,15 +52,20 @@ def test_the_velocity_is_asked_on_the_line_from_noise_to_action() -> None:
 def test_euler_steps_follow_the_velocity_into_the_action_range() -> None:
     made = learner(flow_steps=4)
     noise = torch.tensor([[0.1], [-2.0]])
-    made.velocity = lambda states, at, time: at  # type: ignore[method-assign] # dx/dt = x: x grows by (1 + 1/4)^4
+    made.velocity = lambda states, at, time: at  # type: ignore[assignment, method-assign] # dx/dt = x
     torch.testing.assert_close(made.flow_action(noise, noise), torch.tensor([[0.1 * 1.25**4], [-1.0]]))
-    times = []
-    made.velocity = lambda states, at, time: times.append(time[0].item()) or 0 * at  # type: ignore[method-assign]
+    times: list[float] = []
+
+    def still(states: torch.Tensor, at: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        times.append(time[0].item())
+        return 0 * at
+
+    made.velocity = still  # type: ignore[assignment, method-assign]
     made.flow_action(noise, noise)
     assert times == [0.0, 0.25, 0.5, 0.75]
 
 
-def trained(**settings) -> FQLLearner:  # type: ignore[no-untyped-def]
+def trained(**settings) -> FQLLearner:
     made = learner(width=32, batch_size=128, learning_rate=3e-3, **settings)
     TrainingLoop(600).run(made)
     return made
@@ -75,6 +86,6 @@ def test_values_choose_between_the_actions_of_the_data() -> None:
     noise = torch.randn(400, 1, generator=torch.Generator().manual_seed(1))
     assert (made.one_step(torch.ones(400, 1), noise) > 0).float().mean() > 0.9
     assert made.actor.act(torch.tensor([[1.0]])).item() > 0.3
-    batch = made.sampler.target.all()
+    batch = whole(made.sampler.target)
     for values in made.q(made.critics, batch.observation_BO, batch.action_BA):
         assert values.tolist() == pytest.approx([0.0, 1.0], abs=0.15)

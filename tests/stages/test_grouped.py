@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import linear_system, make_actor, mixed_sampler, weights_of
 
+from tests.stages.problems import linear_system, make_actor, mixed_sampler, weights_of, whole
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.grouped import GroupedLearner, episode_groups
 from v2a_ray.stages.policy.iql import IQLLearner
@@ -84,4 +84,4 @@ def test_a_reward_correction_moves_source_rewards_by_their_scaled_alignment() ->
     assert set(np.round(batch.reward_B[:16].tolist(), 4)) <= set(np.round(expected, 4))
     assert len(set(batch.reward_B[:16].tolist())) > 3
     assert batch.reward_B[16:].max() <= 0 and weight.tolist() == [1.0] * 32  # the target's own rewards
-    assert sampler.source.all().reward_B.tolist() == pytest.approx([2.0] * 8)
+    assert whole(sampler.source).reward_B.tolist() == pytest.approx([2.0] * 8)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
 import v2a_ray.stages.registered  # noqa: F401 - fills STAGES
 from benchmarks.harm import HARMS, flip
+from tests.stages.problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.trainer import Learner, TrainingLoop
@@ -147,7 +147,10 @@ def correction(seed: int) -> Learner:
 
 def corrected_policy(seed: int) -> Learner:
     generator, size = np.random.default_rng(0), SOURCE.num_transitions
-    columns = {"corrected_action": generator.uniform(-1, 1, (size, 1)), "corrected_reward": generator.normal(size=size)}
+    columns: dict[str, Any] = {
+        "corrected_action": generator.uniform(-1, 1, (size, 1)),
+        "corrected_reward": generator.normal(size=size),
+    }
     columns["correction_kept"] = generator.integers(0, 2, size)
     return policy("iql", seed, columns, correct_transitions=True)
 
@@ -162,7 +165,7 @@ def modality(seed: int, **settings: Any) -> ModalityLearner:
 
 
 MADE: dict[str, Callable[[int], Learner]] = {
-    **{kind: partial(policy, kind) for kind in LEARNERS if not LEARNERS[kind].uses_rllib},
+    **{kind: partial(policy, kind) for kind in LEARNERS if not getattr(LEARNERS[kind], "uses_rllib", False)},
     "iql-in-a-pack": in_a_pack,
     "iql-in-support": lambda seed: policy("iql", seed, density_weight=0.1),
     "density": density,
@@ -389,7 +392,12 @@ def test_a_stopped_run_does_not_go_on_from_its_checkpoint(tmp_path: Path) -> Non
     def run() -> None:
         learner = fresh(MADE["bc"])
         update = learner.update
-        learner.update = lambda step: updates.append(step) or update(step)  # type: ignore[method-assign]
+
+        def recorded(step: int) -> dict[str, torch.Tensor]:
+            updates.append(step)
+            return update(step)
+
+        learner.update = recorded  # type: ignore[method-assign]
         loop(checkpoint, stop=lambda history: len(history) == 2).run(learner)
 
     run()

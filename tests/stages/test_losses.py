@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, raw, set_constant, table_of
 from torch.nn import functional
 
-from v2a_ray.data.loading.sampler import Batch, Transitions, make_preprocessing, return_range_scale
+from tests.stages.problems import make_actor, mixed_sampler, raw, set_constant, table_of, whole
+from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, return_range_scale
 from v2a_ray.data.table.manifest import make_manifest, summarize_part
 from v2a_ray.data.table.splits import split_target
 from v2a_ray.stages.advantage.config import ADVANTAGES
@@ -26,10 +26,6 @@ from v2a_ray.stages.policy.schedule import cosine
 
 TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
 """One truncated and one terminated step, reward 1 each."""
-
-
-def batch_of(transitions: Transitions) -> Batch:
-    return transitions.all()
 
 
 def iql(**settings: Any) -> IQLLearner:
@@ -68,7 +64,7 @@ def test_iql_value_loss_is_the_expectile() -> None:
 def test_iql_critic_loss_weighs_rows_and_bootstraps_truncated_ones() -> None:
     learner = iql(discount=0.9)
     set_constant(learner.critics, 1.0, 3.0)
-    batch = batch_of(learner.sampler.target)
+    batch = whole(learner.sampler.target)
     assert batch.not_done_B.tolist() == [1.0, 0.0]
     inputs = torch.cat([batch.observation_BO, batch.action_BA], dim=1)
     # Returns: 1 + 0.9 * 10 = 10 (truncated) and 1 (terminated). Squared errors: 81, 0 of Q1 and 49, 4 of Q2.
@@ -103,7 +99,7 @@ def test_sparse_critic_loss_bootstraps_truncated_rows() -> None:
     learner = AdvantageLearner(transitions, 0, ADVANTAGES(kind="sparse_q", width=4, discount=0.9), seed=0)
     set_constant(learner.critics, 1.0, 3.0)
     set_constant(learner.value, 10.0)
-    batch = batch_of(transitions)
+    batch = whole(transitions)
     loss, _ = learner.critic_loss(batch, torch.cat([batch.observation_BO, batch.action_BA], dim=1))
     assert loss.item() == pytest.approx((81 + 0 + 49 + 4) / 4)
 
@@ -113,7 +109,7 @@ def test_sparse_value_loss_uses_the_smaller_target_critic() -> None:
     learner = AdvantageLearner(transitions, 0, ADVANTAGES(kind="sparse_q", width=4, alpha=0.5), seed=0)
     set_constant(learner.target_critics, 7.0, 1.0)
     set_constant(learner.value, 0.5)
-    batch = batch_of(transitions)
+    batch = whole(transitions)
     loss, _ = learner.value_loss(batch.observation_BO, torch.cat([batch.observation_BO, batch.action_BA], dim=1))
     assert loss.item() == pytest.approx(1.5**2 + 1.0)  # u = 1 + (1 - 0.5), V / alpha = 1
     set_constant(learner.critics, 5.0, 2.0)
@@ -124,7 +120,7 @@ def test_actor_loss_clamps_the_advantage_weight() -> None:
     learner = iql(temperature=3.0)
     set_constant(learner.actor, 0.0)
     # Weights exp(0) = 1 and exp(6) = 403 -> 100; squared errors of action 0 against 0.5 and -1.
-    loss, metrics = learner.actor_loss(batch_of(learner.sampler.target), torch.tensor([0.0, 2.0]))
+    loss, metrics = learner.actor_loss(whole(learner.sampler.target), torch.tensor([0.0, 2.0]))
     assert loss.item() == pytest.approx((1 * 0.25 + 100 * 1.0) / 2)
     assert metrics["policy/advantage_weight"].item() == pytest.approx(50.5)
 

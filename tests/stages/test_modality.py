@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import linear_system, modality_learner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.stages.problems import linear_system, modality_learner
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.modality_alignment import modality_scores

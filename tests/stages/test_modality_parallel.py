@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
-from problems import linear_system
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
+from tests.stages.problems import linear_system
 from v2a_ray.data.table.episodes import concatenate
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.data.table.pieces import shards
@@ -194,7 +194,7 @@ def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(
 def drawn_by(learner: ModalityLearner, step: int) -> TrajectoryBatch:
     """The batch that the learner's update takes, without taking it."""
     batches: list[TrajectoryBatch] = []
-    learner.update_on = lambda batch: batches.append(batch) or {}  # type: ignore[assignment, func-returns-value]
+    learner.update_on = lambda batch: batches.append(batch) or {}  # type: ignore[method-assign, func-returns-value]
     learner.update(step)
     return batches[0]
 

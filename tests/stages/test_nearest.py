@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import raw, table_of
 from scipy.stats import spearmanr
 
+from tests.stages.problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.errors import ConfigError
 from v2a_ray.stages.alignment.nearest import SMALLEST_DISTANCE, Neighbors, log_ratio

@@ -4,9 +4,9 @@ import numpy as np
 import ot
 import pytest
 import torch
-from problems import linear_system, raw
 from scipy.stats import spearmanr
 
+from tests.stages.problems import linear_system, raw
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.alignment.config import ALIGNMENTS
@@ -19,7 +19,7 @@ def points(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("regularization", "tolerance"), [(0.05, 0.06), (0.005, 0.01)])
-def test_the_score_is_that_of_the_exact_plan_within_the_regularisation(regularization, tolerance):
+def test_the_score_is_that_of_the_exact_plan_within_the_regularisation(regularization, tolerance) -> None:
     source, target = points(50, 0), points(50, 1, shift=0.3)
     found = transport_scores(source, target, regularization, 20_000)
     unit = [x / x.norm(dim=1, keepdim=True) for x in (source, target)]
@@ -32,7 +32,7 @@ def test_the_score_is_that_of_the_exact_plan_within_the_regularisation(regulariz
     assert spearmanr(found, expected).statistic > 0.7
 
 
-def test_hand_computed():
+def test_hand_computed() -> None:
     # Two sources, two targets, orthogonal: each is moved onto its twin at no cost, or onto the other at cost 1.
     source = torch.tensor([[2.0, 0.0], [0.0, 5.0]])
     target = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
@@ -43,7 +43,7 @@ def test_hand_computed():
     assert (far < -0.9).all()
 
 
-def test_a_plan_that_has_not_converged_is_no_score():
+def test_a_plan_that_has_not_converged_is_no_score() -> None:
     with pytest.raises(DivergenceError, match=r"(?s)not converged in 1 iterations.*max_iterations"):
         transport_scores(points(50, 0), points(50, 1), 0.005, 1)
 
@@ -53,7 +53,7 @@ def score(source, target, **settings):
     return OptimalTransport(Transitions(target, raw(2)), config, 0).score(Transitions(source, raw(2)))
 
 
-def test_dynamics_near_the_target_score_higher_and_blocks_hardly_matter():
+def test_dynamics_near_the_target_score_higher_and_blocks_hardly_matter() -> None:
     target = linear_system([40] * 5, 0.5, seed=0)
     near, far = linear_system([40] * 5, 0.5, seed=1), linear_system([40] * 5, -0.9, seed=2)
     assert score(near, target).mean() > score(far, target).mean() + 0.05
@@ -61,7 +61,7 @@ def test_dynamics_near_the_target_score_higher_and_blocks_hardly_matter():
     assert spearmanr(whole, blocks).statistic > 0.9 and (whole - blocks).abs().mean() < 0.1
 
 
-def test_a_large_target_is_sampled_by_seed():
+def test_a_large_target_is_sampled_by_seed() -> None:
     target, source = linear_system([50] * 8, 0.5, seed=0), linear_system([30], 0.5, seed=1)
     few = score(source, target, max_target_transitions=50)
     assert torch.equal(few, score(source, target, max_target_transitions=50))

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, set_constant, table_of
 from torch import nn
 
+from tests.stages.problems import make_actor, mixed_sampler, set_constant, table_of
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import NormalizedEnsembleMLP
 from v2a_ray.stages.policy.config import LEARNERS
@@ -19,7 +19,7 @@ STEPS = table_of([[0.0]] * 3, [[0.5], [-1.0], [0.25]], [1.0] * 3, [[0.0]] * 3, [
 """An episode of two steps that is truncated, and one of a step that is terminal."""
 
 
-def learner(table=STEPS, next_action=(-1.0, np.nan, np.nan), **settings):  # type: ignore[no-untyped-def]
+def learner(table=STEPS, next_action=(-1.0, np.nan, np.nan), **settings):
     torch.manual_seed(0)
     given = {"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings
     config = LEARNERS(learner="rebrac", **given)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import linear_system
 
+from tests.stages.problems import linear_system
 from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, write_rows
 from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, of_recorded_arrivals
 from v2a_ray.data.loading.streaming import StreamedTransitions

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, raw, table_of
 from torch import nn
 
+from tests.stages.problems import make_actor, raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.config import ALIGNMENTS
@@ -38,10 +39,10 @@ def test_discriminator_loss_and_score_by_hand() -> None:
     """Logit 2 s on states 1 (of value 1) and -1 (of value -1): a cross-entropy of log(1 + exp(-2))."""
     config = ALIGNMENTS(kind="state_ratio", batch_size=2, width=4, noise_std=0.0, log_ratio_clip=1.5)
     learner = StateRatioLearner(single_steps(1.0, 1.0), single_steps(-1.0, -1.0), config, seed=0)
-    learner.values.value = nn.Linear(1, 1)
-    learner.discriminator = nn.Linear(1, 1)
+    value, discriminator = nn.Linear(1, 1), nn.Linear(1, 1)
+    learner.values.value, learner.discriminator = value, discriminator  # type: ignore[assignment]
     with torch.no_grad():
-        for network, slope in ((learner.values.value, 1.0), (learner.discriminator, 2.0)):
+        for network, slope in ((value, 1.0), (discriminator, 2.0)):
             network.weight.fill_(slope)
             network.bias.zero_()
     loss = learner.update(0)["alignment/discriminator_loss"].item()
@@ -68,8 +69,9 @@ def test_the_known_log_ratio_is_found() -> None:
 def corrected_rewards(data: str) -> dict[str, float]:
     config = LEARNERS(batch_size=4, reward_correction=0.5, reward_correction_data=data, width=4)
     table = table_of([[0.0]] * 2, [[0.0]] * 2, [1.0, 1.0], [[0.0]] * 2, [2], [False])
-    columns = {"alignment": np.float32([2.0, 2.0])}
-    target = Transitions(table, raw(1), {"alignment": np.float32([-4.0, -4.0])} if data == "mixed" else {})
+    columns: dict[str, Any] = {"alignment": np.asarray([2.0, 2.0], np.float32)}
+    low = np.asarray([-4.0, -4.0], np.float32)
+    target = Transitions(table, raw(1), {"alignment": low} if data == "mixed" else {})
     sampler = MixedSampler(
         target, Transitions(table, raw(1), columns), SourceFilter.prepare(config.filter), config, reward_scale=10.0
     )

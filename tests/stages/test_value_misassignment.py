@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import raw, table_of
 
+from tests.stages.problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.experiments.methods import method_settings
