@@ -13,7 +13,7 @@ from v2a_ray.experiments.experiment import method_config
 from v2a_ray.settings.choices import choices_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 PLACES = (ROOT, ROOT / "v2a_ray", ROOT / "benchmarks")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
