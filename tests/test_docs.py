@@ -72,6 +72,17 @@ def test_settings_exist(page: Path) -> None:
     assert [key for key in sorted(keys) if not known(key)] == []
 
 
+@every_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == [] and (links or page.name not in ("README.md", "index.md"))
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
 def test_the_checks_themselves() -> None:
     assert exists("v2a_ray.engine.plan.make_plan") and not exists("v2a_ray.engine.plan.no_such_function")
     assert not exists("v2a_ray.no_such_module.name")
