@@ -307,6 +307,7 @@ class DROCOConfig(AdvantageWeightedConfig):
 class GroupedConfig(AdvantageWeightedConfig):
     """Implicit Q-learning whose actor is updated for one group of episodes after another (after 2602.18025)."""
 
+    needs_package = ("sklearn", "diagnosis")
     makes = "v2a_ray.stages.policy.grouped:make"
     columns = "v2a_ray.stages.policy.grouped:group_columns"
     learner: Literal["grouped"] = "grouped"
@@ -328,6 +329,7 @@ class RLlibConfig(PolicyConfig):
 
     fits = "v2a_ray.orchestration.rllib.baselines:fit_rllib_policy"
     uses_rllib = True
+    needs_package = ("lz4", "rllib")
 
     def check(self, experiment: ExperimentConfig) -> None:
         """See `PolicyConfig`."""
