@@ -52,10 +52,7 @@ def test_a_missing_package_is_named_with_its_extra(
 
 def test_methods_that_need_no_extra_run_without(bare: None, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    sweep = {
-        "name": "m",
-        "base": "tiny.yaml",
-        "axes": {"method": ["iql_target", "v2a", "v2a_supported", "dara", "stc"]},
-    }
+    methods = ["iql_target", "v2a", "v2a_supported", "dara", "stc"]
+    sweep = {"name": "m", "base": "tiny.yaml", "axes": {"method": methods}}
     (tmp_path / "methods.yaml").write_text(yaml.safe_dump(sweep))
     assert v2a_here("sweep", "methods.yaml", "--dry-run", cwd=tmp_path).returncode == 0
