@@ -54,7 +54,7 @@ def test_only_eligible_rows_are_neighbours_and_some_by_seed() -> None:
 
 
 def test_more_neighbours_than_transitions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="5 neighbours are asked of 3 transitions") as error:
+    with pytest.raises(ConfigError, match="5 neighbours need more than 3 transitions") as error:
         neighbors([0.0, 1.0, 2.0], k=5)
     assert error.value.where == "alignment.num_neighbors"
 
