@@ -13,7 +13,7 @@ from v2a_ray.experiments.experiment import method_config
 from v2a_ray.settings.choices import choices_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 PLACES = (ROOT, ROOT / "v2a_ray", ROOT / "benchmarks")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -70,6 +70,17 @@ def test_settings_exist(page: Path) -> None:
         return True
 
     assert [key for key in sorted(keys) if not known(key)] == []
+
+
+@every_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == [] and (links or page.name not in ("README.md", "index.md"))
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
 def test_the_checks_themselves() -> None:

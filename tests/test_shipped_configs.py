@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from v2a_ray.engine.plan import make_plan
+from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import Sweep, load_sweep
 
@@ -115,3 +116,21 @@ def test_policies_are_searched_for_on_columns_that_are_computed_once(overrides: 
     assert {
         name for trial in sweep.probes for name, node in trial.plan.items() if node != sweep.trials[0].plan[name]
     } == {"policy"}
+
+
+@pytest.mark.parametrize("written", ["demo", "tune_configs/demo.yaml"])
+def test_a_shipped_file_is_found_by_name_from_any_folder(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_experiment(Path(written)).name == "demo"
+    # A file of the user's own comes first.
+    (tmp_path / "demo").write_text((FOLDER / "demo.yaml").read_text().replace("name: demo", "name: mine"))
+    assert load_experiment(Path("demo")).name == "mine"
+
+
+def test_an_unknown_name_is_answered_with_those_that_we_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for load in (load_experiment, load_sweep):
+        with pytest.raises(ConfigError, match=r"dmeo: no such file[^/]*demo, demo_comparison"):
+            load(Path("dmeo"))

@@ -78,12 +78,13 @@ def test_rows_of_a_part_replace_its_own_and_keep_all_others() -> None:
     ]
 
 
-def test_only_whole_cells_are_read(tmp_path: Path) -> None:
+def test_the_seeds_that_all_methods_have_are_read(tmp_path: Path) -> None:
     whole = {method: [1.0, 2.0, 3.0] for method in METHODS}
     table = rows({"whole": whole, "a seed less": whole | {"v2a": [1.0, 2.0]}, "begun": {"v2a": [1.0, 2.0, 3.0]}})
     pq.write_table(pa.concat_tables([table, rows({"failed": whole}, status="failed: NaN")]), tmp_path / "rows")
     cells = report.read_cells(tmp_path / "rows")
-    assert list(cells) == ["whole"] and cells["whole"]["v2a"].tolist() == [1.0, 2.0, 3.0]
+    assert {name: cells[name]["v2a"].tolist() for name in cells} == {"whole": [1, 2, 3], "a seed less": [1, 2]}
+    assert cells["a seed less"]["iql_target"].tolist() == [1, 2]
 
 
 def test_contrasts_by_hand() -> None:
@@ -111,6 +112,7 @@ def test_the_interval_of_a_gain_is_paired() -> None:
     mine, others = np.asarray([11.0, 22.0, 33.0]), np.asarray([10.0, 20.0, 30.0])
     mean, half = report.gain_interval(mine, others)
     # Differences 1, 2, 3: s = 1, and t(0.975, 2) = 4.303.
+    assert np.isnan(report.gain_interval(mine[:1], others[:1])[1])
     assert mean == pytest.approx(2.0) and half == pytest.approx(4.303 / np.sqrt(3), abs=1e-3)
 
 
@@ -123,5 +125,5 @@ def test_the_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(report, "ROOT", tmp_path)
     report.main()
     page = (tmp_path / "docs/study.md").read_text()
-    assert "4 cells are finished" in page and page.count("| cell ") == 4 and "P(improvement)" in page
+    assert "4 cells have a seed, 4 have all 3" in page and page.count("| cell ") == 4 and "P(improvement)" in page
     assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000

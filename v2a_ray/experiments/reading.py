@@ -15,6 +15,7 @@ from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.plugins import load_files, load_installed, located
+from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
 
 def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
     """As `load_experiment`, without the slow lookup of domains. Raises ConfigError."""
+    path = config_path(path)
     over = with_plugins(renamed(parse_overrides(overrides), "command line", notify), Path("command line"))
     raw, dropped = lay_over(with_plugins(renamed(read_yaml(path), str(path), notify), path), over)
     if dropped:

@@ -21,6 +21,7 @@ from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
 from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
 from v2a_ray.settings.environment_names import is_environment, split_name
+from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
     For an axis with labelled values, `axes.mix=[near]` chooses labels.
     """
+    path = config_path(path)
     over = parse_overrides(overrides)
     own = {key: over.pop(key) for key in list(over) if key in SweepConfig.model_fields}
     raw, notices = with_base(with_grid(read_yaml(path), own), path)
