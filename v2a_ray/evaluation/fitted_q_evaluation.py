@@ -1,12 +1,12 @@
-"""Fitted Q evaluation: what a policy is worth, from recorded transitions alone (1903.08738; 2007.09055 compares it).
+"""Fitted Q evaluation: a policy's value from recorded transitions alone (1903.08738; compared in 2007.09055).
 
 Each critic k regresses on its own moving average,
 
     Q_k(s, a)  <-  r + gamma (1 - terminated) Q'_k(s', pi(s'))                                (gamma: discount)
 
-and the policy's value is the mean of Q_k(s_0, pi(s_0)) over first states of episodes that were not fitted. Rewards seen
-bound what any policy can earn, so regression targets are clipped to [min(r, 0), max(r, 0)] / (1 - gamma): true values
-lie inside, and the iteration cannot diverge. A truncated step bootstraps.
+and the policy's value is the mean of Q_k(s_0, pi(s_0)) over first states of held-out episodes. The recorded rewards
+bound the value of any policy, so regression targets are clipped to [min(r, 0), max(r, 0)] / (1 - gamma): true values
+are inside, and the iteration cannot diverge. A truncated step bootstraps.
 
 Shape suffixes: N transitions, B batch, E held-out episodes, K critics, O observation dimension, A action dimension.
 """
@@ -40,12 +40,12 @@ _LARGEST_VALUE = 10.0
 
 
 class FittedQConfig(TrainingConfig):
-    """Numbers of fitted Q evaluation."""
+    """Settings of fitted Q evaluation."""
 
     num_steps: Positive = 5000
     batch_size: Positive = 256
     num_critics: Positive = 4
-    """Critics that differ in their first weights; their spread is the least that the estimate is unsure by."""
+    """Critics that differ in their initial weights; their spread is a lower bound of the estimate's uncertainty."""
     width: Positive = 128
     """Width of the two hidden layers."""
     discount: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
@@ -56,11 +56,11 @@ class FittedQConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class OfflineValue:
-    """What a policy is worth according to critics.
+    """The estimated value of a policy.
 
     Attributes:
-        of_critic: (K,) mean over held-out first states, discounted, in the unit of the data's rewards.
-        num_episodes: E, that the mean is over.
+        of_critic: (K,) each critic's mean discounted value of held-out first states, in the unit of the data's rewards.
+        num_episodes: E, number of held-out episodes.
     """
 
     of_critic: NDArray[np.float64]
@@ -68,18 +68,18 @@ class OfflineValue:
 
     @property
     def mean(self) -> float:
-        """Over critics."""
+        """Mean over critics."""
         return float(self.of_critic.mean())
 
     @property
     def std(self) -> float:
-        """Over critics. Errors that all of them share, as in states that the data lack, do not show in it."""
+        """Standard deviation over critics. It does not show common errors, such as in states that the data lack."""
         return float(self.of_critic.std())
 
     @property
     def lower(self) -> float:
-        """Mean less one standard deviation: what policies are ordered by. Critics agree where the data are, and invent
-        values each of its own for actions that are in no data, so doubt counts against a policy."""
+        """Mean minus one standard deviation; policies are ordered by it. Critics disagree on actions outside the data,
+        so uncertainty counts against a policy."""
         return self.mean - self.std
 
 
@@ -107,7 +107,7 @@ def offline_value(
     """Fit critics of the policy `act` to `table` and average them over the first states `first_EO` (E, O)."""
     use_threads(config.num_threads)
     prepared, bounds = _prepare(table, config.discount)
-    # Neither the policy nor the data change: its next actions are one more column.
+    # Policy and data are fixed, so the policy's next actions are computed once, as a column.
     next_action = np.asarray(act(table.next_observation), dtype=np.float32)
     torch.manual_seed(seed)
     device = choose_device(config.device)

@@ -1,4 +1,4 @@
-"""An episode as a film: GIF, or MP4 where `imageio-ffmpeg` is installed. Drawn by matplotlib, so no display is needed.
+"""Videos of episodes: GIF, or MP4 if `imageio-ffmpeg` is installed. Drawn by matplotlib, so no display is needed.
 
 Shape suffixes: T environment steps, P joint positions, V joint velocities.
 """
@@ -33,14 +33,14 @@ _ROBOT, _EDGE, _FLOOR, _LINE = "#8fa9c9", "#2b3a4d", "#dddddd", "#aaaaaa"
 
 @dataclass(frozen=True)
 class Episode:
-    """What a robot did.
+    """The recorded motion of a robot in one episode.
 
     Attributes:
-        domain: where.
-        positions_TP, velocities_TV: of the joints, before each step and after the last.
-        returns_T: undiscounted return so far, 0 at first.
-        seconds: of one environment step.
-        fallen: whether it ended because the robot was not healthy.
+        domain: the domain of the episode.
+        positions_TP, velocities_TV: joint positions and velocities, before each step and after the last.
+        returns_T: undiscounted return so far, starting at 0.
+        seconds: duration of one environment step.
+        fallen: whether it ended because the robot was unhealthy.
     """
 
     domain: Domain
@@ -52,12 +52,12 @@ class Episode:
 
     @property
     def num_frames(self) -> int:
-        """Of a film in real time."""
+        """Frames of a video in real time."""
         return 1 + int((len(self.returns_T) - 1) * self.seconds * FRAMES_PER_SECOND)
 
 
 def require_format(path: Path) -> None:
-    """Raise ConfigError when no film of this name can be written."""
+    """Raise ConfigError if a video with this suffix cannot be written."""
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(
@@ -90,7 +90,7 @@ def record(act: Act, domain: Domain, seed: int, max_seconds: float) -> Episode:
 
 
 def frames(episode: Episode) -> Iterator[NDArray[np.uint8]]:
-    """Pictures (height, width, 3) in real time, the robot in the middle."""
+    """Frames (height, width, 3) in real time, centred on the robot."""
     environment: Any = make_environment(episode.domain)
     model, data = environment.unwrapped.model, environment.unwrapped.data
     camera = camera_of(episode.domain)
@@ -106,10 +106,10 @@ def frames(episode: Episode) -> Iterator[NDArray[np.uint8]]:
 
 
 def write_film(pictures: list[NDArray[np.uint8]], path: Path) -> None:
-    """Write a GIF that repeats for ever, or an MP4, whole or not at all. Raises as `require_format` does."""
+    """Write a looping GIF or an MP4 atomically. Raises ConfigError as `require_format`."""
     require_format(path)
     with new_file(path) as partial:
-        # Writers go by the suffix.
+        # Writers choose the format by the suffix.
         named = partial.with_name(partial.name + path.suffix.lower())
         try:
             if path.suffix.lower() == ".gif":
@@ -147,7 +147,7 @@ def _draw(
 
 
 def _draw_floor(axes: Any, camera: NDArray[np.float64]) -> None:
-    """A mark at every metre, numbered, without which nobody sees the robot move."""
+    """Draw a numbered mark at every metre, so that the robot's motion is visible."""
     left, right = axes.get_xlim()
     if camera[2, 2] == 0.0:
         axes.axhspan(axes.get_ylim()[0], 0.0, color=_FLOOR, zorder=0)

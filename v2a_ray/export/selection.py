@@ -1,4 +1,4 @@
-"""Choosing among policies without a simulator: fitted Q evaluation on held-out target episodes."""
+"""Selects among policies without a simulator: fitted Q evaluation on held-out target episodes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TRUE_SEED = 3000
 
 @dataclass(frozen=True)
 class SelectionData:
-    """What policies are compared on.
+    """The data for comparing policies.
 
     Attributes:
-        target: episodes of the target; some of them are held out.
-        source: more episodes to fit to, or None.
+        target: episodes of the target; some are held out.
+        source: additional episodes to fit to, or None.
         domain: the target.
     """
 
@@ -40,7 +40,7 @@ class SelectionData:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy and what is known of it. `true_return` is undiscounted; None where nobody rolled the policy out."""
+    """A policy with its estimated value. `true_return` is undiscounted; None if the policy was not rolled out."""
 
     name: str
     value: OfflineValue
@@ -48,10 +48,10 @@ class Candidate:
 
 
 def selection_data(policies: Sequence[Policy], path: Path | None, with_source: bool) -> SelectionData:
-    """The data in `path`, else the target's that the runs among `policies` share.
+    """The data in `path`, or else the target data that the runs among `policies` share.
 
-    Raises DataError when there is no run and no path, the runs have different target data, or they are gone;
-    DomainError for policies of different robots.
+    Raises DataError without a run and a path, or if the runs' target data differ or are gone; DomainError for policies
+    of different robots.
     """
     runs = [policy.run for policy in policies if policy.run]
     domain = runs[0].domain if runs else policies[0].domain
@@ -78,7 +78,7 @@ def selection_data(policies: Sequence[Policy], path: Path | None, with_source: b
 
 def _stored(folder: Path) -> EpisodeTable:
     if not folder.is_dir():
-        raise DataError("the run's data are gone", where=str(folder), remedy="the `v2a run` that made them, or --data")
+        raise DataError("the run's data are gone", where=str(folder), remedy="run the same `v2a run` again, or --data")
     return read_table_folder(folder)
 
 
@@ -92,9 +92,9 @@ def estimate(
     num_true_episodes: int,
     on_progress: OnProgress,
 ) -> list[Candidate]:
-    """Every policy with its value, by `OfflineValue.lower`. All are fitted to the same episodes, with the same seed.
+    """All policies with their values, best `OfflineValue.lower` first; all use the same episodes and seed.
 
-    The true return is that of `num_true_episodes` roll-outs in the target; with 0, what the policy's run measured.
+    The true return is from `num_true_episodes` rollouts in the target; with 0, it is the policy's run's evaluation.
     """
     fitted, first_EO = hold_out_first_states(data.target, held_out_fraction, seed)
     table = concatenate([fitted, data.source]) if data.source else fitted
@@ -117,7 +117,7 @@ def _true_return(policy: Policy, domain: Domain, num_episodes: int) -> float | N
 
 
 def rank_correlation(candidates: Sequence[Candidate]) -> tuple[float, int]:
-    """Spearman's correlation of `lower` and true returns, and over how many policies; NaN below three or if all tie."""
+    """Spearman's correlation of `lower` and true returns (NaN below three policies or if all tie), and their number."""
     known = [(one.value.lower, one.true_return) for one in candidates if one.true_return is not None]
     if len(known) < 3 or any(len(set(column)) < 2 for column in zip(*known, strict=True)):
         return float("nan"), len(known)

@@ -1,4 +1,4 @@
-"""Methods against each other, from the records of runs and sweeps: what pages and tables of results say."""
+"""Compares methods from the records of runs and sweeps, for pages and tables of results."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Comparison:
     """Policies of several methods and tasks.
 
     Attributes:
-        records: finished or not; a policy that two folders share is one.
-        baseline: the method that the others are held against, if any.
+        records: finished and unfinished policies; a policy in two folders counts once.
+        baseline: the method that the others are compared with, if any.
     """
 
     records: Sequence[PolicyRecord]
@@ -59,7 +59,7 @@ class Comparison:
         return np.asarray(mine)
 
     def strata(self, method: str) -> list[Float] | None:
-        """Scores task by task; None while a task has none: methods would then be held to different tasks."""
+        """Scores task by task; None if a task has none, because methods would be compared on different tasks."""
         found = [self.scores(method, task) for task in self.tasks]
         return found if all(len(scores) for scores in found) else None
 
@@ -153,7 +153,7 @@ class Comparison:
         return [
             f"{_count(done, 'policy', 'policies')} of {_count(self.methods, 'method')} were trained on "
             f"{_count(self.tasks, 'task')} with {_count(seeds, 'seed')}"
-            + (f"; {left} more came to no end." if left else "."),
+            + (f"; {left} more did not finish." if left else "."),
             f"Each was trained for {_span(steps)} update steps and then acted for {_span(episodes)} episodes in "
             f"{', '.join(targets)}.",
             "A score is the mean return over these episodes, on the scale where a random policy has 0 and an expert "

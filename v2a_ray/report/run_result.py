@@ -1,4 +1,4 @@
-"""`result.json`: what a run was, what each stage cost, and how good the policy is in the target."""
+"""The content of `result.json`: a run's settings, the cost of each stage, and the policy's scores in the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search found: the best draws of every task, and which of them no other beats in every objective."""
+"""Results of a search: the best draws of every task, and the Pareto front over its objectives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `v2a select` shows and writes."""
+"""The output of `v2a select`: a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def render_selection(candidates: Sequence[Candidate]) -> Table:
 
 
 def selection_in_words(candidates: Sequence[Candidate]) -> str:
-    """The choice, how far it is to be trusted, and on how little it rests."""
+    """The choice, the number of first states, and its rank correlation with true returns."""
     best = candidates[0]
     words = [f"chosen: {best.name}, over {best.value.num_episodes} held-out first states"]
     correlation, count = rank_correlation(candidates)

@@ -1,4 +1,4 @@
-"""The policy stage from files to files: open the tables with their columns, train, evaluate, write. No Ray here."""
+"""Runs the policy stage on files: open the tables with their columns, train, evaluate, write. No Ray here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Float = NDArray[np.float32]
 
 
 def fit_policy(job: Job) -> None:
-    """Train the policy on what the filter keeps, evaluating it in the target environment."""
+    """Train the policy on the filtered data and evaluate it in the target environment."""
     use_threads(job.config.policy.num_threads)
     training = PolicyTraining(job, PolicyTables.open(job))
     learner, prepared = training.learner, policy_batch_preparation(job.config.policy, training.tables)
@@ -53,18 +53,18 @@ def fit_policy(job: Job) -> None:
 
 
 def policy_batch_preparation(config: PolicyConfig, tables: PolicyTables) -> Callable[[BatchedIQL], PolicyBatch]:
-    """How policies on these tables are run: recorded, where that is asked for and they are on a GPU."""
+    """How to run update steps on these tables: as a CUDA graph if `cuda_graph` is set and they are on a GPU."""
     recorded = isinstance(config, IQLConfig) and config.cuda_graph
     return RecordedPolicyBatch if recorded and tables.target.device.type == "cuda" else as_it_is
 
 
 @dataclass(frozen=True)
 class PolicyTables:
-    """What policies train on. Jobs of one `policy_batch_key` can share it, unless it is streamed.
+    """The training data of policies. Jobs with equal `policy_batch_key` can share it, unless a table is streamed.
 
     Attributes:
-        target, source: the tables with the columns that the filter, corrections and groups read.
-        alignment: (N,) h of the source, if there is that column.
+        target, source: the tables with the columns for filter, corrections and groups.
+        alignment: (N,) h of the source, if that column exists.
     """
 
     target: TransitionSampler
@@ -74,7 +74,7 @@ class PolicyTables:
 
     @staticmethod
     def open(job: Job) -> PolicyTables:
-        """The tables of a job, in its memory or streamed."""
+        """Open the tables of a job, in memory or streamed."""
         config, prepared, seed = job.config.policy, preprocessing(job), job.config.seed
         source, target = job.rows("source"), job.rows("target")
         columns = {
@@ -106,14 +106,14 @@ class PolicyTables:
 
 
 def memory_of_tables(job: Job) -> dict[str, int]:
-    """Bytes that each table may take, by role; one that is larger is streamed."""
-    # The target is small as a rule; one that is not leaves the source half of the memory.
+    """Memory limit of each table in bytes, by role; a larger table is streamed."""
+    # The target is usually small; a large one leaves half of the memory to the source.
     target = min(job.rows("target").num_bytes, job.memory_bytes // 2)
     return {"target": target, "source": job.memory_bytes - target}
 
 
 class PolicyTraining:
-    """One policy ready to be trained: `learner` by `loop`, then `finish`, which of several workers the first one does.
+    """One policy ready for training: run `loop` on `learner`, then call `finish` (only on rank 0 of several workers).
 
     Every worker draws an equal part of each batch.
     """
@@ -144,15 +144,15 @@ class PolicyTraining:
         )
 
     def evaluate(self) -> Metrics:
-        """Roll the policy out in the target environment; `results` holds the last time's.
+        """Roll out the policy in the target environment; `results` has the latest results.
 
-        Of several workers the first one does so, and tells the others, which would wait for it anyway.
+        With several workers, rank 0 does this and sends the results to the others, which would wait anyway.
         """
         names = ("return_mean", "normalized_score_mean")
         values = torch.zeros(len(names), dtype=torch.float64, device=self.tables.target.device)
         if self.workers.rank == 0:
             self._roll_out()
-            # Without references there is no score.
+            # Without reference returns there is no normalised score.
             known = [math.nan if self.results[name] is None else self.results[name] for name in names]
             values += values.new_tensor(known)
         told = self.workers.reduce(values).tolist()
@@ -165,7 +165,7 @@ class PolicyTraining:
         self.results |= {"returns": results.returns.tolist(), "lengths": results.lengths.tolist()}
 
     def finish(self) -> None:
-        """Write the trained actor, its evaluation and the curves."""
+        """Write the trained actor, its evaluation and the training history."""
         output = self.job.output
         save_file(self.actor.state_dict(), output / "actor.safetensors")
         eligible = len(self.sampler.source) if self.sampler.uses_source else 0
@@ -185,7 +185,7 @@ def _target_columns(job: Job, target: MemoryMappedTransitions) -> dict[str, Colu
 
 
 def _own_columns(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str, Column]:
-    """What the learner alone reads of a table."""
+    """Extra columns of a table for this learner."""
     added = type(job.config.policy).columns
     found: dict[str, Column] = {} if added is None else imported(added)(job, role, rows)
     return found
