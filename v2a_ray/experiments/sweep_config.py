@@ -157,7 +157,8 @@ class SweepConfig(Settings):
     `auto`: as many as leave every core a pack, at most 4; 1 where a scheduler or Optuna decides trial by trial. A
     pack's policies are those of separate runs up to rounding; 1 makes them so to the bit."""
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
-    """Ray Tune's own callbacks beside TensorBoard; each needs its package and reads its environment variables."""
+    """Where finished policies are logged beside TensorBoard, each as a run of its own; each needs its package and reads
+    its environment variables (MLFLOW_TRACKING_URI, WANDB_API_KEY, WANDB_MODE, ...)."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> SweepConfig:
