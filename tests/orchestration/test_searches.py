@@ -282,9 +282,6 @@ def test_missing_cluster_resources_are_reported_at_once(workspace: Path) -> None
     path = write_sweep(workspace, name="lacks", axes={"seed": [0]}, resources={"gpus_per_trial": 1})
     with pytest.raises(ConfigError, match="asks for 1 CPU and 1 GPU, and the largest node has"):
         sweep(path)
-    path = write_sweep(workspace, name="loggers", axes={"seed": [7]}, loggers=["wandb"])
-    with pytest.raises(ConfigError, match="wandb is not installed"):
-        sweep(path)
 
 
 def test_a_second_driver_is_kept_out_of_the_folder(workspace: Path) -> None:

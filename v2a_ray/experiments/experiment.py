@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,9 @@ class ExperimentConfig(ExperimentData):
     plugins: list[str] = Field(default_factory=list)
     """Python files that add methods, alignments, learners, filters and more, relative to the file that names them; see
     docs/extending.md. Every node runs them."""
+    loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
+    """Where the finished policy is logged beside TensorBoard; each needs its package and reads its environment
+    variables."""
     modality: ModalityConfig = ModalityConfig()
     advantage: Annotated[AdvantageConfig, ADVANTAGES] = NoAdvantageConfig()
     alignment: Annotated[AlignmentConfig, ALIGNMENTS] = NoAlignmentConfig()

@@ -129,6 +129,11 @@ class Sweep:
         return " × ".join(parts)
 
 
+def loggers_of(sweep: Sweep) -> list[str]:
+    """Where its policies are logged beside TensorBoard: what the file says, and the experiment that it is based on."""
+    return list(dict.fromkeys([*sweep.config.loggers, *sweep.trials[0].config.loggers]))
+
+
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file. Overrides of its own keys (`axes.seed=[0,1]`) change the grid, all others every trial.
 

@@ -157,7 +157,8 @@ class SweepConfig(Settings):
     most 4, and few enough that every core gets a batch; 1 with a scheduler or Optuna, which decide trial by trial.
     Policies of a batch equal separate runs up to rounding; 1 gives bit-identical ones."""
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
-    """Ray Tune's callbacks besides TensorBoard; each needs its package and reads its environment variables."""
+    """Where finished policies are logged beside TensorBoard, each as a run of its own; each needs its package and reads
+    its environment variables (MLFLOW_TRACKING_URI, WANDB_API_KEY, WANDB_MODE, ...)."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> SweepConfig:

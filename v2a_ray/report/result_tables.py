@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -16,12 +17,13 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from v2a_ray.engine.stage import needed_stages
+from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.sweep import task_of
 from v2a_ray.files import replacing
 from v2a_ray.report.markdown import cell, table_lines
-from v2a_ray.settings.choices import Choices, choices_of
+from v2a_ray.settings.choices import Choices, choices_of, nearest
 
 
 @dataclass(frozen=True)
@@ -180,11 +182,19 @@ _HOLDERS = (None, UnionType)
 """Origins of annotations that hold one section: `Section`, `Section | None`."""
 
 
-def settings_table(model: type[BaseModel], over: Mapping[str, Any]) -> Table:
-    """Every setting of a model with its default, or the value that `over` lays on it, and its meaning."""
+def settings_table(model: type[BaseModel], over: Mapping[str, Any], pattern: str = "") -> Table:
+    """Every setting of a model with its default, or the value that `over` lays on it, and its meaning.
+
+    Of a `pattern` only the keys that hold it, or that it matches with `*`. Raises ConfigError when there is none.
+    """
+    rows = list(_settings(model, over, ""))
+    keys = dict.fromkeys(key for key, _, _ in rows)
+    shown = [row for row in rows if pattern in row[0] or fnmatch(row[0], pattern)]
+    if not shown:
+        raise ConfigError(f"no setting {pattern!r}", where="v2a config", remedy=nearest(pattern, list(keys)[:100]))
     table = Table("key", "default", "meaning", box=None)
-    for key, default, meaning in _settings(model, over, ""):
-        table.add_row(key, default, meaning)
+    for row in shown:
+        table.add_row(*row)
     return table
 
 

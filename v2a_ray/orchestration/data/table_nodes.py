@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from v2a_ray.data.checks.findings import Finding, raise_errors
 from v2a_ray.data.config import TARGET_LABEL, DataSpec, SourceSpec
 from v2a_ray.data.formats.readers import is_worth_ray
 from v2a_ray.data.mixing.mixture import (
+    collection_requests,
     held_out_episodes,
     load_data,
     load_source,
@@ -27,6 +28,7 @@ from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import count_episodes, read_manifest, read_table_folder, write_table
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.engine.store import Artifact, ArtifactStore
+from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DataError
 from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.data.collect import collect_data
@@ -45,13 +47,32 @@ def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) 
     rollouts = [spec for spec in specs if spec and spec.path is None]
     tables: Iterator[EpisodeTable] = iter(())
     start = time.perf_counter()
+    reporters = [reporter(progress_actor, work.node.key, work.node.name) for work in group]
+    for report in reporters:
+        report(0, 0, {})
     if rollouts:
-        report = reporter(progress_actor, group[0].node.name)
         journals = [store.work("data", work.node.key) for work in group]
-        tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {}), journals=journals))
+        shares = [sum(request.num_transitions for request in collection_requests(spec)) for spec in rollouts]
+        tables = iter(collect_data(rollouts, progress=_each_part(shares, reporters), journals=journals))
     # Roll-outs are made together, so each part's time is its share of the transitions.
     rate = (time.perf_counter() - start) / max(1, sum(spec.num_transitions or 0 for spec in rollouts))
     return [_store_part(work, store, next(tables, None), rate) for work in group]
+
+
+def _each_part(shares: Sequence[int], reporters: Sequence[Progress]) -> Callable[[int, int], None]:
+    """Progress over several parts, which are rolled out one after another, as progress of each of them."""
+
+    def progress(done: int, _total: int) -> None:
+        begin = 0
+        for number, (share, report) in enumerate(zip(shares, reporters, strict=True)):
+            mine = min(max(done - begin, 0), share)
+            begin += share
+            if mine > last[number]:
+                last[number] = mine
+                report(mine, share, {})
+
+    last = [0] * len(shares)
+    return progress
 
 
 def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, rate: float) -> Artifact:
@@ -116,8 +137,9 @@ def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
 
 
 @ray.remote
-def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
+def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """The combined source table, by Ray Data unless it is small."""
+    reporter(progress_actor, work.node.key, work.node.name)(0, 0, {})
     config = work.config
     # Transitions of a mix of behaviours keep the label of the policy that acted.
     sources = [

@@ -134,7 +134,7 @@ def train_member(settings: dict[str, Any]) -> None:
     config = ExperimentConfig.model_validate(raw)
     plan = make_plan(config)
     output = folder / FINISHED
-    show = reporter(ray.get_actor(settings["progress_actor"]), trial.name)
+    show = reporter(ray.get_actor(settings["progress_actor"]), policy, trial.name)
     store = store_of(config)
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:

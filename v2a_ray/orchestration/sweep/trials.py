@@ -78,7 +78,7 @@ def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
 
 def _progress(progress_actor: str, trial: Trial) -> Progress:
     """A callback that reports to the progress actor and evaluations also to Tune, whose scheduler may end the trial."""
-    show: Progress = reporter(ray.get_actor(progress_actor), trial.name)
+    show: Progress = reporter(ray.get_actor(progress_actor), trial.plan["policy"].key, trial.name)
     if stage_workers(trial.config, "policy") > 1:
         return show  # called by a worker, which is not a process of Tune
 
