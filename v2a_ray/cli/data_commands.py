@@ -221,6 +221,8 @@ def mix(
     from v2a_ray.report.mix_text import render_mix
 
     config = load_experiment(config_file, overrides or [])
+    if not config.sources:
+        raise ConfigError("there are no sources to mix", where=f"{config_file} · sources", remedy="give at least one")
     if output is None and not dry_run:
         raise ConfigError("there is no folder to write to", where="v2a data mix", remedy="give --output, or --dry-run")
     console.print(mix_name(config, make_plan(config)["source"].key), soft_wrap=True)

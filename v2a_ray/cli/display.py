@@ -29,7 +29,12 @@ from v2a_ray.orchestration.train.progress_actor import Event
 if TYPE_CHECKING:
     from rich.progress import Task
 
-_SCORE, _RETURN = "evaluation/normalized_score_mean", "evaluation/return_mean"
+_SHOWN = {
+    "evaluation/normalized_score_mean": "score",
+    "evaluation/return_mean": "return",
+    "evaluation/rank_score": "held-out score",
+}
+"""Metrics of an evaluation, of which the first that is there is shown, and its name."""
 
 
 class _RateColumn(TextColumn):
@@ -83,9 +88,9 @@ class StageDisplay(Listener):
             if name.startswith("streamed/"):
                 table = name.removeprefix("streamed/")
                 self._say(f"{event.name}: the {table} exceeds loading.memory_gib and is streamed")
-        if _RETURN in event.metrics:
-            scored = _SCORE in event.metrics
-            note = f"score {event.metrics[_SCORE]:.1f}" if scored else f"return {event.metrics[_RETURN]:.1f}"
+        found = next((name for name in _SHOWN if name in event.metrics), None)
+        if found:
+            note = f"{_SHOWN[found]} {event.metrics[found]:.1f}"
             self._line(f"{event.name}: step {event.step:,} of {event.num_steps:,}, {note}")
             self.progress.update(task, note=note)
         self.progress.update(task, completed=event.step, total=event.num_steps)

@@ -7,7 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
-from v2a_ray.settings.environment_names import label_of, with_settings
+from v2a_ray.settings.environment_names import (
+    RECORDED_SETTINGS,
+    is_recorded,
+    label_of,
+    with_dimensions,
+    with_settings,
+)
 
 CheckName = Literal[
     "dimensions",
@@ -80,7 +86,9 @@ class DataSpec(Settings):
     domain: str
     """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label.
     `gym:ENV_ID` and `gym:package.module:Class` are Gymnasium environments; `environment: {KEY: VALUE}` beside it has
-    their arguments, `observation_keys`, `max_episode_steps` and `references`, and becomes part of the name."""
+    their arguments, `observation_keys`, `max_episode_steps` and `references`, and becomes part of the name.
+    `real` (or `real:NAME`) is a robot of which there are recordings and no simulator; `observation_dim: O` and
+    `action_dim: A` beside it become part of the name."""
     behavior: str = "unknown"
     """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
     policy_domain: str | None = None
@@ -117,6 +125,21 @@ class DataSpec(Settings):
             raise ValueError("environment: write its settings as KEY: VALUE")
         named = [key for key in ("domain", "policy_domain") if isinstance(rest.get(key), str)]
         return rest | {key: with_settings(rest[key], settings) for key in named}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dimensions_are_in_the_name(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("domain"), str):
+            return content
+        sizes = {key: content[key] for key in RECORDED_SETTINGS if key in content}
+        rest = {key: value for key, value in content.items() if key not in sizes}
+        return rest | {"domain": with_dimensions(rest["domain"], sizes)} if sizes else content
+
+    @model_validator(mode="after")
+    def _recordings_are_read(self) -> DataSpec:
+        if is_recorded(self.domain) and self.path is None:
+            raise ValueError(f"path: {self.domain} has no simulator to roll out in; name the file of its recordings")
+        return self
 
     @model_validator(mode="after")
     def _rollouts_need_a_length(self) -> DataSpec:
@@ -176,7 +199,8 @@ class SourceSpec(DataSpec):
 
 
 class TargetSpec(DataSpec):
-    """The target dataset; `domain` is also where the policy is evaluated."""
+    """The target dataset; `domain` is also where the policy is evaluated. In `real` nothing can be tried: numbers on
+    held-out episodes stand for returns (section `offline`)."""
 
 
 class MixConfig(Settings):
@@ -220,7 +244,8 @@ class ExperimentData(Settings):
     checks: dict[CheckName, CheckSeverity] = Field(default_factory=dict)
     """Severities of data checks that differ from the default; `v2a data checks` lists the checks."""
     target: TargetSpec
-    sources: Annotated[list[SourceSpec], Field(min_length=1)]
+    sources: list[SourceSpec]
+    """What the mix is made of; `[]` for a method that trains on the target alone."""
     mix: MixConfig = MixConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     loading: LoadingConfig = LoadingConfig()

@@ -7,6 +7,7 @@ Two experiments that agree on those share the artifact, so a sweep over seeds, l
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,24 +56,39 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
 
     for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
         # The label is part of the key because it is part of every episode's id.
-        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config)}
+        held_out = _held_out(config) if name == TARGET_LABEL else {}
+        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config), **held_out}
         nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
-    parts = {source.label: _data_name(source.label) for source in config.sources}
-    content = _mix_content(config) | _strict_checks(config)
-    key = stage_key(SOURCE, content, {label: nodes[name].key for label, name in parts.items()})
-    nodes[SOURCE] = Node(SOURCE, SOURCE, key, parts)
+    if config.sources:
+        parts = {source.label: _data_name(source.label) for source in config.sources}
+        content = _mix_content(config) | _strict_checks(config)
+        key = stage_key(SOURCE, content, {label: nodes[name].key for label, name in parts.items()})
+        nodes[SOURCE] = Node(SOURCE, SOURCE, key, parts)
+    # Without sources the target's table stands for theirs, of which a method that needs none draws nothing.
+    stand_ins = {} if config.sources else {SOURCE: TABLES[TARGET_LABEL], f"rows/{SOURCE}": f"rows/{TARGET_LABEL}"}
     for role, table in TABLES.items():
+        if role in stand_ins:
+            continue
         key = stage_key("rows", {}, {"table": nodes[table].key})
         nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
     for stage in needed_stages(config):
         for request in stage.requests(config):
-            keys = {role: nodes[name].key for role, name in request.inputs.items()}
+            made_from, rows = (
+                {role: stand_ins.get(name, name) for role, name in named.items()}
+                for named in (request.inputs, request.rows)
+            )
+            keys = {role: nodes[name].key for role, name in made_from.items()}
             name = f"{stage.name}/{request.part}" if request.part else stage.name
             key = stage_key(stage.name, request.settings, keys, stage.seed(config))
             # `rows` are a table in another form, for which the table's own key stands.
-            inputs = {**request.inputs, **request.rows}
+            inputs = {**made_from, **rows}
             nodes[name] = Node(stage.name, name, key, inputs, part=request.part)
     return nodes
+
+
+def mix_key(plan: Mapping[str, Node]) -> str:
+    """The key of the combined source table; empty without sources."""
+    return plan[SOURCE].key if SOURCE in plan else ""
 
 
 def _data_name(label: str) -> str:
@@ -84,6 +100,13 @@ def _mix_content(config: ExperimentConfig) -> dict[str, Any]:
     if not config.mix.validation_fraction:
         return {}
     return {"validation_fraction": config.mix.validation_fraction, "seed": config.mix.seed}
+
+
+def _held_out(config: ExperimentConfig) -> dict[str, Any]:
+    """What determines the episodes of the target that no stage sees."""
+    if not config.is_offline:
+        return {}
+    return {"held_out": config.offline.model_dump(include={"held_out_fraction", "seed"})}
 
 
 def _strict_checks(config: ExperimentConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from v2a_ray.errors import ConfigError, DataError, told
 from v2a_ray.experiments.sweep import trial_folder_name
 from v2a_ray.files import read_json
+from v2a_ray.settings.measures import RANK_SCORE, score_of_evaluation
 
 RESULT_FILE = "result.json"
 SWEEP_FILE = "sweep.yaml"
@@ -51,7 +52,7 @@ class PolicyRecord:
 
     @property
     def score(self) -> float | None:
-        """Mean normalised score in the target at the end; None of one that is not finished or has no references."""
+        """See `score_of`; None of one that is not finished."""
         return score_of(self.result) if self.result else None
 
     @property
@@ -91,7 +92,7 @@ def read_records(folder: Path) -> list[PolicyRecord]:
 def trial_folders(folder: Path, trial: str | None, best: bool, every: bool) -> list[Path]:
     """Folders of the finished trials that a user chose of a sweep, in the order of the sweep; of a run its own.
 
-    `best` is the one of the highest mean normalised score. Raises ConfigError unless exactly one choice is made of a
+    `best` is the one of the highest score (`score_of`). Raises ConfigError unless exactly one choice is made of a
     sweep, and none of anything else; DataError when the trial is not there.
     """
     chosen = [option for option, given in (("--trial", trial), ("--best", best), ("--all", every)) if given]
@@ -140,9 +141,12 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def score_of(result: Mapping[str, Any]) -> float | None:
-    """The mean normalised score that `result.json` tells; None where the target has no references."""
-    score = result["target"]["normalized_score_mean"]
-    return None if score is None else float(score)
+    """What `result.json` says that policies are compared by: the mean normalised score in the target, or without a
+    simulator the held-out number that they are ranked by. None where the target has no references."""
+    target = result["target"]
+    if target.keys().isdisjoint(("normalized_score_mean", RANK_SCORE)):
+        raise KeyError("normalized_score_mean")
+    return score_of_evaluation(target)
 
 
 def _of_run(folder: Path) -> PolicyRecord:

@@ -7,6 +7,8 @@ Grammar: `gym:ENVIRONMENT[?KEY=VALUE[&KEY=VALUE...]][/SHIFT[+SHIFT...]]`, for ex
 
 ENVIRONMENT is an ID of gymnasium's registry or `package.module:Class`. A name says everything, because it is what
 travels to other processes and what artifacts are keyed by. Values are JSON where they can be, else text.
+
+`real[:NAME]?observation_dim=O&action_dim=A` is a robot of which there are recordings and no simulator.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 PREFIX = "gym:"
+RECORDED = "real"
+RECORDED_SETTINGS = ("observation_dim", "action_dim", "max_episode_steps")
+"""What the name of a robot without a simulator says of it; the last one may be left out."""
 _READABLE = ',:[]{}".-'
 _VERSIONED = re.compile(r"[\w.-]+-v\d+")
 
@@ -25,6 +30,25 @@ _VERSIONED = re.compile(r"[\w.-]+-v\d+")
 def is_environment(name: str) -> bool:
     """Whether a domain's name is that of a Gymnasium environment."""
     return name.strip().startswith(PREFIX)
+
+
+def is_recorded(name: str) -> bool:
+    """Whether a domain's name is that of a robot without a simulator."""
+    return re.fullmatch(rf"{RECORDED}(:[\w.-]*)?(\?.*)?", name.strip()) is not None
+
+
+def split_recorded(name: str) -> tuple[str, dict[str, Any]]:
+    """`real[:NAME]` and its settings. Raises ValueError for settings that are no `KEY=VALUE`."""
+    robot, _, query = name.strip().partition("?")
+    return robot, dict(_setting(each) for each in query.split("&")) if query else {}
+
+
+def with_dimensions(name: str, settings: Mapping[str, Any]) -> str:
+    """The name with some of `RECORDED_SETTINGS` laid over its own. Raises ValueError for a robot with a simulator."""
+    if not is_recorded(name):
+        raise ValueError(f"{', '.join(settings)}: for domain {RECORDED} alone; {name} has dimensions of its own")
+    robot, own = split_recorded(name)
+    return robot + _query({**own, **settings})
 
 
 def split_name(name: str) -> tuple[str, dict[str, Any], str]:
@@ -43,8 +67,7 @@ def split_name(name: str) -> tuple[str, dict[str, Any], str]:
 
 def join_name(environment: str, settings: Mapping[str, Any], shifts: str = "") -> str:
     """The canonical name of the parts; inverse of `split_name`."""
-    pairs = [f"{key}={quote(_text(value), safe=_READABLE)}" for key, value in sorted(settings.items())]
-    return PREFIX + environment + ("?" + "&".join(pairs) if pairs else "") + (f"/{shifts}" if shifts else "")
+    return PREFIX + environment + _query(settings) + (f"/{shifts}" if shifts else "")
 
 
 def with_settings(name: str, settings: Mapping[str, Any]) -> str:
@@ -60,7 +83,15 @@ def label_of(name: str) -> str:
     if is_environment(name):
         environment, _, shifts = split_name(name)
         name = f"{environment}/{shifts}" if shifts else environment
+    elif is_recorded(name):
+        name, _ = split_recorded(name)
     return re.sub(r"[^\w.+-]", "-", name)
+
+
+def _query(settings: Mapping[str, Any]) -> str:
+    """`?KEY=VALUE&KEY=VALUE` in alphabetical order; empty without settings."""
+    pairs = [f"{key}={quote(_text(value), safe=_READABLE)}" for key, value in sorted(settings.items())]
+    return "?" + "&".join(pairs) if pairs else ""
 
 
 def _setting(text: str) -> tuple[str, Any]:

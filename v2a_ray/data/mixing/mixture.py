@@ -166,6 +166,8 @@ def held_out_episodes(num_episodes: int, fraction: float, seed: int, source: str
 
 def mix_name(config: ExperimentData, key: str) -> str:
     """A mix in one line: its parts, and the first digits of the `key`, which hashes everything in it."""
+    if not config.sources:
+        return "no sources: the target alone"
     parts = [
         f"{source.label} {source.num_transitions:,}" if source.num_transitions else source.label
         for source in mix_sources(config)

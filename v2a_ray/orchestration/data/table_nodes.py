@@ -26,8 +26,11 @@ from v2a_ray.data.rewards import missing_rewards
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import count_episodes, read_manifest, read_table_folder, write_table
 from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.engine.stage import TABLES
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.errors import DataError
+from v2a_ray.evaluation.fitted_q_evaluation import hold_out
+from v2a_ray.evaluation.offline import HELD_OUT
 from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.data.collect import collect_data
 from v2a_ray.orchestration.data.ingest import IngestSource, ingest, is_small
@@ -68,7 +71,7 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
             write_json(output / REFUSED, {"source": work.node.name.removeprefix("data/"), "reason": str(error)})
 
     def fill(output: Path) -> None:
-        if rolled_out is None and _is_large(spec, root):
+        if rolled_out is None and not _keeps_back(work) and _is_large(spec, root):
             _convert_large(work, spec, output / "table")
             return
         if rolled_out is not None:
@@ -78,10 +81,19 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
         else:
             table, findings = load_data(spec, TARGET_LABEL, root, checks)
         robot = parse_domain(spec.domain).robot
+        if _keeps_back(work):
+            offline = work.config.offline
+            table, unseen = hold_out(table, offline.held_out_fraction, offline.seed)
+            write_table(unseen, output / HELD_OUT, robot=robot, extra={"spec": spec.model_dump()})
         write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
 
     spent = rate * rolled_out.num_transitions if rolled_out is not None else 0.0
     return store.get_or_make("data", work.node.key, make, {"spec": spec.model_dump()}, spent)
+
+
+def _keeps_back(work: Work) -> bool:
+    """Whether episodes of this part are held out from all stages: those of a target without a simulator."""
+    return work.config.is_offline and work.node.name == TABLES[TARGET_LABEL]
 
 
 def _is_large(spec: DataSpec, data_root: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULTS_FILE
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
+from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json, replacing, write_whole
 from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
 from v2a_ray.orchestration.sweep.trial_folders import write_trial
@@ -91,8 +92,7 @@ class Results:
             self._keep(trial)
         results = [self.results[trial.name] for trial in self.trials()]
         write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
-        search = self.sweep.config.search
-        write_whole(self.folder / "table.md", search_markdown(results, search) if search else cells_markdown(results))
+        write_whole(self.folder / "table.md", self._table(results))
         cells: dict[str, dict[str, list[Any]]] = {}
         for result in results:
             if result.curves is not None:
@@ -102,6 +102,10 @@ class Results:
                 plot_cells(cells, fresh, self.sweep.name)
         self.due = time.monotonic() + max(REFRESH_SECONDS, 20 * (time.monotonic() - start))
         return results
+
+    def _table(self, results: Sequence[TrialResult]) -> str:
+        search = self.sweep.config.search
+        return search_markdown(results, search, self.sweep.objectives) if search else cells_markdown(results)
 
     def _keep(self, trial: Trial) -> None:
         known = self.results.get(trial.name)
@@ -139,8 +143,8 @@ class Results:
                 for name, value in row.items():
                     if value is not None:
                         writer.add_scalar(name, value, step)
-            names = ("normalized_score_mean", "return_mean")
-            scores = {f"final/{name}": score for name in names if (score := result.evaluation[name]) is not None}
+            known = {name: result.evaluation.get(name) for name in OBJECTIVES}
+            scores = {f"final/{name}": value for name, value in known.items() if value is not None}
             writer.add_hparams(parameters, scores, run_name=".")
 
     def _member(self, trial: Trial) -> Path:

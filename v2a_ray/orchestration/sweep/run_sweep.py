@@ -35,7 +35,7 @@ from v2a_ray.experiments.finished import SWEEP_FILE
 from v2a_ray.experiments.plugins import sources_of
 from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
-from v2a_ray.experiments.sweep_config import SweepConfig
+from v2a_ray.experiments.sweep_config import OBJECTIVES, SweepConfig
 from v2a_ray.files import prepare_folder, sole_writer, write_whole
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
 from v2a_ray.orchestration.sweep.results import Results
@@ -188,8 +188,7 @@ class _Recorder(Callback):
         """See `Callback`."""
         policy = result["policy"]
         if not {"failed", "finished"} & result.keys():
-            names = ("step", "normalized_score_mean", "return_mean")
-            self.last[policy] = {name: float(result[name]) for name in names if name in result}
+            self.last[policy] = {name: float(result[name]) for name in ("step", *OBJECTIVES) if name in result}
             return
         self.last.pop(policy, None)
         with self._room():

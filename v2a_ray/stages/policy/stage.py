@@ -46,6 +46,8 @@ class PolicyStage(Stage):
             "evaluation": config.evaluation.model_dump(mode="json"),
             "domain": parse_domain(config.target.domain).name,
         }
+        if config.is_offline:
+            settings["offline"] = config.offline.model_dump(mode="json")
         return [Request(self.inputs(config), settings, BOTH_ROWS)]
 
     def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost]:
@@ -57,12 +59,11 @@ class PolicyStage(Stage):
         robot = parse_domain(config.target.domain).robot_spec
         # A policy that falls ends its episodes sooner; what is counted is the most that they can take.
         steps = times * evaluation.num_episodes * robot.max_episode_steps
+        evaluations = Cost(f"evaluate {robot_of(config.target.domain)}", steps)
+        if config.is_offline:
+            evaluations = Cost("evaluate offline", times * config.offline.num_steps)
         kind = f"policy {policy.learner}" + (" in support" if "density" in policy.reads() else "")
-        return [
-            Cost("start", 1),
-            Cost(kind, policy.num_steps, layers(policy)),
-            Cost(f"evaluate {robot_of(config.target.domain)}", steps),
-        ]
+        return [Cost("start", 1), Cost(kind, policy.num_steps, layers(policy)), evaluations]
 
     def seed(self, config: ExperimentConfig) -> int:
         """The experiment's own."""
