@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
 from v2a_ray.settings.environment_names import (
     RECORDED_SETTINGS,
+    is_behavior_file,
     is_recorded,
     label_of,
+    with_absolute_file,
     with_dimensions,
     with_settings,
 )
@@ -87,10 +90,12 @@ class DataSpec(Settings):
     """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label.
     `gym:ENV_ID` and `gym:package.module:Class` are Gymnasium environments; `environment: {KEY: VALUE}` beside it has
     their arguments, `observation_keys`, `max_episode_steps` and `references`, and becomes part of the name.
+    `mjcf:ROBOT.yaml` is a robot that this file makes of a MuJoCo model (docs/own_robot.md).
     `real` (or `real:NAME`) is a robot of which there are recordings and no simulator; `observation_dim: O` and
     `action_dim: A` beside it become part of the name."""
     behavior: str = "unknown"
-    """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
+    """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`, a function `module:name` of an
+    observation, or a file, `.safetensors` of `v2a behaviors train` or `.onnx`. With `path`, only a label."""
     policy_domain: str | None = None
     """Domain whose behaviour policies act, for example stock policies on a shifted robot; by default `domain`."""
     path: str | None = None
@@ -114,6 +119,16 @@ class DataSpec(Settings):
     """Standard deviation of Gaussian noise on rolled-out actions (action range is -1 to 1)."""
     seed: int = 0
     """Seed of the roll-outs, or of the subsampling."""
+
+    @field_validator("behavior")
+    @classmethod
+    def _policy_is_absolute(cls, name: str) -> str:
+        return str(Path(name).expanduser().absolute()) if is_behavior_file(name) else name
+
+    @field_validator("domain", "policy_domain")
+    @classmethod
+    def _file_is_absolute(cls, name: str | None) -> str | None:
+        return None if name is None else with_absolute_file(name)
 
     @model_validator(mode="before")
     @classmethod
@@ -170,6 +185,11 @@ class DataSpec(Settings):
         return False
 
 
+Index = Annotated[int, Field(ge=0, strict=True)]
+DimensionMap = Annotated[list[Index | None], Field(min_length=1)] | Annotated[list[list[float]], Field(min_length=1)]
+"""An index or null per number of the target, or a matrix with a row for each; see `data.mixing.dimension_maps`."""
+
+
 class SourceSpec(DataSpec):
     """One part of the source mix."""
 
@@ -179,6 +199,11 @@ class SourceSpec(DataSpec):
     """Share of the mix's `num_transitions`, relative to the other weights. All sources have a weight, or none has."""
     on_error: Literal["stop", "skip"] | None = None
     """`skip`: leave the source out, with a warning, if it cannot be read or fails a check. Default: `mix.on_error`."""
+    observation_map: DimensionMap | None = None
+    """For a robot of other dimensions: what stands for each of the target's observations, an index of the source's or
+    null for zero (`[0, 1, null, 2]`); or a matrix with a row for each."""
+    action_map: DimensionMap | None = None
+    """The same for actions."""
 
     @model_validator(mode="after")
     def _parts_of_a_source_are_in_order(self) -> SourceSpec:

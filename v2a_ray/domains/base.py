@@ -37,6 +37,11 @@ class Domain(Protocol):
         ...
 
     @property
+    def identity(self) -> str:
+        """What artifacts are keyed by: the name, and the content of what it names."""
+        ...
+
+    @property
     def slug(self) -> str:
         """The name as a file name."""
         ...

@@ -58,6 +58,11 @@ class RobotDomain:
         return f"{self.robot}/{self.shift_name}@{self.physics}"
 
     @property
+    def identity(self) -> str:
+        """The name says all."""
+        return self.name
+
+    @property
     def slug(self) -> str:
         """The name as a file name, for example `hopper_gravity-0.5_d4rl`."""
         return f"{self.robot}_{self.shift_name}_{self.physics}"

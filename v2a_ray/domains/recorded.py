@@ -64,6 +64,11 @@ class RecordedDomain:
         return self.robot
 
     @property
+    def identity(self) -> str:
+        """The name says all."""
+        return self.name
+
+    @property
     def slug(self) -> str:
         """The name as a file name."""
         return re.sub(r"[^\w.-]+", "_", self.name)

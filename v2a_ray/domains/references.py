@@ -77,7 +77,7 @@ def references(domain: Domain) -> References | None:
     if isinstance(domain, RecordedDomain):
         return None
     if isinstance(domain, GymDomain):
-        given = domain.settings.get("references")
+        given = domain.references
         return References(float(given[0]), float(given[1]), "given with the environment") if given else None
     domain = require_robot(domain, "a table of references")
     base = domain.base

@@ -18,7 +18,7 @@ from v2a_ray.data.mixing.mixture import collection_requests, mix_sources, resolv
 from v2a_ray.data.rewards import identity
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
-from v2a_ray.domains.own.behavior import FunctionPolicy
+from v2a_ray.domains.own.behavior import FunctionPolicy, OnnxPolicy
 from v2a_ray.engine.stage import SOURCE, TABLES, needed_stages
 from v2a_ray.engine.store import stage_key, store_root
 from v2a_ray.errors import DataError
@@ -120,6 +120,11 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
     domain = parse_domain(spec.domain)
     about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
     if spec.path is None:
+        about["domain"] = domain.identity
+    for name in ("observation_map", "action_map"):
+        if (entries := getattr(spec, name, None)) is not None:
+            about[name] = entries
+    if spec.path is None:
         requests = collection_requests(spec)
         policies = parse_domain(spec.policy_domain or spec.domain)
         about["weights"] = {request.component: weights_digest(policies, request.component) for request in requests}
@@ -148,7 +153,7 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
 def weights_digest(domain: Domain, component: str) -> str:
     """SHA-256 of a behaviour policy's weights, so that retraining it renews the data."""
     policy = load_behavior(domain, component)
-    if isinstance(policy, FunctionPolicy):
+    if isinstance(policy, FunctionPolicy | OnnxPolicy):
         return policy.digest()
     digest = hashlib.sha256()
     if isinstance(policy, GaussianActor):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep_config import Objectives, SearchConfig
-from v2a_ray.settings.environment_names import is_environment, split_name
+from v2a_ray.settings.environment_names import is_environment
 from v2a_ray.settings.measures import OFFLINE_MEASURES, RANK_SCORE
 
 if TYPE_CHECKING:
@@ -26,8 +26,11 @@ def default_objectives(search: SearchConfig | None, trials: Sequence[Trial]) -> 
 def require_evaluations(sweep: Sweep, path: Path) -> None:
     """Schedulers and searches compare evaluations: there have to be some, of trials that may be compared."""
     scheduler = sweep.config.scheduler
-    targets = {trial.config.target.domain for trial in sweep.trials}
-    unscored = [name for name in targets if is_environment(name) and "references" not in split_name(name)[1]]
+    # It imports MuJoCo, which settings that are refused before need not wait for.
+    from v2a_ray.domains import parse_domain, references
+
+    targets = dict.fromkeys(trial.config.target.domain for trial in sweep.trials)
+    unscored = [name for name in targets if is_environment(name) and references(parse_domain(name)) is None]
     ranks = scheduler.compares or sweep.config.search
     if ranks:
         _require_known(sweep, path)

@@ -13,6 +13,7 @@ from v2a_ray.data.checks import SourceFacts, check_facts, regrade
 from v2a_ray.data.checks.findings import Finding, raise_errors
 from v2a_ray.data.config import TARGET_LABEL, DataSpec, SourceSpec
 from v2a_ray.data.formats.readers import is_worth_ray
+from v2a_ray.data.mixing.dimension_maps import is_mapped, mapped
 from v2a_ray.data.mixing.mixture import (
     held_out_episodes,
     load_data,
@@ -80,6 +81,8 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
             table, findings = load_source(spec, root, checks)
         else:
             table, findings = load_data(spec, TARGET_LABEL, root, checks)
+        if isinstance(spec, SourceSpec):
+            table = mapped(table, spec)
         robot = parse_domain(spec.domain).robot
         if _keeps_back(work):
             offline = work.config.offline
@@ -99,7 +102,7 @@ def _keeps_back(work: Work) -> bool:
 def _is_large(spec: DataSpec, data_root: str) -> bool:
     """Whether the whole file is needed and it is large: a single task would read it for minutes."""
     everything = spec.num_transitions is None and spec.num_episodes is None
-    as_recorded = spec.columns is None and spec.reward is None
+    as_recorded = spec.columns is None and spec.reward is None and not is_mapped(spec)
     return everything and as_recorded and is_worth_ray(resolve(spec, data_root))
 
 
@@ -154,11 +157,13 @@ def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) ->
     def make(output: Path, _work: Path) -> None:
         domains = {source.name: parse_domain(source.domain) for source in sources}
         distinct = list(dict.fromkeys(domains.values()))
+        # No simulation predicts what a map has made of its states.
+        comparable = {spec.label: [] if is_mapped(spec) else distinct for spec in config.sources}
         if is_small(sources):
-            facts = [_describe(source.path, distinct) for source in sources]
+            facts = [_describe(source.path, comparable[source.name]) for source in sources]
         else:
             describe = ray.remote(_describe)
-            facts = ray.get([describe.remote(source.path, distinct) for source in sources])
+            facts = ray.get([describe.remote(source.path, comparable[source.name]) for source in sources])
         findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
         findings += [each for source in sources for each in missing_rewards(read_manifest(source.path))]

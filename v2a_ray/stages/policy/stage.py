@@ -44,7 +44,7 @@ class PolicyStage(Stage):
         settings = prepared(config) | {
             "policy": moving(config.policy),
             "evaluation": config.evaluation.model_dump(mode="json"),
-            "domain": parse_domain(config.target.domain).name,
+            "domain": parse_domain(config.target.domain).identity,
         }
         if config.is_offline:
             settings["offline"] = config.offline.model_dump(mode="json")
