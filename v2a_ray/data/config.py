@@ -83,6 +83,10 @@ class Columns(Settings):
     """A flag per row: the episode is cut here."""
 
 
+ActionBounds = Literal["measured", "declared"] | Annotated[list[tuple[float, float]], Field(min_length=1)]
+"""The data's own least and largest, those in LeRobot's metadata, or [LOW, HIGH] of each action."""
+
+
 class DataSpec(Settings):
     """Where transitions come from: rolled out from a packaged behaviour policy, or read from a file."""
 
@@ -106,6 +110,9 @@ class DataSpec(Settings):
     reward: float | str | None = None
     """With `path`: a constant, or `module:function` of (observation, action, next_observation), (N, O), (N, A), (N, O),
     to (N,), that stands for the recorded reward. The module has to be importable on every node."""
+    action_bounds: ActionBounds | None = None
+    """With `path`: scale recorded actions to [-1, 1] from these bounds. `measured`: the least and largest in the data;
+    `declared`: those in LeRobot's metadata; or `[[LOW, HIGH], ...]`. By default actions have to be in [-1, 1]."""
     num_transitions: Positive | None = None
     """Exact number of transitions; without it the whole `path` is used."""
     num_episodes: Positive | None = None
@@ -168,8 +175,8 @@ class DataSpec(Settings):
     def _draws_need_a_file_and_a_number(self) -> DataSpec:
         if self.path is None and (self.num_episodes or self.replacement or self.subsample != "first"):
             raise ValueError("num_episodes, subsample and replacement need a path; num_transitions sizes roll-outs")
-        if self.path is None and (self.columns or self.reward is not None):
-            raise ValueError("columns and reward need a path; roll-outs have both")
+        if self.path is None and (self.columns or self.reward is not None or self.action_bounds):
+            raise ValueError("columns, reward and action_bounds need a path; roll-outs have all of them")
         if self.replacement and self.subsample == "first":
             raise ValueError("replacement needs subsample=episodes or subsample=transitions")
         drawn = self.replacement or self.subsample == "transitions"

@@ -139,6 +139,8 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
         about["replacement"] = True
     if spec.columns is not None:
         about["columns"] = spec.columns.model_dump(mode="json", exclude_none=True)
+    if spec.action_bounds is not None:
+        about["action_bounds"] = spec.action_bounds
     if spec.reward is not None:
         about["reward"] = identity(spec.reward)
     if not skips(config, spec):

@@ -105,6 +105,11 @@ def with_settings(name: str, settings: Mapping[str, Any]) -> str:
     return join_name(environment, {**own, **settings}, shifts)
 
 
+def without_folders(name: str) -> str:
+    """The name of a domain or behaviour; of a file its label, which is the same wherever the file lies."""
+    return label_of(name) if is_robot_file(name) or is_behavior_file(name) else name
+
+
 def label_of(name: str) -> str:
     """The name of a domain or behaviour as a part of a file name, without an environment's settings and folders."""
     if is_behavior_file(name):

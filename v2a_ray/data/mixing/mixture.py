@@ -70,7 +70,14 @@ def load_data(spec: DataSpec, label: str, data_root: str | Path = ".", checks: S
     """
     domain = parse_domain(spec.domain)
     path = resolve(spec, data_root)
-    table, findings = read_table(path, robot=domain.robot_spec, checks=checks, columns=spec.columns, reward=spec.reward)
+    table, findings = read_table(
+        path,
+        robot=domain.robot_spec,
+        checks=checks,
+        columns=spec.columns,
+        reward=spec.reward,
+        action_bounds=spec.action_bounds,
+    )
     if not spec.replacement and table.num_transitions < (spec.num_transitions or 0):
         message = f"holds {table.num_transitions} transitions where {spec.num_transitions} are asked for"
         fewer = regrade([found("fewer", message, place(path))], checks or {})

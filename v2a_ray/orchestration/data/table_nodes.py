@@ -102,7 +102,8 @@ def _keeps_back(work: Work) -> bool:
 def _is_large(spec: DataSpec, data_root: str) -> bool:
     """Whether the whole file is needed and it is large: a single task would read it for minutes."""
     everything = spec.num_transitions is None and spec.num_episodes is None
-    as_recorded = spec.columns is None and spec.reward is None and not is_mapped(spec)
+    named = (spec.columns, spec.reward, spec.action_bounds)
+    as_recorded = all(each is None for each in named) and not is_mapped(spec)
     return everything and as_recorded and is_worth_ray(resolve(spec, data_root))
 
 
