@@ -53,7 +53,7 @@ def test_a_random_search_repeats_its_draws_and_trains_them(workspace: Path) -> N
     results = sweep(path)
     assert {row["status"] for row in rows_of(path)} == {"finished"}
     assert sorted(row["config/policy.learning_rate"] for row in rows_of(path)) == sorted(rates)
-    table = search_markdown(results, searched(first))
+    table = search_markdown(results, searched(first), first.objectives)
     assert table.splitlines()[0].startswith("| task | method | learning_rate | expectile | width |")
     # One line per draw and seed, the best first.
     scores = [float(line.split(" | ")[-2]) for line in table.splitlines()[2:]]
@@ -131,7 +131,7 @@ def test_two_objectives_have_a_front(workspace: Path) -> None:
     fractions = [result.config.policy.filter.keep_fraction for result in results]
     # Of 16 drawn transitions, rounded up as the filter does.
     assert kept == [pytest.approx(max(1, round(16 * fraction)) / 16, abs=1 / 16) for fraction in fractions]
-    assert "*" in search_markdown(results, searched(load_sweep(path)))
+    assert "*" in search_markdown(results, searched(load_sweep(path)), load_sweep(path).objectives)
 
 
 def test_the_front_holds_the_undominated_results() -> None:

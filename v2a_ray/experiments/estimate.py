@@ -23,9 +23,9 @@ from v2a_ray.data.loading.memory_mapped import row_bytes
 from v2a_ray.data.mixing.mixture import mix_sources
 from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.domains import parse_domain
-from v2a_ray.engine.plan import Node
+from v2a_ray.engine.plan import Node, mix_key
 from v2a_ray.engine.rates import Cost, Rates, Tables, packaged_rates
-from v2a_ray.engine.stage import STAGES, artifact_kinds
+from v2a_ray.engine.stage import SOURCE, STAGES, artifact_kinds
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
@@ -146,7 +146,7 @@ def estimate(
     gib: list[float | None] = []
     nodes: dict[str, dict[str, tuple[Node, ExperimentConfig, Tables]]] = {}
     for number, trial in enumerate([*trials, *probes]):
-        key = trial.plan["source"].key + trial.plan["data/target"].key
+        key = mix_key(trial.plan) + trial.plan["data/target"].key
         if key not in tables_by_key:
             tables_by_key[key] = _tables(trial.plan, store)
             gib.append(_gib(trial.config, tables_by_key[key]))
@@ -197,7 +197,8 @@ def estimate(
 
 def _tables(plan: Mapping[str, Node], store: ArtifactStore) -> Tables:
     """Numbers of transitions of the two tables: as requested, or as stored."""
-    parts = [_num_transitions(plan[name], store) for name in plan["source"].inputs.values()]
+    names = plan[SOURCE].inputs.values() if SOURCE in plan else ()
+    parts = [_num_transitions(plan[name], store) for name in names]
     known = [part for part in parts if part is not None]
     return Tables(sum(known) if len(known) == len(parts) else None, _num_transitions(plan["data/target"], store))
 

@@ -24,6 +24,7 @@ from v2a_ray.experiments.sweep import task_of
 from v2a_ray.files import replacing
 from v2a_ray.report.markdown import cell, table_lines
 from v2a_ray.settings.choices import Choices, choices_of, nearest
+from v2a_ray.settings.measures import SCORE_TITLE, score_of_evaluation, score_title
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,15 @@ class TrialResult:
 
     @property
     def score(self) -> float | None:
-        """Mean normalised score in the target; None of a policy that was not trained to its end."""
-        return self.evaluation.get("normalized_score_mean") if self.status == "finished" else None
+        """See `score_of_evaluation`; None of a policy that was not trained to its end."""
+        return score_of_evaluation(self.evaluation) if self.status == "finished" else None
 
 
 def render_cells(results: Sequence[TrialResult]) -> Table:
     """One row per method: mean ± standard deviation over seeds of every task, and the interquartile mean of all."""
     header, *rows = _cells(results)
-    title = "normalised score in the target, mean ± standard deviation over seeds"
+    titles = dict.fromkeys(score_title(result.evaluation) for result in results if result.score is not None)
+    title = f"{' or '.join(titles) or SCORE_TITLE}, mean ± standard deviation over seeds"
     table = Table(*header, title=title, caption=shared_seed(results))
     for row in rows:
         table.add_row(*row)
@@ -119,9 +121,10 @@ def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
 
 
 def _aggregate(cells: Sequence[Sequence[TrialResult]]) -> str:
-    """Over all tasks and seeds, or nothing while a task has no score: methods would then be held to different tasks."""
+    """Over all tasks and seeds, or nothing while a task has no score, or another kind of score than the others."""
     scores = [np.array([result.score for result in cell if result.score is not None]) for cell in cells]
-    if not all(len(of_task) for of_task in scores):
+    titles = {score_title(result.evaluation) for cell in cells for result in cell if result.score is not None}
+    if not all(len(of_task) for of_task in scores) or len(titles) > 1:
         return "–"
     middle, low, high = interquartile_mean(scores)
     return f"{middle:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
