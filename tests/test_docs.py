@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from v2a_ray.experiments.experiment import method_config
+from v2a_ray.experiments.methods import METHODS
 from v2a_ray.settings.choices import choices_of
 
 ROOT = Path(__file__).parents[1]
@@ -86,3 +87,8 @@ def test_readme_is_short() -> None:
 def test_the_checks_themselves() -> None:
     assert exists("v2a_ray.engine.plan.make_plan") and not exists("v2a_ray.engine.plan.no_such_function")
     assert not exists("v2a_ray.no_such_module.name")
+
+
+def test_every_method_has_a_page() -> None:
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md"))
+    assert sorted(re.findall(r"^<!-- method: (\w+) -->$", pages, re.MULTILINE)) == sorted(METHODS)
