@@ -33,8 +33,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first_run(workspace: Path) -> dict[str, Any]:
-    done = v2a("run", "tiny.yaml", "--run-dir", "first", cwd=workspace)
+def first_run(workspace: Path, ray_cluster: None) -> dict[str, Any]:
+    done = v2a_here("run", "tiny.yaml", "--run-dir", "first", cwd=workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((workspace / "first/result.json").read_text())
 
@@ -57,7 +57,7 @@ def test_the_result_holds_every_documented_key(workspace: Path, first_run: dict[
 
 
 def test_second_run_reuses_everything_and_says_so(workspace: Path, first_run: dict[str, Any]) -> None:
-    done = v2a("run", "tiny.yaml", "--run-dir", "second", cwd=workspace)
+    done = v2a_here("run", "tiny.yaml", "--run-dir", "second", cwd=workspace)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("reused") == len(first_run["stages"])
     assert "starting Ray" not in done.stdout

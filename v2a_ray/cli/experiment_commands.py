@@ -66,13 +66,20 @@ def run(
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
     stopped.
     """
-    from v2a_ray.experiments.reading import missing_nodes, read_experiment, require_domains, store_of
+    from v2a_ray.experiments.reading import (
+        missing_nodes,
+        read_experiment,
+        require_domains,
+        require_packages,
+        store_of,
+    )
     from v2a_ray.outputs import prepare_results_folder
 
     # Report errors of the settings and print the first line before imports that take seconds.
     settings = read_experiment(config_file, overrides or [], notice)
     console.print(Text.assemble((settings.name, "bold"), f" · method {settings.method_title} · seed {settings.seed}"))
     require_domains(settings, config_file)
+    require_packages(settings)
     from v2a_ray.data.mixing.mixture import mix_name
     from v2a_ray.engine.plan import make_plan
 

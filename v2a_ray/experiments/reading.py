@@ -15,6 +15,8 @@ from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.plugins import load_files, load_installed, located
+from v2a_ray.imports import require_package
+from v2a_ray.settings.base import TrainingConfig
 from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import parse_overrides, read_yaml, validate
 
@@ -32,6 +34,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
     """
     config = read_experiment(path, overrides, notify)
     require_domains(config, path)
+    require_packages(config)
     return config
 
 
@@ -104,6 +107,14 @@ def require_domains(config: ExperimentConfig, path: Path | None = None) -> None:
                 where=f"{path or 'settings'} · {key}.domain",
                 remedy="all sources and the target must be the same robot, or environments of the same dimensions",
             )
+
+
+def require_packages(config: ExperimentConfig) -> None:
+    """Raise ConfigError unless the packages that computing this experiment imports are installed."""
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, TrainingConfig) and section.needs_package is not None:
+            require_package(*section.needs_package, where=name)
 
 
 def _sized(domain: Domain, other: Domain) -> str:

@@ -16,8 +16,9 @@ from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
-from v2a_ray.experiments.reading import dropped_settings, resolve, with_plugins
+from v2a_ray.experiments.reading import dropped_settings, require_packages, resolve, with_plugins
 from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
+from v2a_ray.imports import require_package
 from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
 from v2a_ray.settings.environment_names import is_environment, split_name
@@ -201,6 +202,8 @@ def make_sweep(
     """
     over, told = over or {}, list(notices)
     axes = {axis: _values(axis, values) for axis, values in config.axes.items()}
+    if config.search:
+        require_package("optuna", "search", f"{path} · search")
     if config.search and config.search.algorithm == "random":
         axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
     _require_a_sensible_number(axes, config, path)
@@ -316,6 +319,7 @@ def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[s
     """Make a trial. An error of a setting is raised again with the combination in its place."""
     try:
         config = _absolute(resolve(raw))
+        require_packages(config)
         # It imports MuJoCo and Arrow, so it waits until the settings are valid.
         from v2a_ray.engine.plan import make_plan
 

@@ -98,6 +98,7 @@ class ClassifierConfig(DiscriminatorConfig):
 class OptimalTransportConfig(AlignmentConfig):
     """Minus the cost of transporting a transition to the target's (OTDF, ICLR 2025). Nothing is trained."""
 
+    needs_package = ("ot", "transport")
     fits = "v2a_ray.stages.alignment.optimal_transport:fit"
     kind: Literal["optimal_transport"] = "optimal_transport"
     block_transitions: Positive = 10000
@@ -119,6 +120,7 @@ class OptimalTransportConfig(AlignmentConfig):
 class NeighborsConfig(AlignmentConfig):
     """An estimator by distances to nearest neighbours. Nothing is trained."""
 
+    needs_package = ("sklearn", "diagnosis")
     num_neighbors: Positive = 5
     """k: distances are those to the k-th nearest transition."""
     max_target_transitions: Positive = 20000

@@ -305,6 +305,7 @@ class DROCOConfig(AdvantageWeightedConfig):
 class GroupedConfig(AdvantageWeightedConfig):
     """Implicit Q-learning with one actor update per group of episodes (after 2602.18025)."""
 
+    needs_package = ("sklearn", "diagnosis")
     makes = "v2a_ray.stages.policy.grouped:make"
     columns = "v2a_ray.stages.policy.grouped:group_columns"
     learner: Literal["grouped"] = "grouped"
@@ -326,6 +327,7 @@ class RLlibConfig(PolicyConfig):
 
     fits = "v2a_ray.orchestration.rllib.baselines:fit_rllib_policy"
     uses_rllib = True
+    needs_package = ("lz4", "rllib")
 
     def check(self, experiment: ExperimentConfig) -> None:
         """See `PolicyConfig`."""
