@@ -1,4 +1,4 @@
-"""Results of runs and sweeps as one HTML page that needs nothing else, or as a table for a text.
+"""Results of runs and sweeps as one self-contained HTML page, or as a table for a text.
 
 Everything that others wrote (labels, names of methods, reasons of failures) is escaped. The page may run its own script
 alone: its policy names the script's SHA-256.
@@ -35,7 +35,7 @@ _LATEX_COMMENT = "% "
 
 
 def page(comparison: Comparison, title: str, commands: Sequence[str]) -> str:
-    """The page; `commands` are those that made what is on it."""
+    """The page; `commands` are the commands that made its results."""
     script = resources.files(__package__).joinpath("page.js").read_text()
     style = resources.files(__package__).joinpath("page.css").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

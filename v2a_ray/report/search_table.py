@@ -12,7 +12,7 @@ from v2a_ray.report.result_tables import TrialResult
 from v2a_ray.settings.yaml_files import at
 
 SHOWN = 10
-"""Draws per task and method, of maybe hundreds; results.parquet has all."""
+"""Maximum of draws shown per task and method; results.parquet has all."""
 
 
 def render_search(results: Sequence[TrialResult], search: SearchConfig) -> Table:
@@ -31,7 +31,7 @@ def search_markdown(results: Sequence[TrialResult], search: SearchConfig) -> str
 
 
 def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:
-    """The positions of those that no other equals or beats in every objective; more is better."""
+    """Positions of the results on the Pareto front; higher is better in every objective."""
 
     def beaten(mine: Sequence[float]) -> bool:
         return any(
@@ -51,7 +51,7 @@ def _rows(results: Sequence[TrialResult], search: SearchConfig) -> list[list[str
 
 
 def _of_one(results: Sequence[TrialResult], search: SearchConfig) -> list[list[str]]:
-    """Rows of one task and method: what was trained to its end first, the best of it first."""
+    """Rows of one task and method: finished trials first, ordered from the best."""
     signs = {name: 1.0 if direction == "max" else -1.0 for name, direction in search.objectives.items()}
     done = [r for r in results if r.status == "finished" and all(name in r.evaluation for name in signs)]
     gains = [[sign * result.evaluation[name] for name, sign in signs.items()] for result in done]
