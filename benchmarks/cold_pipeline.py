@@ -32,7 +32,8 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.reading import resolve, store_of
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.session import ray_session
-from v2a_ray.orchestration.train.compute import Listener, compute_all, make_stage
+from v2a_ray.orchestration.train.compute import compute_all, make_stage
+from v2a_ray.orchestration.train.listener import Listener
 from v2a_ray.orchestration.train.work import Work, input_paths
 from v2a_ray.settings.yaml_files import merge, read_yaml
 

@@ -15,7 +15,7 @@ from benchmarks.recordings import write_recording
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.orchestration.cluster.session import ray_session
 from v2a_ray.orchestration.data.mix import make_mix
-from v2a_ray.orchestration.train.compute import Listener
+from v2a_ray.orchestration.train.listener import Listener
 
 NUM_FILES = 16
 TARGET = 1 / 0.65

@@ -40,7 +40,7 @@ LONGEST_RUN_SECONDS = 30.0
 SHARE_IN_STAGES, SHARE_OF_WORKERS = 0.75, 0.6
 ATTEMPTS = 3
 POLL_SECONDS = 0.02
-_EVENT = re.compile(r"^(?:computed (\S+)|(\S+): started)", re.MULTILINE)
+_EVENT = re.compile(r"^\S+ \S+ (?:computed (\S+)|(\S+): started)", re.MULTILINE)
 
 
 @dataclass

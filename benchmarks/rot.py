@@ -35,8 +35,8 @@ from v2a_ray.engine.stage import STAGES, artifact_kinds
 from v2a_ray.experiments.reading import load_experiment, store_of
 from v2a_ray.orchestration.cluster.session import ray_session
 from v2a_ray.orchestration.data.collect import collect_data
-from v2a_ray.orchestration.train.compute import Listener, make_stage
-from v2a_ray.orchestration.train.progress_actor import Event
+from v2a_ray.orchestration.train.compute import make_stage
+from v2a_ray.orchestration.train.listener import Event, Listener
 from v2a_ray.orchestration.train.run import run_experiment
 from v2a_ray.orchestration.train.work import Work, input_paths
 

@@ -181,7 +181,7 @@ def interrupted(bench: Bench, num_trials: int) -> list[Result]:
         time.sleep(POLL_SECONDS)
     seconds = time.monotonic() - start
     output += end(process)
-    computed = [line for line in output.splitlines() if line.startswith("computed ") and "policy" not in line]
+    computed = [line for line in output.splitlines() if " computed " in line and "policy" not in line]
     made = bench.num_upstream() - upstream
     return [
         Result(

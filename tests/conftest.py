@@ -24,7 +24,9 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     os.environ.setdefault("RAY_worker_niceness", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Metrics are exported every second, for the test that reads them.
+    often = {"metrics_report_interval_ms": 1000}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _system_config=often)
     yield
     ray.shutdown()
 

@@ -146,7 +146,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
 
 def test_unknown_method_names_the_methods(tmp_path: Path) -> None:
     message = refused(tmp_path, GOOD.replace("method: iql", "method: v3a"))
-    assert "unknown method 'v3a'" in message and "try: one of v2a, " in message and "bc" in message
+    assert "unknown method 'v3a'" in message and "try: did you mean v2a?" in message
 
 
 @pytest.mark.parametrize(("old", "key"), [("hopper/stock", "target"), ("hopper/gravity-0.5", "sources.0")])
@@ -163,7 +163,7 @@ def test_different_robots_are_refused(tmp_path: Path) -> None:
     assert "the target is a hopper" in message and "try: " in message
 
 
-@pytest.mark.parametrize("sources", ["[]", "null", "{}", "5"])
+@pytest.mark.parametrize("sources", ["null", "{}", "5"])
 def test_empty_or_malformed_sources_are_refused(tmp_path: Path, sources: str) -> None:
     head, _, rest = GOOD.partition("sources:\n")
     text = f"{head}sources: {sources}\n" + rest[rest.index("policy:") :]

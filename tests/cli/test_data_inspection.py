@@ -45,7 +45,7 @@ def test_inspect(folder, tmp_path: Path) -> None:
     assert [each["check"] for each in content["findings"]] == ["action_bounds", "duplicate"]
     html = page.read_text()
     assert "&lt;script&gt;hopper" in html and "<script" not in html
-    assert "http" not in html.replace("http-equiv", "") and html.count("data:image/png;base64,") == 2
+    assert "http" not in html.replace("http-equiv", "") and html.count("data:image/png;base64,") == 4
 
     picture, report = tmp_path / "picture.png", tmp_path / "report.md"
     graded = ("--check", "action_bounds=warning", "--check", "duplicate=ignore")

@@ -152,7 +152,7 @@ def test_the_name_and_key_of_a_mix_depend_on_its_content(tmp_path: Path) -> None
 
 def test_mix_command(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.mix import make_mix, preview_mix
-    from v2a_ray.orchestration.train.compute import Listener
+    from v2a_ray.orchestration.train.listener import Listener
 
     for name, seed in (("near", 0), ("far", 1)):
         write_hdf5(tmp_path / f"{name}.hdf5", arrays_of(hopper_table((40,) * 10, seed=seed)))
@@ -203,7 +203,7 @@ def test_data_by_uri_are_the_same_data(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_large_file_of_a_mix_is_read_by_many_tasks(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.mix import make_mix
-    from v2a_ray.orchestration.train.compute import Listener
+    from v2a_ray.orchestration.train.listener import Listener
 
     hashes = []
     for size in (0, LARGE_BYTES):

@@ -19,6 +19,7 @@ from v2a_ray.experiments.estimate import Estimate, estimate
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.experiments.reading import resolve
+from v2a_ray.report.estimate_text import against_truth
 from v2a_ray.settings.yaml_files import merge
 from v2a_ray.stages.registered import costs_of
 
@@ -139,6 +140,46 @@ def test_estimate_scales_other_sizes_and_prefers_equal_ones(tmp_path: Path) -> N
     assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(2 * POLICY_SECONDS)
     put(tmp_path, trial(seed=0), "policy", 3 * POLICY_SECONDS)
     assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(3 * POLICY_SECONDS)
+
+
+def test_a_toy_in_the_store_does_not_spoil_the_estimate(tmp_path: Path) -> None:
+    """Nearly all of what it took was starting."""
+    put(tmp_path, trial(policy={"num_steps": 10}), "policy", 40 * POLICY_SECONDS)
+    long = [trial(seed=1, policy={"num_steps": 1000})]
+    policies = guess(long, tmp_path).stages[-1]
+    assert policies.basis == ("measured",)
+    expected = policies.seconds
+    put(tmp_path, trial(seed=2, policy={"num_steps": 1000}), "policy", 1.5 * expected)
+    policies = guess(long, tmp_path).stages[-1]
+    assert policies.seconds == pytest.approx(1.5 * expected) and policies.basis == ("store",)
+
+
+def test_start_and_slope_are_told_apart(tmp_path: Path) -> None:
+    # As measured a policy of n steps takes 9 + 4.56 n seconds (with its two evaluations); here 100 more and twice that.
+    def seconds(num_steps: int) -> float:
+        measured = guess([trial(policy={"num_steps": num_steps, "width": 8}, evaluation={"interval_steps": 0})], empty)
+        return 100 + 2 * measured.stages[-1].seconds
+
+    empty = tmp_path / "empty"
+    for seed, num_steps in enumerate((100, 200, 400, 800)):
+        there = trial(seed=seed, policy={"num_steps": num_steps}, evaluation={"interval_steps": 0})
+        put(tmp_path, there, "policy", seconds(num_steps))
+    asked = [trial(seed=9, policy={"num_steps": 1600}, evaluation={"interval_steps": 0})]
+    assert guess(asked, tmp_path).stages[-1].seconds == pytest.approx(seconds(1600))
+
+
+def test_how_far_artifacts_scatter_is_said_where_enough_are_there(tmp_path: Path) -> None:
+    asked = [trial(seed=99)]
+    assert guess(asked, tmp_path).spread_hours is None
+    for seed, factor in enumerate((0.8, 0.9, 1.0, 1.1, 1.2)):
+        put(tmp_path, trial(seed=seed), "policy", factor * POLICY_SECONDS)
+    found = guess(asked, tmp_path)
+    low, high = found.stages[-1].spread_seconds
+    assert (low, high) == pytest.approx((0.84 * POLICY_SECONDS, 1.16 * POLICY_SECONDS))
+    hours = found.spread_hours
+    assert hours and hours[0] < found.hours < hours[1]
+    text = against_truth(found, 3600.0)
+    assert text.startswith("took 1.0 hours; ") and "scatter" in text and text.endswith("were estimated")
 
 
 def test_unmeasured_kind_is_reported_as_unknown(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep import load_sweep
-from v2a_ray.orchestration.cluster.job_spec import CONFIG_FILE, make_job
+from v2a_ray.orchestration.cluster.job_spec import CONFIG_FILE, JobSpec, job_environment, make_job
 
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
 RUN: dict[str, Any] = {"name": "tiny", "method": "iql_mixed", "target": DATA, "sources": [DATA | {"name": "other"}]}
@@ -133,3 +134,18 @@ def test_invalid_runs_are_refused_before_submission(folder: Path) -> None:
     assert "polcy" in refused(folder, RUN | {"polcy": {}})
     axes = {"method": ["iql_mixed", "magic"]}
     assert "unknown method 'magic'" in refused(folder, SWEEP | {"axes": axes})
+
+
+def test_variables_of_a_job_travel_in_a_file_that_nobody_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM_HERE", "it's a secret")
+    monkeypatch.delenv("NOT_HERE", raising=False)
+    spec = JobSpec("run", "x", {}, (), "/shared/x", environment=job_environment(["FROM_HERE", "GIVEN=a=b"]))
+    assert "secret" not in spec.entrypoint and "secret" not in repr(spec)
+    spec.write(tmp_path)
+    assert (tmp_path / "environment.sh").stat().st_mode & 0o077 == 0
+    command = spec.entrypoint.split(";")[0] + '; printf "%s|%s" "$FROM_HERE" "$GIVEN"'
+    shown = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True, env={})
+    assert shown.stdout == "it's a secret|a=b"
+    for wrong, message in (("NOT_HERE", "is not set here"), ("1X=2", "is no name of a variable")):
+        with pytest.raises(ConfigError, match=message):
+            job_environment([wrong])

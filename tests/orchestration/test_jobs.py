@@ -95,7 +95,7 @@ def test_interrupted_refused_twice_and_stopped(head: RayHead, workspace: Path) -
     assert waiting.stdout and waiting.stderr
     name = job_id(waiting.stdout.readline())
     for line in waiting.stdout:
-        if line.startswith("policy: started"):
+        if "policy: started" in line:
             break
     waiting.send_signal(signal.SIGINT)
     _, message = waiting.communicate(timeout=60)

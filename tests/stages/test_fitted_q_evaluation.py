@@ -12,7 +12,7 @@ from tests.stages.problems import linear_system, table_of
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.splits import split_target
 from v2a_ray.errors import DataError
-from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, hold_out_first_states, offline_value
+from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, first_states, hold_out, offline_value
 
 CONFIG = FittedQConfig(
     num_steps=1500, batch_size=32, num_critics=2, width=32, discount=0.5, target_rate=0.1, learning_rate=3e-3
@@ -75,7 +75,8 @@ def test_fitted_q_evaluation_with_equal_seeds_is_bit_identical() -> None:
 
 def test_first_states_come_from_episodes_held_out_by_split_target() -> None:
     table = linear_system([4, 5, 6, 7, 8, 9], gain=0.5, seed=0)
-    fitted, first = hold_out_first_states(table, 0.3, seed=1)
+    fitted, unseen = hold_out(table, 0.3, seed=1)
+    first = first_states(unseen)
     expected_fit, held_out = split_target(table, 0.3, 1)
     assert fitted.episode_id == expected_fit.episode_id
     assert not set(fitted.episode_id) & set(held_out.episode_id)
@@ -86,4 +87,4 @@ def test_first_states_come_from_episodes_held_out_by_split_target() -> None:
 @pytest.mark.parametrize(("lengths", "reason"), [([5] * 4, "4 episodes"), ([1] * 20, "single transitions")])
 def test_data_without_known_first_states_is_refused(lengths: list[int], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        hold_out_first_states(linear_system(lengths, gain=0.5, seed=0), 0.2, seed=0)
+        hold_out(linear_system(lengths, gain=0.5, seed=0), 0.2, seed=0)

@@ -56,6 +56,11 @@ def show_warnings() -> None:
     logging.getLogger("v2a_ray").addHandler(_WARNINGS)
 
 
+def next_step(*commands: str) -> None:
+    """Print what one does after the command that ends."""
+    console.print(f"next: {'; '.join(commands)}", style="dim", soft_wrap=True)
+
+
 @contextmanager
 def resumable() -> Iterator[None]:
     """On Ctrl-C within the block, print how to resume and exit with the status of an interrupted command."""

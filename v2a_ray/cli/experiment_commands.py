@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,9 +13,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from v2a_ray.cli.console import console, error_console, resumable
+from v2a_ray.cli.console import console, error_console, next_step, resumable
 
 if TYPE_CHECKING:
+    from v2a_ray.experiments.estimate import Estimate
     from v2a_ray.experiments.sweep import Sweep
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/demo.yaml")]
@@ -81,11 +83,11 @@ def run(
     require_domains(settings, config_file)
     require_packages(settings)
     from v2a_ray.data.mixing.mixture import mix_name
-    from v2a_ray.engine.plan import make_plan
+    from v2a_ray.engine.plan import make_plan, mix_key
 
     plan = make_plan(settings)
     folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
-    console.print(mix_name(settings, plan["source"].key), soft_wrap=True)
+    console.print(mix_name(settings, mix_key(plan)), soft_wrap=True)
     store = store_of(settings)
     console.print(f"results {folder}\nartifacts {store.root}", soft_wrap=True)
     with resumable():
@@ -99,13 +101,24 @@ def run(
         session = ray_session(num_cpus, verbose, address) if needs_ray else nullcontext()
         with session, StageDisplay(console) as display:
             result = run_experiment(settings, plan, folder, display)
-    target = result["target"]
+    _print_outcome(result["target"], settings.target.domain)
+    console.print(f"{folder / 'result.json'}", soft_wrap=True)
+
+
+def _print_outcome(target: Mapping[str, Any], domain: str) -> None:
+    """How good the policy is, or what can be said where nobody tried it."""
+    if "rank_by" in target:
+        from v2a_ray.report.offline_text import offline_lines
+
+        first, *others = offline_lines(target)
+        console.print(Text.assemble((f"\n{first}", "bold")), soft_wrap=True)
+        console.print("\n".join(others), soft_wrap=True)
+        return
     score, returns = (_spread(target, *what) for what in (("normalized_score", 1), ("return", 0)))
-    episodes = f"{target['num_episodes']} episodes in {settings.target.domain}"
+    episodes = f"{target['num_episodes']} episodes in {domain}"
     console.print(
         Text.assemble((f"\nnormalised score {score}", "bold"), f" · return {returns} over {episodes}"), soft_wrap=True
     )
-    console.print(f"{folder / 'result.json'}", soft_wrap=True)
 
 
 def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
@@ -148,7 +161,11 @@ def sweep(
         return
     folder = prepare_results_folder(resume or run_dir or Path("runs") / experiment.name)
     console.print(_about(experiment, experiment.num_trials))
-    console.print(f"results {folder}", soft_wrap=True)
+    console.print(f"results {folder}\nfrom another terminal: v2a status {folder}", soft_wrap=True)
+    # Of a cluster's cores nothing is known here.
+    is_local = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    expected = _estimate(experiment, num_cpus) if is_local else None
+    start = time.monotonic()
     with resumable():
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
@@ -158,12 +175,16 @@ def sweep(
         require_same_sweep(experiment, folder)
         with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
             results = run_sweep(experiment, folder, display)
+    from v2a_ray.report.estimate_text import against_truth
     from v2a_ray.report.result_tables import render_cells
     from v2a_ray.report.search_table import render_search
 
     search = experiment.config.search
-    console.print(render_search(results, search) if search else render_cells(results))
+    console.print(render_search(results, search, experiment.objectives) if search else render_cells(results))
     console.print(f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", soft_wrap=True)
+    if expected and expected.cpu_hours:
+        console.print(against_truth(expected, time.monotonic() - start), style="dim", soft_wrap=True)
+    next_step(f"v2a report {folder} -o page.html", f"v2a evaluate {folder} --best")
 
 
 def _about(sweep: Sweep, num_trials: int) -> Text:
@@ -182,23 +203,31 @@ def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | Non
 
 def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
     """Print the estimated cost of the sweep on `num_cpus` cores, by default this machine's."""
+    from v2a_ray.experiments.sweep import loggers_of
+    from v2a_ray.report.estimate_text import render_estimate
+    from v2a_ray.report.trackers import require_trackers
+
+    require_trackers(loggers_of(sweep))
+    found = _estimate(sweep, num_cpus)
+    console.print(_about(sweep, found.num_trials), end="\n\n")
+    console.print(render_estimate(found), soft_wrap=True)
+    console.print(f"artifacts {sweep.trials[0].config.store}", soft_wrap=True)
+    next_step("the same command without --dry-run")
+
+
+def _estimate(sweep: Sweep, num_cpus: int | None) -> Estimate:
     from v2a_ray.engine.store import ArtifactStore, store_root
     from v2a_ray.experiments.estimate import estimate
-    from v2a_ray.report.estimate_text import render_estimate
 
-    store = ArtifactStore(store_root(sweep.trials[0].config.store))
-    found = estimate(
+    return estimate(
         sweep.trials,
-        store,
+        ArtifactStore(store_root(sweep.trials[0].config.store)),
         num_cpus or len(os.sched_getaffinity(0)),
         probes=sweep.probes,
         policies_per_cell=sweep.num_trials // len(sweep.trials),
         max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
         gpus_per_trial=sweep.config.resources.gpus_per_trial,
     )
-    console.print(_about(sweep, found.num_trials), end="\n\n")
-    console.print(render_estimate(found), soft_wrap=True)
-    console.print(f"artifacts {store.root}", soft_wrap=True)
 
 
 def methods(
@@ -219,24 +248,46 @@ def methods(
 
 
 def config(
+    pattern: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]", help="Part of a key, or with `*`; after --resolve KEY=VALUE..."),
+    ] = None,
     method: Annotated[
         str | None, typer.Option(help="Show the defaults of this method; by default of the method that `v2a run` uses.")
     ] = None,
     of_sweep: Annotated[bool, typer.Option("--sweep", help="Show the settings of a sweep file instead.")] = False,
+    resolve: Annotated[
+        Path | None, typer.Option("--resolve", metavar="CONFIG", help="Print the whole experiment as it would run.")
+    ] = None,
 ) -> None:
-    """Print every setting with its default and meaning."""
+    """Print settings with their defaults and meanings, or with --resolve an experiment with all of them as YAML.
+
+    Example: v2a config policy.filter; v2a config --resolve tune_configs/demo.yaml method=dvdf
+    """
+    import yaml
+
+    from v2a_ray.errors import ConfigError
     from v2a_ray.experiments.experiment import ExperimentConfig
     from v2a_ray.experiments.methods import DEFAULT_METHOD, method_settings
+    from v2a_ray.experiments.reading import load_experiment
     from v2a_ray.experiments.sweep_config import SweepConfig
     from v2a_ray.report.result_tables import settings_table
 
+    given = pattern or []
+    if resolve is not None:
+        settings = load_experiment(resolve, given, notice)
+        typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+        return
+    if len(given) > 1:
+        raise ConfigError(f"{len(given)} patterns", where="v2a config", remedy="one pattern; KEY=VALUE needs --resolve")
+    wanted = given[0] if given else ""
     if of_sweep:
-        console.print(settings_table(SweepConfig, {}))
+        console.print(settings_table(SweepConfig, {}, wanted))
     else:
         method = method or DEFAULT_METHOD
         seed = ExperimentConfig.model_fields["seed"].default
         over = {"method": method, "upstream_seed": seed, **method_settings(method)}
-        console.print(settings_table(ExperimentConfig, over))
+        console.print(settings_table(ExperimentConfig, over, wanted))
 
 
 def cache(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +41,14 @@ def submit(
         str | None,
         typer.Option("--run-dir", help="Folder on storage that all nodes mount; by default beside `store`."),
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="KEY[=VALUE]",
+            help="Variable of the job's command, e.g. WANDB_API_KEY; without a value this shell's. It is not shown.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the log, and exit with the job's status.")] = False,
 ) -> None:
     """Submit a run, or a sweep (a file with `axes` or a `search`), to a Ray cluster.
@@ -47,10 +56,11 @@ def submit(
     The package is shipped as it is installed here. Data are not shipped: give a URI or an absolute path on storage that
     all nodes mount. If you submit the job again after a failure, it goes on where it stopped.
     """
-    from v2a_ray.orchestration.cluster.job_spec import make_job
+    from v2a_ray.orchestration.cluster.job_spec import job_environment, make_job
 
-    spec = make_job(config_file, overrides or [], run_dir, notice)
-    server = _server(address)
+    environment = job_environment(env or [])
+    spec = replace(make_job(config_file, overrides or [], run_dir, notice), environment=environment)
+    server = job_server(address)
     job = server.submit(spec)
     console.print(Text.assemble("submitted ", (job.id, "bold"), f" · {spec.kind} {spec.name}"), soft_wrap=True)
     console.print(f"results {spec.run_dir}", soft_wrap=True)
@@ -67,7 +77,7 @@ def list_jobs(address: Address = None) -> None:
     for name in ("job", "status", "started", "minutes"):
         table.add_column(name, no_wrap=True)
     table.add_column("results", overflow="fold")
-    for job in _server(address).jobs():
+    for job in job_server(address).jobs():
         started = time.strftime("%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
         minutes = f"{((job.ended or time.time()) - job.started) / 60:,.1f}" if job.started else ""
         table.add_row(job.id, job.status, started, minutes, job.run_dir)
@@ -81,7 +91,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Follow the log until the job ends.")] = False,
 ) -> None:
     """Print the log of a job."""
-    server = _server(address)
+    server = job_server(address)
     job = server.find(job_id)
     if follow:
         _follow(server, job, exit_with_status=False)
@@ -92,7 +102,7 @@ def logs(
 @app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
     """End a job. Its finished work is kept: submitted again, the job goes on where it stopped."""
-    server = _server(address)
+    server = job_server(address)
     job = server.find(job_id)
     if job.has_ended:
         console.print(f"{job.id} had ended: {job.status}")
@@ -103,7 +113,7 @@ def stop(job_id: JobId, address: Address = None) -> None:
         raise typer.Exit(FAILED)
 
 
-def _server(address: str | None) -> JobServer:
+def job_server(address: str | None) -> JobServer:
     """The job server. Raises ConfigError if Ray is installed without its job client."""
     if importlib.util.find_spec("aiohttp") is None:
         raise ConfigError("Ray's job client is not installed", where="v2a", remedy="pip install 'v2a_ray[cluster]'")

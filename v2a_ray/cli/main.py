@@ -6,9 +6,11 @@ import os
 import sys
 import warnings
 from functools import cache
+from typing import Annotated
 
 import typer
 
+import v2a_ray
 from v2a_ray.cli.console import INTERRUPTED, error_console, show_warnings
 from v2a_ray.cli.streams import lasting_output
 from v2a_ray.errors import V2AError
@@ -18,12 +20,27 @@ app = typer.Typer(
     help="Heterogeneous cross-domain offline reinforcement learning on Ray (V2A).\n\n"
     "Start with `v2a run tune_configs/demo.yaml`.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 
 USER_ERROR = 2
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"v2a_ray {v2a_ray.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @lasting_output()
@@ -57,11 +74,12 @@ def _commands() -> typer.Typer:
     from v2a_ray.cli import job_commands as jobs
     from v2a_ray.cli import report_command as report
     from v2a_ray.cli import select_command as select
+    from v2a_ray.cli import status_command as status
 
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
     app.add_typer(domains.app, name="domains")
-    for part in (experiments, jobs, diagnosis, export, evaluate, select, report):
+    for part in (experiments, jobs, diagnosis, export, evaluate, select, report, status):
         part.register(app)
     return app
 

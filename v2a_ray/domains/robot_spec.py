@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from v2a_ray.domains.shifts.edits import Edit
 from v2a_ray.errors import DomainError
+from v2a_ray.settings.choices import nearest
 
 Float = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -186,7 +187,7 @@ def register_robot(spec: RobotSpec) -> RobotSpec:
 def robot(name: str) -> RobotSpec:
     """The robot called `name`. Raises DomainError naming the known robots."""
     if name not in _ROBOTS:
-        raise DomainError(f"no robot named {name!r}", where="domain", remedy=f"one of {', '.join(_ROBOTS)}")
+        raise DomainError(f"no robot named {name!r}", where="domain", remedy=nearest(name, list(_ROBOTS)))
     return _ROBOTS[name]
 
 

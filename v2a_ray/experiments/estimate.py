@@ -6,31 +6,38 @@ the store.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy.stats import theilslopes
 
 from v2a_ray.checksums import read_sealed
 from v2a_ray.data.loading.memory_mapped import row_bytes
 from v2a_ray.data.mixing.mixture import mix_sources
 from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.domains import parse_domain
-from v2a_ray.engine.plan import Node
+from v2a_ray.engine.plan import Node, mix_key
 from v2a_ray.engine.rates import Cost, Rates, Tables, packaged_rates
-from v2a_ray.engine.stage import STAGES, artifact_kinds
+from v2a_ray.engine.stage import SOURCE, STAGES, artifact_kinds
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.registered import costs_of
 
+Floats = NDArray[np.floating[Any]]
 Basis = Literal["store", "measured", "unknown"]
 """Source of an estimate: artifacts of the same kind in the store, the package's measured rates, or none."""
+SHORTEST_SHARE = 0.05
+"""An artifact with fewer than this share of the steps tells how long starting takes, but little of the steps."""
+MIN_FOR_SPREAD = 4
+"""Minimum of artifacts for a spread."""
 MAX_RECORDS = 500
 """Maximum of artifacts to read per stage; keys are hashes, so the first ones are a random sample."""
 
@@ -52,6 +59,8 @@ class StageEstimate:
         num_artifacts: artifacts that the trials need; `num_found` of them are in the store.
         seconds: core seconds for the missing ones, without `num_unknown` artifacts of unknown cost.
         basis: sources of the estimate.
+        spread_seconds: 10th and 90th percentile, as artifacts of this kind scatter in the store; both equal
+            `seconds` if there are too few.
     """
 
     stage: str
@@ -60,6 +69,7 @@ class StageEstimate:
     seconds: float
     num_unknown: int
     basis: tuple[Basis, ...]
+    spread_seconds: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,15 @@ class Estimate:
         chain, policy = self.longest_seconds
         return (max(chain, upstream / self.num_cpus) + max(policy, policies / self.num_at_once)) / 3600
 
+    @property
+    def spread_hours(self) -> tuple[float, float] | None:
+        """Lowest and highest `hours`; None where too little is known of how far they scatter."""
+        seconds = sum(stage.seconds for stage in self.stages)
+        low, high = (sum(stage.spread_seconds[end] for stage in self.stages) for end in (0, 1))
+        if not seconds or low == high:
+            return None
+        return self.hours * low / seconds, self.hours * high / seconds
+
 
 def estimate(
     trials: Sequence[Experiment],
@@ -127,7 +146,7 @@ def estimate(
     gib: list[float | None] = []
     nodes: dict[str, dict[str, tuple[Node, ExperimentConfig, Tables]]] = {}
     for number, trial in enumerate([*trials, *probes]):
-        key = trial.plan["source"].key + trial.plan["data/target"].key
+        key = mix_key(trial.plan) + trial.plan["data/target"].key
         if key not in tables_by_key:
             tables_by_key[key] = _tables(trial.plan, store)
             gib.append(_gib(trial.config, tables_by_key[key]))
@@ -148,6 +167,10 @@ def estimate(
                 num_artifacts=len(nodes[stage]) * times,
                 num_found=len(nodes[stage]) - len(missing),
                 seconds=sum(seconds[key] for key in missing) * times,
+                spread_seconds=(
+                    sum(seconds[key] * guesses[key].spread[0] for key in missing) * times,
+                    sum(seconds[key] * guesses[key].spread[1] for key in missing) * times,
+                ),
                 num_unknown=sum(guess.seconds is None for guess in guesses.values()) * times,
                 basis=tuple(sorted({guess.basis for guess in guesses.values()})),
             )
@@ -174,7 +197,8 @@ def estimate(
 
 def _tables(plan: Mapping[str, Node], store: ArtifactStore) -> Tables:
     """Numbers of transitions of the two tables: as requested, or as stored."""
-    parts = [_num_transitions(plan[name], store) for name in plan["source"].inputs.values()]
+    names = plan[SOURCE].inputs.values() if SOURCE in plan else ()
+    parts = [_num_transitions(plan[name], store) for name in names]
     known = [part for part in parts if part is not None]
     return Tables(sum(known) if len(known) == len(parts) else None, _num_transitions(plan["data/target"], store))
 
@@ -207,8 +231,11 @@ def _gib(config: ExperimentConfig, tables: Tables) -> float | None:
 
 @dataclass(frozen=True)
 class _Guess:
+    """Seconds of one artifact; `spread` are the factors between which such artifacts lay."""
+
     seconds: float | None
     basis: Basis
+    spread: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -229,9 +256,9 @@ class _History:
         self._records: dict[str, list[_Record]] = {}
 
     def guess(self, node: Node, config: ExperimentConfig, tables: Tables) -> _Guess:
-        """Core seconds for a node: by the measured rates, times the factor by which artifacts of its kind took longer.
+        """Core seconds for a node: a start and a slope fitted to artifacts of its kind, else the measured rates.
 
-        Artifacts of the same size are preferred.
+        Artifacts of the same size are preferred; far shorter ones are left out.
         """
         if node.name == "rows/target":
             tables = Tables(tables.target, tables.target)
@@ -239,14 +266,24 @@ class _History:
         if costs is None:
             return _Guess(None, "unknown")
         main, modelled = _main(node.stage, costs), self.rates.of(costs)
-        kind = [record for record in self._of(node.stage) if record.cost.kind == main.kind]
+        shortest = SHORTEST_SHARE * main.repetitions
+        kind = [
+            record
+            for record in self._of(node.stage)
+            if record.cost.kind == main.kind and record.cost.repetitions >= shortest
+        ]
         past = [record for record in kind if record.cost.size == main.size] or kind
         if not past:
             return _Guess(modelled, "unknown" if modelled is None else "measured")
-        if modelled is None:
-            per_step = statistics.median(record.seconds / record.cost.repetitions for record in past)
-            return _Guess(per_step * main.repetitions, "store")
-        return _Guess(modelled * statistics.median(each.seconds / (each.modelled or 1) for each in past), "store")
+        # Of a kind that was not measured, the number of steps is all that is known.
+        works = np.array([each.cost.repetitions if modelled is None else each.modelled or 1.0 for each in past])
+        seconds = np.array([each.seconds for each in past])
+        start, slope = _line(works, seconds)
+        found = start + slope * (main.repetitions if modelled is None else modelled)
+        if len(past) < MIN_FOR_SPREAD:
+            return _Guess(found, "store")
+        low, high = np.quantile(seconds / (start + slope * works), (0.1, 0.9))
+        return _Guess(found, "store", (float(low), float(high)))
 
     def _of(self, stage: str) -> list[_Record]:
         if stage not in self._records:
@@ -277,3 +314,16 @@ class _History:
 def _main(stage: str, costs: Sequence[Cost]) -> Cost:
     """The cost of the stage itself, without those of starting and evaluating."""
     return next((cost for cost in costs if cost.kind.startswith(stage)), costs[0])
+
+
+def _line(works: Floats, seconds: Floats) -> tuple[float, float]:
+    """Start and slope of seconds over work: medians, which a few odd artifacts do not move.
+
+    Where all did about the same work, the start cannot be told, and the line goes through zero.
+    """
+    if works.max() >= 2 * works.min():
+        slope = float(theilslopes(seconds, works).slope)
+        start = float(np.median(seconds - slope * works))
+        if slope > 0 and start >= 0:
+            return start, slope
+    return 0.0, float(np.median(seconds / works))

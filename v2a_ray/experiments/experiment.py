@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ from v2a_ray.experiments.definition import SECTIONS, defining_keys, under_method
 from v2a_ray.experiments.methods import DEFAULT_METHOD, METHODS, Method, method_settings
 from v2a_ray.experiments.plugins import load_installed, load_shipped, require_loaded, sources_of
 from v2a_ray.settings.base import Name, Positive, Settings, leaves
+from v2a_ray.settings.environment_names import is_recorded
+from v2a_ray.settings.measures import OfflineMeasure
 from v2a_ray.stages.advantage.config import ADVANTAGES, AdvantageConfig, NoAdvantageConfig
 from v2a_ray.stages.alignment.config import ALIGNMENTS, AlignmentConfig, NoAlignmentConfig
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -32,6 +34,26 @@ class EvaluationConfig(Settings):
     """Seed of the first evaluation episode; the others count up from it."""
 
 
+class OfflineConfig(Settings):
+    """What stands for roll-outs where the target is `real`: numbers on target episodes that no stage trains on."""
+
+    held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Part of the target's transitions, in whole episodes, that is held out before anything is trained."""
+    seed: int = 0
+    """Which episodes are held out, and the critics of fitted Q evaluation: the same for policies that are compared."""
+    rank_by: OfflineMeasure = "fitted_q_lower"
+    """The number that tables, sweeps and `v2a select` rank by: fitted Q evaluation's mean over critics, less their
+    standard deviation (`fitted_q_lower`) or not (`fitted_q_mean`); the TD error of the policy's critics on held-out
+    transitions, the least first (`td_error`); or the mean log-likelihood of held-out actions. Without rewards it is
+    the last."""
+    num_steps: Positive = 5000
+    """Update steps of those critics, at every evaluation."""
+    num_critics: Annotated[int, Field(ge=2)] = 4
+    """Critics that differ in their first weights."""
+    discount: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    """Of fitted Q evaluation."""
+
+
 class ExperimentConfig(ExperimentData):
     """One experiment: data, one method, one seed."""
 
@@ -47,6 +69,9 @@ class ExperimentConfig(ExperimentData):
     plugins: list[str] = Field(default_factory=list)
     """Python files that add methods, alignments, learners, filters and more, relative to the file that names them; see
     docs/extending.md. Every node runs them."""
+    loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
+    """Where the finished policy is logged beside TensorBoard; each needs its package and reads its environment
+    variables."""
     modality: ModalityConfig = ModalityConfig()
     advantage: Annotated[AdvantageConfig, ADVANTAGES] = NoAdvantageConfig()
     alignment: Annotated[AlignmentConfig, ALIGNMENTS] = NoAlignmentConfig()
@@ -55,6 +80,7 @@ class ExperimentConfig(ExperimentData):
     correction: CorrectionConfig = CorrectionConfig()
     policy: Annotated[PolicyConfig, LEARNERS] = IQLConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    offline: OfflineConfig = OfflineConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -80,6 +106,12 @@ class ExperimentConfig(ExperimentData):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> ExperimentConfig:
+        others = [stage.name for stage in needed_stages(self) if not stage.is_result]
+        if not self.sources and (self.policy.uses_source or others):
+            raise ValueError(
+                f"sources: method {self.method} trains on sources and there are none; add one, or choose a method that "
+                "trains on the target alone: iql_target, bc_target, td3_bc_target (`v2a methods`)"
+            )
         rule, without = self.policy.filter, self.alignment.kind == "none"
         if rule.needs_score and without and self.advantage.kind == "none":
             raise ValueError("policy.filter.rule needs a column to filter by: set alignment.kind or advantage.kind")
@@ -111,6 +143,11 @@ class ExperimentConfig(ExperimentData):
         there = [key for key in sorted(defining_keys()) if key in actual]
         meant = {key: expected[key] if key in expected else default_of(self, key) for key in there}
         return {key: actual[key] for key in there if actual[key] != meant[key]}
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the target has no simulator: numbers on held-out episodes stand for returns."""
+        return is_recorded(self.target.domain)
 
     @property
     def needs_rewards(self) -> bool:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from v2a_ray.errors import ConfigError, DataError, told
 from v2a_ray.experiments.sweep import trial_folder_name
 from v2a_ray.files import read_json
+from v2a_ray.settings.measures import RANK_SCORE, score_of_evaluation
 
 RESULT_FILE = "result.json"
 SWEEP_FILE = "sweep.yaml"
@@ -51,7 +52,7 @@ class PolicyRecord:
 
     @property
     def score(self) -> float | None:
-        """Final mean normalised score in the target; None if it is not finished or there are no reference returns."""
+        """See `score_of`; None if it is not finished."""
         return score_of(self.result) if self.result else None
 
     @property
@@ -91,8 +92,8 @@ def read_records(folder: Path) -> list[PolicyRecord]:
 def trial_folders(folder: Path, trial: str | None, best: bool, every: bool) -> list[Path]:
     """Folders of the chosen finished trials of a sweep, in the sweep's order; for a run, the run's folder.
 
-    `best` chooses the highest mean normalised score. Raises ConfigError unless there is exactly one choice for a sweep
-    and none for a run; DataError if the trial does not exist.
+    `best` chooses the highest score (`score_of`). Raises ConfigError unless there is exactly one choice for a sweep and
+    none for a run; DataError if the trial does not exist.
     """
     chosen = [option for option, given in (("--trial", trial), ("--best", best), ("--all", every)) if given]
     if not is_sweep(folder):
@@ -140,9 +141,12 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def score_of(result: Mapping[str, Any]) -> float | None:
-    """The mean normalised score in `result.json`; None if the target has no reference returns."""
-    score = result["target"]["normalized_score_mean"]
-    return None if score is None else float(score)
+    """The score that policies are compared by: the mean normalised score in the target, or without a simulator the
+    held-out number that they are ranked by. None if the target has no reference returns."""
+    target = result["target"]
+    if target.keys().isdisjoint(("normalized_score_mean", RANK_SCORE)):
+        raise KeyError("normalized_score_mean")
+    return score_of_evaluation(target)
 
 
 def _of_run(folder: Path) -> PolicyRecord:

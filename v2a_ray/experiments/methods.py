@@ -27,6 +27,7 @@ from v2a_ray.experiments.deviations import (
     V2A_POLICY,
 )
 from v2a_ray.settings.base import leaves
+from v2a_ray.settings.choices import nearest
 
 
 @dataclass(frozen=True)
@@ -386,5 +387,5 @@ def method_settings(name: str) -> dict[str, Any]:
     raise ConfigError(
         f"unknown method {name!r}",
         where="method",
-        remedy="one of " + ", ".join(METHODS) + " (`v2a methods` describes them)",
+        remedy=f"{nearest(name, list(METHODS))} (`v2a methods` describes them)",
     )

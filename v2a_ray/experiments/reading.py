@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v2a_ray.data.config import DataSpec
+from v2a_ray.data.config import DataSpec, SourceSpec
 from v2a_ray.engine.store import ArtifactStore, store_root
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
@@ -96,16 +96,20 @@ def require_domains(config: ExperimentConfig, path: Path | None = None) -> None:
     """Raise DomainError or ConfigError unless every domain and behaviour exists and all have the same robot."""
     specs: dict[str, DataSpec] = {"target": config.target}
     specs |= {f"sources.{index}": spec for index, spec in enumerate(config.sources)}
+    from v2a_ray.data.mixing.dimension_maps import is_mapped, require_maps
     from v2a_ray.domains.behaviors import same_robot
 
     target = _existing("target", config.target, path)
     for key, spec in specs.items():
-        domain = _existing(key, spec, path)
-        if not same_robot(domain, target):
+        domain, where = _existing(key, spec, path), f"{path or 'settings'} · {key}"
+        if isinstance(spec, SourceSpec) and is_mapped(spec):
+            require_maps(spec, domain.robot_spec, target.robot_spec, where)
+        elif not same_robot(domain, target):
             raise ConfigError(
                 f"{key} is a {_sized(domain, target)}, the target is a {_sized(target, domain)}",
-                where=f"{path or 'settings'} · {key}.domain",
-                remedy="all sources and the target must be the same robot, or environments of the same dimensions",
+                where=f"{where}.domain",
+                remedy="all sources and the target must be the same robot, or environments of the same dimensions; "
+                "observation_map and action_map of a source lead to the target's",
             )
 
 

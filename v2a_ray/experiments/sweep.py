@@ -17,11 +17,11 @@ from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.experiments.reading import dropped_settings, require_packages, resolve, with_plugins
-from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
+from v2a_ray.experiments.sweep_config import Objectives, SearchConfig, SweepConfig
+from v2a_ray.experiments.sweep_objectives import default_objectives, require_evaluations
 from v2a_ray.imports import require_package
 from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
-from v2a_ray.settings.environment_names import is_environment, split_name
 from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
@@ -104,11 +104,18 @@ class Sweep:
     content: dict[str, Any]
     notices: list[str]
     """Notices on settings of the file that were dropped for some methods, without duplicates."""
+    objectives: Objectives
+    """What searches optimise; schedulers compare the first."""
 
     @property
     def name(self) -> str:
         """Name of the results folder."""
         return self.config.name
+
+    @property
+    def objective(self) -> tuple[str, str]:
+        """What schedulers compare, and `max` or `min`."""
+        return next(iter(self.objectives.items()))
 
     @property
     def suggests(self) -> bool:
@@ -127,6 +134,11 @@ class Sweep:
         if self.config.search and self.suggests:
             parts.append(f"{self.config.search.num_trials} suggestions of Optuna")
         return " × ".join(parts)
+
+
+def loggers_of(sweep: Sweep) -> list[str]:
+    """Where its policies are logged beside TensorBoard: what the file says, and the experiment that it is based on."""
+    return list(dict.fromkeys([*sweep.config.loggers, *sweep.trials[0].config.loggers]))
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -224,8 +236,10 @@ def make_sweep(
         if config.search and labels.get(SAMPLE, "0") == "0":
             probes += _probes(config.search, labels, settings, layers, path)
     labels_of = {axis: list(values) for axis, values in axes.items()}
-    sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials), list(dict.fromkeys(told)))
-    _require_evaluations(sweep, path)
+    objectives = default_objectives(config.search, trials)
+    content = _content(config, over, trials)
+    sweep = Sweep(config, labels_of, trials, probes, content, list(dict.fromkeys(told)), objectives)
+    require_evaluations(sweep, path)
     return sweep
 
 
@@ -353,34 +367,6 @@ def _require_a_sensible_number(axes: Mapping[str, Mapping[str, Any]], config: Sw
             f"{count:,} trials ({product}) are more than the {MAX_TRIALS:,} that one sweep may have",
             where=f"{path} · axes",
             remedy="take values out, draw some of them with `search`, or split the file",
-        )
-
-
-def _require_evaluations(sweep: Sweep, path: Path) -> None:
-    """Raise ConfigError unless the scheduler and search have comparable evaluations."""
-    scheduler = sweep.config.scheduler
-    targets = {trial.config.target.domain for trial in sweep.trials}
-    unscored = [name for name in targets if is_environment(name) and "references" not in split_name(name)[1]]
-    if unscored and sweep.config.objective[0].startswith("normalized") and (scheduler.compares or sweep.config.search):
-        raise ConfigError(
-            f"trials are ranked by their normalised score, and {unscored[0]} has no reference returns",
-            where=f"{path} · search.objectives",
-            remedy="{return_mean: max}, or give the environment `references: [RANDOM, EXPERT]`",
-        )
-    if not scheduler.compares:
-        return
-    if any(trial.config.evaluation.interval_steps == 0 for trial in sweep.trials):
-        raise ConfigError(
-            f"scheduler.kind={scheduler.kind} compares evaluations, and the only one is at the end",
-            where=f"{path} · evaluation.interval_steps",
-            remedy="set it to a fraction of policy.num_steps",
-        )
-    rllib = [trial.config.policy.learner for trial in sweep.trials if trial.config.policy.uses_rllib]
-    if scheduler.is_population and (rllib or len(sweep.trials) > len(sweep.axes[SAMPLE])):
-        raise ConfigError(
-            f"a population cannot train policy.learner={rllib[0]}" if rllib else "a population has one task",
-            where=f"{path} · scheduler.kind",
-            remedy="give every axis one value, and choose a learner of ours",
         )
 
 

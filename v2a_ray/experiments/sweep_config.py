@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
 from v2a_ray.settings.choices import Choices
+from v2a_ray.settings.measures import OfflineMeasure
 
 SCHEDULERS = Choices("kind", "fifo", "scheduler")
 Bounds = tuple[float, float]
 Direction = Literal["max", "min"]
-Objective = Literal["normalized_score_mean", "return_mean", "data_kept"]
+Objective = Literal["normalized_score_mean", "return_mean", "data_kept", "rank_score", OfflineMeasure]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+Objectives = dict[Objective, Direction]
 
 
-def _score_alone() -> dict[Objective, Direction]:
+def _score_alone() -> Objectives:
     return {"normalized_score_mean": "max"}
 
 
@@ -67,8 +70,9 @@ class SearchConfig(Settings):
     """Seed of the draws."""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
     """Maps a setting to its distribution, e.g. `policy.filter.keep_fraction: {uniform: [0.1, 1.0]}`."""
-    objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] = Field(default_factory=_score_alone)
-    """Objectives of Optuna; with several, it searches for a Pareto front."""
+    objectives: Annotated[Objectives, Field(min_length=1)] = Field(default_factory=_score_alone)
+    """Objectives of Optuna; with several, it searches for a Pareto front. Without a simulator the default is
+    `rank_score`, the number that `offline.rank_by` names, with the sign by which more is better."""
 
 
 class SchedulerConfig(Settings):
@@ -157,7 +161,8 @@ class SweepConfig(Settings):
     most 4, and few enough that every core gets a batch; 1 with a scheduler or Optuna, which decide trial by trial.
     Policies of a batch equal separate runs up to rounding; 1 gives bit-identical ones."""
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
-    """Ray Tune's callbacks besides TensorBoard; each needs its package and reads its environment variables."""
+    """Where finished policies are logged beside TensorBoard, each as a run of its own; each needs its package and reads
+    its environment variables (MLFLOW_TRACKING_URI, WANDB_API_KEY, WANDB_MODE, ...)."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> SweepConfig:
@@ -176,8 +181,3 @@ class SweepConfig(Settings):
         if one_by_one and self.policies_per_trial not in (1, "auto"):
             raise ValueError("policies_per_trial: a scheduler and Optuna decide trial by trial; leave it at 1")
         return self
-
-    @property
-    def objective(self) -> tuple[str, str]:
-        """The metric that schedulers compare, and `max` or `min`."""
-        return next(iter((self.search.objectives if self.search else _score_alone()).items()))

@@ -15,6 +15,7 @@ from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import MIXES, load_behavior, same_robot
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import DataError, DomainError, told
+from v2a_ray.evaluation.offline import HELD_OUT
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.files import read_json
 from v2a_ray.networks import TanhActor
@@ -47,16 +48,19 @@ class TrainedPolicy:
         folder: the run directory.
         config: the run's settings.
         actor: the network; it takes raw observations.
-        target_data, source_data: folders of the tables in the run's store.
-        return_mean: mean undiscounted return of the run's evaluation episodes in the target.
+        target_data: folder of the target's table in the run's store.
+        source_data: the same of the sources; None if the run has none.
+        held_out_data: for a target without a simulator, the episodes that no stage saw; else None.
+        return_mean: mean undiscounted return of the run's evaluation episodes in the target; None without a simulator.
     """
 
     folder: Path
     config: ExperimentConfig
     actor: TanhActor
     target_data: Path
-    source_data: Path
-    return_mean: float
+    source_data: Path | None
+    held_out_data: Path | None
+    return_mean: float | None
 
     @property
     def domain(self) -> Domain:
@@ -91,9 +95,11 @@ def open_trained(folder: Path) -> TrainedPolicy:
         )
     try:
         result = read_json(file)
-        stages = {stage["name"]: stage for stage in result["stages"]}
-        target, source = (Path(stages[name]["artifact"]) / "table" for name in ("data/target", "source"))
-        return_mean, content = float(result["target"]["return_mean"]), result["config"]
+        stages = {stage["name"]: Path(stage["artifact"]) for stage in result["stages"]}
+        target, content = stages["data/target"], result["config"]
+        source = stages["source"] / "table" if "source" in stages else None
+        offline = result.get("evaluation") == "offline"
+        return_mean = None if offline else float(result["target"]["return_mean"])
         recorded = result.get("files", {}).get("actor.safetensors")  # missing in results of earlier versions
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -114,7 +120,8 @@ def open_trained(folder: Path) -> TrainedPolicy:
             where=str(weights),
             remedy="run the same `v2a run` again: it writes the policy again",
         )
-    return TrainedPolicy(folder, config, actor, target, source, return_mean)
+    held_out = target / HELD_OUT if offline else None
+    return TrainedPolicy(folder, config, actor, target / "table", source, held_out, return_mean)
 
 
 def load_actor(file: Path) -> TanhActor:

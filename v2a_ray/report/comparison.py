@@ -14,7 +14,9 @@ from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.aggregates import NUM_RESAMPLES, Estimate, Float, improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.experiments.finished import PolicyRecord
+from v2a_ray.report.offline_text import offline_sentences
 from v2a_ray.settings.base import leaves
+from v2a_ray.settings.measures import RANK_SCORE, score_title
 
 MISSING = "–"
 
@@ -52,6 +54,11 @@ class Comparison:
             return known is None, -(known.value if known else float(scores.mean()))
 
         return sorted(names, key=order)
+
+    @property
+    def score_title(self) -> str:
+        """What scores are, in words."""
+        return " or ".join(dict.fromkeys(score_title(record.result["target"]) for record in self.finished))
 
     def scores(self, method: str, task: str) -> Float:
         """(S,): scores of the method's seeds in one task."""
@@ -147,18 +154,28 @@ class Comparison:
         done, configs = self.finished, [record.result["config"] for record in self.finished]
         left = len(self.records) - len(done)
         seeds = sorted({record.seed for record in done})
-        targets = dict.fromkeys(config["target"]["domain"] for config in configs)
         steps = sorted({int(config["policy"]["num_steps"]) for config in configs})
-        episodes = sorted({int(record.result["target"]["num_episodes"]) for record in done})
+        offline = [record for record in done if RANK_SCORE in record.result["target"]]
         return [
             f"{_count(done, 'policy', 'policies')} of {_count(self.methods, 'method')} were trained on "
             f"{_count(self.tasks, 'task')} with {_count(seeds, 'seed')}"
             + (f"; {left} more did not finish." if left else "."),
-            f"Each was trained for {_span(steps)} update steps and then acted for {_span(episodes)} episodes in "
-            f"{', '.join(targets)}.",
-            "A score is the mean return over these episodes, on the scale where a random policy has 0 and an expert "
-            "100.",
+            f"Each was trained for {_span(steps)} update steps.",
+            *(_rolled_out([record for record in done if record not in offline])),
+            *(offline_sentences([record.result["target"] for record in offline])),
         ]
+
+
+def _rolled_out(records: Sequence[PolicyRecord]) -> list[str]:
+    """How policies were evaluated in simulators."""
+    if not records:
+        return []
+    targets = dict.fromkeys(record.result["config"]["target"]["domain"] for record in records)
+    episodes = sorted({int(record.result["target"]["num_episodes"]) for record in records})
+    return [
+        f"They acted for {_span(episodes)} episodes in {', '.join(targets)}. A score is the mean return over these "
+        "episodes, on the scale where a random policy has 0 and an expert 100."
+    ]
 
 
 def compare(records: Sequence[PolicyRecord], baseline: str | None = None) -> Comparison:
@@ -205,6 +222,7 @@ def tidy_rows(records: Sequence[PolicyRecord]) -> list[dict[str, Any]]:
                 **axes,
                 "status": record.status,
                 "score": record.score,
+                "score_is": score_title(target) if record.result else None,
                 "score_std": target.get("normalized_score_std"),
                 "return": target.get("return_mean"),
                 "return_std": target.get("return_std"),

@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 from v2a_ray.evaluation.aggregates import mean_curve
 from v2a_ray.evaluation.interval import MIN_VALUES
 from v2a_ray.report.figures import MAX_TOGETHER, Style, panels, styles
+from v2a_ray.settings.measures import RANK_SCORE, SCORE_TITLE
 
 SCORE, RETURN = "evaluation/normalized_score_mean", "evaluation/return_mean"
-AXIS = "normalised score in the target"
+OFFLINE = f"evaluation/{RANK_SCORE}"
+AXES = {
+    OFFLINE: "score on held-out target episodes (no simulator)",
+    SCORE: SCORE_TITLE,
+    RETURN: "return in the target",
+}
+"""Recorded metric to what it is; of those that a policy has, the first is drawn."""
 Cells = Mapping[str, Mapping[str, Sequence[pa.Table]]]
 """Maps a task to a method to the curves of its seeds."""
 MAX_POINTS = 200
@@ -25,28 +32,25 @@ MAX_POINTS = 200
 
 
 def score_curve(curves: pa.Table) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Update steps and normalised scores of a policy's evaluations, from its `curves.parquet`.
-
-    Returns instead, where the domain has no references.
-    """
+    """Update steps and scores of a policy's evaluations, from its `curves.parquet`: the first of `AXES` that it has."""
     steps = curves.column("step").to_numpy()
-    scores = curves.column(SCORE if has_scores(curves) else RETURN).to_numpy(zero_copy_only=False).astype(float)
+    scores = curves.column(drawn(curves)).to_numpy(zero_copy_only=False).astype(float)
     evaluated = ~np.isnan(scores)
     return steps[evaluated], scores[evaluated]
 
 
-def has_scores(curves: pa.Table) -> bool:
-    """Whether returns could be normalised."""
-    return SCORE in curves.column_names
+def drawn(curves: pa.Table) -> str:
+    """The metric that a policy's curve shows."""
+    return next((name for name in AXES if name in curves.column_names), RETURN)
 
 
 def axis_of(curves: pa.Table) -> str:
     """Axis label for the values of a policy's evaluations."""
-    return AXIS if has_scores(curves) else "return in the target"
+    return AXES[drawn(curves)]
 
 
 def plot_run(curves: pa.Table, path: Path, title: str) -> None:
-    """The normalised score over update steps of one run, or its return where there is none."""
+    """The score over update steps of one run."""
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     steps, scores = score_curve(curves)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ SEVERITY_COLORS = {"error": "#b3261e", "warning": "#8a5a00", "info": "#555555"}
 MAX_FINDINGS = 8
 LINE_LENGTH = 165
 _WIDTH = 11.0
+FIELDS = ("observation", "action")
+Sources = Sequence[SourceSummary]
 
 
 def figure_of(inspection: Inspection) -> bytes:
@@ -43,78 +46,93 @@ def figure_of(inspection: Inspection) -> bytes:
     return _png(figure)
 
 
-def distributions_png(sources: Sequence[SourceSummary]) -> bytes:
-    """Histograms of returns and lengths alone."""
-    figure = Figure(figsize=(_WIDTH, 3.2), layout="constrained")
-    draw_distributions(figure, sources)
-    return _png(figure)
+def distributions_pngs(sources: Sequence[SourceSummary]) -> list[bytes]:
+    """Histograms of returns and of lengths, a picture each."""
+    return [_panel(3.2, draw, sources) for draw in (_draw_returns, _draw_lengths)]
 
 
-def ranges_png(sources: Sequence[SourceSummary]) -> bytes:
-    """Ranges of the features alone."""
-    figure = Figure(figsize=(_WIDTH, _ranges_height(sources)), layout="constrained")
-    draw_ranges(figure, sources)
+def ranges_pngs(sources: Sequence[SourceSummary]) -> list[bytes]:
+    """Ranges of observations and of actions, a picture each."""
+    height = _ranges_height(sources)
+    return [_panel(height, partial(_draw_field, field=field), sources) for field in FIELDS]
+
+
+def _panel(
+    height: float, draw: Callable[[Any, Sequence[SourceSummary]], None], sources: Sequence[SourceSummary]
+) -> bytes:
+    figure = Figure(figsize=(_WIDTH / 2, height), layout="constrained")
+    draw(figure.subplots(), sources)
     return _png(figure)
 
 
 def draw_distributions(figure: Any, sources: Sequence[SourceSummary]) -> None:
-    """Histograms of returns and lengths, as shares of each source's episodes, over common bins."""
-    for axes, label, values in zip(
-        figure.subplots(1, 2),
-        ("return of an episode", "length of an episode in steps"),
-        ([each.returns for each in sources], [each.lengths.astype(float) for each in sources]),
-        strict=True,
-    ):
-        finite = [array[np.isfinite(array)] for array in values]
-        together = np.concatenate(finite)
-        low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
-        margin = 0.5 if low == high else 0.0
-        edges = np.linspace(low - margin, high + margin, BINS + 1)
-        for index, (each, array) in enumerate(zip(sources, finite, strict=True)):
-            share = np.full(len(array), 100.0 / max(len(array), 1))
-            color = COLORS[index % len(COLORS)]
-            axes.hist(array, edges, weights=share, color=color, alpha=0.25)
-            axes.hist(
-                array, edges, weights=share, color=color, histtype="step", linewidth=1.4, label=_plain(each.source)
-            )
-        axes.set_xlabel(label)
-        axes.set_ylabel("% of episodes")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+    """Histograms of returns and lengths side by side."""
+    returns, lengths = figure.subplots(1, 2)
+    _draw_returns(returns, sources)
+    _draw_lengths(lengths, sources)
+
+
+def _draw_returns(axes: Any, sources: Sequence[SourceSummary]) -> None:
+    _draw_histogram(axes, "return of an episode", sources, [each.returns for each in sources])
+
+
+def _draw_lengths(axes: Any, sources: Sequence[SourceSummary]) -> None:
+    lengths = [each.lengths.astype(float) for each in sources]
+    _draw_histogram(axes, "length of an episode in steps", sources, lengths)
+
+
+def _draw_histogram(axes: Any, label: str, sources: Sequence[SourceSummary], values: Sequence[Any]) -> None:
+    """Shares of each source's episodes, over common bins."""
+    finite = [array[np.isfinite(array)] for array in values]
+    together = np.concatenate(finite)
+    low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
+    margin = 0.5 if low == high else 0.0
+    edges = np.linspace(low - margin, high + margin, BINS + 1)
+    for index, (each, array) in enumerate(zip(sources, finite, strict=True)):
+        share = np.full(len(array), 100.0 / max(len(array), 1))
+        color = COLORS[index % len(COLORS)]
+        axes.hist(array, edges, weights=share, color=color, alpha=0.25)
+        axes.hist(array, edges, weights=share, color=color, histtype="step", linewidth=1.4, label=_plain(each.source))
+    axes.set_xlabel(label)
+    axes.set_ylabel("% of episodes")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
     if len(sources) > 1:
         axes.legend(fontsize=7, frameon=False)
 
 
 def draw_ranges(figure: Any, sources: Sequence[SourceSummary]) -> None:
+    """Ranges of observations and actions side by side."""
+    for axes, field in zip(figure.subplots(1, 2, width_ratios=(3, 2)), FIELDS, strict=True):
+        _draw_field(axes, sources, field)
+
+
+def _draw_field(axes: Any, sources: Sequence[SourceSummary], field: str) -> None:
     """Per feature, in units of the widest range over sources: 5 to 95 % thick, smallest to largest thin, median dot."""
-    panels = figure.subplots(1, 2, width_ratios=(3, 2))
-    for axes, field in zip(panels, ("observation", "action"), strict=True):
-        width = max(len(getattr(each, f"{field}_range")) for each in sources)
-        offsets = np.linspace(-0.32, 0.32, len(sources)) if len(sources) > 1 else np.zeros(1)
-        scale = np.full(width, 1e-12)
-        for each in sources:
-            ranges = np.nan_to_num(getattr(each, f"{field}_range"))
-            scale[: len(ranges)] = np.maximum(scale[: len(ranges)], np.abs(ranges).max(axis=1))
-        for index, each in enumerate(sources):
-            ranges, quantiles = getattr(each, f"{field}_range"), getattr(each, f"{field}_quantiles")
-            unit = scale[: len(ranges)]
-            places = np.arange(len(ranges)) + offsets[index]
-            color = COLORS[index % len(COLORS)]
-            thick = max(2.0, 9.0 / len(sources))
-            axes.hlines(places, ranges[:, 0] / unit, ranges[:, 1] / unit, color=color, linewidth=0.8)
-            axes.hlines(
-                places, quantiles[:, 0] / unit, quantiles[:, 2] / unit, color=color, linewidth=thick, alpha=0.55
-            )
-            axes.plot(quantiles[:, 1] / unit, places, ".", color=color, markersize=3.5)
-        step = max(1, width // 40)
-        labels = [f"{field}[{feature}]   ±{scale[feature]:.3g}" for feature in range(0, width, step)]
-        axes.set_yticks(range(0, width, step), labels, fontsize=7)
-        axes.set_ylim(width - 0.4, -0.6)
-        axes.set_xlim(-1.05, 1.05)
-        axes.axvline(0.0, color="0.8", linewidth=0.8, zorder=0)
-        axes.grid(axis="x", alpha=0.25)
-        axes.set_xlabel("fraction of the largest |value| (beside the name); thick: 5 to 95 %", fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+    width = max(len(getattr(each, f"{field}_range")) for each in sources)
+    offsets = np.linspace(-0.32, 0.32, len(sources)) if len(sources) > 1 else np.zeros(1)
+    scale = np.full(width, 1e-12)
+    for each in sources:
+        ranges = np.nan_to_num(getattr(each, f"{field}_range"))
+        scale[: len(ranges)] = np.maximum(scale[: len(ranges)], np.abs(ranges).max(axis=1))
+    for index, each in enumerate(sources):
+        ranges, quantiles = getattr(each, f"{field}_range"), getattr(each, f"{field}_quantiles")
+        unit = scale[: len(ranges)]
+        places = np.arange(len(ranges)) + offsets[index]
+        color = COLORS[index % len(COLORS)]
+        thick = max(2.0, 9.0 / len(sources))
+        axes.hlines(places, ranges[:, 0] / unit, ranges[:, 1] / unit, color=color, linewidth=0.8)
+        axes.hlines(places, quantiles[:, 0] / unit, quantiles[:, 2] / unit, color=color, linewidth=thick, alpha=0.55)
+        axes.plot(quantiles[:, 1] / unit, places, ".", color=color, markersize=3.5)
+    step = max(1, width // 40)
+    labels = [f"{field}[{feature}]   ±{scale[feature]:.3g}" for feature in range(0, width, step)]
+    axes.set_yticks(range(0, width, step), labels, fontsize=7)
+    axes.set_ylim(width - 0.4, -0.6)
+    axes.set_xlim(-1.05, 1.05)
+    axes.axvline(0.0, color="0.8", linewidth=0.8, zorder=0)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("fraction of the largest |value| (beside the name); thick: 5 to 95 %", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _ranges_height(sources: Sequence[SourceSummary]) -> float:

@@ -11,45 +11,11 @@ from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.inspection.inspect import Inspection, SourceSummary
 from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.interval import with_spread
-from v2a_ray.outputs import MARK, new_file, require_ours
-from v2a_ray.report.dataset_figures import distributions_png, figure_of, ranges_png
+from v2a_ray.outputs import new_file, require_ours
+from v2a_ray.report.dataset_figures import distributions_pngs, figure_of, ranges_pngs
+from v2a_ray.report.page import framed, section, wide
 
 SUFFIXES = (".png", ".html")
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="generator" content="{mark}">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; margin-bottom: 0; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
-.wide {{ overflow-x: auto; }} img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; font-size: .88rem; }}
-th, td {{ text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e2e2e2; }}
-th {{ color: #666; font-weight: 500; }}
-.number {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }}
-.error {{ color: #b3261e; font-weight: 600; }} .warning {{ color: #8a5a00; font-weight: 600; }}
-.info, .quiet {{ color: #666; }} .passed {{ color: #1b6e2d; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="quiet">{subtitle}</p>
-<h2>Sources</h2>
-<div class="wide">{sources}</div>
-<h2>Checks</h2>
-{findings}
-<h2>Episodes</h2>
-<img alt="Histograms of returns and lengths per source" src="{distributions}">
-<h2>Features</h2>
-<img alt="Ranges of observations and actions per source" src="{ranges}">
-<div class="wide">{features}</div>
-</body>
-</html>
-"""
 
 
 def write_inspection(path: Path, inspection: Inspection) -> None:
@@ -79,16 +45,23 @@ def page(inspection: Inspection) -> str:
     sources = inspection.sources
     transitions = sum(each.num_transitions for each in sources)
     episodes = sum(each.num_episodes for each in sources)
-    return _PAGE.format(
-        mark=MARK,
-        title=escape(", ".join(each.source for each in sources[:3]) + (" and more" if len(sources) > 3 else "")),
-        subtitle=f"{len(sources)} sources, {episodes:,} episodes, {transitions:,} transitions",
-        sources=_sources(sources),
-        findings=_findings(inspection.findings),
-        distributions=_embedded(distributions_png(sources)),
-        ranges=_embedded(ranges_png(sources)),
-        features="".join(_features(sources, field) for field in ("observation", "action")),
-    )
+    title = ", ".join(each.source for each in sources[:3]) + (" and more" if len(sources) > 3 else "")
+    counts = f"{len(sources)} sources, {episodes:,} episodes, {transitions:,} transitions"
+    episodes_alt = "Histograms of returns and lengths per source"
+    features = "".join(wide(_features(sources, field)) for field in ("observation", "action"))
+    parts = {
+        "Sources": wide(_sources(sources)),
+        "Checks": _findings(inspection.findings),
+        "Episodes": _panels(*((episodes_alt, png) for png in distributions_pngs(sources))),
+        "Features": _panels(*(("Ranges per source", png) for png in ranges_pngs(sources))) + features,
+    }
+    return framed(title, f'<p class="quiet">{counts}</p>\n' + "".join(map(section, parts, parts.values())))
+
+
+def _panels(*pictures: tuple[str, bytes]) -> str:
+    """Pictures side by side, or one below the other where the page is narrow; each says in words what it shows."""
+    figures = (f'<figure><img alt="{escape(alt)}" src="{_embedded(png)}"></figure>' for alt, png in pictures)
+    return f'<div class="panels">{"".join(figures)}</div>'
 
 
 def _sources(sources: Sequence[SourceSummary]) -> str:
@@ -121,7 +94,7 @@ def _findings(findings: Sequence[Finding]) -> str:
         + "</tr>"
         for each in findings
     ]
-    return f'<div class="wide">{_table(_row(("", "check", "where", "what", "what to do"), (), "th"), rows)}</div>'
+    return wide(_table(_row(("", "check", "where", "what", "what to do"), (), "th"), rows))
 
 
 def _features(sources: Sequence[SourceSummary], field: str) -> str:
@@ -146,7 +119,7 @@ def _row(texts: Iterable[str], numbers: Iterable[str], tag: str = "td") -> str:
 
 
 def _table(header: str, rows: Iterable[str]) -> str:
-    return f"<table>{header}{''.join(rows)}</table>"
+    return f"<table><thead>{header}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _embedded(png: bytes) -> str:

@@ -39,12 +39,26 @@ def _lines(estimate: Estimate) -> list[str]:
         f"{estimate.num_trials:,} trials, of which {policies.num_found:,} are done; "
         f"{sum(stage.num_artifacts for stage in upstream):,} artifacts before them, "
         f"of which {sum(stage.num_found for stage in upstream):,} are there",
-        f"{estimate.cpu_hours:,.1f} core hours; about {_duration(estimate.hours)} on {estimate.num_cpus:,} cores, "
+        f"{estimate.cpu_hours:,.1f} core hours; about {in_words(estimate)} on {estimate.num_cpus:,} cores, "
         f"{estimate.num_at_once:,} trials at a time",
         f"a trial: {estimate.threads_per_trial} CPU, {memory}; GPUs: {gpus}",
         "rates: store = what artifacts of the same kind took there; "
         f"measured = {estimate.command} on one core of {estimate.processor}",
     ]
+
+
+def in_words(estimate: Estimate) -> str:
+    """`10.2 hours (9.1 to 12.0 hours, as artifacts in the store scatter)`."""
+    text = _duration(estimate.hours)
+    if estimate.spread_hours:
+        low, high = map(_duration, estimate.spread_hours)
+        text += f" ({low} to {high}, as artifacts in the store scatter)"
+    return text
+
+
+def against_truth(estimate: Estimate, seconds: float) -> str:
+    """What a sweep took, beside what was estimated before it."""
+    return f"took {_duration(seconds / 3600)}; {in_words(estimate)} were estimated"
 
 
 def _duration(hours: float) -> str:

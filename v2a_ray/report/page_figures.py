@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from v2a_ray.evaluation.aggregates import profile
 from v2a_ray.evaluation.interval import mean_interval
 from v2a_ray.report.comparison import Comparison
-from v2a_ray.report.curves import AXIS, Cells, cells_figure, in_words
+from v2a_ray.report.curves import Cells, cells_figure, in_words
 from v2a_ray.report.figures import MAX_TOGETHER, panels, styles
 
 _INK = "#010203"
@@ -40,8 +40,8 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Title, caption and SVG of every figure; empty figures are left out."""
     cells = _cells(comparison)
     made: list[tuple[str, str, Callable[[], Figure]]] = [
-        ("Scores by task", f"Mean {AXIS} over seeds; lines: 95 % bootstrap intervals of three seeds and more.",
-         lambda: _bars(comparison)),
+        ("Scores by task", f"Mean {comparison.score_title} over seeds; lines: 95 % bootstrap intervals of three seeds "
+         "and more.", lambda: _bars(comparison)),
         ("Performance profiles", "The part of seeds that score more than a threshold, averaged over tasks; bands: "
          "95 % stratified bootstrap intervals. Higher is better everywhere.", lambda: _profiles(comparison)),
     ]  # fmt: skip
@@ -76,7 +76,7 @@ def _bars(comparison: Comparison) -> Figure:
         axes.set_title(task, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
     grid[0].invert_yaxis()
-    figure.supxlabel(AXIS, fontsize=10)
+    figure.supxlabel(comparison.score_title, fontsize=10)
     return figure
 
 
@@ -101,7 +101,7 @@ def _profiles(comparison: Comparison) -> Figure:
     if methods and not apart:
         figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     for axes in grid:
-        axes.set_xlabel(f"threshold: {AXIS}", fontsize=8 if apart else 10)
+        axes.set_xlabel(f"threshold: {comparison.score_title}", fontsize=8 if apart else 10)
     figure.supylabel("part of seeds above it", fontsize=10)
     return figure
 

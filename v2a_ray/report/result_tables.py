@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -16,12 +17,14 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from v2a_ray.engine.stage import needed_stages
+from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.sweep import task_of
 from v2a_ray.files import replacing
 from v2a_ray.report.markdown import cell, table_lines
-from v2a_ray.settings.choices import Choices, choices_of
+from v2a_ray.settings.choices import Choices, choices_of, nearest
+from v2a_ray.settings.measures import SCORE_TITLE, score_of_evaluation, score_title
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,15 @@ class TrialResult:
 
     @property
     def score(self) -> float | None:
-        """Mean normalised score in the target; None of a policy that was not trained to its end."""
-        return self.evaluation.get("normalized_score_mean") if self.status == "finished" else None
+        """See `score_of_evaluation`; None of a policy that was not trained to its end."""
+        return score_of_evaluation(self.evaluation) if self.status == "finished" else None
 
 
 def render_cells(results: Sequence[TrialResult]) -> Table:
     """One row per method: mean ± standard deviation over seeds of every task, and the interquartile mean of all."""
     header, *rows = _cells(results)
-    title = "normalised score in the target, mean ± standard deviation over seeds"
+    titles = dict.fromkeys(score_title(result.evaluation) for result in results if result.score is not None)
+    title = f"{' or '.join(titles) or SCORE_TITLE}, mean ± standard deviation over seeds"
     table = Table(*header, title=title, caption=shared_seed(results))
     for row in rows:
         table.add_row(*row)
@@ -117,9 +121,10 @@ def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
 
 
 def _aggregate(cells: Sequence[Sequence[TrialResult]]) -> str:
-    """Aggregate over all tasks and seeds; none while a task has no score, so that methods share their tasks."""
+    """Aggregate over all tasks and seeds; none while a task has no score, or another kind of score than the others."""
     scores = [np.array([result.score for result in cell if result.score is not None]) for cell in cells]
-    if not all(len(of_task) for of_task in scores):
+    titles = {score_title(result.evaluation) for cell in cells for result in cell if result.score is not None}
+    if not all(len(of_task) for of_task in scores) or len(titles) > 1:
         return "–"
     middle, low, high = interquartile_mean(scores)
     return f"{middle:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
@@ -180,11 +185,19 @@ _HOLDERS = (None, UnionType)
 """Origins of annotations that hold one section: `Section`, `Section | None`."""
 
 
-def settings_table(model: type[BaseModel], over: Mapping[str, Any]) -> Table:
-    """Every setting of a model with its default, or the value that `over` lays on it, and its meaning."""
+def settings_table(model: type[BaseModel], over: Mapping[str, Any], pattern: str = "") -> Table:
+    """Every setting of a model with its default, or the value that `over` lays on it, and its meaning.
+
+    Of a `pattern` only the keys that hold it, or that it matches with `*`. Raises ConfigError when there is none.
+    """
+    rows = list(_settings(model, over, ""))
+    keys = dict.fromkeys(key for key, _, _ in rows)
+    shown = [row for row in rows if pattern in row[0] or fnmatch(row[0], pattern)]
+    if not shown:
+        raise ConfigError(f"no setting {pattern!r}", where="v2a config", remedy=nearest(pattern, list(keys)[:100]))
     table = Table("key", "default", "meaning", box=None)
-    for key, default, meaning in _settings(model, over, ""):
-        table.add_row(key, default, meaning)
+    for row in shown:
+        table.add_row(*row)
     return table
 
 

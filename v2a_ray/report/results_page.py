@@ -1,24 +1,22 @@
 """Results of runs and sweeps as one self-contained HTML page, or as a table for a text.
 
-Everything that others wrote (labels, names of methods, reasons of failures) is escaped. The page may run its own script
-alone: its policy names the script's SHA-256.
+Everything that others wrote (labels, names of methods, reasons of failures) is escaped.
 """
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 
 from v2a_ray.evaluation.aggregates import NUM_RESAMPLES
-from v2a_ray.outputs import MARK, new_file
+from v2a_ray.outputs import new_file
 from v2a_ray.report.comparison import Comparison, tidy_rows
 from v2a_ray.report.markdown import table_lines
+from v2a_ray.report.page import framed, section, table
 from v2a_ray.report.page_figures import figures, shown_colors
 
 _DEFINITIONS = (
@@ -37,9 +35,6 @@ _LATEX_COMMENT = "% "
 def page(comparison: Comparison, title: str, commands: Sequence[str]) -> str:
     """The page; `commands` are the commands that made its results."""
     script = resources.files(__package__).joinpath("page.js").read_text()
-    style = resources.files(__package__).joinpath("page.css").read_text()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
     common, varying = comparison.settings()
     stages = [[name, f"{made}", f"{found}", f"{spent:,.1f}"] for name, made, found, spent in comparison.stages()]
     failures = comparison.failures()
@@ -48,21 +43,13 @@ def page(comparison: Comparison, title: str, commands: Sequence[str]) -> str:
         ("Results", _results(comparison)),
         *((name, _figure(caption, svg)) for name, caption, svg in figures(comparison)),
         ("Failures", _failures(failures)),
-        ("Time and cache by stage", _table(["stage", "computed", "found in the store", "seconds in all"], stages)),
-        ("What the policies differ in", _table(varying[0], varying[1:])),
+        ("Time and cache by stage", table(["stage", "computed", "found in the store", "seconds in all"], stages)),
+        ("What the policies differ in", table(varying[0], varying[1:])),
         ("Settings of all policies", f"<pre>{escape(common)}</pre>"),
-        ("Versions", _table(["package", "version"], [list(each) for each in comparison.versions().items()])),
+        ("Versions", table(["package", "version"], [list(each) for each in comparison.versions().items()])),
         ("Commands", f"<pre>{escape(chr(10).join(commands))}</pre>"),
     ]
-    body = "".join(f"<section><h2>{escape(name)}</h2>{content}</section>\n" for name, content in sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="generator" content="{MARK}">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n{body}</main>\n<script>{script}</script>\n</body>\n</html>\n"
-    )
+    return framed(title, "".join(section(*each) for each in sections), script)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -137,17 +124,11 @@ def _results(comparison: Comparison) -> str:
 def _failures(failures: Sequence[tuple[str, str, str, str]]) -> str:
     if not failures:
         return "<p>Every policy was trained to its end.</p>"
-    return _table(["method", "task", "seed", "what became of it"], failures)
+    return table(["method", "task", "seed", "what became of it"], failures)
 
 
 def _figure(caption: str, svg: str) -> str:
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _latex(text: str) -> str:

@@ -33,13 +33,15 @@ def make_result(
 
     The caller adds `files`, the SHA-256 of each file in the results folder that other commands use.
     """
-    mix_key = dict(stages)["source"].key
+    source = dict(stages).get("source")
+    key = source.key if source else ""
     return {
         "method": config.method,
         "modifications": config.modifications,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "mix": {"name": mix_name(config, mix_key), "hash": mix_key},
+        "mix": {"name": mix_name(config, key), "hash": key},
+        "evaluation": "offline" if config.is_offline else "simulator",
         "stages": [
             {
                 "name": name,

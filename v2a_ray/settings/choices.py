@@ -105,6 +105,12 @@ class Choices:
         return core_schema.no_info_plain_validator_function(self.parse)
 
 
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The known names that a wrong one is most like, or all of them, for a remedy."""
+    close = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}"
+
+
 def closest(name: str, names: Sequence[str]) -> str:
     """The known name closest to a wrong one, or all known names, for the end of a message."""
     close = difflib.get_close_matches(name, names, n=1)

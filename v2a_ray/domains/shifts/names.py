@@ -8,6 +8,7 @@ docs/shift_severity.md): from little to nearly everything. Only a delay costs mo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 
 import mujoco
 
@@ -106,7 +107,9 @@ def parse_shift(text: str, robot_name: str) -> Shift:
     if kind in KINDS:
         return KINDS[kind].parse(argument, spec, where)
     forms = ", ".join(form for each in KINDS.values() for form in each.forms(spec))
-    raise DomainError("no such shift", where=where, remedy=f"one of stock, {forms}, joined by '+'")
+    near = get_close_matches(kind, KINDS, n=1)
+    meant = f"did you mean {'-'.join([near[0], *([argument] if argument else [])])!r}? " if near else ""
+    raise DomainError("no such shift", where=where, remedy=f"{meant}One of stock, {forms}, joined by '+'".strip())
 
 
 def shift_edits(shift: Shift, spec: RobotSpec, stock: mujoco.MjSpec) -> tuple[Edit, ...]:

@@ -7,11 +7,12 @@ that every node mounts; data may also be a URI. A relative path would name anoth
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
+ENVIRONMENT_FILE = "environment.sh"
 SHARED = "an absolute path on storage that every node mounts"
 NO_DATA = {"data_root": "/"}
 """For jobs that read no data. The default is the job's working folder, which changes with each job; a sweep that
@@ -43,6 +45,8 @@ class JobSpec:
         overrides: `key=value` of the command line, which override the file.
         run_dir: absolute folder of the results, on storage that all nodes mount.
         plugins: files on this machine, shipped beside the configuration file, which refers to them by file name.
+        environment: variables of the job's command. They travel in a file, because the cluster shows commands,
+            metadata and runtime environments to everyone who may list jobs.
     """
 
     kind: Literal["run", "sweep"]
@@ -51,6 +55,7 @@ class JobSpec:
     overrides: tuple[str, ...]
     run_dir: str
     plugins: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def identity(self) -> str:
@@ -66,13 +71,34 @@ class JobSpec:
         """
         arguments = [self.kind, CONFIG_FILE, *self.overrides, "--run-dir", self.run_dir]
         beside = shlex.quote(str(PurePosixPath(self.run_dir).parent / "artifacts"))
-        return f"V2A_STORE=${{V2A_STORE:-{beside}}} python -m v2a_ray.cli.main {shlex.join(arguments)}"
+        before = f". ./{ENVIRONMENT_FILE}; " if self.environment else ""
+        return f"{before}V2A_STORE=${{V2A_STORE:-{beside}}} python -m v2a_ray.cli.main {shlex.join(arguments)}"
 
     def write(self, folder: Path) -> None:
         """Write the configuration file and its plugins, which are shipped with the package."""
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(dict(self.content), sort_keys=False))
         for plugin in self.plugins:
             (folder / Path(plugin).name).write_bytes(Path(plugin).read_bytes())
+        if self.environment:
+            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
+            file = folder / ENVIRONMENT_FILE
+            file.touch(mode=0o600)
+            file.write_text("".join(lines))
+
+
+def job_environment(given: Sequence[str]) -> dict[str, str]:
+    """Variables from `KEY=VALUE`, or from `KEY` with this process's value. Raises ConfigError."""
+    found = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ConfigError(
+                f"{name!r} is no name of a variable", where="--env", remedy="--env KEY or --env KEY=VALUE"
+            )
+        if not separator and name not in os.environ:
+            raise ConfigError(f"{name} is not set here", where="--env", remedy=f"export it, or --env {name}=VALUE")
+        found[name] = value if separator else os.environ[name]
+    return found
 
 
 def make_job(

@@ -155,6 +155,12 @@ class JobServer:
         with self._asking():
             return str(self._client.get_job_logs(job.id))
 
+    def cluster_status(self) -> str:
+        """Nodes, used resources and what waits for resources, in the words of `ray status`."""
+        with self._asking():
+            answer = self._client._do_request("GET", "/api/cluster_status?format=1").json()
+        return str(answer["data"].get("clusterStatus") or "the cluster says nothing about its nodes yet").strip()
+
     def follow(self, job: Job, show: Callable[[str], None]) -> Job:
         """Pass the job's output on until it ends; returns the ended job. Reconnects after a broken connection."""
         shown = 0

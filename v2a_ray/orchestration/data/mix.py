@@ -15,7 +15,8 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.reading import store_of
 from v2a_ray.files import prepare_folder
 from v2a_ray.orchestration.data.ingest import VALIDATION
-from v2a_ray.orchestration.train.compute import Listener, compute_all
+from v2a_ray.orchestration.train.compute import compute_all
+from v2a_ray.orchestration.train.listener import Listener
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import new_folder
 
@@ -71,6 +72,7 @@ def make_mix(config: ExperimentConfig, output: Path, listener: Listener) -> dict
     store = store_of(config)
     prepare_folder(store.root)
     works = [Work(config, plan, plan[name]) for name in (*inputs, "source")]
+    listener.planned("stages", len(works), "a free core")
     made = compute_all(works, store, listener)[plan["source"].key].path
     with new_folder(output.absolute()) as partial:
         shutil.copytree(made / "table", partial, dirs_exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from v2a_ray.data.checks import SourceFacts, check_facts, regrade
 from v2a_ray.data.checks.findings import Finding, raise_errors
 from v2a_ray.data.config import TARGET_LABEL, DataSpec, SourceSpec
 from v2a_ray.data.formats.readers import is_worth_ray
+from v2a_ray.data.mixing.dimension_maps import is_mapped, mapped
 from v2a_ray.data.mixing.mixture import (
+    collection_requests,
     held_out_episodes,
     load_data,
     load_source,
@@ -26,8 +28,12 @@ from v2a_ray.data.rewards import missing_rewards
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import count_episodes, read_manifest, read_table_folder, write_table
 from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.engine.stage import TABLES
 from v2a_ray.engine.store import Artifact, ArtifactStore
+from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DataError
+from v2a_ray.evaluation.fitted_q_evaluation import hold_out
+from v2a_ray.evaluation.offline import HELD_OUT
 from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.data.collect import collect_data
 from v2a_ray.orchestration.data.ingest import IngestSource, ingest, is_small
@@ -45,13 +51,32 @@ def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) 
     rollouts = [spec for spec in specs if spec and spec.path is None]
     tables: Iterator[EpisodeTable] = iter(())
     start = time.perf_counter()
+    reporters = [reporter(progress_actor, work.node.key, work.node.name) for work in group]
+    for report in reporters:
+        report(0, 0, {})
     if rollouts:
-        report = reporter(progress_actor, group[0].node.name)
         journals = [store.work("data", work.node.key) for work in group]
-        tables = iter(collect_data(rollouts, progress=lambda done, total: report(done, total, {}), journals=journals))
+        shares = [sum(request.num_transitions for request in collection_requests(spec)) for spec in rollouts]
+        tables = iter(collect_data(rollouts, progress=_each_part(shares, reporters), journals=journals))
     # Roll-outs are made together, so each part's time is its share of the transitions.
     rate = (time.perf_counter() - start) / max(1, sum(spec.num_transitions or 0 for spec in rollouts))
     return [_store_part(work, store, next(tables, None), rate) for work in group]
+
+
+def _each_part(shares: Sequence[int], reporters: Sequence[Progress]) -> Callable[[int, int], None]:
+    """Progress over several parts, which are rolled out one after another, as progress of each of them."""
+
+    def progress(done: int, _total: int) -> None:
+        begin = 0
+        for number, (share, report) in enumerate(zip(shares, reporters, strict=True)):
+            mine = min(max(done - begin, 0), share)
+            begin += share
+            if mine > last[number]:
+                last[number] = mine
+                report(mine, share, {})
+
+    last = [0] * len(shares)
+    return progress
 
 
 def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | None, rate: float) -> Artifact:
@@ -68,7 +93,7 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
             write_json(output / REFUSED, {"source": work.node.name.removeprefix("data/"), "reason": str(error)})
 
     def fill(output: Path) -> None:
-        if rolled_out is None and _is_large(spec, root):
+        if rolled_out is None and not _keeps_back(work) and _is_large(spec, root):
             _convert_large(work, spec, output / "table")
             return
         if rolled_out is not None:
@@ -77,17 +102,29 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
             table, findings = load_source(spec, root, checks)
         else:
             table, findings = load_data(spec, TARGET_LABEL, root, checks)
+        if isinstance(spec, SourceSpec):
+            table = mapped(table, spec)
         robot = parse_domain(spec.domain).robot
+        if _keeps_back(work):
+            offline = work.config.offline
+            table, unseen = hold_out(table, offline.held_out_fraction, offline.seed)
+            write_table(unseen, output / HELD_OUT, robot=robot, extra={"spec": spec.model_dump()})
         write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
 
     spent = rate * rolled_out.num_transitions if rolled_out is not None else 0.0
     return store.get_or_make("data", work.node.key, make, {"spec": spec.model_dump()}, spent)
 
 
+def _keeps_back(work: Work) -> bool:
+    """Whether episodes of this part are held out from all stages: those of a target without a simulator."""
+    return work.config.is_offline and work.node.name == TABLES[TARGET_LABEL]
+
+
 def _is_large(spec: DataSpec, data_root: str) -> bool:
     """Whether the whole file is needed and it is large: a single task would read it for minutes."""
     everything = spec.num_transitions is None and spec.num_episodes is None
-    as_recorded = spec.columns is None and spec.reward is None
+    named = (spec.columns, spec.reward, spec.action_bounds)
+    as_recorded = all(each is None for each in named) and not is_mapped(spec)
     return everything and as_recorded and is_worth_ray(resolve(spec, data_root))
 
 
@@ -116,8 +153,9 @@ def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
 
 
 @ray.remote
-def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
+def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """The combined source table, by Ray Data unless it is small."""
+    reporter(progress_actor, work.node.key, work.node.name)(0, 0, {})
     config = work.config
     # Transitions of a mix of behaviours keep the label of the policy that acted.
     sources = [
@@ -142,11 +180,13 @@ def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) ->
     def make(output: Path, _work: Path) -> None:
         domains = {source.name: parse_domain(source.domain) for source in sources}
         distinct = list(dict.fromkeys(domains.values()))
+        # No simulation predicts what a map has made of its states.
+        comparable = {spec.label: [] if is_mapped(spec) else distinct for spec in config.sources}
         if is_small(sources):
-            facts = [_describe(source.path, distinct) for source in sources]
+            facts = [_describe(source.path, comparable[source.name]) for source in sources]
         else:
             describe = ray.remote(_describe)
-            facts = ray.get([describe.remote(source.path, distinct) for source in sources])
+            facts = ray.get([describe.remote(source.path, comparable[source.name]) for source in sources])
         findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
         findings += [each for source in sources for each in missing_rewards(read_manifest(source.path))]

@@ -1,48 +1,62 @@
-"""The results of a sweep while it runs: the table on disk, and curves with the trials' parameters for TensorBoard."""
+"""The results of a sweep while it runs: the tables on disk, the trials' folders, and what trackers get of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from torch.utils.tensorboard import SummaryWriter
+import yaml
 
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULTS_FILE
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
+from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json, replacing, write_whole
 from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
 from v2a_ray.orchestration.sweep.trial_folders import write_trial
 from v2a_ray.orchestration.sweep.trial_status import TrialStatusLog
+from v2a_ray.orchestration.train.tracking import Tracking
 from v2a_ray.outputs import file_name
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.result_tables import TrialResult, cells_markdown, result_row, write_rows
 from v2a_ray.report.search_table import search_markdown
-from v2a_ray.settings.yaml_files import at, merge
+from v2a_ray.report.trackers import TENSORBOARD, TrackedPolicy, parameters
+from v2a_ray.settings.yaml_files import merge
 
-REFRESH_SECONDS = 5.0
-"""Least time between two writes of the table while trials end. No result is lost: the table is made from artifacts."""
+REFRESH_SHARE = 0.05
+"""Part of the time that writing tables and curves may take: where trials end faster, one write is for several."""
 
 
 class Results:
     """The result of every trial, from artifacts and the trial status log alone, so that a sweep can be resumed."""
 
-    def __init__(self, sweep: Sweep, folder: Path, store: ArtifactStore, trials: Callable[[], list[Trial]]) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: Path,
+        store: ArtifactStore,
+        trials: Callable[[], list[Trial]],
+        tracking: Tracking,
+    ) -> None:
         """`trials` returns the trials of the sweep so far; a search adds trials."""
-        self.sweep, self.folder, self.store, self.trials = sweep, folder, store, trials
+        self.sweep, self.folder, self.store, self.trials, self.tracking = sweep, folder, store, trials, tracking
         self.statuses = TrialStatusLog(folder)
         self.rows: dict[str, dict[str, Any]] = {}
         """By name of the trial: flattening a configuration takes as long as all else, and a row seldom changes."""
         self.computed: set[str] = set()
         """Keys of the artifacts that this process had computed; all others were found in the store."""
         self.results: dict[str, TrialResult] = {}
+        self.changed = False
+        """Whether a trial has ended since the tables were written."""
         self.due = 0.0
         """When the tables may be written again, in monotonic seconds."""
+        self._by_policy: dict[str, list[Trial]] = {}
+        self._num_indexed = 0
 
     def finished(self, trial: Trial) -> bool:
         """Whether the trial was trained to its end."""
@@ -79,20 +93,29 @@ class Results:
         stopped = outcome.metrics if outcome else {}
         return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None, trial.labelled)
 
-    def refresh(self, *, at_once: bool = False) -> list[TrialResult]:
-        """Write tables and curves, each replaced atomically, unless that was done a moment ago; returns what they say.
+    def trials_of(self, policy: str) -> list[Trial]:
+        """The trials whose policy has this key."""
+        trials = self.trials()
+        # A search adds trials at the end.
+        for trial in trials[self._num_indexed :]:
+            self._by_policy.setdefault(trial.plan["policy"].key, []).append(trial)
+        self._num_indexed = len(trials)
+        return self._by_policy.get(policy, [])
 
-        A sweep of thousands of trials spends at most a twentieth of its time on them.
-        """
+    def refresh_if_due(self) -> None:
+        """Write tables and curves if a trial has ended since, unless writing them takes too much of the time."""
+        if self.changed and time.monotonic() >= self.due:
+            self.refresh()
+
+    def refresh(self) -> list[TrialResult]:
+        """Write tables and curves, each replaced atomically; returns what they say."""
         start = time.monotonic()
-        if not at_once and start < self.due:
-            return []
+        self.changed = False
         for trial in self.trials():
             self._keep(trial)
         results = [self.results[trial.name] for trial in self.trials()]
         write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
-        search = self.sweep.config.search
-        write_whole(self.folder / "table.md", search_markdown(results, search) if search else cells_markdown(results))
+        write_whole(self.folder / "table.md", self._table(results))
         cells: dict[str, dict[str, list[Any]]] = {}
         for result in results:
             if result.curves is not None:
@@ -100,48 +123,60 @@ class Results:
         if cells:
             with replacing(self.folder / "curves.png") as fresh:
                 plot_cells(cells, fresh, self.sweep.name)
-        self.due = time.monotonic() + max(REFRESH_SECONDS, 20 * (time.monotonic() - start))
+        end = time.monotonic()
+        self.due = end + (end - start) / REFRESH_SHARE
         return results
+
+    def _table(self, results: Sequence[TrialResult]) -> str:
+        search = self.sweep.config.search
+        return search_markdown(results, search, self.sweep.objectives) if search else cells_markdown(results)
 
     def _keep(self, trial: Trial) -> None:
         known = self.results.get(trial.name)
         if known is None or known.status != self.status(trial):
-            self.results[trial.name] = self.result(trial)
-            self.rows[trial.name] = result_row(self.results[trial.name])
+            self._take(trial, self.result(trial))
 
-    def publish(self, trial: Trial) -> None:
-        """Write what others use of a finished trial: its folder in `trials/`, and its curves for TensorBoard."""
-        if self.finished(trial):
-            is_member = self.sweep.config.scheduler.is_population
-            output = self._member(trial) / FINISHED if is_member else None
-            found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
-            stages = [
-                (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
-                for name, artifact in found
-                if artifact and not (is_member and name == "policy")
-            ]
-            policy = output or self.store.path("policy", trial.plan["policy"].key)
-            result = self.result(trial)
-            write_trial(self.folder, trial, result.config, stages, policy)
-            self._write_curves(trial, result)
+    def _take(self, trial: Trial, result: TrialResult) -> None:
+        self.results[trial.name] = result
+        self.rows[trial.name] = result_row(result)
 
-    def _write_curves(self, trial: Trial, result: TrialResult) -> None:
-        """Once, with what the trial differs in from the others."""
-        folder = self.folder / "tensorboard" / file_name("-".join(trial.labels.values()))
-        if result.curves is None or folder.exists():
-            return
+    def publish(self, trial: Trial) -> TrialResult:
+        """Write what others use of a finished trial: its folder in `trials/`, and what trackers show."""
+        is_member = self.sweep.config.scheduler.is_population
+        found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
+        stages = [
+            (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
+            for name, artifact in found
+            if artifact and not (is_member and name == "policy")
+        ]
+        result = self.result(trial)
+        self._take(trial, result)
+        write_trial(self.folder, trial, result.config, stages, self.output(trial))
+        self.tracking.log(self._tracked(trial, result), trial.plan["policy"].key)
+        return result
+
+    def output(self, trial: Trial) -> Path:
+        """The folder with the files of a finished trial's policy."""
+        if self.sweep.config.scheduler.is_population:
+            return self._member(trial) / FINISHED
+        return self.store.path("policy", trial.plan["policy"].key)
+
+    def _tracked(self, trial: Trial, result: TrialResult) -> TrackedPolicy:
+        """What trackers get of a finished trial."""
         config = result.config.model_dump(mode="json")
-        drawn = self.sweep.config.search.space if self.sweep.config.search else {}
-        parameters = {**trial.labels, **{key: at(config, key) for key in drawn}}
-        with SummaryWriter(str(folder)) as writer:
-            for row in result.curves.to_pylist():
-                step = row.pop("step")
-                for name, value in row.items():
-                    if value is not None:
-                        writer.add_scalar(name, value, step)
-            names = ("normalized_score_mean", "return_mean")
-            scores = {f"final/{name}": score for name in names if (score := result.evaluation[name]) is not None}
-            writer.add_hparams(parameters, scores, run_name=".")
+        drawn = list(self.sweep.config.search.space) if self.sweep.config.search else []
+        scores = {name: result.evaluation.get(name) for name in OBJECTIVES}
+        return TrackedPolicy(
+            folder=self.folder,
+            events=self.folder / TENSORBOARD / file_name("-".join(trial.labels.values())),
+            group=self.sweep.name,
+            name=trial.folder_name,
+            parameters=parameters(trial.labels, config, [*sorted(trial.labelled), *drawn]),
+            tags={"task": result.task, "method": result.method, "seed": str(result.config.seed)},
+            config=yaml.safe_dump(config, sort_keys=False),
+            curves=[("", self.output(trial) / "curves.parquet")],
+            scores={name: score for name, score in scores.items() if score is not None},
+        )
 
     def _member(self, trial: Trial) -> Path:
         # A population has one task, so a member's number is the number of its draw.

@@ -13,41 +13,41 @@ where the sweep stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
-import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
-from ray.tune import Callback, Stopper
 
 from v2a_ray.checksums import read_sealed, write_sealed
-from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import ArtifactStore
-from v2a_ray.engine.trainer import Metrics
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.experiments.finished import SWEEP_FILE
 from v2a_ray.experiments.plugins import sources_of
 from v2a_ray.experiments.reading import store_of
-from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
+from v2a_ray.experiments.sweep import Sweep, loggers_of, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.files import prepare_folder, sole_writer, write_whole
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
+from v2a_ray.orchestration.sweep.recorder import Recorder
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.search import Suggestions
-from v2a_ray.orchestration.sweep.trial_status import TrialStatus
 from v2a_ray.orchestration.sweep.trials import TRIALS_FILE
 from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
-from v2a_ray.orchestration.train.compute import Listener, compute_all
-from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor
+from v2a_ray.orchestration.train.compute import compute_all
+from v2a_ray.orchestration.train.listener import Listener, Listeners
+from v2a_ray.orchestration.train.metrics import MetricsListener
+from v2a_ray.orchestration.train.status import StatusFile
+from v2a_ray.orchestration.train.tracking import Tracking
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.result_tables import TrialResult
+from v2a_ray.report.trackers import TENSORBOARD, require_trackers
 from v2a_ray.settings.yaml_files import read_yaml, validate
 
 
@@ -72,42 +72,48 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
     A failed trial does not stop the other trials. Raises ConfigError when the folder holds another sweep, and
     StorageError when a disk is full or another process runs the sweep.
     """
-    with sole_writer(folder):
-        return _run(sweep, folder, listener or Listener())
+    loggers = loggers_of(sweep)
+    require_trackers(loggers)
+    mine = listener or Listener()
+    with (
+        sole_writer(folder),
+        StatusFile(folder, "sweep", sweep.name) as status,
+        Tracking(folder, [TENSORBOARD, *loggers], mine.warned) as tracking,
+    ):
+        return _run(sweep, folder, Listeners([mine, status, MetricsListener(sweep.name)]), tracking)
 
 
-def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
+def _run(sweep: Sweep, folder: Path, listener: Listener, tracking: Tracking) -> list[TrialResult]:
     asked, where = trial_resources(sweep), "policy.num_threads, policy.num_workers, resources.gpus_per_trial"
     require_resources(asked, where, listener.warned, count=trial_workers(sweep))
     store = store_of(sweep.trials[0].config)
     prepare_folder(store.root)
     _claim(sweep, folder)
-    upstream = {
-        node.key: Work(trial.config, trial.plan, node)
-        for trial in [*sweep.trials, *sweep.probes]
-        for node in trial.plan.values()
-        if node.stage != "policy"
-    }
-    check_cluster(store, folder, list(upstream.values()), listener.warned)
-    artifacts = compute_all(list(upstream.values()), store, listener)
+    upstream = upstream_works(sweep)
+    check_cluster(store, folder, upstream, listener.warned)
+    listener.planned("stages", len(upstream), "a free core", f"{sweep.num_trials:,} policies")
+    artifacts = compute_all(upstream, store, listener)
+    listener.planned("policies", sweep.num_trials, _waits_for(sweep, asked))
     progress_actor = f"v2a-sweep-{uuid.uuid4()}"
     plugins = sorted({path for trial in sweep.trials for path in trial.config.plugins})
     common = {"folder": str(folder), "progress_actor": progress_actor} | ({"plugins": plugins} if plugins else {})
     search = Suggestions(sweep, folder, common) if sweep.suggests else None
-    results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials)
+    results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials, tracking)
     results.computed |= {key for key, artifact in artifacts.items() if not artifact.cached}
+    recorder = Recorder(results, listener)
     missing = []
-    for number, trial in enumerate([] if search else sweep.trials):
+    for number, trial in enumerate(results.trials()):
         if results.finished(trial):
-            _say_reused(trial, store, listener)
             with storage_errors(folder):
-                results.publish(trial)
-        elif not results.over(trial):
+                recorder.tell_finished(trial, found=True)
+        elif results.over(trial):
+            recorder.tell_stopped(trial)
+        elif not search:
             missing.append(number)
     if missing or (search and search.num_left > 0):
-        _train(sweep, folder, missing, common, results, listener, search)
+        _train(sweep, folder, missing, common, recorder, search)
     with storage_errors(folder):
-        final = results.refresh(at_once=True)
+        final = results.refresh()
     _remove_checkpoints(results, store)
     return final
 
@@ -127,9 +133,12 @@ def require_same_sweep(sweep: Sweep, folder: Path) -> None:
 
 
 def _identity(sweep: Sweep) -> dict[str, Any]:
-    """Equal for equal sweeps; the number of a search's draws may differ."""
+    """Equal for equal sweeps; the number of a search's draws may differ, and where policies are logged."""
     drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
-    trials = [{"labels": trial.labels, "config": trial.config.model_dump(mode="json")} for trial in sweep.trials]
+    trials = [
+        {"labels": trial.labels, "config": trial.config.model_dump(mode="json", exclude={"loggers"})}
+        for trial in sweep.trials
+    ]
     return {"trials": trials, "search": drawn}
 
 
@@ -141,10 +150,29 @@ def _claim(sweep: Sweep, folder: Path) -> None:
         write_whole(folder / SWEEP_FILE, yaml.safe_dump(sweep.content, sort_keys=False))
 
 
-def _say_reused(trial: Trial, store: ArtifactStore, listener: Listener) -> None:
-    node = dataclasses.replace(trial.plan["policy"], name=trial.name)
-    if artifact := store.find("policy", node.key):
-        listener.done(node, artifact)
+def upstream_works(sweep: Sweep) -> list[Work]:
+    """What is computed before the policies, each once, with a title where several have one name."""
+    users: dict[str, tuple[Work, list[dict[str, str]]]] = {}
+    for trial in [*sweep.trials, *sweep.probes]:
+        for node in trial.plan.values():
+            if node.stage != "policy":
+                users.setdefault(node.key, (Work(trial.config, trial.plan, node), []))[1].append(trial.labels)
+    names = Counter(work.node.name for work, _ in users.values())
+    varying = {axis for axis, labels in sweep.axes.items() if len(labels) > 1}
+    works = []
+    for work, labels in users.values():
+        first = labels[0]
+        common = [f"{axis}={first[axis]}" for axis in varying if all(each[axis] == first[axis] for each in labels)]
+        apart = ", ".join(sorted(common)) or work.node.key[:6]
+        works.append(replace(work, title=f"{work.node.name} [{apart}]") if names[work.node.name] > 1 else work)
+    return works
+
+
+def _waits_for(sweep: Sweep, asked: Mapping[str, float]) -> str:
+    """What a policy waits for that could be trained."""
+    if sweep.config.resources.max_concurrent_trials:
+        return f"a place of {sweep.config.resources.max_concurrent_trials} (resources.max_concurrent_trials)"
+    return "a free GPU" if "GPU" in asked else "a free core"
 
 
 def _train(
@@ -152,135 +180,20 @@ def _train(
     folder: Path,
     missing: Sequence[int],
     common: dict[str, Any],
-    results: Results,
-    listener: Listener,
+    recorder: Recorder,
     search: Suggestions | None,
 ) -> None:
     """Run Tune over the trials with the numbers `missing`, or over the suggestions of `search`."""
-    stopper = _StopWhenUnwritable()
-    recorder = _Recorder(results, stopper)
-    tuner = make_tuner(sweep, folder, missing, common, [recorder], stopper, search)
-    with _listening(common["progress_actor"], sources_of(common.get("plugins", [])), results, listener):
-        grid = tuner.fit()
-    for result in grid:
-        if result.error:
-            reason = str(result.error).strip().splitlines()[-1]
-            for policy in recorder.policies(result.config or {}):
-                results.statuses.add(TrialStatus(policy, "failed", reason))
-    if stopper.reason:
+    tuner = make_tuner(sweep, folder, missing, common, [recorder], recorder.stopper, search)
+    with recorder.listening(common["progress_actor"], sources_of(common.get("plugins", []))):
+        tuner.fit()
+    if recorder.stopper.reason:
         with suppress(OSError):
-            results.refresh(at_once=True)
+            recorder.results.refresh()
         raise StorageError(
-            stopper.reason,
+            recorder.stopper.reason,
             remedy="free space, or choose another store or --run-dir; the same command goes on where it stopped",
         )
-
-
-class _Recorder(Callback):
-    """Writes results to disk as trials report."""
-
-    def __init__(self, results: Results, stopper: _StopWhenUnwritable) -> None:
-        self.results, self.stopper = results, stopper
-        self.last: dict[str, Metrics] = {}
-        """The newest evaluation of each running trial, by key of the policy."""
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """See `Callback`."""
-        policy = result["policy"]
-        if not {"failed", "finished"} & result.keys():
-            names = ("step", "normalized_score_mean", "return_mean")
-            self.last[policy] = {name: float(result[name]) for name in names if name in result}
-            return
-        self.last.pop(policy, None)
-        with self._room():
-            if "failed" in result:
-                self.results.statuses.add(TrialStatus(policy, "failed", result["failed"]))
-            else:
-                self.results.computed.add(policy)
-                for mine in self._trials_of(policy):
-                    self.results.publish(mine)
-            self.results.refresh()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """See `Callback`. The scheduler ended a trial that reported neither its end nor a failure."""
-        result = trial.last_result
-        if result.get("policy") in self.last and not {"finished", "failed"} & result.keys():
-            with self._room():
-                self.results.statuses.add(
-                    TrialStatus(result["policy"], "stopped", metrics=self.last.pop(result["policy"]))
-                )
-                self.results.refresh()
-
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """End the sweep if its folder cannot be written; Tune alone would show a traceback."""
-        try:
-            yield
-        except OSError as error:
-            self.stopper.reason = f"{self.results.folder}: cannot be written: {error.strerror or error}"
-
-    def policies(self, settings: dict[str, Any]) -> list[str]:
-        """Keys of the policies without an artifact that a Tune trial with these settings trains."""
-        if "suggestion" in settings:
-            number = f"{settings['suggestion']['number']:04d}"
-            cell = self.results.sweep.trials[settings["trials"][0]].labels
-            mine = [trial for trial in self.results.trials() if trial.labels == cell | {"suggestion": number}]
-        else:
-            numbers = [settings["member"]["number"]] if "member" in settings else settings["trials"]
-            mine = [self.results.sweep.trials[number] for number in numbers]
-        return [trial.plan["policy"].key for trial in mine if not self.results.over(trial)]
-
-    def _trials_of(self, policy: str) -> list[Trial]:
-        return [trial for trial in self.results.trials() if trial.plan["policy"].key == policy]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks, and we never read that pickle.
-        return {}
-
-
-class _StopWhenUnwritable(Stopper):
-    """Ends the sweep when a trial cannot write, because every other trial would fail in the same way."""
-
-    reason = ""
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        if result.get("unwritable"):
-            self.reason = result["failed"]
-        return False
-
-    def stop_all(self) -> bool:
-        """See `Stopper`."""
-        return bool(self.reason)
-
-
-@contextmanager
-def _listening(actor_name: str, plugins: Mapping[str, str], results: Results, listener: Listener) -> Iterator[None]:
-    """Pass the trials' reports on to `listener` while the block runs."""
-    progress_actor = make_progress_actor(actor_name, plugins)
-    ray.get(progress_actor.drain.remote())
-    stop = threading.Event()
-    started: set[str] = set()
-
-    def listen() -> None:
-        while not stop.wait(0.5):
-            try:
-                events: list[Event] = ray.get(progress_actor.drain.remote())
-            except ray.exceptions.RayError:
-                return
-            for event in events:
-                if event.name not in started:
-                    started.add(event.name)
-                    listener.started(Node("policy", event.name, ""))
-                listener.progressed(event)
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=5)
-        ray.kill(progress_actor)
 
 
 def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:

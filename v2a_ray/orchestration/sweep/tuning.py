@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import os
@@ -16,7 +15,7 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig
 
 from v2a_ray.errors import ConfigError
-from v2a_ray.experiments.sweep import Sweep, Trial
+from v2a_ray.experiments.sweep import Sweep
 from v2a_ray.orchestration.cluster.gpus import (
     cluster_gpus,
     gpu_share,
@@ -72,13 +71,7 @@ def make_tuner(
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
         policy_batches = _policy_batches(sweep, missing, room)
-        # The labels are for readers of MLflow's or W&B's pages.
-        labels = {
-            policy_batch[0]: _common_labels([sweep.trials[number] for number in policy_batch])
-            for policy_batch in policy_batches
-        }
-        named = tune.sample_from(lambda spec: labels[spec.config.trials[0]])
-        space, num_samples = {**common, "trials": tune.grid_search(policy_batches), "labels": named}, 1
+        space, num_samples = {**common, "trials": tune.grid_search(policy_batches)}, 1
     return tune.Tuner(
         tune.with_resources(train_member if population else train_trial, _reservation(resources, workers)),
         param_space=space,
@@ -97,7 +90,7 @@ def make_tuner(
             name=sweep.name,
             storage_path=str(state),
             verbose=0,
-            callbacks=[*callbacks, *_loggers(sweep)],
+            callbacks=list(callbacks),
             stop=stopper,
             failure_config=FailureConfig(max_failures=sweep.config.resources.max_retries),
             # For populations: a checkpoint that another member is about to copy must not be deleted.
@@ -191,28 +184,3 @@ def _policy_batches(sweep: Sweep, missing: Sequence[int], room: int) -> list[lis
         largest = asked
     policy_batches = make_policy_batches([policy_batch_key(trial.config, trial.plan) for trial in trials], largest)
     return [[missing[position] for position in policy_batch] for policy_batch in policy_batches]
-
-
-def _common_labels(trials: Sequence[Trial]) -> dict[str, str]:
-    """The labels that all trials of a batch share."""
-    first, *others = (trial.labels for trial in trials)
-    return {axis: value for axis, value in first.items() if all(labels.get(axis) == value for labels in others)}
-
-
-def _loggers(sweep: Sweep) -> list[Callback]:
-    """Tune's own callbacks. Raises ConfigError if a callback's package is missing."""
-    made: list[Callback] = []
-    for name in sweep.config.loggers:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(
-                f"{name} is not installed", where="loggers", remedy=f"pip install {name}, or leave it out"
-            )
-        if name == "mlflow":
-            from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-            made.append(MLflowLoggerCallback(experiment_name=sweep.name))
-        else:
-            from ray.air.integrations.wandb import WandbLoggerCallback
-
-            made.append(WandbLoggerCallback(project=sweep.name))
-    return made

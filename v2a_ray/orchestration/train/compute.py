@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,31 +25,14 @@ from v2a_ray.orchestration.cluster.gpus import (
 )
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.orchestration.data.table_nodes import make_data, make_source
-from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor, reporter
+from v2a_ray.orchestration.train.listener import Event, Listener
+from v2a_ray.orchestration.train.progress_actor import make_progress_actor, reporter
 from v2a_ray.orchestration.train.work import Work, input_paths, stage_threads
 from v2a_ray.stages.policy.batched_jobs import fit_policies
 from v2a_ray.stages.registered import fit_of
 
-POLL_SECONDS = 0.25
 MAX_RETRIES = 2
 """Further attempts of a stage whose worker dies; each continues from the stage's checkpoint."""
-
-
-@dataclass
-class Listener:
-    """Callbacks for the driver: a node starts, reports, is done. By default they do nothing."""
-
-    def started(self, node: Node) -> None:
-        """A node's computation was handed to Ray."""
-
-    def progressed(self, event: Event) -> None:
-        """A node reported progress."""
-
-    def done(self, node: Node, artifact: Artifact) -> None:
-        """A node's artifact was computed or found in the store."""
-
-    def warned(self, text: str) -> None:
-        """The user should see this warning; the computation continues."""
 
 
 def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener) -> dict[str, Artifact]:
@@ -67,33 +49,70 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
     for key, work in list(waiting.items()):
         if found := store.find(work.node.stage, key):
             artifacts[key] = found
-            listener.done(work.node, found)
+            listener.done(work.shown, found)
             del waiting[key]
     if not waiting:
         return artifacts
     require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
     progress_actor = make_progress_actor()
+    reports = _Reports(listener)
     running: dict[Any, list[Work]] = {}
+    drained = progress_actor.drain.remote()
     try:
         while waiting or running:
             for group in _ready(waiting, artifacts):
                 for work in group:
                     del waiting[work.node.key]
-                    listener.started(work.node)
+                    reports.queued(work.shown)
                 running[_submit(group, store, progress_actor)] = group
-            ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            for event in ray.get(progress_actor.drain.remote()):
-                listener.progressed(event)
+            ready, _ = ray.wait([*running, drained])
+            if drained in ready:
+                ready.remove(drained)
+                reports.pass_on(ray.get(drained))
+                drained = progress_actor.drain.remote()
             for reference in ready:
                 group = running.pop(reference)
-                for work, artifact in zip(group, _result(reference), strict=True):
+                for work, artifact in zip(group, _made(reference, group, listener), strict=True):
                     artifacts[work.node.key] = artifact
-                    listener.done(work.node, artifact)
+                    reports.done(work.shown, artifact)
     finally:
         for reference in running:
             ray.cancel(reference, force=False)
         ray.kill(progress_actor)
     return artifacts
+
+
+class _Reports:
+    """Turns the events of submitted nodes into calls of a listener: a node runs once it has reported."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.nodes: dict[str, Node] = {}
+        """By key: submitted and not done."""
+        self.started: set[str] = set()
+
+    def queued(self, node: Node) -> None:
+        """A node was submitted."""
+        self.nodes[node.key] = node
+        self.listener.queued(node)
+
+    def pass_on(self, events: Sequence[Event]) -> None:
+        """Pass on what nodes reported. What comes after a node's end is dropped."""
+        for event in events:
+            if event.key in self.nodes:
+                self._start(event.key)
+                self.listener.progressed(event)
+
+    def done(self, node: Node, artifact: Artifact) -> None:
+        """A node's task has ended; it may have been too short to be heard before."""
+        self._start(node.key)
+        del self.nodes[node.key]
+        self.listener.done(node, artifact)
+
+    def _start(self, key: str) -> None:
+        if key not in self.started:
+            self.started.add(key)
+            self.listener.started(self.nodes[key])
 
 
 def _ready(waiting: Mapping[str, Work], artifacts: Mapping[str, Artifact]) -> list[list[Work]]:
@@ -115,7 +134,7 @@ def _submit(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) ->
         return make_data.options(**options).remote(group, store, progress_actor)
     inputs = input_paths(group[0], store)
     if node.stage == "source":
-        return make_source.options(**options).remote(group[0], inputs, store)
+        return make_source.options(**options).remote(group[0], inputs, store, progress_actor)
     # The task of a data-parallel stage reserves no CPU and no GPU, because its workers do.
     parallel = stage_workers(config, node.stage) > 1
     options["num_cpus"] = 0 if parallel else stage_threads(group[0])
@@ -123,11 +142,15 @@ def _submit(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) ->
     return _make_stage.options(**options).remote(group[0], inputs, store, progress_actor)
 
 
-def _result(reference: Any) -> list[Artifact]:
+def _made(reference: Any, group: Sequence[Work], listener: Listener) -> list[Artifact]:
+    """The artifacts of a task that has ended. A failure is told to the listener and raised."""
     try:
         artifacts: list[Artifact] = ray.get(reference)
     except ray.exceptions.RayError as error:
-        if mine := user_error(error):
+        mine = user_error(error)
+        for work in group:
+            listener.failed(work.shown, str(mine or error).strip().splitlines()[-1])
+        if mine:
             raise mine from None
         raise
     return artifacts
@@ -136,7 +159,8 @@ def _result(reference: Any) -> list[Artifact]:
 @ray.remote
 def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Make the artifact of a trained stage: its column, or the policy."""
-    progress = reporter(progress_actor, work.node.name)
+    progress = reporter(progress_actor, work.node.key, work.node.name)
+    progress(0, 0, {})
     return [make_stage(work, inputs, store, progress)]
 
 

@@ -1,27 +1,22 @@
-"""The progress actor: stages report to it, and the driver reads from it."""
+"""The progress actor: stages report to it, and the driver waits for what they report."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from v2a_ray.orchestration.train.listener import Event
+
 if TYPE_CHECKING:
     # This module imports torch, which would delay the start of the actor's process by seconds.
     from v2a_ray.engine.trainer import Metrics, Progress
 
-
-@dataclass(frozen=True)
-class Event:
-    """One report: `step` of `num_steps` of the node called `name`, with metrics named `group/name`."""
-
-    name: str
-    step: int
-    num_steps: int
-    metrics: Metrics
+GATHER_SECONDS = 1.0
+"""How long reports are gathered before the driver gets them: it is called at most once in this time."""
 
 
 class _ProgressActor:
@@ -30,18 +25,23 @@ class _ProgressActor:
     def __init__(self, plugins: Mapping[str, str]) -> None:
         self.events: list[Event] = []
         self._plugins = plugins
+        self._reported = asyncio.Event()
 
-    def plugins(self) -> Mapping[str, str]:
+    async def plugins(self) -> Mapping[str, str]:
         """Path of each plugin to its content."""
         return self._plugins
 
-    def report(self, event: Event) -> None:
+    async def report(self, event: Event) -> None:
         """Add an event."""
         self.events.append(event)
+        self._reported.set()
 
-    def drain(self) -> list[Event]:
-        """All events since the last call, in order."""
+    async def drain(self) -> list[Event]:
+        """All events since the last call, in order; waits until there are some."""
+        await self._reported.wait()
+        await asyncio.sleep(GATHER_SECONDS)
         events, self.events = self.events, []
+        self._reported.clear()
         return events
 
 
@@ -55,10 +55,10 @@ def make_progress_actor(name: str | None = None, plugins: Mapping[str, str] | No
     return ProgressActor.options(name=name, scheduling_strategy=here).remote(plugins or {})
 
 
-def reporter(progress_actor: Any, name: str) -> Progress:
-    """A progress callback that reports to `progress_actor` without waiting."""
+def reporter(progress_actor: Any, key: str, name: str) -> Progress:
+    """A progress callback of one node that reports to `progress_actor` without waiting."""
 
     def report(step: int, num_steps: int, metrics: Metrics) -> None:
-        progress_actor.report.remote(Event(name, step, num_steps, metrics))
+        progress_actor.report.remote(Event(key, name, step, num_steps, metrics))
 
     return report

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,27 @@ from v2a_ray.experiments.finished import RESULT_FILE
 from v2a_ray.experiments.reading import missing_nodes, store_of
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
 from v2a_ray.orchestration.cluster.requirements import check_cluster
-from v2a_ray.orchestration.train.compute import Listener, compute_all
-from v2a_ray.orchestration.train.progress_actor import Event
+from v2a_ray.orchestration.train.compute import compute_all
+from v2a_ray.orchestration.train.listener import Event, Listener, Listeners
+from v2a_ray.orchestration.train.metrics import MetricsListener
+from v2a_ray.orchestration.train.status import StatusFile
+from v2a_ray.orchestration.train.tracking import Tracking
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.curves import plot_run
 from v2a_ray.report.run_result import make_result, policy_files
+from v2a_ray.report.trackers import TENSORBOARD, Scalar, TrackedPolicy, require_trackers
 
 
-class _Recorder(Listener):
-    """Passes events on and writes them to TensorBoard while the disk has room; the run needs no TensorBoard files."""
+class _LiveCurves(Listener):
+    """Writes events to TensorBoard while the disk has room. At the end of the run its complete curves replace them."""
 
-    def __init__(self, listener: Listener, folder: Path) -> None:
-        self.listener, self.folder = listener, folder
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self.folder, self.warn = folder, warn
         self.writer: SummaryWriter | None = None
         with self._room():
+            # Events of an earlier, interrupted start would stand there twice.
+            shutil.rmtree(folder, ignore_errors=True)
             self.writer = SummaryWriter(str(folder))
 
     @contextmanager
@@ -43,7 +50,7 @@ class _Recorder(Listener):
             yield
         except OSError as error:
             self.writer = None
-            self.listener.warned(f"{self.folder}: no more curves for TensorBoard: {error.strerror or error}")
+            self.warn(f"{self.folder}: no more curves for TensorBoard: {error.strerror or error}")
 
     def close(self) -> None:
         """Write the remaining events."""
@@ -51,36 +58,18 @@ class _Recorder(Listener):
             if self.writer:
                 self.writer.close()
 
-    def started(self, node: Node) -> None:
-        self.listener.started(node)
-
     def progressed(self, event: Event) -> None:
         for name, value in event.metrics.items():
             if name not in ("resumed", "discarded") and not name.startswith("streamed/"):
-                self._add(_tag(name, event.name), value, event.step)
-        self.listener.progressed(event)
-
-    def _add(self, tag: str, value: float, step: int) -> None:
-        with self._room():
-            if self.writer:
-                self.writer.add_scalar(tag, value, step)
-
-    def done(self, node: Node, artifact: Artifact) -> None:
-        curves = artifact.path / "curves.parquet"
-        if artifact.cached and curves.exists():
-            # A cached artifact sends no reports; take its curves from the file.
-            for row in pq.read_table(curves).to_pylist():
-                step = row.pop("step")
-                for name, value in row.items():
-                    if value is not None:
-                        self._add(_tag(name, node.name), value, step)
-        self.listener.done(node, artifact)
+                with self._room():
+                    if self.writer:
+                        self.writer.add_scalar(f"{name}{_ending(event.name)}", value, event.step)
 
 
-def _tag(metric: str, node: str) -> str:
-    """Tag of a metric. The fits of single sources, `modality/SOURCE`, record equal metrics and get separate curves."""
+def _ending(node: str) -> str:
+    """The fits of single sources, `modality/SOURCE`, record equal metrics; the ending keeps their curves apart."""
     part = node.partition("modality/")[2]
-    return f"{metric}/{part}" if part else metric
+    return f"/{part}" if part else ""
 
 
 def run_experiment(
@@ -91,20 +80,50 @@ def run_experiment(
     `run_dir` gets `config.yaml`, `tensorboard/`, `curves.parquet`, `curves.png`, `actor.safetensors`
     (`module.safetensors` for RLlib baselines) and, last, `result.json`, whose content is returned.
     """
+    require_trackers(config.loggers)
     store = store_of(config)
     run_dir = prepare_folder(run_dir)
     prepare_folder(store.root)
     with storage_errors(run_dir):
         write_whole(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    works = [Work(config, plan, node) for node in plan.values()]
-    listener = listener or Listener()
-    if missing_nodes(store, plan):
+    mine = listener or Listener()
+    missing = missing_nodes(store, plan)
+    with (
+        StatusFile(run_dir, "run", config.name) as status,
+        Tracking(run_dir, [TENSORBOARD, *config.loggers], mine.warned) as tracking,
+    ):
+        extra: list[Listener] = [status]
+        live = _LiveCurves(run_dir / TENSORBOARD, mine.warned) if missing else None
+        if live:
+            # Of what is all there, Ray, its metrics and curves on the way have nothing to say.
+            extra += [live, MetricsListener(config.name)]
+        try:
+            artifacts = _compute(config, plan, run_dir, Listeners([mine, *extra]), check=bool(missing))
+        finally:
+            if live:
+                live.close()
+        result = _write_results(config, plan, artifacts, run_dir)
+        tracked = _tracked(config, plan, artifacts, run_dir, result["target"])
+        if live:
+            tracking.forget(tracked, TENSORBOARD)
+        tracking.log(tracked, plan["policy"].key)
+    return result
+
+
+def _compute(
+    config: ExperimentConfig, plan: Mapping[str, Node], run_dir: Path, listener: Listener, *, check: bool
+) -> dict[str, Artifact]:
+    works, store = [Work(config, plan, node) for node in plan.values()], store_of(config)
+    if check:
         check_cluster(store, run_dir, works, listener.warned)
-    recorder = _Recorder(listener, run_dir / "tensorboard")
-    try:
-        artifacts = compute_all(works, store, recorder)
-    finally:
-        recorder.close()
+    listener.planned("stages", len(works), "a free core")
+    return compute_all(works, store, listener)
+
+
+def _write_results(
+    config: ExperimentConfig, plan: Mapping[str, Node], artifacts: Mapping[str, Artifact], run_dir: Path
+) -> dict[str, Any]:
+    """Write what a finished run leaves in its folder, `result.json` last, and return its content."""
     policy = artifacts[plan["policy"].key].path
     evaluation = read_json(policy / "evaluation.json")
     result = make_result(config, [(name, artifacts[node.key]) for name, node in plan.items()], evaluation)
@@ -117,3 +136,30 @@ def run_experiment(
             plot_run(curves, fresh, title=title)
         write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def _tracked(
+    config: ExperimentConfig,
+    plan: Mapping[str, Node],
+    artifacts: Mapping[str, Artifact],
+    run_dir: Path,
+    evaluation: Mapping[str, Any],
+) -> TrackedPolicy:
+    """What trackers get of a finished run."""
+    files = [(_ending(name), artifacts[node.key].path / "curves.parquet") for name, node in plan.items()]
+    scores = {name: evaluation.get(name) for name in ("normalized_score_mean", "return_mean")}
+    return TrackedPolicy(
+        folder=run_dir,
+        events=run_dir / TENSORBOARD,
+        group=config.name,
+        name=config.folder_name,
+        parameters={"method": config.method, "seed": config.seed, **_scalars(config.modifications)},
+        tags={"task": config.name, "method": config.method_title, "seed": str(config.seed)},
+        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        curves=[(ending, file) for ending, file in files if file.exists()],
+        scores={name: score for name, score in scores.items() if score is not None},
+    )
+
+
+def _scalars(settings: Mapping[str, Any]) -> dict[str, Scalar]:
+    return {key: value for key, value in settings.items() if isinstance(value, Scalar)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from v2a_ray.engine.plan import Node
@@ -14,11 +14,21 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 
 @dataclass(frozen=True)
 class Work:
-    """A node of an experiment's plan whose artifact is needed."""
+    """A node of an experiment's plan whose artifact is needed.
+
+    Attributes:
+        title: what the node is called on displays, where its name alone would not tell it from others.
+    """
 
     config: ExperimentConfig
     plan: Mapping[str, Node]
     node: Node
+    title: str = ""
+
+    @property
+    def shown(self) -> Node:
+        """The node under its title."""
+        return replace(self.node, name=self.title) if self.title else self.node
 
 
 def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:

@@ -42,7 +42,7 @@ def policy_batch_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str 
         "policy": policy.model_dump(mode="json", exclude=_OWN_SCALARS),
         "inputs": {role: plan[name].key for role, name in plan["policy"].inputs.items()},
         "domain": config.target.domain,
-        **config.model_dump(mode="json", include={"preprocessing", "loading", "evaluation"}),
+        **config.model_dump(mode="json", include={"preprocessing", "loading", "evaluation", "offline"}),
     }
     return json.dumps(content, sort_keys=True)
 

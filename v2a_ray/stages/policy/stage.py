@@ -44,8 +44,10 @@ class PolicyStage(Stage):
         settings = prepared(config) | {
             "policy": moving(config.policy),
             "evaluation": config.evaluation.model_dump(mode="json"),
-            "domain": parse_domain(config.target.domain).name,
+            "domain": parse_domain(config.target.domain).identity,
         }
+        if config.is_offline:
+            settings["offline"] = config.offline.model_dump(mode="json")
         return [Request(self.inputs(config), settings, BOTH_ROWS)]
 
     def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost]:
@@ -57,12 +59,11 @@ class PolicyStage(Stage):
         robot = parse_domain(config.target.domain).robot_spec
         # An upper bound: a policy that falls ends its episodes earlier.
         steps = times * evaluation.num_episodes * robot.max_episode_steps
+        evaluations = Cost(f"evaluate {robot_of(config.target.domain)}", steps)
+        if config.is_offline:
+            evaluations = Cost("evaluate offline", times * config.offline.num_steps)
         kind = f"policy {policy.learner}" + (" in support" if "density" in policy.reads() else "")
-        return [
-            Cost("start", 1),
-            Cost(kind, policy.num_steps, layers(policy)),
-            Cost(f"evaluate {robot_of(config.target.domain)}", steps),
-        ]
+        return [Cost("start", 1), Cost(kind, policy.num_steps, layers(policy)), evaluations]
 
     def seed(self, config: ExperimentConfig) -> int:
         """The experiment's seed."""

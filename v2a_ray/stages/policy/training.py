@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -18,17 +17,22 @@ from safetensors.torch import save_file
 from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Column, Preprocessing, TransitionSampler
 from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
-from v2a_ray.domains import parse_domain
 from v2a_ray.engine.columns import TARGET_COLUMN, read_step_column
 from v2a_ray.engine.context import Job, preprocessing
 from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
 from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import Metrics, use_threads
-from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.policy.batched import BatchedIQL, PolicyBatch, as_it_is, train_together
 from v2a_ray.stages.policy.config import IQLConfig, PolicyConfig
 from v2a_ray.stages.policy.cuda_graph import RecordedPolicyBatch
+from v2a_ray.stages.policy.evaluating import (
+    alignment_of_target,
+    as_metrics,
+    held_out_alignment,
+    make_evaluate,
+    recorded_names,
+)
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.policy.inputs import LearnerInputs, make_learner
 from v2a_ray.stages.policy.iql import IQLLearner
@@ -122,7 +126,8 @@ class PolicyTraining:
         self.job, self.tables, self.workers = job, tables, workers
         config, evaluation = job.config.policy, job.config.evaluation
         config = config.model_copy(update={"batch_size": workers.share(config.batch_size)})
-        source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
+        held_out = held_out_alignment(job) if "alignment" in job.inputs else None
+        source_filter = SourceFilter.prepare(config.filter, tables.alignment, held_out)
         scale = tables.preprocessing.reward_scale
         self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
         device = tables.target.device
@@ -135,6 +140,7 @@ class PolicyTraining:
             LearnerInputs(self.sampler, self.actor, config, job.config.seed, density, dynamics, workers)
         )
         self.results: dict[str, Any] = {}
+        self.evaluate_actor = make_evaluate(job)
         self.loop = job.loop(
             config,
             samplers={"target": self.sampler.target, "source": self.sampler.source},
@@ -144,35 +150,32 @@ class PolicyTraining:
         )
 
     def evaluate(self) -> Metrics:
-        """Roll out the policy in the target environment; `results` has the latest results.
+        """Evaluate the policy in the target, or on its recordings; `results` has the latest results.
 
         With several workers, rank 0 does this and sends the results to the others, which would wait anyway.
         """
-        names = ("return_mean", "normalized_score_mean")
+        names = recorded_names(self.job)
         values = torch.zeros(len(names), dtype=torch.float64, device=self.tables.target.device)
         if self.workers.rank == 0:
-            self._roll_out()
-            # Without reference returns there is no normalised score.
+            self.results = self.evaluate_actor(self.actor.act_numpy)
+            # Without reference returns there is no score, without rewards no value.
             known = [math.nan if self.results[name] is None else self.results[name] for name in names]
             values += values.new_tensor(known)
         told = self.workers.reduce(values).tolist()
-        return {f"evaluation/{name}": value for name, value in zip(names, told, strict=True) if not math.isnan(value)}
-
-    def _roll_out(self) -> None:
-        evaluation, domain = self.job.config.evaluation, parse_domain(self.job.config.target.domain)
-        results = evaluate(self.actor.act_numpy, domain, evaluation.num_episodes, evaluation.seed)
-        self.results = results.summary()
-        self.results |= {"returns": results.returns.tolist(), "lengths": results.lengths.tolist()}
+        known = [None if math.isnan(value) else value for value in told]
+        return as_metrics(dict(zip(names, known, strict=True)), names)
 
     def finish(self) -> None:
         """Write the trained actor, its evaluation and the training history."""
         output = self.job.output
         save_file(self.actor.state_dict(), output / "actor.safetensors")
         eligible = len(self.sampler.source) if self.sampler.uses_source else 0
+        kept = self.sampler.num_source_rows / self.sampler.num_drawn * eligible
         about = {
             "source_transitions_eligible": eligible,
-            "data_kept": self.sampler.num_source_rows / self.sampler.num_drawn * eligible / len(self.tables.source),
+            "data_kept": kept / len(self.tables.source) if self.job.config.sources else None,
             "streamed_tables": self.tables.streamed,
+            **alignment_of_target(self.job),
         }
         (output / "evaluation.json").write_text(json.dumps(self.results | about, indent=1))
         self.job.write_history(self.loop.history)
@@ -189,13 +192,6 @@ def _own_columns(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str
     added = type(job.config.policy).columns
     found: dict[str, Column] = {} if added is None else imported(added)(job, role, rows)
     return found
-
-
-def _held_out_scores(job: Job) -> Float | None:
-    if "alignment" not in job.inputs:
-        return None
-    column = pq.read_table(job.inputs["alignment"] / "held_out.parquet").column("alignment")
-    return np.asarray(column.to_numpy(), dtype=np.float32)
 
 
 def make_actor(observation_dim: int, action_dim: int, width: int, preprocessing: Preprocessing) -> TanhActor:

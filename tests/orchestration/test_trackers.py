@@ -1,0 +1,96 @@
+"""Policies in MLflow's file store and in W&B's offline folders: a run each, whatever is reused or repeated."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.orchestration.tiny_sweeps import SETTINGS, sweep, write_sweep
+from v2a_ray.engine.plan import make_plan
+from v2a_ray.errors import ConfigError
+from v2a_ray.experiments.reading import resolve
+from v2a_ray.orchestration.train.run import run_experiment
+
+LOGGERS = ["mlflow", "wandb"]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None) -> Path:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return tmp_path
+
+
+def runs(group: str) -> list[Run]:
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(group)
+    assert experiment
+    return sorted(client.search_runs([experiment.experiment_id]), key=lambda run: str(run.info.run_name))
+
+
+def test_a_sweep_logs_a_run_per_policy_once(workspace: Path) -> None:
+    path = write_sweep(
+        workspace, name="tracked", axes={"policy.learning_rate": [1e-3, 3e-4], "seed": [0]}, loggers=LOGGERS
+    )
+    sweep(path)
+    first, second = runs("tracked")
+    assert first.info.run_name == "learning_rate=0.0003,seed=0"
+    assert first.data.params == {"policy.learning_rate": "0.0003", "seed": "0"}
+    assert first.data.tags["method"] == "iql_mixed" and first.data.tags["v2a.sweep"] == "tracked"
+    client = MlflowClient()
+    scores = client.get_metric_history(first.info.run_id, "evaluation/normalized_score_mean")
+    assert [score.step for score in scores] == [10, 20, 30, 40, 50, 60]
+    text = client.download_artifacts(first.info.run_id, "config.yaml", str(workspace))
+    assert yaml.safe_load(Path(text).read_text())["policy"]["learning_rate"] == 3e-4
+    folder = path.with_suffix("")
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 2
+
+    # The same command logs nothing again, and what is logged again replaces what is there.
+    sweep(path)
+    assert [run.info.run_id for run in runs("tracked")] == [first.info.run_id, second.info.run_id]
+    (folder / "logged.jsonl").unlink()
+    sweep(path)
+    assert len(runs("tracked")) == 2 and len(list(folder.glob("wandb/offline-run-*"))) == 2
+    events = EventAccumulator(str(folder / "tensorboard/0.0003-0")).Reload()
+    assert len(events.Scalars("evaluation/normalized_score_mean")) == 6
+    hyperparameters = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"policy.learning_rate" in hyperparameters and b"0.0003" not in hyperparameters, "a number, no text"
+
+    # In another folder all policies are reused, and logged.
+    shutil.rmtree(folder)
+    sweep(path)
+    assert len(runs("tracked")) == 2
+
+
+def test_a_run_is_logged_and_its_curves_stand_once(workspace: Path) -> None:
+    config = resolve(SETTINGS | {"name": "single", "store": str(workspace / "artifacts"), "loggers": ["mlflow"]})
+    for _ in range(2):
+        run_experiment(config, make_plan(config), workspace / "run")
+        shutil.rmtree(workspace / "artifacts/policy")  # so that it is computed again
+    (logged,) = runs("single")
+    assert logged.data.params == {"method": "iql_mixed", "seed": "0"}
+    events = EventAccumulator(str(workspace / "run/tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("evaluation/normalized_score_mean")] == [10, 20, 30, 40, 50, 60]
+
+
+def test_what_would_not_log_is_said_before_anything_is_computed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    path = write_sweep(workspace, name="refused", axes={"seed": [0]}, loggers=["mlflow"])
+    with pytest.raises(ConfigError, match="MLflow does not answer"):
+        sweep(path)
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", "/dev/null")
+    path = write_sweep(workspace, name="keyless", axes={"seed": [0]}, loggers=["wandb"])
+    with pytest.raises(ConfigError, match="Weights & Biases refuses"):
+        sweep(path)
+    assert not (workspace / "artifacts").exists()

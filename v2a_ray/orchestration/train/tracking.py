@@ -1,0 +1,59 @@
+"""Logs finished policies to trackers in a thread of its own, each once, while others are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from v2a_ray.checksums import append_sealed, read_sealed_lines
+from v2a_ray.report.trackers import TRACKERS, TrackedPolicy
+
+LOGGED = "logged.jsonl"
+"""In the results folder: what was logged where. Without it all is logged again, in the place of what is there."""
+
+
+class Tracking:
+    """Where finished policies are logged. They appear there while others are trained."""
+
+    def __init__(self, folder: Path, names: Sequence[str], warn: Callable[[str], None]) -> None:
+        """`names` are keys of `TRACKERS`, or `TENSORBOARD`."""
+        self.folder, self.names, self.warn = folder, list(dict.fromkeys(names)), warn
+        self._logged: set[tuple[str, str, str]] = set()
+        """Tracker, name of the policy, key of its artifact."""
+        with suppress(OSError):
+            for line in read_sealed_lines(folder / LOGGED):
+                if line is not None:
+                    self._logged.add((str(line.get("tracker")), str(line.get("policy")), str(line.get("key"))))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracking")
+
+    def __enter__(self) -> Tracking:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait until all is logged; after Ctrl-C, only for what is being logged."""
+        self._thread.shutdown(cancel_futures=error is not None)
+
+    def log(self, policy: TrackedPolicy, key: str) -> None:
+        """Log a policy with this key of its artifact, unless that was done."""
+        missing = [name for name in self.names if (name, policy.name, key) not in self._logged]
+        self._logged |= {(name, policy.name, key) for name in missing}
+        if missing:
+            self._thread.submit(self._log, policy, key, missing)
+
+    def forget(self, policy: TrackedPolicy, tracker: str) -> None:
+        """What was logged of the policy there is gone."""
+        self._logged = {each for each in self._logged if each[:2] != (tracker, policy.name)}
+
+    def _log(self, policy: TrackedPolicy, key: str, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                TRACKERS[name](policy)
+                append_sealed(self.folder / LOGGED, [{"tracker": name, "policy": policy.name, "key": key}])
+            except Exception as error:  # a tracker that fails must not end the training
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                self.warn(f"{policy.name} is not logged to {name}: {reason}; the next run of the command logs it")
