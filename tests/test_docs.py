@@ -20,7 +20,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name of the package is a module, or what a module has."""
+    """Whether a dotted name of the package is a module or a name in a module."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:
@@ -55,7 +55,7 @@ def test_paths_exist(page: Path) -> None:
 
 @every_page
 def test_settings_exist(page: Path) -> None:
-    """Dotted keys such as `policy.filter.rule` in code spans: of some kind of their section."""
+    """Dotted keys such as `policy.filter.rule` in code spans are settings of some kind of their section."""
     config = type(method_config("v2a"))
     sections = "|".join(name for name in config.model_fields if name not in ("name", "method", "seed", "store"))
     keys = set(re.findall(rf"[`\s]((?:{sections})(?:\.[a-z_]+)+)(?==|`)", page.read_text()))
@@ -84,7 +84,7 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
-def test_the_checks_themselves() -> None:
+def test_docs_checks_detect_missing_names() -> None:
     assert exists("v2a_ray.engine.plan.make_plan") and not exists("v2a_ray.engine.plan.no_such_function")
     assert not exists("v2a_ray.no_such_module.name")
 

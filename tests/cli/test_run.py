@@ -16,10 +16,9 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from benchmarks.harm import flip
-from tests.cli.command import CONFIG, v2a, v2a_here
+from tests.cli.command import CONFIG, v2a, v2a_here, yaml_folder
 from v2a_ray.diagnosis.evidence import open_run
 from v2a_ray.errors import DataError
 from v2a_ray.export.policies import open_trained
@@ -27,9 +26,7 @@ from v2a_ray.export.policies import open_trained
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workspace")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    return folder
+    return yaml_folder(tmp_path_factory.mktemp("workspace"), tiny=CONFIG)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.shared_data import needs_shared_data, shared_file
 from v2a_ray.cli.data_commands import app
 from v2a_ray.data.fidelity.recorded import compare, recordings
 from v2a_ray.data.fidelity.resimulation import resimulate
@@ -21,7 +22,6 @@ from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.domains.file_names import domain_of_file_name
 from v2a_ray.errors import DomainError
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 FILES = {
     f"{robot}_{name}_{quality}.hdf5": f"{robot}/{shift}@d4rl"
     for robot in ("hopper", "halfcheetah")
@@ -49,11 +49,10 @@ def table_of(observation: Any, action: Any, reward: Any, next_observation: Any, 
     )  # fmt: skip
 
 
+@needs_shared_data
 @pytest.mark.parametrize("file", FILES)
 def test_recorded_transitions_are_reproduced(file: str) -> None:
-    if not (DATA / file).exists():
-        pytest.skip(f"third-party data {file} is not in ../shared/data")
-    with h5py.File(DATA / file) as data:
+    with h5py.File(shared_file(file)) as data:
         columns = ("observations", "actions", "rewards", "next_observations")
         table = table_of(*(data[name][:5000].reshape(len(data[name][:5000]), -1).squeeze() for name in columns))
     domain = FILES[file]

@@ -28,7 +28,7 @@ class PartAlignment:
 
 @dataclass(frozen=True)
 class AlignmentAudit:
-    """What h measures.
+    """The quality of h as a measure of dynamics mismatch.
 
     Attributes:
         kind: the estimator.

@@ -1,4 +1,4 @@
-"""The plan of an experiment: which artifacts it needs, what each is made from, and under which key.
+"""The plan of an experiment: the artifacts that it needs, with their inputs and keys.
 
 An artifact is a node; its key hashes the stage, the settings that move its numbers, the keys of its inputs and a seed.
 Two experiments that agree on those share the artifact, so a sweep over seeds, lambda and xi fits the modality once.
@@ -96,7 +96,7 @@ def _data_name(label: str) -> str:
 
 
 def _mix_content(config: ExperimentConfig) -> dict[str, Any]:
-    """What determines the mix beside its sources."""
+    """Key content of the mix besides its sources."""
     if not config.mix.validation_fraction:
         return {}
     return {"validation_fraction": config.mix.validation_fraction, "seed": config.mix.seed}
@@ -110,13 +110,13 @@ def _held_out(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _strict_checks(config: ExperimentConfig) -> dict[str, Any]:
-    """The checks that must not fire. Data made without them were never held to them."""
+    """The checks that must not fire; they are part of the key, because other data were not checked by them."""
     strict = sorted(name for name, severity in config.checks.items() if severity == "error")
     return {"strict_checks": strict} if strict else {}
 
 
 def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict[str, Any]:
-    """What determines the transitions of one part: a file's bytes, or policies, domain and seed."""
+    """Key content of one part of the data: a file's bytes, or policies, domain and seed."""
     domain = parse_domain(spec.domain)
     about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
     if spec.path is None:
@@ -130,7 +130,7 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
         about["weights"] = {request.component: weights_digest(policies, request.component) for request in requests}
         return about | {"num_transitions": spec.num_transitions, "noise_std": spec.noise_std, "seed": spec.seed}
     about |= {"num_transitions": spec.num_transitions, "subsample": spec.subsample}
-    # What is left at its default is no part of the key, so that settings which did not exist renew nothing.
+    # Settings at their default are not part of the key, so that new settings do not renew existing artifacts.
     if spec.subsample != "first":
         about["seed"] = spec.seed
     if spec.num_episodes is not None:
@@ -148,7 +148,7 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
     try:
         digest: str | None = digest_path(resolve(spec, config.data_root), store)
     except DataError:
-        digest = None  # Reading it says why, and leaves it out.
+        digest = None  # Reading it will report the reason and skip it.
     return about | {"file": digest, "on_error": "skip"}
 
 

@@ -1,8 +1,8 @@
 """Single-precision matrix products on a CPU, by the library that is faster on this processor.
 
 PyTorch ships two libraries. Its own operators use MKL, which runs AVX-512 kernels on Intel processors and AVX2 kernels
-on AMD processors. oneDNN has AVX-512 kernels for both. They are twice as fast as MKL on processors that compute an
-AVX-512 register in one cycle (AMD from family 26, Zen 5, on), and no faster or slower elsewhere (docs/speed.md).
+on AMD processors. oneDNN has AVX-512 kernels for both. On AMD processors that compute an AVX-512 register in one cycle
+(from family 26, Zen 5, on) they are twice as fast as MKL; elsewhere they bring no gain or a loss (docs/speed.md).
 
 The choice depends only on the processor's vendor and family, not on a measurement, so one machine always computes the
 same bits. `V2A_MATRIX_PRODUCTS=mkl` or `onednn` overrides it.

@@ -35,17 +35,17 @@ class Comparison:
 
     @property
     def finished(self) -> list[PolicyRecord]:
-        """Those with a score."""
+        """The records with a score."""
         return [record for record in self.records if record.score is not None]
 
     @cached_property
     def tasks(self) -> list[str]:
-        """In the order of the records."""
+        """Tasks in the order of the records."""
         return list(dict.fromkeys(record.task for record in self.finished))
 
     @cached_property
     def methods(self) -> list[str]:
-        """The highest interquartile mean first; those without one, by their mean, last."""
+        """Methods by interquartile mean, highest first; methods without one come last, by their mean."""
         names = dict.fromkeys(record.method for record in self.finished)
 
         def order(method: str) -> tuple[bool, float]:
@@ -61,7 +61,7 @@ class Comparison:
         return " or ".join(dict.fromkeys(score_title(record.result["target"]) for record in self.finished))
 
     def scores(self, method: str, task: str) -> Float:
-        """(S,) of the method's seeds in one task."""
+        """(S,): scores of the method's seeds in one task."""
         mine = [record.score for record in self.finished if (record.method, record.task) == (method, task)]
         return np.asarray(mine)
 
@@ -131,7 +131,7 @@ class Comparison:
         ]
 
     def settings(self) -> tuple[str, list[list[str]]]:
-        """What all finished policies agree on as YAML, and a table of what they differ in."""
+        """The common settings of all finished policies as YAML, and a table of the differing ones."""
         flat = [leaves(record.result["config"]) for record in self.finished]
         keys = list(dict.fromkeys(key for each in flat for key in each))
         varying = [key for key in keys if any(each.get(key) != flat[0].get(key) for each in flat)]
@@ -142,7 +142,7 @@ class Comparison:
         return yaml.safe_dump(common, sort_keys=False, allow_unicode=True), rows
 
     def versions(self) -> dict[str, str]:
-        """Of Python and packages; where policies differ, all that were used."""
+        """Versions of Python and packages; all of them if policies used different ones."""
         found: dict[str, dict[str, None]] = {}
         for record in self.finished:
             for name, version in record.result.get("versions", {}).items():
@@ -150,7 +150,7 @@ class Comparison:
         return {name: ", ".join(versions) for name, versions in found.items()}
 
     def summary(self) -> list[str]:
-        """What was run, in sentences."""
+        """Sentences that summarise the runs."""
         done, configs = self.finished, [record.result["config"] for record in self.finished]
         left = len(self.records) - len(done)
         seeds = sorted({record.seed for record in done})

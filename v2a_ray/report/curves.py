@@ -1,4 +1,4 @@
-"""Learning curves as pictures."""
+"""Plots of learning curves."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ AXES = {
 }
 """Recorded metric to what it is; of those that a policy has, the first is drawn."""
 Cells = Mapping[str, Mapping[str, Sequence[pa.Table]]]
-"""Task to method to the curves of its seeds."""
+"""Maps a task to a method to the curves of its seeds."""
 MAX_POINTS = 200
-"""Of one line: more cannot be told apart."""
+"""Maximum of points per line; more could not be distinguished."""
 
 
 def score_curve(curves: pa.Table) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -45,7 +45,7 @@ def drawn(curves: pa.Table) -> str:
 
 
 def axis_of(curves: pa.Table) -> str:
-    """What the values of a policy's evaluations are."""
+    """Axis label for the values of a policy's evaluations."""
     return AXES[drawn(curves)]
 
 
@@ -72,7 +72,7 @@ def plot_cells(cells: Cells, path: Path, title: str) -> None:
 
 
 def in_words(cells: Cells) -> str:
-    """What lines and bands are."""
+    """Caption that explains lines and bands."""
     counts = sorted({len(seeds) for by_method in cells.values() for seeds in by_method.values()})
     if counts == [1]:
         return "one seed, which says nothing about others"
@@ -94,8 +94,7 @@ def by_final_score(cells: Cells) -> list[str]:
 
 
 def cells_figure(cells: Cells, title: str = "", gids: Mapping[str, str] | None = None) -> Figure:
-    """See `plot_cells`; `gids` gives the methods in another order, and how the
-    names of SVG groups begin that hold what is of each."""
+    """See `plot_cells`; `gids` maps the methods, in another order, to the prefix of their SVG groups' ids."""
     methods = list(gids) if gids else by_final_score(cells)
     style = styles(methods)
     apart = len(methods) > MAX_TOGETHER
@@ -149,7 +148,7 @@ def draw_curve(axes: Axes, seeds: Sequence[pa.Table], style: Style, gid: str | N
 
 
 def _stacked(seeds: Sequence[pa.Table]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Steps (K,) and scores (S, K) of a method's seeds, as far as all of them came."""
+    """Steps (K,) and scores (S, K) of a method's seeds, up to the end of the shortest curve."""
     curves = [score_curve(table) for table in seeds]
     shortest = min(len(steps) for steps, _ in curves)
     kept = np.unique(np.linspace(0, max(0, shortest - 1), min(shortest, MAX_POINTS)).astype(int))

@@ -22,7 +22,7 @@ from v2a_ray.report.curves import Cells, cells_figure, in_words
 from v2a_ray.report.figures import MAX_TOGETHER, panels, styles
 
 _INK = "#010203"
-"""Stands for the colour of the page's text until the SVG is written."""
+"""Placeholder for the colour of the page's text until the SVG is written."""
 _STYLE = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "xtick.labelcolor"), _INK
@@ -37,7 +37,7 @@ _THRESHOLDS = 101
 
 
 def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of every figure; one that would show nothing is left out."""
+    """Title, caption and SVG of every figure; empty figures are left out."""
     cells = _cells(comparison)
     made: list[tuple[str, str, Callable[[], Figure]]] = [
         ("Scores by task", f"Mean {comparison.score_title} over seeds; lines: 95 % bootstrap intervals of three seeds "

@@ -29,7 +29,7 @@ from v2a_ray.settings.measures import SCORE_TITLE, score_of_evaluation, score_ti
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of one trial.
+    """The result of one trial.
 
     Attributes:
         labels: axis to value.
@@ -52,7 +52,7 @@ class TrialResult:
 
     @property
     def method(self) -> str:
-        """The sweep's label of the method, or its name, with what modifies it beside what labels stand for."""
+        """The sweep's label of the method, or its name, with modifications that no label names."""
         return self.config.titled(self.labels.get("method", self.config.method), self.labelled)
 
     @property
@@ -85,7 +85,7 @@ def cells_markdown(results: Sequence[TrialResult]) -> str:
 
 
 def shared_seed(results: Sequence[TrialResult]) -> str | None:
-    """What to say where seeds differ by the policy alone: a spread over them leaves out that of z, A and h."""
+    """Notes on methods whose seeds differ only in the policy: their spread leaves out that of z, A and h."""
     cells: dict[tuple[str, str], list[ExperimentConfig]] = {}
     for result in results:
         if len(needed_stages(result.config)) > 1:
@@ -103,7 +103,7 @@ def shared_seed(results: Sequence[TrialResult]) -> str | None:
 
 
 def _named(some: Collection[tuple[str, str]], cells: Collection[tuple[str, str]]) -> str:
-    """Some of the cells in words: a method alone where all of its cells are among them."""
+    """Names of the given cells; a method's name alone if all its cells are among them."""
     words = []
     for method in dict.fromkeys(method for method, _ in some):
         tasks = [task for name, task in some if name == method]
@@ -121,7 +121,7 @@ def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
 
 
 def _aggregate(cells: Sequence[Sequence[TrialResult]]) -> str:
-    """Over all tasks and seeds, or nothing while a task has no score, or another kind of score than the others."""
+    """Aggregate over all tasks and seeds; none while a task has no score, or another kind of score than the others."""
     scores = [np.array([result.score for result in cell if result.score is not None]) for cell in cells]
     titles = {score_title(result.evaluation) for cell in cells for result in cell if result.score is not None}
     if not all(len(of_task) for of_task in scores) or len(titles) > 1:

@@ -17,7 +17,7 @@ _PACKAGES = ("v2a_ray", "ray", "torch", "numpy", "mujoco", "gymnasium", "pyarrow
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that move numbers."""
+    """Versions of Python and of the packages that affect numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
@@ -31,7 +31,7 @@ def make_result(
 ) -> dict[str, Any]:
     """The content of `result.json`; `stages` are (name, artifact) in the order of the plan.
 
-    `files` is to get the SHA-256 of each file beside it that others take into use.
+    The caller adds `files`, the SHA-256 of each file in the results folder that other commands use.
     """
     source = dict(stages).get("source")
     key = source.key if source else ""

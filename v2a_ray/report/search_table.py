@@ -13,7 +13,7 @@ from v2a_ray.settings.yaml_files import at
 
 Objectives = Mapping[Objective, Direction]
 SHOWN = 10
-"""Draws per task and method, of maybe hundreds; results.parquet has all."""
+"""Maximum of draws shown per task and method; results.parquet has all."""
 
 
 def render_search(results: Sequence[TrialResult], search: SearchConfig, objectives: Objectives) -> Table:
@@ -32,7 +32,7 @@ def search_markdown(results: Sequence[TrialResult], search: SearchConfig, object
 
 
 def pareto_front(values: Sequence[Sequence[float]]) -> list[int]:
-    """The positions of those that no other equals or beats in every objective; more is better."""
+    """Positions of the results on the Pareto front; higher is better in every objective."""
 
     def beaten(mine: Sequence[float]) -> bool:
         return any(
@@ -52,7 +52,7 @@ def _rows(results: Sequence[TrialResult], search: SearchConfig, objectives: Obje
 
 
 def _of_one(results: Sequence[TrialResult], search: SearchConfig, objectives: Objectives) -> list[list[str]]:
-    """Rows of one task and method: what was trained to its end first, the best of it first."""
+    """Rows of one task and method: finished trials first, ordered from the best."""
     signs = {name: 1.0 if direction == "max" else -1.0 for name, direction in objectives.items()}
     done = [r for r in results if r.status == "finished" and all(r.evaluation.get(name) is not None for name in signs)]
     gains = [[sign * result.evaluation[name] for name, sign in signs.items()] for result in done]
