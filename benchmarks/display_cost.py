@@ -40,6 +40,9 @@ def measure(num_policies: int, seconds: int) -> tuple[float, float]:
                 if number >= NUM_RUNNING:
                     ended = Node("policy", f"policy near iql_mixed {number - NUM_RUNNING}", str(number - NUM_RUNNING))
                     display.done(ended, Artifact("policy", ended.key, Path("store"), 60.0, cached=False), 50.0)
+            # The lines of the last second are printed with the next event.
+            time.sleep(1.1)
+            display.progressed(_event(num_policies - 1, 0))
             told, start, begun = time.process_time() - start, time.process_time(), time.monotonic()
             for second in range(seconds):
                 for number in range(num_policies - NUM_RUNNING, num_policies):

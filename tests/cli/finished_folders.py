@@ -17,11 +17,11 @@ from v2a_ray.report.curves import SCORE
 PART = {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 10}
 
 
-def write_result(folder: Path, labels: dict[str, str], score: float, method: str | None = None) -> None:
-    """A finished trial with a learning curve that ends at `score`."""
+def write_result(folder: Path, labels: dict[str, str], score: float, method: str | None = None, **policy: Any) -> None:
+    """A finished trial with a learning curve that ends at `score`; `policy` are settings of that section."""
     config = ExperimentConfig.model_validate(
         {"name": "test", "method": method or labels["method"], "seed": int(labels["seed"])}
-        | {"target": PART, "sources": [PART], "policy": {"num_steps": 100}}
+        | {"target": PART, "sources": [PART], "policy": {"num_steps": 100} | policy}
     )
     folder.mkdir(parents=True)
     result: dict[str, Any] = {

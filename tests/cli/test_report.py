@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import v2a_here
-from tests.cli.finished_folders import write_sweep_folder
+from tests.cli.finished_folders import write_result, write_sweep_folder
 from v2a_ray.experiments.finished import read_records
 from v2a_ray.report.comparison import compare
 from v2a_ray.report.results_page import page
@@ -103,6 +103,19 @@ def test_tables_for_texts(folder: Path) -> None:
 def test_what_cannot_be_reported_is_said(folder: Path, arguments: list[str], message: str) -> None:
     done = v2a_here("report", *arguments, cwd=folder.parent)
     assert done.returncode == 2 and message in " ".join(done.stderr.split())
+
+
+def test_the_response_to_a_setting_is_shown_where_it_varies(tmp_path: Path) -> None:
+    for seed in range(3):
+        for value, score in ((0.25, 30.0), (0.5, 50.0)):
+            labels = {"mix": "near", "method": "igdf", "seed": str(seed)}
+            write_result(tmp_path / f"{value}-{seed}", labels, score + seed, filter={"keep_fraction": value})
+    records = [record for folder in sorted(tmp_path.iterdir()) for record in read_records(folder)]
+    found = Page(page(compare(records), "x", []))
+    lines = [each["id"] for each in found.all("g") if "-response-" in (each.get("id") or "")]
+    assert lines == ["m0-response-keep_fraction-band", "m0-response-keep_fraction"]
+    single = [record for record in records if record.folder.name.startswith("0.5")]
+    assert "Response to" not in page(compare(single), "x", [])
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript engine")

@@ -71,7 +71,9 @@ def test_what_died(running: Path) -> None:
 def test_what_ended(running: Path) -> None:
     assert "comparison · finished" in status(running)
     change(running, state="interrupted")
-    assert "comparison · interrupted" in status(running) and "--resume" in status(running)
+    text = status(running)
+    assert "comparison · interrupted" in text and "--resume" in text
+    assert "0 of 4 policies done · 1 failed\n" in text, "nothing runs any more"
     (running / "status.json").write_text("{")
     assert "sweep · not running" in status(running) and "2 finished, 1 failed" in status(running)
 

@@ -114,6 +114,12 @@ def test_interrupted_refused_twice_and_stopped(head: RayHead, workspace: Path) -
     assert "reused   data/target" in fresh.stdout
 
 
+def test_the_status_of_a_cluster(head: RayHead, workspace: Path) -> None:
+    done = v2a("status", "--address", head.jobs, cwd=workspace, env=head.client)
+    assert done.returncode == 0, done.stderr
+    assert "Node status" in done.stdout and "CPU" in done.stdout
+
+
 def test_an_unknown_job(head: RayHead, workspace: Path) -> None:
     done = v2a("jobs", "logs", "v2a-nothing", "--address", head.jobs, cwd=workspace, env=head.client)
     assert done.returncode == 2 and "no job begins with 'v2a-nothing'" in done.stderr

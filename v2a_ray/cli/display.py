@@ -34,7 +34,7 @@ from v2a_ray.report.tally import Tally, score_note, total_line
 if TYPE_CHECKING:
     from rich.progress import Task
 
-MAX_BARS = 10
+MAX_BARS = 8
 """Bars on a terminal. What else runs is counted, so that the display costs the same however much runs."""
 REFRESHES_PER_SECOND = 1
 
@@ -57,6 +57,8 @@ class StageDisplay(Listener):
         self.console = console
         self.tally = Tally()
         self._lock = threading.Lock()
+        self._print_at = 0.0
+        """When lines may be printed again on a terminal, in monotonic seconds."""
         self._lines: list[Text] = []
         """To be printed once the lock is free: rich draws the bars while it holds a lock that printing needs."""
         self.progress = Progress(
@@ -85,6 +87,8 @@ class StageDisplay(Listener):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.live.stop()
+        with self._updating():
+            pass  # what still waits is printed
 
     def planned(self, what: str, total: int, waits_for: str = "", then: str = "") -> None:
         with self._updating():
@@ -152,12 +156,18 @@ class StageDisplay(Listener):
 
     @contextmanager
     def _updating(self) -> Iterator[None]:
-        """Change the state in the block; what it says is printed after it."""
+        """Change the state in the block; what it says is printed after it.
+
+        On a terminal it waits for its turn, because every print draws all bars anew.
+        """
         with self._lock:
             yield
-            lines, self._lines = self._lines, []
-        for line in lines:
-            self.console.print(line, soft_wrap=True)
+            lines: list[Text] = []
+            if not self.live.is_started or time.monotonic() >= self._print_at:
+                lines, self._lines = self._lines, []
+                self._print_at = time.monotonic() + 1 / REFRESHES_PER_SECOND
+        if lines:
+            self.console.print(Text("\n").join(lines), soft_wrap=True)
 
     def _fill_bars(self) -> None:
         """Give bars to the nodes that have run longest."""

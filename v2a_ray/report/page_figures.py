@@ -20,6 +20,7 @@ from v2a_ray.evaluation.interval import mean_interval
 from v2a_ray.report.comparison import Comparison
 from v2a_ray.report.curves import Cells, cells_figure, in_words
 from v2a_ray.report.figures import MAX_TOGETHER, panels, styles
+from v2a_ray.settings.base import leaves
 
 _INK = "#010203"
 """Placeholder for the colour of the page's text until the SVG is written."""
@@ -34,6 +35,11 @@ _STYLE = {
     "svg.fonttype": "none",
 }
 _THRESHOLDS = 101
+_RESPONSES = {
+    "policy.filter.alignment_weight": "λ: weight of alignment against value",
+    "policy.filter.keep_fraction": "ξ: part of the eligible transitions that is kept",
+}
+"""Settings whose response is shown where they vary."""
 
 
 def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -48,6 +54,12 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
     if cells:
         gids = {method: f"m{index}-curve" for index, method in enumerate(comparison.methods)}
         made.append(("Learning curves", f"Lines: {in_words(cells)}.", lambda: cells_figure(cells, gids=gids)))
+    if responses := _responses(comparison):
+        made.append(
+            ("Response to λ and ξ", f"Mean {AXIS} over tasks and seeds of every method that was trained with several "
+             "values; bands: 95 % bootstrap intervals of three policies and more.",
+             lambda: _response_figure(comparison, responses))
+        )  # fmt: skip
     return [(title, caption, _svg(draw, f"{title}. {caption}")) for title, caption, draw in made]
 
 
@@ -56,6 +68,39 @@ def _cells(comparison: Comparison) -> Cells:
     for record in comparison.finished:
         cells.setdefault(record.task, {}).setdefault(record.method, []).append(record.curves())
     return cells
+
+
+def _responses(comparison: Comparison) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """Setting to method to value to scores, of settings and methods that have several values."""
+    found: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for record in comparison.finished:
+        settings = leaves(record.result["config"])
+        for key in _RESPONSES:
+            if key in settings and record.score is not None:
+                by_value = found.setdefault(key, {}).setdefault(record.method, {})
+                by_value.setdefault(float(settings[key]), []).append(record.score)
+    several = {key: {name: each for name, each in of.items() if len(each) > 1} for key, of in found.items()}
+    return {key: of for key, of in several.items() if of}
+
+
+def _response_figure(comparison: Comparison, responses: dict[str, dict[str, dict[float, list[float]]]]) -> Figure:
+    """A panel per setting, a line per method."""
+    style, methods = styles(comparison.methods), comparison.methods
+    figure, grid = panels(len(responses), 2, 5.0, 3.4)
+    for axes, (key, by_method) in zip(grid, responses.items(), strict=True):
+        for method, by_value in by_method.items():
+            values = sorted(by_value)
+            means = [float(np.mean(by_value[value])) for value in values]
+            ends = np.array([mean_interval(np.asarray(by_value[value])) for value in values])
+            name, look = f"m{methods.index(method)}-response-{key.rsplit('.', 1)[-1]}", style[method]
+            axes.plot(values, means, color=look.color, marker=look.marker, markersize=4, label=method, gid=name)
+            if not np.isnan(ends).any():
+                axes.fill_between(values, *ends.T, color=look.color, alpha=0.15, linewidth=0, gid=f"{name}-band")
+        axes.set_xlabel(_RESPONSES[key])
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.supylabel(AXIS, fontsize=10)
+    return figure
 
 
 def _bars(comparison: Comparison) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from types import UnionType
@@ -23,7 +24,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.sweep import task_of
 from v2a_ray.files import replacing
 from v2a_ray.report.markdown import cell, table_lines
-from v2a_ray.settings.choices import Choices, choices_of, nearest
+from v2a_ray.settings.choices import Choices, choices_of
 from v2a_ray.settings.measures import SCORE_TITLE, score_of_evaluation, score_title
 
 
@@ -191,10 +192,12 @@ def settings_table(model: type[BaseModel], over: Mapping[str, Any], pattern: str
     Of a `pattern` only the keys that hold it, or that it matches with `*`. Raises ConfigError when there is none.
     """
     rows = list(_settings(model, over, ""))
-    keys = dict.fromkeys(key for key, _, _ in rows)
     shown = [row for row in rows if pattern in row[0] or fnmatch(row[0], pattern)]
     if not shown:
-        raise ConfigError(f"no setting {pattern!r}", where="v2a config", remedy=nearest(pattern, list(keys)[:100]))
+        names = {each: key for key, _, _ in rows for each in (key, key.rsplit(".", 1)[-1])}
+        close = [names[each] for each in get_close_matches(pattern, names)]
+        remedy = f"did you mean {' or '.join(close)}?" if close else "`v2a config` prints all"
+        raise ConfigError(f"no setting {pattern!r}", where="v2a config", remedy=remedy)
     table = Table("key", "default", "meaning", box=None)
     for row in shown:
         table.add_row(*row)

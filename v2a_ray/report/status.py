@@ -39,7 +39,8 @@ def describe(folder: Path) -> list[str]:
     title = status.get("name", folder.name)
     lines = [f"{title} · {state}"]
     if status:
-        lines.append(total_line(status))
+        over = {} if state == "running" else {"num_running": 0, "waiting": {}, "seconds_left": None, "then": ""}
+        lines.append(total_line({**status, **over}))
     if state == "running":
         lines += [*_running(status), *_hindrances(status)]
     elif state != "finished":
