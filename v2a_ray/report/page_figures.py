@@ -56,7 +56,7 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
         made.append(("Learning curves", f"Lines: {in_words(cells)}.", lambda: cells_figure(cells, gids=gids)))
     if responses := _responses(comparison):
         made.append(
-            ("Response to λ and ξ", f"Mean {AXIS} over tasks and seeds of every method that was trained with several "
+            ("Response to λ and ξ", f"Mean {comparison.score_title} over tasks and seeds of every method that was trained with several "
              "values; bands: 95 % bootstrap intervals of three policies and more.",
              lambda: _response_figure(comparison, responses))
         )  # fmt: skip
@@ -99,7 +99,7 @@ def _response_figure(comparison: Comparison, responses: dict[str, dict[str, dict
         axes.set_xlabel(_RESPONSES[key])
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.supylabel(AXIS, fontsize=10)
+    figure.supylabel(comparison.score_title, fontsize=10)
     return figure
 
 
