@@ -18,7 +18,8 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import resolve
 from v2a_ray.experiments.sweep import load_sweep
-from v2a_ray.orchestration.cluster.requirements import autoscales, require_resources
+from v2a_ray.orchestration.cluster.capacity import autoscales
+from v2a_ray.orchestration.cluster.requirements import require_resources
 from v2a_ray.orchestration.sweep.run_sweep import run_sweep
 from v2a_ray.orchestration.train.run import run_experiment
 
@@ -131,7 +132,7 @@ def test_a_cluster_of_machines_is_not_scaled(head: RayHead) -> None:
     script = (
         "import sys\n"
         "from v2a_ray.orchestration.cluster.session import ray_session\n"
-        "from v2a_ray.orchestration.cluster.requirements import autoscales\n"
+        "from v2a_ray.orchestration.cluster.capacity import autoscales\n"
         "with ray_session(address=sys.argv[1]): print(autoscales())\n"
     )
     command = [sys.executable, "-c", script, head.address]

@@ -1,4 +1,8 @@
-"""The share of a cluster's GPUs that each stage reserves, by its setting `device`. Stages use only reserved GPUs."""
+"""The share of a cluster's GPUs that each stage reserves, by its setting `device`. Stages use only reserved GPUs.
+
+GPUs count where the cluster may have them, not where it has them now: a stage that asks for one makes the autoscaler
+start a node with one.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from v2a_ray.engine.devices import missing_gpu
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.settings.base import DeviceName
 
 GPU_SHARE = 0.25
@@ -38,7 +43,8 @@ def workers_have_gpus(device: DeviceName, num_workers: int, num_gpus: float) -> 
 
 
 def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float) -> None:
-    """Check that the cluster has the GPUs that stages require. Raises ConfigError for the first that lacks one."""
+    """Check that a cluster of `num_gpus` has those that stages require. Raises ConfigError for the first that lacks
+    one."""
     for config, stage in stages:
         if stage_device(config, stage) != "cuda":
             continue
@@ -54,8 +60,8 @@ def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float
 
 
 def cluster_gpus() -> float:
-    """GPUs of the cluster."""
-    return float(ray.cluster_resources().get("GPU", 0.0))
+    """GPUs that the cluster has, or has when its autoscaler has added all nodes that it may."""
+    return capacity().total("GPU")
 
 
 def reserved_gpu() -> bool:

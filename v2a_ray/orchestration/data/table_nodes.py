@@ -29,6 +29,7 @@ from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.errors import DataError
 from v2a_ray.files import read_json, write_json
+from v2a_ray.orchestration.cluster.join import require_code
 from v2a_ray.orchestration.data.collect import collect_data
 from v2a_ray.orchestration.data.ingest import IngestSource, ingest, is_small
 from v2a_ray.orchestration.train.progress_actor import reporter
@@ -41,6 +42,7 @@ REFUSED = "refused.json"
 @ray.remote
 def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Episode tables of data parts: one part read from a file, or several parts rolled out together."""
+    require_code(group[0].code)
     specs = [work.node.spec for work in group]
     rollouts = [spec for spec in specs if spec and spec.path is None]
     tables: Iterator[EpisodeTable] = iter(())
@@ -118,6 +120,7 @@ def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
 @ray.remote
 def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore) -> list[Artifact]:
     """The combined source table, by Ray Data unless it is small."""
+    require_code(work.code)
     config = work.config
     # Transitions of a mix of behaviours keep the label of the policy that acted.
     sources = [

@@ -37,6 +37,8 @@ from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.files import prepare_folder, sole_writer, write_whole
+from v2a_ray.orchestration.cluster.join import code_digest
+from v2a_ray.orchestration.cluster.node_watch import NodeWatch, watching
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.search import Suggestions
@@ -89,10 +91,24 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
         if node.stage != "policy"
     }
     check_cluster(store, folder, list(upstream.values()), listener.warned)
-    artifacts = compute_all(list(upstream.values()), store, listener)
+    with watching([store.root, folder], listener.warned) as watch:
+        return _compute(sweep, folder, store, list(upstream.values()), listener, watch)
+
+
+def _compute(
+    sweep: Sweep,
+    folder: Path,
+    store: ArtifactStore,
+    upstream: Sequence[Work],
+    listener: Listener,
+    watch: NodeWatch,
+) -> list[TrialResult]:
+    artifacts = compute_all(upstream, store, listener, watch)
     progress_actor = f"v2a-sweep-{uuid.uuid4()}"
     plugins = sorted({path for trial in sweep.trials for path in trial.config.plugins})
-    common = {"folder": str(folder), "progress_actor": progress_actor} | ({"plugins": plugins} if plugins else {})
+    common: dict[str, Any] = {"folder": str(folder), "progress_actor": progress_actor, "code": code_digest()}
+    if plugins:
+        common["plugins"] = plugins
     search = Suggestions(sweep, folder, common) if sweep.suggests else None
     results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials)
     results.computed |= {key for key, artifact in artifacts.items() if not artifact.cached}
@@ -105,7 +121,7 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
         elif not results.over(trial):
             missing.append(number)
     if missing or (search and search.num_left > 0):
-        _train(sweep, folder, missing, common, results, listener, search)
+        _train(sweep, folder, missing, common, results, listener, search, watch)
     with storage_errors(folder):
         final = results.refresh(at_once=True)
     _remove_checkpoints(results, store)
@@ -155,9 +171,10 @@ def _train(
     results: Results,
     listener: Listener,
     search: Suggestions | None,
+    watch: NodeWatch,
 ) -> None:
     """Run Tune over the trials with the numbers `missing`, or over the suggestions of `search`."""
-    stopper = _StopWhenUnwritable()
+    stopper = _Stopper(watch)
     recorder = _Recorder(results, stopper)
     tuner = make_tuner(sweep, folder, missing, common, [recorder], stopper, search)
     with _listening(common["progress_actor"], sources_of(common.get("plugins", [])), results, listener):
@@ -167,6 +184,7 @@ def _train(
             reason = str(result.error).strip().splitlines()[-1]
             for policy in recorder.policies(result.config or {}):
                 results.statuses.add(TrialStatus(policy, "failed", reason))
+    watch.raise_problem()
     if stopper.reason:
         with suppress(OSError):
             results.refresh(at_once=True)
@@ -179,7 +197,7 @@ def _train(
 class _Recorder(Callback):
     """Writes results to disk as trials report."""
 
-    def __init__(self, results: Results, stopper: _StopWhenUnwritable) -> None:
+    def __init__(self, results: Results, stopper: _Stopper) -> None:
         self.results, self.stopper = results, stopper
         self.last: dict[str, Metrics] = {}
         """The newest evaluation of each running trial, by key of the policy."""
@@ -238,10 +256,11 @@ class _Recorder(Callback):
         return {}
 
 
-class _StopWhenUnwritable(Stopper):
-    """Ends the sweep when a trial cannot write, because every other trial would fail in the same way."""
+class _Stopper(Stopper):
+    """Ends the sweep when a trial cannot write or a late node is not fit: other trials would fail in the same way."""
 
-    reason = ""
+    def __init__(self, watch: NodeWatch) -> None:
+        self.watch, self.reason = watch, ""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if result.get("unwritable"):
@@ -250,7 +269,11 @@ class _StopWhenUnwritable(Stopper):
 
     def stop_all(self) -> bool:
         """See `Stopper`."""
-        return bool(self.reason)
+        return bool(self.reason or self.watch.problem)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its stopper, and we never read that pickle.
+        return {}
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep import Sweep, Trial
+from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.gpus import (
     cluster_gpus,
     gpu_share,
@@ -26,6 +26,7 @@ from v2a_ray.orchestration.cluster.gpus import (
     workers_have_gpus,
 )
 from v2a_ray.orchestration.sweep.population import member_settings, train_member
+from v2a_ray.orchestration.sweep.retries import Retries
 from v2a_ray.orchestration.sweep.schedulers import make_scheduler
 from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import train_trial
@@ -65,6 +66,9 @@ def make_tuner(
     population = sweep.config.scheduler.is_population
     resources, workers = trial_resources(sweep), trial_workers(sweep)
     room = _room(sweep, resources, workers)
+    if capacity().elastic:
+        # The autoscaler adds nodes for trials that wait. By default Tune lets 200 wait, and of a search one.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room)
     if search:
         space, num_samples = dict(common), search.num_left
     elif population:
@@ -86,8 +90,7 @@ def make_tuner(
             search_alg=search,
             scheduler=make_scheduler(sweep),
             num_samples=num_samples,
-            # Trials with several workers reserve nothing, so Tune would start all of them at once.
-            max_concurrent_trials=room if workers > 1 else sweep.config.resources.max_concurrent_trials,
+            max_concurrent_trials=_most_at_a_time(sweep, room, workers),
             # Starting a process and importing torch takes seconds, which every short trial would wait for.
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -97,9 +100,9 @@ def make_tuner(
             name=sweep.name,
             storage_path=str(state),
             verbose=0,
-            callbacks=[*callbacks, *_loggers(sweep)],
+            callbacks=[*callbacks, Retries(sweep.config.resources.max_retries), *_loggers(sweep)],
             stop=stopper,
-            failure_config=FailureConfig(max_failures=sweep.config.resources.max_retries),
+            failure_config=FailureConfig(max_failures=-1),  # `Retries` counts
             # For populations: a checkpoint that another member is about to copy must not be deleted.
             checkpoint_config=CheckpointConfig(num_to_keep=4),
         ),
@@ -173,10 +176,20 @@ def _reservation(resources: Mapping[str, float], workers: int) -> dict[str, floa
 
 
 def _room(sweep: Sweep, resources: Mapping[str, float], workers: int) -> int:
-    """Number of trials that fit at a time, at least one."""
-    there = ray.cluster_resources()
-    room = max(1, min(int(there.get(name, 0) / (amount * workers)) for name, amount in resources.items()))
+    """Number of trials that fit at a time when the cluster is as large as it can be, at least one."""
+    room = max(1, capacity().room(resources) // workers)
     return min(room, sweep.config.resources.max_concurrent_trials or room)
+
+
+def _most_at_a_time(sweep: Sweep, room: int, workers: int) -> int | None:
+    """Tune's limit on the trials that run or wait for resources; None leaves it to the resources that they reserve.
+
+    A cluster that grows needs it, because trials beyond `room` would start nodes with GPUs for work that asks for none;
+    trials with several workers need it, because they reserve nothing.
+    """
+    if workers > 1 or capacity().elastic:
+        return room
+    return sweep.config.resources.max_concurrent_trials
 
 
 def _policy_batches(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:

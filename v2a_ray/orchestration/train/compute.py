@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DivergenceError, StorageError
+from v2a_ray.orchestration.cluster.capacity import Capacity, capacity
 from v2a_ray.orchestration.cluster.gpus import (
     cluster_gpus,
     gpu_share,
@@ -24,6 +26,9 @@ from v2a_ray.orchestration.cluster.gpus import (
     stage_device,
     stage_workers,
 )
+from v2a_ray.orchestration.cluster.join import require_code
+from v2a_ray.orchestration.cluster.node_loss import node_was_lost
+from v2a_ray.orchestration.cluster.node_watch import NodeWatch
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.orchestration.data.table_nodes import make_data, make_source
 from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor, reporter
@@ -33,7 +38,7 @@ from v2a_ray.stages.registered import fit_of
 
 POLL_SECONDS = 0.25
 MAX_RETRIES = 2
-"""Further attempts of a stage whose worker dies; each continues from the stage's checkpoint."""
+"""Further attempts of a stage whose process dies, lost nodes aside; each continues from the stage's checkpoint."""
 
 
 @dataclass
@@ -53,14 +58,17 @@ class Listener:
         """The user should see this warning; the computation continues."""
 
 
-def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener) -> dict[str, Artifact]:
+def compute_all(
+    works: Sequence[Work], store: ArtifactStore, listener: Listener, watch: NodeWatch | None = None
+) -> dict[str, Artifact]:
     """Artifacts of all nodes, by key: found in the store, or computed as soon as their inputs exist.
 
     `works` must include every node's inputs. Nodes that several plans share are computed once.
 
     Raises:
         ConfigError: a node requires a GPU that the cluster lacks; raised before anything is computed.
-        V2AError: of a node that failed because of the user's settings or data. Other errors pass unchanged.
+        V2AError: of a node that failed because of the user's settings or data, or what `watch` has found wrong with a
+            late node of the cluster. Other errors pass unchanged.
     """
     waiting = {work.node.key: work for work in works}
     artifacts: dict[str, Artifact] = {}
@@ -74,19 +82,32 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
     require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
     progress_actor = make_progress_actor()
     running: dict[Any, list[Work]] = {}
+    failures: Counter[str] = Counter()
     try:
         while waiting or running:
+            if watch:
+                watch.raise_problem()
+            there = capacity()
+            reserved = Counter(_reservation(group, there) for group in running.values())
             for group in _ready(waiting, artifacts):
+                asked = _reservation(group, there)
+                if not asked.fits(there, reserved[asked]):
+                    continue
+                reserved[asked] += 1
                 for work in group:
                     del waiting[work.node.key]
                     listener.started(work.node)
-                running[_submit(group, store, progress_actor)] = group
+                running[_submit(group, asked, store, progress_actor)] = group
             ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for event in ray.get(progress_actor.drain.remote()):
                 listener.progressed(event)
             for reference in ready:
                 group = running.pop(reference)
-                for work, artifact in zip(group, _result(reference), strict=True):
+                made = _result(reference, group, failures)
+                if made is None:
+                    running[_submit(group, _reservation(group, there), store, progress_actor)] = group
+                    continue
+                for work, artifact in zip(group, made, strict=True):
                     artifacts[work.node.key] = artifact
                     listener.done(work.node, artifact)
     finally:
@@ -106,29 +127,59 @@ def _ready(waiting: Mapping[str, Work], artifacts: Mapping[str, Artifact]) -> li
     return [*others, rollouts] if rollouts else others
 
 
-def _submit(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> Any:
+@dataclass(frozen=True)
+class _Reservation:
+    """What a task reserves."""
+
+    cpus: float
+    gpus: float = 0.0
+
+    def fits(self, there: Capacity, running: int) -> bool:
+        """Whether the cluster has, or can add, a node for one more task like this one; `running` is their number.
+
+        Where nodes are fixed a task may wait in Ray. Where they are not, it would start a node of another type.
+        """
+        if not there.elastic or not (self.cpus or self.gpus):
+            return True
+        return running < max(1, there.room({"CPU": self.cpus, "GPU": self.gpus}))
+
+
+def _reservation(group: Sequence[Work], there: Capacity) -> _Reservation:
     node, config = group[0].node, group[0].config
-    options: dict[str, Any] = {"max_retries": MAX_RETRIES, "num_cpus": 0}
     if node.stage == "data":
         # The task of a roll-out reserves no CPU, because its actors do. One process per core reads files.
-        options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
+        return _Reservation(0 if node.spec and node.spec.path is None else 1)
+    # The task of a data-parallel stage reserves no CPU and no GPU, because its workers do.
+    if node.stage == "source" or stage_workers(config, node.stage) > 1:
+        return _Reservation(0)
+    return _Reservation(stage_threads(group[0]), gpu_share(stage_device(config, node.stage), there.total("GPU")))
+
+
+def _submit(group: Sequence[Work], asked: _Reservation, store: ArtifactStore, progress_actor: Any) -> Any:
+    node = group[0].node
+    options: dict[str, Any] = {"max_retries": 0, "num_cpus": asked.cpus, "num_gpus": asked.gpus}
+    if node.stage == "data":
         return make_data.options(**options).remote(group, store, progress_actor)
     inputs = input_paths(group[0], store)
     if node.stage == "source":
         return make_source.options(**options).remote(group[0], inputs, store)
-    # The task of a data-parallel stage reserves no CPU and no GPU, because its workers do.
-    parallel = stage_workers(config, node.stage) > 1
-    options["num_cpus"] = 0 if parallel else stage_threads(group[0])
-    options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
     return _make_stage.options(**options).remote(group[0], inputs, store, progress_actor)
 
 
-def _result(reference: Any) -> list[Artifact]:
+def _result(reference: Any, group: Sequence[Work], failures: Counter[str]) -> list[Artifact] | None:
+    """The artifacts of a task, or None if its process died and it is to be started again."""
     try:
         artifacts: list[Artifact] = ray.get(reference)
     except ray.exceptions.RayError as error:
         if mine := user_error(error):
             raise mine from None
+        if node_was_lost(error):
+            return None
+        if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError):
+            key = group[0].node.key
+            failures[key] += 1
+            if failures[key] <= MAX_RETRIES:
+                return None
         raise
     return artifacts
 
@@ -136,6 +187,7 @@ def _result(reference: Any) -> list[Artifact]:
 @ray.remote
 def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Make the artifact of a trained stage: its column, or the policy."""
+    require_code(work.code)
     progress = reporter(progress_actor, work.node.name)
     return [make_stage(work, inputs, store, progress)]
 

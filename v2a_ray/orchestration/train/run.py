@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULT_FILE
 from v2a_ray.experiments.reading import missing_nodes, store_of
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
+from v2a_ray.orchestration.cluster.node_watch import watching
 from v2a_ray.orchestration.cluster.requirements import check_cluster
 from v2a_ray.orchestration.train.compute import Listener, compute_all
 from v2a_ray.orchestration.train.progress_actor import Event
@@ -98,11 +99,13 @@ def run_experiment(
         write_whole(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     works = [Work(config, plan, node) for node in plan.values()]
     listener = listener or Listener()
-    if missing_nodes(store, plan):
+    missing = missing_nodes(store, plan)
+    if missing:
         check_cluster(store, run_dir, works, listener.warned)
     recorder = _Recorder(listener, run_dir / "tensorboard")
     try:
-        artifacts = compute_all(works, store, recorder)
+        with watching([store.root, run_dir], listener.warned) if missing else nullcontext() as watch:
+            artifacts = compute_all(works, store, recorder, watch)
     finally:
         recorder.close()
     policy = artifacts[plan["policy"].key].path

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.cluster.join import code_digest
 
 
 @dataclass(frozen=True)
 class Work:
-    """A node of an experiment's plan whose artifact is needed."""
+    """A node of an experiment's plan whose artifact is needed.
+
+    Attributes:
+        code: digest of the driver's code, for the check on the node that does the work.
+    """
 
     config: ExperimentConfig
     plan: Mapping[str, Node]
     node: Node
+    code: str = field(default_factory=code_digest)
 
 
 def input_paths(work: Work, store: ArtifactStore) -> dict[str, Path]:
