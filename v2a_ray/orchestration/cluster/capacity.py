@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import ray
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig, FileConfigReader, KubeRayConfigReader
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,6 +27,7 @@ from v2a_ray.orchestration.cluster.join import alive_nodes
 REPORT_SECONDS = 15.0
 """Time for the autoscaler's first report; it reports every 5 seconds."""
 _HEAD = "node:__internal_head__"
+_Limits = tuple[list["NodeType"], int | None]
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -125,8 +126,8 @@ def capacity() -> Capacity:
     if isinstance(config, str):
         return Capacity(live, elastic=True, unknown=config)
     head = [NodeType(_HEAD, node["Resources"], 1) for node in nodes if _HEAD in node["Resources"]]
-    workers = [NodeType(each["name"], each["resources"], each["largest"]) for each in config["types"]]
-    return Capacity((*head, *workers), config["max_workers"], elastic=True)
+    types, max_workers = config
+    return Capacity((*head, *types), max_workers, elastic=True)
 
 
 def autoscales() -> bool:
@@ -165,7 +166,7 @@ def _autoscales(address: str) -> bool:
 
 
 @cache
-def _autoscaling_config(address: str) -> dict[str, Any] | str:
+def _autoscaling_config(address: str) -> _Limits | str:
     """What `_read_on_head` finds, or why nothing was found."""
     head = next((node["NodeID"] for node in alive_nodes() if _HEAD in node["Resources"]), None)
     if head is None:
@@ -173,17 +174,16 @@ def _autoscaling_config(address: str) -> dict[str, Any] | str:
     pinned = NodeAffinitySchedulingStrategy(head, soft=False)
     read = ray.remote(_read_on_head).options(num_cpus=0, scheduling_strategy=pinned)
     try:
-        found: dict[str, Any] | str = ray.get(read.remote(address))
+        found: _Limits | str = ray.get(read.remote(address))
     except ray.exceptions.RayError as error:
         lines = str(getattr(error, "cause", None) or error).strip().splitlines()
         return lines[-1] if lines else type(error).__name__
     return found
 
 
-def _read_on_head(address: str) -> dict[str, Any] | str:
-    """Runs on the head: the autoscaler's types of worker nodes, or why they cannot be read."""
-    from ray.autoscaler.v2.instance_manager.config import FileConfigReader, KubeRayConfigReader
-
+def _read_on_head(address: str) -> _Limits | str:
+    """Runs on the head: the autoscaler's types of worker nodes and the largest number of all, or why they cannot be
+    read."""
     if name := os.environ.get("RAY_CLUSTER_NAME"):
         from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
 
@@ -196,13 +196,16 @@ def _read_on_head(address: str) -> dict[str, Any] | str:
         config = FileConfigReader(file).get_cached_autoscaling_config()
     else:
         return "no autoscaler's monitor runs on the head"
-    head = config.get_head_node_type()
-    types = [
-        {"name": kind.name, "resources": dict(kind.resources), "largest": kind.max_worker_nodes}
+    return worker_types(config), config.get_max_num_worker_nodes()
+
+
+def worker_types(config: AutoscalingConfig) -> list[NodeType]:
+    """The types of worker nodes in the configuration of an autoscaler."""
+    return [
+        NodeType(kind.name, dict(kind.resources), kind.max_worker_nodes)
         for kind in config.get_node_type_configs().values()
-        if kind.name != head
+        if kind.name != config.get_head_node_type()
     ]
-    return {"types": types, "max_workers": config.get_max_num_worker_nodes()}
 
 
 def _monitors_file(address: str) -> str | None:
