@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray_head import RayHead, free_port
@@ -66,6 +68,19 @@ class ElasticHead(RayHead):
                 "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
                 "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
             }
-        self.config = Path(tempfile.mkdtemp(prefix="v2a-elastic-")) / "autoscaler.yaml"
-        self.config.write_text(yaml.safe_dump(config))
-        super().__init__(num_cpus=0, more=[f"--autoscaling-config={self.config}"], gcs=gcs, **variables)
+        written = Path(tempfile.mkdtemp(prefix="v2a-elastic-")) / "autoscaler.yaml"
+        written.write_text(yaml.safe_dump(config))
+        super().__init__(num_cpus=0, more=[f"--autoscaling-config={written}"], gcs=gcs, **variables)
+
+    def nodes(self) -> list[psutil.Process]:
+        """The raylets that the autoscaler has started and that live."""
+        monitor = [each for each in self._processes() if "--autoscaling-config=" in " ".join(each.cmdline())]
+        return [each for each in monitor[0].children() if each.name() == "raylet"] if monitor else []
+
+    def reclaim(self, node: psutil.Process) -> None:
+        """End a node as a cloud takes a spot machine back: all of its processes at the same moment, without a word."""
+        for process in [*node.children(recursive=True), node]:
+            process.send_signal(signal.SIGKILL)
+
+    def _processes(self) -> list[psutil.Process]:
+        return list(psutil.Process(self.processes[0].pid).children(recursive=True))
