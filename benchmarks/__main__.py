@@ -23,6 +23,7 @@ SCRIPTS = (
     "streaming_rate",
     "many_policies",
     "sweep_overhead",
+    "elastic_utilisation",
     "training_steps",
     "cold_pipeline",
     "d3rlpy_iql",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,9 @@ class ElasticHead(RayHead):
 
     def reclaim(self, node: psutil.Process) -> None:
         """End a node as a cloud takes a spot machine back: all of its processes at the same moment, without a word."""
-        for process in [*node.children(recursive=True), node]:
-            process.send_signal(signal.SIGKILL)
+        for process in [node, *node.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
 
     def _processes(self) -> list[psutil.Process]:
         return list(psutil.Process(self.processes[0].pid).children(recursive=True))

@@ -126,7 +126,9 @@ def nodes_that_came(head: RayHead) -> list[tuple[float, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
 def test_a_sweep_starts_all_nodes_of_its_group_and_none_of_the_other(tmp_path: Path, v2: bool) -> None:
-    path = write_sweep(tmp_path, name="grows", axes={"seed": list(range(16))}, settings={"policy": {"device": "cpu"}})
+    # Long enough that the last of the eight nodes still finds a trial to train.
+    settings = {"policy": {"device": "cpu", "num_steps": 3000}, "evaluation": {"interval_steps": 0}}
+    path = write_sweep(tmp_path, name="grows", axes={"seed": list(range(16))}, settings=settings)
     head = ElasticHead(v2=v2, cpu=node_type(8, CPU=1), gpu=node_type(1, CPU=4, GPU=1))
     try:
         Running(head, path).end()
