@@ -75,7 +75,7 @@ def make_tuner(
         members = [member_settings(sweep, folder, number) for number in missing]
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
-        policy_batches = _policy_batches(sweep, missing, room)
+        policy_batches = policy_batches_of(sweep, missing, room)
         # The labels are for readers of MLflow's or W&B's pages.
         labels = {
             policy_batch[0]: _common_labels([sweep.trials[number] for number in policy_batch])
@@ -192,7 +192,7 @@ def _most_at_a_time(sweep: Sweep, room: int, workers: int) -> int | None:
     return sweep.config.resources.max_concurrent_trials
 
 
-def _policy_batches(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
+def policy_batches_of(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
     """Numbers of the trials whose policies are batched together; each trial is in one batch, `room` run at a time."""
     trials = [sweep.trials[number] for number in missing]
     asked = sweep.config.policies_per_trial
