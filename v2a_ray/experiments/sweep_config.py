@@ -130,8 +130,8 @@ class ResourcesConfig(Settings):
     """What trials may use; a laptop and a node with eight GPUs read the same file."""
 
     gpus_per_trial: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
-    """GPUs of one trial, or pack of them; fractions share one. `auto`: a quarter where the cluster has GPUs or may start
-    nodes with some, else 0."""
+    """GPUs of one trial, or pack of them; fractions share one. `auto`: a quarter where the cluster has, or may start,
+    nodes with GPUs, else 0."""
     max_concurrent_trials: Positive | None = None
     """Trials, or packs of them, at a time; by default as many as the cluster has room for at its largest."""
     max_retries: Annotated[int, Field(ge=0)] = 2

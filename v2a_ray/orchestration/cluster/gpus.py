@@ -6,6 +6,7 @@ start a node with one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import ray
@@ -32,14 +33,14 @@ def stage_workers(config: ExperimentConfig, stage: str) -> int:
 
 
 def gpu_share(device: DeviceName, num_gpus: float) -> float:
-    """GPUs that a stage reserves in a cluster of `num_gpus`."""
-    return GPU_SHARE if num_gpus and device != "cpu" else 0.0
+    """GPUs that a stage reserves in a cluster of `num_gpus`. One that insists reserves a share in any cluster."""
+    return GPU_SHARE if device == "cuda" or (num_gpus and device == "auto") else 0.0
 
 
 def workers_have_gpus(device: DeviceName, num_workers: int, num_gpus: float) -> bool:
     """Whether each data-parallel worker gets a whole GPU (NCCL refuses two workers on one). Otherwise all workers
     compute on the CPU."""
-    return device != "cpu" and num_gpus >= num_workers
+    return device == "cuda" or (device == "auto" and num_gpus >= num_workers)
 
 
 def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float) -> None:
@@ -62,6 +63,11 @@ def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float
 def cluster_gpus() -> float:
     """GPUs that the cluster has, or has when its autoscaler has added all nodes that it may."""
     return capacity().total("GPU")
+
+
+def most_gpus() -> float:
+    """As `cluster_gpus`; without a limit where nobody can tell what the autoscaler may start."""
+    return math.inf if capacity().unknown else cluster_gpus()
 
 
 def reserved_gpu() -> bool:

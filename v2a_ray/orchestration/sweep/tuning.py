@@ -20,6 +20,7 @@ from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.gpus import (
     cluster_gpus,
     gpu_share,
+    most_gpus,
     require_gpus,
     stage_device,
     stage_workers,
@@ -125,7 +126,7 @@ def trial_resources(sweep: Sweep) -> dict[str, float]:
         ConfigError: a stage requires a GPU and gets none, or trials ask for unequal numbers of workers.
     """
     asked, there, workers = sweep.config.resources.gpus_per_trial, cluster_gpus(), trial_workers(sweep)
-    require_gpus(((trial.config, "policy") for trial in sweep.trials), there)
+    require_gpus(((trial.config, "policy") for trial in sweep.trials), most_gpus())
     devices = {stage_device(trial.config, "policy") for trial in sweep.trials}
     if workers > 1:
         share = float(any(workers_have_gpus(device, workers, there) for device in devices))
@@ -176,8 +177,12 @@ def _reservation(resources: Mapping[str, float], workers: int) -> dict[str, floa
 
 
 def _room(sweep: Sweep, resources: Mapping[str, float], workers: int) -> int:
-    """Number of trials that fit at a time when the cluster is as large as it can be, at least one."""
-    room = max(1, capacity().room(resources) // workers)
+    """Number of trials that fit at a time when the cluster is as large as it can be, at least one.
+
+    All of them where nobody can tell how large that is.
+    """
+    there = capacity()
+    room = max(1, there.room(resources) // workers, len(sweep.trials) if there.unknown else 1)
     return min(room, sweep.config.resources.max_concurrent_trials or room)
 
 

@@ -19,8 +19,8 @@ from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DivergenceError, StorageError
 from v2a_ray.orchestration.cluster.capacity import Capacity, capacity
 from v2a_ray.orchestration.cluster.gpus import (
-    cluster_gpus,
     gpu_share,
+    most_gpus,
     require_gpus,
     reserved_gpu,
     stage_device,
@@ -79,7 +79,7 @@ def compute_all(
             del waiting[key]
     if not waiting:
         return artifacts
-    require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
+    require_gpus(((work.config, work.node.stage) for work in waiting.values()), most_gpus())
     progress_actor = make_progress_actor()
     running: dict[Any, list[Work]] = {}
     failures: Counter[str] = Counter()
@@ -139,7 +139,7 @@ class _Reservation:
 
         Where nodes are fixed a task may wait in Ray. Where they are not, it would start a node of another type.
         """
-        if not there.elastic or not (self.cpus or self.gpus):
+        if not there.elastic or there.unknown or not (self.cpus or self.gpus):
             return True
         return running < max(1, there.room({"CPU": self.cpus, "GPU": self.gpus}))
 
