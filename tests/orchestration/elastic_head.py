@@ -58,7 +58,7 @@ class ElasticHead(RayHead):
         variables = {
             "RAY_FAKE_CLUSTER": "1",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-            "RAY_health_check_period_ms": "500",
+            "RAY_health_check_period_ms": "1000",
             # Nodes import the provider, and workers this checkout.
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])]),
         }

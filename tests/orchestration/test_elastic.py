@@ -104,7 +104,7 @@ class Running:
                 [*command, "--address", head.address], env=head.client, cwd=path.parent, stdout=output, stderr=output
             )
 
-    def wait_for(self, what: Callable[[], object], seconds: float = 300) -> None:
+    def wait_for(self, what: Callable[[], object], seconds: float = 900) -> None:
         deadline = time.monotonic() + seconds
         while not what():
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
@@ -112,7 +112,7 @@ class Running:
 
     def end(self) -> str:
         """Its output, when it has ended well."""
-        assert self.process.wait(timeout=400) == 0, self.log.read_text()
+        assert self.process.wait(timeout=900) == 0, self.log.read_text()
         return self.log.read_text()
 
 
