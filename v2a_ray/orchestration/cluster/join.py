@@ -87,7 +87,7 @@ def require_same_package(nodes: Collection[str] | None = None) -> None:
         if answer is None:
             raise ClusterError("v2a_ray is not installed there", where=f"node {node}", remedy=_SHIP)
         if isinstance(answer, Exception):
-            raise ClusterError(f"cannot run a task: {first_line(answer)}", where=f"node {node}")
+            raise ClusterError(f"cannot run a task: {first_line(answer)}", where=f"node {node}") from answer
         if answer != (v2a_ray.__version__, code_digest()):
             raise ClusterError(
                 f"the node has v2a_ray {answer[0]} (code {answer[1]}), "

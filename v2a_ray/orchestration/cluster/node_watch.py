@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
@@ -29,6 +29,14 @@ INTERVAL_SECONDS = 2.0
 WAIT_SECONDS = 120.0
 """How long work may wait for nodes before the user is told, and told again. A cloud's machine takes a minute or two to
 start and set itself up."""
+
+
+_NOT_ANSWERED = (
+    TimeoutError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.TaskUnschedulableError,
+    ray.exceptions.WorkerCrashedError,
+)
 
 
 class NodeWatch:
@@ -51,10 +59,10 @@ class NodeWatch:
         joined, lost = there.keys() - self.known.keys(), self.known.keys() - there.keys()
         for node in lost:
             self.warn(f"node {self.known[node]} ({node[-8:]}) has left; what it was computing goes on elsewhere")
-        if joined:
-            self.problem = self.problem or self._check(joined)
         if joined or lost:
             self.waiting_since = None
+        if joined and not self._check(joined):
+            there = {node: address for node, address in there.items() if node not in joined}
         self.known = there
         self._look_for_missing()
 
@@ -63,13 +71,16 @@ class NodeWatch:
         if self.problem:
             raise self.problem
 
-    def _check(self, joined: set[str]) -> V2AError | None:
+    def _check(self, joined: set[str]) -> bool:
+        """Whether these nodes have answered. One that is busy, or gone again already, is asked the next time."""
         try:
             require_same_package(joined)
             require_shared_storage(self.folders, nodes=joined)
         except V2AError as error:
-            return error
-        return None
+            if isinstance(error.__cause__, _NOT_ANSWERED):
+                return False
+            self.problem = self.problem or error
+        return True
 
     def _look_for_missing(self) -> None:
         demand = pending_demand() if autoscales() else []
@@ -106,7 +117,8 @@ def watching(folders: Sequence[Path], warn: Callable[[str], None]) -> Iterator[N
     try:
         yield watch
     except Exception:
-        watch.look()
+        with suppress(ray.exceptions.RayError):
+            watch.look()
         watch.raise_problem()
         raise
     finally:

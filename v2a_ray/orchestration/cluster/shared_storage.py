@@ -60,7 +60,8 @@ def require_shared_storage(
         good: dict[str, Answer] = {}
         for node, answer in answers.items():
             if isinstance(answer, Exception):
-                raise StorageError(f"cannot be asked: {first_line(answer)}", where=f"node {node}", remedy=REMEDY)
+                what = f"cannot be asked: {first_line(answer)}"
+                raise StorageError(what, where=f"node {node}", remedy=REMEDY) from answer
             for folder, problem in answer.problems.items():
                 raise StorageError(problem, where=f"{folder} on node {node}", remedy=REMEDY)
             for file in answer.written:
