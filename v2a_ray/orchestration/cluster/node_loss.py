@@ -6,7 +6,12 @@ up the retries that are there for processes which crash.
 
 from __future__ import annotations
 
+import time
+
 import ray
+
+KNOWN_SECONDS = 60.0
+"""By then Ray knows of a lost node; with its default settings after some 20 seconds."""
 
 
 def node_was_lost(error: BaseException) -> bool:
@@ -24,16 +29,24 @@ def node_was_lost(error: BaseException) -> bool:
 
 
 def actor_lost_its_node(actor_id: str) -> bool:
-    """Whether an actor died with its node.
+    """Whether an actor that has failed did so with its node.
+
+    A broken connection is noticed at once, and a lost node only when it has missed several heartbeats: this waits until
+    Ray knows one or the other.
 
     Args:
         actor_id: in hexadecimal digits.
     """
-    info = ray._private.state.actors(actor_id)
-    if not info:
-        return False
-    if info["State"] == "DEAD":
-        return bool(info["DeathCause"].actor_died_error_context.HasField("node_death_info"))
-    # The owner may hear of the loss before Ray's tables have it.
-    node = info["Address"]["NodeID"]
-    return not any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
+    deadline = time.monotonic() + KNOWN_SECONDS
+    while True:
+        info = ray._private.state.actors(actor_id)
+        if not info:
+            return False
+        if info["State"] == "DEAD":
+            return bool(info["DeathCause"].actor_died_error_context.HasField("node_death_info"))
+        node = info["Address"]["NodeID"]
+        if not any(each["NodeID"] == node and each["Alive"] for each in ray.nodes()):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
