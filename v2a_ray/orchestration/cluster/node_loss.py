@@ -23,30 +23,36 @@ def node_was_lost(error: BaseException) -> bool:
     if isinstance(error, ray.exceptions.NodeDiedError):
         return True
     if isinstance(error, ray.exceptions.RayActorError):
-        return error.preempted or (error.actor_id is not None and actor_lost_its_node(error.actor_id))
+        unclear = isinstance(error, ray.exceptions.ActorUnavailableError)
+        return error.preempted or (error.actor_id is not None and actor_lost_its_node(error.actor_id, unclear=unclear))
     cause = getattr(error, "cause", None)
     return isinstance(cause, BaseException) and node_was_lost(cause)
 
 
-def actor_lost_its_node(actor_id: str) -> bool:
-    """Whether an actor that has failed did so with its node.
+def node_of(actor_id: str) -> str | None:
+    """Identity of the node that an actor runs on; both in hexadecimal digits."""
+    info = ray._private.state.actors(actor_id)
+    return info["Address"]["NodeID"] if info else None
 
-    A broken connection is noticed at once, and a lost node only when it has missed several heartbeats: this waits until
-    Ray knows one or the other.
+
+def actor_lost_its_node(actor_id: str, node: str | None = None, *, unclear: bool) -> bool:
+    """Whether an actor that has failed did so with its node.
 
     Args:
         actor_id: in hexadecimal digits.
+        node: that it ran on; Ray may forget it when the actor is dead.
+        unclear: the connection to it broke, and Ray did not know why. It notices a lost node only when the node has
+            missed several heartbeats, so this waits until it does, or knows that the process alone has died.
     """
-    deadline = time.monotonic() + KNOWN_SECONDS
+    deadline = time.monotonic() + (KNOWN_SECONDS if unclear else 0.0)
     while True:
         info = ray._private.state.actors(actor_id)
-        if not info:
-            return False
-        if info["State"] == "DEAD":
-            return bool(info["DeathCause"].actor_died_error_context.HasField("node_death_info"))
-        node = info["Address"]["NodeID"]
-        if not any(each["NodeID"] == node and each["Alive"] for each in ray.nodes()):
+        died = info["DeathCause"].actor_died_error_context if info and info["State"] == "DEAD" else None
+        if died and died.HasField("node_death_info"):
             return True
-        if time.monotonic() > deadline:
+        node = node or node_of(actor_id)
+        if node and not any(each["NodeID"] == node and each["Alive"] for each in ray.nodes()):
+            return True
+        if (died and died.reason == died.WORKER_DIED) or time.monotonic() > deadline:
             return False
         time.sleep(0.5)
