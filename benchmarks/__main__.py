@@ -24,6 +24,7 @@ SCRIPTS = (
     "many_policies",
     "sweep_overhead",
     "display_cost",
+    "elastic_utilisation",
     "training_steps",
     "cold_pipeline",
     "d3rlpy_iql",

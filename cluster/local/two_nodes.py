@@ -7,7 +7,7 @@ file system is common to both, as storage mounted on every node is. Token authen
     sudo python cluster/local/two_nodes.py up          start both nodes
     eval "$(sudo python cluster/local/two_nodes.py env)"    what clients need: address and token
     sudo python cluster/local/two_nodes.py kill-node 2      a node dies
-    sudo python cluster/local/two_nodes.py down        end exactly what `up` started
+    sudo python cluster/local/two_nodes.py down        end exactly what was started
 
 Needs root, iproute2 (`ip`), util-linux (`unshare`, `nsenter`) and `pip install 'v2a_ray[cluster]'`.
 """
@@ -38,36 +38,14 @@ HOST_ADDRESS = f"{NETWORK}.254"
 HEAD_ADDRESS = f"{NETWORK}.1"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 JOBS_URL = f"http://{HEAD_ADDRESS}:{DASHBOARD_PORT}"
-START_SECONDS = 120
+WAIT_SECONDS = 600  # for a node to come up: ten seconds on an idle machine, minutes on a busy one
+MOST_NODES = 9
 
-NODE_SCRIPT = """
-set -eu
-# Folders below /tmp that nodes share have to be found again once /tmp is the node's own.
-index=0
-for folder in $SHARED_FOLDERS; do
-    index=$((index + 1))
-    mkdir -p "$NODE_STATE/keep-$index"
-    mount --bind "$folder" "$NODE_STATE/keep-$index"
-done
-mount --bind "$NODE_STATE/tmp" /tmp
-mount -t tmpfs -o "size=$SHM_BYTES" tmpfs /dev/shm
-index=0
-for folder in $SHARED_FOLDERS; do
-    index=$((index + 1))
-    mkdir -p "$folder"
-    mount --bind "$NODE_STATE/keep-$index" "$folder"
-done
-mount --bind "$NODE_STATE/hosts" /etc/hosts
-hostname "$NODE_NAME"
-# This shell is process 1 of the node: it stays, to take in processes whose parents are gone.
-"$@" &
-wait
-"""
-"""What a node runs in its fresh namespaces; "$@" is `ray start`."""
+NODE_SCRIPT = Path(__file__).with_name("node.sh")
 
 
 class UsageError(Exception):
-    """An error that the caller can correct; the message says how."""
+    """An error that the caller can correct."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +81,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start both nodes, or those that are dead")
     up.add_argument("--cpus", type=int, default=2, help="CPUs that each node offers (default 2)")
+    up.add_argument("--wait", type=int, default=WAIT_SECONDS, metavar="SECONDS", help="for each node to come up")
     up.add_argument("--shared", type=Path, default=Path("/var/tmp/v2a-shared"), help="storage of results and artifacts")
     commands.add_parser("status", help="nodes, and what is dead")
     commands.add_parser("env", help="shell lines that set address and token for clients on this machine")
@@ -113,9 +92,9 @@ def main() -> int:
     example.add_argument("overrides", nargs="*", help="KEY=VALUE of the sweep")
     example.add_argument("--name", help="folder of the results in the shared folder; by default the file's name")
     kill = commands.add_parser("kill-node", help="end a node at once; 1 is the head")
-    kill.add_argument("number", type=int, choices=(1, 2))
+    kill.add_argument("number", type=int, choices=range(1, MOST_NODES + 1))
     kill.add_argument("--unplug", action="store_true", help="cut its network first: nobody hears that it died")
-    commands.add_parser("down", help="end both nodes and remove their network; the shared folder stays")
+    commands.add_parser("down", help="end all nodes and remove their network; the shared folder stays")
     arguments = parser.parse_args()
     try:
         _require_root_and_tools()
@@ -128,7 +107,7 @@ def main() -> int:
 def _dispatch(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "up":
-            start(arguments.cpus, arguments.shared.resolve())
+            start(arguments.cpus, arguments.shared.resolve(), arguments.wait)
         case "status":
             show_status()
         case "env":
@@ -144,37 +123,54 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def start(cpus: int, shared: Path) -> None:
+def start(cpus: int, shared: Path, wait: int) -> None:
     """Start the nodes that are not alive. A fresh head has none of the old one's nodes, so a dead head restarts all."""
-    alive = [node for node in read_nodes() if node.alive]
-    if len(alive) == 2:
+    alive = {node.number for node in read_nodes() if node.alive}
+    if {1, 2} <= alive:
         print("both nodes are up")
         return
-    if not any(node.number == 1 for node in alive):
+    if 1 not in alive:
         stop()
-        alive = []
+        alive = set()
     shared.mkdir(parents=True, exist_ok=True)
     if not alive:
         STATE.mkdir(mode=0o700)
         _write_token()
         (STATE / "shared").write_text(str(shared))
+        (STATE / "cpus").write_text(str(cpus))
         _ip(f"link add {BRIDGE} type bridge")
         _ip(f"addr add {HOST_ADDRESS}/24 dev {BRIDGE}")
         _ip(f"link set {BRIDGE} up")
-    for number in (1, 2):
-        if all(node.number != number for node in alive):
-            alive.append(_start_node(number, cpus, shared))
-            _write_nodes(alive)
-            _wait_until_alive(alive)
+    for number in {1, 2} - alive:
+        bring_up(number, wait)
     show_status()
     print(f"shared folder {shared}\njobs {JOBS_URL} (needs the token: {sys.argv[0]} env)")
 
 
+def bring_up(number: int, wait: int = WAIT_SECONDS) -> None:
+    """Start a node, and start it again if it ends meanwhile, until Ray knows it."""
+    deadline = time.monotonic() + wait
+    attempts = 0
+    while time.monotonic() < deadline:
+        attempts += 1
+        node = _start_node(number)
+        _write_nodes([*(each for each in read_nodes() if each.number != number), node])
+        while node.alive and time.monotonic() < deadline:
+            if _raylet(node).get("state") == "ALIVE":
+                return
+            time.sleep(1)
+        _kill(node)
+    log = (STATE / f"node-{number}" / "log").read_text()[-2000:]
+    raise UsageError(
+        f"node {number} did not come up within {wait} seconds, in {attempts} attempts; its last words:\n{log}"
+    )
+
+
 def stop() -> None:
-    """End every process of both nodes, then remove what was made for them."""
+    """End every process of all nodes, then remove what was made for them."""
     for node in read_nodes():
         _kill(node)
-    for number in (1, 2):
+    for number in range(1, MOST_NODES + 1):
         _ip(f"netns delete {_namespace(number)}", check=False)
         _ip(f"link delete {_cable(number)}", check=False)
     _ip(f"link delete {BRIDGE}", check=False)
@@ -243,7 +239,8 @@ def read_nodes() -> list[Node]:
     return [Node(**node) for node in json.loads(file.read_text())] if file.exists() else []
 
 
-def _start_node(number: int, cpus: int, shared: Path) -> Node:
+def _start_node(number: int) -> Node:
+    shared, cpus = _shared(), int((STATE / "cpus").read_text())
     namespace, cable, folder = _namespace(number), _cable(number), STATE / f"node-{number}"
     _ip(f"netns delete {namespace}", check=False)
     _ip(f"link delete {cable}", check=False)
@@ -259,10 +256,10 @@ def _start_node(number: int, cpus: int, shared: Path) -> Node:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
     (folder / "tmp").chmod(0o1777)
-    hosts = ["127.0.0.1 localhost", *(f"{NETWORK}.{each} node-{each}" for each in (1, 2))]
+    hosts = ["127.0.0.1 localhost", *(f"{NETWORK}.{each} node-{each}" for each in range(1, MOST_NODES + 1))]
     (folder / "hosts").write_text("\n".join(hosts) + "\n")
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", "--ipc"]
-    command = ["ip", "netns", "exec", namespace, *namespaces, "sh", "-c", NODE_SCRIPT, "node"]
+    command = ["ip", "netns", "exec", namespace, *namespaces, "sh", str(NODE_SCRIPT)]
     kept = [path for path in (REPOSITORY, Path(sys.prefix), shared) if path.is_relative_to("/tmp")]
     environment = _node_environment() | {
         "NODE_NAME": f"node-{number}",
@@ -296,11 +293,12 @@ def _ray_start(number: int, cpus: int) -> list[str]:
 
 
 def _node_environment() -> dict[str, str]:
-    """The environment of a node's processes: little of the caller's, this checkout, the token."""
-    kept = {name: os.environ[name] for name in ("HOME", "LANG", "TERM") if name in os.environ}
+    """The environment of a node's processes: the caller's without what names another Ray, this checkout, the token."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    folders = [str(REPOSITORY), *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {
-        "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": str(REPOSITORY),
+        "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": os.pathsep.join(folders),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(STATE / "token"),
         "RAY_ADDRESS": f"{HEAD_ADDRESS}:{GCS_PORT}",
@@ -309,20 +307,8 @@ def _node_environment() -> dict[str, str]:
     }
 
 
-def _wait_until_alive(nodes: list[Node]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if not all(node.alive for node in nodes):
-            break
-        if all(_raylet(node).get("state") == "ALIVE" for node in nodes):
-            return
-        time.sleep(1)
-    logs = "\n".join((STATE / node.name / "log").read_text()[-2000:] for node in nodes)
-    raise UsageError(f"the cluster does not start:\n{logs}")
-
-
 def _raylet(node: Node) -> dict[str, Any]:
-    """The dashboard's entry of a node's living raylet; empty without a living raylet or a dashboard."""
+    """The dashboard's entry of a node's raylet; empty without a raylet or a dashboard."""
     headers = {"Authorization": f"Bearer {(STATE / 'token').read_text()}"}
     request = urllib.request.Request(f"{JOBS_URL}/nodes?view=summary", headers=headers)
     try:
@@ -330,8 +316,9 @@ def _raylet(node: Node) -> dict[str, Any]:
             raylets = [each["raylet"] for each in json.load(answer)["data"]["summary"]]
     except (OSError, ValueError, KeyError):
         return {}
-    # A restarted node also has a dead raylet at its address.
-    return next((each for each in raylets if each.get("nodeManagerAddress") == node.address), {})
+    mine = [each for each in raylets if each.get("nodeManagerAddress") == node.address]
+    # A restarted node also has dead raylets at its address.
+    return next((each for each in mine if each.get("state") == "ALIVE"), mine[0] if mine else {})
 
 
 def _write_token() -> None:

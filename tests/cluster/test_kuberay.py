@@ -10,6 +10,10 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+
+from v2a_ray.orchestration.cluster.capacity import Capacity, worker_types
 
 MANIFESTS = Path(__file__).parents[2] / "cluster" / "kuberay"
 TABLE = yaml.safe_load(Path(__file__).with_name("kuberay_fields.yaml").read_text())
@@ -84,6 +88,20 @@ def _cluster(name: str) -> dict[str, Any]:
 
 
 CLUSTERS = ["raycluster.yaml", "rayjob.yaml"]
+NUM_PODS = {"raycluster.yaml": 3, "rayjob.yaml": 4, "redis.yaml": 1}
+"""Kinds of pods in each file that makes some: a check over none would pass."""
+every_file_with_pods = pytest.mark.parametrize("name", NUM_PODS)
+
+
+def _pods_of(name: str) -> list[dict[str, Any]]:
+    pods = [pod for document in _documents(name) for pod in _pods(document)]
+    assert len(pods) == NUM_PODS[name]
+    return pods
+
+
+def test_the_other_files_make_no_pods() -> None:
+    others = {name for name, document in ALL if not _pods(document)} - NUM_PODS.keys()
+    assert others == {"network.yaml", "storage.yaml"}
 
 
 @every_document
@@ -123,28 +141,32 @@ def test_the_check_finds_missing_fields() -> None:
         _check(document)
 
 
-@every_document
-def test_no_container_can_become_root(document: dict[str, Any]) -> None:
-    for pod in _pods(document):
+@every_file_with_pods
+def test_no_container_can_become_root(name: str) -> None:
+    documents = _documents(name)
+    options = [each for document in documents for each in _nested(document, "autoscalerOptions")]
+    assert len(options) == (name in CLUSTERS)
+    for pod in _pods_of(name):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         contexts = [container["securityContext"] for container in pod["containers"]]
-        for context in contexts + [options["securityContext"] for options in _nested(document, "autoscalerOptions")]:
+        assert contexts
+        for context in contexts + [each["securityContext"] for each in options]:
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
-    assert not list(_nested(document, "privileged")) + list(_nested(document, "hostPath"))
-    assert not list(_nested(document, "hostNetwork"))
+    for forbidden in ("privileged", "hostPath", "hostNetwork"):
+        assert not [each for document in documents for each in _nested(document, forbidden)]
 
 
-@every_document
-def test_every_container_has_its_limits_and_an_image_with_a_version(document: dict[str, Any]) -> None:
-    for pod in _pods(document):
+@every_file_with_pods
+def test_every_container_has_its_limits_and_an_image_with_a_version(name: str) -> None:
+    for pod in _pods_of(name):
         for container in pod["containers"]:
             assert set(container["resources"]) == {"requests", "limits"}
             assert {"cpu", "memory"} <= set(container["resources"]["limits"])
-            name, _, version = container["image"].partition(":")
-            assert "/" not in name, "whose registry it is stands nowhere in this repository"
+            image, _, version = container["image"].partition(":")
+            assert "/" not in image, "whose registry it is stands nowhere in this repository"
             assert version not in ("", "latest")
 
 
@@ -197,6 +219,43 @@ def test_the_lasting_cluster_keeps_its_heads_state() -> None:
     assert options["redisAddress"] == f"redis://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
     secret = options["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
     assert redis["spec"]["template"]["spec"]["volumes"][0]["secret"]["secretName"] == secret
+
+
+def test_a_redis_that_does_not_answer_is_started_again() -> None:
+    _, redis = _documents("redis.yaml")
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+    (_, _, command) = container["livenessProbe"]["exec"]["command"]
+    assert "redis-cli ping" in command
+    # The password is one of the files that the volume mounts, and no word of the command.
+    (settings,) = redis["spec"]["template"]["spec"]["volumes"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}["settings"]
+    files = [f"{mounted}/{item['path']}" for item in settings["secret"]["items"]]
+    assert f"{mounted}/password" in files and f"$(cat {mounted}/password)" in command
+
+
+def test_only_the_clusters_pods_reach_its_ports() -> None:
+    of_ray, of_redis = _documents("network.yaml")
+    ray_pods = {"podSelector": {"matchLabels": {"ray.io/is-ray-node": "yes"}}}
+    everywhere, at_the_dashboard = of_ray["spec"]["ingress"]
+    assert of_ray["spec"]["podSelector"] == ray_pods["podSelector"]
+    assert everywhere == {"from": [ray_pods]}
+    assert [port["port"] for port in at_the_dashboard["ports"]] == [8265]
+    assert {"namespaceSelector", "podSelector"} == {key for peer in at_the_dashboard["from"] for key in peer}
+    _, redis = _documents("redis.yaml")
+    assert of_redis["spec"]["podSelector"]["matchLabels"] == redis["spec"]["template"]["metadata"]["labels"]
+    assert [rule["from"] for rule in of_redis["spec"]["ingress"]] == [[ray_pods]]
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_v2a_reads_the_groups_where_rays_autoscaler_does(name: str) -> None:
+    """Ray's translation of the manifest, and what a sweep makes of it."""
+    resource = {"metadata": {"name": "v2a", "namespace": "v2a"}, "spec": _cluster(name)}
+    config = AutoscalingConfig(_derive_autoscaling_config_from_ray_cr(resource))
+    there = Capacity(tuple(worker_types(config)), config.get_max_num_worker_nodes(), elastic=True)
+    assert resource["spec"]["autoscalerOptions"]["version"] == "v2"
+    assert there.total("GPU") == 4
+    assert there.room({"CPU": 1}) == 64, "eight nodes of the CPU group, none of the other"
+    assert there.room({"CPU": 1, "GPU": 0.25}) == 16
 
 
 def test_the_job_starts_again_and_its_results_are_on_the_shared_volume() -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
+import boto3
 import pytest
 import yaml
+from moto import mock_aws
+from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 FOLDER = Path(__file__).parents[2] / "cluster"
@@ -87,3 +95,127 @@ def test_nodes_are_set_up_alike_everywhere() -> None:
     for key in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands", "file_mounts"):
         first, *others = (copy.deepcopy(config[key]) for config in configs)
         assert all(other == first for other in others), key
+
+
+MINE = "198.51.100.7/32"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """An emulated EC2 in the region of the cluster's file; Ray keeps its key pair in an empty home folder."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    with mock_aws():
+        _forget_clients()
+        yield boto3.client("ec2", region_name=_config("aws")["provider"]["region"])
+    _forget_clients()
+
+
+def _forget_clients() -> None:
+    """Ray keeps its clients, which belong to one emulation."""
+    from ray.autoscaler._private.aws import utils
+
+    for cached in (utils.resource_cache, utils.client_cache):
+        cached.cache_clear()
+
+
+def _group_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("security_group", FOLDER / "aws" / "security_group.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _bootstrapped(group: str | None) -> dict[str, Any]:
+    """The file as `ray up` completes it, with this group filled in, or without any."""
+    config = prepare_config(_config("aws"))
+    # Ray would make one, and wait a quarter of a minute until it is known everywhere.
+    config["available_node_types"]["head"]["node_config"]["IamInstanceProfile"] = {"Name": "mine"}
+    for node in config["available_node_types"].values():
+        del node["node_config"]["SecurityGroupIds"]
+        if group:
+            node["node_config"]["SecurityGroupIds"] = [group]
+    completed: dict[str, Any] = bootstrap_aws(config)
+    return completed
+
+
+def _open_to_the_world(ec2: Any) -> list[str]:
+    """Names of the groups that let the whole internet in."""
+    return [
+        group["GroupName"]
+        for group in ec2.describe_security_groups()["SecurityGroups"]
+        for rule in group["IpPermissions"]
+        if any(each["CidrIp"] == "0.0.0.0/0" for each in rule.get("IpRanges", []))
+    ]
+
+
+def test_every_aws_node_names_the_group_to_be_made() -> None:
+    groups = [node["node_config"]["SecurityGroupIds"] for node in _config("aws")["available_node_types"].values()]
+    assert groups == [["sg-CHANGE-ME"]] * 3
+
+
+def test_ray_opens_nothing_to_the_world_in_the_group_that_is_made_beforehand(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--region", _config("aws")["provider"]["region"], "--ssh-from", MINE]
+    assert _group_script().main(words) == _group_script().main(words) == 0
+    first, again = capsys.readouterr().out.split()
+    assert first == again, "the second time completes the group of the first"
+
+    nodes = _bootstrapped(first)["available_node_types"].values()
+
+    assert [node["node_config"]["SecurityGroupIds"] for node in nodes] == [[first]] * 3
+    assert _open_to_the_world(aws) == []
+    (group,) = aws.describe_security_groups(GroupIds=[first])["SecurityGroups"]
+    ssh, between = sorted(group["IpPermissions"], key=lambda rule: -len(rule["IpRanges"]))
+    assert (ssh["FromPort"], ssh["ToPort"], ssh["IpRanges"][0]["CidrIp"]) == (22, 22, MINE)
+    assert [pair["GroupId"] for pair in between["UserIdGroupPairs"]] == [first]
+
+
+def test_ray_would_open_a_group_of_its_own_to_the_world(aws: Any) -> None:
+    _bootstrapped(None)
+    assert _open_to_the_world(aws) == ["ray-autoscaler-v2a"]
+
+
+def test_the_whole_internet_is_refused(aws: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        _group_script().main(["--region", "us-west-2", "--ssh-from", "0.0.0.0/0"])
+    assert "the whole internet" in capsys.readouterr().err
+
+
+def test_ray_leaves_the_gcp_network_that_the_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Google's client, which Ray's module imports; this function gets one from its caller.
+    for name in (
+        "google_auth_httplib2",
+        "googleapiclient",
+        "googleapiclient.discovery",
+        "googleapiclient.errors",
+        "httplib2",
+    ):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    from ray.autoscaler._private.gcp.config import _configure_subnet
+
+    config = prepare_config(_config("gcp"))
+
+    class Project:
+        """Lists Google's default network, as a project has it."""
+
+        def subnetworks(self) -> Project:
+            return self
+
+        def list(self, **_: str) -> Project:
+            return self
+
+        def execute(self) -> dict[str, Any]:
+            return {"items": [{"selfLink": "projects/p/regions/r/subnetworks/default"}]}
+
+    def networks(config: dict[str, Any]) -> list[str]:
+        nodes = _configure_subnet(config, Project())["available_node_types"].values()
+        return [interface["subnetwork"] for node in nodes for interface in node["node_config"]["networkInterfaces"]]
+
+    assert networks(config) == ["projects/CHANGE-ME-project/regions/us-west1/subnetworks/v2a-ray"] * 3
+    del config["available_node_types"]["cpu"]["node_config"]["networkInterfaces"]
+    assert "projects/p/regions/r/subnetworks/default" in networks(config), "Ray's own choice"

@@ -36,14 +36,14 @@ def free_port() -> int:
 class RayHead:
     """A head that runs until `stop`; users get `address` and `jobs`, and `client` is their environment."""
 
-    def __init__(self, num_cpus: int = 2, more: Sequence[str] = (), **variables: str) -> None:
+    def __init__(self, num_cpus: int = 2, more: Sequence[str] = (), gcs: int | None = None, **variables: str) -> None:
         # The paths of Ray's sockets may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="v2a-", dir="/tmp"))
         self.token = secrets.token_hex(32)
         (self.folder / "token").write_text(self.token)
         self.client = environment(RAY_AUTH_TOKEN_PATH=str(self.folder / "token"))
         self.processes: list[subprocess.Popen[bytes]] = []
-        gcs, dashboard = free_port(), free_port()
+        gcs, dashboard = gcs or free_port(), free_port()
         self.address, self.jobs = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         options = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
         options += [f"--ray-client-server-port={free_port()}", f"--temp-dir={self.folder}/ray"]

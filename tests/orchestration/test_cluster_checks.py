@@ -18,7 +18,8 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import resolve
 from v2a_ray.experiments.sweep import load_sweep
-from v2a_ray.orchestration.cluster.requirements import autoscales, require_resources
+from v2a_ray.orchestration.cluster.capacity import autoscales
+from v2a_ray.orchestration.cluster.requirements import require_resources
 from v2a_ray.orchestration.sweep.run_sweep import run_sweep
 from v2a_ray.orchestration.train.run import run_experiment
 
@@ -61,49 +62,6 @@ def test_a_cluster_without_an_autoscaler(ray_cluster: None) -> None:
     assert not autoscales()
 
 
-AUTOSCALER = {
-    "cluster_name": "fake",
-    "idle_timeout_minutes": 5,
-    "upscaling_speed": 1.0,
-    **{key: {} for key in ["auth", "docker", "file_mounts"]},
-    **{key: [] for key in ["cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands"]},
-    **{key: [] for key in ["setup_commands", "head_setup_commands", "worker_setup_commands"]},
-    **{key: [] for key in ["head_start_ray_commands", "worker_start_ray_commands"]},
-    "file_mounts_sync_continuously": False,
-    "max_workers": 1,
-    "provider": {"type": "fake_multinode"},
-    "available_node_types": {
-        "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
-        "large": {"resources": {"CPU": 8}, "node_config": {}, "max_workers": 1},
-    },
-    "head_node_type": "ray.head.default",
-}
-"""Ray's autoscaler with its provider for tests, whose nodes are processes."""
-
-
-@pytest.mark.slow
-def test_an_autoscaler_may_add_resources(tmp_path: Path) -> None:
-    (tmp_path / "autoscaler.yaml").write_text(yaml.safe_dump(AUTOSCALER))
-    script = (
-        "import sys\n"
-        "from v2a_ray.orchestration.cluster.session import ray_session\n"
-        "from v2a_ray.orchestration.cluster.requirements import require_resources\n"
-        "with ray_session(address=sys.argv[1]):\n"
-        "    require_resources({'CPU': 4}, 'policy.num_threads', print)\n"
-    )
-    head = RayHead(num_cpus=1, more=[f"--autoscaling-config={tmp_path / 'autoscaler.yaml'}"], RAY_FAKE_CLUSTER="1")
-    try:
-        command = [sys.executable, "-c", script, head.address]
-        done = subprocess.run(command, env=head.client, capture_output=True, text=True, timeout=300)
-    finally:
-        head.stop()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == (
-        "policy.num_threads: one process asks for 4 CPU, and the largest node has 1 CPU; "
-        "it waits for the autoscaler to add nodes\n"
-    )
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -131,7 +89,7 @@ def test_a_cluster_of_machines_is_not_scaled(head: RayHead) -> None:
     script = (
         "import sys\n"
         "from v2a_ray.orchestration.cluster.session import ray_session\n"
-        "from v2a_ray.orchestration.cluster.requirements import autoscales\n"
+        "from v2a_ray.orchestration.cluster.capacity import autoscales\n"
         "with ray_session(address=sys.argv[1]): print(autoscales())\n"
     )
     command = [sys.executable, "-c", script, head.address]

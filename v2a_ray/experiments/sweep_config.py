@@ -134,11 +134,13 @@ class ResourcesConfig(Settings):
     """Resources of trials. The same file works on a laptop and on a node with eight GPUs."""
 
     gpus_per_trial: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
-    """GPUs per trial or batch of policies; fractions share a GPU. `auto`: a quarter if the cluster has GPUs, else 0."""
+    """GPUs per trial or batch of policies; fractions share a GPU. `auto`: a quarter if the cluster has, or may start,
+    nodes with GPUs, else 0."""
     max_concurrent_trials: Positive | None = None
-    """Maximum of trials or batches of policies at a time; by default as many as there are cores."""
+    """Maximum of trials or batches of policies at a time; by default as many as the cluster has room for at its
+    largest."""
     max_retries: Annotated[int, Field(ge=0)] = 2
-    """Restarts, from its checkpoint, of a trial whose process or node died."""
+    """Restarts, from its checkpoint, of a trial whose process died. Lost nodes do not count."""
 
 
 class SweepConfig(Settings):

@@ -1,7 +1,12 @@
-"""The share of a cluster's GPUs that each stage reserves, by its setting `device`. Stages use only reserved GPUs."""
+"""The share of a cluster's GPUs that each stage reserves, by its setting `device`. Stages use only reserved GPUs.
+
+GPUs count where the cluster may have them, not where it has them now: a stage that asks for one makes the autoscaler
+start a node with one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import ray
@@ -10,6 +15,7 @@ from v2a_ray.engine.devices import missing_gpu
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.settings.base import DeviceName
 
 GPU_SHARE = 0.25
@@ -27,18 +33,19 @@ def stage_workers(config: ExperimentConfig, stage: str) -> int:
 
 
 def gpu_share(device: DeviceName, num_gpus: float) -> float:
-    """GPUs that a stage reserves in a cluster of `num_gpus`."""
-    return GPU_SHARE if num_gpus and device != "cpu" else 0.0
+    """GPUs that a stage reserves in a cluster of `num_gpus`. One that insists reserves a share in any cluster."""
+    return GPU_SHARE if device == "cuda" or (num_gpus and device == "auto") else 0.0
 
 
 def workers_have_gpus(device: DeviceName, num_workers: int, num_gpus: float) -> bool:
     """Whether each data-parallel worker gets a whole GPU (NCCL refuses two workers on one). Otherwise all workers
     compute on the CPU."""
-    return device != "cpu" and num_gpus >= num_workers
+    return device == "cuda" or (device == "auto" and num_gpus >= num_workers)
 
 
 def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float) -> None:
-    """Check that the cluster has the GPUs that stages require. Raises ConfigError for the first that lacks one."""
+    """Check that a cluster of `num_gpus` has those that stages require. Raises ConfigError for the first that lacks
+    one."""
     for config, stage in stages:
         if stage_device(config, stage) != "cuda":
             continue
@@ -54,8 +61,13 @@ def require_gpus(stages: Iterable[tuple[ExperimentConfig, str]], num_gpus: float
 
 
 def cluster_gpus() -> float:
-    """GPUs of the cluster."""
-    return float(ray.cluster_resources().get("GPU", 0.0))
+    """GPUs that the cluster has, or has when its autoscaler has added all nodes that it may."""
+    return capacity().total("GPU")
+
+
+def most_gpus() -> float:
+    """As `cluster_gpus`; without a limit where nobody can tell what the autoscaler may start."""
+    return math.inf if capacity().unknown else cluster_gpus()
 
 
 def reserved_gpu() -> bool:

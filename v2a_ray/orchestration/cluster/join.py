@@ -12,6 +12,7 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def require_versions(address: str, cluster: dict[str, Any]) -> None:
         )
 
 
-def require_same_package() -> None:
-    """Raise ClusterError unless every node of the joined cluster has the same code of this package."""
+def require_same_package(nodes: Collection[str] | None = None) -> None:
+    """Raise ClusterError unless these nodes, by default all of the joined cluster, have this package's same code."""
 
     # Ray pickles a nested function by value, so it also runs on nodes without the package or with another version.
     def report() -> tuple[str, str] | None:
@@ -82,11 +83,11 @@ def require_same_package() -> None:
             return getattr(v2a_ray, "__version__", "unknown"), f"in {Folder(v2a_ray.__file__).parent}"
         return v2a_ray.__version__, digest()
 
-    for node, answer in on_every_node(report).items():
+    for node, answer in on_every_node(report, nodes=nodes).items():
         if answer is None:
             raise ClusterError("v2a_ray is not installed there", where=f"node {node}", remedy=_SHIP)
         if isinstance(answer, Exception):
-            raise ClusterError(f"cannot run a task: {first_line(answer)}", where=f"node {node}")
+            raise ClusterError(f"cannot run a task: {first_line(answer)}", where=f"node {node}") from answer
         if answer != (v2a_ray.__version__, code_digest()):
             raise ClusterError(
                 f"the node has v2a_ray {answer[0]} (code {answer[1]}), "
@@ -122,8 +123,10 @@ def require_same_imports() -> None:
 _SHIP = "`v2a submit` ships the code with the job; or install the same version on every node"
 
 
-def on_every_node(function: Any, *arguments: Any) -> dict[str, Any]:
-    """Call `function` on every live node; returns its result, or the exception it raised, by address of the node.
+def on_every_node(function: Any, *arguments: Any, nodes: Collection[str] | None = None) -> dict[str, Any]:
+    """Call `function` on every live node, or on those with the identities `nodes`.
+
+    Returns its result, or the exception it raised, by address of the node.
 
     A node that does not answer within a minute gets a TimeoutError. The tasks reserve no CPU, so a busy cluster answers
     too. A node that dies meanwhile is left out, as soon as Ray has noticed its death, which takes some seconds.
@@ -131,6 +134,8 @@ def on_every_node(function: Any, *arguments: Any) -> dict[str, Any]:
     task = ray.remote(function)
     references = {}
     for node in alive_nodes():
+        if nodes is not None and node["NodeID"] not in nodes:
+            continue
         pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         # The first attempt may fail with a dead node before Ray notices; the second attempt waits until it does.
         options = task.options(num_cpus=0, scheduling_strategy=pinned, max_retries=1)
@@ -139,7 +144,7 @@ def on_every_node(function: Any, *arguments: Any) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for node in alive_nodes():
         if (reference := references.get(node["NodeID"])) is None:
-            continue  # The node joined after we asked.
+            continue  # The node joined after we asked, or was not to be asked.
         name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
         if reference not in ready:
             ray.cancel(reference, force=True)
@@ -165,6 +170,19 @@ def code_digest() -> str:
     for file in sorted(folder.rglob("*.py")):
         digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:8]
+
+
+def require_code(digest: str) -> None:
+    """Raise ClusterError on a node whose code differs from the driver's, which has this `digest`.
+
+    A node that joins late may get work before anybody has looked at it, and its results would be kept.
+    """
+    if digest != code_digest():
+        raise ClusterError(
+            f"the node has v2a_ray {v2a_ray.__version__} (code {code_digest()}), the driver code {digest}",
+            where=f"node {ray.util.get_node_ip_address()}",
+            remedy=_SHIP,
+        )
 
 
 def token_error(address: str, has_token: bool) -> ClusterError:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import ray
-from ray.autoscaler.v2.utils import is_autoscaler_v2
 
 from v2a_ray.data.mixing.mixture import resolve
 from v2a_ray.domains import make_environment
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import ConfigError, DomainError
+from v2a_ray.orchestration.cluster.capacity import amounts_text, capacity
 from v2a_ray.orchestration.cluster.gpus import stage_workers
-from v2a_ray.orchestration.cluster.join import alive_nodes, first_line, on_every_node
+from v2a_ray.orchestration.cluster.join import first_line, on_every_node
 from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
 from v2a_ray.orchestration.train.work import Work, stage_threads
 from v2a_ray.settings.environment_names import is_environment
 
 Warn = Callable[[str], None]
-REPORT_SECONDS = 15.0
-"""Ray's monitor reports every 5."""
 
 
 def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], warn: Warn) -> None:
@@ -33,7 +27,7 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
         store: must be the same on all nodes of the cluster.
         folder: of the results; must also be the same on all nodes.
         works: nodes of plans.
-        warn: called with the resources that an autoscaler would have to add.
+        warn: takes what cannot be checked, as one line.
     """
     missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
     asked: dict[tuple[str, int, int], None] = {}
@@ -75,9 +69,9 @@ def _environments(work: Work) -> set[str]:
 
 
 def require_resources(resources: Mapping[str, float], where: str, warn: Warn, count: int = 1) -> None:
-    """Raise ConfigError if the cluster can never run `count` processes that need `resources` each.
+    """Raise ConfigError if the cluster, however far it grows, can never run `count` processes of `resources` each.
 
-    An autoscaler may still add suitable nodes; then `warn` is called instead.
+    `warn` is called instead where an autoscaler may add nodes that nobody can tell beforehand.
 
     Args:
         resources: name to amount, as Ray counts them: `{"CPU": 4, "GPU": 0.5}`.
@@ -85,51 +79,27 @@ def require_resources(resources: Mapping[str, float], where: str, warn: Warn, co
         warn: takes one line.
         count: processes that run at the same time.
     """
-    nodes = [node["Resources"] for node in alive_nodes()]
-    room = sum(_fits(resources, node) for node in nodes)
+    there = capacity()
+    room = there.room(resources)
     if room >= count:
         return
-    asked = _amounts(resources)
+    asked = amounts_text(resources)
     if count == 1 or room == 0:
-        most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in resources}
-        what = f"one process asks for {asked}, and the largest node has {_amounts(most)}"
+        most = {name: there.largest_node(name) for name in resources}
+        what = f"one process asks for {asked}, and the largest node has {amounts_text(most)}"
     else:
         what = f"{count} processes ask for {asked} each, and the cluster has room for {room}"
-    if autoscales():
-        warn(f"{where}: {what}; it waits for the autoscaler to add nodes")
+    if there.unknown:
+        warn(f"{where}: {what}; it waits for the autoscaler, whose node types cannot be read: {there.unknown}")
         return
+    if there.elastic:
+        types = ", ".join(f"up to {kind.largest} of {kind.describe()}" for kind in there.types[1:])
+        raise ConfigError(
+            f"{what}, of all that the autoscaler may start: {types}",
+            where=where,
+            remedy="lower it, or give the cluster's definition a node type that has as much",
+        )
     raise ConfigError(what, where=where, remedy="lower it, or give the cluster a node that has as much")
-
-
-def autoscales() -> bool:
-    """Whether an autoscaler may add nodes to the joined cluster.
-
-    Without an autoscaler, Ray's monitor reports a node type `node_ID` for every node; cluster launchers name types.
-    """
-    ask = ray.experimental.internal_kv._internal_kv_get
-    if json.loads(ask("CLUSTER_METADATA", namespace="cluster"))["ray_init_cluster"]:
-        return False  # this process started the cluster
-    if is_autoscaler_v2(fetch_from_server=True):
-        return True
-    # The monitor of a cluster that has just started has no report yet.
-    deadline = time.monotonic() + REPORT_SECONDS
-    while True:
-        status = json.loads(ask("__autoscaling_status") or "{}")
-        if report := status.get("autoscaler_report"):
-            types: dict[str, str] = report["node_type_mapping"] or {}
-            return any(kind != f"node_{node}" for node, kind in types.items())
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-
-
-def _fits(resources: Mapping[str, float], node: Mapping[str, float]) -> int:
-    """Number of processes that fit on a node."""
-    return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in resources.items() if amount > 0)
-
-
-def _amounts(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
 
 
 def _data_path(work: Work) -> Path | None:

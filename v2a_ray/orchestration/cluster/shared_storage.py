@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,15 @@ class Answer:
     absent: list[str]
 
 
-def require_shared_storage(folders: Sequence[Path], data: Sequence[Path] = ()) -> None:
+def require_shared_storage(
+    folders: Sequence[Path], data: Sequence[Path] = (), nodes: Collection[str] | None = None
+) -> None:
     """Raise StorageError unless every node reads and writes the same `folders`. Does nothing on a single node.
 
     Args:
         folders: existing folders that this process can write to.
         data: files and folders that must be on all nodes or on none; the reader reports those that are on none.
+        nodes: identities of the nodes to ask; by default all.
     """
     if len(alive_nodes()) < 2:
         return
@@ -53,11 +56,12 @@ def require_shared_storage(folders: Sequence[Path], data: Sequence[Path] = ()) -
             probe.mkdir()
             stack.callback(shutil.rmtree, probe, ignore_errors=True)
             (probe / "driver").write_text(token)
-        answers = on_every_node(_visit, list(folders), token, list(data))
+        answers = on_every_node(_visit, list(folders), token, list(data), nodes=nodes)
         good: dict[str, Answer] = {}
         for node, answer in answers.items():
             if isinstance(answer, Exception):
-                raise StorageError(f"cannot be asked: {first_line(answer)}", where=f"node {node}", remedy=REMEDY)
+                what = f"cannot be asked: {first_line(answer)}"
+                raise StorageError(what, where=f"node {node}", remedy=REMEDY) from answer
             for folder, problem in answer.problems.items():
                 raise StorageError(problem, where=f"{folder} on node {node}", remedy=REMEDY)
             for file in answer.written:

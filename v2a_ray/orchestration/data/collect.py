@@ -10,6 +10,7 @@ table when it is resumed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,8 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.engine.plan import weights_digest
 from v2a_ray.engine.store import STAGE_VERSION
 from v2a_ray.errors import DataError
+from v2a_ray.orchestration.cluster.capacity import capacity
+from v2a_ray.orchestration.cluster.node_loss import node_was_lost
 from v2a_ray.settings.environment_names import without_folders
 
 Progress = Callable[[int, int], None]
@@ -34,7 +37,7 @@ Progress = Callable[[int, int], None]
 # episodes side by side are cheaper than one by one, and the last tasks should still end at about the same time.
 SMALLEST_TASK_STEPS, LARGEST_TASK_STEPS = 500, 8000
 MAX_DEATHS = 3
-"""How many actors may die on the same episodes: nodes die seldom, but a crashing simulation crashes every time."""
+"""How many actors may die on the same episodes, lost nodes aside: a crashing simulation crashes every time."""
 
 
 def collect_data(
@@ -49,7 +52,7 @@ def collect_data(
     Give all specs at once: starting actors takes longer than collecting a small table.
 
     Args:
-        num_actors: by default one per CPU of the cluster.
+        num_actors: at most; by default one per CPU that the cluster can have, and no more than there is work for.
         progress: called as progress(done_transitions, total) over all specs.
         journals: a folder per spec for finished episodes; the caller removes it when the tables are safe.
 
@@ -82,8 +85,8 @@ def collect(
     journals: Sequence[EpisodeJournal | None] | None = None,
 ) -> list[EpisodeTable]:
     """One table per request, with exactly its number of transitions. `progress(done_transitions, total)` over all."""
-    num_actors = num_actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
     total = sum(request.num_transitions for request in requests)
+    num_actors = num_actors or max(1, min(capacity().room({"CPU": 1}), math.ceil(total / SMALLEST_TASK_STEPS)))
     finished = 0
 
     def report(done_transitions: int) -> None:
@@ -121,7 +124,7 @@ class _Collector:
 
 
 class _Pool:
-    """Actors that take tasks as soon as they run: nothing waits for an actor that finds no free CPU."""
+    """Actors that take tasks as soon as they run: one is enough, and the others may come with nodes that join later."""
 
     def __init__(self, num_actors: int) -> None:
         self.actor_class = ray.remote(num_cpus=1)(_Collector)
@@ -185,7 +188,7 @@ def _collect_one(
         try:
             table = _get(reference)
         except ray.exceptions.RayActorError as error:
-            deaths[indices.start] = deaths.get(indices.start, 0) + 1
+            deaths[indices.start] = deaths.get(indices.start, 0) + (not node_was_lost(error))
             if deaths[indices.start] > MAX_DEATHS:
                 raise _fatal(request, indices, deaths[indices.start]) from error
             pool.replace_dead()

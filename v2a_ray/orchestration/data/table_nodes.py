@@ -35,6 +35,7 @@ from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import hold_out
 from v2a_ray.evaluation.offline import HELD_OUT
 from v2a_ray.files import read_json, write_json
+from v2a_ray.orchestration.cluster.join import require_code
 from v2a_ray.orchestration.data.collect import collect_data
 from v2a_ray.orchestration.data.ingest import IngestSource, ingest, is_small
 from v2a_ray.orchestration.train.progress_actor import reporter
@@ -47,6 +48,7 @@ REFUSED = "refused.json"
 @ray.remote
 def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Episode tables of data parts: one part read from a file, or several parts rolled out together."""
+    require_code(group[0].code)
     specs = [work.node.spec for work in group]
     rollouts = [spec for spec in specs if spec and spec.path is None]
     tables: Iterator[EpisodeTable] = iter(())
@@ -155,6 +157,7 @@ def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
 @ray.remote
 def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """The combined source table, by Ray Data unless it is small."""
+    require_code(work.code)
     reporter(progress_actor, work.node.key, work.node.name)(0, 0, {})
     config = work.config
     # Transitions of a mix of behaviours keep the label of the policy that acted.

@@ -36,6 +36,7 @@ from v2a_ray.experiments.sweep import Sweep, layer_of
 from v2a_ray.experiments.sweep_config import SearchConfig
 from v2a_ray.files import copy_whole
 from v2a_ray.orchestration.cluster.gpus import reserved_gpu
+from v2a_ray.orchestration.sweep.retries import GIVEN_UP
 from v2a_ray.orchestration.sweep.trials import failure, is_evaluation, objectives, trials_of
 from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
@@ -130,6 +131,9 @@ def train_member(settings: dict[str, Any]) -> None:
         entries.append({"step": begun, **values})
     trial = trials_of(settings | {"trials": [number]})[0]
     policy = trial.plan["policy"].key  # of the draw; it identifies the member in the sweep's records
+    if GIVEN_UP in settings:
+        tune.report({"policy": policy, "failed": settings[GIVEN_UP]})
+        return
     raw = merge(trial.config.model_dump(mode="json"), layer_of(values))
     config = ExperimentConfig.model_validate(raw)
     plan = make_plan(config)

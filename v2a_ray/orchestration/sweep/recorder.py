@@ -17,6 +17,7 @@ from v2a_ray.engine.store import Artifact
 from v2a_ray.engine.trainer import Metrics
 from v2a_ray.experiments.sweep import Trial
 from v2a_ray.experiments.sweep_config import OBJECTIVES
+from v2a_ray.orchestration.cluster.node_watch import NodeWatch
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.trial_status import TrialStatus
 from v2a_ray.orchestration.train.listener import Event, Listener
@@ -26,9 +27,9 @@ from v2a_ray.orchestration.train.progress_actor import make_progress_actor
 class Recorder(Callback):
     """Writes results to disk as trials report, and tells the listener what ended."""
 
-    def __init__(self, results: Results, listener: Listener) -> None:
+    def __init__(self, results: Results, listener: Listener, watch: NodeWatch) -> None:
         self.results, self.listener = results, listener
-        self.stopper = StopWhenUnwritable()
+        self.stopper = SweepStopper(watch)
         self.last: dict[str, Metrics] = {}
         """The newest evaluation of each running trial, by key of the policy."""
         self._told: set[str] = set()
@@ -160,10 +161,11 @@ class Recorder(Callback):
         return {}
 
 
-class StopWhenUnwritable(Stopper):
-    """Ends the sweep when a trial cannot write, because every other trial would fail in the same way."""
+class SweepStopper(Stopper):
+    """Ends the sweep when a trial cannot write or a late node is not fit: other trials would fail in the same way."""
 
-    reason = ""
+    def __init__(self, watch: NodeWatch) -> None:
+        self.watch, self.reason = watch, ""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         if result.get("unwritable"):
@@ -172,7 +174,11 @@ class StopWhenUnwritable(Stopper):
 
     def stop_all(self) -> bool:
         """See `Stopper`."""
-        return bool(self.reason)
+        return bool(self.reason or self.watch.problem)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its stopper, and we never read that pickle.
+        return {}
 
 
 def _shown(trial: Trial) -> Node:

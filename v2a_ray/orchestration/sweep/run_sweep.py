@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from v2a_ray.checksums import read_sealed, write_sealed
-from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.experiments.finished import SWEEP_FILE
 from v2a_ray.experiments.plugins import sources_of
@@ -33,6 +33,8 @@ from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Sweep, loggers_of, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.files import prepare_folder, sole_writer, write_whole
+from v2a_ray.orchestration.cluster.join import code_digest
+from v2a_ray.orchestration.cluster.node_watch import NodeWatch, watching
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
 from v2a_ray.orchestration.sweep.recorder import Recorder
 from v2a_ray.orchestration.sweep.results import Results
@@ -92,15 +94,30 @@ def _run(sweep: Sweep, folder: Path, listener: Listener, tracking: Tracking) -> 
     upstream = upstream_works(sweep)
     check_cluster(store, folder, upstream, listener.warned)
     listener.planned("stages", len(upstream), "a free core", f"{sweep.num_trials:,} policies")
-    artifacts = compute_all(upstream, store, listener)
-    listener.planned("policies", sweep.num_trials, _waits_for(sweep, asked))
+    with watching([store.root, folder], listener.warned) as watch:
+        artifacts = compute_all(upstream, store, listener, watch)
+        listener.planned("policies", sweep.num_trials, _waits_for(sweep, asked))
+        return _compute_policies(sweep, folder, store, artifacts, listener, tracking, watch)
+
+
+def _compute_policies(
+    sweep: Sweep,
+    folder: Path,
+    store: ArtifactStore,
+    artifacts: Mapping[str, Artifact],
+    listener: Listener,
+    tracking: Tracking,
+    watch: NodeWatch,
+) -> list[TrialResult]:
     progress_actor = f"v2a-sweep-{uuid.uuid4()}"
     plugins = sorted({path for trial in sweep.trials for path in trial.config.plugins})
-    common = {"folder": str(folder), "progress_actor": progress_actor} | ({"plugins": plugins} if plugins else {})
+    common: dict[str, Any] = {"folder": str(folder), "progress_actor": progress_actor, "code": code_digest()}
+    if plugins:
+        common["plugins"] = plugins
     search = Suggestions(sweep, folder, common) if sweep.suggests else None
     results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials, tracking)
     results.computed |= {key for key, artifact in artifacts.items() if not artifact.cached}
-    recorder = Recorder(results, listener)
+    recorder = Recorder(results, listener, watch)
     missing = []
     for number, trial in enumerate(results.trials()):
         if results.finished(trial):
@@ -111,7 +128,7 @@ def _run(sweep: Sweep, folder: Path, listener: Listener, tracking: Tracking) -> 
         elif not search:
             missing.append(number)
     if missing or (search and search.num_left > 0):
-        _train(sweep, folder, missing, common, recorder, search)
+        _train(sweep, folder, missing, common, recorder, search, watch)
     with storage_errors(folder):
         final = results.refresh()
     _remove_checkpoints(results, store)
@@ -182,11 +199,13 @@ def _train(
     common: dict[str, Any],
     recorder: Recorder,
     search: Suggestions | None,
+    watch: NodeWatch,
 ) -> None:
     """Run Tune over the trials with the numbers `missing`, or over the suggestions of `search`."""
     tuner = make_tuner(sweep, folder, missing, common, [recorder], recorder.stopper, search)
     with recorder.listening(common["progress_actor"], sources_of(common.get("plugins", []))):
         tuner.fit()
+    watch.raise_problem()
     if recorder.stopper.reason:
         with suppress(OSError):
             recorder.results.refresh()

@@ -23,6 +23,8 @@ from v2a_ray.experiments.sweep import Trial, suggested
 from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.gpus import stage_workers
+from v2a_ray.orchestration.cluster.join import require_code
+from v2a_ray.orchestration.sweep.retries import GIVEN_UP
 from v2a_ray.orchestration.train.compute import make_policies, make_stage
 from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
@@ -38,6 +40,10 @@ def train_trial(settings: dict[str, Any]) -> None:
     Users' errors are reported as `failed`, because a second attempt would fail too; Tune retries after other errors.
     """
     trials = trials_of(settings)
+    if GIVEN_UP in settings:
+        for trial in trials:
+            tune.report({"policy": trial.plan["policy"].key, "failed": settings[GIVEN_UP]})
+        return
     store = store_of(trials[0].config)
     works = [Work(trial.config, trial.plan, trial.plan["policy"]) for trial in trials]
     progress = [_progress(settings["progress_actor"], trial) for trial in trials]
@@ -59,7 +65,8 @@ def train_trial(settings: dict[str, Any]) -> None:
 
 
 def trials_of(settings: dict[str, Any]) -> list[Trial]:
-    """The trials that Tune's `config` names."""
+    """The trials that Tune's `config` names. Raises ClusterError on a node with other code than the driver's."""
+    require_code(settings["code"])
     if settings.get("plugins"):
         load_shipped(ray.get(ray.get_actor(settings["progress_actor"]).plugins.remote()))
     every = read_json(Path(settings["folder"]) / TRIALS_FILE)["trials"]

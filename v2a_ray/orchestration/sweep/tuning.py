@@ -10,21 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep import Sweep
+from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.gpus import (
     cluster_gpus,
     gpu_share,
+    most_gpus,
     require_gpus,
     stage_device,
     stage_workers,
     workers_have_gpus,
 )
 from v2a_ray.orchestration.sweep.population import member_settings, train_member
+from v2a_ray.orchestration.sweep.retries import Retries
 from v2a_ray.orchestration.sweep.schedulers import make_scheduler
 from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import train_trial
@@ -64,13 +66,16 @@ def make_tuner(
     population = sweep.config.scheduler.is_population
     resources, workers = trial_resources(sweep), trial_workers(sweep)
     room = _room(sweep, resources, workers)
+    if capacity().elastic:
+        # The autoscaler adds nodes for trials that wait. By default Tune lets 200 wait, and of a search one.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room)
     if search:
         space, num_samples = dict(common), search.num_left
     elif population:
         members = [member_settings(sweep, folder, number) for number in missing]
         space, num_samples = {**common, "member": tune.grid_search(members)}, 1
     else:
-        policy_batches = _policy_batches(sweep, missing, room)
+        policy_batches = policy_batches_of(sweep, missing, room)
         space, num_samples = {**common, "trials": tune.grid_search(policy_batches)}, 1
     return tune.Tuner(
         tune.with_resources(train_member if population else train_trial, _reservation(resources, workers)),
@@ -79,8 +84,7 @@ def make_tuner(
             search_alg=search,
             scheduler=make_scheduler(sweep),
             num_samples=num_samples,
-            # Trials with several workers reserve nothing, so Tune would start all of them at once.
-            max_concurrent_trials=room if workers > 1 else sweep.config.resources.max_concurrent_trials,
+            max_concurrent_trials=_most_at_a_time(sweep, room, workers),
             # Starting a process and importing torch takes seconds, which every short trial would wait for.
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -90,9 +94,9 @@ def make_tuner(
             name=sweep.name,
             storage_path=str(state),
             verbose=0,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, Retries(sweep.config.resources.max_retries)],
             stop=stopper,
-            failure_config=FailureConfig(max_failures=sweep.config.resources.max_retries),
+            failure_config=FailureConfig(max_failures=-1),  # `Retries` counts
             # For populations: a checkpoint that another member is about to copy must not be deleted.
             checkpoint_config=CheckpointConfig(num_to_keep=4),
         ),
@@ -115,7 +119,7 @@ def trial_resources(sweep: Sweep) -> dict[str, float]:
         ConfigError: a stage requires a GPU and gets none, or trials ask for unequal numbers of workers.
     """
     asked, there, workers = sweep.config.resources.gpus_per_trial, cluster_gpus(), trial_workers(sweep)
-    require_gpus(((trial.config, "policy") for trial in sweep.trials), there)
+    require_gpus(((trial.config, "policy") for trial in sweep.trials), most_gpus())
     devices = {stage_device(trial.config, "policy") for trial in sweep.trials}
     if workers > 1:
         share = float(any(workers_have_gpus(device, workers, there) for device in devices))
@@ -166,13 +170,27 @@ def _reservation(resources: Mapping[str, float], workers: int) -> dict[str, floa
 
 
 def _room(sweep: Sweep, resources: Mapping[str, float], workers: int) -> int:
-    """Number of trials that fit at a time, at least one."""
-    there = ray.cluster_resources()
-    room = max(1, min(int(there.get(name, 0) / (amount * workers)) for name, amount in resources.items()))
+    """Number of trials that fit at a time when the cluster is as large as it can be, at least one.
+
+    All of them where nobody can tell how large that is.
+    """
+    there = capacity()
+    room = max(1, there.room(resources) // workers, len(sweep.trials) if there.unknown else 1)
     return min(room, sweep.config.resources.max_concurrent_trials or room)
 
 
-def _policy_batches(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
+def _most_at_a_time(sweep: Sweep, room: int, workers: int) -> int | None:
+    """Tune's limit on the trials that run or wait for resources; None leaves it to the resources that they reserve.
+
+    A cluster that grows needs it, because trials beyond `room` would start nodes with GPUs for work that asks for none;
+    trials with several workers need it, because they reserve nothing.
+    """
+    if workers > 1 or capacity().elastic:
+        return room
+    return sweep.config.resources.max_concurrent_trials
+
+
+def policy_batches_of(sweep: Sweep, missing: Sequence[int], room: int) -> list[list[int]]:
     """Numbers of the trials whose policies are batched together; each trial is in one batch, `room` run at a time."""
     trials = [sweep.trials[number] for number in missing]
     asked = sweep.config.policies_per_trial

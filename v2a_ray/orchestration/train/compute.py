@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,18 @@ from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DivergenceError, StorageError
+from v2a_ray.orchestration.cluster.capacity import Capacity, capacity
 from v2a_ray.orchestration.cluster.gpus import (
-    cluster_gpus,
     gpu_share,
+    most_gpus,
     require_gpus,
     reserved_gpu,
     stage_device,
     stage_workers,
 )
+from v2a_ray.orchestration.cluster.join import require_code
+from v2a_ray.orchestration.cluster.node_loss import node_was_lost
+from v2a_ray.orchestration.cluster.node_watch import NodeWatch
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.orchestration.data.table_nodes import make_data, make_source
 from v2a_ray.orchestration.train.listener import Event, Listener
@@ -32,17 +38,24 @@ from v2a_ray.stages.policy.batched_jobs import fit_policies
 from v2a_ray.stages.registered import fit_of
 
 MAX_RETRIES = 2
-"""Further attempts of a stage whose worker dies; each continues from the stage's checkpoint."""
+"""Further attempts of a stage whose process dies, lost nodes aside; each continues from the stage's checkpoint."""
 
 
-def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener) -> dict[str, Artifact]:
+WATCH_SECONDS = 2.0
+"""Between two looks at what the watch over late nodes has found."""
+
+
+def compute_all(
+    works: Sequence[Work], store: ArtifactStore, listener: Listener, watch: NodeWatch | None = None
+) -> dict[str, Artifact]:
     """Artifacts of all nodes, by key: found in the store, or computed as soon as their inputs exist.
 
     `works` must include every node's inputs. Nodes that several plans share are computed once.
 
     Raises:
         ConfigError: a node requires a GPU that the cluster lacks; raised before anything is computed.
-        V2AError: of a node that failed because of the user's settings or data. Other errors pass unchanged.
+        V2AError: of a node that failed because of the user's settings or data, or what `watch` has found wrong with a
+            late node of the cluster. Other errors pass unchanged.
     """
     waiting = {work.node.key: work for work in works}
     artifacts: dict[str, Artifact] = {}
@@ -53,26 +66,39 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
             del waiting[key]
     if not waiting:
         return artifacts
-    require_gpus(((work.config, work.node.stage) for work in waiting.values()), cluster_gpus())
+    require_gpus(((work.config, work.node.stage) for work in waiting.values()), most_gpus())
     progress_actor = make_progress_actor()
     reports = _Reports(listener)
     running: dict[Any, list[Work]] = {}
+    failures: Counter[str] = Counter()
     drained = progress_actor.drain.remote()
     try:
         while waiting or running:
+            if watch:
+                watch.raise_problem()
+            there = capacity()
+            reserved = Counter(_reservation(group, there) for group in running.values())
             for group in _ready(waiting, artifacts):
+                asked = _reservation(group, there)
+                if not asked.fits(there, reserved[asked]):
+                    continue
+                reserved[asked] += 1
                 for work in group:
                     del waiting[work.node.key]
                     reports.queued(work.shown)
-                running[_submit(group, store, progress_actor)] = group
-            ready, _ = ray.wait([*running, drained])
+                running[_submit(group, asked, store, progress_actor)] = group
+            ready, _ = ray.wait([*running, drained], timeout=WATCH_SECONDS)
             if drained in ready:
                 ready.remove(drained)
                 reports.pass_on(ray.get(drained))
                 drained = progress_actor.drain.remote()
             for reference in ready:
                 group = running.pop(reference)
-                for work, artifact in zip(group, _made(reference, group, listener), strict=True):
+                made = _result(reference, group, failures, listener)
+                if made is None:
+                    running[_submit(group, _reservation(group, there), store, progress_actor)] = group
+                    continue
+                for work, artifact in zip(group, made, strict=True):
                     artifacts[work.node.key] = artifact
                     reports.done(work.shown, artifact)
     finally:
@@ -125,29 +151,56 @@ def _ready(waiting: Mapping[str, Work], artifacts: Mapping[str, Artifact]) -> li
     return [*others, rollouts] if rollouts else others
 
 
-def _submit(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> Any:
+@dataclass(frozen=True)
+class _Reservation:
+    """What a task reserves."""
+
+    cpus: float
+    gpus: float = 0.0
+
+    def fits(self, there: Capacity, running: int) -> bool:
+        """Whether the cluster has, or can add, a node for one more task like this one; `running` is their number.
+
+        Where nodes are fixed a task may wait in Ray. Where they are not, it would start a node of another type.
+        """
+        if not there.elastic or there.unknown or not (self.cpus or self.gpus):
+            return True
+        return running < max(1, there.room({"CPU": self.cpus, "GPU": self.gpus}))
+
+
+def _reservation(group: Sequence[Work], there: Capacity) -> _Reservation:
     node, config = group[0].node, group[0].config
-    options: dict[str, Any] = {"max_retries": MAX_RETRIES, "num_cpus": 0}
     if node.stage == "data":
         # The task of a roll-out reserves no CPU, because its actors do. One process per core reads files.
-        options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
+        return _Reservation(0 if node.spec and node.spec.path is None else 1)
+    # The task of a data-parallel stage reserves no CPU and no GPU, because its workers do.
+    if node.stage == "source" or stage_workers(config, node.stage) > 1:
+        return _Reservation(0)
+    return _Reservation(stage_threads(group[0]), gpu_share(stage_device(config, node.stage), there.total("GPU")))
+
+
+def _submit(group: Sequence[Work], asked: _Reservation, store: ArtifactStore, progress_actor: Any) -> Any:
+    node = group[0].node
+    options: dict[str, Any] = {"max_retries": 0, "num_cpus": asked.cpus, "num_gpus": asked.gpus}
+    if node.stage == "data":
         return make_data.options(**options).remote(group, store, progress_actor)
     inputs = input_paths(group[0], store)
     if node.stage == "source":
         return make_source.options(**options).remote(group[0], inputs, store, progress_actor)
-    # The task of a data-parallel stage reserves no CPU and no GPU, because its workers do.
-    parallel = stage_workers(config, node.stage) > 1
-    options["num_cpus"] = 0 if parallel else stage_threads(group[0])
-    options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
     return _make_stage.options(**options).remote(group[0], inputs, store, progress_actor)
 
 
-def _made(reference: Any, group: Sequence[Work], listener: Listener) -> list[Artifact]:
-    """The artifacts of a task that has ended. A failure is told to the listener and raised."""
+def _result(reference: Any, group: Sequence[Work], failures: Counter[str], listener: Listener) -> list[Artifact] | None:
+    """The artifacts of a task, or None if its process died and it is to be started again.
+
+    A failure is reported to the listener and raised.
+    """
     try:
         artifacts: list[Artifact] = ray.get(reference)
     except ray.exceptions.RayError as error:
         mine = user_error(error)
+        if not mine and _may_start_again(error, group[0].node.key, failures):
+            return None
         for work in group:
             listener.failed(work.shown, str(mine or error).strip().splitlines()[-1])
         if mine:
@@ -156,9 +209,20 @@ def _made(reference: Any, group: Sequence[Work], listener: Listener) -> list[Art
     return artifacts
 
 
+def _may_start_again(error: ray.exceptions.RayError, key: str, failures: Counter[str]) -> bool:
+    """Whether a task's node was lost, or its process died and has attempts left."""
+    if node_was_lost(error):
+        return True
+    if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError):
+        failures[key] += 1
+        return failures[key] <= MAX_RETRIES
+    return False
+
+
 @ray.remote
 def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Make the artifact of a trained stage: its column, or the policy."""
+    require_code(work.code)
     progress = reporter(progress_actor, work.node.key, work.node.name)
     progress(0, 0, {})
     return [make_stage(work, inputs, store, progress)]

@@ -71,7 +71,8 @@ def encode_parallel(job: Job, parts: Sequence[Piece]) -> None:
             fn_constructor_kwargs={"job": job},
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(config.num_workers, len(parts))),
+            # Starts with what there is room for, and goes on when a node is lost or comes late.
+            compute=ActorPoolStrategy(min_size=1, max_size=min(config.num_workers, len(parts))),
             # Ray Data accepts only one of the two.
             **({"num_gpus": 1} if job.may_use_gpu else {"num_cpus": cpus_per_worker(config)}),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULT_FILE
 from v2a_ray.experiments.reading import missing_nodes, store_of
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
+from v2a_ray.orchestration.cluster.node_watch import watching
 from v2a_ray.orchestration.cluster.requirements import check_cluster
 from v2a_ray.orchestration.train.compute import compute_all
 from v2a_ray.orchestration.train.listener import Event, Listener, Listeners
@@ -95,7 +96,7 @@ def run_experiment(
         extra: list[Listener] = [status]
         live = _LiveCurves(run_dir / TENSORBOARD, mine.warned) if missing else None
         if live:
-            # Of what is all there, Ray, its metrics and curves on the way have nothing to say.
+            # If nothing is missing, there is no Ray, and there are no metrics or curves on the way.
             extra += [live, MetricsListener(config.name)]
         try:
             artifacts = _compute(config, plan, run_dir, Listeners([mine, *extra]), check=bool(missing))
@@ -117,7 +118,8 @@ def _compute(
     if check:
         check_cluster(store, run_dir, works, listener.warned)
     listener.planned("stages", len(works), "a free core")
-    return compute_all(works, store, listener)
+    with watching([store.root, run_dir], listener.warned) if check else nullcontext() as watch:
+        return compute_all(works, store, listener, watch)
 
 
 def _write_results(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.orchestration.cluster.join import code_digest
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Work:
 
     Attributes:
         title: what the node is called on displays, where its name alone would not tell it from others.
+        code: digest of the driver's code, for the check on the node that does the work.
     """
 
     config: ExperimentConfig
     plan: Mapping[str, Node]
     node: Node
     title: str = ""
+    code: str = field(default_factory=code_digest)
 
     @property
     def shown(self) -> Node:

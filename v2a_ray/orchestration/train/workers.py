@@ -23,12 +23,15 @@ from torch import Tensor
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.data_parallel import Workers
 from v2a_ray.engine.trainer import silent, use_threads
+from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.gpus import cluster_gpus, workers_have_gpus
+from v2a_ray.orchestration.cluster.node_loss import node_was_lost
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.policy.config import IQLConfig
 
 MAX_FAILURES = 3
+"""How often workers are started again after a failure that no lost node explains."""
 IN_ORDER = ExecutionOptions(preserve_order=True)
 """Blocks arrive in the order of the pieces, not as they become ready: draws depend on the place of an episode."""
 
@@ -67,8 +70,8 @@ def fit_on_workers(
         run_config=RunConfig(
             name="workers",
             storage_path=str(job.work.resolve() / "train"),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[_NoSecondTry()],
+            failure_config=FailureConfig(max_failures=-1),  # the callback counts
+            callbacks=[_Retries()],
         ),
         datasets=dict(datasets or {}),
         dataset_config=DataConfig(datasets_to_split=[], execution_options=IN_ORDER),
@@ -95,8 +98,8 @@ def sum_over_workers(tensor: Tensor) -> Tensor:
 
 
 def cpus_per_worker(config: ModalityConfig | IQLConfig) -> float:
-    """CPUs that each worker reserves. Workers share the cores if there are too few, because Ray would wait for more."""
-    cores = int(ray.cluster_resources().get("CPU", 0))
+    """CPUs that each worker reserves. Workers share the cores if there can be no more: Ray would wait for them."""
+    cores = int(capacity().total("CPU"))
     return share_of_cores(cores, config.num_workers, config.num_threads)
 
 
@@ -107,10 +110,21 @@ def share_of_cores(cores: int, num_workers: int, num_threads: int) -> float:
     return cores // num_workers or math.floor(1000 / math.ceil(num_workers / cores)) / 1000
 
 
-class _NoSecondTry(UserCallback):
-    """Ends the run on a user's error, which would happen again on every attempt."""
+class _Retries(UserCallback):
+    """Ends the run on a user's error, which would happen again on every attempt, or after too many failures.
+
+    A lost node counts as no failure. When one worker is lost the others fail with it, so one lost node explains all.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
             if mine := user_error(error):
                 raise mine
+        if any(node_was_lost(error) for error in worker_exceptions.values()):
+            return
+        self.failures += 1
+        if self.failures > MAX_FAILURES:
+            raise next(iter(worker_exceptions.values()))
