@@ -45,7 +45,7 @@ class FinishedRun:
         folder: that `v2a run` wrote.
         config: of the run.
         artifacts: node of the plan to its folder.
-        score: mean normalised score in the target; None where it has no references.
+        score: what policies are compared by (`score_of`); None where the target has no references.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class FinishedRun:
     @property
     def store(self) -> ArtifactStore:
         """The store that holds the artifacts, wherever the configuration would look for it now."""
-        return ArtifactStore(self.artifacts["source"].parents[1])
+        return ArtifactStore(self.artifacts["data/target"].parents[1])
 
     @property
     def preprocessing(self) -> Preprocessing:
