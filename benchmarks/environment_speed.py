@@ -1,6 +1,6 @@
 """Environment steps per second of a shifted domain against gymnasium's own stock environment, one core.
 
-Our robots against gymnasium's v4, and anybody's environments, `gym:ID`, against the bare one.
+Our robots against gymnasium's v4, and anybody's environments, `gym:ID` and `mjcf:FILE`, against the bare one.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import argparse
 import time
 import warnings
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import RescaleAction, TimeLimit
 
 from benchmarks.record import Result, interleaved, record, seconds
 from v2a_ray.domains import make_environment
+from v2a_ray.domains.own.mjcf import MJCFRobot
+from v2a_ray.settings.environment_names import without_folders
 
 TARGET = 0.95
 # Robot -> gymnasium's environment and a shift that keeps the robot doing what it does in stock, so that both simulate
@@ -30,6 +33,9 @@ PAIRS = {
 
 # The bare environment and a shift of it; InvertedPendulum has its actions scaled from [-3, 3].
 OWN = {"Hopper-v5": "joint-range:leg_joint-0.8", "Swimmer-v5": "joint-range:motor1_rot-0.9", "InvertedPendulum-v5": ""}
+
+# A robot's file against its own environment without anything around it but a time limit.
+ROBOT_FILE = Path(__file__).parents[1] / "examples/own_robot/arm.yaml"
 
 
 def steps_per_second(environment: gymnasium.Env[Any, Any], num_steps: int, seed: int) -> float:
@@ -49,6 +55,9 @@ def steps_per_second(environment: gymnasium.Env[Any, Any], num_steps: int, seed:
 
 def _reference(name: str) -> gymnasium.Env[Any, Any]:
     """Gymnasium's environment; of v4, which our robots are, without what `make` wraps around it."""
+    if name == ROBOT_FILE.name:
+        bare = MJCFRobot(ROBOT_FILE)
+        return RescaleAction(TimeLimit(bare, bare.robot.max_episode_steps), np.float32(-1.0), np.float32(1.0))
     if name in OWN:
         return gymnasium.make(name, disable_env_checker=True)
     return TimeLimit(gymnasium.make(name).unwrapped, 1000)
@@ -66,6 +75,7 @@ def main() -> None:
     results = []
     pairs = [(f"{robot}/{shift}", theirs) for robot, (theirs, shift) in PAIRS.items()]
     pairs += [(f"gym:{theirs}/{shift}".rstrip("/"), theirs) for theirs, shift in OWN.items()]
+    pairs += [(f"mjcf:{ROBOT_FILE}/mass:fore-1.1", ROBOT_FILE.name)]
     for domain, theirs in pairs:
         ours, reference = make_environment(domain), _reference(theirs)
         for environment in (ours, reference):
@@ -75,7 +85,7 @@ def main() -> None:
             partial(steps_per_second, reference, num_steps, 1),
             repetitions,
         )
-        name = f"stepping {domain} against {theirs}"
+        name = f"stepping {without_folders(domain)} against {theirs}"
         results.append(Result(name, *measured[:2], "steps/s", measured[2], TARGET))
     record(results, write=not arguments.quick)
 

@@ -3,7 +3,7 @@
     python -m benchmarks.offline_ranking --folder DIR            # 2 robots, 28 policies
     python -m benchmarks.offline_ranking --folder DIR --quick    # a few steps, to see that it runs
 
-For each robot a sweep trains policies on recordings alone (`domain: real`), some of them with a source of other
+For each robot policies are trained on recordings alone (`domain: real`), some of them with a source of other
 dynamics: methods times lengths of training, so that there are bad and good ones. Every policy is then rolled out in the
 robot's simulator. Printed are Spearman's rank correlations of each number with the true return, with 95 % percentile
 intervals of a bootstrap over policies, and what choosing by that number loses: the best true return less the chosen
@@ -13,14 +13,14 @@ one's, as a part of the range. The same command goes on where it was interrupted
 from __future__ import annotations
 
 import argparse
-import subprocess
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -32,10 +32,15 @@ from v2a_ray.data.table.episodes import concatenate
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.domains.rollout import roll_out
-from v2a_ray.experiments.finished import read_records
-from v2a_ray.export.policies import open_trained
+from v2a_ray.engine.context import Job, fit_rows
+from v2a_ray.evaluation.fitted_q_evaluation import hold_out
+from v2a_ray.evaluation.offline import HELD_OUT
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.reading import resolve
+from v2a_ray.export.policies import load_actor
 from v2a_ray.files import read_json, write_json
 from v2a_ray.settings.measures import OFFLINE_MEASURES, rank_score
+from v2a_ray.stages.policy.training import fit_policy
 
 Float = NDArray[np.float64]
 ROBOTS = ("hopper", "walker2d")
@@ -46,7 +51,7 @@ CRITIC_STEPS = 2000
 """Of fitted Q evaluation: values settle in so many (`FittedQConfig.target_rate`); the default has more to spare."""
 SOURCE_SHIFT = "gravity-0.5"
 NUM_TRANSITIONS, NUM_EPISODES, NUM_RESAMPLES = 10_000, 10, 2000
-RETURNS_FILE = "returns.json"
+RETURN_FILE = "true_return.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args(arguments)
     folder: Path = asked.folder.resolve()
-    rows = _policies(folder, asked.quick)
+    rows = {robot: _policies(robot, folder / robot, asked.quick) for robot in ROBOTS}
     print(f"`{invocation()}` on {measured_on()}\n")
     print("\n".join(table(rows)))
 
@@ -88,57 +93,68 @@ def _spearman(scores: Float, returns: Float) -> float:
     return float(spearmanr(scores, returns).statistic)
 
 
-def _policies(folder: Path, quick: bool) -> dict[str, list[dict[str, Any]]]:
-    """The numbers of every policy, by robot, and its true return, measured once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep = folder / "sweep.yaml"
-    sweep.write_text(yaml.safe_dump(_sweep(folder, quick), sort_keys=False))
-    words = ["sweep", str(sweep), "--run-dir", str(folder / "sweep"), "--num-cpus", "1"]
-    subprocess.run([sys.executable, "-m", "v2a_ray.cli.main", *words], check=True, stdout=sys.stderr)
-    known = read_json(folder / RETURNS_FILE) if (folder / RETURNS_FILE).exists() else {}
-    rows: dict[str, list[dict[str, Any]]] = {robot: [] for robot in ROBOTS}
-    for record in (each for each in read_records(folder / "sweep") if each.finished):
-        name, robot = record.folder.name, record.labels["robot"]
-        if name not in known:
-            act = open_trained(record.folder).actor.act_numpy
-            known[name] = float(roll_out(act, robot, 2 if quick else NUM_EPISODES, seed=1000)[0].mean())
-            write_json(folder / RETURNS_FILE, known)
-        numbers: dict[str, Any] = {key: record.result["target"][key] for key in OFFLINE_MEASURES}
-        rows[robot].append({"policy": name, "true_return": known[name], **numbers})
+def _policies(robot: str, folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """The numbers of every policy of a robot, and its true return; what is there already is not computed again."""
+    tables = _tables(robot, folder, quick)
+    rows = []
+    for method, num_steps in itertools.product(METHODS, (20, 40) if quick else STEPS):
+        output = folder / f"{method}-{num_steps}"
+        if not (output / RETURN_FILE).exists():
+            config = _experiment(robot, method, num_steps, quick)
+            _train(config, tables, output)
+            act = load_actor(output / "actor.safetensors").act_numpy
+            returns, _ = roll_out(act, robot, 2 if quick else NUM_EPISODES, seed=1000, num_threads=1)
+            write_json(output / RETURN_FILE, {"true_return": float(returns.mean())})
+            print(f"{robot} {method} {num_steps}: {returns.mean():,.0f}", file=sys.stderr, flush=True)
+        numbers = read_json(output / "evaluation.json")
+        row = {key: numbers[key] for key in OFFLINE_MEASURES}
+        rows.append({"policy": output.name, **read_json(output / RETURN_FILE), **row})
     return rows
 
 
-def _sweep(folder: Path, quick: bool) -> dict[str, Any]:
-    return {
-        "name": "offline_ranking",
-        "settings": {
-            "store": str(folder / "store"),
-            "evaluation": {"interval_steps": 0},
-            "offline": {"num_steps": 50 if quick else CRITIC_STEPS},
-        },
-        "axes": {
-            "robot": {robot: _data(robot, folder / robot, quick) for robot in ROBOTS},
-            "method": list(METHODS),
-            "policy.num_steps": [20, 40] if quick else list(STEPS),
-        },
-    }
-
-
-def _data(robot: str, folder: Path, quick: bool) -> dict[str, Any]:
-    """The settings of a target and a source that say nothing of their simulator; they are collected if missing."""
+def _experiment(robot: str, method: str, num_steps: int, quick: bool) -> ExperimentConfig:
+    """An experiment that is told nothing of the robot's simulator."""
     spec = parse_domain(robot).robot_spec
     sizes = {"observation_dim": spec.observation_dim, "action_dim": spec.action_dim}
-    for seed, (name, domain) in enumerate((("target", robot), ("source", f"{robot}/{SOURCE_SHIFT}"))):
-        if not (folder / name).exists():
-            count = 1000 if quick else NUM_TRANSITIONS
-            asked = SourceSpec(
-                domain=domain, policy_domain=robot, behavior="medium-replay", num_transitions=count, seed=seed
-            )
-            table = concatenate([collected(request) for request in collection_requests(asked)])
-            write_table(table, folder / name, robot=robot)
-    recorded = {"domain": "real", **sizes}
-    source = recorded | {"path": str(folder / "source"), "name": "shifted"}
-    return {"target": recorded | {"path": str(folder / "target")}, "sources": [source]}
+    return resolve(
+        {
+            "name": "offline_ranking",
+            "method": method,
+            "target": {"domain": "real", **sizes, "path": "target"},
+            "sources": [{"domain": "real", **sizes, "path": "source", "name": "shifted"}],
+            "policy": {"num_steps": num_steps},
+            "evaluation": {"interval_steps": 0},
+            "offline": {"num_steps": 50 if quick else CRITIC_STEPS},
+        }
+    )
+
+
+def _tables(robot: str, folder: Path, quick: bool) -> dict[str, Path]:
+    """Role to the folder of what a policy is trained on: recordings of the robot, and of a shifted one."""
+    made = {role: folder / "data" / role for role in ("target", "source", "target_rows", "source_rows")}
+    config = _experiment(robot, METHODS[0], 1, quick)
+    for seed, (role, domain) in enumerate((("target", robot), ("source", f"{robot}/{SOURCE_SHIFT}"))):
+        if made[f"{role}_rows"].exists():
+            continue
+        count = 1000 if quick else NUM_TRANSITIONS
+        asked = SourceSpec(
+            domain=domain, policy_domain=robot, behavior="medium-replay", num_transitions=count, seed=seed
+        )
+        table = concatenate([collected(request) for request in collection_requests(asked)])
+        if role == "target":
+            table, unseen = hold_out(table, config.offline.held_out_fraction, config.offline.seed)
+            write_table(unseen, made[role] / HELD_OUT, robot=robot)
+        write_table(table, made[role] / "table", robot=robot)
+        made[f"{role}_rows"].mkdir(parents=True)
+        fit_rows(Job(config, {"table": made[role]}, made[f"{role}_rows"], folder / "work"))
+    return made
+
+
+def _train(config: ExperimentConfig, inputs: Mapping[str, Path], output: Path) -> None:
+    """The policy stage, in this process."""
+    output.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as work:
+        fit_policy(Job(config, inputs, output, Path(work)))
 
 
 if __name__ == "__main__":

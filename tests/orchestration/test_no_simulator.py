@@ -93,7 +93,7 @@ def test_held_out_numbers_stand_for_returns(finished: dict[str, dict[str, Any]])
         assert target["fitted_q_lower"] == pytest.approx(target["fitted_q_mean"] - target["fitted_q_std"])
         low, high = target["fitted_q_interval"]
         assert low < target["fitted_q_mean"] < high < 0.0 < target["td_error"]
-        assert (target["num_held_out_episodes"], target["num_held_out_transitions"]) == (4, 40)
+        assert (target["num_held_out_episodes"], target["num_held_out_transitions"]) == (3, 30)
     assert finished["filtered"]["target"]["data_kept"] == pytest.approx(0.25, abs=0.25)
     assert 0.0 <= finished["filtered"]["target"]["source_as_aligned"] <= 1.0
 
@@ -102,7 +102,7 @@ def test_no_stage_sees_the_held_out_episodes(workspace: Path, finished: dict[str
     stages = {stage["name"]: Path(stage["artifact"]) for stage in finished["alone"]["stages"]}
     assert set(stages) == {"data/target", "rows/target", "policy"}
     trained, unseen = (read_table_folder(stages["data/target"] / name) for name in ("table", "held_out"))
-    assert (trained.num_episodes, unseen.num_episodes) == (8, 4)
+    assert (trained.num_episodes, unseen.num_episodes) == (9, 3)
     every = {tuple(row) for row in read_table_folder(workspace / "target").observation.tolist()}
     seen, held = ({tuple(row) for row in table.observation.tolist()} for table in (trained, unseen))
     assert not seen & held and seen | held == every
@@ -121,7 +121,7 @@ def test_runs_are_compared_selected_and_reported(workspace: Path, finished: dict
     assert chosen.returncode == 0, chosen.stderr
     policies = json.loads((workspace / "selection.json").read_text())["policies"]
     assert policies[0]["td_error"] <= policies[1]["td_error"] and policies[0]["score"] == -policies[0]["td_error"]
-    assert all(each["num_held_out_episodes"] == 4 for each in policies)
+    assert all(each["num_held_out_episodes"] == 3 for each in policies)
 
 
 def test_a_policy_of_no_simulator_is_not_rolled_out(workspace: Path, finished: dict[str, dict[str, Any]]) -> None:

@@ -45,7 +45,7 @@ class FinishedRun:
         folder: the folder that `v2a run` wrote.
         config: the run's settings.
         artifacts: maps a node of the plan to its folder.
-        score: mean normalised score in the target; None if the target has no reference returns.
+        score: the score that policies are compared by (`score_of`); None if the target has no reference returns.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class FinishedRun:
     @property
     def store(self) -> ArtifactStore:
         """The store of the artifacts, even if the settings now name another one."""
-        return ArtifactStore(self.artifacts["source"].parents[1])
+        return ArtifactStore(self.artifacts["data/target"].parents[1])
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -158,7 +158,7 @@ class FittedQ:
         """(K, N) values of actions."""
         device = self.learner.transitions.device
         standardized = (observation - self.prepared.observation_mean) / self.prepared.observation_std
-        inputs = (torch.from_numpy(np.asarray(each, np.float32)).to(device) for each in (standardized, action))
+        inputs = (torch.tensor(each, dtype=torch.float32, device=device) for each in (standardized, action))
         with torch.no_grad():
             value_KN = self.learner.q(self.learner.critics, *inputs)
         scaled: NDArray[np.float64] = value_KN.cpu().double().numpy() / self.prepared.reward_scale

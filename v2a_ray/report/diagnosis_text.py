@@ -80,7 +80,8 @@ def sections(diagnosis: Diagnosis) -> list[Section]:
 def introduction(diagnosis: Diagnosis) -> list[str]:
     """Sentences on the run and the examined data."""
     config, evidence = diagnosis.run.config, diagnosis.evidence
-    score = "no normalised score" if diagnosis.run.score is None else f"normalised score {diagnosis.run.score:.1f}"
+    kind = "held-out score" if config.is_offline else "normalised score"
+    score = f"no {kind}" if diagnosis.run.score is None else f"{kind} {diagnosis.run.score:.1f}"
     lines = [
         f"{config.name} · method {config.method_title} · seed {config.seed} · {score} in {config.target.domain}",
     ]
