@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
-from v2a_ray import files
 from v2a_ray.engine.store import NOTES, ArtifactStore
 from v2a_ray.files import replacing
 
@@ -50,7 +49,7 @@ def main() -> None:
         print(f"a checkpoint of {CHECKPOINT_BYTES / 2**20:g} MiB")
         content = os.urandom(CHECKPOINT_BYTES)
         print(f"  written and brought to the disk {_median(lambda: _save(root / 'checkpoint', content)):10.6f} s")
-        with patch.object(files.os, "fsync"):
+        with patch.object(os, "fsync"):
             print(f"  written                         {_median(lambda: _save(root / 'checkpoint', content)):10.6f} s")
 
 

@@ -177,7 +177,7 @@ def _shortened(value: Any, last: Any) -> Any:
     return value[:-1] if last is ... else [*value[:-1], last]
 
 
-STRANGE = (None, True, -1, 10**30, 1e308, "", "[/x]", "\x1b[31m", [], {}, [[]], "../../x")
+STRANGE: tuple[Any, ...] = (None, True, -1, 10**30, 1e308, "", "[/x]", "\x1b[31m", [], {}, [[]], "../../x")
 
 
 def _change_json(path: Path, generator: random.Random) -> None:
@@ -265,7 +265,7 @@ class Worker:
 
     def __init__(self, valid: list[str]) -> None:
         self.valid = valid
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Any = None
 
     def read(self, path: Path) -> tuple[str, str, int]:
         """The outcome, what is known of it, and the most bytes the process had in memory."""
@@ -286,7 +286,7 @@ class Worker:
         return ("crash" if ready else "hang"), "", 0
 
     @staticmethod
-    def _answer(process: subprocess.Popen[str], max_cpu_seconds: float) -> bool:
+    def _answer(process: Any, max_cpu_seconds: float) -> bool:
         """Wait until a line can be read, or the process has ended; false when that takes too long."""
 
         def spent() -> float:

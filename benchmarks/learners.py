@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from v2a_ray.stages.alignment.contrastive import ContrastiveLearner
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, moments
-from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.mixed_sampler import MixedSampler
@@ -108,7 +108,7 @@ def target_policy_learner() -> IQLLearner:
     return _iql(source(), LEARNERS(data="target"))
 
 
-def _iql(transitions: Transitions, config: PolicyConfig) -> IQLLearner:
+def _iql(transitions: Transitions, config: Any) -> IQLLearner:
     torch.manual_seed(0)
     sampler = MixedSampler(target(), transitions, SourceFilter.prepare(config.filter), config)
     actor = make_actor(transitions.observation_dim, transitions.action_dim, config.width, STANDARDIZED)

@@ -66,6 +66,10 @@ def milliseconds(steps: Callable[[int], object], num_steps: int, num_threads: in
     return (time.perf_counter() - start) / num_steps * 1e3
 
 
+worker_pack: BatchedIQL
+"""A worker process's own, which `start_worker` makes."""
+
+
 def start_worker(num_policies: int, width: int) -> None:
     """Make the batched policies of a worker process."""
     global worker_pack

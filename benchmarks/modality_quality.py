@@ -67,8 +67,8 @@ def sized(width: int, most_steps: int = 1500, **settings: Any) -> Form:
     return Form(ModalityConfig.model_validate(published | sizes | {"optimization": "joint"} | settings), most_steps)
 
 
-FAST = {"learning_rate": 1e-3}
-POOLED = {"encoder": "pooled"}
+FAST: dict[str, Any] = {"learning_rate": 1e-3}
+POOLED: dict[str, Any] = {"encoder": "pooled"}
 FORMS: dict[str, Form] = {
     "published": Form(PUBLISHED_MODALITY, most_steps=2500),
     "gru 256": sized(256),

@@ -131,7 +131,7 @@ def end(process: subprocess.Popen[str]) -> str:
     """What a command printed, once it has ended well."""
     output, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{process.args} ended with {process.returncode}:\n{output}")
+        raise SystemExit(f"{process.args!r} ended with {process.returncode}:\n{output}")
     return output
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-# Networks here are tiny: more threads than one only wait for each other, most of all on a busy machine.
+# The networks in tests are tiny, so several threads would only wait for each other.
 torch.set_num_threads(1)
-# A suite in a shell's background ignores Ctrl-C, and SIGHUP under `nohup`; so would the commands that it starts.
+# A process in a shell's background ignores SIGINT, and SIGHUP under `nohup`; restore both for the commands of tests.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
@@ -20,7 +20,7 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One local Ray for the whole session, because starting it takes seconds."""
+    """One local Ray for the whole test session, because starting it takes seconds."""
     import ray
 
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -33,7 +33,7 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture
 def kill_once(tmp_path: Path) -> Callable[[int, int, dict[str, float]], None]:
-    """A progress callback that kills the process it is called in at step 5, once; `tmp_path/steps` has every step."""
+    """A progress callback that kills its process once, at step 5; `tmp_path/steps` records every step."""
     killed, steps = tmp_path / "killed", tmp_path / "steps"
 
     def progress(step: int, num_steps: int, metrics: dict[str, float]) -> None:

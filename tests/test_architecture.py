@@ -1,4 +1,4 @@
-"""The shape of the code: imports point one way, Ray stays in one folder, files stay short, nothing unpickles."""
+"""Rules for the code: the direction of imports, Ray in one folder only, short files, no unpickling."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PACKAGE = Path(v2a_ray.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    # The two doors: the terminal and Python.
+    # The two interfaces: the command line and Python.
     ["cli", "api.py"],
     ["orchestration"],
     ["report", "diagnosis", "export"],
-    # What a user names, from files to trials and their plans.
+    # Experiments and sweeps, from files to trials and their plans.
     ["experiments"],
-    # A policy is evaluated while it trains, so stages may import evaluation, never the other way round.
+    # A policy is evaluated while it trains, so stages may import evaluation, but not the other way round.
     ["stages"],
     ["evaluation"],
     ["engine"],
-    # What a file may say, which everything that computes reads: the sections, then the experiment that they make up.
+    # The settings that all computing code reads: the sections of an experiment, and the experiment.
     [
         "experiments/experiment.py",
         "experiments/definition.py",
@@ -48,12 +48,12 @@ LAYERS = [
     ["outputs.py"],
     ["checksums.py", "errors.py", "files.py", "imports.py", "interrupts.py", "processor.py", "robot_interface.py"],
 ]
-"""From the top down: folders, and files that stand elsewhere than the rest of their folder. A module imports from its
-own layer and from those below."""
+"""Layers from top to bottom: folders, and files in another layer than their folder. A module imports only from its own
+layer and from layers below."""
 
 
 def level_of(name: str) -> int | None:
-    """The layer of a file, named relative to the package: that of the file itself, else that of its folder."""
+    """The layer of a file (path relative to the package): the file's own, or else its folder's."""
     folder = name.split("/")[0]
     by_file = [level for level, layer in enumerate(LAYERS) if any(fnmatch(name, each) for each in layer)]
     by_folder = [level for level, layer in enumerate(LAYERS) if folder in layer]
@@ -61,7 +61,7 @@ def level_of(name: str) -> int | None:
 
 
 def file_of(module: str) -> str | None:
-    """The file of a dotted name, relative to the package; None for what is no module of it."""
+    """The file of a dotted name, relative to the package; None if it is not a module of the package."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
     found = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()]
     return found[0].relative_to(PACKAGE).as_posix() if found and module.startswith("v2a_ray.") else None
@@ -73,7 +73,7 @@ def name_of(file: Path) -> str:
 
 
 def imported_modules(tree: ast.AST) -> Iterator[str]:
-    """Dotted names of everything a file imports, inside functions too."""
+    """Dotted names of all imports of a file, including those inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -84,21 +84,21 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 
 
 def imports(tree: ast.AST, typing_too: bool = True) -> set[str]:
-    """The files of the package that a file imports; those for type checkers alone may be left out."""
+    """The files of the package that a file imports; `typing_too=False` skips imports for type checkers."""
     if not typing_too:
         tree = WithoutTyping().visit(copy.deepcopy(tree))
     return {name for module in imported_modules(tree) if (name := file_of(module)) and name != "__init__.py"}
 
 
 class WithoutTyping(ast.NodeTransformer):
-    """Drops `if TYPE_CHECKING:`."""
+    """Removes `if TYPE_CHECKING:` blocks."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
 
 def forbidden(file: Path, tree: ast.AST) -> list[str]:
-    """What a file imports against the direction of the layers."""
+    """Imports of a file against the direction of the layers."""
     mine = level_of(name_of(file))
     assert mine is not None or name_of(file) == "__init__.py", file
     levels = {name: level_of(name) for name in imports(tree, typing_too=False)}
@@ -106,7 +106,7 @@ def forbidden(file: Path, tree: ast.AST) -> list[str]:
 
 
 def circle(graph: Mapping[str, set[str]]) -> list[str]:
-    """Files that import each other in a ring, if there are such."""
+    """The files of an import cycle, or none."""
     done: set[str] = set()
 
     def search(name: str, above: list[str]) -> list[str]:
@@ -123,7 +123,7 @@ def circle(graph: Mapping[str, set[str]]) -> list[str]:
 
 
 def attribute_names(tree: ast.AST) -> set[str]:
-    """Dotted names that are used, for example `yaml.safe_load`."""
+    """Dotted names used in the code, for example `yaml.safe_load`."""
     return {
         f"{node.value.id}.{node.attr}"
         for node in ast.walk(tree)
@@ -134,12 +134,12 @@ def attribute_names(tree: ast.AST) -> set[str]:
 every_file = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(PACKAGE)) for file in FILES])
 
 
-def test_every_part_has_a_layer() -> None:
+def test_every_module_has_a_layer() -> None:
     assert [name_of(file) for file in FILES if level_of(name_of(file)) is None] == ["__init__.py"]
     assert len(FILES) > 50
 
 
-def test_no_files_import_each_other_in_a_ring() -> None:
+def test_there_are_no_import_cycles() -> None:
     # A function that runs in another process imports its own module.
     graph = {name_of(file): imports(ast.parse(file.read_text()), False) - {name_of(file)} for file in FILES}
     assert circle(graph) == []
@@ -184,11 +184,11 @@ def test_files_stay_short(file: Path) -> None:
         ("stages/policy/config.py", "from v2a_ray.engine.context import Job", ["engine/context.py"]),
     ],
 )
-def test_the_check_itself(part: str, source: str, found: list[str]) -> None:
+def test_import_check_detects_forbidden_imports(part: str, source: str, found: list[str]) -> None:
     assert forbidden(PACKAGE / part, ast.parse(source)) == found
 
 
-def test_contributing_tells_the_layers() -> None:
+def test_contributing_names_the_layers() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
     folders = [name for layer in LAYERS for name in layer if "." not in name]
     told = re.search(r"`(cli → [^`]*)`", text)

@@ -1,4 +1,4 @@
-"""Benchmarks record what they measured; a result replaces the one of its name."""
+"""Benchmarks record their results; a result replaces an earlier one of the same name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_results_are_appended_or_replaced_by_name(tmp_path: Path) -> None:
     assert entries[0]["versions"].keys() == {"python", "ray", "torch", "mujoco", "numpy", "gymnasium", "cpus"}
 
 
-def test_processors_stand_side_by_side_and_leave_each_others_results(tmp_path: Path) -> None:
+def test_results_of_other_processors_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for processor, ratio in (("one", 2.0), ("another", 1.0), ("one", 3.0)):
         record([Result("a", 5.0, 1.0, "s", ratio, 1.5, processor=processor)], path=path)
@@ -48,7 +48,7 @@ def test_processors_stand_side_by_side_and_leave_each_others_results(tmp_path: P
     assert lines[2].split() == ["a", "s", "1.5", "5", "3.00", "holds", "5", "1.00", "missed"]
 
 
-def test_an_emulated_processor_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_processor_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(EMULATION, raising=False)
     real = measured_on()
     monkeypatch.setenv(EMULATION, "avx2")
@@ -56,7 +56,7 @@ def test_an_emulated_processor_is_named_as_such(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("less_is_better", [False, True])
-def test_ratio_is_how_much_better_ours_is(less_is_better: bool) -> None:
+def test_ratio_is_the_advantage_of_our_result(less_is_better: bool) -> None:
     order = []
     ours, theirs = iter([2.0, 4.0, 100.0]), iter([1.0, 1.0, 1.0])
 
@@ -82,7 +82,7 @@ def test_ratio_is_how_much_better_ours_is(less_is_better: bool) -> None:
         pytest.param(["benchmarks", "--quick"], marks=pytest.mark.slow),
     ],
 )
-def test_scripts_run_and_quick_ones_record_nothing(arguments: list[str]) -> None:
+def test_benchmark_scripts_run_and_quick_runs_record_nothing(arguments: list[str]) -> None:
     results = ROOT / "benchmarks" / "results.json"
     before = results.read_bytes() if results.exists() else None
     run = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -91,7 +91,7 @@ def test_scripts_run_and_quick_ones_record_nothing(arguments: list[str]) -> None
     assert before == (results.read_bytes() if results.exists() else None)
 
 
-def test_policies_at_once_print_a_row_per_pack(
+def test_policies_at_once_prints_a_row_per_batch_size(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["policies_at_once", "--quick", "--device", "cpu"])
@@ -101,7 +101,7 @@ def test_policies_at_once_print_a_row_per_pack(
     assert all(float(row[1].replace(",", "")) > 0 for row in rows)
 
 
-def test_peer_that_cannot_be_installed_is_one_line_and_status_2(
+def test_peer_that_cannot_be_installed_exits_with_status_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(peers, "FOLDER", tmp_path / "peers")

@@ -1,4 +1,4 @@
-"""The benchmark of the whole pipeline: our side has the sizes that it is said to have, and it runs."""
+"""The benchmark of the whole pipeline has the documented sizes, and runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.cold_pipeline import PUBLISHED_STEPS, experiment
 from v2a_ray.stages.modality.config import ModalityConfig
 
 
-def test_ours_is_of_published_size_but_for_the_modality(tmp_path: Path) -> None:
+def test_our_pipeline_has_the_published_sizes_except_the_modality(tmp_path: Path) -> None:
     config = experiment(tmp_path)
     assert config.method == "v2a" and config.alignment.kind == "contrastive"
     assert config.modality == ModalityConfig()
@@ -23,7 +23,7 @@ def test_ours_is_of_published_size_but_for_the_modality(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_script_prints_where_the_time_goes() -> None:
+def test_cold_pipeline_prints_the_time_of_each_stage() -> None:
     command = [sys.executable, "-m", "benchmarks.cold_pipeline", "--quick"]
     run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

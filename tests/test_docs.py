@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from v2a_ray.experiments.experiment import method_config
+from v2a_ray.experiments.methods import METHODS
 from v2a_ray.settings.choices import choices_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 PLACES = (ROOT, ROOT / "v2a_ray", ROOT / "benchmarks")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name of the package is a module, or what a module has."""
+    """Whether a dotted name of the package is a module or a name in a module."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:
@@ -53,24 +55,40 @@ def test_paths_exist(page: Path) -> None:
 
 @every_page
 def test_settings_exist(page: Path) -> None:
-    """Dotted keys such as `policy.filter.rule` in code spans: of some kind of their section."""
+    """Dotted keys such as `policy.filter.rule` in code spans are settings of some kind of their section."""
     config = type(method_config("v2a"))
     sections = "|".join(name for name in config.model_fields if name not in ("name", "method", "seed", "store"))
     keys = set(re.findall(rf"[`\s]((?:{sections})(?:\.[a-z_]+)+)(?==|`)", page.read_text()))
 
     def known(key: str) -> bool:
-        models = [config]
+        models: list[Any] = [config]
         for part in key.split("."):
             fields = [model.model_fields[part] for model in models if part in getattr(model, "model_fields", {})]
             if not fields:
                 return False
             choices = choices_of(fields[0])
-            models = [choices[kind] for kind in choices] if choices else [fields[0].annotation]  # type: ignore[list-item]
+            models = [choices[kind] for kind in choices] if choices else [fields[0].annotation]
         return True
 
     assert [key for key in sorted(keys) if not known(key)] == []
 
 
-def test_the_checks_themselves() -> None:
+@every_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == [] and (links or page.name not in ("README.md", "index.md"))
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+def test_docs_checks_detect_missing_names() -> None:
     assert exists("v2a_ray.engine.plan.make_plan") and not exists("v2a_ray.engine.plan.no_such_function")
     assert not exists("v2a_ray.no_such_module.name")
+
+
+def test_every_method_has_a_page() -> None:
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md"))
+    assert sorted(re.findall(r"^<!-- method: (\w+) -->$", pages, re.MULTILINE)) == sorted(METHODS)

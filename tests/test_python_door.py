@@ -1,4 +1,4 @@
-"""`import v2a_ray as v2a`: cheap to import, leaves a notebook alone, and does what the commands do."""
+"""The Python interface `v2a_ray`: a fast import, no side effects on notebooks, the same results as the commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def in_a_new_process(program: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_importing_it_imports_nothing_and_takes_no_time() -> None:
+def test_import_is_fast_and_loads_no_heavy_package() -> None:
     seconds, *modules = in_a_new_process(
         "import sys, time; start = time.process_time(); import v2a_ray; spent = time.process_time() - start\n"
         "print(spent, *{name.split('.')[0] for name in sys.modules})"
@@ -33,7 +33,7 @@ def test_importing_it_imports_nothing_and_takes_no_time() -> None:
     assert float(seconds) < 0.5 and not {"torch", "ray", "matplotlib", "numpy", "pandas"} & set(modules)
 
 
-def test_no_import_chooses_matplotlibs_backend() -> None:
+def test_imports_keep_the_matplotlib_backend() -> None:
     program = (
         "import importlib, pkgutil, matplotlib\nmatplotlib.use('svg')\nimport v2a_ray.report\n"
         "for module in pkgutil.iter_modules(v2a_ray.report.__path__, 'v2a_ray.report.'):\n"
@@ -43,14 +43,14 @@ def test_no_import_chooses_matplotlibs_backend() -> None:
     assert in_a_new_process(program) == ["svg"]
 
 
-def test_what_is_offered_is_there() -> None:
+def test_public_names_exist() -> None:
     assert set(v2a.__all__) <= set(dir(v2a)) and all(callable(getattr(v2a, name)) for name in v2a.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         v2a.nothing  # noqa: B018
     assert v2a.methods()["dvdf"]
 
 
-def test_an_experiment_is_that_of_the_command_line() -> None:
+def test_experiment_takes_overrides_like_the_command_line() -> None:
     config = v2a.experiment(SETTINGS, seed=4, **{"policy.width": 8, "sources.0.num_transitions": 20})
     assert (config.method, config.seed, config.policy.width) == ("dvdf", 4, 8)
     assert config.sources[0].num_transitions == 20 and config.upstream_seed == 4
@@ -60,7 +60,7 @@ def test_an_experiment_is_that_of_the_command_line() -> None:
         v2a.experiment(SETTINGS | {"target": PART | {"domain": "hopper/nowhere"}})
 
 
-def test_a_behaviour_acts_on_one_observation_and_on_many() -> None:
+def test_loaded_behaviour_acts_on_one_observation_and_on_a_batch() -> None:
     policy = v2a.load_policy("hopper/stock:medium")
     env = v2a.make_env(policy.domain)
     observation, _ = env.reset(seed=0)
@@ -69,7 +69,7 @@ def test_a_behaviour_acts_on_one_observation_and_on_many() -> None:
     assert env.action_space.contains(one)
 
 
-def test_the_notebook_runs_and_its_outputs_are_committed(
+def test_notebook_runs_and_its_outputs_are_committed(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")

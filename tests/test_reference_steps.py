@@ -1,4 +1,4 @@
-"""The reference steps that ours are measured against compute the same: losses stay equal, step after step."""
+"""The reference steps of the benchmarks compute the same losses as our learners, step after step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREPROCESSING = Preprocessing(np.full(5, 0.1, np.float32), np.full(5, 2.0, np.fl
 
 
 def random_table(lengths: list[int], seed: int) -> EpisodeTable:
-    """Episodes of random numbers; every other one terminates."""
+    """Episodes of random numbers; every second one terminates."""
     generator = np.random.default_rng(seed)
     count, num_episodes = sum(lengths), len(lengths)
     terminated = np.arange(num_episodes) % 2 == 0
@@ -49,7 +49,7 @@ def random_table(lengths: list[int], seed: int) -> EpisodeTable:
 
 
 def same_draws(generator: torch.Generator) -> torch.Generator:
-    """A generator that will draw what `generator` will."""
+    """A copy of `generator` in the same state."""
     return torch.Generator().set_state(generator.get_state())
 
 
@@ -82,7 +82,7 @@ def contrastive_learner(target: Transitions, table: EpisodeTable) -> Contrastive
     return ContrastiveLearner(target, Transitions(table, PREPROCESSING), config, seed=0)
 
 
-def test_modality_em_step_and_its_padding(source_table: EpisodeTable) -> None:
+def test_reference_modality_em_step_equals_ours(source_table: EpisodeTable) -> None:
     sizes = {"batch_size": 4, "crop_steps": 8, "encoder_width": WIDTH, "decoder_width": WIDTH, "kl_weight": 0.1}
     config = PUBLISHED_MODALITY.model_copy(update=sizes | {"latent_dim": LATENT_DIM})
     torch.manual_seed(0)
@@ -98,7 +98,7 @@ def test_modality_em_step_and_its_padding(source_table: EpisodeTable) -> None:
     assert padded
 
 
-def test_advantage_step(source_table: EpisodeTable) -> None:
+def test_reference_advantage_step_equals_ours(source_table: EpisodeTable) -> None:
     learner = advantage_learner(source_table)
     reference = AdvantageReference(learner)
     for step in range(NUM_STEPS):
@@ -107,7 +107,7 @@ def test_advantage_step(source_table: EpisodeTable) -> None:
 
 
 @pytest.mark.parametrize("expand_queries", [False, True])
-def test_contrastive_step_and_logits(
+def test_reference_contrastive_step_equals_ours(
     source_table: EpisodeTable, target_transitions: Transitions, expand_queries: bool
 ) -> None:
     learner = contrastive_learner(target_transitions, source_table)
@@ -123,7 +123,7 @@ def test_contrastive_step_and_logits(
         assert_equal_losses(reference.update(positive, negative), learner.update(step))
 
 
-def test_policy_step_recomputes_the_columns(source_table: EpisodeTable, target_transitions: Transitions) -> None:
+def test_reference_policy_step_equals_ours(source_table: EpisodeTable, target_transitions: Transitions) -> None:
     advantage = advantage_learner(source_table)
     contrastive = contrastive_learner(target_transitions, source_table)
     columns = {

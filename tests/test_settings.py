@@ -1,4 +1,4 @@
-"""Settings: how layers merge, and what a wrong one is told."""
+"""Settings: how layers merge, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(folder: Path, text: str, *overrides: str) -> ExperimentConfig:
 
 
 def refused(folder: Path, text: str, *overrides: str, kind: type[V2AError] = ConfigError) -> str:
-    """The message with which a configuration is refused; it is about this file or the command line."""
+    """The message that refuses a configuration; it names the file or the command line."""
     with pytest.raises(V2AError) as error:
         load(folder, text, *overrides)
     assert type(error.value) is kind
@@ -68,7 +68,7 @@ def test_precedence_is_default_method_file_command_line(tmp_path: Path) -> None:
     config = load(tmp_path, text, "policy.filter.keep_fraction=0.7")
     assert config.policy.filter.keep_fraction == 0.7
     assert config.policy.filter.weight == "exp_alignment"  # still the method's
-    # Another method on the command line is that method, not what the file made of its own.
+    # Another method on the command line drops the file's modifications of its own method.
     assert load(tmp_path, text, "method=dvdf").policy.filter.model_dump() == {
         "rule": "top_fraction",
         "keep_fraction": 0.5,
@@ -130,9 +130,7 @@ def test_precedence_is_default_method_file_command_line(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_does_not_validate_is_placed_and_explained(
-    tmp_path: Path, change: tuple[str, str], parts: list[str]
-) -> None:
+def test_invalid_settings_are_located_and_explained(tmp_path: Path, change: tuple[str, str], parts: list[str]) -> None:
     assert change[0] in GOOD
     message = refused(tmp_path, GOOD.replace(*change))
     assert str(tmp_path) in message
@@ -140,7 +138,7 @@ def test_what_does_not_validate_is_placed_and_explained(
         assert part in message, message
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     message = refused(tmp_path, GOOD + "  width: -1\n  batch: 3\n")
     assert "experiment.yaml:14: policy.width" in message and "experiment.yaml:15: policy.batch" in message
     assert "try: " in message
@@ -150,25 +148,25 @@ def test_unknown_method_names_the_methods(tmp_path: Path) -> None:
     message = refused(tmp_path, GOOD.replace("method: iql", "method: magic"))
     assert "unknown method 'magic'" in message and "try: one of v2a, " in message and "bc" in message
     message = refused(tmp_path, GOOD.replace("method: iql", "method: v3a"))
-    assert "try: did you mean v2a?" in message
+    assert "unknown method 'v3a'" in message and "try: did you mean v2a?" in message
 
 
 @pytest.mark.parametrize(("old", "key"), [("hopper/stock", "target"), ("hopper/gravity-0.5", "sources.0")])
-def test_unknown_domain_is_placed(tmp_path: Path, old: str, key: str) -> None:
+def test_unknown_domain_is_located(tmp_path: Path, old: str, key: str) -> None:
     message = refused(tmp_path, GOOD.replace(old, "hopper/gravty-0.5"), kind=DomainError)
     assert str(tmp_path) in message and key in message and "gravty-0.5" in message and "try: " in message
     message = refused(tmp_path, GOOD.replace(old, "hoper"), kind=DomainError)
     assert key in message and "hoper" in message and "hopper" in message.split("try: ")[1]
 
 
-def test_robots_that_differ(tmp_path: Path) -> None:
+def test_different_robots_are_refused(tmp_path: Path) -> None:
     message = refused(tmp_path, GOOD.replace("hopper/otdf-morph", "ant/stock"))
     assert "sources.1 is a ant" in message or "sources.1 is an ant" in message
     assert "the target is a hopper" in message and "try: " in message
 
 
-@pytest.mark.parametrize("sources", ["[]", "null", "{}", "5"])
-def test_empty_or_malformed_sources(tmp_path: Path, sources: str) -> None:
+@pytest.mark.parametrize("sources", ["null", "{}", "5"])
+def test_empty_or_malformed_sources_are_refused(tmp_path: Path, sources: str) -> None:
     head, _, rest = GOOD.partition("sources:\n")
     text = f"{head}sources: {sources}\n" + rest[rest.index("policy:") :]
     message = refused(tmp_path, text)
@@ -176,7 +174,7 @@ def test_empty_or_malformed_sources(tmp_path: Path, sources: str) -> None:
     assert refused(tmp_path, GOOD, f"sources={sources}")
 
 
-def test_duplicate_source_names(tmp_path: Path) -> None:
+def test_duplicate_source_names_are_refused(tmp_path: Path) -> None:
     text = GOOD.replace("hopper/otdf-morph", "hopper/gravity-0.5")
     message = refused(tmp_path, text)
     assert "'hopper-gravity-0.5-random' appears more than once" in message and "`name`" in message
@@ -192,11 +190,11 @@ def test_duplicate_source_names(tmp_path: Path) -> None:
         (["alignment.kind=modality"], "needs modality.include_target=true"),
     ],
 )
-def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str], part: str) -> None:
+def test_contradicting_sections_are_refused(tmp_path: Path, overrides: list[str], part: str) -> None:
     assert part in refused(tmp_path, GOOD, *overrides)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: no such file\n  try: "):
         load_experiment(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -228,7 +226,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("just words\n", "expected `key: value` lines"),
     ],
 )
-def test_malformed_yaml(tmp_path: Path, text: str, part: str) -> None:
+def test_malformed_yaml_is_refused(tmp_path: Path, text: str, part: str) -> None:
     with pytest.raises(ConfigError) as error:
         read_yaml(file_of(tmp_path, text))
     assert part in str(error.value)
@@ -236,11 +234,11 @@ def test_malformed_yaml(tmp_path: Path, text: str, part: str) -> None:
     assert "\n" not in str(error.value).strip()
 
 
-def test_a_recursive_alias_is_refused(tmp_path: Path) -> None:
+def test_recursive_alias_is_refused(tmp_path: Path) -> None:
     assert "experiment.yaml" in refused(tmp_path, GOOD + "advantage: &loop\n  kind: *loop\n")
 
 
-def test_a_key_that_is_no_name(tmp_path: Path) -> None:
+def test_key_that_is_not_a_name_is_refused(tmp_path: Path) -> None:
     message = refused(tmp_path, GOOD + "7: 8\n")
     assert "experiment.yaml:14: 7" in message
 
@@ -262,11 +260,11 @@ def test_a_key_that_is_no_name(tmp_path: Path) -> None:
         ("sources.0.num_transitions=none", "sources.0.num_transitions"),
     ],
 )
-def test_wrong_overrides(tmp_path: Path, override: str, part: str) -> None:
+def test_wrong_overrides_are_refused(tmp_path: Path, override: str, part: str) -> None:
     assert part in refused(tmp_path, GOOD, override)
 
 
-def test_overrides_that_contradict_each_other() -> None:
+def test_contradicting_overrides_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"policy\.num_steps goes below a value that was set before"):
         parse_overrides(["policy=3", "policy.num_steps=5"])
 
@@ -281,14 +279,14 @@ def test_override_values_are_yaml() -> None:
     }
 
 
-def test_exponents_are_numbers(tmp_path: Path) -> None:
-    # YAML 1.1 reads 1e-3 as text; people write it all the same.
+def test_exponents_are_read_as_numbers(tmp_path: Path) -> None:
+    # YAML 1.1 reads 1e-3 as text, but people write it.
     config = load(tmp_path, GOOD + "  learning_rate: 1e-3\n", "alignment.learning_rate=1e-4")
     assert config.policy.learning_rate == 0.001 and config.alignment.learning_rate == 0.0001
     assert load(tmp_path, GOOD, "preprocessing.reward_scale=1e-1").preprocessing.reward_scale == 0.1
 
 
-def test_errors_without_a_file_still_name_the_key() -> None:
+def test_errors_without_a_file_name_the_key() -> None:
     with pytest.raises(ConfigError, match="nam: unknown key; did you mean 'name'"):
         validate(SourceSpec, {"domain": "hopper", "path": "x", "nam": "y"})
 
@@ -306,7 +304,7 @@ mappings = st.dictionaries(keys, trees, max_size=3)
 
 
 def leaves(tree: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Every path that ends in something other than a mapping with entries."""
+    """Every path to a value that is not a non-empty mapping."""
     if isinstance(tree, dict) and tree:
         return {key: value for name, part in tree.items() for key, value in leaves(part, (*path, name)).items()}
     return {path: tree}
@@ -320,7 +318,7 @@ def at(tree: Any, path: tuple[str, ...]) -> Any:
 
 @settings(max_examples=150, deadline=None)
 @given(mappings, mappings)
-def test_merge_keeps_what_is_said_later_and_what_is_not_said(base: dict[str, Any], over: dict[str, Any]) -> None:
+def test_merge_overrides_given_settings_and_keeps_the_others(base: dict[str, Any], over: dict[str, Any]) -> None:
     merged = merge(base, over)
     for path, value in leaves(over).items():
         if path and value != {}:
@@ -334,7 +332,7 @@ def test_merge_keeps_what_is_said_later_and_what_is_not_said(base: dict[str, Any
 
 @settings(max_examples=50, deadline=None)
 @given(mappings, mappings, mappings)
-def test_merge_leaves_its_arguments_alone_and_chains(
+def test_merge_chains_and_keeps_its_arguments(
     first: dict[str, Any], second: dict[str, Any], third: dict[str, Any]
 ) -> None:
     copies = repr((first, second, third))
@@ -346,7 +344,7 @@ def test_merge_leaves_its_arguments_alone_and_chains(
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=4), st.data())
-def test_an_integer_key_edits_one_item_of_a_list(items: list[int], data: st.DataObject) -> None:
+def test_integer_key_edits_one_item_of_a_list(items: list[int], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(items) - 1))
     edited = merge({"list": items}, {"list": {str(index): "new"}})["list"]
     assert edited == [*items[:index], "new", *items[index + 1 :]]
@@ -357,7 +355,7 @@ BOMB = "[" + ", ".join(["&a0 [x]"] + [f"&a{i} [" + ", ".join([f"*a{i - 1}"] * 10
 
 
 @pytest.mark.parametrize("value", [BOMB, "[" * 5000 + "]" * 5000, "9" * 5000], ids=["aliases", "depth", "digits"])
-def test_yaml_that_grows_is_refused(tmp_path: Path, value: str) -> None:
+def test_yaml_with_exploding_aliases_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"expand to more|nested too deeply|not usable"):
         read_yaml(file_of(tmp_path, f"name: {value}"))
     with pytest.raises(ConfigError, match=r"expand to more|nested too deeply|not usable"):
@@ -375,11 +373,11 @@ def test_yaml_that_grows_is_refused(tmp_path: Path, value: str) -> None:
         ("name=../../x", "name"),
     ],
 )
-def test_what_the_command_line_got_wrong_is_not_blamed_on_the_file(tmp_path: Path, override: str, key: str) -> None:
+def test_error_of_an_override_names_the_command_line(tmp_path: Path, override: str, key: str) -> None:
     said = refused(tmp_path, GOOD, override)
     assert f"command line: {key}: " in said and "experiment.yaml:" not in said
 
 
-def test_what_the_file_got_wrong_is_placed_in_it_whatever_the_command_line_says(tmp_path: Path) -> None:
+def test_error_of_a_file_names_its_line_despite_overrides(tmp_path: Path) -> None:
     said = refused(tmp_path, GOOD.replace("num_steps: 10", "num_steps: -10"), "policy.width=8")
     assert "experiment.yaml:13: policy.num_steps" in said

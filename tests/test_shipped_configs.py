@@ -1,4 +1,4 @@
-"""Every file that we ship loads, says what it is for and how it is run, and is as large as it says."""
+"""Every shipped file loads, states its purpose and command, and has the size that it states."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from v2a_ray.engine.plan import make_plan
+from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import Sweep, load_sweep
 
@@ -37,7 +38,7 @@ def paths(content: Any) -> Iterator[str]:
 
 @pytest.fixture
 def overrides(tmp_path: Path) -> list[str]:
-    """A store and a folder with something in place of the data that are not ours to ship."""
+    """Overrides for a store, and for a folder with placeholders for data that we do not ship."""
     for file in FILES:
         for path in paths(yaml.safe_load(file.read_text())):
             (tmp_path / path).write_bytes(b"recorded elsewhere")
@@ -45,14 +46,14 @@ def overrides(tmp_path: Path) -> list[str]:
 
 
 def distinct(sweep: Sweep) -> Counter[str]:
-    """Stage to number of artifacts."""
+    """Maps stages to numbers of artifacts."""
     return Counter(
         stage for stage, _ in {(node.stage, node.key) for trial in sweep.trials for node in trial.plan.values()}
     )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_begins_with_what_it_is_for_and_its_command(file: Path) -> None:
+def test_shipped_file_begins_with_its_purpose_and_command(file: Path) -> None:
     text = comment(file)
     assert all(line.startswith("# ") for line in text.splitlines())
     assert f"#   v2a {'sweep' if file in SWEEPS else 'run'} tune_configs/{file.relative_to(FOLDER)}" in text
@@ -62,7 +63,7 @@ def test_begins_with_what_it_is_for_and_its_command(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
-def test_sweeps_are_as_large_as_they_say(file: Path, overrides: list[str]) -> None:
+def test_shipped_sweeps_have_the_documented_size(file: Path, overrides: list[str]) -> None:
     counts = re.search(r"^# (.+) = (\d+) trials\b", comment(file), flags=re.MULTILINE)
     assert counts, "the comment says how many trials"
     product = 1
@@ -74,12 +75,12 @@ def test_sweeps_are_as_large_as_they_say(file: Path, overrides: list[str]) -> No
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_experiments_load(file: Path, overrides: list[str]) -> None:
+def test_shipped_experiments_load(file: Path, overrides: list[str]) -> None:
     config = load_experiment(file, overrides)
     assert config.name == file.stem and make_plan(config)["policy"].key
 
 
-def test_the_suite_is_four_robots_by_six_mixes(overrides: list[str]) -> None:
+def test_suite_has_four_robots_and_six_mixes(overrides: list[str]) -> None:
     file = next(file for file in SWEEPS if file.stem == "hetero24")
     sweep = load_sweep(file, overrides)
     tasks = {(trial.labels["robot"], trial.labels["source"], trial.labels["target"]) for trial in sweep.trials}
@@ -92,8 +93,8 @@ def test_the_suite_is_four_robots_by_six_mixes(overrides: list[str]) -> None:
         assert {source.behavior for source in config.sources} == {trial.labels["source"]}
         assert len({source.domain for source in config.sources}) == 4
         assert all(source.path is None and source.domain.startswith(trial.labels["robot"]) for source in config.sources)
-    # As docs/hetero24.md says: 4 robots × (4 dynamics × 3 behaviours + 2 targets) parts, a source per robot and
-    # behaviour, per seed a z of the source for V2A (shared by targets) and one of source and target for our form.
+    # As in docs/hetero24.md: 4 robots × (4 dynamics × 3 behaviours + 2 targets) parts, one source per robot and
+    # behaviour, and per seed one z of the source for V2A (shared by targets) and one of source and target for our form.
     assert distinct(sweep) == {
         "data": 56,
         "source": 12,
@@ -106,12 +107,30 @@ def test_the_suite_is_four_robots_by_six_mixes(overrides: list[str]) -> None:
     }
 
 
-def test_policies_are_searched_for_on_columns_that_are_computed_once(overrides: list[str]) -> None:
+def test_shipped_search_changes_only_the_policy(overrides: list[str]) -> None:
     file = next(file for file in SWEEPS if file.stem == "search_v2a")
     sweep = load_sweep(file, overrides)
     assert sweep.suggests and len(sweep.trials) == 1
-    # Whatever is drawn, nothing but the policy is another one.
+    # Any draw changes only the node of the policy.
     assert sweep.probes
     assert {
         name for trial in sweep.probes for name, node in trial.plan.items() if node != sweep.trials[0].plan[name]
     } == {"policy"}
+
+
+@pytest.mark.parametrize("written", ["demo", "tune_configs/demo.yaml"])
+def test_shipped_file_is_found_by_name_from_any_folder(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_experiment(Path(written)).name == "demo"
+    # The user's file takes precedence.
+    (tmp_path / "demo").write_text((FOLDER / "demo.yaml").read_text().replace("name: demo", "name: mine"))
+    assert load_experiment(Path("demo")).name == "mine"
+
+
+def test_unknown_shipped_name_lists_the_shipped_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for load in (load_experiment, load_sweep):
+        with pytest.raises(ConfigError, match=r"dmeo: no such file[^/]*demo, demo_comparison"):
+            load(Path("dmeo"))

@@ -1,4 +1,4 @@
-"""The study's design, its runs cell by cell, and what its page computes from rows."""
+"""The study's design, its runs cell by cell, and the statistics on its page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def rows(scores: dict[str, dict[str, list[float]]], status: str = "finished") -> pa.Table:
-    """Rows of results, of cells by method by seed."""
+    """Rows of results, given as scores by cell, method and seed."""
     return pa.Table.from_pylist(
         [
             {
@@ -34,7 +34,7 @@ def rows(scores: dict[str, dict[str, list[float]]], status: str = "finished") ->
     )
 
 
-def test_no_cell_has_the_same_data_as_source_and_target() -> None:
+def test_no_cell_uses_the_same_data_as_source_and_target() -> None:
     cells = all_cells()
     assert len({cell.label for cell in cells}) == len(cells)
     assert not any(cell.dynamics == "same" and cell.behavior == cell.quality for cell in cells)
@@ -42,7 +42,7 @@ def test_no_cell_has_the_same_data_as_source_and_target() -> None:
 
 
 @pytest.mark.parametrize("robot", ["hopper", "ant"])
-def test_the_parts_of_a_map_are_the_map(robot: str) -> None:
+def test_parts_of_a_map_cover_the_map(robot: str) -> None:
     whole = yaml.safe_load((ROOT / f"tune_configs/study/map_{robot}.yaml").read_text())
     axes = whole["axes"]
     parts = [run.part_sweep(whole, cell, seed) for cell in axes["cell"] for seed in axes["seed"]]
@@ -55,7 +55,7 @@ def test_the_parts_of_a_map_are_the_map(robot: str) -> None:
         assert part | {"name": whole["name"], "axes": own} == whole
 
 
-def test_a_part_is_run_again_until_every_method_has_finished() -> None:
+def test_part_is_run_again_until_every_method_has_finished() -> None:
     content = {"axes": {"method": list(METHODS)}}
     missing_one = {method: [1.0, 2.0] for method in METHODS} | {"v2a": [1.0]}
     table = pa.concat_tables(
@@ -66,7 +66,7 @@ def test_a_part_is_run_again_until_every_method_has_finished() -> None:
     assert not run.is_whole(None, content, "a", "0")
 
 
-def test_rows_of_a_part_replace_its_own_and_keep_all_others() -> None:
+def test_rows_of_a_part_replace_only_its_own() -> None:
     def part(cell: str, seed: str, **values: float) -> dict[str, object]:
         return {"axis/cell": cell, "axis/seed": seed, "config/seed": 0, **values}
 
@@ -78,12 +78,13 @@ def test_rows_of_a_part_replace_its_own_and_keep_all_others() -> None:
     ]
 
 
-def test_only_whole_cells_are_read(tmp_path: Path) -> None:
+def test_only_seeds_of_all_methods_are_read(tmp_path: Path) -> None:
     whole = {method: [1.0, 2.0, 3.0] for method in METHODS}
     table = rows({"whole": whole, "a seed less": whole | {"v2a": [1.0, 2.0]}, "begun": {"v2a": [1.0, 2.0, 3.0]}})
     pq.write_table(pa.concat_tables([table, rows({"failed": whole}, status="failed: NaN")]), tmp_path / "rows")
     cells = report.read_cells(tmp_path / "rows")
-    assert list(cells) == ["whole"] and cells["whole"]["v2a"].tolist() == [1.0, 2.0, 3.0]
+    assert {name: cells[name]["v2a"].tolist() for name in cells} == {"whole": [1, 2, 3], "a seed less": [1, 2]}
+    assert cells["a seed less"]["iql_target"].tolist() == [1, 2]
 
 
 def test_contrasts_by_hand() -> None:
@@ -107,14 +108,15 @@ def test_holm_by_hand() -> None:
     assert report.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
 
 
-def test_the_interval_of_a_gain_is_paired() -> None:
+def test_interval_of_a_gain_is_paired() -> None:
     mine, others = np.asarray([11.0, 22.0, 33.0]), np.asarray([10.0, 20.0, 30.0])
     mean, half = report.gain_interval(mine, others)
     # Differences 1, 2, 3: s = 1, and t(0.975, 2) = 4.303.
+    assert np.isnan(report.gain_interval(mine[:1], others[:1])[1])
     assert mean == pytest.approx(2.0) and half == pytest.approx(4.303 / np.sqrt(3), abs=1e-3)
 
 
-def test_the_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "docs").mkdir()
     generator = np.random.default_rng(0)
     scores = {f"cell {i}": {method: generator.normal(50, 5, 3).tolist() for method in METHODS} for i in range(4)}
@@ -123,5 +125,5 @@ def test_the_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(report, "ROOT", tmp_path)
     report.main()
     page = (tmp_path / "docs/study.md").read_text()
-    assert "4 cells are finished" in page and page.count("| cell ") == 4 and "P(improvement)" in page
+    assert "4 cells have a seed, 4 have all 3" in page and page.count("| cell ") == 4 and "P(improvement)" in page
     assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000

@@ -1,4 +1,4 @@
-"""The platform in Python: what a notebook or a script calls. It does what the commands do, and prints nothing.
+"""The Python interface for notebooks and scripts. It does the same as the commands, and prints nothing.
 
     import v2a_ray as v2a
 
@@ -7,7 +7,7 @@
     policy = v2a.load_policy("runs/mine")
     action = policy.act(observation)
 
-Everything raises `v2a_ray.errors.V2AError`, whose text says what, where and what to do.
+All functions raise `v2a_ray.errors.V2AError`; its text says what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from v2a_ray.export.policies import Policy
 
 Source = str | Path | Mapping[str, Any]
-"""A YAML file, or what would stand in one."""
+"""A YAML file, or the content of one."""
 
 
 def experiment(source: Source, **overrides: Any) -> ExperimentConfig:
-    """A complete experiment; `overrides` are laid over it, dotted keys as `**{"policy.width": 64}`.
+    """A complete experiment with `overrides` applied; give dotted keys as `**{"policy.width": 64}`.
 
-    Another method drops what the source had set of its own method's, as on the command line. Raises ConfigError or
-    DomainError for what is wrong.
+    If another method is chosen, the source's modifications of its own method are dropped, as on the command line.
+    Raises ConfigError or DomainError for invalid settings.
     """
     from v2a_ray.experiments.definition import lay_over
     from v2a_ray.experiments.reading import load_experiment, resolve, with_plugins
@@ -57,11 +57,11 @@ def run(
 ) -> dict[str, Any]:
     """Run an experiment and return the content of its `result.json`.
 
-    What the artifact store has is reused, and what was interrupted goes on. Ray that is running in this process is
-    used; else one is started with `num_cpus` cores, by default all, and stopped at the end.
+    Artifacts in the store are reused, and interrupted ones continue from their checkpoints. If Ray runs in this process
+    it is used; otherwise it is started with `num_cpus` cores, by default all, and stopped at the end.
 
     Args:
-        run_dir: where results go; by default `runs/NAME-METHOD-seedSEED`.
+        run_dir: folder for results; by default `runs/NAME-METHOD-seedSEED`.
     """
     from v2a_ray.engine.plan import make_plan
     from v2a_ray.experiments.experiment import ExperimentConfig
@@ -94,10 +94,10 @@ def sweep(
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:
-    """The policies of a run or sweep, a row each: task, method, seed, axes, status, score, return, seconds, folder.
+    """The policies of a run or sweep, one row each: task, method, seed, axes, status, score, return, seconds, folder.
 
-    Scores are means over the evaluation's episodes in the target, `*_std` their standard deviations; what is not
-    finished has none. Raises DataError for any other folder.
+    Scores are means over the evaluation's episodes in the target, `*_std` their standard deviations; unfinished
+    policies have none. Raises DataError for any other folder.
     """
     import pandas as pd
 
@@ -133,7 +133,7 @@ class LoadedPolicy:
 
 
 def methods() -> dict[str, str]:
-    """Name of every method, those of installed plugins too, to what it is in one line."""
+    """Maps the name of every method, including those of installed plugins, to its one-line summary."""
     from v2a_ray.experiments.methods import METHODS
     from v2a_ray.experiments.plugins import load_installed
 
@@ -150,5 +150,5 @@ def make_env(domain: str) -> gymnasium.Env[Any, Any]:
 
 
 def _as_overrides(overrides: Mapping[str, Any]) -> list[str]:
-    """As they stand on a command line, which has one way to read them."""
+    """The overrides in the form of the command line, for the same parser."""
     return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]

@@ -1,4 +1,4 @@
-"""The sizes of a robot: what data, checks and domains all ask of one, whichever robot it is."""
+"""The interface of a robot for data, checks and domains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class RobotInterface(Protocol):
-    """The sizes of a robot's observations and actions, and what can be said of observed states."""
+    """A robot's dimensions, its episode length, and the health of observed states."""
 
     @property
     def name(self) -> str: ...
@@ -26,9 +26,9 @@ class RobotInterface(Protocol):
         ...
 
     def remedy_for(self, observation_dim: int, action_dim: int) -> str:
-        """What to try when data have these dimensions instead."""
+        """The remedy for data with these dimensions."""
         ...
 
     def observed_health(self, observation: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Of observations (N, O): (N,) whether surely healthy, (N,) whether surely fallen."""
+        """For observations (N, O): (N,) bool, whether surely healthy, and (N,) bool, whether surely fallen."""
         ...

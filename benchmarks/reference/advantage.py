@@ -7,6 +7,7 @@ from torch import Tensor
 
 from benchmarks.reference.networks import adam, descend, move_target, plain, separate, smaller
 from v2a_ray.data.loading.sampler import Batch
+from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 
 
@@ -14,6 +15,7 @@ class AdvantageReference:
     """`update` is one step of V, then of both critics."""
 
     def __init__(self, learner: AdvantageLearner) -> None:
+        assert isinstance(learner.config, SparseQConfig)
         self.config = learner.config
         self.value = plain(learner.value)
         self.critics, self.target_critics = separate(learner.critics), separate(learner.target_critics)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.reference.networks import PaddedGRUEncoder, adam, separate
+from v2a_ray.networks import GRUEncoder
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import TrajectoryBatch, kl_to_standard_normal
 
@@ -20,6 +21,7 @@ class ModalityReference:
 
     def __init__(self, learner: ModalityLearner) -> None:
         self.config, self.observation_dim = learner.config, learner.model.observation_dim
+        assert isinstance(learner.model.encoder, GRUEncoder)
         self.encoder = PaddedGRUEncoder(learner.model.encoder)
         self.decoders = separate(learner.model.decoder)
         self.encoder_optimizer = adam([self.encoder], self.config.learning_rate)

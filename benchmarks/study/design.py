@@ -121,8 +121,11 @@ def source_domains(cell: Cell, robot: str) -> list[str]:
 
 def layer(cell: Cell, robot: str, domains: Sequence[str]) -> dict[str, Any]:
     """A cell's settings with the sources of `domains`, whose transitions are shared out equally."""
-    drawn = {"rows": {"subsample": "transitions", "replacement": True}, "episodes": {"subsample": "first"}}[cell.draw]
-    target = {"domain": f"{robot}/stock", "behavior": cell.quality, "num_transitions": cell.size, **drawn}
+    drawn: dict[str, dict[str, Any]] = {
+        "rows": {"subsample": "transitions", "replacement": True},
+        "episodes": {"subsample": "first"},
+    }
+    target = {"domain": f"{robot}/stock", "behavior": cell.quality, "num_transitions": cell.size}
     # A source of the target's own dynamics is another draw of its policies than the target's pool.
     sources = [
         {
@@ -133,7 +136,7 @@ def layer(cell: Cell, robot: str, domains: Sequence[str]) -> dict[str, Any]:
         }
         for domain in domains
     ]
-    return {"target": target | {"path": f"{robot}_{cell.quality}"}, "sources": sources}
+    return {"target": target | drawn[cell.draw] | {"path": f"{robot}_{cell.quality}"}, "sources": sources}
 
 
 def sweep(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -55,18 +55,18 @@ class Contrast:
 
 
 def read_cells(path: Path) -> dict[str, Scores]:
-    """The cells of a robot of which every method has every seed, in the order of the rows."""
+    """The cells of a robot, in the order of the rows, with the seeds that every method has; at least one."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for row in pq.read_table(path).to_pylist():
         if row["status"] == "finished":
             by_method = found.setdefault(row["axis/cell"], {})
             by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
-    seeds = [str(seed) for seed in SEEDS]
-    return {
-        cell: {method: np.asarray([scores[seed] for seed in seeds]) for method, scores in by_method.items()}
-        for cell, by_method in found.items()
-        if by_method.keys() >= set(METHODS) and all(scores.keys() >= set(seeds) for scores in by_method.values())
-    }
+    cells: dict[str, Scores] = {}
+    for cell, by_method in found.items():
+        seeds = [str(seed) for seed in SEEDS if all(str(seed) in by_method.get(method, {}) for method in METHODS)]
+        if seeds:
+            cells[cell] = {method: np.asarray([scores[seed] for seed in seeds]) for method, scores in by_method.items()}
+    return cells
 
 
 def with_better_baseline(scores: Scores) -> Scores:
@@ -103,8 +103,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def gain_interval(mine: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean difference of a cell, paired by seed, and the half width of its 95 % t interval."""
+    """Mean difference of a cell, paired by seed, and the half width of its 95 % t interval (NaN for one seed)."""
     difference = mine - others
+    if len(difference) < 2:
+        return float(difference.mean()), float("nan")
     half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
     return float(difference.mean()), float(half)
 
@@ -123,7 +125,7 @@ def figure(robot: str, cells: Mapping[str, Scores], path: Path) -> None:
         )
     axes.axvline(0, color="0.5", lw=1)
     axes.set_yticks(range(len(shown)), shown)
-    axes.set_xlabel(f"gain over the target alone, normalised score ({robot}); bars: 95 % over {len(SEEDS)} seeds")
+    axes.set_xlabel(f"gain over the target alone, normalised score ({robot}); bars: 95 % over seeds")
     axes.legend(loc="lower right", frameon=False)
     plot.savefig(path, dpi=120)
     pyplot.close(plot)
@@ -131,9 +133,10 @@ def figure(robot: str, cells: Mapping[str, Scores], path: Path) -> None:
 
 def cell_table(cells: Mapping[str, Scores]) -> list[str]:
     """Score of every method in every cell."""
-    lines = [f"| target, from source | {' | '.join(METHODS)} |", "| --- " * (len(METHODS) + 1) + "|"]
+    lines = [f"| target, from source | seeds | {' | '.join(METHODS)} |", "| --- " * (len(METHODS) + 2) + "|"]
     for cell, scores in cells.items():
-        lines.append(f"| {cell} | {' | '.join(with_spread(scores[method], 1) for method in METHODS)} |")
+        values = " | ".join(with_spread(scores[method], 1) for method in METHODS)
+        lines.append(f"| {cell} | {len(scores[METHODS[0]])} | {values} |")
     return lines
 
 
@@ -159,7 +162,8 @@ def robot_section(path: Path) -> list[str]:
     """What a robot's rows say. Its figure is written beside the page."""
     robot = path.stem.removeprefix("map_")
     cells = read_cells(path)
-    lines = [f"### {robot}", "", f"{len(cells)} cells are finished.", ""]
+    whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
+    lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
     if not cells:
         return lines
     picture = f"study_{path.stem}.png"
@@ -181,9 +185,9 @@ is under way**: what is not here yet has not been run, and nothing is concluded 
 A cell is a target (quality, size, how it was drawn) and a source (dynamics, behaviour); `python -m
 benchmarks.study.design` says which cells are run and why, and was committed before any of them was. In a cell every
 method has the same target rows, learner, steps and evaluation seeds. Each of three seeds draws its own target and
-trains its own columns and policy. Scores are normalised, of the last policy, over 20 episodes; ± is the sample
-standard deviation over seeds. `better baseline` is, cell by cell, whichever of `iql_target` and `iql_mixed` has the
-higher mean.
+trains its own columns and policy; the first seed of every cell is run before the second of any. Scores are normalised,
+of the last policy, over 20 episodes; ± is the sample standard deviation over seeds. `better baseline` is, cell by cell,
+whichever of `iql_target` and `iql_mixed` has the higher mean.
 
     v2a data collect ...                          # as the design prints, into DIR
     python -m benchmarks.study.run tune_configs/study/map_hopper.yaml data_root=DIR

@@ -21,7 +21,7 @@ from v2a_ray.stages.policy.config import LEARNERS, PolicyConfig
 
 
 def fit_nearest(tables):
-    """h (N,) of the source and (M,) of held-out target transitions, whose rows are (s, a, s' - s)."""
+    """h (N,) of the source and (M,) of held-out target transitions, from rows (s, a, s' - s)."""
     from sklearn.neighbors import NearestNeighbors
 
     from v2a_ray.stages.alignment.scores import Alignment, carried
@@ -48,7 +48,7 @@ class NearestRowsConfig(AlignmentConfig):
     fits = fit_nearest
     kind: Literal["nearest_rows"] = "nearest_rows"
     num_neighbors: Positive = 5
-    """Target transitions that a distance is averaged over."""
+    """Number of nearest target transitions in the mean distance."""
 
     def costs(self, tables: Tables) -> list[Cost] | None:
         """One query for every source transition."""
@@ -56,14 +56,14 @@ class NearestRowsConfig(AlignmentConfig):
 
 
 def make_weighted_bc(inputs):
-    """The learner, in one update step: squared error of the tanh mean, weighed as the filter says."""
+    """Behaviour cloning: squared error of the tanh mean with the filter's weights."""
     from v2a_ray.stages.policy.bc import BCLearner
 
     class WeightedBC(BCLearner):
         def update(self, step):
             batch, weight_B = self.sampler.sample(self.generator)
             error_B = (self.actor(batch.observation_BO) - batch.action_BA).square().sum(dim=1)
-            loss = (weight_B.pow(self.config.sharpness) * error_B).mean()
+            loss = (weight_B.pow(inputs.config.sharpness) * error_B).mean()
             self.optimizers["actor"].zero_grad(set_to_none=True)
             loss.backward()
             self.optimizers["actor"].step()
@@ -74,12 +74,12 @@ def make_weighted_bc(inputs):
 
 @LEARNERS.add
 class WeightedBCConfig(PolicyConfig):
-    """Behaviour cloning of what the filter keeps, by its weights to a power."""
+    """Behaviour cloning of the kept transitions, with the filter's weights to a power."""
 
     makes = make_weighted_bc
     learner: Literal["weighted_bc"] = "weighted_bc"
     sharpness: float = Field(1.0, ge=0.0)
-    """Power of the weights; 0 clones all alike."""
+    """Power of the weights; 0 gives equal weights."""
 
 
 register_method(

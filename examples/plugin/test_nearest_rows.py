@@ -1,4 +1,4 @@
-"""The plugin's own tests: `pytest examples/plugin`, or from any copy of this folder where v2a_ray is installed."""
+"""The plugin's tests: `pytest examples/plugin`, or from any copy of this folder if v2a_ray is installed."""
 
 from pathlib import Path
 
@@ -12,14 +12,17 @@ HERE = Path(__file__).parent
 load_files([str(HERE / "nearest_rows.py")])
 
 
-def test_the_experiment_is_the_plugins_method():
+def test_experiment_uses_the_method_of_the_plugin() -> None:
     config = load_experiment(HERE / "experiment.yaml", ["alignment.num_neighbors=3"])
-    assert (config.alignment.kind, config.alignment.num_neighbors) == ("nearest_rows", 3)
+    assert config.alignment.model_dump(include={"kind", "num_neighbors"}) == {
+        "kind": "nearest_rows",
+        "num_neighbors": 3,
+    }
     assert config.policy.learner == "weighted_bc" and config.policy.filter.weight == "exp_alignment"
     assert config.method_title == "nearest_bc"
 
 
-def test_its_settings_are_checked_as_ours_are():
+def test_settings_of_the_plugin_are_checked() -> None:
     from v2a_ray.stages.alignment.config import ALIGNMENTS
 
     with pytest.raises(ValidationError, match="greater than 0"):

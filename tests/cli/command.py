@@ -1,4 +1,4 @@
-"""The command as a user calls it, and a configuration that is small enough for tests."""
+"""The command as a user calls it, and a small configuration for tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+import yaml
 
 from v2a_ray.cli.main import main
 
@@ -28,13 +30,20 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def yaml_folder(folder: Path, **contents: Any) -> Path:
+    """Write each of the contents to the file NAME.yaml in the folder, and return the folder."""
+    for name, content in contents.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
 def v2a(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "v2a_ray.cli.main", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **more)
 
 
 def v2a_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same in this process, for commands that are refused before any work: a new process takes seconds to start."""
+    """As `v2a` in this process, for commands that are refused before any work; a new process takes seconds to start."""
     out, err = io.StringIO(), io.StringIO()
     with chdir(cwd), redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", ["v2a", *arguments]):
         try:

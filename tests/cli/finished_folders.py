@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.finished import trial_folder_name
+from v2a_ray.experiments.sweep import trial_folder_name
 from v2a_ray.report.curves import SCORE
 
 PART = {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 10}

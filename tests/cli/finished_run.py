@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from command import CONFIG
 from safetensors.torch import save_file
 
+from tests.cli.command import CONFIG
 from v2a_ray.data.table.episodes import unlabelled
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.experiments.reading import resolve

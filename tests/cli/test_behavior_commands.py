@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import v2a_here
+
+from tests.cli.command import v2a_here
 
 
 @pytest.mark.parametrize(

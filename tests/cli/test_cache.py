@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import v2a_here
 
 from benchmarks.harm import flip
+from tests.cli.command import v2a_here
 from v2a_ray.engine.stage import artifact_kinds
 from v2a_ray.engine.store import ArtifactStore, stage_key
 
@@ -58,7 +58,7 @@ def users_files(project: Path) -> dict[str, bytes]:
 def test_a_folder_that_is_no_store_is_refused(place: str, arguments: list[str], tmp_path: Path) -> None:
     before = users_files(tmp_path / "project")
     code, message = cache(*arguments, "--store", place, cwd=tmp_path)
-    assert code == 2 and "error:" in message and "no artifact store" in message and "Traceback" not in message
+    assert code == 2 and "error:" in message and "not an artifact store" in message and "Traceback" not in message
     assert contents(tmp_path / "project") == before
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import v2a
 from typer.testing import CliRunner, Result
 
+from tests.cli.command import v2a
 from v2a_ray.cli.data_commands import app
 from v2a_ray.data.formats.known_formats import FORMATS
 from v2a_ray.data.formats.readers import export_table, read_table

@@ -1,12 +1,13 @@
 """`v2a data inspect`, `list` and `checks` as a user calls them."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from command import v2a_here
 
+from tests.cli.command import v2a_here
 from v2a_ray.data.collection.rolling import EpisodeCollector
 from v2a_ray.data.formats.arrays import arrays_of
 from v2a_ray.data.table.folder import write_table
@@ -14,7 +15,7 @@ from v2a_ray.domains import parse_domain
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory):
     """Two files of one recording, one with scaled rewards and an action out of bounds, and an episode table."""
     folder = tmp_path_factory.mktemp("data")
     table = EpisodeCollector(parse_domain("hopper"), "random").collect(range(20))
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_inspect(folder, tmp_path):
+def test_inspect(folder, tmp_path: Path) -> None:
     good, bad = "hopper_stock_random.hdf5", "<script>hopper_stock_random.hdf5"
     shown = v2a_here("data", "inspect", good, cwd=folder)
     assert shown.returncode == 0 and "all checks passed" in shown.stdout, shown.stderr
@@ -61,12 +62,12 @@ def test_inspect(folder, tmp_path):
         (("-o", "a.pdf"), "says neither a picture nor a page"),
     ],
 )
-def test_wrong_options(arguments, message, folder):
+def test_wrong_options(arguments, message, folder) -> None:
     failed = v2a_here("data", "inspect", "hopper_stock_random.hdf5", *arguments, cwd=folder)
     assert failed.returncode == 2 and message in failed.stderr
 
 
-def test_list(folder):
+def test_list(folder) -> None:
     listed = json.loads(v2a_here("data", "list", ".", "--json", cwd=folder).stdout)
     assert [each["name"] for each in listed] == [
         "<script>hopper_stock_random.hdf5",
@@ -84,6 +85,6 @@ def test_list(folder):
     assert failed.returncode == 2 and "is no folder" in failed.stderr
 
 
-def test_checks(tmp_path):
+def test_checks(tmp_path: Path) -> None:
     shown = v2a_here("data", "checks", cwd=tmp_path).stdout
     assert "time_limit_as_terminal" in shown and "warning" in shown

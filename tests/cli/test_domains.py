@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import v2a_here
 from typer.testing import CliRunner
 
+from tests.cli.command import v2a_here
 from v2a_ray.cli.domain_commands import app
 from v2a_ray.domains import catalogue
 from v2a_ray.errors import DomainError

@@ -9,14 +9,14 @@ from pathlib import Path
 import imageio.v3
 import numpy as np
 import pytest
-from command import v2a, v2a_here
-from finished_run import finished_run
 
+from tests.cli.command import v2a, v2a_here
+from tests.cli.finished_run import finished_run
 from v2a_ray.domains import normalized_score, parse_domain
 from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DataError
-from v2a_ray.evaluation.fitted_q_evaluation import OfflineValue
 from v2a_ray.evaluation.interval import mean_interval
+from v2a_ray.evaluation.offline import OfflineNumbers
 from v2a_ray.export.find import find_policy
 from v2a_ray.export.formats import open_export
 from v2a_ray.export.selection import Candidate, rank_correlation
@@ -95,12 +95,13 @@ def test_select_orders_runs_and_reports_the_rank_correlation(tmp_path: Path) -> 
 
 def test_rank_correlation_by_hand() -> None:
     def candidates(*returns: float | None) -> list[Candidate]:
-        worth = [OfflineValue(np.asarray([value]), 1) for value in (4.0, 3.0, 2.0, 1.0)]
-        return [Candidate("", value, known) for value, known in zip(worth, returns, strict=True)]
+        numbers = OfflineNumbers(None, None, 0.0, num_episodes=1, num_transitions=1)
+        scored = zip((4.0, 3.0, 2.0, 1.0), returns, strict=True)
+        return [Candidate("", numbers, score, known) for score, known in scored]
 
     # Ranks differ by 0, 1, 1, 0: 1 - 6 * 2 / (4 * 15).
-    assert rank_correlation(candidates(9.0, 5.0, 7.0, 1.0)) == (pytest.approx(0.8), 4)
-    assert rank_correlation(candidates(1.0, 2.0, 3.0, None)) == (pytest.approx(-1.0), 3)
+    assert rank_correlation(candidates(9.0, 5.0, 7.0, 1.0)) == pytest.approx((0.8, 4))
+    assert rank_correlation(candidates(1.0, 2.0, 3.0, None)) == pytest.approx((-1.0, 3))
     assert np.isnan(rank_correlation(candidates(1.0, 2.0, None, None))[0])
     assert np.isnan(rank_correlation(candidates(1.0, 1.0, 1.0, 1.0))[0])
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command import v2a, v2a_here
-from finished_run import finished_run
 
+from tests.cli.command import v2a, v2a_here
+from tests.cli.finished_run import finished_run
 from v2a_ray.errors import ConfigError, DataError, StorageError
 from v2a_ray.export import formats
 from v2a_ray.export.find import find_policy
@@ -57,7 +57,7 @@ def test_an_export_that_acts_differently_is_not_written(tmp_path: Path, monkeypa
         return lambda observation: formats.run_program(content)(observation) + 2e-5
 
     monkeypatch.setitem(formats.FORMATS, "torch-export", formats.FileFormat(".pt2", formats.encode_program, run))
-    with pytest.raises(StorageError, match="acts differently: by 2"):
+    with pytest.raises(StorageError, match="actions differ from the policy's by 2"):
         formats.export_file(open_trained(tmp_path / "run"), "torch-export", tmp_path / "p.pt2")
     assert not list(tmp_path.glob("*p.pt2*"))
 

@@ -1,12 +1,13 @@
 """Names with escape sequences, markup or bytes that cannot be decoded."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from command import CONFIG, v2a_here
 
+from tests.cli.command import CONFIG, v2a_here
 from v2a_ray.cli.console import console
 from v2a_ray.experiments.reading import resolve
 from v2a_ray.report.result_tables import TrialResult, render_cells
@@ -22,7 +23,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("command", ["list", "inspect"])
-def test_a_file_name_cannot_steer_the_terminal(name, command, tmp_path):
+def test_a_file_name_cannot_steer_the_terminal(name, command, tmp_path: Path) -> None:
     np.savez(tmp_path / "good.npz", rewards=np.zeros(3))
     path = tmp_path / os.fsdecode(name)
     path.parent.mkdir(exist_ok=True)
@@ -39,7 +40,7 @@ def test_a_file_name_cannot_steer_the_terminal(name, command, tmp_path):
         assert os.fsdecode(name) in shown
 
 
-def test_markup_in_a_users_names_is_shown_as_it_is(tmp_path):
+def test_markup_in_a_users_names_is_shown_as_it_is(tmp_path: Path) -> None:
     sources = [CONFIG["sources"][0] | {"name": "[red]near"}]
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(CONFIG | {"sources": sources}))
     mixed = v2a_here("data", "mix", "run.yaml", "--dry-run", cwd=tmp_path)
@@ -49,7 +50,7 @@ def test_markup_in_a_users_names_is_shown_as_it_is(tmp_path):
     assert "[bold]all · 1 trials" in v2a_here("sweep", "sweep.yaml", "--dry-run", cwd=tmp_path).stdout
 
 
-def test_markup_in_labels_stays_in_a_table_of_results():
+def test_markup_in_labels_stays_in_a_table_of_results() -> None:
     config = resolve(CONFIG)
     labels = {"mix": "[red]near", "method": "v2a", "seed": "0"}
     result = TrialResult(labels, config, {"normalized_score_mean": 1.0}, None, "finished", {}, None)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import v2a_here
+
+from tests.cli.command import v2a_here
 
 COMMANDS = {
     "evaluate": ("evaluate", "given"),

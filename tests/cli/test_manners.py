@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import CONFIG, v2a_here
 
 import v2a_ray
+from tests.cli.command import CONFIG, v2a_here
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders_for_outputs import hdf5_file, table_folder
-from command import v2a_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.cli.builders_for_outputs import hdf5_file, table_folder
+from tests.cli.command import v2a_here
 from v2a_ray.errors import StorageError
 from v2a_ray.files import sole_writer
 from v2a_ray.outputs import INVENTORY, file_name, require_name, taking_the_place_of

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import CONFIG
+
+from tests.cli.command import CONFIG
 
 V2A = f"{sys.executable} -P -m v2a_ray.cli.main"
 

@@ -87,8 +87,8 @@ def test_data_of_other_dimensions_are_refused(tmp_path: Path) -> None:
     assert "has 3 features, gym:InvertedPendulum-v5 has 4" in " ".join(done.stderr.split())
 
 
-def test_a_run_without_references_has_returns_and_no_score(tmp_path: Path) -> None:
-    done = v2a("run", write(tmp_path / "own.yaml"), "--run-dir", "out", "--num-cpus", "2", cwd=tmp_path)
+def test_a_run_without_references_has_returns_and_no_score(ray_cluster: None, tmp_path: Path) -> None:
+    done = v2a_here("run", write(tmp_path / "own.yaml"), "--run-dir", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "unknown (the domain has no reference returns)" in " ".join(done.stdout.split())
     target = json.loads((tmp_path / "out/result.json").read_text())["target"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chromium import CHROMIUM, Page, opened
-from command import v2a_here
-from finished_folders import write_sweep_folder
 
+from tests.cli.chromium import CHROMIUM, Page, opened
+from tests.cli.command import v2a_here
+from tests.cli.finished_folders import write_sweep_folder
 from v2a_ray.data.collection.rolling import EpisodeCollector
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import parse_domain

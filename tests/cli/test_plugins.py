@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from command import v2a, v2a_here
 
+from tests.cli.command import v2a, v2a_here
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
@@ -108,7 +108,7 @@ def test_plugins_of_a_finished_run_are_not_executed(plugin: Path, tmp_path: Path
     """Inspecting a folder from somebody else must not run its code."""
     seen = tmp_path / "seen"
     (plugin / "nearest_rows.py").write_text(f"open({str(seen)!r}, 'w')")
-    content = {"name": "x", "plugins": [str(plugin / "nearest_rows.py")]}
+    content: dict[str, Any] = {"name": "x", "plugins": [str(plugin / "nearest_rows.py")]}
     content["target"] = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     raw = content | {"sources": [content["target"]]}
     with pytest.raises(ValueError, match=f"was not loaded; if you trust it: {ENVIRONMENT}="):

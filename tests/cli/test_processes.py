@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from command import CONFIG
+
+from tests.cli.command import CONFIG
 
 COMMAND = [sys.executable, "-P", "-m", "v2a_ray.cli.main"]
 LONG = CONFIG | {"policy": {**CONFIG["policy"], "num_steps": 500_000}}

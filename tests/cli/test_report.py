@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from command import v2a_here
-from finished_folders import write_result, write_sweep_folder
 
+from tests.cli.command import v2a_here
+from tests.cli.finished_folders import write_result, write_sweep_folder
 from v2a_ray.experiments.finished import read_records
 from v2a_ray.report.comparison import compare
 from v2a_ray.report.results_page import page

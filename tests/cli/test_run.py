@@ -16,10 +16,9 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from command import CONFIG, v2a, v2a_here
 
 from benchmarks.harm import flip
+from tests.cli.command import CONFIG, v2a, v2a_here, yaml_folder
 from v2a_ray.diagnosis.evidence import open_run
 from v2a_ray.errors import DataError
 from v2a_ray.export.policies import open_trained
@@ -27,14 +26,12 @@ from v2a_ray.export.policies import open_trained
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workspace")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    return folder
+    return yaml_folder(tmp_path_factory.mktemp("workspace"), tiny=CONFIG)
 
 
 @pytest.fixture(scope="module")
-def first_run(workspace: Path) -> dict[str, Any]:
-    done = v2a("run", "tiny.yaml", "--run-dir", "first", cwd=workspace)
+def first_run(workspace: Path, ray_cluster: None) -> dict[str, Any]:
+    done = v2a_here("run", "tiny.yaml", "--run-dir", "first", cwd=workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((workspace / "first/result.json").read_text())
 
@@ -57,7 +54,7 @@ def test_the_result_holds_every_documented_key(workspace: Path, first_run: dict[
 
 
 def test_second_run_reuses_everything_and_says_so(workspace: Path, first_run: dict[str, Any]) -> None:
-    done = v2a("run", "tiny.yaml", "--run-dir", "second", cwd=workspace)
+    done = v2a_here("run", "tiny.yaml", "--run-dir", "second", cwd=workspace)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("reused") == len(first_run["stages"])
     assert "starting Ray" not in done.stdout

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import CONFIG
+
+from tests.cli.command import CONFIG
 
 HEAVY = {"gymnasium", "matplotlib", "mujoco", "optuna", "pandas", "pyarrow", "ray", "scipy", "torch"}
 COMMAND = """

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import v2a_here
-from finished_folders import write_sweep_folder
 
+from tests.cli.command import v2a_here
+from tests.cli.finished_folders import write_sweep_folder
 from v2a_ray.engine.plan import Node
 from v2a_ray.errors import DataError
 from v2a_ray.orchestration.train.listener import Event

@@ -8,10 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from command import CONFIG, v2a_here
-from finished_run import finished_run
 
+from tests.cli.command import CONFIG, v2a_here, yaml_folder
+from tests.cli.finished_run import finished_run
 from v2a_ray.experiments.finished import read_records, read_result
 from v2a_ray.experiments.methods import DEFAULT_METHOD
 
@@ -36,10 +35,7 @@ SWEEP: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweeps")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    (folder / "grid.yaml").write_text(yaml.safe_dump(SWEEP))
-    return folder
+    return yaml_folder(tmp_path_factory.mktemp("sweeps"), tiny=CONFIG, grid=SWEEP)
 
 
 @pytest.fixture(scope="module")

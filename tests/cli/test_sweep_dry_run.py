@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from command import CONFIG, v2a_here
 
+from tests.cli.command import CONFIG, v2a_here
 from v2a_ray.experiments.sweep import load_sweep
 
 GRID: dict[str, Any] = {

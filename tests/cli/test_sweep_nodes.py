@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from command import CONFIG
+
+from tests.cli.command import CONFIG, yaml_folder
 
 SWEEP: dict[str, Any] = {
     "name": "nodes",
@@ -87,9 +87,7 @@ def start_nodes() -> Iterator[Callable[[], Nodes]]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nodes")
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
-    return folder
+    return yaml_folder(tmp_path_factory.mktemp("nodes"), sweep=SWEEP)
 
 
 def sweep(nodes: Nodes, workspace: Path, name: str, seeds: Sequence[int]) -> subprocess.Popen[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from command import CONFIG, v2a, v2a_here
+
+from tests.cli.command import CONFIG, v2a, v2a_here, yaml_folder
 
 SWEEP: dict[str, Any] = {
     "name": "packed",
@@ -25,10 +25,7 @@ SWEEP: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packs")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-    (folder / "packed.yaml").write_text(yaml.safe_dump(SWEEP))
-    return folder
+    return yaml_folder(tmp_path_factory.mktemp("packs"), tiny=CONFIG, packed=SWEEP)
 
 
 def rows_of(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:

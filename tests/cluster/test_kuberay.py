@@ -13,7 +13,7 @@ import yaml
 
 MANIFESTS = Path(__file__).parents[2] / "cluster" / "kuberay"
 TABLE = yaml.safe_load(Path(__file__).with_name("kuberay_fields.yaml").read_text())
-_BASIC = {
+_BASIC: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
     "integer": {"type": "integer"},
     "number": {"type": "number"},

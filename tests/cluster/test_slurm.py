@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_stubs import SCRIPT, Slurm
+
+from tests.cluster.slurm_stubs import SCRIPT, Slurm
 
 # Stands in for `v2a`: runs a task on the cluster that RAY_ADDRESS names and reports what it found.
 _USES_RAY = """

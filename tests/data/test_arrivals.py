@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import arrays_of, make_table, write_hdf5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.builders import arrays_of, make_table, write_hdf5
 from v2a_ray.data.checks.arrivals import mend
 from v2a_ray.data.collection.rolling import EpisodeCollector
 from v2a_ray.data.formats.readers import examine_table, export_table, read_table

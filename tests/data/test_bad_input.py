@@ -1,14 +1,15 @@
 """Each defect of a file raises one DataError that names the place."""
 
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import arrays_of, make_table, write_hdf5
 
+from tests.data.builders import arrays_of, make_table, write_hdf5
 from v2a_ray.data.formats.readers import read_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
@@ -42,7 +43,7 @@ BAD_ARRAYS = {
 
 
 @pytest.mark.parametrize("changes, message", BAD_ARRAYS.values(), ids=BAD_ARRAYS)
-def test_bad_arrays(changes, message, tmp_path):
+def test_bad_arrays(changes, message, tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / "bad.hdf5", changed(**changes))
     with pytest.raises(DataError, match=message) as caught:
         read_table(path)
@@ -50,14 +51,14 @@ def test_bad_arrays(changes, message, tmp_path):
     assert caught.value.remedy
 
 
-def test_truncated_file(tmp_path):
+def test_truncated_file(tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / "a.hdf5", changed())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match="not readable as HDF5"):
         read_table(path)
 
 
-def test_damaged_chunk(tmp_path):
+def test_damaged_chunk(tmp_path: Path) -> None:
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         for key, values in arrays_of(make_table((5000,))).items():
@@ -70,7 +71,7 @@ def test_damaged_chunk(tmp_path):
         read_table(path)
 
 
-def test_group_and_external_link_in_place_of_an_array(tmp_path):
+def test_group_and_external_link_in_place_of_an_array(tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / "a.hdf5", changed(rewards=None))
     with h5py.File(path, "a") as file:
         file.create_group("rewards")
@@ -83,7 +84,7 @@ def test_group_and_external_link_in_place_of_an_array(tmp_path):
         read_table(path)
 
 
-def test_files_that_are_no_data(tmp_path):
+def test_files_that_are_no_data(tmp_path: Path) -> None:
     disguised = tmp_path / "pickle.hdf5"
     disguised.write_bytes(pickle.dumps({"observations": [1, 2, 3]}))
     empty = tmp_path / "empty.hdf5"
@@ -98,14 +99,14 @@ def test_files_that_are_no_data(tmp_path):
             read_table(path)
 
 
-def test_link_loop(tmp_path):
+def test_link_loop(tmp_path: Path) -> None:
     (tmp_path / "a.hdf5").symlink_to(tmp_path / "b.hdf5")
     (tmp_path / "b.hdf5").symlink_to(tmp_path / "a.hdf5")
     with pytest.raises(DataError, match="cannot be read"):
         read_table(tmp_path / "a.hdf5")
 
 
-def test_dimensions_of_another_robot(tmp_path):
+def test_dimensions_of_another_robot(tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / "a.hdf5", changed())
     with pytest.raises(DataError, match=r"field observation: has 3 features, hopper has 11 \(and 1 more problem\)"):
         read_table(path, robot=parse_domain("hopper").robot_spec)
@@ -153,13 +154,13 @@ BAD_TABLES = [
 
 
 @pytest.mark.parametrize("change, message", BAD_TABLES)
-def test_bad_parquet(change, message, tmp_path):
+def test_bad_parquet(change, message, tmp_path: Path) -> None:
     pq.write_table(change(make_table().to_arrow()), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "a.parquet")
 
 
-def test_truncated_parquet(tmp_path):
+def test_truncated_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(make_table().to_arrow(), path)
     path.write_bytes(path.read_bytes()[:500])

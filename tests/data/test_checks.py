@@ -7,9 +7,9 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from builders import arrays_of, make_table, write_hdf5
 
 import v2a_ray.data
+from tests.data.builders import arrays_of, make_table, write_hdf5
 from v2a_ray.data.checks import CHECKS, check_sources, check_table, parse_severities, regrade
 from v2a_ray.data.checks.findings import Reading
 from v2a_ray.data.checks.reset_rows import detector_of
@@ -19,11 +19,12 @@ from v2a_ray.data.formats.readers import examine_table, read_table
 from v2a_ray.data.mixing.mixture import load_data
 from v2a_ray.data.table.segmentation import Rows
 from v2a_ray.domains import parse_domain
+from v2a_ray.domains.domain import require_robot
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.settings.yaml_files import validate
 
-STOCK = parse_domain("hopper")
+STOCK = require_robot(parse_domain("hopper"), "this test")
 
 
 def collected(domain="hopper", behavior="medium", episodes=3, policy_domain="hopper"):
@@ -60,12 +61,12 @@ def changed(table, field, rows, value):
     ("domain", "behavior"),
     [("hopper", "medium"), ("walker2d", "random"), ("halfcheetah", "random"), ("ant", "random"), ("ant111", "random")],
 )
-def test_no_check_fires_on_simulated_data(domain, behavior):
+def test_no_check_fires_on_simulated_data(domain, behavior) -> None:
     table = collected(domain, behavior, 4, policy_domain=domain)
     assert fired(table, domain) == []
 
 
-def test_content_checks(medium):
+def test_content_checks(medium) -> None:
     assert fired(medium, "walker2d") == ["dimensions", "dimensions"]
     assert fired(changed(medium, "reward", 7, np.nan)) == ["finite"]
     assert fired(changed(medium, "action", 7, 1.1)) == ["action_bounds"]
@@ -74,13 +75,13 @@ def test_content_checks(medium):
     assert fired(twice.replace(episode_id=("a", "b"))) == ["repeated"]
 
 
-def test_other_width_names_the_robot_that_fits():
+def test_other_width_names_the_robot_that_fits() -> None:
     table = collected("ant", "random", 1, policy_domain="ant")
     finding = check_table(table, where="made", robot=parse_domain("ant111").robot_spec)[0]
     assert finding.check == "dimensions" and "those of ant:" in finding.remedy
 
 
-def test_terminals_against_the_health_rule(medium, falling):
+def test_terminals_against_the_health_rule(medium, falling) -> None:
     cut = falling.replace(terminated=np.zeros(20, bool), truncated=np.ones(20, bool))
     assert fired(cut) == ["unhealthy_not_terminal"]
     (finding,) = check_table(cut, where="made", robot=STOCK.robot_spec)
@@ -91,7 +92,7 @@ def test_terminals_against_the_health_rule(medium, falling):
     assert fired(ended) == ["terminal_but_healthy"]
 
 
-def test_time_limit_as_terminal(medium):
+def test_time_limit_as_terminal(medium) -> None:
     early = medium.select([0]).head(100)
     ended = early.replace(terminated=np.ones(1, bool), truncated=np.zeros(1, bool))
     limited = replace(STOCK.robot_spec, max_episode_steps=100)
@@ -103,7 +104,7 @@ def test_time_limit_as_terminal(medium):
     assert fired(marked, "halfcheetah") == ["time_limit_as_terminal"]
 
 
-def test_a_state_at_a_threshold_contradicts_no_terminal(falling):
+def test_a_state_at_a_threshold_contradicts_no_terminal(falling) -> None:
     row = int(falling.offsets[1]) - 1
     at_limit = changed(falling, "next_observation", (row, 0), np.nextafter(np.float32(0.7), np.float32(1)))
     upright = changed(at_limit, "next_observation", (row, 1), 0.0)
@@ -115,14 +116,14 @@ def test_a_state_at_a_threshold_contradicts_no_terminal(falling):
     assert fired(changed(slow, "next_observation", (row, 7), 10.0)) == []
 
 
-def test_unrecorded_next_observation_of_a_terminal_is_no_contradiction(falling):
+def test_unrecorded_next_observation_of_a_terminal_is_no_contradiction(falling) -> None:
     table = falling
     for row in falling.offsets[1:] - 1:
         table = changed(table, "next_observation", row, falling.observation[row])
     assert fired(table) == []
 
 
-def test_duplicates():
+def test_duplicates() -> None:
     first, second = make_table((50, 50), seed=1), make_table((50, 50), seed=2)
     copy = first.labelled(source="other", domain="hopper/gravity-0.5", behavior="expert")
     (finding,) = check_sources({"a": first, "b": second, "c": copy}, {})
@@ -137,13 +138,13 @@ def sources(medium, **tables):
     return names(check_sources({"stock": medium, **tables}, {"stock": STOCK, **domains}))
 
 
-def test_different_domains_pass(medium):
+def test_different_domains_pass(medium) -> None:
     shifted = collected("hopper/gravity-0.5", "random", 30)
     noisy = collected("hopper/action_noise-0.1", "random", 20)
     assert sources(medium, **{"hopper/gravity-0.5": shifted, "hopper/action_noise-0.1": noisy}) == []
 
 
-def test_two_names_for_the_same_dynamics():
+def test_two_names_for_the_same_dynamics() -> None:
     low, lower = "hopper/friction-0.5", "hopper/friction-0.1"
     tables = {name: collected(name, "random", 15 + index) for index, name in enumerate((low, lower))}
     found = check_sources({"a": tables[low], "b": tables[lower]}, {"a": parse_domain(low), "b": parse_domain(lower)})
@@ -151,14 +152,14 @@ def test_two_names_for_the_same_dynamics():
     assert "hopper/friction-0.5@d4rl is the same dynamics as hopper/friction-0.1@d4rl" in found[0].message
 
 
-def test_behaviour_that_cannot_distinguish_two_domains(medium):
+def test_behaviour_that_cannot_distinguish_two_domains(medium) -> None:
     # A difference of gravity in the seventh digit is invisible in float32 recordings.
     near = "hopper/gravity-1.0000001"
     found = sources(medium, **{near: collected("hopper/gravity-0.5", "random", 30)})
     assert found == ["same_dynamics"]
 
 
-def test_data_of_another_domain(medium):
+def test_data_of_another_domain(medium) -> None:
     half = collected("hopper/gravity-0.5", "random", 30)
     swapped = {"says half": medium, "says stock": half}
     domains = {"says half": parse_domain("hopper/gravity-0.5"), "says stock": STOCK}
@@ -167,7 +168,7 @@ def test_data_of_another_domain(medium):
     assert "but hopper/stock@d4rl reproduces it" in found[0].message
 
 
-def test_scaled_rewards(medium, falling):
+def test_scaled_rewards(medium, falling) -> None:
     tenth = falling.replace(reward=falling.reward * np.float32(0.1))
     (finding,) = check_sources({"a": medium, "b": tenth}, {"a": STOCK, "b": STOCK})
     assert finding.check == "reward_scale" and "0.1 times what hopper/stock@d4rl pays" in finding.message
@@ -180,7 +181,7 @@ def test_scaled_rewards(medium, falling):
     assert check_sources({"a": medium, "b": falling}, {}) == []
 
 
-def test_reset_as_next(medium):
+def test_reset_as_next(medium) -> None:
     table = medium.select([0, 1, 2])
     row = int(table.offsets[1]) - 1
 
@@ -199,7 +200,7 @@ def test_reset_as_next(medium):
     assert found(rows(damaged)).tolist() == [row]
 
 
-def test_severities(tmp_path):
+def test_severities(tmp_path: Path) -> None:
     table = changed(make_table(), "action", (9, 1), 1.5)
     path = write_hdf5(tmp_path / "a.hdf5", arrays_of(table))
     with pytest.raises(DataError, match="outside"):
@@ -214,13 +215,13 @@ def test_severities(tmp_path):
         read_table(twice, checks={"repeated": "error"})
 
 
-def test_an_ignored_check_still_marks_the_table_as_unordered():
+def test_an_ignored_check_still_marks_the_table_as_unordered() -> None:
     single = make_table((1,) * 100, terminated=[False] * 100)
     findings = regrade(check_table(single, where="made"), {"unordered": "ignore"})
     assert findings == [] and not Reading(single, findings).ordered
 
 
-def test_severities_of_the_command_line():
+def test_severities_of_the_command_line() -> None:
     assert parse_severities(["finite=warning", "duplicate=error"]) == {"finite": "warning", "duplicate": "error"}
     with pytest.raises(ConfigError, match=r"no check named 'fine'(.|\n)*one of dimensions, finite"):
         parse_severities(["fine=error"])
@@ -228,7 +229,7 @@ def test_severities_of_the_command_line():
         parse_severities(["finite=loud"])
 
 
-def test_severities_of_an_experiment(tmp_path):
+def test_severities_of_an_experiment(tmp_path: Path) -> None:
     data = {"domain": "hopper", "behavior": "medium", "num_transitions": 10}
     raw = {"name": "a", "target": data, "sources": [data]}
     config = validate(ExperimentConfig, raw | {"checks": {"action_bounds": "warning"}})
@@ -243,7 +244,7 @@ def test_severities_of_an_experiment(tmp_path):
             validate(ExperimentConfig, raw | {"checks": wrong})
 
 
-def test_every_finding_is_of_a_registered_check():
+def test_every_finding_is_of_a_registered_check() -> None:
     assert tuple(CHECKS) and set(CHECKS) == set(get_args(CheckName))
     folder = Path(v2a_ray.data.__file__).parent
     used = set()

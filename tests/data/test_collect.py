@@ -4,11 +4,12 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from builders import assert_same
 
+from tests.data.builders import assert_same
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.collection.rolling import EpisodeCollector, collect_episodes
 from v2a_ray.data.config import SourceSpec
@@ -27,7 +28,7 @@ class Constant:
         return np.full((len(observation), 3), 0.9, np.float32)
 
 
-def test_episodes_do_not_depend_on_the_other_episodes():
+def test_episodes_do_not_depend_on_the_other_episodes() -> None:
     together = collect_episodes(HOPPER, "random", range(5), seed=3)
     alone = concatenate([collect_episodes(HOPPER, "random", [index], seed=3) for index in range(5)])
     assert_same(together, alone)
@@ -37,7 +38,7 @@ def test_episodes_do_not_depend_on_the_other_episodes():
 
 
 @pytest.mark.parametrize(("component", "noise_std"), [("random", 0.0), ("medium", 0.0), ("medium", 0.5)])
-def test_episodes_do_not_depend_on_how_many_run_side_by_side(component, noise_std):
+def test_episodes_do_not_depend_on_how_many_run_side_by_side(component, noise_std) -> None:
     # A trained network, because the rounding of a matrix product depends on the number of rows.
     one_by_one, *others = (EpisodeCollector(HOPPER, component, 3, noise_std, num_side_by_side=n) for n in (1, 3, 16))
     expected = one_by_one.collect(range(8))
@@ -47,7 +48,7 @@ def test_episodes_do_not_depend_on_how_many_run_side_by_side(component, noise_st
         assert_same(collector.collect(range(8)), expected)
 
 
-def test_collected_episodes_pass_the_checks():
+def test_collected_episodes_pass_the_checks() -> None:
     table = collect_episodes(HOPPER, "random", range(5))
     assert check_table(table, where="collected", robot=HOPPER.robot_spec) == []
     assert table.observation.dtype == table.action.dtype == table.reward.dtype == np.float32
@@ -55,7 +56,7 @@ def test_collected_episodes_pass_the_checks():
     assert set(table.behavior) == {"random"} and set(table.domain) == {HOPPER.name}
 
 
-def test_noise_is_added_to_the_mean_and_clipped(monkeypatch):
+def test_noise_is_added_to_the_mean_and_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("v2a_ray.data.collection.rolling.load_behavior", lambda *_: Constant())
     still = collect_episodes(HOPPER, "pushing", range(3), noise_std=0.0)
     assert (still.action == np.float32(0.9)).all()
@@ -64,12 +65,12 @@ def test_noise_is_added_to_the_mean_and_clipped(monkeypatch):
     assert 0.05 < noisy.action.std() < 0.3
 
 
-def test_an_unknown_behavior_is_a_domain_error():
+def test_an_unknown_behavior_is_a_domain_error() -> None:
     with pytest.raises(DomainError):
         collect_episodes(HOPPER, "no-such-policy", [0])
 
 
-def test_the_number_of_actors_does_not_matter(ray_cluster):
+def test_the_number_of_actors_does_not_matter(ray_cluster: None) -> None:
     from v2a_ray.orchestration.data.collect import collect
 
     requests = [CollectionRequest(HOPPER.name, HOPPER.name, "random", count, 5, 0.1) for count in (333, 50)]
@@ -87,7 +88,7 @@ def test_the_number_of_actors_does_not_matter(ray_cluster):
     assert calls[-1] == (383, 383)
 
 
-def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
+def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster: None) -> None:
     from v2a_ray.orchestration.data.collect import collect, collect_data
 
     spec = SourceSpec(name="near", domain=HOPPER.name, behavior="random", num_transitions=60)
@@ -98,11 +99,11 @@ def test_sources_are_labelled_and_errors_arrive_unwrapped(ray_cluster):
 
 
 @pytest.mark.slow
-def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tmp_path):
+def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.data.collection.journal import EpisodeJournal
     from v2a_ray.orchestration.data.collect import collect
 
-    killed = []
+    killed: list[int] = []
 
     def kill_two(done: int, total: int) -> None:
         # Kill both, busy or idle, so that no actor is left.
@@ -120,11 +121,11 @@ def test_episodes_of_an_actor_that_dies_are_collected_by_another(ray_cluster, tm
 
 
 @pytest.mark.slow
-def test_episodes_that_kill_every_actor_are_given_up(ray_cluster, monkeypatch):
+def test_episodes_that_kill_every_actor_are_given_up(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from v2a_ray.orchestration.data import collect
 
     class Fatal(collect._Collector):
-        def collect(self, request, indices):
+        def collect(self, request: Any, indices: Any) -> Any:
             os._exit(1)
 
     monkeypatch.setattr(collect, "_Collector", Fatal)

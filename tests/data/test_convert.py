@@ -1,12 +1,14 @@
 """Converting with many tasks gives the same bits and the same findings, word for word, as one process."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from builders import arrays_of, assert_same, write_hdf5
 from hypothesis import given
 from hypothesis import strategies as st
-from test_mixture import hopper_table
 
+from tests.data.builders import arrays_of, assert_same, write_hdf5
+from tests.data.test_mixture import hopper_table
 from v2a_ray.data.formats.d4rl import Scan
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.readers import examine_table
@@ -66,7 +68,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_many_tasks_and_one_process_agree(case, ray_cluster, tmp_path):
+def test_many_tasks_and_one_process_agree(case, ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.convert import convert_hdf5
 
     location = locate(write_hdf5(tmp_path / "a.hdf5", FILES[case]()))
@@ -93,7 +95,7 @@ def test_many_tasks_and_one_process_agree(case, ray_cluster, tmp_path):
         assert "149, 599, 1049" in manifest["findings"][0]["message"]
 
 
-def test_an_error_is_the_same_and_leaves_no_files(ray_cluster, tmp_path):
+def test_an_error_is_the_same_and_leaves_no_files(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.convert import convert_hdf5
 
     arrays = recording()
@@ -108,7 +110,7 @@ def test_an_error_is_the_same_and_leaves_no_files(ray_cluster, tmp_path):
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), rows_per_slice=st.integers(1, 500))
-def test_slices_are_whole_episodes_and_cover_the_file(lengths, rows_per_slice):
+def test_slices_are_whole_episodes_and_cover_the_file(lengths, rows_per_slice) -> None:
     from v2a_ray.orchestration.data.hdf5_source import slice_bounds
 
     bounds = np.cumsum([0, *lengths])

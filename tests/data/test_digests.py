@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -17,7 +18,7 @@ from v2a_ray.errors import DataError
 
 
 @pytest.fixture
-def hashed(monkeypatch):
+def hashed(monkeypatch: pytest.MonkeyPatch):
     """Names of the files whose bytes were read."""
     names, original = [], hashlib.file_digest
 
@@ -25,11 +26,13 @@ def hashed(monkeypatch):
         names.append(stream.name.rsplit("/", 1)[-1])
         return original(stream, name)
 
-    monkeypatch.setattr(digests.hashlib, "file_digest", recording)
+    monkeypatch.setattr(hashlib, "file_digest", recording)
     return names
 
 
-def test_a_settled_file_is_read_once_and_a_changed_one_again(tmp_path, hashed, monkeypatch):
+def test_a_settled_file_is_read_once_and_a_changed_one_again(
+    tmp_path: Path, hashed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.05)
     file, store = tmp_path / "a.hdf5", tmp_path / "store"
     file.write_bytes(b"one")
@@ -45,14 +48,14 @@ def test_a_settled_file_is_read_once_and_a_changed_one_again(tmp_path, hashed, m
     assert hashed == ["a.hdf5"] * 3
 
 
-def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, hashed):
+def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path, hashed) -> None:
     file = tmp_path / "a.hdf5"
     file.write_bytes(b"one")
     assert digest_path(file, tmp_path) == digest_path(file, tmp_path)
     assert hashed == ["a.hdf5"] * 2
 
 
-def test_a_damaged_cache_entry_only_costs_time(tmp_path, hashed, monkeypatch):
+def test_a_damaged_cache_entry_only_costs_time(tmp_path: Path, hashed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.0)
     file = tmp_path / "a.hdf5"
     file.write_bytes(b"one")
@@ -63,7 +66,7 @@ def test_a_damaged_cache_entry_only_costs_time(tmp_path, hashed, monkeypatch):
     assert digest_path(file, tmp_path / "store") == digest and len(hashed) == 2
 
 
-def test_the_digest_of_a_folder_covers_all_its_files(tmp_path):
+def test_the_digest_of_a_folder_covers_all_its_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
     digest = digest_path(tmp_path)
@@ -71,12 +74,12 @@ def test_the_digest_of_a_folder_covers_all_its_files(tmp_path):
     assert digest_path(tmp_path) != digest
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         digest_path(tmp_path / "absent")
 
 
-def test_a_remote_file_without_a_modification_time_is_read():
+def test_a_remote_file_without_a_modification_time_is_read() -> None:
     storage = fsspec.filesystem("memory")
     storage.pipe("/digests/a.hdf5", b"one")
     first = digest_path("memory://digests/a.hdf5")
@@ -87,7 +90,7 @@ def test_a_remote_file_without_a_modification_time_is_read():
         digest_path("memory://digests/absent")
 
 
-def test_a_remote_file_is_known_by_address_size_and_time(tmp_path, monkeypatch):
+def test_a_remote_file_is_known_by_address_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # fsspec's local file system knows times, as object storage does, and uses the same code.
     storage = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("file")))
     path = tmp_path / "a.hdf5"
@@ -101,7 +104,9 @@ def test_a_remote_file_is_known_by_address_size_and_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_damaged_cache_entry_does_not_change_the_digest(harm, tmp_path, monkeypatch):
+def test_a_damaged_cache_entry_does_not_change_the_digest(
+    harm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(digests, "SETTLED_SECONDS", 0.0)
     file = tmp_path / "a.hdf5"
     file.write_bytes(b"one")
@@ -112,7 +117,7 @@ def test_a_damaged_cache_entry_does_not_change_the_digest(harm, tmp_path, monkey
     assert digest_path(file, tmp_path / "store") == expected
 
 
-def flip_digit(note):
+def flip_digit(note) -> None:
     """Change one bit of the digest: still JSON, but another number."""
     digest = json.loads(note.read_text())["sha256"]
     other = digest.translate(str.maketrans("0246", "1357"))

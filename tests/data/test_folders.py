@@ -7,9 +7,9 @@ import gymnasium
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from builders import arrays_of as flat_arrays
-from builders import assert_same, make_table, write_hdf5
 
+from tests.data.builders import arrays_of as flat_arrays
+from tests.data.builders import assert_same, make_table, write_hdf5
 from v2a_ray.data.formats.known_formats import detect_format
 from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.data.inspection.listing import list_datasets
@@ -23,31 +23,31 @@ WIDE = FIRST.replace(
 )
 
 
-def part(table, file: Path, columns=None):
+def part(table, file: Path, columns=None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     arrow = table.to_arrow()
     pq.write_table(arrow.drop_columns(columns) if columns else arrow, file)
 
 
-def subfolders(folder: Path):
+def subfolders(folder: Path) -> None:
     part(FIRST, folder / "a" / "part-0.parquet")
     part(SECOND, folder / "b" / "c" / "part-0.parquet")
 
 
-def hive(folder: Path):
+def hive(folder: Path) -> None:
     """As DuckDB and pandas write: the files lack the column that the folder names give."""
     part(FIRST, folder / "source=first" / "part-0.parquet", ["source"])
     part(SECOND, folder / "source=second" / "part-0.parquet", ["source"])
 
 
-def temporary_leftovers(folder: Path):
+def temporary_leftovers(folder: Path) -> None:
     subfolders(folder)
     part(SECOND, folder / "_temporary" / "0" / "part-0.parquet")
     part(SECOND, folder / ".old" / "part-0.parquet")
     (folder / "_SUCCESS").touch()
 
 
-def with_validation(folder: Path):
+def with_validation(folder: Path) -> None:
     """As `v2a data mix` writes."""
     write_table(concatenate([FIRST, SECOND]), folder)
     write_table(SECOND, folder / "validation")
@@ -57,7 +57,7 @@ ONE = (subfolders, hive, temporary_leftovers, with_validation)
 
 
 @pytest.mark.parametrize("make", ONE, ids=lambda make: make.__name__)
-def test_one_dataset_of_parquet_files(make: Callable[[Path], None], tmp_path):
+def test_one_dataset_of_parquet_files(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "data")
     assert_same(read_table(tmp_path / "data").table, concatenate([FIRST, SECOND]))
     write_hdf5(tmp_path / "z.hdf5", flat_arrays(FIRST))
@@ -65,7 +65,7 @@ def test_one_dataset_of_parquet_files(make: Callable[[Path], None], tmp_path):
     assert [each.path for each in list_datasets(tmp_path / "data")] == [str(tmp_path / "data")]
 
 
-def test_rllib_recordings_in_subfolders(tmp_path):
+def test_rllib_recordings_in_subfolders(tmp_path: Path) -> None:
     for index, table in enumerate((FIRST, SECOND)):
         export_table(table, tmp_path / "data" / f"run-{index}", format="rllib")
     assert read_table(tmp_path / "data").table.num_episodes == 3
@@ -73,27 +73,27 @@ def test_rllib_recordings_in_subfolders(tmp_path):
     assert listed == [(str(tmp_path / "data"), "rllib")]
 
 
-def tables(folder: Path):
+def tables(folder: Path) -> None:
     write_table(FIRST, folder / "a")
     write_table(SECOND, folder / "b")
 
 
-def mixed_formats(folder: Path):
+def mixed_formats(folder: Path) -> None:
     part(FIRST, folder / "a" / "part-0.parquet")
     export_table(SECOND, folder / "b", format="rllib")
 
 
-def two_robots(folder: Path):
+def two_robots(folder: Path) -> None:
     part(FIRST, folder / "a" / "part-0.parquet")
     part(WIDE, folder / "b" / "part-0.parquet")
 
 
-def beside_hdf5(folder: Path):
+def beside_hdf5(folder: Path) -> None:
     part(FIRST, folder / "a" / "part-0.parquet")
     write_hdf5(folder / "b", flat_arrays(SECOND)).rename(folder / "b.hdf5")
 
 
-def beside_minari(folder: Path):
+def beside_minari(folder: Path) -> None:
     part(FIRST, folder / "a" / "part-0.parquet")
     export_table(SECOND, folder / "b", format="minari")
 
@@ -102,7 +102,7 @@ SEVERAL = (tables, mixed_formats, two_robots, beside_hdf5, beside_minari)
 
 
 @pytest.mark.parametrize("make", SEVERAL, ids=lambda make: make.__name__)
-def test_a_place_for_datasets(make: Callable[[Path], None], tmp_path):
+def test_a_place_for_datasets(make: Callable[[Path], None], tmp_path: Path) -> None:
     """No dataset in it is read as if it were the whole folder, and the message names the datasets of the list."""
     make(tmp_path)
     listed = [each.name for each in list_datasets(tmp_path)]
@@ -115,7 +115,7 @@ def test_a_place_for_datasets(make: Callable[[Path], None], tmp_path):
 
 @pytest.mark.filterwarnings("ignore:`")
 @pytest.mark.parametrize("storage", ["arrow", "parquet"])
-def test_minari_with_another_storage(storage, tmp_path):
+def test_minari_with_another_storage(storage, tmp_path: Path) -> None:
     """A folder that Minari wrote; no function takes it for a table, and every message has a remedy."""
     storages = pytest.importorskip("minari.dataset.minari_storage")
     buffers = pytest.importorskip("minari.data_collector.episode_buffer")
@@ -134,7 +134,7 @@ def test_minari_with_another_storage(storage, tmp_path):
     assert listed.problems == f"data_format '{storage}' is not read"
 
 
-def test_parts_of_two_widths_are_one_error(tmp_path):
+def test_parts_of_two_widths_are_one_error(tmp_path: Path) -> None:
     part(FIRST, tmp_path / "a.parquet")
     part(WIDE, tmp_path / "b.parquet")
     (tmp_path / "manifest.json").write_text("{}")
@@ -142,6 +142,6 @@ def test_parts_of_two_widths_are_one_error(tmp_path):
         read_table(tmp_path)
 
 
-def test_a_folder_called_like_a_column(tmp_path):
+def test_a_folder_called_like_a_column(tmp_path: Path) -> None:
     part(FIRST, tmp_path / "length=5" / "domain=other" / "part-0.parquet")
     assert_same(read_table(tmp_path).table, FIRST)

@@ -9,11 +9,11 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from builders import arrays_of, assert_same, make_table, store, write_hdf5
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from tests.data.builders import arrays_of, assert_same, make_table, store, write_hdf5
 from v2a_ray.data.formats.known_formats import FORMATS, detect_format
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.readers import export_table, read_table
@@ -38,7 +38,7 @@ def stored(name: str, folder: Path) -> Path:
 
 
 @every_format
-def test_round_trip(name, tmp_path):
+def test_round_trip(name, tmp_path: Path) -> None:
     path = stored(name, tmp_path)
     assert detect_format(path).name == name
     for chosen in (None, name):
@@ -50,7 +50,7 @@ def test_round_trip(name, tmp_path):
 
 
 @every_format
-def test_writing_again_replaces(name, tmp_path):
+def test_writing_again_replaces(name, tmp_path: Path) -> None:
     path = stored(name, tmp_path)
     smaller = make_table((3, 2), seed=1)
     store(smaller, path, name)
@@ -59,7 +59,7 @@ def test_writing_again_replaces(name, tmp_path):
 
 @every_format
 @pytest.mark.parametrize("scheme", ["memory", "file"])
-def test_uri(name, scheme, tmp_path):
+def test_uri(name, scheme, tmp_path: Path) -> None:
     uri = f"{scheme}://{tmp_path}/{name}/data"
     try:
         store(labelled_table(), uri, name)
@@ -71,7 +71,7 @@ def test_uri(name, scheme, tmp_path):
 
 
 @every_format
-def test_pyarrow_filesystem(name, tmp_path):
+def test_pyarrow_filesystem(name, tmp_path: Path) -> None:
     path = stored(name, tmp_path)
     below = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
     table = read_table(path.name, filesystem=below).table
@@ -79,7 +79,7 @@ def test_pyarrow_filesystem(name, tmp_path):
 
 
 @every_format
-def test_checks_fire(name, tmp_path):
+def test_checks_fire(name, tmp_path: Path) -> None:
     table = labelled_table()
     action = table.action.copy()
     action[6, 1] = 1.5
@@ -102,7 +102,7 @@ def test_checks_fire(name, tmp_path):
     ),
     shift=st.sampled_from([0.0, 1e-30, 1e6]),
 )
-def test_any_table_round_trips(name, table, shift, tmp_path):
+def test_any_table_round_trips(name, table, shift, tmp_path: Path) -> None:
     table = table.replace(reward=table.reward + np.float32(shift))
     path = tmp_path / "data"
     store(table, path, name)
@@ -110,7 +110,7 @@ def test_any_table_round_trips(name, table, shift, tmp_path):
 
 
 @every_format
-def test_terminated_and_cut_episodes_are_told_apart(name, tmp_path):
+def test_terminated_and_cut_episodes_are_told_apart(name, tmp_path: Path) -> None:
     table = make_table((2, 2, 1, 1), terminated=[True, False, False, True])
     store(table, tmp_path / "data", name)
     read = read_table(tmp_path / "data").table
@@ -118,7 +118,7 @@ def test_terminated_and_cut_episodes_are_told_apart(name, tmp_path):
     assert read.truncated.tolist() == [False, True, True, False]
 
 
-def test_the_ending_chooses_the_format(tmp_path):
+def test_the_ending_chooses_the_format(tmp_path: Path) -> None:
     assert export_table(labelled_table(), tmp_path / "a.hdf5") == "d4rl"
     assert export_table(labelled_table(), tmp_path / "a.npz") == "npz"
     with pytest.raises(DataError, match="csv is read only"):
@@ -137,7 +137,7 @@ def test_the_ending_chooses_the_format(tmp_path):
         read_table(tmp_path, format="d4rl")
 
 
-def test_addresses_that_are_none():
+def test_addresses_that_are_none() -> None:
     for address, message in (
         ("nonsense://bucket/a", "not a usable address"),
         ("minari://../../etc", "is no id of a Minari dataset"),
@@ -149,14 +149,14 @@ def test_addresses_that_are_none():
             read_table(address)
 
 
-def test_formats_are_imported_when_used():
+def test_formats_are_imported_when_used() -> None:
     heavy = "[name for name in sys.modules if 'h5py' in name or 'msgpack' in name]"
     script = f"import sys, v2a_ray.data.formats.readers; print({heavy})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_manifest_of_a_copied_table(tmp_path):
+def test_manifest_of_a_copied_table(tmp_path: Path) -> None:
     """A manifest that disagrees with its parts is said also when the table is read from a URI."""
     path = stored("parquet", tmp_path)
     manifest = json.loads((path / "manifest.json").read_text())
@@ -169,7 +169,7 @@ def test_manifest_of_a_copied_table(tmp_path):
     shutil.rmtree(path)
 
 
-def test_nested_keys_in_one_group(tmp_path):
+def test_nested_keys_in_one_group(tmp_path: Path) -> None:
     table = make_table((5, 3))
     path = write_hdf5(tmp_path / "a.hdf5", {f"data/{key}": values for key, values in arrays_of(table).items()})
     assert_same(read_table(path).table, table, labels=False)

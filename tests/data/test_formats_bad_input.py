@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from another_user import message_to_another_user
-from builders import arrays_of, assert_same, make_table, store, write_hdf5
 from pyarrow import fs
 
+from tests.data.another_user import message_to_another_user
+from tests.data.builders import arrays_of, assert_same, make_table, store, write_hdf5
 from v2a_ray.data.formats.known_formats import FORMATS
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.readers import export_table, read_table
@@ -43,7 +43,7 @@ def fails(path, message=".", kind=DataError, **options):
 
 @every_format
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.95])
-def test_truncated(name, part, tmp_path):
+def test_truncated(name, part, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     content = file.read_bytes()
     file.write_bytes(content[: max(9, int(len(content) * part))])
@@ -52,7 +52,7 @@ def test_truncated(name, part, tmp_path):
 
 
 @every_format
-def test_damaged(name, tmp_path):
+def test_damaged(name, tmp_path: Path) -> None:
     """Changed bytes are reported, or only change values within a complete table."""
     path, file = stored(name, tmp_path)
     content = file.read_bytes()
@@ -71,7 +71,7 @@ def test_damaged(name, tmp_path):
 
 
 @every_format
-def test_pickle_in_disguise(name, tmp_path):
+def test_pickle_in_disguise(name, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     file.write_bytes(pickle.dumps({"observations": np.zeros(3)}))
     fails(path)
@@ -79,7 +79,7 @@ def test_pickle_in_disguise(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].magic])
-def test_wrong_magic(name, tmp_path):
+def test_wrong_magic(name, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     file.write_bytes(b"GIF89a" + file.read_bytes()[6:])
     fails(path)
@@ -87,7 +87,7 @@ def test_wrong_magic(name, tmp_path):
 
 
 @every_format
-def test_empty_file_and_empty_folder(name, tmp_path):
+def test_empty_file_and_empty_folder(name, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     file.write_bytes(b"")
     fails(path)
@@ -97,7 +97,7 @@ def test_empty_file_and_empty_folder(name, tmp_path):
 
 
 @every_format
-def test_directory_instead_of_a_file(name, tmp_path):
+def test_directory_instead_of_a_file(name, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     file.unlink()
     file.mkdir()
@@ -106,7 +106,7 @@ def test_directory_instead_of_a_file(name, tmp_path):
 
 
 @every_format
-def test_link_loop_and_absent(name, tmp_path):
+def test_link_loop_and_absent(name, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     file.unlink()
     file.symlink_to(tmp_path / "other")
@@ -118,7 +118,7 @@ def test_link_loop_and_absent(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].folder and FORMATS[name].is_written])
-def test_link_out_of_the_folder(name, tmp_path):
+def test_link_out_of_the_folder(name, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     shutil.move(file, tmp_path / "elsewhere")
     file.symlink_to(tmp_path / "elsewhere")
@@ -131,7 +131,7 @@ def test_link_out_of_the_folder(name, tmp_path):
 
 
 @every_format
-def test_unreadable(name, tmp_path):
+def test_unreadable(name, tmp_path: Path) -> None:
     path, file = stored(name, tmp_path)
     file.chmod(0)
     said = message_to_another_user(lambda: read_table(path, format=name), tmp_path)
@@ -139,7 +139,7 @@ def test_unreadable(name, tmp_path):
 
 
 @every_format
-def test_nan_and_infinity(name, tmp_path):
+def test_nan_and_infinity(name, tmp_path: Path) -> None:
     for field, episode, step, value in (("observation", 0, 7, np.nan), ("reward", 2, 3, np.inf)):
         table = make_table((50, 1, 40))
         values = getattr(table, field).copy()
@@ -150,7 +150,7 @@ def test_nan_and_infinity(name, tmp_path):
 
 
 @every_format
-def test_a_single_step(name, tmp_path):
+def test_a_single_step(name, tmp_path: Path) -> None:
     table = make_table((1,))
     path, _ = stored(name, tmp_path, table)
     assert_same(read_table(path).table, table, labels=FORMATS[name].keeps_labels)
@@ -160,7 +160,7 @@ LIMIT_BYTES = 2000
 WRITE = """
 import resource, signal, sys
 sys.path.insert(0, {tests!r})
-from builders import make_table
+from tests.data.builders import make_table
 from v2a_ray.data.formats.known_formats import FORMATS
 from v2a_ray.data.formats.readers import export_table
 from v2a_ray.errors import StorageError
@@ -179,7 +179,7 @@ sys.exit("written")
 
 @written_formats
 @pytest.mark.parametrize("before", [False, True])
-def test_disk_full(name, before, tmp_path):
+def test_disk_full(name, before, tmp_path: Path) -> None:
     """When the disk is full in the middle of writing: one message, no partial file, and the old file stays."""
     path = tmp_path / "out" / "data"
     path.parent.mkdir()
@@ -194,7 +194,7 @@ def test_disk_full(name, before, tmp_path):
 
 
 @written_formats
-def test_writing_where_one_cannot(name, tmp_path):
+def test_writing_where_one_cannot(name, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be written") as caught:
         export_table(make_table(), tmp_path / "file" / "data", format=name)
@@ -202,12 +202,12 @@ def test_writing_where_one_cannot(name, tmp_path):
 
 
 @written_formats
-def test_a_broken_upload_leaves_nothing(name, tmp_path, monkeypatch):
+def test_a_broken_upload_leaves_nothing(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bucket").mkdir()
     below = fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())
     copy = fs.copy_files
 
-    def interrupted(*arguments, **options):
+    def interrupted(*arguments, **options) -> None:
         copy(*arguments, **options)
         raise OSError("connection reset")
 
@@ -222,7 +222,7 @@ def hdf5_without(path, *keys):
     return write_hdf5(path, arrays)
 
 
-def test_hdf5_never_leads_out_of_the_file(tmp_path):
+def test_hdf5_never_leads_out_of_the_file(tmp_path: Path) -> None:
     """External, soft and virtual data are refused before the file that they point to is opened."""
     other = hdf5_without(tmp_path / "other.hdf5")
     rewards = arrays_of(make_table())["rewards"]
@@ -247,7 +247,7 @@ def test_hdf5_never_leads_out_of_the_file(tmp_path):
         fails(path, f"field rewards: {message}")
 
 
-def test_trajectory_groups_that_are_links(tmp_path):
+def test_trajectory_groups_that_are_links(tmp_path: Path) -> None:
     hdf5_without(tmp_path / "other.hdf5")
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         file["traj_0"] = h5py.ExternalLink("other.hdf5", "/")
@@ -257,7 +257,7 @@ def test_trajectory_groups_that_are_links(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["terminals", "timeouts"])
-def test_flags_that_are_no_flags(key, tmp_path):
+def test_flags_that_are_no_flags(key, tmp_path: Path) -> None:
     arrays = arrays_of(make_table())
     arrays[key] = arrays[key].astype(float)
     arrays[key][7] = np.nan
@@ -278,13 +278,13 @@ def test_flags_that_are_no_flags(key, tmp_path):
         ({"rewards": np.asarray([1.0, "a"] * 6, dtype=object)}, "field rewards: holds object, not numbers"),
     ],
 )
-def test_bad_npz(changes, message, tmp_path):
+def test_bad_npz(changes, message, tmp_path: Path) -> None:
     arrays = {key: values for key, values in (arrays_of(make_table()) | changes).items() if values is not None}
     np.savez(tmp_path / "a.npz", **arrays)
     fails(tmp_path / "a.npz", message)
 
 
-def test_npz_that_is_one_array_or_any_archive(tmp_path):
+def test_npz_that_is_one_array_or_any_archive(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(3))
     (tmp_path / "a.npz").write_bytes(buffer.getvalue())
@@ -294,7 +294,7 @@ def test_npz_that_is_one_array_or_any_archive(tmp_path):
     fails(tmp_path / "b.zip", "field observations: missing")
 
 
-def test_parquet_that_is_no_table(tmp_path):
+def test_parquet_that_is_no_table(tmp_path: Path) -> None:
     import pyarrow as pa
 
     pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")

@@ -1,13 +1,14 @@
 """Minari: we read the files of its own package, and its own package loads our files."""
 
 import json
+from pathlib import Path
 
 import gymnasium
 import h5py
 import numpy as np
 import pytest
-from builders import assert_same, make_table
 
+from tests.data.builders import assert_same, make_table
 from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.errors import DataError
 
@@ -17,13 +18,13 @@ from minari.data_collector import EpisodeBuffer  # noqa: E402
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Minari's folder of datasets."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     return tmp_path / "minari"
 
 
-def test_a_recorded_dataset_is_read(root):
+def test_a_recorded_dataset_is_read(root) -> None:
     env = gymnasium.make("Hopper-v5")
     env.action_space.seed(0)
     buffers = []
@@ -50,7 +51,7 @@ def test_a_recorded_dataset_is_read(root):
         assert table.episode_id[0] == "made/hopper/test-v0/000000"
 
 
-def test_minari_loads_what_is_written(tmp_path):
+def test_minari_loads_what_is_written(tmp_path: Path) -> None:
     table = make_table((5, 1, 4))
     export_table(table, tmp_path / "mine", format="minari")
     dataset = minari.MinariDataset(tmp_path / "mine" / "data")
@@ -66,7 +67,7 @@ def test_minari_loads_what_is_written(tmp_path):
     assert dataset.storage.get_episode_metadata([1]).__next__()["v2a_source"] == b"made"
 
 
-def test_labels_are_stored_as_fixed_length_text(tmp_path):
+def test_labels_are_stored_as_fixed_length_text(tmp_path: Path) -> None:
     """One flipped bit in the heap of variable-length texts, found by fuzzing, made every reader hang."""
     folder, file = written(tmp_path)
     with file:
@@ -77,13 +78,13 @@ def test_labels_are_stored_as_fixed_length_text(tmp_path):
     assert read_table(folder).table.source == ("unknown", "made", "made")
 
 
-def written(tmp_path):
+def written(tmp_path: Path):
     """A dataset's folder and its open file."""
     export_table(make_table((5, 1, 4)), tmp_path / "a", format="minari")
     return tmp_path / "a", h5py.File(tmp_path / "a/data/main_data.hdf5", "a")
 
 
-def replace(file, key, values):
+def replace(file, key, values) -> None:
     del file[key]
     if values is not None:
         file[key] = values
@@ -102,7 +103,7 @@ def replace(file, key, values):
         ("rewards", np.asarray([np.nan]), "episode 1 · step 0 · field reward: value nan"),
     ],
 )
-def test_bad_episodes(key, values, message, tmp_path):
+def test_bad_episodes(key, values, message, tmp_path: Path) -> None:
     path, file = written(tmp_path)
     with file:
         replace(file["episode_1"], key, values)
@@ -110,7 +111,7 @@ def test_bad_episodes(key, values, message, tmp_path):
         read_table(path)
 
 
-def test_dictionary_observations_are_refused(tmp_path):
+def test_dictionary_observations_are_refused(tmp_path: Path) -> None:
     path, file = written(tmp_path)
     with file:
         replace(file["episode_0"], "observations", None)
@@ -119,7 +120,7 @@ def test_dictionary_observations_are_refused(tmp_path):
         read_table(path)
 
 
-def test_a_terminal_inside_an_episode(tmp_path):
+def test_a_terminal_inside_an_episode(tmp_path: Path) -> None:
     path, file = written(tmp_path)
     with file:
         file["episode_0/terminations"][2] = True
@@ -127,7 +128,7 @@ def test_a_terminal_inside_an_episode(tmp_path):
         read_table(path)
 
 
-def test_missing_episodes_are_a_warning(tmp_path):
+def test_missing_episodes_are_a_warning(tmp_path: Path) -> None:
     path, file = written(tmp_path)
     with file:
         del file["episode_1"]
@@ -145,7 +146,7 @@ def test_missing_episodes_are_a_warning(tmp_path):
         (json.dumps({"data_format": "arrow"}), "data_format 'arrow' is not read"),
     ],
 )
-def test_bad_metadata(metadata, message, tmp_path):
+def test_bad_metadata(metadata, message, tmp_path: Path) -> None:
     path, file = written(tmp_path)
     file.close()
     (path / "data/metadata.json").write_text(metadata)
@@ -153,8 +154,8 @@ def test_bad_metadata(metadata, message, tmp_path):
         read_table(path)
 
 
-def test_download_without_a_network(root, monkeypatch):
-    def refuse(*_, **__):
+def test_download_without_a_network(root, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_, **__) -> None:
         raise ConnectionError("no route to host\nand more")
 
     monkeypatch.setattr(minari, "download_dataset", refuse)

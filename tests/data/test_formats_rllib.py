@@ -2,14 +2,15 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import msgpack
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import assert_same, make_table
 
+from tests.data.builders import assert_same, make_table
 from v2a_ray.data.formats.numpy_msgpack import pack
 from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.errors import DataError
@@ -28,12 +29,12 @@ def write_states(states, path):
 
 
 @pytest.fixture
-def states(tmp_path):
+def states(tmp_path: Path):
     export_table(make_table((5, 1, 4)), tmp_path / "made", format="rllib")
     return episodes_of(tmp_path / "made")
 
 
-def test_rllib_rebuilds_the_episodes(tmp_path):
+def test_rllib_rebuilds_the_episodes(tmp_path: Path) -> None:
     mnp = pytest.importorskip("msgpack_numpy")
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -52,7 +53,7 @@ def test_rllib_rebuilds_the_episodes(tmp_path):
         assert episode.custom_data["source"] == "made"
 
 
-def test_episodes_that_rllib_recorded_are_read(tmp_path):
+def test_episodes_that_rllib_recorded_are_read(tmp_path: Path) -> None:
     """Written by OfflineSingleAgentEnvRunner: lists instead of arrays, in chunks with a lookback."""
     mnp = pytest.importorskip("msgpack_numpy")
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -84,7 +85,7 @@ def test_episodes_that_rllib_recorded_are_read(tmp_path):
     assert_same(read, table, labels=False)
 
 
-def test_an_unfinished_episode_and_a_gap_between_chunks(states, tmp_path):
+def test_an_unfinished_episode_and_a_gap_between_chunks(states, tmp_path: Path) -> None:
     states[0] |= {"is_terminated": False, "t_started": 3}
     states[1] |= {"id_": states[0]["id_"]}
     table, findings = read_table(write_states(states, tmp_path / "a.parquet"))
@@ -96,14 +97,14 @@ def test_an_unfinished_episode_and_a_gap_between_chunks(states, tmp_path):
 class Bomb:
     """Unpickling it makes a file."""
 
-    def __init__(self, path):
+    def __init__(self, path) -> None:
         self.path = path
 
     def __reduce__(self):
         return os.mkdir, (str(self.path),)
 
 
-def test_pickled_arrays_are_refused(states, tmp_path):
+def test_pickled_arrays_are_refused(states, tmp_path: Path) -> None:
     exploded = tmp_path / "exploded"
     bomb = {b"nd": True, b"type": "|O", b"kind": b"O", b"shape": [1], b"data": pickle.dumps(Bomb(exploded))}
     for kind in (b"O", b"", "O"):
@@ -129,7 +130,7 @@ def test_pickled_arrays_are_refused(states, tmp_path):
         (lambda state: state["observations"].update(data={"x": 1}), "is no episode of vectors"),
     ],
 )
-def test_bad_states(change, message, states, tmp_path):
+def test_bad_states(change, message, states, tmp_path: Path) -> None:
     change(states[1])
     with pytest.raises(DataError, match=message):
         read_table(write_states(states, tmp_path / "a.parquet"))
@@ -147,19 +148,19 @@ def test_bad_states(change, message, states, tmp_path):
         (pa.array([], pa.binary()), "holds zero rows"),
     ],
 )
-def test_bad_items(items, message, tmp_path):
+def test_bad_items(items, message, tmp_path: Path) -> None:
     pq.write_table(pa.table({"item": items}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "a.parquet")
 
 
 @pytest.fixture
-def columns(tmp_path):
+def columns(tmp_path: Path):
     export_table(make_table((5, 1, 4)), tmp_path / "columns", format="rllib-columns")
     return pq.read_table(tmp_path / "columns")
 
 
-def test_rows_of_an_episode_are_brought_together(columns, tmp_path):
+def test_rows_of_an_episode_are_brought_together(columns, tmp_path: Path) -> None:
     steps = pa.array([0, 1, 2, 3, 4, 0, 0, 1, 2, 3])
     shuffled = columns.append_column("t", steps).take([5, 6, 9, 8, 7, 0, 4, 3, 2, 1])
     pq.write_table(shuffled, tmp_path / "a.parquet")
@@ -168,7 +169,7 @@ def test_rows_of_an_episode_are_brought_together(columns, tmp_path):
     assert [finding.check for finding in findings] == ["rows_moved"]
 
 
-def test_tensors_of_ray_data_are_read(tmp_path):
+def test_tensors_of_ray_data_are_read(tmp_path: Path) -> None:
     from ray.data.extensions import ArrowTensorArray
 
     table = make_table((5, 1, 4))
@@ -203,7 +204,7 @@ def set_column(name, values):
         (lambda table: table.slice(0, 0), "field obs: holds zero rows"),
     ],
 )
-def test_bad_columns(change, message, columns, tmp_path):
+def test_bad_columns(change, message, columns, tmp_path: Path) -> None:
     pq.write_table(change(columns), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "a.parquet")
@@ -211,7 +212,7 @@ def test_bad_columns(change, message, columns, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rllib", "rllib-columns"])
-def test_rllib_trains_on_the_export(name, ray_cluster, tmp_path):
+def test_rllib_trains_on_the_export(name, ray_cluster: None, tmp_path: Path) -> None:
     """Behaviour cloning learns a policy that is a function of the observation."""
     pytest.importorskip("msgpack_numpy")
     import gymnasium
@@ -252,7 +253,7 @@ def test_rllib_trains_on_the_export(name, ray_cluster, tmp_path):
         .training(train_batch_size_per_learner=128, lr=3e-3)
     )
     algorithm = config.build_algo()
-    errors = []
+    errors: list[float] = []
     try:
         # The amount of data per iteration depends on the load of Ray Data, so iterations are not counted.
         while len(errors) < 40 and min(errors, default=np.inf) > 0.5 * table.action.var():

@@ -1,14 +1,15 @@
 """LeRobot, robomimic and tables whose columns the user names, as robots record them, and what is wrong with them."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import arrays_of, assert_same, csv_columns, make_table, write_csv
 
+from tests.data.builders import arrays_of, assert_same, csv_columns, make_table, write_csv
 from v2a_ray.data.config import Columns
 from v2a_ray.data.formats.known_formats import detect_format
 from v2a_ray.data.formats.names import chosen, natural
@@ -80,7 +81,7 @@ def checks(findings):
     return [finding.check for finding in findings]
 
 
-def test_names_are_chosen_in_natural_order():
+def test_names_are_chosen_in_natural_order() -> None:
     present = ["q10", "q2", "dq1", "q1", "joint[0]"]
     assert sorted(present, key=natural) == ["dq1", "joint[0]", "q1", "q2", "q10"]
     names = chosen(["q*", "d*", "q1", "joint[0]"], present, "file", "observation")
@@ -89,7 +90,7 @@ def test_names_are_chosen_in_natural_order():
         chosen(["dp1"], present, "file", "observation")
 
 
-def test_lerobot_with_a_file_per_episode(tmp_path):
+def test_lerobot_with_a_file_per_episode(tmp_path: Path) -> None:
     table, findings = read_table(lerobot_v21(tmp_path / "a"))
     # The first episode is terminal and keeps its last row; of the others nobody knows where that arrived.
     assert table.lengths.tolist() == [5, 2, 4]
@@ -100,13 +101,13 @@ def test_lerobot_with_a_file_per_episode(tmp_path):
     assert "observation.images.top" in findings[0].message
 
 
-def test_lerobot_flags_may_be_named_anew(tmp_path):
+def test_lerobot_flags_may_be_named_anew(tmp_path: Path) -> None:
     folder = lerobot_v21(tmp_path / "a")
     assert not read_table(folder, columns=Columns(terminated=False)).table.terminated.any()
     assert read_table(folder, columns=Columns(observation="action")).table.observation.shape[1] == 2
 
 
-def test_lerobot_that_is_incomplete_or_old(tmp_path):
+def test_lerobot_that_is_incomplete_or_old(tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
     folder = lerobot_v21(tmp_path / "half" / "a")
     (folder / "data/chunk-000/episode_000001.parquet").unlink()
@@ -118,7 +119,7 @@ def test_lerobot_that_is_incomplete_or_old(tmp_path):
         read_table(tmp_path / "old")
 
 
-def test_a_folder_of_lerobot_folders_is_a_place(tmp_path):
+def test_a_folder_of_lerobot_folders_is_a_place(tmp_path: Path) -> None:
     for name in ("a", "b"):
         export_table(TABLE, tmp_path / name, format="lerobot")
     with pytest.raises(DataError, match="inside lie a, b"):
@@ -126,7 +127,7 @@ def test_a_folder_of_lerobot_folders_is_a_place(tmp_path):
     assert [listed.format for listed in list_datasets(tmp_path)] == ["lerobot", "lerobot"]
 
 
-def test_lerobot_episodes_of_other_widths_name_their_file(tmp_path):
+def test_lerobot_episodes_of_other_widths_name_their_file(tmp_path: Path) -> None:
     folder = lerobot_v21(tmp_path / "a")
     file = folder / "data/chunk-000/episode_000001.parquet"
     table = pq.read_table(file)
@@ -144,7 +145,7 @@ def test_lerobot_episodes_of_other_widths_name_their_file(tmp_path):
         read_table(folder)
 
 
-def test_robomimic_takes_keys_of_low_dimension_sorted(tmp_path):
+def test_robomimic_takes_keys_of_low_dimension_sorted(tmp_path: Path) -> None:
     path = demos(tmp_path / "a.hdf5")
     assert detect_format(path).name == "robomimic"
     table, findings = read_table(path)
@@ -167,18 +168,18 @@ def test_robomimic_takes_keys_of_low_dimension_sorted(tmp_path):
         (lambda file: file["data"].__setitem__("demo_9", h5py.SoftLink("/data/demo_0")), "demo_9: is a soft link"),
     ],
 )
-def test_bad_demonstrations(change, message, tmp_path):
+def test_bad_demonstrations(change, message, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read_table(demos(tmp_path / "a.hdf5", change=change))
     assert caught.value.remedy
 
 
-def replace(file, name, values):
+def replace(file, name, values) -> None:
     del file[name]
     file[name] = values
 
 
-def test_robomimic_picture_as_an_observation_and_names_that_are_none(tmp_path):
+def test_robomimic_picture_as_an_observation_and_names_that_are_none(tmp_path: Path) -> None:
     path = demos(tmp_path / "a.hdf5")
     with pytest.raises(DataError, match=r"demo_0 · group obs · field camera: has shape \(5, 4, 4, 3\)"):
         read_table(path, columns=Columns(observation="camera"))
@@ -189,7 +190,7 @@ def test_robomimic_picture_as_an_observation_and_names_that_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_columns_of_a_table(kind, tmp_path):
+def test_columns_of_a_table(kind, tmp_path: Path) -> None:
     columns = csv_columns(TABLE)
     if kind == "csv":
         write_csv(TABLE, tmp_path / "a")
@@ -198,7 +199,7 @@ def test_columns_of_a_table(kind, tmp_path):
     assert_same(read_table(tmp_path / "a", columns=SCALARS).table, TABLE, labels=False)
 
 
-def test_lists_in_parquet_are_features_too(tmp_path):
+def test_lists_in_parquet_are_features_too(tmp_path: Path) -> None:
     columns = {"state": lists(TABLE.observation), "force": pa.array(TABLE.reward), "a": lists(TABLE.action)}
     pq.write_table(pa.table(columns | {"run": pa.array(TABLE.episode_of_row)}), tmp_path / "a.parquet")
     named = Columns(observation=["force", "state"], action="a", reward="force", episode="run")
@@ -208,7 +209,7 @@ def test_lists_in_parquet_are_features_too(tmp_path):
     np.testing.assert_array_equal(table.observation[:4, 0], TABLE.reward[:4])
 
 
-def test_a_folder_of_csv_has_a_recording_in_each(tmp_path):
+def test_a_folder_of_csv_has_a_recording_in_each(tmp_path: Path) -> None:
     for index, length in enumerate((5, 3)):
         (tmp_path / "a").mkdir(exist_ok=True)
         write_csv(make_table((length,), [False], seed=index), tmp_path / f"a/run_{index}.csv")
@@ -218,7 +219,7 @@ def test_a_folder_of_csv_has_a_recording_in_each(tmp_path):
     assert findings == []
 
 
-def test_rows_that_lie_apart_are_ordered(tmp_path):
+def test_rows_that_lie_apart_are_ordered(tmp_path: Path) -> None:
     columns = csv_columns(TABLE) | {"t": np.arange(12)}
     shuffled = np.random.default_rng(0).permutation(12)
     pq.write_table(pa.table({name: values[shuffled] for name, values in columns.items()}), tmp_path / "a.parquet")
@@ -239,26 +240,26 @@ def test_rows_that_lie_apart_are_ordered(tmp_path):
         ("q1,q2,b\n1,2,3\n", "field action: nothing is called 'a'"),
     ],
 )
-def test_bad_csv(text, message, tmp_path):
+def test_bad_csv(text, message, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match=message) as caught:
         read_table(tmp_path / "a.csv", columns=Columns(observation="q*", action="a"))
     assert caught.value.where and caught.value.remedy
 
 
-def test_a_role_of_one_column_takes_one(tmp_path):
+def test_a_role_of_one_column_takes_one(tmp_path: Path) -> None:
     write_csv(TABLE, tmp_path / "a.csv")
     with pytest.raises(DataError, match="field reward: matches action_0, action_1"):
         read_table(tmp_path / "a.csv", columns=Columns(reward="action_*"))
 
 
-def test_formats_with_fixed_names_refuse_columns(tmp_path):
+def test_formats_with_fixed_names_refuse_columns(tmp_path: Path) -> None:
     export_table(TABLE, tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"a\.npz: is npz, whose arrays have fixed names"):
         read_table(tmp_path / "a.npz", columns=SCALARS)
 
 
-def test_csv_without_names_says_what_to_do(tmp_path):
+def test_csv_without_names_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("q1,a\n1,2\n")
     with pytest.raises(DataError, match=r"is of no known format(.|\n)*of CSV name the `columns`"):
         read_table(tmp_path / "a.csv")
@@ -280,14 +281,14 @@ def fails(observation, action, next_observation):
 
 
 @pytest.fixture
-def rewards_module(tmp_path, monkeypatch):
+def rewards_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "rewards_of_test.py").write_text(REWARDS)
     monkeypatch.syspath_prepend(str(tmp_path))
     return "rewards_of_test"
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")
-def test_rewards_that_are_missing(tmp_path, rewards_module):
+def test_rewards_that_are_missing(tmp_path: Path, rewards_module) -> None:
     write_csv(TABLE, tmp_path / "a.csv")
     named = SCALARS.model_copy(update={"reward": None})
     (tmp_path / "b.csv").write_text((tmp_path / "a.csv").read_text().replace("reward", "pay"))
@@ -306,7 +307,7 @@ def test_rewards_that_are_missing(tmp_path, rewards_module):
             read_table(tmp_path / "b.csv", reward=f"{rewards_module}:{function}")
 
 
-def test_arrays_of_the_writers_are_those_of_the_table(tmp_path):
+def test_arrays_of_the_writers_are_those_of_the_table(tmp_path: Path) -> None:
     """What LeRobot and robomimic read of ours: one row per step, flags at the ends of episodes."""
     export_table(TABLE, tmp_path / "a", format="lerobot")
     frames = pq.read_table(tmp_path / "a/data/chunk-000/file-000.parquet")

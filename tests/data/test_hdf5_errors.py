@@ -2,24 +2,25 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from another_user import message_to_another_user
-from builders import arrays_of, assert_same, make_table, write_hdf5
 
+from tests.data.another_user import message_to_another_user
+from tests.data.builders import arrays_of, assert_same, make_table, write_hdf5
 from v2a_ray.data.formats.readers import export_table, read_table
 from v2a_ray.data.inspection.listing import list_datasets
 from v2a_ray.errors import DataError
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path):
     return write_hdf5(tmp_path / "a.hdf5", arrays_of(make_table((50, 40))))
 
 
-def fails(path, message, remedy, **options):
+def fails(path, message, remedy, **options) -> None:
     """Reading raises this error, and listing shows its message as far as there is room."""
     with pytest.raises(DataError, match=message) as caught:
         read_table(path, **options)
@@ -30,7 +31,7 @@ def fails(path, message, remedy, **options):
         assert listed.unreadable and listed.problems in str(caught.value)
 
 
-def compress(path, code, name=b""):
+def compress(path, code, name=b"") -> None:
     """Replace the rewards by an array that claims to be compressed by a filter."""
     with h5py.File(path, "a") as file:
         count = len(file["rewards"])
@@ -42,12 +43,12 @@ def compress(path, code, name=b""):
         h5py.h5d.create(file.id, b"rewards", h5py.h5t.IEEE_F32LE, space, settings).write_direct_chunk((0,), b"\0" * 9)
 
 
-def test_a_filter_that_is_not_installed(path):
+def test_a_filter_that_is_not_installed(path) -> None:
     compress(path, 32099)
     fails(path, r"field rewards: is compressed by HDF5 filter 32099 \(of unknown name\), which is not", "hdf5plugin")
 
 
-def test_a_type_that_numpy_lacks(path):
+def test_a_type_that_numpy_lacks(path) -> None:
     with h5py.File(path, "a") as file:
         count = len(file["rewards"])
         del file["rewards"]
@@ -57,7 +58,7 @@ def test_a_type_that_numpy_lacks(path):
     fails(path, "field rewards: is of a type that numpy lacks", "float32")
 
 
-def test_a_file_that_another_process_writes(path):
+def test_a_file_that_another_process_writes(path) -> None:
     script = f"import h5py, sys; file = h5py.File({str(path)!r}, 'a'); print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         writer.stdout.readline()
@@ -66,7 +67,7 @@ def test_a_file_that_another_process_writes(path):
     assert read_table(path).table.num_episodes == 2
 
 
-def test_a_file_whose_writer_was_killed(path):
+def test_a_file_whose_writer_was_killed(path) -> None:
     """With the newest format, HDF5 keeps a flag in the file."""
     script = (
         "import h5py, os, sys\n"
@@ -76,7 +77,7 @@ def test_a_file_whose_writer_was_killed(path):
     fails(path, "was not closed by the program that writes it", "h5clear")
 
 
-def test_no_permission_inside_of_a_dataset(tmp_path):
+def test_no_permission_inside_of_a_dataset(tmp_path: Path) -> None:
     export_table(make_table(), tmp_path / "data", format="minari")
     (tmp_path / "data" / "data" / "main_data.hdf5").chmod(0)
     said = message_to_another_user(lambda: read_table(tmp_path / "data"), tmp_path)
@@ -84,7 +85,7 @@ def test_no_permission_inside_of_a_dataset(tmp_path):
 
 
 @pytest.mark.parametrize("size", [512, 4096])
-def test_a_user_block_is_skipped(size, tmp_path):
+def test_a_user_block_is_skipped(size, tmp_path: Path) -> None:
     table = make_table((50, 40))
     with h5py.File(tmp_path / "a.hdf5", "w", userblock_size=size) as file:
         for key, values in arrays_of(table).items():
@@ -96,7 +97,7 @@ def test_a_user_block_is_skipped(size, tmp_path):
     assert [each.num_episodes for each in list_datasets(tmp_path)] == [2]
 
 
-def test_arrays_that_matlab_stored_columns_first(tmp_path):
+def test_arrays_that_matlab_stored_columns_first(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w", userblock_size=512) as file:
         for key, values in arrays_of(make_table((50, 40))).items():
             file[key] = np.atleast_2d(values.T).astype(float)
@@ -106,13 +107,13 @@ def test_arrays_that_matlab_stored_columns_first(tmp_path):
     assert "transpose every array" in caught.value.remedy
 
 
-def test_truncated(path):
+def test_truncated(path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:1500])
     fails(path, f"it ends after 1,500 of {len(content):,} bytes", "download or copy it again")
 
 
-def test_a_damaged_chunk(tmp_path):
+def test_a_damaged_chunk(tmp_path: Path) -> None:
     path = tmp_path / "a.hdf5"
     export_table(make_table((50, 40)), path)
     with h5py.File(path) as file:
@@ -123,7 +124,7 @@ def test_a_damaged_chunk(tmp_path):
     fails(path, "it is damaged", "download or copy it again")
 
 
-def test_no_hdf5_and_a_newer_one(path):
+def test_no_hdf5_and_a_newer_one(path) -> None:
     content = bytearray(path.read_bytes())
     content[8] = 99
     path.write_bytes(content)

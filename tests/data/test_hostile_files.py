@@ -5,6 +5,7 @@ import json
 import os
 import warnings
 import zipfile
+from pathlib import Path
 
 import h5py
 import msgpack
@@ -12,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import arrays_of, make_table, write_hdf5
 
+from tests.data.builders import arrays_of, make_table, write_hdf5
 from v2a_ray.data.formats import rllib
 from v2a_ray.data.formats.numpy_msgpack import pack, unpack
 from v2a_ray.data.formats.readers import export_table, read_table
@@ -24,7 +25,7 @@ from v2a_ray.errors import DataError
 from v2a_ray.report.dataset_page import write_inspection
 
 
-def test_an_hdf5_array_that_was_never_filled(tmp_path):
+def test_an_hdf5_array_that_was_never_filled(tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / "a.hdf5", arrays_of(make_table((5,))))
     with h5py.File(path, "a") as file:
         for key in list(file):
@@ -35,7 +36,7 @@ def test_an_hdf5_array_that_was_never_filled(tmp_path):
         read_table(path)
 
 
-def test_an_npz_header_that_claims_more_than_is_there(tmp_path):
+def test_an_npz_header_that_claims_more_than_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, **arrays_of(make_table((5,))))
     header = io.BytesIO()
@@ -51,7 +52,7 @@ def test_an_npz_header_that_claims_more_than_is_there(tmp_path):
     assert listed.unreadable
 
 
-def test_a_minari_episode_with_an_enormous_number(tmp_path):
+def test_a_minari_episode_with_an_enormous_number(tmp_path: Path) -> None:
     export_table(make_table((5, 4)), tmp_path / "mine", format="minari")
     with h5py.File(tmp_path / "mine/data/main_data.hdf5", "a") as file:
         file.move("episode_1", "episode_99999999999999")
@@ -59,7 +60,7 @@ def test_a_minari_episode_with_an_enormous_number(tmp_path):
     assert "99999999999998 numbers are missing, the first is 1" in finding.message
 
 
-def test_a_linked_trajectory_is_refused(tmp_path):
+def test_a_linked_trajectory_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         for name in ("traj_0", "traj_²"):
@@ -73,7 +74,7 @@ def test_a_linked_trajectory_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("group", ["/", "traj_0"])
-def test_a_name_that_is_no_text(tmp_path, group):
+def test_a_name_that_is_no_text(tmp_path: Path, group) -> None:
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         for key, values in arrays_of(make_table((5,))).items():
@@ -83,13 +84,13 @@ def test_a_name_that_is_no_text(tmp_path, group):
         read_table(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.hdf5")
     with pytest.raises(DataError, match="neither a file nor a folder"):
         read_table(tmp_path / "a.hdf5")
 
 
-def test_one_bad_manifest_does_not_hide_the_other_datasets(tmp_path):
+def test_one_bad_manifest_does_not_hide_the_other_datasets(tmp_path: Path) -> None:
     for name in ("a", "b"):
         export_table(make_table((5,)), tmp_path / name, format="parquet")
     path = tmp_path / "a" / "manifest.json"
@@ -97,7 +98,7 @@ def test_one_bad_manifest_does_not_hide_the_other_datasets(tmp_path):
     assert [each.unreadable for each in list_datasets(tmp_path)] == [True, False]
 
 
-def test_an_npz_that_inflates_to_a_gigabyte(tmp_path):
+def test_an_npz_that_inflates_to_a_gigabyte(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     arrays = arrays_of(make_table((5,)))
     rows = 300 * 2**20 // 12
@@ -116,7 +117,7 @@ def test_an_npz_that_inflates_to_a_gigabyte(tmp_path):
         read_table(path)
 
 
-def test_a_parquet_file_that_inflates_to_a_quarter_of_a_gigabyte(tmp_path):
+def test_a_parquet_file_that_inflates_to_a_quarter_of_a_gigabyte(tmp_path: Path) -> None:
     """Runs of equal values take no space: 7 · 10^7 rewards are some kilobytes."""
     table = make_table((5,)).to_arrow()
     rewards = pa.ListArray.from_arrays([0, 7 * 10**7], pa.array(np.zeros(7 * 10**7, dtype=np.float32)))
@@ -130,7 +131,7 @@ def test_a_parquet_file_that_inflates_to_a_quarter_of_a_gigabyte(tmp_path):
 
 
 @pytest.mark.parametrize("field", ["rewards", "observations", "actions"])
-def test_an_rllib_episode_of_numbers_instead_of_arrays(tmp_path, field):
+def test_an_rllib_episode_of_numbers_instead_of_arrays(tmp_path: Path, field) -> None:
     """`nd: false` marks a single NumPy number."""
     table = make_table((5,))
     state = rllib._state(table, 0)
@@ -142,13 +143,13 @@ def test_an_rllib_episode_of_numbers_instead_of_arrays(tmp_path, field):
         read_table(tmp_path / "data")
 
 
-def test_a_packed_number_without_bytes():
+def test_a_packed_number_without_bytes() -> None:
     with pytest.raises(ValueError, match="no msgpack"):
         unpack(msgpack.packb({b"nd": False, b"type": "<f4", b"data": b""}))
 
 
 @pytest.mark.parametrize("rewards", [np.full(5, 2**62, np.int64), np.full(5, 1e30, np.float32), np.full(5, 1e300)])
-def test_rewards_of_any_size_are_looked_at(tmp_path, rewards):
+def test_rewards_of_any_size_are_looked_at(tmp_path: Path, rewards) -> None:
     arrays = arrays_of(make_table((5,)), timeouts=False) | {"rewards": rewards}
     path = write_hdf5(tmp_path / "a.hdf5", arrays)
     with warnings.catch_warnings():

@@ -1,11 +1,13 @@
 """Several sources become one table through Ray Data: whole episodes, planned order."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from builders import assert_same
-from test_mixture import hopper_table
 
+from tests.data.builders import assert_same
+from tests.data.test_mixture import hopper_table
 from v2a_ray.data.mixing.mixture import relabel
 from v2a_ray.data.table.episodes import episode_schema
 from v2a_ray.data.table.folder import part_files, read_manifest, read_table_folder, write_table
@@ -25,7 +27,7 @@ def write_sources(folder, tables):
 
 
 @pytest.mark.parametrize("num_bytes", [0, 8 * 2**20], ids=["ray data", "one process"])
-def test_ingest(ray_cluster, tmp_path, monkeypatch, num_bytes):
+def test_ingest(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes) -> None:
     from v2a_ray.orchestration.data import ingest as module
     from v2a_ray.orchestration.data.ingest import ingest
 
@@ -58,7 +60,9 @@ def test_ingest(ray_cluster, tmp_path, monkeypatch, num_bytes):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "far", "near"]
 
 
-def test_one_process_writes_the_same_bits_as_ray_data(ray_cluster, tmp_path, monkeypatch):
+def test_one_process_writes_the_same_bits_as_ray_data(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from v2a_ray.orchestration.data import ingest as module
 
     sources = write_sources(tmp_path, {"near": hopper_table((9,) * 30), "far": hopper_table((8,) * 20, seed=1)})
@@ -75,7 +79,7 @@ def test_one_process_writes_the_same_bits_as_ray_data(ray_cluster, tmp_path, mon
     assert here == there
 
 
-def test_a_large_table_has_more_parts(ray_cluster, tmp_path, monkeypatch):
+def test_a_large_table_has_more_parts(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from v2a_ray.orchestration.data import ingest as module
 
     sources = write_sources(tmp_path, {"near": hopper_table((9,) * 30), "far": hopper_table((8,) * 20, seed=1)})
@@ -86,7 +90,7 @@ def test_a_large_table_has_more_parts(ray_cluster, tmp_path, monkeypatch):
     assert_same(read_table_folder(tmp_path / "many"), read_table_folder(tmp_path / "few"))
 
 
-def test_no_source(ray_cluster, tmp_path):
+def test_no_source(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.ingest import ingest
 
     with pytest.raises(DataError, match="there is no source"):

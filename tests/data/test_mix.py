@@ -1,14 +1,15 @@
 """Mixes: shares, draws, held-out episodes, sources that are left out."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import arrays_of, make_table, write_hdf5
 from hypothesis import given
 from hypothesis import strategies as st
-from test_mixture import hopper_table
 
+from tests.data.builders import arrays_of, make_table, write_hdf5
+from tests.data.test_mixture import hopper_table
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.config import DataSpec, TargetSpec
 from v2a_ray.data.formats.readers import LARGE_BYTES
@@ -43,7 +44,7 @@ tables = st.builds(make_table, st.lists(st.integers(1, 9), min_size=1, max_size=
 
 
 @given(table=tables, seed=st.integers(0, 9), num_episodes=st.integers(1, 15), replacement=st.booleans())
-def test_draws_are_whole_aligned_and_reproducible(table, seed, num_episodes, replacement):
+def test_draws_are_whole_aligned_and_reproducible(table, seed, num_episodes, replacement) -> None:
     spec = DataSpec(
         domain="hopper", path="x", num_episodes=num_episodes, subsample="episodes", replacement=replacement, seed=seed
     )
@@ -57,7 +58,7 @@ def test_draws_are_whole_aligned_and_reproducible(table, seed, num_episodes, rep
 
 
 @given(table=tables, seed=st.integers(0, 9), count=st.integers(1, 60), data=st.data())
-def test_exact_numbers_of_transitions(table, seed, count, data):
+def test_exact_numbers_of_transitions(table, seed, count, data) -> None:
     subsample = data.draw(st.sampled_from(["first", "episodes", "transitions"]))
     replacement = subsample != "first" and data.draw(st.booleans())
     spec = TargetSpec(
@@ -71,7 +72,7 @@ def test_exact_numbers_of_transitions(table, seed, count, data):
 
 
 @given(weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=6), total=st.integers(1, 10_000))
-def test_weights_give_the_shares_within_one_transition(weights, total):
+def test_weights_give_the_shares_within_one_transition(weights, total) -> None:
     fractions = np.asarray(weights) / sum(weights)
     counts = apportion(fractions, total)
     assert counts.sum() == total
@@ -79,7 +80,7 @@ def test_weights_give_the_shares_within_one_transition(weights, total):
 
 
 @given(num_episodes=st.integers(0, 300), fraction=st.floats(0, 0.99), seed=st.integers(0, 3))
-def test_held_out_episodes(num_episodes, fraction, seed):
+def test_held_out_episodes(num_episodes, fraction, seed) -> None:
     held_out = held_out_episodes(num_episodes, fraction, seed, "near")
     assert len(set(held_out.tolist())) == len(held_out)
     np.testing.assert_array_equal(held_out, held_out_episodes(num_episodes, fraction, seed, "near"))
@@ -90,7 +91,7 @@ def test_held_out_episodes(num_episodes, fraction, seed):
         assert not len(held_out)
 
 
-def test_weights_become_numbers_of_transitions():
+def test_weights_become_numbers_of_transitions() -> None:
     config = experiment([file_source(name="a", weight=3), file_source(name="b", weight=1)], mix={"num_transitions": 10})
     assert [(spec.label, spec.num_transitions) for spec in mix_sources(config)] == [("a", 8), ("b", 2)]
     rolled = {"domain": "hopper/stock", "behavior": "random", "weight": 1.0}
@@ -115,13 +116,13 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("case", CONTRADICTIONS)
-def test_contradictions_are_named(case):
+def test_contradictions_are_named(case) -> None:
     source, message = CONTRADICTIONS[case]
     with pytest.raises(ConfigError, match=message):
         experiment([source])
 
 
-def test_the_published_draw_of_a_target(tmp_path):
+def test_the_published_draw_of_a_target(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table((200,) * 3)))
     spec = TargetSpec(domain="hopper", path="a.hdf5", num_transitions=60, subsample="transitions", replacement=True)
     reading = load_data(spec, "target", tmp_path)
@@ -129,7 +130,7 @@ def test_the_published_draw_of_a_target(tmp_path):
     assert len(set(reading.table.episode_id)) == 60
 
 
-def test_the_name_and_key_of_a_mix_depend_on_its_content(tmp_path):
+def test_the_name_and_key_of_a_mix_depend_on_its_content(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table()))
     settings = {"data_root": str(tmp_path), "store": str(tmp_path / "store")}
     keys = {}
@@ -149,7 +150,7 @@ def test_the_name_and_key_of_a_mix_depend_on_its_content(tmp_path):
     assert mix_name(config, keys["all"]).startswith(f"mix {keys['all'][:8]}: hopper-gravity-0.5-unknown")
 
 
-def test_mix_command(ray_cluster, tmp_path):
+def test_mix_command(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.mix import make_mix, preview_mix
     from v2a_ray.orchestration.train.listener import Listener
 
@@ -188,7 +189,7 @@ def test_mix_command(ray_cluster, tmp_path):
     assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
 
 
-def test_data_by_uri_are_the_same_data(tmp_path):
+def test_data_by_uri_are_the_same_data(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table()))
     by_path = experiment([file_source()], data_root=str(tmp_path), store=str(tmp_path / "store"))
     by_uri = experiment([file_source(f"file://{tmp_path}/a.hdf5")], store=str(tmp_path / "store"))
@@ -200,7 +201,7 @@ def test_data_by_uri_are_the_same_data(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_large_file_of_a_mix_is_read_by_many_tasks(ray_cluster, tmp_path):
+def test_a_large_file_of_a_mix_is_read_by_many_tasks(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.mix import make_mix
     from v2a_ray.orchestration.train.listener import Listener
 

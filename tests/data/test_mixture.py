@@ -1,9 +1,11 @@
 """From a specification to a labelled table."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from builders import arrays_of, write_hdf5
 
+from tests.data.builders import arrays_of, write_hdf5
 from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.config import SourceSpec, TargetSpec
 from v2a_ray.data.mixing.mixture import collection_requests, load_data, load_source, take
@@ -36,7 +38,7 @@ def hopper_table(lengths=(30, 20, 25), seed=0) -> EpisodeTable:
     return table.labelled(source="made", domain="unknown", behavior="unknown")
 
 
-def test_a_source_is_cut_and_labelled(tmp_path):
+def test_a_source_is_cut_and_labelled(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table()))
     spec = SourceSpec(domain="hopper/gravity-0.5", behavior="medium", path="a.hdf5", num_transitions=40)
     table, findings = load_source(spec, tmp_path)
@@ -48,7 +50,7 @@ def test_a_source_is_cut_and_labelled(tmp_path):
     assert set(table.behavior) == {"medium"}
 
 
-def test_fewer_transitions_than_asked_for_is_a_warning(tmp_path):
+def test_fewer_transitions_than_asked_for_is_a_warning(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table()))
     spec = TargetSpec(domain="hopper", path="a.hdf5", num_transitions=1000)
     table, findings = load_data(spec, "target", tmp_path)
@@ -56,7 +58,7 @@ def test_fewer_transitions_than_asked_for_is_a_warning(tmp_path):
     assert [finding.check for finding in findings] == ["fewer"]
 
 
-def test_whole_episodes_are_drawn_by_seed():
+def test_whole_episodes_are_drawn_by_seed() -> None:
     table = hopper_table((10,) * 20)
     drawn = {
         seed: take(table, TargetSpec(domain="hopper", path="x", num_transitions=35, subsample="episodes", seed=seed))
@@ -68,7 +70,7 @@ def test_whole_episodes_are_drawn_by_seed():
     assert len(set(drawn[0].episode_id)) == 4
 
 
-def test_unordered_transitions_are_a_target_but_no_source(tmp_path):
+def test_unordered_transitions_are_a_target_but_no_source(tmp_path: Path) -> None:
     arrays = arrays_of(hopper_table((400,)), timeouts=False)
     drawn = np.random.default_rng(0).permutation(400)[:100]
     write_hdf5(tmp_path / "a.hdf5", {key: values[drawn] for key, values in arrays.items()})
@@ -78,7 +80,7 @@ def test_unordered_transitions_are_a_target_but_no_source(tmp_path):
         load_source(SourceSpec(domain="hopper", path="a.hdf5"), tmp_path)
 
 
-def test_requests_add_up_exactly(monkeypatch):
+def test_requests_add_up_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     thirds = [("random", 1 / 3), ("snapshot-000100", 1 / 3), ("medium", 1 / 3)]
     monkeypatch.setattr("v2a_ray.data.mixing.mixture.behavior_components", lambda *_: thirds)
     spec = SourceSpec(domain="hopper", behavior="medium-replay", num_transitions=1000, seed=7)

@@ -1,8 +1,11 @@
 """Columns and rewards in an experiment: part of a key only when given, and what reads rewards refuses to go without."""
 
-import pytest
-from builders import make_table, write_csv
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tests.data.builders import make_table, write_csv
 from v2a_ray.data.config import Columns, TargetSpec
 from v2a_ray.data.formats.readers import read_table
 from v2a_ray.data.table.folder import write_table
@@ -14,10 +17,11 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 COLUMNS = {"observation": ["observation_*"], "action": "action_*", "terminated": False}
 
 
-def experiment(folder, method="iql_target", **target):
+def experiment(folder: Path, method: str = "iql_target", **target: Any) -> ExperimentConfig:
     data = {"domain": "hopper/stock@d4rl", "path": "a.csv"}
-    return ExperimentConfig(
-        name="named", method=method, data_root=str(folder), target=data | target, sources=[{**data, "name": "source"}]
+    sources = [{**data, "name": "source"}]
+    return ExperimentConfig.model_validate(
+        {"name": "named", "method": method, "data_root": str(folder), "target": data | target, "sources": sources}
     )
 
 
@@ -25,19 +29,24 @@ def key(config):
     return make_plan(config)["data/target"].key
 
 
-def test_columns_and_rewards_renew_a_key_only_when_given(tmp_path, monkeypatch):
+def test_columns_and_rewards_renew_a_key_only_when_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_csv(make_table(), tmp_path / "a.csv")
     (tmp_path / "rewards_of_keys.py").write_text("def zero(*rows):\n    return rows[0][:, 0] * 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     plain = key(experiment(tmp_path))
     assert key(experiment(tmp_path, columns=None, reward=None)) == plain
-    others = [{"columns": COLUMNS}, {"reward": 0.0}, {"reward": 1.0}, {"reward": "rewards_of_keys:zero"}]
+    others: list[dict[str, Any]] = [
+        {"columns": COLUMNS},
+        {"reward": 0.0},
+        {"reward": 1.0},
+        {"reward": "rewards_of_keys:zero"},
+    ]
     assert len({plain, *(key(experiment(tmp_path, **each)) for each in others)}) == 5
     with pytest.raises(DataError, match="reward rewards_of_keys:one: cannot be imported"):
         key(experiment(tmp_path, reward="rewards_of_keys:one"))
 
 
-def test_columns_need_a_file():
+def test_columns_need_a_file() -> None:
     with pytest.raises(ValueError, match="columns and reward need a path"):
         TargetSpec(domain="hopper", behavior="medium", num_transitions=10, columns=Columns(action="a"))
 
@@ -46,7 +55,7 @@ def test_columns_need_a_file():
     "method, refuses", [("iql_target", True), ("bc_target", False), ("bc_mixed", False), ("v2a_supported", True)]
 )
 @pytest.mark.parametrize("role", ["source", "target"])
-def test_methods_that_read_rewards_refuse_tables_without(method, refuses, role, tmp_path):
+def test_methods_that_read_rewards_refuse_tables_without(method, refuses, role, tmp_path: Path) -> None:
     write_csv(make_table(), tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text().replace("reward", "pay"))
     table, findings = read_table(tmp_path / "a.csv")

@@ -1,13 +1,14 @@
 """Properties of any table: partitions lose nothing, cuts and selections keep alignment, resets are found."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import arrays_of, assert_same, make_table, write_hdf5
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.builders import arrays_of, assert_same, make_table, write_hdf5
 from v2a_ray.data.checks import check_table
 from v2a_ray.data.checks.overlap import Content, find_duplicates
 from v2a_ray.data.formats.readers import read_table
@@ -32,7 +33,7 @@ def errors(table: EpisodeTable) -> list[str]:
 
 @few
 @given(table=tables, num_files=st.integers(1, 9), data=st.data())
-def test_any_partition_over_shards_holds_every_transition_once(table, num_files, data, tmp_path):
+def test_any_partition_over_shards_holds_every_transition_once(table, num_files, data, tmp_path: Path) -> None:
     write_table(table, tmp_path / "table", num_files=num_files)
     files = part_files(tmp_path / "table")
     world_size = data.draw(st.integers(1, len(files)))
@@ -42,7 +43,7 @@ def test_any_partition_over_shards_holds_every_transition_once(table, num_files,
 
 
 @given(num_episodes=st.integers(1, 200), num_files=st.integers(1, 20))
-def test_part_bounds_cover_all_evenly(num_episodes, num_files):
+def test_part_bounds_cover_all_evenly(num_episodes, num_files) -> None:
     bounds = part_bounds(num_episodes, num_files)
     sizes = [end - begin for begin, end in bounds]
     assert (bounds[0][0], bounds[-1][1]) == (0, num_episodes)
@@ -51,7 +52,7 @@ def test_part_bounds_cover_all_evenly(num_episodes, num_files):
 
 
 @given(table=tables, data=st.data())
-def test_head_takes_exactly_as_many_and_stays_aligned(table, data):
+def test_head_takes_exactly_as_many_and_stays_aligned(table, data) -> None:
     count = data.draw(st.integers(1, table.num_transitions))
     cut = table.head(count)
     assert cut.num_transitions == count
@@ -63,7 +64,7 @@ def test_head_takes_exactly_as_many_and_stays_aligned(table, data):
 
 
 @given(table=tables, data=st.data())
-def test_select_keeps_the_asked_for_episodes_in_order(table, data):
+def test_select_keeps_the_asked_for_episodes_in_order(table, data) -> None:
     chosen = data.draw(st.lists(st.integers(0, table.num_episodes - 1), min_size=1, max_size=5, unique=True))
     part = table.select(chosen)
     assert part.episode_id == tuple(table.episode_id[index] for index in chosen)
@@ -73,12 +74,12 @@ def test_select_keeps_the_asked_for_episodes_in_order(table, data):
 
 @few
 @given(table=tables)
-def test_hdf5_and_back(table, tmp_path):
+def test_hdf5_and_back(table, tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / f"{table.num_transitions}.hdf5", arrays_of(table))
     assert_same(read_table(path).table, table, labels=False)
 
 
-def test_duplicates_are_found_under_other_names():
+def test_duplicates_are_found_under_other_names() -> None:
     first, second = make_table((50, 50), seed=0), make_table((50, 50), seed=1)
     tables = {"a": first, "b": second, "c": first.head(80)}
     found = find_duplicates({name: Content.of(table) for name, table in tables.items()})
@@ -118,7 +119,7 @@ def walker(num_episodes: int, length: int, seed: int = 0) -> EpisodeTable:
 
 
 @pytest.mark.parametrize("damaged", [[], [199], [199, 599]])
-def test_resets_as_next_observations_are_named_and_dropped(damaged, tmp_path):
+def test_resets_as_next_observations_are_named_and_dropped(damaged, tmp_path: Path) -> None:
     table = walker(5, 200)
     arrays = arrays_of(table, timeouts=False)
     for row in damaged:

@@ -1,14 +1,15 @@
 """Files with D4RL's keys give the right episodes, read at once or in slices."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import arrays_of, assert_same, make_table, write_hdf5
 
+from tests.data.builders import arrays_of, assert_same, make_table, write_hdf5
 from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.formats.d4rl import read_rows, scan
 from v2a_ray.data.formats.location import locate
@@ -18,7 +19,7 @@ from v2a_ray.data.table.episodes import concatenate
 from v2a_ray.errors import DataError
 
 
-def test_breaks_end_episodes_without_timeouts(tmp_path):
+def test_breaks_end_episodes_without_timeouts(tmp_path: Path) -> None:
     table = make_table((5, 3, 4))
     arrays = arrays_of(table, timeouts=False)
     arrays["rewards"], arrays["terminals"] = arrays["rewards"][:, None], arrays["terminals"].astype(float)[:, None]
@@ -27,7 +28,7 @@ def test_breaks_end_episodes_without_timeouts(tmp_path):
     assert findings == []
 
 
-def test_without_next_observations_the_last_row_of_a_cut_episode_is_dropped(tmp_path):
+def test_without_next_observations_the_last_row_of_a_cut_episode_is_dropped(tmp_path: Path) -> None:
     table = make_table((5, 3, 4), terminated=[True, False, False])
     path = write_hdf5(tmp_path / "a.hdf5", arrays_of(table, next_observations=False))
     read, findings = read_table(path)
@@ -38,7 +39,7 @@ def test_without_next_observations_the_last_row_of_a_cut_episode_is_dropped(tmp_
     assert "2 last rows" in findings[0].message
 
 
-def test_without_next_observations_and_timeouts_terminals_end_episodes(tmp_path):
+def test_without_next_observations_and_timeouts_terminals_end_episodes(tmp_path: Path) -> None:
     arrays = arrays_of(make_table((5, 3, 4)), timeouts=False, next_observations=False)
     read, findings = read_table(write_hdf5(tmp_path / "a.hdf5", arrays))
     # The second episode was cut, and the file does not say where.
@@ -47,7 +48,7 @@ def test_without_next_observations_and_timeouts_terminals_end_episodes(tmp_path)
     assert "episode_ends_unknown" in checks(findings)
 
 
-def test_unordered_transitions_are_read_with_a_warning(tmp_path):
+def test_unordered_transitions_are_read_with_a_warning(tmp_path: Path) -> None:
     table = make_table((200,), terminated=[False])
     drawn = np.random.default_rng(0).permutation(200)[:100]
     arrays = {key: values[drawn] for key, values in arrays_of(table, timeouts=False).items()}
@@ -57,7 +58,7 @@ def test_unordered_transitions_are_read_with_a_warning(tmp_path):
     assert "unordered" in checks(reading.findings)
 
 
-def test_float64_observations_with_float32_successors_are_one_episode(tmp_path):
+def test_float64_observations_with_float32_successors_are_one_episode(tmp_path: Path) -> None:
     table = make_table((50,), terminated=[False])
     arrays = arrays_of(table, timeouts=False)
     arrays["observations"] = arrays["observations"].astype(np.float64) + 1e-9
@@ -71,7 +72,7 @@ PRECISIONS = (np.float16, np.float32, np.float64)
 @pytest.mark.parametrize("before", PRECISIONS)
 @pytest.mark.parametrize("after", PRECISIONS)
 @pytest.mark.parametrize("timeouts", [False, True])
-def test_observations_and_successors_of_different_precision(name, before, after, timeouts, tmp_path):
+def test_observations_and_successors_of_different_precision(name, before, after, timeouts, tmp_path: Path) -> None:
     """All recorded episodes are found, and the table can be written and read back."""
     states = np.random.default_rng(0).normal(size=(6002, 3)).cumsum(axis=0)
     last = np.zeros(6000, dtype=bool)
@@ -125,7 +126,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("per_trajectory", [False, True])
-def test_slices_between_episode_ends_give_the_whole_file(layout, per_trajectory, tmp_path):
+def test_slices_between_episode_ends_give_the_whole_file(layout, per_trajectory, tmp_path: Path) -> None:
     table = make_table((5, 3, 4, 1, 6), terminated=[True, False, False, True, False])
     if per_trajectory:
         path = write_hdf5(tmp_path / "a.hdf5", trajectories(table, **layout))
@@ -141,7 +142,7 @@ def test_slices_between_episode_ends_give_the_whole_file(layout, per_trajectory,
     assert_same(joined, whole, labels=False)
 
 
-def test_scan_reads_flags_alone(tmp_path):
+def test_scan_reads_flags_alone(tmp_path: Path) -> None:
     """With timeouts, observations are not read: here they are unreadable."""
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
@@ -158,14 +159,14 @@ def test_scan_reads_flags_alone(tmp_path):
         read_rows(locate(path), 0, 500)
 
 
-def test_breaks_are_found_across_blocks_of_the_scan(tmp_path, monkeypatch):
+def test_breaks_are_found_across_blocks_of_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("v2a_ray.data.formats.d4rl.SCAN_ROWS", 4)
     table = make_table((4, 3, 1, 5), terminated=[False] * 4)
     path = write_hdf5(tmp_path / "a.hdf5", arrays_of(table, timeouts=False))
     assert scan(locate(path)).bounds.tolist() == table.offsets.tolist()
 
 
-def test_one_group_per_trajectory_in_the_order_of_their_numbers(tmp_path):
+def test_one_group_per_trajectory_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     table = make_table((2,) * 12)
     shuffled = dict(reversed(trajectories(table).items()))
     assert_same(read_table(write_hdf5(tmp_path / "a.hdf5", shuffled)).table, table, labels=False)
@@ -173,7 +174,7 @@ def test_one_group_per_trajectory_in_the_order_of_their_numbers(tmp_path):
     assert_same(read_table(write_hdf5(tmp_path / "b.hdf5", below)).table, table, labels=False)
 
 
-def test_trajectories_that_do_not_fit_together(tmp_path):
+def test_trajectories_that_do_not_fit_together(tmp_path: Path) -> None:
     table = make_table((5, 3))
     arrays = trajectories(table)
     del arrays["traj_1/timeouts"]

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from builders import assert_same, make_table
 
+from tests.data.builders import assert_same, make_table
 from v2a_ray.data.collection.journal import EpisodeJournal
 from v2a_ray.data.collection.rolling import collect_episodes
 from v2a_ray.data.table.folder import read_table_folder
@@ -20,7 +20,7 @@ COLLECT = ["data", "collect", "--domain", "hopper/stock", "--behavior", "random"
 
 
 @pytest.mark.slow
-def test_a_killed_collection_is_resumed_bit_for_bit(tmp_path):
+def test_a_killed_collection_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "v2a_ray.cli.main", *COLLECT, "--num-actors", "2", "-o", "table"]
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = tmp_path / ".table.collecting" / "random"
@@ -41,7 +41,7 @@ def test_a_killed_collection_is_resumed_bit_for_bit(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
 
 
-def test_journal(tmp_path):
+def test_journal(tmp_path: Path) -> None:
     first, second = make_table((3, 4)), make_table((5,), seed=1)
     journal = EpisodeJournal(tmp_path / "journal", {"seed": 1})
     journal.add(2, second)
@@ -60,7 +60,7 @@ def test_journal(tmp_path):
     assert EpisodeJournal(tmp_path / "journal", {"seed": 2}).load() == {}
 
 
-def test_a_journal_that_another_process_removed(tmp_path):
+def test_a_journal_that_another_process_removed(tmp_path: Path) -> None:
     request = {"seed": 1}
     mine, other = (EpisodeJournal(tmp_path / "journal", request) for _ in range(2))
     other.add(0, make_table((3, 4)))
@@ -70,7 +70,7 @@ def test_a_journal_that_another_process_removed(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [[(0, 3)], [(2, 3), (7, 1)], [(0, 2), (2, 2), (6, 40)]])
-def test_gaps_are_filled(kept, ray_cluster, tmp_path):
+def test_gaps_are_filled(kept, ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.data.mixing.mixture import CollectionRequest
     from v2a_ray.orchestration.data.collect import collect
 

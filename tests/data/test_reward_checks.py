@@ -2,6 +2,8 @@
 
 import re
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def noisy_in_part(rewards):
     return changed
 
 
-OTHER_REWARDS = {
+OTHER_REWARDS: dict[str, tuple[Any, str]] = {
     "row before": (lambda rewards: np.roll(rewards, 1), "rewards are those of the row before: .* explains [0-9.]+%"),
     "row after": (lambda rewards: np.roll(rewards, -1), "rewards are those of the row after"),
     "row before, scaled": (lambda rewards: 10 * np.roll(rewards, 1), "rewards are those of the row before"),
@@ -42,16 +44,16 @@ OTHER_REWARDS = {
 
 
 @pytest.mark.parametrize("name", OTHER_REWARDS)
-def test_rewards_that_differ_from_the_simulator(name):
+def test_rewards_that_differ_from_the_simulator(name) -> None:
     check_other_rewards("hopper/stock", name)
 
 
 @pytest.mark.parametrize("name", ["row before", "noise"])
-def test_rewards_that_lag(name):
+def test_rewards_that_lag(name) -> None:
     check_other_rewards("ant/gravity-0.5", name)
 
 
-def check_other_rewards(domain, name):
+def check_other_rewards(domain, name) -> None:
     """One warning with its place. If a neighbouring row explains all, it says how to move the rewards."""
     table, (change, said) = collected(domain, 25), OTHER_REWARDS[name]
     (finding,) = check_sources({"a": table.replace(reward=change(table.reward))}, {"a": parse_domain(domain)})
@@ -78,7 +80,7 @@ EVERY_KIND = [
 
 
 @pytest.mark.parametrize("domain", EVERY_KIND)
-def test_rewards_that_equal_the_simulator(domain):
+def test_rewards_that_equal_the_simulator(domain) -> None:
     """Also if the reward lags behind the state and a fifth of the previous steps are missing."""
     table = collected(domain, 4)
     assert check_sources({"a": table}, {"a": parse_domain(domain)}) == []
@@ -102,7 +104,7 @@ def test_rewards_that_equal_the_simulator(domain):
         (lambda rewards: rewards, "recorded in this domain$"),
     ],
 )
-def test_fidelity_reports_other_rewards(change, said, tmp_path):
+def test_fidelity_reports_other_rewards(change, said, tmp_path: Path) -> None:
     domain = parse_domain("hopper/gravity-0.5")
     table = collected(domain.name, 10)
     found = compare(Recording(tmp_path, domain, table.replace(reward=change(table.reward))), max_rows=150)

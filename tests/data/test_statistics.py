@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from builders import make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.builders import make_table
 from v2a_ray.data.table.manifest import PartSummary, make_manifest, summarize_part
 from v2a_ray.data.table.statistics import Moments
 

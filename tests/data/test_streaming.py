@@ -9,14 +9,15 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import ACTION_DIM, OBSERVATION_DIM, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.builders import ACTION_DIM, OBSERVATION_DIM, make_table
 from v2a_ray.data.loading import streaming
 from v2a_ray.data.loading.memory_mapped import ROWS, MemoryMappedTransitions, raw_rows, write_rows
 from v2a_ray.data.loading.sampler import EpisodeValues, Preprocessing, Transitions
@@ -91,7 +92,7 @@ def test_a_row_file_holds_the_table_in_order(table: EpisodeTable, file: MemoryMa
 def test_a_mapped_table_gives_the_batches_of_a_copied_one(table: EpisodeTable, file: MemoryMappedTransitions) -> None:
     column = np.arange(4000, dtype=np.float32)
     latent = np.random.default_rng(0).normal(size=(table.num_episodes, 4)).astype(np.float32)
-    columns = {"advantage": column, "z": EpisodeValues(latent, table.offsets)}
+    columns: dict[str, Any] = {"advantage": column, "z": EpisodeValues(latent, table.offsets)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         samplers = [Transitions(data, PREPROCESSING, columns) for data in (table, file)]
@@ -181,7 +182,7 @@ def test_only_eligible_rows_are_drawn(file: MemoryMappedTransitions, kind: type)
 @pytest.mark.parametrize("num_rows", [1, 999, 4000, 10_000])
 def test_chunks_are_the_table_in_order(file: MemoryMappedTransitions, num_rows: int) -> None:
     column = {"advantage": np.arange(4000, dtype=np.float32)}
-    samplers = [Transitions(file, PREPROCESSING, column), streamed(file, columns=column)]
+    samplers: list[Any] = [Transitions(file, PREPROCESSING, column), streamed(file, columns=column)]
     for mapped, read in zip(*(sampler.chunks(num_rows) for sampler in samplers), strict=True):
         assert_same_batch(mapped, read)
     assert_same_batch(samplers[0].all(), next(samplers[1].chunks(4000)))

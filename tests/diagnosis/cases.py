@@ -1,4 +1,4 @@
-"""Evidence with known truth: tables, scores and labels made up by hand; no simulator, no training."""
+"""Synthetic evidence with known truth: tables, scores and labels, without simulator and training."""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
-"""The alignment audit on scores whose worth is known."""
+"""The alignment audit on scores of known quality."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from cases import MIX, NAMES, SHORT, evidence, settings
 
+from tests.diagnosis.cases import MIX, NAMES, SHORT, evidence, settings
 from v2a_ray.diagnosis.alignment_audit import audit_alignment
 from v2a_ray.diagnosis.measures import auc, explained, rank_correlation, ranks_within, weighted_mean
 from v2a_ray.diagnosis.mismatch import examined_episodes
 
 
-def test_a_score_that_is_minus_the_mismatch_is_perfect() -> None:
+def test_alignment_audit_of_a_perfect_score() -> None:
     audit = audit_alignment(evidence())
     assert audit.rank_correlation == pytest.approx(1.0)
     assert audit.auc_same_dynamics == 1.0 and audit.auc_near == 1.0
@@ -25,7 +27,7 @@ def test_a_score_that_is_minus_the_mismatch_is_perfect() -> None:
     ]
 
 
-def test_a_shuffled_score_says_nothing() -> None:
+def test_alignment_audit_grades_a_shuffled_score_bad() -> None:
     perfect = evidence()
     assert perfect.alignment is not None
     shuffled = np.random.default_rng(0).permutation(perfect.alignment)
@@ -35,7 +37,7 @@ def test_a_shuffled_score_says_nothing() -> None:
     assert audit.grade == "bad"
 
 
-def test_a_score_that_tells_behaviours_apart_is_bad() -> None:
+def test_alignment_audit_grades_a_behaviour_score_bad() -> None:
     case = evidence()
     by_behavior = (case.behavior == "medium").astype(np.float32)
     by_behavior += np.random.default_rng(0).normal(0, 0.1, len(by_behavior)).astype(np.float32)
@@ -45,15 +47,18 @@ def test_a_score_that_tells_behaviours_apart_is_bad() -> None:
     assert audit.grade == "bad"
 
 
-def test_an_unknown_mismatch_leaves_what_labels_tell() -> None:
+def test_alignment_audit_without_a_mismatch_uses_labels_only() -> None:
     audit = audit_alignment(evidence(mismatch=None, unknown="action noise"))
     assert audit.rank_correlation is None and audit.auc_near is None and audit.grade == "unknown"
     assert audit.auc_same_dynamics == 1.0 and audit.between_domains > 0.5
 
 
-def test_source_of_the_targets_own_domain_counts_as_the_same_dynamics() -> None:
-    # Held-out data score lowest: only the near source, when it is the target's domain, is above anything.
-    low = {"held_out": np.full(200, -10.0, np.float32), "parts": [("near", "medium", 10), ("far", "medium", 10)]}
+def test_source_of_the_target_domain_counts_as_same_dynamics() -> None:
+    # Held-out data score lowest. If the target's domain is the near one, half of the "same" data score highest.
+    low: dict[str, Any] = {
+        "held_out": np.full(200, -10.0, np.float32),
+        "parts": [("near", "medium", 10), ("far", "medium", 10)],
+    }
     own = settings(target={"domain": NAMES["near"], "path": "not-read"})
     assert audit_alignment(evidence(**low)).auc_same_dynamics == 0.0
     assert audit_alignment(evidence(config=own, **low)).auc_same_dynamics == 0.5
@@ -67,12 +72,12 @@ def test_measures_by_hand() -> None:
     assert weighted_mean(np.asarray([1.0, 3.0, np.nan]), np.asarray([1.0, 3.0, 9.0])) == 2.5
     assert weighted_mean(np.asarray([1.0]), np.asarray([0.0])) is None
     assert ranks_within(np.asarray([5.0, 1.0, 7.0, 8.0]), ["a", "a", "b", "b"]).tolist() == [0.75, 0.25, 0.25, 0.75]
-    # Means 0 and 10 of two domains; in the second, parts at 9 and 11; nothing inside a part.
+    # The domains have means 0 and 10; the second has parts at 9 and 11; there is no variance inside parts.
     shares = explained([0.0, 0.0, 9.0, 11.0], ["a", "a", "b", "b"], ["p", "p", "q", "r"])
     assert shares == pytest.approx([25 / 25.5, 0.5 / 25.5, 0.0])
 
 
-def test_a_large_source_is_examined_in_whole_episodes_of_every_part() -> None:
+def test_examined_episodes_samples_every_part_evenly() -> None:
     case = evidence(parts=[*MIX[:3], ("far", "expert", 100)])
     chosen = examined_episodes(case.source, max_rows=520)
     sources = [case.source.source[episode] for episode in chosen]

@@ -1,12 +1,12 @@
-"""The filter audit against counts that can be made by hand."""
+"""The filter audit against counts made by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from cases import SHORT, evidence, settings
 
+from tests.diagnosis.cases import SHORT, evidence, settings
 from v2a_ray.diagnosis.filter_audit import audit_filter, draw_batches, nearest_distance, own_distance
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.policy.config import FILTERS
@@ -20,7 +20,7 @@ def with_filter(**rule: object) -> ExperimentConfig:
     return settings(alignment={"kind": "contrastive"}, advantage={"kind": "none"}, policy=policy)
 
 
-def test_the_better_half_passes_and_is_counted_by_part() -> None:
+def test_filter_audit_counts_kept_transitions_by_part() -> None:
     # 400 near transitions above 400 far ones: about half of a batch is near, and the best half passes.
     audit = audit_filter(evidence(config=with_filter()), oracle=None)
     near = [part for part in audit.parts if part.domain == SHORT["near"]]
@@ -33,11 +33,11 @@ def test_the_better_half_passes_and_is_counted_by_part() -> None:
     assert audit.overall.mismatch.kept < 0.02 < 0.15 < audit.overall.mismatch.refused
 
 
-def test_precision_against_what_is_worth_taking() -> None:
+def test_filter_audit_precision_recall_and_lift() -> None:
     case = evidence(config=with_filter())
     oracle = np.random.default_rng(3).normal(size=len(case.rows))
     audit = audit_filter(case, oracle)
-    # A quarter of the source is near and above the median; of what passes, nearly all near, about half is.
+    # A quarter of the source is near and above the median; the kept rows are nearly all near, half above the median.
     assert audit.near_domains == [SHORT["near"]]
     assert audit.base_rate == pytest.approx(0.25)
     assert audit.precision == pytest.approx(0.5, abs=0.05) and audit.recall == pytest.approx(0.97, abs=0.05)
@@ -45,7 +45,7 @@ def test_precision_against_what_is_worth_taking() -> None:
     assert audit.overall.oracle_rank.kept == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_filter_that_reads_noise_is_bad() -> None:
+def test_filter_audit_of_a_random_score() -> None:
     case = evidence(config=with_filter())
     noise = np.random.default_rng(4).normal(size=len(case.rows)).astype(np.float32)
     oracle = np.random.default_rng(5).normal(size=len(case.rows))
@@ -54,21 +54,21 @@ def test_a_filter_that_reads_noise_is_bad() -> None:
     assert audit.overall.mismatch_correlation == pytest.approx(0.0, abs=0.1)
 
 
-def test_without_a_rule_everything_passes() -> None:
+def test_filter_audit_without_a_rule_accepts_everything() -> None:
     audit = audit_filter(evidence(config=settings(method="iql_mixed"), alignment=None, held_out=None), oracle=None)
     assert audit.overall.acceptance == 1.0 and audit.overall.mismatch.refused is None
     assert audit.grade == "unknown"
 
 
-def test_a_calibrated_filter_that_refuses_everything_says_so() -> None:
+def test_filter_audit_of_a_calibrated_filter_that_refuses_everything() -> None:
     config = with_filter(rule="calibrated")
     audit = audit_filter(evidence(config=config, held_out=np.full(50, 5.0, np.float32)), oracle=None)
     assert audit.eligible_share == 0.0 and audit.overall.acceptance == 0.0
 
 
-def test_draws_are_counted() -> None:
+def test_draw_batches_counts_drawn_and_kept_transitions() -> None:
     everything = SourceFilter.prepare(FILTERS(**TOP_HALF))
-    # Of two that are drawn the better passes: the one of rank u in [0, 1] with probability u.
+    # The better one of two drawn rows passes, so a row of rank u in [0, 1] passes with probability u.
     values = torch.linspace(0, 1, 2000)
     draws = draw_batches(everything, {"alignment": values}, 2000, batch_size=2)
     assert draws.drawn.sum() == 2 * draws.kept.sum() == 40_000
@@ -76,7 +76,7 @@ def test_draws_are_counted() -> None:
     assert np.abs(passing.reshape(10, -1).mean(axis=1) - (np.arange(10) + 0.5) / 10).max() < 0.03
 
 
-def test_distances_to_the_targets_states() -> None:
+def test_distances_to_target_states() -> None:
     case = evidence()
     assert nearest_distance(case.target.observation, case.target) == pytest.approx(0.0)
     moved = case.target.observation + case.target.observation.std(axis=0)

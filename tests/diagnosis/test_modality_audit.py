@@ -1,4 +1,4 @@
-"""Probes and clusters on latents that hold the domain, or do not."""
+"""Probes and clusters on latents with and without information on the domain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEHAVIOR = np.tile(["expert", "medium"], 30)
 NOISE = np.random.default_rng(0).normal(size=(60, 4))
 
 
-def test_a_latent_that_encodes_the_domain_is_recovered() -> None:
+def test_modality_audit_of_a_latent_that_encodes_the_domain() -> None:
     centres = {"a": [10, 0, 0, 0], "b": [0, 10, 0, 0], "c": [0, 0, 10, 0]}
     latent = NOISE * 0.1 + np.asarray([centres[name] for name in DOMAIN])
     audit = audit_modality(latent, DOMAIN, BEHAVIOR)
@@ -23,40 +23,40 @@ def test_a_latent_that_encodes_the_domain_is_recovered() -> None:
     assert audit.grade == "good"
 
 
-def test_separate_encoders_are_not_graded_by_what_a_probe_names() -> None:
-    """Sources of equal dynamics, whose encoders differ by a constant: a probe names them all the same."""
+def test_modality_audit_does_not_grade_separate_encoders() -> None:
+    """Sources with equal dynamics and encoders that differ by a constant: a probe can still separate them."""
     latent = NOISE * 0.1 + np.asarray([{"a": 0.0, "b": 1.0, "c": 2.0}[name] for name in DOMAIN])[:, None]
     audit = audit_modality(latent, DOMAIN, BEHAVIOR, separate_fits=True)
     assert audit.probe_domain == 1.0 and audit.grade == "unknown"
 
 
-def test_a_latent_of_noise_is_not() -> None:
+def test_modality_audit_grades_noise_bad() -> None:
     audit = audit_modality(NOISE, DOMAIN, BEHAVIOR)
     assert audit.probe_domain is not None and audit.probe_domain < 0.55
     assert audit.adjusted_rand == pytest.approx(0.0, abs=0.15)
     assert audit.grade == "bad"
 
 
-def test_a_latent_of_the_behaviour_is_seen_as_such() -> None:
+def test_modality_audit_detects_a_latent_of_the_behaviour() -> None:
     latent = NOISE * 0.1 + (BEHAVIOR == "expert")[:, None]
     audit = audit_modality(latent, DOMAIN, BEHAVIOR)
     assert audit.probe_behavior == 1.0 and audit.grade == "bad"
 
 
-def test_one_domain_cannot_be_probed() -> None:
+def test_modality_audit_of_a_single_domain_is_unknown() -> None:
     audit = audit_modality(NOISE, np.repeat("a", 60), BEHAVIOR)
     assert audit.probe_domain is None and audit.silhouette is None and audit.grade == "unknown"
     assert probe_accuracy(NOISE[:3], np.asarray(["a", "a", "b"])) is None
 
 
-def test_accuracy_is_balanced_over_unequal_domains() -> None:
-    # Always naming the large domain would be right for nine episodes in ten.
+def test_probe_accuracy_is_balanced_over_unequal_domains() -> None:
+    # Always predicting the large domain would be right for nine of ten episodes.
     rare = np.asarray(["a"] * 54 + ["b"] * 6)
     accuracy = probe_accuracy(NOISE, rare)
     assert accuracy is not None and accuracy < 0.75
 
 
-def test_the_plane_holds_the_largest_variance() -> None:
+def test_principal_plane_has_the_largest_variance() -> None:
     latent = NOISE * np.asarray([10.0, 1.0, 0.1, 0.01])
     plane = principal_plane(latent)
     assert plane.shape == (60, 2) and plane.std(axis=0) == pytest.approx(latent.std(axis=0)[:2], rel=0.05)

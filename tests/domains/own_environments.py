@@ -48,7 +48,7 @@ class Boundless(Cart):
         self.action_space = Box(-np.inf, np.inf, (1,))
 
 
-class Restless(gymnasium.Wrapper):  # type: ignore[misc]
+class Restless(gymnasium.Wrapper):
     """Sets gravity anew at every reset."""
 
     def __init__(self) -> None:

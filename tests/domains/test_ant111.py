@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.stages.problems import table_of
 from v2a_ray.data.fidelity.resimulation import resimulate
 from v2a_ray.data.formats.readers import read_table
 from v2a_ray.data.table.episodes import EpisodeTable
@@ -28,9 +29,8 @@ def recorded(name: str, num_steps: int = 30) -> EpisodeTable:
         following, reward, *_ = environment.step(action)
         rows.append((observation, action, reward, following))
         observation = following
-    columns = (np.asarray(column, np.float32) for column in zip(*rows, strict=True))
-    label, no = (name,), np.zeros(1, bool)
-    return EpisodeTable(*columns, np.asarray([0, num_steps], np.int64), no, ~no, label, label, label, label)
+    states, actions, rewards, next_states = (np.asarray(column, np.float32) for column in zip(*rows, strict=True))
+    return table_of(states, actions, rewards, next_states, [num_steps], [False])
 
 
 def ant_actor() -> GaussianActor:

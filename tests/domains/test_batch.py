@@ -64,7 +64,7 @@ def assert_same(one: list[tuple[np.ndarray, ...]], other: list[tuple[np.ndarray,
 
 
 def random_actions(name: str, num_episodes: int, num_steps: int, scale: float, seed: int = 0) -> np.ndarray:
-    action_dim = make_environment(name).action_space.shape[0]  # type: ignore[index]
+    action_dim = make_environment(name).action_space.shape[0]
     generator = np.random.default_rng(seed)
     return generator.uniform(-scale, scale, (num_episodes, num_steps, action_dim)).astype(np.float32)
 
@@ -73,7 +73,7 @@ def random_actions(name: str, num_episodes: int, num_steps: int, scale: float, s
 def test_episodes_are_those_of_single_environments(name: str) -> None:
     seeds = [3, 1, 4, 15]
     # With weak actions robots stand for hundreds of steps, with strong actions they fall.
-    actions = random_actions(name, len(seeds), 300, 1.0)
+    actions: np.ndarray = random_actions(name, len(seeds), 300, 1.0)
     actions[:2] *= np.float32(0.05)
     episodes = together(name, seeds, actions, num_threads=2)
     for seed, action, episode in zip(seeds, actions, episodes, strict=True):
@@ -100,14 +100,14 @@ def test_robots_that_can_fall_do_terminate(robot: str) -> None:
 def test_any_seeds_actions_and_threads(
     name: str, seeds: list[int], num_threads: int | None, scale: float, dtype: type
 ) -> None:
-    actions = random_actions(name, len(seeds), 25, scale, seeds[0]).astype(dtype)
+    actions: np.ndarray = random_actions(name, len(seeds), 25, scale, seeds[0]).astype(dtype)
     for seed, action, episode in zip(seeds, actions, together(name, seeds, actions, num_threads), strict=True):
         assert_same(episode, alone(name, seed, action))
 
 
 def test_a_simulation_can_be_used_again_while_others_run() -> None:
     name = "ant/action_delay-1"
-    actions = random_actions(name, 2, 20, 1.0)
+    actions: np.ndarray = random_actions(name, 2, 20, 1.0)
     with BatchedEnvironment(name, 2) as environment:
         environment.reset([1, 2])
         for step in range(10):
@@ -115,7 +115,7 @@ def test_a_simulation_can_be_used_again_while_others_run() -> None:
         again = [(environment.reset([7], [1])[0],)]
         for step in range(20):
             result = environment.step(actions[:, step])
-            again.append(tuple(each[1] for each in result))  # type: ignore[arg-type]
+            again.append(tuple(each[1] for each in result))
     assert_same(again, alone(name, 7, actions[1]))  # type: ignore[arg-type]
 
 

@@ -55,7 +55,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_behaviors(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_shifted_environment_steps_as_fast_as_gymnasiums_own() -> None:
-    def seconds(environment: gymnasium.Env) -> float:  # type: ignore[type-arg]
+    def seconds(environment: gymnasium.Env) -> float:
         environment.reset(seed=0)
         generator = np.random.default_rng(0)
         actions = generator.uniform(-1, 1, (1500, 3)).astype(np.float32)

@@ -14,10 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from v2a_ray.cli.domain_commands import app
-from v2a_ray.domains import PHYSICS, Domain, catalogue, parse_domain
+from v2a_ray.domains import PHYSICS, catalogue, parse_domain
 from v2a_ray.domains import catalogue_checks as checks
 from v2a_ray.domains.catalogue_checks import RobotCheck, check_model, check_robot, check_survival
 from v2a_ray.domains.compiled_model import compile_model
+from v2a_ray.domains.domain import RobotDomain, require_robot
 from v2a_ray.domains.environments import make_environment
 from v2a_ray.domains.probes import distances, make_probes, one_step
 from v2a_ray.domains.shifts.intentions import Change, intended_changes
@@ -25,19 +26,23 @@ from v2a_ray.domains.shifts.intentions import Change, intended_changes
 FEW = ["hopper", "hopper/friction-0.1", "hopper/friction-0.5", "hopper/friction-2", "hopper/kinematic-legjnt-medium"]
 
 
-def model(domain: Domain | str) -> mujoco.MjModel:
-    domain = parse_domain(domain) if isinstance(domain, str) else domain
+def robot_domain(name: str) -> RobotDomain:
+    return require_robot(parse_domain(name), "this test")
+
+
+def model(domain: RobotDomain | str) -> mujoco.MjModel:
+    domain = robot_domain(domain) if isinstance(domain, str) else domain
     return compile_model(domain.robot_spec, domain.shifts, domain.physics)
 
 
-def intention(domain: Domain | str) -> tuple[Change, ...]:
-    domain = parse_domain(domain) if isinstance(domain, str) else domain
+def intention(domain: RobotDomain | str) -> tuple[Change, ...]:
+    domain = robot_domain(domain) if isinstance(domain, str) else domain
     return tuple(change for shift in domain.shifts for change in intended_changes(shift, domain.robot_spec) or ())
 
 
 @pytest.fixture(scope="module")
 def few() -> RobotCheck:
-    return check_robot("hopper", domains=[parse_domain(name) for name in FEW])
+    return check_robot("hopper", domains=[robot_domain(name) for name in FEW])
 
 
 @pytest.mark.parametrize("physics", PHYSICS)
@@ -112,7 +117,7 @@ def test_distances_are_symmetric_and_zero_to_itself(few: RobotCheck) -> None:
 
 def test_two_names_for_the_same_dynamics_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "KNOWN_IDENTICAL", {})
-    check = check_robot("hopper", domains=[parse_domain(name) for name in FEW[:3]])
+    check = check_robot("hopper", domains=[robot_domain(name) for name in FEW[:3]])
     assert not check.passes
 
 
@@ -120,7 +125,7 @@ def test_two_names_for_the_same_dynamics_fail(monkeypatch: pytest.MonkeyPatch) -
 def test_late_and_noisy_execution_show_in_one_step(kind: str) -> None:
     first, second = {"action_delay": (1, 2), "action_noise": (0.1, 0.2)}[kind]
     domains = [
-        parse_domain(name) for name in ("halfcheetah", f"halfcheetah/{kind}-{first}", f"halfcheetah/{kind}-{second}")
+        robot_domain(name) for name in ("halfcheetah", f"halfcheetah/{kind}-{first}", f"halfcheetah/{kind}-{second}")
     ]
     probes = make_probes(domains[0], num_earlier_actions=2)
     matrix, _ = distances([one_step(make_environment(domain), probes) for domain in domains], probes)
@@ -132,15 +137,15 @@ def test_late_and_noisy_execution_show_in_one_step(kind: str) -> None:
 def test_a_robot_that_explodes_is_found() -> None:
     environment = make_environment("halfcheetah")
     assert check_survival(environment) == ()
-    environment.unwrapped.model.actuator_gear[:] = 1e12  # type: ignore[attr-defined]
+    environment.unwrapped.model.actuator_gear[:] = 1e12
     assert "diverges after" in check_survival(environment)[0]
 
 
 @pytest.fixture
 def short_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(robot: str | None = None, physics: str = "d4rl") -> list[Domain]:
+    def short(robot: str | None = None, physics: str = "d4rl") -> list[RobotDomain]:
         assert robot in (None, "hopper")
-        return [parse_domain(f"{name}@{physics}") for name in FEW[:3]]
+        return [robot_domain(f"{name}@{physics}") for name in FEW[:3]]
 
     monkeypatch.setattr("v2a_ray.domains.catalogue", short)
     monkeypatch.setattr(checks, "catalogue", short)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from v2a_ray.domains import Domain, catalogue, make_environment, parse_domain
+from v2a_ray.domains.domain import require_robot
 
 DOMAINS = [*catalogue(), *catalogue("ant111")]
 
@@ -41,7 +42,7 @@ def test_contract(domain: Domain) -> None:
     assert np.isfinite(first).all()
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], other[0])
-    assert gymnasium.spec(domain.gym_id).kwargs == {"domain": domain.name}
+    assert gymnasium.spec(require_robot(domain, "this test").gym_id).kwargs == {"domain": domain.name}
 
 
 # Each of these robots stands still or lies until the time limit.
@@ -70,7 +71,7 @@ def test_pickling_an_environment_keeps_its_domain(name: str) -> None:
 def test_every_domain_can_be_sent_to_a_ray_actor(ray_cluster: None) -> None:
     import ray
 
-    def first_steps(environment: gymnasium.Env) -> np.ndarray:  # type: ignore[type-arg]
+    def first_steps(environment: gymnasium.Env) -> np.ndarray:
         """The observations of a seeded reset and of three steps at full action."""
         observation, _ = environment.reset(seed=7)
         action = np.ones(environment.action_space.shape or (), np.float32)
@@ -80,7 +81,7 @@ def test_every_domain_can_be_sent_to_a_ray_actor(ray_cluster: None) -> None:
     class Prober:
         """Receives environments from another process and reports how they behave here."""
 
-        def probe(self, environments: list[gymnasium.Env]) -> list[np.ndarray]:  # type: ignore[type-arg]
+        def probe(self, environments: list[gymnasium.Env]) -> list[np.ndarray]:
             return [first_steps(environment) for environment in environments]
 
     environments = [make_environment(domain) for domain in DOMAINS]
@@ -114,6 +115,6 @@ def test_nothing_but_a_time_limit_wraps_the_robot() -> None:
 
 def test_gymnasium_makes_a_named_domain() -> None:
     environment = gymnasium.make("v2a/hopper-gravity-0.5-d4rl-v0")
-    assert environment.unwrapped.model.opt.gravity[2] == pytest.approx(-4.905)  # type: ignore[attr-defined]
+    assert environment.unwrapped.model.opt.gravity[2] == pytest.approx(-4.905)
     assert environment.spec is not None
     assert environment.spec.max_episode_steps == 1000

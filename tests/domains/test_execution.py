@@ -33,7 +33,7 @@ def executed(environment: Any, actions: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("delay", [1, 4])
 def test_a_delayed_action_is_executed_later_and_zeros_before(robot: str, delay: int) -> None:
     environment = make_environment(f"{robot}/action_delay-{delay}")
-    actions = commands(8, environment.unwrapped.model.nu)  # type: ignore[attr-defined]
+    actions = commands(8, environment.unwrapped.model.nu)
     for seed in (0, 1):
         # The second episode begins with zeros again, not with delayed actions of the first.
         environment.reset(seed=seed)
@@ -46,7 +46,7 @@ def test_a_delayed_action_is_executed_later_and_zeros_before(robot: str, delay: 
 def test_a_delay_is_the_stock_robot_with_later_actions(robot: str) -> None:
     late, stock = make_environment(f"{robot}/action_delay-2"), make_environment(robot)
     assert np.array_equal(late.reset(seed=3)[0], stock.reset(seed=3)[0])
-    actions = commands(6, stock.unwrapped.model.nu)  # type: ignore[attr-defined]
+    actions = commands(6, stock.unwrapped.model.nu)
     shifted = np.concatenate([np.zeros_like(actions[:2]), actions[:-2]])
     for commanded, performed in zip(actions, shifted, strict=True):
         assert np.array_equal(late.step(commanded)[0], stock.step(performed)[0])
@@ -61,8 +61,8 @@ def test_the_reward_uses_the_commanded_action(robot: str) -> None:
         action = np.full(environment.action_space.shape or (), size, np.float32)
         # No action is executed within the first step, so only its cost differs.
         rewards.append(float(environment.step(action)[1]))
-    weight = environment.unwrapped._ctrl_cost_weight  # type: ignore[attr-defined]
-    assert rewards[0] - rewards[1] == pytest.approx(weight * environment.unwrapped.model.nu)  # type: ignore[attr-defined]
+    weight = environment.unwrapped._ctrl_cost_weight
+    assert rewards[0] - rewards[1] == pytest.approx(weight * environment.unwrapped.model.nu)
 
 
 def test_noise_has_the_named_spread_and_stays_in_bounds() -> None:

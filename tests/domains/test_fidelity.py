@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.shared_data import needs_shared_data, shared_file
 from v2a_ray.cli.data_commands import app
 from v2a_ray.data.fidelity.recorded import compare, recordings
 from v2a_ray.data.fidelity.resimulation import resimulate
@@ -21,7 +22,6 @@ from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.domains.file_names import domain_of_file_name
 from v2a_ray.errors import DomainError
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 FILES = {
     f"{robot}_{name}_{quality}.hdf5": f"{robot}/{shift}@d4rl"
     for robot in ("hopper", "halfcheetah")
@@ -35,21 +35,24 @@ FILES = {
 }
 
 
-def table_of(observation, action, reward, next_observation, offsets=None) -> EpisodeTable:  # type: ignore[no-untyped-def]
+def table_of(observation: Any, action: Any, reward: Any, next_observation: Any, offsets: Any = None) -> EpisodeTable:
     """A table for re-simulation, by default with one episode; columns that it does not read are made up."""
     offsets = np.asarray([0, len(observation)] if offsets is None else offsets, np.int64)
     episodes = len(offsets) - 1
     names = tuple(f"episode-{index}" for index in range(episodes))
     flags = np.zeros(episodes, bool)
-    numbers = (np.asarray(values, np.float32) for values in (observation, action, reward, next_observation))
-    return EpisodeTable(*numbers, offsets, flags, flags, names, names, names, names)
+    columns = {"observation": observation, "action": action, "reward": reward, "next_observation": next_observation}
+    return EpisodeTable(
+        **{name: np.asarray(values, np.float32) for name, values in columns.items()},
+        offsets=offsets, terminated=flags, truncated=flags,
+        episode_id=names, source=names, domain=names, behavior=names,
+    )  # fmt: skip
 
 
+@needs_shared_data
 @pytest.mark.parametrize("file", FILES)
 def test_recorded_transitions_are_reproduced(file: str) -> None:
-    if not (DATA / file).exists():
-        pytest.skip(f"third-party data {file} is not in ../shared/data")
-    with h5py.File(DATA / file) as data:
+    with h5py.File(shared_file(file)) as data:
         columns = ("observations", "actions", "rewards", "next_observations")
         table = table_of(*(data[name][:5000].reshape(len(data[name][:5000]), -1).squeeze() for name in columns))
     domain = FILES[file]
@@ -92,7 +95,7 @@ def test_own_rollouts_are_reproduced_with_their_rewards(name: str) -> None:
             if terminated:
                 break
         offsets.append(len(rows))
-    report = resimulate(table_of(*(np.stack(column) for column in zip(*rows, strict=True)), offsets), name)
+    report = resimulate(table_of(*map(np.stack, zip(*rows, strict=True)), offsets), name)  # type: ignore[call-arg]
     assert report.rows + report.rows_excluded == len(rows)
     assert report.median_error < 1e-4
     assert report.reward_median_error < 1e-4
@@ -139,8 +142,8 @@ def record(
                 break
     arrays = {key: np.asarray(values) for key, values in columns.items()}
     with h5py.File(path, "w") as file:
-        for key, values in arrays.items():
-            file[key] = values if values.dtype == bool else values.astype(np.float32)
+        for key, array in arrays.items():
+            file[key] = array if array.dtype == bool else array.astype(np.float32)
     return arrays
 
 
@@ -187,8 +190,8 @@ def test_ants_reward_needs_the_step_before() -> None:
         next_observation, reward, *_ = environment.step(action)
         rows.append((observation, action, reward, next_observation))
         observation = next_observation
-    columns = [np.stack(column) for column in zip(*rows, strict=True)]
-    together, apart = table_of(*columns), table_of(*columns, offsets=range(len(rows) + 1))
+    columns: Any = [np.stack(column) for column in zip(*rows, strict=True)]
+    together, apart = table_of(*columns), table_of(*columns, range(len(rows) + 1))  # type: ignore[call-arg]
     assert resimulate(together, "ant").reward_median_error < 1e-5
     assert resimulate(apart, "ant").reward_median_error > 1e-4
 

@@ -6,6 +6,7 @@ The numbers are written out here, not taken from the code: they are ODRL's and O
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from v2a_ray.domains import PHYSICS, RobotDomain, Shift, catalogue, make_environment, parse_domain
 from v2a_ray.domains.compiled_model import compile_model
+from v2a_ray.domains.domain import require_robot
 from v2a_ray.domains.model_fields import changed_fields
 from v2a_ray.errors import DomainError
 
@@ -30,7 +32,7 @@ FRICTION = {
     "friction-5": {"torso_geom": 4.5, "thigh_geom": 4.5, "leg_geom": 4.5, "foot_geom": 10.0},
 }
 GRAVITY = {"gravity-0.1": -0.981, "gravity-0.5": -4.905, "gravity-2": -19.62, "gravity-5": -49.05}
-RANGES = {
+RANGES: dict[str, dict[str, Any]] = {
     "kinematic-footjnt-easy": {"foot_joint": (-36, 36)},
     "kinematic-footjnt-medium": {"foot_joint": (-22.5, 22.5)},
     "kinematic-footjnt-hard": {"foot_joint": (-9, 9)},
@@ -51,7 +53,7 @@ DERIVED_FROM_MASS = {
 }
 ROBOTS = ("hopper", "walker2d", "halfcheetah", "ant")
 # shift -> geom -> (one end, other end, radius), in the body's frame
-CAPSULES = {
+CAPSULES: dict[str, dict[str, Any]] = {
     "morph-foot-easy": {"foot_geom": ((-0.234, 0, 0.1), (0.078, 0, 0.1), 0.048)},
     "morph-foot-medium": {"foot_geom": ((-0.208, 0, 0.1), (0.026, 0, 0.1), 0.036)},
     "morph-foot-hard": {"foot_geom": ((-0.182, 0, 0.1), (-0.026, 0, 0.1), 0.024)},
@@ -66,7 +68,7 @@ CAPSULES = {
 
 
 def model(name: str) -> mujoco.MjModel:
-    domain = parse_domain(name)
+    domain = require_robot(parse_domain(name), "this test")
     return compile_model(domain.robot_spec, domain.shifts, domain.physics)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v2a_ray.domains import catalogue, normalized_score, parse_domain, references
+from v2a_ray.domains.domain import require_robot
 from v2a_ray.errors import DomainError
 
 
@@ -35,7 +36,7 @@ from v2a_ray.errors import DomainError
     ],
 )
 def test_canonical_names(text: str, name: str, slug: str, gym_id: str) -> None:
-    domain = parse_domain(text)
+    domain = require_robot(parse_domain(text), "this test")
     assert (domain.name, domain.slug, domain.gym_id) == (name, slug, gym_id)
     assert parse_domain(domain.name) == domain
 
@@ -104,7 +105,7 @@ NUMBERS = {
 @given(st.fixed_dictionaries({}, optional=NUMBERS))
 def test_every_domain_is_read_back_from_its_name(numbers: dict[str, float]) -> None:
     text = "+".join(f"{kind}-{np.format_float_positional(number)}" for kind, number in numbers.items() if number != 1.0)
-    domain = parse_domain(f"hopper/{text}" if text else "hopper")
+    domain = require_robot(parse_domain(f"hopper/{text}" if text else "hopper"), "this test")
     assert parse_domain(domain.name) == domain
     assert [shift.level for shift in domain.shifts] == [number for number in numbers.values() if number != 1.0]
 

@@ -60,7 +60,7 @@ def test_bounds_are_scaled_and_recorded() -> None:
     ours.reset(seed=3)
     theirs.reset(seed=3)
     for action in (-1.0, -0.25, 0.5, 1.0):
-        mine, his = ours.step(np.float32([action])), theirs.step(np.float32([2 * action]))
+        mine, his = ours.step(np.asarray([action], np.float32)), theirs.step(np.asarray([2 * action], np.float32))
         assert np.array_equal(mine[0], his[0]) and mine[1] == his[1]
 
 
@@ -69,7 +69,7 @@ def test_bounds_that_are_not_symmetric_are_scaled() -> None:
     environment.reset(seed=0)
     pushed = []
     for action in (-1.0, 0.0, 1.0):
-        environment.step(np.float32([action]))
+        environment.step(np.asarray([action], np.float32))
         pushed.append(environment.unwrapped.pushed)
     assert pushed == [0.0, 2.0, 4.0]
 
@@ -179,7 +179,7 @@ def test_late_actions_are_executed_late() -> None:
     environment.reset(seed=0)
     pushed = []
     for action in (1.0, 0.5, -1.0):
-        environment.step(np.float32([action]))
+        environment.step(np.asarray([action], np.float32))
         pushed.append(environment.unwrapped.pushed)
     assert pushed == [2.0, 2.0, 4.0]
 

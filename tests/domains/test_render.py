@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from v2a_ray.domains import all_robots, parse_domain
+from v2a_ray.domains.domain import require_robot
 from v2a_ray.domains.render import render_domains
 from v2a_ray.domains.shifts.descriptions import describe_shift
 from v2a_ray.errors import DomainError
@@ -62,7 +63,7 @@ def test_one_row_per_robot_with_stock_first(tmp_path: Path) -> None:
     ],
 )
 def test_shifts_in_words(name: str, words: str) -> None:
-    domain = parse_domain(name)
+    domain = require_robot(parse_domain(name), "this test")
     assert describe_shift(domain.shifts[0], domain.robot_spec) == words
 
 

@@ -1,4 +1,4 @@
-"""What a sweep would take: counts and seconds worked out by hand."""
+"""Estimates of sweeps against counts and seconds computed by hand."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ SETTINGS: dict[str, Any] = {
     "evaluation": {"num_episodes": 2, "interval_steps": 5},
 }
 POLICY_SECONDS = 54.6
-"""5 to start, 10 steps of 2 + 0.01 × 4 × 8², and 2 × 2 episodes of 1,000 steps of 0.001."""
+"""5 s to start, 10 steps of 2 + 0.01 × 4 × 8² s, and 2 × 2 episodes of 1,000 steps of 0.001 s."""
 CHAIN_SECONDS = 25.8
-"""200 transitions of 0.1 are collected, of 0.01 put together, of 0.001 laid out; 3 steps of 1 + 0.001 × 2 × 10²."""
+"""200 transitions take 0.1 s each to collect, 0.01 s to mix and 0.001 s to write as rows; then 3 alignment steps take
+1 + 0.001 × 2 × 10² s each."""
 UPSTREAM_SECONDS = 35.9
-"""That, and the target's 100 transitions collected and laid out."""
+"""`CHAIN_SECONDS`, plus collecting the target's 100 transitions and writing their rows."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def guess(trials: list[Trial], folder: Path, num_cpus: int = 1, **more: Any) -> 
 
 
 def put(folder: Path, of: Trial, stage: str, seconds: float) -> None:
-    """An artifact that took `seconds`."""
+    """Store an artifact that took `seconds`."""
     path = ArtifactStore(folder / "store").path(stage, of.plan[stage].key)
     path.mkdir(parents=True)
     config = of.config.model_dump(mode="json")
@@ -79,7 +80,7 @@ def put(folder: Path, of: Trial, stage: str, seconds: float) -> None:
     write_sealed(path / "artifact.json", record)
 
 
-def test_shared_artifacts_are_counted_once_and_nothing_is_written(tmp_path: Path) -> None:
+def test_estimate_counts_shared_artifacts_once_and_writes_nothing(tmp_path: Path) -> None:
     found = guess([trial(seed=0), trial(seed=1)], tmp_path)
     assert {stage.stage: stage.num_artifacts for stage in found.stages} == {
         "data": 2,
@@ -93,7 +94,7 @@ def test_shared_artifacts_are_counted_once_and_nothing_is_written(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_seconds_are_those_worked_out(tmp_path: Path) -> None:
+def test_estimated_seconds_by_hand(tmp_path: Path) -> None:
     found = guess([trial(seed=0), trial(seed=1)], tmp_path)
     seconds = {stage.stage: stage.seconds for stage in found.stages}
     expected = {"data": 30.0, "source": 2.0, "rows": 0.3, "alignment": 3.6, "policy": 2 * POLICY_SECONDS}
@@ -106,24 +107,26 @@ def test_seconds_are_those_worked_out(tmp_path: Path) -> None:
     ("num_cpus", "at_a_time", "seconds"),
     [
         (1, None, UPSTREAM_SECONDS + 2 * POLICY_SECONDS),
-        # The source is waited for, however many cores there are.
+        # The chain of the source limits the duration, for any number of cores.
         (2, None, CHAIN_SECONDS + POLICY_SECONDS),
         (64, None, CHAIN_SECONDS + POLICY_SECONDS),
         (4, 1, CHAIN_SECONDS + 2 * POLICY_SECONDS),
     ],
 )
-def test_hours_on_so_many_cores(tmp_path: Path, num_cpus: int, at_a_time: int | None, seconds: float) -> None:
+def test_estimated_hours_depend_on_the_cores(
+    tmp_path: Path, num_cpus: int, at_a_time: int | None, seconds: float
+) -> None:
     found = guess([trial(seed=0), trial(seed=1)], tmp_path, num_cpus, max_concurrent_trials=at_a_time)
     assert found.hours * 3600 == pytest.approx(seconds)
     assert found.num_at_once == min(num_cpus, at_a_time or 2, 2)
 
 
-def test_trials_of_several_threads_leave_room_for_fewer(tmp_path: Path) -> None:
+def test_fewer_trials_run_at_once_with_several_threads(tmp_path: Path) -> None:
     trials = [trial(seed=seed, policy={"num_threads": 2}) for seed in range(4)]
     assert guess(trials, tmp_path, num_cpus=5).num_at_once == 2
 
 
-def test_what_is_there_takes_no_time_and_tells_how_fast_this_machine_is(tmp_path: Path) -> None:
+def test_stored_artifacts_cost_nothing_and_calibrate_the_rates(tmp_path: Path) -> None:
     trials = [trial(seed=0), trial(seed=1)]
     put(tmp_path, trials[0], "policy", 2 * POLICY_SECONDS)
     policies = guess(trials, tmp_path).stages[-1]
@@ -131,8 +134,8 @@ def test_what_is_there_takes_no_time_and_tells_how_fast_this_machine_is(tmp_path
     assert policies.seconds == pytest.approx(2 * POLICY_SECONDS)
 
 
-def test_other_sizes_in_the_store_are_scaled_and_equal_ones_preferred(tmp_path: Path) -> None:
-    # 5 + 10 (2 + 0.01 × 4 × 16²) + 4 = 131.4 seconds as measured, so half as fast as that.
+def test_estimate_scales_other_sizes_and_prefers_equal_ones(tmp_path: Path) -> None:
+    # The rates give 5 + 10 (2 + 0.01 × 4 × 16²) + 4 = 131.4 seconds, so this machine is half as fast.
     put(tmp_path, trial(policy={"width": 16}), "policy", 2 * 131.4)
     assert guess([trial(seed=1)], tmp_path).stages[-1].seconds == pytest.approx(2 * POLICY_SECONDS)
     put(tmp_path, trial(seed=0), "policy", 3 * POLICY_SECONDS)
@@ -179,16 +182,16 @@ def test_how_far_artifacts_scatter_is_said_where_enough_are_there(tmp_path: Path
     assert text.startswith("took 1.0 hours; ") and "scatter" in text and text.endswith("were estimated")
 
 
-def test_a_kind_that_nobody_measured_is_named_and_not_counted(tmp_path: Path) -> None:
+def test_unmeasured_kind_is_reported_as_unknown(tmp_path: Path) -> None:
     policies = guess([trial(method="rllib_bc")], tmp_path).stages[-1]
     assert (policies.num_unknown, policies.seconds, policies.basis) == (1, 0.0, ("unknown",))
-    # 12 seconds for 10 steps in the store are 18 for 15, whatever evaluating is made of.
+    # 12 seconds for 10 steps in the store give 18 seconds for 15 steps.
     put(tmp_path, trial(method="rllib_bc"), "policy", 12.0)
     policies = guess([trial(method="rllib_bc", policy={"num_steps": 15})], tmp_path).stages[-1]
-    assert (policies.num_unknown, policies.seconds, policies.basis) == (0, pytest.approx(18.0), ("store",))
+    assert (policies.num_unknown, policies.basis) == (0, ("store",)) and policies.seconds == pytest.approx(18.0)
 
 
-def test_policies_that_a_search_draws_are_all_counted(tmp_path: Path) -> None:
+def test_estimate_counts_all_policies_of_a_search(tmp_path: Path) -> None:
     put(tmp_path, trial(), "policy", POLICY_SECONDS)
     found = guess([trial()], tmp_path, num_cpus=8, policies_per_cell=40)
     assert (found.num_trials, found.stages[-1].num_artifacts, found.stages[-1].num_found) == (40, 40, 0)
@@ -196,15 +199,15 @@ def test_policies_that_a_search_draws_are_all_counted(tmp_path: Path) -> None:
     assert found.num_at_once == 8
 
 
-def test_of_probes_only_what_is_upstream_is_counted(tmp_path: Path) -> None:
+def test_estimate_counts_only_upstream_stages_of_probes(tmp_path: Path) -> None:
     found = guess([trial()], tmp_path, probes=[trial(alignment={"width": 20})])
-    counts = {stage.stage: (stage.num_artifacts, stage.seconds) for stage in found.stages}
+    counts = {stage.stage: [stage.num_artifacts, stage.seconds] for stage in found.stages}
     # 3 steps of 1 + 0.001 × 2 × 20² more.
-    assert counts["alignment"] == (2, pytest.approx(3.6 + 5.4))
-    assert counts["policy"] == (1, pytest.approx(POLICY_SECONDS)) and counts["data"][0] == 2
+    assert counts["alignment"] == pytest.approx([2, 3.6 + 5.4])
+    assert counts["policy"] == pytest.approx([1, POLICY_SECONDS]) and counts["data"][0] == 2
 
 
-def test_memory_of_tables_is_known_where_their_sizes_are(tmp_path: Path) -> None:
+def test_table_memory_is_estimated_if_sizes_are_known(tmp_path: Path) -> None:
     # Rows of 2 × 11 + 3 + 2 numbers of 4 bytes; the larger of two tasks.
     trials = [trial(), trial(target={"num_transitions": 300})]
     assert guess(trials, tmp_path).table_gib == pytest.approx(500 * 27 * 4 / 2**30)
@@ -215,7 +218,7 @@ def test_memory_of_tables_is_known_where_their_sizes_are(tmp_path: Path) -> None
     assert {stage.stage: stage.num_unknown for stage in found.stages}["data"] == 1
 
 
-def test_a_record_of_another_version_is_passed_over(tmp_path: Path) -> None:
+def test_records_of_other_versions_are_ignored(tmp_path: Path) -> None:
     put(tmp_path, trial(), "policy", 1e6)
     record = ArtifactStore(tmp_path / "store").path("policy", trial().plan["policy"].key) / "artifact.json"
     for damaged in (True, False):
@@ -228,11 +231,11 @@ def test_a_record_of_another_version_is_passed_over(tmp_path: Path) -> None:
 UNMEASURED = {f"policy {learner}" for learner in ("rebrac", "fql", "cql")} | {
     f"alignment {kind}" for kind in ("nearest", "nearest_states")
 }
-"""To be timed on an idle machine: `python -m benchmarks.stage_rates --methods rebrac_mixed fql_mixed ...`."""
+"""Measure these on an idle machine: `python -m benchmarks.stage_rates --methods rebrac_mixed fql_mixed ...`."""
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if not name.startswith("rllib_")])
-def test_every_method_of_ours_has_measured_rates(method: str) -> None:
+def test_every_own_method_has_measured_rates(method: str) -> None:
     config, measured = trial(method=method).config, packaged_rates().seconds
     for node in make_plan(config).values():
         works = costs_of(node.stage, config, Tables(200, 100), node.spec)
@@ -259,7 +262,7 @@ def test_every_robot_has_measured_rates(robot: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "named"), [("sse avx2 avx512f", "AVX512"), ("sse avx2", "AVX2"), ("neon", None)], ids=lambda value: value
 )
-def test_rates_are_those_of_a_like_processor(flags: str, named: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_of_a_similar_processor_are_used(flags: str, named: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "processor_facts", lambda: {"flags": flags})
     packaged_rates.cache_clear()
     chosen, measured = packaged_rates(), json.loads(RATES_FILE.read_text())
@@ -267,7 +270,7 @@ def test_rates_are_those_of_a_like_processor(flags: str, named: str | None, monk
     assert chosen.processor == measured.get(named, next(iter(measured.values())))["processor"]
 
 
-def test_a_kind_that_was_not_measured_on_a_like_processor_is_taken_from_another(
+def test_missing_rates_are_taken_from_another_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parts = list(json.loads(RATES_FILE.read_text()).values())

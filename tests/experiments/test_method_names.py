@@ -1,4 +1,4 @@
-"""A method is what its name says: on the command line, in a file, in a sweep, in Python, and in everything shown."""
+"""Method names and their modifications: on the command line, in files, in sweeps, in Python, and in titles."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import Sweep, load_sweep
 from v2a_ray.orchestration.cluster.job_spec import CONFIG_FILE, make_job
 from v2a_ray.report.result_tables import TrialResult, result_row
+from v2a_ray.stages.policy.config import LEARNERS
 
 DATA: dict[str, Any] = {
     "target": {"domain": "hopper/stock", "behavior": "medium", "num_transitions": 600},
@@ -31,16 +32,16 @@ def file_of(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def test_another_method_on_the_command_line_is_that_method() -> None:
+def test_method_on_the_command_line_replaces_the_method_of_the_file() -> None:
     config = load_experiment(DEMO, ["method=dvdf"])
     assert config.method_title == "dvdf" and not config.modifications
     assert config.alignment.kind == "contrastive" and config.policy.filter.keep_fraction == 0.5
     sizes = yaml.safe_load(DEMO.read_text())
-    assert config.policy.num_steps == sizes["policy"]["num_steps"] != type(config.policy)().num_steps
+    assert config.policy.num_steps == sizes["policy"]["num_steps"] != LEARNERS().num_steps
     assert config.advantage.num_steps == sizes["advantage"]["num_steps"]
 
 
-def test_what_the_file_had_changed_of_its_own_method_is_left_out_and_said_once(tmp_path: Path) -> None:
+def test_modifications_of_a_replaced_method_are_dropped_with_one_notice(tmp_path: Path) -> None:
     path = file_of(tmp_path, {"method": "v2a", "alignment": {"kind": "residual", "num_steps": 30}})
     said: list[str] = []
     config = load_experiment(path, ["method=dvdf"], said.append)
@@ -49,17 +50,17 @@ def test_what_the_file_had_changed_of_its_own_method_is_left_out_and_said_once(t
     # The same layer that chooses a method may modify it.
     config = load_experiment(path, ["method=dvdf", "alignment.kind=residual"], said.append)
     assert config.method_title == "dvdf (modified: alignment.kind=residual)"
-    # The file's own method keeps what the file says of it.
+    # For the file's own method, the file's settings are kept.
     assert load_experiment(path).method_title == "v2a (modified: alignment.kind=residual)"
     assert load_experiment(path, ["method=v2a"]).alignment.kind == "residual"
 
 
-def test_a_file_without_a_method_means_what_it_says_for_all(tmp_path: Path) -> None:
+def test_settings_of_a_file_without_a_method_apply_to_all_methods(tmp_path: Path) -> None:
     path = file_of(tmp_path, {"policy": {"filter": {"keep_fraction": 0.3}}})
     assert load_experiment(path, ["method=dvdf"]).policy.filter.keep_fraction == 0.3
 
 
-def test_a_method_of_an_axis_is_that_method_and_labels_name_what_varies(tmp_path: Path) -> None:
+def test_axis_of_methods_sets_the_method_and_labels(tmp_path: Path) -> None:
     content = {
         "name": "sweep",
         "settings": {**DATA, "method": "v2a", "policy": {"filter": {"keep_fraction": 0.4}}},
@@ -90,7 +91,7 @@ def sweep_of(folder: Path, overrides: Sequence[str] = (), **content: Any) -> Swe
 
 
 @pytest.mark.parametrize("method_first", [True, False])
-def test_an_axis_holds_wherever_it_stands_beside_the_methods(tmp_path: Path, method_first: bool) -> None:
+def test_order_of_axes_does_not_matter(tmp_path: Path, method_first: bool) -> None:
     axes: dict[str, Any] = {"method": ["v2a", "dvdf"], "policy.filter.keep_fraction": [0.2, 0.9]}
     names = list(axes) if method_first else list(axes)[::-1]
     sweep = sweep_of(tmp_path, axes={name: axes[name] for name in names})
@@ -99,7 +100,7 @@ def test_an_axis_holds_wherever_it_stands_beside_the_methods(tmp_path: Path, met
     assert {shown_name(trial) for trial in sweep.trials} == {"v2a", "dvdf"}
 
 
-def test_what_labels_or_draws_stand_for_makes_no_other_method(tmp_path: Path) -> None:
+def test_labelled_and_drawn_settings_do_not_modify_the_title(tmp_path: Path) -> None:
     ablation = {"whole": {}, "no z": {"advantage": {"conditioning": "none"}}}
     assert {shown_name(trial) for trial in sweep_of(tmp_path, axes={"ablation": ablation}).trials} == {"v2a"}
     space = {"policy.filter.keep_fraction": {"uniform": [0.2, 0.8]}}
@@ -107,12 +108,12 @@ def test_what_labels_or_draws_stand_for_makes_no_other_method(tmp_path: Path) ->
     assert {shown_name(trial) for trial in sweep_of(tmp_path, search=search).trials} == {"v2a"}
 
 
-def test_a_label_of_a_method_hides_neither_its_definition_nor_what_is_laid_over_it(tmp_path: Path) -> None:
+def test_method_label_does_not_hide_modifications(tmp_path: Path) -> None:
     methods = {"mine": {"method": "v2a", "alignment": {"kind": "residual"}}}
     over = ["policy.filter.keep_fraction=0.3"]
     (trial,) = sweep_of(tmp_path, over, axes={"method": methods}).trials
     assert shown_name(trial) == "mine (modified: policy.filter.keep_fraction=0.3)"
-    # A registered name is no label for something else.
+    # A registered name as label does not hide the modification either.
     (trial,) = sweep_of(tmp_path, axes={"method": {"dvdf": methods["mine"]}}).trials
     assert shown_name(trial) == "dvdf (modified: alignment.kind=residual)"
 
@@ -159,14 +160,14 @@ def test_a_label_of_a_method_hides_neither_its_definition_nor_what_is_laid_over_
         ),
     ],
 )
-def test_what_a_label_says_cannot_be_undone(
+def test_setting_that_contradicts_a_label_is_refused(
     tmp_path: Path, content: dict[str, Any], overrides: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         sweep_of(tmp_path, overrides, **content)
 
 
-def test_axes_may_complete_each_other(tmp_path: Path) -> None:
+def test_axes_may_set_different_keys_of_a_section(tmp_path: Path) -> None:
     few = {"num_transitions": 600}
     axes = {
         "robot": {
@@ -180,21 +181,21 @@ def test_axes_may_complete_each_other(tmp_path: Path) -> None:
     assert [source.behavior for source in trial.config.sources] == ["expert", "medium"]
 
 
-def test_another_method_on_the_command_line_leaves_an_axis_of_settings_as_it_is(tmp_path: Path) -> None:
+def test_method_on_the_command_line_keeps_axes_of_settings(tmp_path: Path) -> None:
     kinds = {"contrast": {"alignment": {"kind": "contrastive"}}, "rest": {"alignment": {"kind": "residual"}}}
     sweep = sweep_of(tmp_path, ["method=dvdf"], axes={"score": kinds})
     assert [trial.config.alignment.kind for trial in sweep.trials] == ["contrastive", "residual"]
     assert {trial.config.method for trial in sweep.trials} == {"dvdf"}
 
 
-def test_what_a_sweep_drops_of_its_base_is_said(tmp_path: Path) -> None:
+def test_dropped_settings_of_a_base_are_reported(tmp_path: Path) -> None:
     file_of(tmp_path, {"method": "v2a", "policy": {"filter": {"keep_fraction": 0.4}}})
     path = tmp_path / "sweep.yaml"
     path.write_text("name: s\nbase: experiment.yaml\nsettings: {method: dvdf}\naxes: {seed: [0]}\n")
     sweep = load_sweep(path)
     assert len(sweep.notices) == 1 and "experiment.yaml: policy.filter.keep_fraction=0.4" in sweep.notices[0]
     assert sweep.trials[0].config.method_title == "dvdf"
-    # A job that is submitted is the sweep that runs here, and says the same.
+    # A submitted job is the same sweep and has the same notices.
     said: list[str] = []
     job = make_job(path, [], "/shared/results", said.append)
     assert said == sweep.notices
@@ -204,13 +205,13 @@ def test_what_a_sweep_drops_of_its_base_is_said(tmp_path: Path) -> None:
     assert trial.config.policy.filter == sweep.trials[0].config.policy.filter
 
 
-def test_a_modified_method_has_a_results_folder_of_its_own() -> None:
+def test_modified_method_has_a_separate_results_folder() -> None:
     plain = ExperimentConfig(name="test", method="dvdf", **DATA)
     modified = ExperimentConfig(name="test", method="dvdf", alignment={"kind": "residual"}, **DATA)
     assert (plain.folder_name, modified.folder_name) == ("test-dvdf-seed0", "test-dvdf-modified-seed0")
 
 
-def test_python_makes_the_experiment_that_the_command_line_makes(tmp_path: Path) -> None:
+def test_python_and_command_line_make_the_same_experiment(tmp_path: Path) -> None:
     content = {"method": "iql_target", "policy": {"num_steps": 30}}
     assert ExperimentConfig(name="test", **DATA, **content) == load_experiment(file_of(tmp_path, content))
     assert ExperimentConfig(name="test", **DATA, **content).policy.data == "target"
@@ -219,14 +220,14 @@ def test_python_makes_the_experiment_that_the_command_line_makes(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_as_it_is_has_no_modification(name: str) -> None:
+def test_unchanged_method_has_no_modifications(name: str) -> None:
     config = ExperimentConfig(name="test", method=name, **DATA)
     assert config.method_title == name
-    # Written out and read again it is the same experiment.
+    # Dumping and validating gives the same experiment.
     assert ExperimentConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-def test_the_default_is_what_readme_recommends() -> None:
+def test_default_method_is_recommended_in_the_readme() -> None:
     readme = (DEMO.parents[1] / "README.md").read_text()
     assert f"`{DEFAULT_METHOD}`, the default" in readme
     assert ExperimentConfig(name="test", **DATA).method == DEFAULT_METHOD
@@ -235,12 +236,12 @@ def test_the_default_is_what_readme_recommends() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"), [({}, 5), ({"upstream_seed": None}, 5), ({"upstream_seed": 0}, 0), ({"upstream_seed": 7}, 7)]
 )
-def test_upstream_stages_follow_the_seed_unless_told_otherwise(given: dict[str, Any], expected: int) -> None:
+def test_upstream_seed_defaults_to_the_seed(given: dict[str, Any], expected: int) -> None:
     assert ExperimentConfig(name="test", seed=5, **given, **DATA).upstream_seed == expected
 
 
 @pytest.mark.parametrize("name", ["dvdf", "dvdf_ot"])
-def test_dvdf_weighs_as_published_code_does_and_as_the_paper_writes_by_its_key(name: str) -> None:
+def test_dvdf_weight_follows_the_published_code_by_default(name: str) -> None:
     assert method_settings(name)["policy"]["filter"]["weight"] == "exp_alignment"
     text = " ".join(METHODS[name].deviations)
     assert "policy.filter.weight=score" in text
@@ -248,7 +249,7 @@ def test_dvdf_weighs_as_published_code_does_and_as_the_paper_writes_by_its_key(n
     assert config.method_title == f"{name} (modified: policy.filter.weight=score)"
 
 
-def test_laying_over_keeps_sizes_and_drops_definitions() -> None:
+def test_lay_over_keeps_sizes_and_drops_definitions() -> None:
     base = {"method": "v2a", "policy": {"num_steps": 5, "filter": {"rule": "none"}}, "advantage": {"latent": "oracle"}}
     laid, dropped = lay_over(base, {"method": "igdf"})
     assert laid == {"method": "igdf", "policy": {"num_steps": 5, "filter": {}}, "advantage": {}}

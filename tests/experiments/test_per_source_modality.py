@@ -1,4 +1,4 @@
-"""`modality.mode=per_source`: a fit for every source, joined into one column that says which source it is about."""
+"""`modality.mode=per_source`: one fit per source, joined into one column with the source's label."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_every_method import SOURCE, experiment, run
-from test_plan import experiment as planned
-from test_plan import plan, renewed
 
+from tests.experiments.test_plan import experiment as planned
+from tests.experiments.test_plan import plan, renewed
+from tests.experiments.tiny_experiments import SOURCE, experiment, run
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.engine.columns import read_episode_column
 from v2a_ray.engine.plan import make_plan
@@ -27,7 +27,7 @@ from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
 
 PARTS = ["hopper-gravity-0.5-random", "hopper-otdf-morph-random"]
-"""The sources, which the table's episodes belong to in turns."""
+"""The sources of the table's episodes, alternating."""
 MIX = SOURCE.replace(source=tuple(PARTS * 3))
 
 
@@ -37,7 +37,7 @@ def per_source() -> ExperimentConfig:
     return config.model_copy(update={"sources": [*config.sources, second]})
 
 
-def test_every_source_is_encoded_by_the_model_that_was_fitted_to_it_alone(tmp_path: Path) -> None:
+def test_per_source_encodes_each_source_with_its_own_model(tmp_path: Path) -> None:
     config = per_source()
     done = run(config, tmp_path, MIX)
     column = read_episode_column(done["modality"] / COLUMN, "z", MIX)
@@ -54,18 +54,18 @@ def test_every_source_is_encoded_by_the_model_that_was_fitted_to_it_alone(tmp_pa
         np.testing.assert_array_equal(column[index::2, 2:], encode_episodes(model, own, config.modality))
         stored = load_file(done[f"modality/{name}"] / "model.safetensors")
         assert all(torch.equal(stored[key], value) for key, value in model.state_dict().items())
-    # The stages behind it take the wider z as it is.
+    # The later stages accept the wider z.
     assert np.isfinite(json.loads((done["policy"] / "evaluation.json").read_text())["return_mean"])
 
 
-def test_a_source_that_the_mix_left_out_has_no_fit(tmp_path: Path) -> None:
+def test_source_missing_in_the_mix_is_not_fitted(tmp_path: Path) -> None:
     table = MIX.select([0, 2, 4])
     done = run(per_source(), tmp_path, table)
     assert read_episode_column(done["modality"] / COLUMN, "z", table).shape == (3, 1 + 3)
     assert not list(done[f"modality/{PARTS[1]}"].iterdir())
 
 
-def test_after_a_kill_finished_sources_are_not_fitted_again(tmp_path: Path) -> None:
+def test_finished_sources_are_not_fitted_again_after_a_kill(tmp_path: Path) -> None:
     config = per_source()
     nodes, store = make_plan(config), ArtifactStore(tmp_path)
 
@@ -91,7 +91,7 @@ def test_after_a_kill_finished_sources_are_not_fitted_again(tmp_path: Path) -> N
     assert read_episode_column(column, "z", MIX).shape == (6, 2 + 3)
 
 
-def test_the_plan_has_a_node_for_every_source_and_shared_artifacts_keep_their_keys() -> None:
+def test_per_source_plan_has_one_node_per_source() -> None:
     nodes = plan("v2a", "modality.mode=per_source")
     fits = [f"modality/{name}" for name in PARTS]
     assert [name for name in nodes if name.startswith("modality/")] == fits
@@ -112,6 +112,6 @@ def test_the_plan_has_a_node_for_every_source_and_shared_artifacts_keep_their_ke
         ("v2a", "modality.num_workers=2", "num_workers has to be 1"),
     ],
 )
-def test_what_needs_one_space_or_one_fit_is_refused(method: str, override: str, part: str) -> None:
+def test_per_source_is_refused_where_a_shared_latent_is_needed(method: str, override: str, part: str) -> None:
     with pytest.raises(ConfigError, match=part):
         planned(method, "modality.mode=per_source", override)

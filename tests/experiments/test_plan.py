@@ -1,4 +1,4 @@
-"""Methods as combinations: what each asks for, and which settings renew which artifact."""
+"""Plans of methods: their nodes and inputs, and the artifacts that each setting renews."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plan(method: str, *overrides: str) -> dict[str, Node]:
 
 
 def renewed(method: str, *overrides: str) -> set[str]:
-    """The nodes whose key these overrides change."""
+    """The nodes with a key that these overrides change."""
     before, after = plan(method), plan(method, *overrides)
     assert before.keys() == after.keys()
     return {name for name in before if before[name].key != after[name].key}
@@ -52,7 +52,7 @@ def test_every_method_resolves_and_plans(method: str) -> None:
         assert set(node.inputs.values()) <= set(list(nodes)[:position])  # each after its inputs
     for name in ("advantage", "alignment"):
         assert (name in nodes) == (getattr(config, name).kind != "none")
-    # Every column that is computed is read by something.
+    # Some node reads every computed column.
     read = {name for node in nodes.values() for name in node.inputs.values()}
     assert read == nodes.keys() - {"policy"}
 
@@ -74,11 +74,11 @@ def test_every_method_resolves_and_plans(method: str) -> None:
         ("v2a_calibrated", {"modality", "advantage", "alignment"}),
     ],
 )
-def test_methods_compute_the_columns_they_are_made_of(method: str, columns: set[str]) -> None:
+def test_methods_compute_the_columns_they_need(method: str, columns: set[str]) -> None:
     assert set(plan(method)) & set(COLUMNS) == columns
 
 
-def test_the_published_constants_of_the_methods() -> None:
+def test_methods_have_the_published_constants() -> None:
     v2a, dvdf, igdf = (experiment(method) for method in ("v2a", "dvdf", "igdf"))
     for config, fraction, weight, rule in (
         (v2a, 0.5, 0.6, "exp_alignment"),
@@ -92,7 +92,7 @@ def test_the_published_constants_of_the_methods() -> None:
     assert experiment("iql_target").policy.data == "target" and experiment("bc_source").policy.learner == "bc"
 
 
-def test_inputs_of_the_stages() -> None:
+def test_stage_inputs_in_the_plan() -> None:
     nodes = plan("v2a")
     assert nodes["modality"].inputs == {"source": "source"}
     tables = {"source": "source", "target": "data/target", "source_rows": "rows/source"}
@@ -110,7 +110,7 @@ def test_inputs_of_the_stages() -> None:
     ("override", "nodes"),
     [
         ("seed=1", {*COLUMNS, "policy"}),
-        # A sweep over lambda and xi fits everything before the policy once.
+        # A sweep over lambda and xi computes all upstream stages once.
         ("policy.filter.alignment_weight=0.1", {"policy"}),
         ("policy.filter.keep_fraction=0.9", {"policy"}),
         ("policy.num_steps=7", {"policy"}),
@@ -127,7 +127,7 @@ def test_inputs_of_the_stages() -> None:
         ("target.seed=9", {"data/target", "rows/target", "advantage", "alignment", "policy"}),
         ("target.num_transitions=50", {"data/target", "rows/target", "advantage", "alignment", "policy"}),
         ("sources.0.noise_std=0.5", {"data/hopper-gravity-0.5-random", "source", "rows/source", *COLUMNS, "policy"}),
-        # What is only reported, or where it is kept, moves no number.
+        # Settings of reports and folders change no number.
         ("name=other", set()),
         ("store=/elsewhere", set()),
         ("policy.checkpoint_interval_steps=5", set()),
@@ -145,7 +145,7 @@ def test_inputs_of_the_stages() -> None:
         ("target.domain=hopper", set()),
     ],
 )
-def test_a_setting_renews_what_it_moves_and_nothing_else(override: str, nodes: set[str]) -> None:
+def test_setting_renews_exactly_the_artifacts_it_changes(override: str, nodes: set[str]) -> None:
     assert renewed("v2a", override) == nodes
 
 
@@ -159,30 +159,30 @@ GRU = {
     "num_steps": 2500,
     "patience_evaluations": None,
 }
-"""A modality as published, but for its size."""
+"""The published modality, except for its size."""
 
 
 def with_modality(settings: dict[str, Any]) -> dict[str, Node]:
     return make_plan(resolve(merge(MINIMAL | {"method": "v2a"}, {"modality": settings})))
 
 
-def test_what_moves_a_modality_is_part_of_its_key() -> None:
+def test_modality_key_contains_all_settings_that_change_it() -> None:
     changes: list[dict[str, Any]] = [{}, {"encoder": "pooled"}, {"patience_evaluations": 2}]
     changes.append(changes[1] | changes[2])
     assert len({with_modality(GRU | change)["modality"].key for change in changes}) == len(changes)
 
 
-def test_a_learners_own_settings_renew_its_policy_only() -> None:
+def test_learner_settings_renew_only_the_policy() -> None:
     assert renewed("td3_bc", "policy.q_weight=1") == {"policy"}
     assert renewed("awac", "policy.temperature=2") == {"policy"}
 
 
-def test_seeds_can_share_everything_before_the_policy() -> None:
+def test_seeds_share_upstream_artifacts_with_equal_upstream_seed() -> None:
     shared, other = plan("v2a", "upstream_seed=0"), plan("v2a", "upstream_seed=0", "seed=1")
     assert {name for name in shared if shared[name].key != other[name].key} == {"policy"}
 
 
-def test_models_of_the_target_are_fitted_once_for_a_sweep() -> None:
+def test_target_models_are_shared_by_a_sweep() -> None:
     assert renewed("stc", "policy.temperature=0.1") == {"policy"}
     assert renewed("stc", "correction.width=8") == {"correction", "policy"}
     assert renewed("stc", "dynamics.num_members=2") == {"dynamics", "correction", "policy"}
@@ -192,23 +192,23 @@ def test_models_of_the_target_are_fitted_once_for_a_sweep() -> None:
     assert plan("droco")["dynamics"].key == plan("stc")["dynamics"].key
     assert renewed("srpo", "policy.reward_correction_data=source") == {"policy"}
     assert renewed("srpo", "alignment.high_value_fraction=0.2") == {"alignment", "policy"}
-    # The filter is free: corrected transitions can be filtered too.
+    # Corrected transitions can be filtered too.
     assert plan("stc")["correction"].key == plan("igdf", "policy.correct_transitions=true")["correction"].key
 
 
-def test_methods_share_what_they_have_in_common() -> None:
+def test_methods_share_common_artifacts() -> None:
     v2a, dvdf, igdf, iql = (plan(method) for method in ("v2a", "dvdf", "igdf", "iql"))
     for name in (*DATA, "source"):
         assert v2a[name].key == dvdf[name].key == igdf[name].key == iql[name].key
     assert v2a["alignment"].key == dvdf["alignment"].key == igdf["alignment"].key
     assert v2a["advantage"].key != dvdf["advantage"].key
     assert len({nodes["policy"].key for nodes in (v2a, dvdf, igdf, iql)}) == 4
-    # A name for a setting is that setting.
+    # A method that only names a setting shares its artifacts.
     assert plan("iql_mixed")["policy"].key == iql["policy"].key
     assert plan("iql_target")["policy"].key == plan("iql", "policy.data=target")["policy"].key
 
 
-def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
+def test_data_file_key_depends_on_its_content(tmp_path: Path) -> None:
     file = tmp_path / "data.hdf5"
     file.write_bytes(b"one")
     changes = [f"data_root={tmp_path}", "target.path=data.hdf5"]
@@ -226,7 +226,7 @@ def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
         plan("iql", *changes)
 
 
-def test_unknown_method() -> None:
+def test_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown method 'v2b'\n  try: did you mean v2a"):
         method_settings("v2b")
 
@@ -237,7 +237,7 @@ def test_no_method_shares_mutable_settings_with_the_registry() -> None:
     assert repr(METHODS) == before
 
 
-def test_a_source_cannot_take_the_targets_place() -> None:
+def test_source_named_target_is_refused() -> None:
     """A source named `target` would share the target's node, and with it its data."""
     with pytest.raises(ConfigError, match="target"):
         experiment("iql", "sources.0.name=target")

@@ -1,4 +1,4 @@
-"""Which experiments are trained as one pack, and that each writes what it writes alone."""
+"""Which policies are trained as one batch, and that each writes the same files as a separate run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_every_method import OURS, experiment, run
 from torch.testing import assert_close
 
+from tests.experiments.tiny_experiments import OURS, experiment, run
 from v2a_ray.data.loading import streaming
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan
@@ -41,7 +41,7 @@ def key(method: str, *overrides: str) -> str | None:
         "policy.filter.keep_fraction=0.25",
     ],
 )
-def test_seed_and_scalars_of_iql_go_into_one_pack(override: str) -> None:
+def test_policies_that_differ_in_seed_and_scalars_share_a_batch(override: str) -> None:
     assert key("dvdf", override) == key("dvdf") is not None
 
 
@@ -66,7 +66,7 @@ def test_seed_and_scalars_of_iql_go_into_one_pack(override: str) -> None:
         "loading.memory_gib=0.5",
     ],
 )
-def test_what_changes_shapes_data_or_evaluation_keeps_apart(override: str) -> None:
+def test_settings_of_shapes_data_and_evaluation_separate_batches(override: str) -> None:
     assert key("dvdf", override) != key("dvdf")
 
 
@@ -75,20 +75,20 @@ PACKED = {
     *("dara", "dara_filter", "srpo", "stc", "dmc_nearest"),
     *("iql", "iql_mixed", "iql_target", "iql_source"),
 }
-"""Methods that train plain IQL, on whatever data. `otdf` adds a density; `droco` and `grouped` derive from IQL."""
+"""Methods that train plain IQL. `otdf` adds a density; `droco` and `grouped` derive from IQL."""
 
 
 @pytest.mark.parametrize("method", OURS)
-def test_what_is_not_plain_iql_is_trained_alone(method: str) -> None:
+def test_learners_other_than_plain_iql_are_not_batched(method: str) -> None:
     assert (key(method) is not None) == (method in PACKED)
 
 
-def test_a_density_keeps_a_policy_alone() -> None:
+def test_policy_with_a_density_is_not_batched() -> None:
     assert key("dvdf", "policy.density_weight=0.1") is None
     assert key("otdf", "policy.density_weight=0") is not None
 
 
-def test_a_value_function_that_is_ahead_keeps_a_policy_alone() -> None:
+def test_policy_with_next_value_after_step_is_not_batched() -> None:
     assert key("v2a", "policy.next_value=after_step") is None
 
 
@@ -101,12 +101,12 @@ def test_a_value_function_that_is_ahead_keeps_a_policy_alone() -> None:
         ([], 3, []),
     ],
 )
-def test_packs_by_hand(keys: list[str | None], largest: int, policy_batches: list[list[int]]) -> None:
+def test_make_policy_batches_by_hand(keys: list[str | None], largest: int, policy_batches: list[list[int]]) -> None:
     assert make_policy_batches(keys, largest) == policy_batches
 
 
 @given(st.lists(st.sampled_from(["a", "b", None])), st.integers(1, 6))
-def test_packs_hold_every_policy_once_and_are_even(keys: list[str | None], largest: int) -> None:
+def test_policy_batches_contain_every_policy_once_and_are_even(keys: list[str | None], largest: int) -> None:
     policy_batches = make_policy_batches(keys, largest)
     assert sorted(number for policy_batch in policy_batches for number in policy_batch) == list(range(len(keys)))
     for key in ("a", "b"):
@@ -118,7 +118,7 @@ def test_packs_hold_every_policy_once_and_are_even(keys: list[str | None], large
 
 
 def jobs_of(configs: list[ExperimentConfig], inputs: dict[str, Path], folder: Path) -> list[Job]:
-    """Policy jobs with equal inputs, in folders of their own."""
+    """Policy jobs with equal inputs, in separate folders."""
     jobs = []
     for index, config in enumerate(configs):
         output = folder / "pack" / str(index)
@@ -134,11 +134,11 @@ OTHERS = {
     "srpo": [["seed=1"], ["policy.reward_correction=5"]],
     "stc": [["seed=1"], ["policy.discount=0.9"]],
 }
-"""What the members of a pack differ in from the first, by method."""
+"""Settings in which the other members of a batch differ from the first, by method."""
 
 
 @pytest.mark.parametrize(("method", "streamed"), [*((method, False) for method in OTHERS), ("iql_mixed", True)])
-def test_a_pack_writes_what_separate_runs_write(
+def test_policy_batch_writes_the_files_of_separate_runs(
     method: str, streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     different: list[list[str]] = [[], *OTHERS[method]]
@@ -169,7 +169,7 @@ def test_a_pack_writes_what_separate_runs_write(
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_a_policy_that_diverges_costs_the_others_nothing(tmp_path: Path) -> None:
+def test_diverging_policy_does_not_affect_the_others(tmp_path: Path) -> None:
     configs = [experiment("iql_mixed"), experiment("iql_mixed", "seed=1", "policy.learning_rate=1e30")]
     folders = run(configs[0], tmp_path / "alone")
     inputs = {role: folders[name] for role, name in make_plan(configs[0])["policy"].inputs.items()}

@@ -1,4 +1,4 @@
-"""One policy on several workers: the steps of one worker on all that they drew, with real Ray Train, after a kill."""
+"""One policy on several Ray Train workers: equal to one worker on their joint batch, also after a kill."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,9 +15,9 @@ import ray
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from test_every_method import SOURCE, TARGET, experiment, run
 from torch import Tensor
 
+from tests.experiments.tiny_experiments import SOURCE, TARGET, experiment, run
 from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions, join_rows
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.data_parallel import Workers
@@ -25,7 +26,7 @@ from v2a_ray.engine.trainer import Progress, silent
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.orchestration.train.policy_workers import fit_policy_parallel
-from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.mixed_sampler import MixedSampler
@@ -36,7 +37,7 @@ PREPROCESSING = Preprocessing(np.zeros(11, np.float32), np.ones(11, np.float32),
 
 
 class SumOverThreads:
-    """The sum over workers that are threads of this process."""
+    """Sums over workers that are threads of this process."""
 
     def __init__(self, count: int) -> None:
         self.parts: dict[int, Tensor] = {}
@@ -54,7 +55,7 @@ class SumOverThreads:
         return Workers(rank, self.barrier.parties, reduce)
 
 
-def learner_of(config: PolicyConfig, workers: Workers) -> IQLLearner:
+def learner_of(config: Any, workers: Workers) -> IQLLearner:
     generator = np.random.default_rng(0)
     columns = {
         name: generator.normal(size=SOURCE.num_transitions).astype(np.float32) for name in ("alignment", "advantage")
@@ -67,7 +68,7 @@ def learner_of(config: PolicyConfig, workers: Workers) -> IQLLearner:
 
 
 @pytest.mark.parametrize("data", ["mixed", "target"])
-def test_three_workers_take_the_steps_of_one_on_all_that_they_drew(data: str) -> None:
+def test_three_workers_equal_one_worker_on_their_joint_batch(data: str) -> None:
     config = LEARNERS(num_steps=50, batch_size=24, width=8, learning_rate=0.01, filter=RULE, data=data)
     together = SumOverThreads(3)
     learners = [learner_of(config, together.of(rank)) for rank in range(3)]
@@ -75,7 +76,7 @@ def test_three_workers_take_the_steps_of_one_on_all_that_they_drew(data: str) ->
     untrained = {name: value.clone() for name, value in alone.actor.state_dict().items()}
 
     def drawn(step: int) -> tuple[Batch, Tensor]:
-        """What the three draw at a step."""
+        """The joint batch of the three workers at a step."""
         batches, weights = [], []
         for rank in range(3):
             other = learner_of(config, Workers(rank, 3))
@@ -106,7 +107,7 @@ def test_three_workers_take_the_steps_of_one_on_all_that_they_drew(data: str) ->
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentConfig, dict[str, Path]]:
-    """An experiment whose policy two workers train, and the policy's inputs."""
+    """An experiment with a policy on two workers, and the policy's inputs."""
     settings = ["policy.num_workers=2", "policy.num_steps=8", "policy.checkpoint_interval_steps=4"]
     config = experiment("igdf", *settings, "policy.log_interval_steps=1", "evaluation.interval_steps=4")
     folders = run(experiment("igdf"), tmp_path_factory.mktemp("upstream"))
@@ -114,10 +115,10 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentConfig
 
 
 @pytest.mark.slow
-def test_a_killed_worker_comes_back_and_the_policy_is_the_same(
+def test_killed_policy_worker_restarts_with_an_identical_policy(
     ray_cluster: None, upstream: tuple[ExperimentConfig, dict[str, Path]], kill_once: Progress, tmp_path: Path
 ) -> None:
-    """Killed is the worker that writes checkpoints, one step after it wrote one."""
+    """The worker that writes checkpoints is killed one step after it wrote one."""
     config, inputs = upstream
     outputs = []
     for name, progress in (("straight", silent), ("interrupted", kill_once)):
@@ -136,7 +137,7 @@ def test_a_killed_worker_comes_back_and_the_policy_is_the_same(
     assert evaluated[8] == results[0]["return_mean"]
 
 
-def test_a_table_that_has_to_be_streamed_is_refused(
+def test_streamed_table_with_several_workers_is_refused(
     upstream: tuple[ExperimentConfig, dict[str, Path]], tmp_path: Path
 ) -> None:
     config, inputs = upstream
@@ -154,12 +155,12 @@ def test_a_table_that_has_to_be_streamed_is_refused(
         (["policy.learner=bc", "policy.num_workers=2"], "policy.num_workers: .*learner=iql would read it"),
     ],
 )
-def test_what_workers_cannot_share_is_refused(overrides: list[str], message: str) -> None:
+def test_settings_that_workers_cannot_share_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises((ConfigError, ValidationError), match=message):
         experiment("iql_mixed", *overrides)
 
 
-def test_the_number_of_workers_renews_the_policy_alone_and_one_is_what_was_before() -> None:
+def test_num_workers_renews_only_the_policy() -> None:
     plans = [make_plan(experiment("igdf", f"policy.num_workers={count}")) for count in (1, 2)]
     assert {name for name in plans[0] if plans[0][name].key != plans[1][name].key} == {"policy"}
     assert plans[0]["policy"].key == make_plan(experiment("igdf"))["policy"].key

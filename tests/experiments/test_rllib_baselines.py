@@ -1,4 +1,4 @@
-"""RLlib's learners as peers: what they see of a table, what they leave behind, and that a seed decides the result."""
+"""RLlib's learners as baselines: the transitions that they read, the files that they write, and reproducibility."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PEERS = ["rllib_bc", "rllib_marwil", "rllib_cql", "rllib_iql"]
 
 
 def two_episodes(observation_dim: int = 1, action_dim: int = 1) -> EpisodeTable:
-    """Three steps that end in a terminal, and two that are cut off; the states count up from 1 and from 11."""
+    """A terminated episode of three steps and a truncated one of two; the states count up from 1 and from 11."""
     states = np.array([1, 2, 3, 11, 12], np.float32)[:, None].repeat(observation_dim, 1)
     return EpisodeTable(
         observation=states,
@@ -59,26 +59,26 @@ def peer(learner: str, folder: Path, table: EpisodeTable, **more: Any) -> Baseli
 
 
 @pytest.mark.parametrize("learner", PEERS)
-def test_rllib_sees_the_transitions_of_the_table(learner: str, tmp_path: Path) -> None:
+def test_rllib_reads_the_transitions_of_the_table(learner: str, tmp_path: Path) -> None:
     prepared = Preprocessing(np.array([1.0], np.float32), np.array([2.0], np.float32), reward_scale=10.0)
     (seen,) = peer(learner, tmp_path, prepare(two_episodes(), prepared)).tables
     np.testing.assert_allclose(seen["obs"][:, 0], [0, 0.5, 1, 5, 5.5])
     np.testing.assert_allclose(seen["new_obs"][:, 0], [0.5, 1, 1.5, 5.5, 6])
     np.testing.assert_allclose(seen["actions"][:, 0], [-0.4, -0.2, 0, 0.2, 0.4], atol=1e-7)
     np.testing.assert_allclose(seen["rewards"], [10, 20, 30, 40, 50])
-    # The losses bootstrap where this is False, so also at the step that is cut off.
+    # The losses bootstrap where this is False, so also at the truncated step.
     assert seen["terminateds"].tolist() == [False, False, True, False, False]
     assert seen["truncateds"].tolist() == [False, False, False, False, True]
 
 
-def test_marwil_gets_discounted_returns(tmp_path: Path) -> None:
+def test_marwil_reads_discounted_returns(tmp_path: Path) -> None:
     (seen,) = peer("rllib_marwil", tmp_path, two_episodes()).tables
-    # gamma 0.5: 1 + 0.5 (2 + 0.5 * 3), 2 + 0.5 * 3, 3; nothing follows the terminal.
+    # gamma 0.5: 1 + 0.5 (2 + 0.5 * 3), 2 + 0.5 * 3, 3; the third step is terminal.
     np.testing.assert_allclose(seen["value_targets"][:3], [2.75, 3.5, 3.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("learner", PEERS)
-def test_a_peer_that_goes_on_from_a_checkpoint_ends_as_one_never_stopped(learner: str, tmp_path: Path) -> None:
+def test_resumed_baseline_equals_an_uninterrupted_one(learner: str, tmp_path: Path) -> None:
     whole = peer(learner, tmp_path / "whole", two_episodes())
     for step in range(3):
         whole.update(step)
@@ -105,7 +105,7 @@ def experiment(method: str, **policy: Any) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize(("method", "data"), [(peer, "target") for peer in PEERS] + [("rllib_iql", "mixed")])
-def test_a_peer_leaves_what_the_policy_stage_leaves(method: str, data: str, tmp_path: Path) -> None:
+def test_baseline_writes_the_files_of_the_policy_stage(method: str, data: str, tmp_path: Path) -> None:
     for role in ("source", "target"):
         write_table(two_episodes(11, 3), tmp_path / role / "table", robot="hopper")
     config = experiment(method, data=data)
@@ -128,7 +128,7 @@ def test_a_peer_leaves_what_the_policy_stage_leaves(method: str, data: str, tmp_
 
 
 @pytest.mark.parametrize("learner", PEERS)
-def test_a_filter_is_refused(learner: str) -> None:
+def test_baseline_refuses_a_filter(learner: str) -> None:
     section = {"filter": {"rule": "top_fraction"}}
     with pytest.raises(ConfigError, match=f"policy.learner={learner} reads no columns"):
         raw = experiment(learner).model_dump(mode="json", exclude_unset=True)

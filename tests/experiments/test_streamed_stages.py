@@ -1,4 +1,4 @@
-"""Stages on a source table that exceeds the memory allowed: they stream, resume, or say that they cannot."""
+"""Stages on a source table larger than the allowed memory: they stream and resume, or refuse with a remedy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def hopper_like(num_transitions: int, seed: int) -> EpisodeTable:
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Inputs of a stage: a source, a small target, and their row files."""
     folder = tmp_path_factory.mktemp("tables")
-    inputs = {}
+    inputs: dict[str, Path] = {}
     for seed, (role, size) in enumerate({"source": NUM_SOURCE, "target": 300}.items()):
         write_table(hopper_like(size, seed), folder / role / "table", robot="hopper")
         (folder / f"{role}_rows").mkdir()
@@ -80,7 +80,7 @@ def experiment(method: str = "iql_mixed", memory_gib: float = QUARTER_GIB, **sec
 def fit(
     stage: str, config: ExperimentConfig, inputs: dict[str, Path], folder: Path, fail_at_step: int | None = None
 ) -> Path:
-    """Fit into `folder`; `fail_at_step` breaks off there, which leaves the checkpoint."""
+    """Fit into `folder`; with `fail_at_step`, training is interrupted at that step and leaves its checkpoint."""
     told: list[str] = []
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:
@@ -90,13 +90,13 @@ def fit(
 
     (folder / "output").mkdir(parents=True, exist_ok=True)
     fit_of(stage, config)(Job(config, inputs, folder / "output", folder / "work", progress))
-    # A residual alignment only scores its source, in order, so there is nothing to announce.
+    # A residual alignment only scores its source in order, so it does not report a streamed source.
     draws = stage != "alignment" or config.alignment.kind in ("contrastive", "classifier")
     assert ("streamed/source" in told) == (draws and config.loading.memory_gib < 1)
     return folder / "output"
 
 
-def test_a_policy_streams_and_goes_on_where_it_was_stopped(tables: dict[str, Path], tmp_path: Path) -> None:
+def test_streamed_policy_resumes_from_its_checkpoint(tables: dict[str, Path], tmp_path: Path) -> None:
     whole = fit("policy", experiment(), tables, tmp_path / "whole")
     assert json.loads((whole / "evaluation.json").read_text())["streamed_tables"] == ["source"]
     with pytest.raises(KeyboardInterrupt):
@@ -110,17 +110,15 @@ def test_a_policy_streams_and_goes_on_where_it_was_stopped(tables: dict[str, Pat
 
 
 @pytest.mark.parametrize("kind", ["contrastive", "classifier", "residual"])
-def test_columns_are_computed_from_a_stream(kind: str, tables: dict[str, Path], tmp_path: Path) -> None:
+def test_columns_are_computed_from_a_streamed_source(kind: str, tables: dict[str, Path], tmp_path: Path) -> None:
     config = experiment("dvdf", alignment={"kind": kind})
     for stage in ("advantage", "alignment"):
         column = pq.read_table(fit(stage, config, tables, tmp_path / stage) / "column.parquet").column(stage)
         assert sum(len(values) for values in column.to_pylist()) == NUM_SOURCE
 
 
-def test_a_residual_alignment_does_not_depend_on_how_the_source_is_read(
-    tables: dict[str, Path], tmp_path: Path
-) -> None:
-    """It is fitted to the target; the source is only scored, in order."""
+def test_residual_alignment_of_a_streamed_source_is_identical(tables: dict[str, Path], tmp_path: Path) -> None:
+    """It is fitted to the target and only scores the source, in order."""
     columns = [
         pq.read_table(
             fit("alignment", experiment("v2a", gib, alignment={"kind": "residual"}), tables, tmp_path / str(gib))
@@ -132,17 +130,16 @@ def test_a_residual_alignment_does_not_depend_on_how_the_source_is_read(
 
 
 @pytest.mark.parametrize("stage", ["advantage", "policy"])
-def test_a_stream_is_on_the_cpu_and_says_so_to_who_insists_on_a_gpu(
-    stage: str, tables: dict[str, Path], tmp_path: Path
-) -> None:
-    config = experiment("iql_mixed" if stage == "policy" else "dvdf", **{stage: {"device": "cuda"}})
+def test_streamed_table_refuses_device_cuda(stage: str, tables: dict[str, Path], tmp_path: Path) -> None:
+    sections: dict[str, Any] = {stage: {"device": "cuda"}}
+    config = experiment("iql_mixed" if stage == "policy" else "dvdf", **sections)
     with pytest.raises(ConfigError, match=r"the source is more than .* would be streamed, on the CPU") as error:
         fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
     assert error.value.where == "loading.memory_gib"
 
 
 @pytest.mark.parametrize("stage", ["modality", "alignment"])
-def test_a_stage_that_cannot_stream_says_so(stage: str, tables: dict[str, Path], tmp_path: Path) -> None:
+def test_stage_that_cannot_stream_names_the_remedy(stage: str, tables: dict[str, Path], tmp_path: Path) -> None:
     config = experiment("v2a_calibrated")
     with pytest.raises(ConfigError, match=rf"the {stage} stage cannot stream(.|\n)*raise it") as error:
         fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))

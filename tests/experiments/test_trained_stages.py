@@ -1,4 +1,4 @@
-"""The register of stages: what every declaration has to hold, whatever the stage."""
+"""Requirements on every registered stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def experiment(method: str) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
-def test_what_a_stage_names_is_there_and_takes_a_job(stage: Stage) -> None:
+def test_stage_functions_exist_and_take_a_job(stage: Stage) -> None:
     holders = [stage, *(LEARNERS[name] for name in LEARNERS if stage.name == "policy")]
     names = [value for each in holders for name, value in inspect.getmembers(each) if name.startswith("fits") and value]
     assert names
@@ -37,19 +37,19 @@ def test_what_a_stage_names_is_there_and_takes_a_job(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
-def test_a_stage_is_named_after_its_section_and_its_part_of_a_store(stage: Stage) -> None:
+def test_stage_names_match_settings_and_store(stage: Stage) -> None:
     assert stage.name in artifact_kinds() and isinstance(stage.section(experiment("v2a")), TrainingConfig)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_plan_has_what_stages_ask_for_and_every_node_can_be_computed(method: str) -> None:
+def test_plan_contains_all_inputs_and_every_node_has_a_function(method: str) -> None:
     config = experiment(method)
     plan = make_plan(config)
     needed = {stage.name for stage in STAGES.values() if stage in needed_stages(config)}
     assert {node.stage for node in plan.values()} == {"data", "source", "rows", *needed}
     seen: set[str] = set()
     for name, node in plan.items():
-        assert set(node.inputs.values()) <= seen, "a node stands after what it is made from"
+        assert set(node.inputs.values()) <= seen, "a node must come after its inputs"
         seen.add(name)
         if node.stage not in ("data", "source"):
             assert callable(fit_of(node.stage, config))
@@ -60,11 +60,11 @@ def test_a_plan_has_what_stages_ask_for_and_every_node_can_be_computed(method: s
     [(ADVANTAGES, "value_loss"), (ALIGNMENTS, "fits"), (LEARNERS, "makes"), (FILTERS, "selects")],
     ids=lambda value: getattr(value, "noun", value),
 )
-def test_what_a_kind_names_is_there(choices: Choices, attribute: str) -> None:
+def test_functions_named_by_kinds_exist(choices: Choices, attribute: str) -> None:
     for name in choices:
         function = getattr(choices[name], attribute)
         assert name == "none" or callable(imported(function)), name
 
 
-def test_every_encoder_is_there() -> None:
+def test_every_encoder_exists() -> None:
     assert all(callable(imported(encoder)) for encoder in ENCODERS.values())

@@ -1,4 +1,4 @@
-"""The trajectory encoders: what they compute, that padding reaches none, and that skipping it changes nothing."""
+"""The trajectory encoders by hand and against torch; padding is never read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from v2a_ray.networks import GRUEncoder, PooledEncoder
 
 
 class PaddedGRUEncoder(GRUEncoder):
-    """As it is published: torch's GRU goes on behind a trajectory's end, and the last valid state is taken."""
+    """The published form: torch's GRU also computes padding, and the last valid state is selected."""
 
     def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         hidden_BTH, _ = self.recurrent(steps_BTX)
@@ -27,7 +27,7 @@ def encoder_of(kind: str, input_dim: int = 4, width: int = 5) -> GRUEncoder | Po
 
 
 def trajectories(lengths: list[int], padding: float = 0.0, extra: int = 0) -> tuple[Tensor, Tensor]:
-    """Random steps (B, T, 4), `padding` behind each end and `extra` steps of it behind all."""
+    """Random steps (B, T, 4), padded with `padding` to the longest trajectory plus `extra` steps."""
     lengths_B = torch.tensor(lengths)
     generator = torch.Generator().manual_seed(sum(lengths))
     rows = [torch.randn(length, 4, generator=generator) for length in lengths]
@@ -38,13 +38,13 @@ def trajectories(lengths: list[int], padding: float = 0.0, extra: int = 0) -> tu
 
 
 def gradients(encoder: nn.Module, steps_BTX: Tensor, lengths_B: Tensor) -> list[Tensor]:
-    """Of a loss that weighs every output differently."""
+    """Parameter gradients of a loss that weights every output differently."""
     outputs = torch.cat(encoder(steps_BTX, lengths_B), dim=1)
     weights = torch.arange(1.0, outputs.numel() + 1).view_as(outputs)
     return list(torch.autograd.grad((weights * outputs).sum(), list(encoder.parameters())))
 
 
-def test_pooled_is_the_head_of_the_mean_feature() -> None:
+def test_pooled_encoder_by_hand() -> None:
     encoder = PooledEncoder(1, 1, 1)
     with torch.no_grad():
         encoder.body.numbers_KS.copy_(torch.tensor([[1.0, 0.0, 2.0, 1.0]]))  # weight and bias of both layers
@@ -57,7 +57,7 @@ def test_pooled_is_the_head_of_the_mean_feature() -> None:
     torch.testing.assert_close(log_std, torch.tensor([[11 / 6 - 2], [0.5]]))
 
 
-def test_pooled_neither_sees_the_order_of_steps_nor_how_often_a_trajectory_is_repeated() -> None:
+def test_pooled_encoder_ignores_order_and_repetition_of_steps() -> None:
     encoder = encoder_of("pooled")
     steps_BTX, lengths_B = trajectories([6])
     shuffled_BTX, twice_BTX = steps_BTX[:, [3, 1, 5, 0, 4, 2]], steps_BTX.repeat(1, 2, 1)
@@ -73,7 +73,7 @@ def test_pooled_neither_sees_the_order_of_steps_nor_how_often_a_trajectory_is_re
 @pytest.mark.parametrize("kind", ["pooled", "gru"])
 @given(lengths=strategies.lists(strategies.integers(1, 9), min_size=1, max_size=6))
 @settings(max_examples=25, deadline=None)
-def test_padding_is_not_even_read(kind: str, lengths: list[int]) -> None:
+def test_encoders_do_not_read_padding(kind: str, lengths: list[int]) -> None:
     encoder = encoder_of(kind)
     clean, dirty = trajectories(lengths), trajectories(lengths, padding=float("nan"), extra=3)
     for ours, theirs in zip(encoder(*clean), encoder(*dirty), strict=True):
@@ -85,7 +85,7 @@ def test_padding_is_not_even_read(kind: str, lengths: list[int]) -> None:
 @pytest.mark.parametrize("kind", ["pooled", "gru"])
 @given(lengths=strategies.lists(strategies.integers(1, 9), min_size=2, max_size=6))
 @settings(max_examples=25, deadline=None)
-def test_a_trajectorys_z_does_not_depend_on_its_company(kind: str, lengths: list[int]) -> None:
+def test_z_does_not_depend_on_the_other_trajectories_of_a_batch(kind: str, lengths: list[int]) -> None:
     encoder = encoder_of(kind)
     steps_BTX, lengths_B = trajectories(lengths)
     together, _ = encoder(steps_BTX, lengths_B)
@@ -97,7 +97,7 @@ def test_a_trajectorys_z_does_not_depend_on_its_company(kind: str, lengths: list
 @pytest.mark.parametrize(("width", "dtype"), [(5, torch.float32), (256, torch.float32), (5, torch.float64)])
 @given(lengths=strategies.lists(strategies.integers(1, 12), min_size=1, max_size=8))
 @settings(max_examples=25, deadline=None)
-def test_the_gru_gives_the_outputs_and_gradients_of_torchs(width: int, dtype: torch.dtype, lengths: list[int]) -> None:
+def test_gru_outputs_and_gradients_equal_torch(width: int, dtype: torch.dtype, lengths: list[int]) -> None:
     ours, torchs = (encoder_of(kind, width=width).to(dtype) for kind in ("gru", "gru-padded"))
     steps_BTX, lengths_B = trajectories(lengths)
     results = []

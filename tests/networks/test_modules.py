@@ -1,4 +1,4 @@
-"""Networks: one batched ensemble is K networks, targets follow, actions stay in range."""
+"""Networks: an ensemble equals K networks, target networks follow, actions stay in range."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from v2a_ray.networks import MLP, EnsembleMLP, GRUEncoder, PooledEncoder, TanhAc
 
 
 def member(ensemble: EnsembleMLP, index: int) -> MLP:
-    """Member `index` as a network of its own."""
+    """Member `index` as a separate network."""
     network = MLP(ensemble.widths[0], ensemble.widths[1:-1], ensemble.widths[-1])
     with torch.no_grad():
         network.numbers_KS[0] = ensemble.numbers_KS[index]
@@ -29,7 +29,7 @@ def test_ensemble_equals_separate_networks(hidden: list[int]) -> None:
         torch.testing.assert_close(ensemble(own)[index], network(own[index]))
 
 
-def test_ensemble_members_start_different_and_learn_apart() -> None:
+def test_ensemble_members_start_different_and_learn_independently() -> None:
     torch.manual_seed(0)
     ensemble = EnsembleMLP(2, 3, [4], 1)
     inputs = torch.randn(5, 3)
@@ -68,7 +68,7 @@ def test_actor_standardises_raw_observations() -> None:
     action = actor.act(torch.tensor([[12.0, -5.0], [10.0, -4.5]]))
     torch.testing.assert_close(action, actor(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).detach())
     assert not action.requires_grad
-    assert {"observation_mean_O", "observation_std_O"} <= actor.state_dict().keys()  # they travel with the weights
+    assert {"observation_mean_O", "observation_std_O"} <= actor.state_dict().keys()  # saved with the weights
 
 
 @settings(max_examples=20, deadline=None)

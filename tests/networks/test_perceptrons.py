@@ -1,4 +1,4 @@
-"""Perceptrons with backpropagation written out: the outputs and gradients of torch's own layers."""
+"""Perceptrons with hand-written backpropagation give the outputs and gradients of torch's layers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from v2a_ray.networks import MLP, EnsembleMLP, chosen_products, layers_of, perce
 
 WIDTHS = st.lists(st.integers(1, 40), min_size=2, max_size=4)
 LARGE = [14, 256, 256, 3]
-"""Of products that oneDNN computes; the others are too small for it."""
+"""Widths large enough for oneDNN; smaller products use MKL."""
 
 
 @pytest.fixture(params=["mkl", "onednn"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each of the libraries, whatever this processor would choose."""
+    """Each library, independent of this processor's default."""
     monkeypatch.setenv("V2A_MATRIX_PRODUCTS", request.param)
     chosen_products.cache_clear()
     yield request.param
@@ -31,7 +31,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def results(network: Callable[..., Tensor], tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
-    """The outputs, and the gradients of the tensors that need one, of a loss that weighs every output differently."""
+    """The outputs, and the gradients of the `needed` tensors for a loss that weights every output differently."""
     leaves = [tensor.clone().requires_grad_(need) for tensor, need in zip(tensors, needed, strict=True)]
     outputs = network(*leaves)
     loss = (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view_as(outputs)).sum()
@@ -40,7 +40,7 @@ def results(network: Callable[..., Tensor], tensors: list[Tensor], needed: list[
 
 
 def plain(inputs: Tensor, numbers_KS: Tensor, widths: list[int]) -> Tensor:
-    """The perceptrons in torch's own operations."""
+    """The perceptrons in plain torch operations."""
     weights, biases = layers_of(numbers_KS, widths)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         inputs = (inputs.relu() if layer else inputs) @ weight + bias.unsqueeze(1)
@@ -67,18 +67,20 @@ def check_gradients(
     size = sum((x + 1) * y for x, y in pairwise(widths))
     tensors = [inputs, torch.randn(num_networks, size, dtype=dtype) / max(widths) ** 0.5]
     needed = [frozen != "inputs", frozen != "numbers"]
-    ours = results(lambda *leaves: perceptrons(*leaves, widths), tensors, needed)
-    for our, their in zip(ours, results(lambda *leaves: plain(*leaves, widths), tensors, needed), strict=True):
+    ours = results(lambda inputs, numbers: perceptrons(inputs, numbers, widths), tensors, needed)
+    for our, their in zip(
+        ours, results(lambda inputs, numbers: plain(inputs, numbers, widths), tensors, needed), strict=True
+    ):
         torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-4 if dtype == torch.float32 else 1e-9)
 
 
-def test_gradients_are_torchs(library: str) -> None:
+def test_perceptron_gradients_equal_torch(library: str) -> None:
     check_gradients()
 
 
 @pytest.mark.parametrize("widths", [[3, 5, 2], LARGE])
 @pytest.mark.parametrize("leading", [(192,), (4, 48), ()])
-def test_an_mlp_is_its_layers_one_after_the_other(widths: list[int], leading: tuple[int, ...], library: str) -> None:
+def test_mlp_equals_torch_layers(widths: list[int], leading: tuple[int, ...], library: str) -> None:
     torch.manual_seed(0)
     network = MLP(widths[0], widths[1:-1], widths[-1])
     layers = sequential(network)
@@ -91,14 +93,14 @@ def test_an_mlp_is_its_layers_one_after_the_other(widths: list[int], leading: tu
 
 
 def sequential(network: MLP) -> nn.Sequential:
-    """The same network of torch's layers, loaded from what a file of ours would hold."""
+    """The same network in torch's layers, loaded from its `state_dict`."""
     pairs = pairwise(network.widths)
     layers = nn.Sequential(*[layer for x, y in pairs for layer in (nn.Linear(x, y), nn.ReLU())][:-1])
     layers.load_state_dict(network.state_dict())
     return layers
 
 
-def test_a_network_starts_as_torchs_layers_do() -> None:
+def test_mlp_initialisation_equals_torch() -> None:
     torch.manual_seed(3)
     network = MLP(5, [7], 2)
     torch.manual_seed(3)
@@ -107,7 +109,7 @@ def test_a_network_starts_as_torchs_layers_do() -> None:
 
 
 @pytest.mark.parametrize("network", [MLP(3, [5, 4], 2), EnsembleMLP(2, 3, [5], 1)], ids=["MLP", "EnsembleMLP"])
-def test_weights_survive_their_file(network: EnsembleMLP) -> None:
+def test_state_dict_round_trip_keeps_the_weights(network: EnsembleMLP) -> None:
     saved = {name: value.clone() for name, value in network.state_dict().items()}
     numbers = network.numbers_KS.detach().clone()
     with torch.no_grad():
@@ -116,7 +118,7 @@ def test_weights_survive_their_file(network: EnsembleMLP) -> None:
     assert torch.equal(network.numbers_KS, numbers)
 
 
-def test_a_file_of_another_network_is_refused() -> None:
+def test_state_dict_of_another_network_is_refused() -> None:
     network, saved = MLP(3, [5], 2), MLP(3, [5], 2).state_dict()
     for wrong in (MLP(3, [6], 2).state_dict(), MLP(3, [5, 5], 2).state_dict(), {"0.weight": saved["0.weight"]}):
         with pytest.raises(RuntimeError, match=r"0\.weight|4\.weight|2\.weight"):
@@ -134,8 +136,8 @@ def test_products_take_any_strides(rows: int, library: str) -> None:
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_the_libraries_are_two() -> None:
-    """The rest of this file would prove little if both names led to the same kernel."""
+def test_mkl_and_onednn_run_different_kernels() -> None:
+    """Otherwise the other tests would check one library twice."""
     torch.manual_seed(0)
     left, right = torch.randn(300, 256), torch.randn(256, 256)
     products = []
@@ -151,7 +153,7 @@ def test_the_libraries_are_two() -> None:
     torch.testing.assert_close(*products, rtol=1e-5, atol=1e-4)
 
 
-def test_another_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_matrix_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V2A_MATRIX_PRODUCTS", "fastest")
     chosen_products.cache_clear()
     with pytest.raises(ConfigError, match=r"V2A_MATRIX_PRODUCTS.*fastest"):
@@ -169,7 +171,7 @@ def test_another_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, None, "AVX512", "mkl"),  # no such file: not Linux
     ],
 )
-def test_the_choice_depends_on_the_processor(
+def test_matrix_library_depends_on_the_processor(
     vendor: str | None, family: int, capability: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
@@ -183,8 +185,8 @@ def test_the_choice_depends_on_the_processor(
     chosen_products.cache_clear()
 
 
-def test_what_is_not_finite_is_not_hidden(library: str) -> None:
-    """A policy that diverges has to be found out: ReLU passes NaN on, in both directions."""
+def test_nan_passes_through_relu(library: str) -> None:
+    """Diverged training must show: ReLU passes NaN on in the forward and backward pass."""
     torch.manual_seed(0)
     network, inputs = MLP(14, [256, 256], 1), torch.randn(192, 14)
     inputs[7] = float("nan")

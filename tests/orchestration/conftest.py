@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ray_head import RayHead
+
+from tests.orchestration.ray_head import RayHead
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ray_head import RayHead, v2a
 
+from tests.orchestration.ray_head import RayHead, v2a
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import resolve

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from ray_head import RayHead, environment, free_port, v2a
+
+from tests.cli.command import yaml_folder
+from tests.orchestration.ray_head import RayHead, environment, free_port, v2a
 
 pytestmark = pytest.mark.slow
 DATA = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 200}
@@ -30,11 +31,8 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("jobs")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     missing = TINY | {"name": "missing", "target": {"domain": "hopper/stock", "path": "/nowhere/at-all.hdf5"}}
-    (folder / "missing.yaml").write_text(yaml.safe_dump(missing))
-    return folder
+    return yaml_folder(tmp_path_factory.mktemp("jobs"), tiny=TINY, missing=missing)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray_head import RayHead, environment, free_port, v2a
 
+from tests.orchestration.ray_head import RayHead, environment, free_port, v2a
 from v2a_ray.errors import ClusterError
 from v2a_ray.orchestration.cluster.join import PROBE_SECONDS, require_cluster
 from v2a_ray.orchestration.cluster.session import ray_session

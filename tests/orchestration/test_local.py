@@ -6,9 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import ray
+
+from v2a_ray.errors import ClusterError
+from v2a_ray.orchestration.cluster import session
 
 SESSION = """
 import json, socket, stat, sys
@@ -60,3 +65,26 @@ def test_nothing_listens_beyond_the_machine_and_the_token_is_private(before: int
     assert len(found["listening"]) >= 4 and set(found["listening"]) <= LOOPBACK
     assert found["mode"] == 0o600
     assert before is None or token.read_text() == "0" * 64
+
+
+LATE = "The current node timed out during startup. This could happen because ..."
+
+
+@pytest.mark.parametrize(
+    ("problem", "num_failures", "starts"),
+    [(LATE, 3, True), (LATE, 4, False), ("no such socket", 1, True), ("no such socket", 2, False)],
+)
+def test_a_slow_machine_has_several_attempts_to_start(
+    problem: str, num_failures: int, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = [problem] * num_failures
+
+    def init(**settings: object) -> None:
+        if problems:
+            raise Exception(problems.pop())
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with nullcontext() if starts else pytest.raises(ClusterError, match=f"Ray does not start: {problem[:20]}"):
+        session._start({"address": "local"})
+    assert not problems

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_sweeps import rows_of, sweep, write_sweep
 
+from tests.orchestration.tiny_sweeps import rows_of, sweep, write_sweep
 from v2a_ray.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ def test_trials_of_two_workers_on_two_cores_take_turns_and_end(ray_cluster: None
     ],
 )
 def test_unsupported_settings_of_parallel_trials_are_refused(
-    ray_cluster: None, tmp_path: Path, content: dict, message: str
+    ray_cluster: None, tmp_path: Path, content: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         sweep(write_sweep(tmp_path, **content))

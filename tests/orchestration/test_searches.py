@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_sweeps import RATES, rows_of, sweep, write_sweep
 
+from tests.orchestration.tiny_sweeps import RATES, rows_of, sweep, write_sweep
 from v2a_ray.checksums import write_sealed
 from v2a_ray.errors import ConfigError, StorageError
 from v2a_ray.experiments.sweep import load_sweep
+from v2a_ray.experiments.sweep_config import SearchConfig
 from v2a_ray.files import sole_writer
 from v2a_ray.orchestration.sweep.population import finished_member, member_settings
 from v2a_ray.orchestration.sweep.run_sweep import open_sweep, run_sweep
@@ -19,6 +20,12 @@ from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.report.search_table import pareto_front, search_markdown
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def searched(sweep: Any) -> SearchConfig:
+    assert sweep.config.search is not None
+    found: SearchConfig = sweep.config.search
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +53,7 @@ def test_a_random_search_repeats_its_draws_and_trains_them(workspace: Path) -> N
     results = sweep(path)
     assert {row["status"] for row in rows_of(path)} == {"finished"}
     assert sorted(row["config/policy.learning_rate"] for row in rows_of(path)) == sorted(rates)
-    table = search_markdown(results, first.config.search)
+    table = search_markdown(results, searched(first), first.objectives)
     assert table.splitlines()[0].startswith("| task | method | learning_rate | expectile | width |")
     # One line per draw and seed, the best first.
     scores = [float(line.split(" | ")[-2]) for line in table.splitlines()[2:]]
@@ -124,7 +131,7 @@ def test_two_objectives_have_a_front(workspace: Path) -> None:
     fractions = [result.config.policy.filter.keep_fraction for result in results]
     # Of 16 drawn transitions, rounded up as the filter does.
     assert kept == [pytest.approx(max(1, round(16 * fraction)) / 16, abs=1 / 16) for fraction in fractions]
-    assert "*" in search_markdown(results, load_sweep(path).config.search)
+    assert "*" in search_markdown(results, searched(load_sweep(path)), load_sweep(path).objectives)
 
 
 def test_the_front_holds_the_undominated_results() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,13 @@ from v2a_ray.errors import StorageError
 from v2a_ray.experiments.reading import resolve
 from v2a_ray.orchestration.train import compute
 from v2a_ray.orchestration.train.work import Work
+
+
+def write(name: str, content: str) -> Callable[[Path, Path], None]:
+    def make(output: Path, _: Path) -> None:
+        (output / name).write_text(content)
+
+    return make
 
 
 def work(seed: int) -> Work:
@@ -30,7 +37,7 @@ def store_with_inputs(folder: Path, works: Sequence[Work]) -> ArtifactStore:
     store = ArtifactStore(folder)
     for each in works:
         for node in (each.plan[name] for name in each.node.inputs.values()):
-            store.get_or_make(node.stage, node.key, lambda output, _: (output / "rows").write_text("rows"), {})
+            store.get_or_make(node.stage, node.key, write("rows", "rows"), {})
     return store
 
 
@@ -49,7 +56,7 @@ def test_a_policy_finished_by_another_sweep_is_reused(tmp_path: Path, monkeypatc
         if len(jobs) == 2:
             other = ArtifactStore(tmp_path)
             key = works[0].node.key
-            other.get_or_make("policy", key, lambda output, _: (output / "weights").write_text("other"), {})
+            other.get_or_make("policy", key, write("weights", "other"), {})
         return write_all(jobs)
 
     monkeypatch.setattr(compute, "fit_policies", train)

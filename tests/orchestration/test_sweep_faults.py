@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
-from tiny_sweeps import rows_of, sweep, write_sweep
 
 from benchmarks.harm import HARMS
+from tests.orchestration.tiny_sweeps import rows_of, sweep, write_sweep
 
 LONG: dict[str, Any] = {
     "policy": {"num_steps": 6000, "checkpoint_interval_steps": 100, "log_interval_steps": 100},

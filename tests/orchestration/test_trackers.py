@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_sweeps import SETTINGS, sweep, write_sweep
 
+from tests.orchestration.tiny_sweeps import SETTINGS, sweep, write_sweep
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import resolve

@@ -1,4 +1,4 @@
-"""How methods compare: the numbers of the package rliable on the same scores."""
+"""Aggregates against numbers of the package rliable on the same scores."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def strata(scores: list[list[float]]) -> list[np.ndarray]:
         (B, 43.833333333333336, 40.0111, 48.3556),
     ],
 )
-def test_the_interquartile_mean_is_rliables(scores: list[list[float]], value: float, low: float, high: float) -> None:
+def test_interquartile_mean_equals_rliable(scores: list[list[float]], value: float, low: float, high: float) -> None:
     # rliable 1.2.0: library.get_interval_estimates({"A": A, "B": B}, aggregate_iqm, reps=5000, RandomState(0)).
     found = interquartile_mean(strata(scores), num_resamples=5000)
     assert found[0] == pytest.approx(value, abs=1e-12)
-    # Other random numbers: the ends of two runs of rliable differ by as much.
+    # The tolerance covers other random numbers: two runs of rliable differ by as much.
     assert found[1:] == pytest.approx((low, high), abs=0.5)
 
 
-def test_the_probability_of_improvement_is_rliables() -> None:
+def test_probability_of_improvement_equals_rliable() -> None:
     # rliable 1.2.0: get_interval_estimates({"A,B": (A, B)}, probability_of_improvement, reps=5000, RandomState(0)).
     found = improvement(strata(A), strata(B))
     assert found.value == pytest.approx(0.6133333333333333, abs=1e-12)
@@ -41,7 +41,7 @@ def test_the_probability_of_improvement_is_rliables() -> None:
     assert improvement([np.ones(3)], [np.ones(3)]) == (0.5, 0.5, 0.5)
 
 
-def test_the_performance_profile_is_rliables() -> None:
+def test_performance_profile_equals_rliable() -> None:
     # rliable 1.2.0: library.create_performance_profile({"A": A}, THRESHOLDS, reps=5000).
     found = profile(strata(A), THRESHOLDS)
     assert found.value == pytest.approx([14 / 15, 11 / 15, 7 / 15, 2 / 15, 0], abs=1e-12)
@@ -49,7 +49,7 @@ def test_the_performance_profile_is_rliables() -> None:
     assert found.high == pytest.approx([1, 0.9333, 0.6667, 0.3333, 0], abs=0.07)
 
 
-def test_a_curves_band_is_the_interval_of_the_mean() -> None:
+def test_band_of_a_curve_is_the_interval_of_the_mean() -> None:
     scores_SK = np.array([[0.0, 1], [0, 2], [0, 6]])
     found = mean_curve(scores_SK)
     assert found.value.tolist() == [0, 3] and found.low[0] == found.high[0] == 0

@@ -1,4 +1,4 @@
-"""What finished runs and sweeps left: every reader takes the same folders for finished."""
+"""Finished runs and sweeps: all readers agree on which folders are finished."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def without_references(folder: Path, return_mean: float) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def test_a_run_without_references_is_finished(tmp_path: Path) -> None:
+def test_run_without_reference_returns_is_finished(tmp_path: Path) -> None:
     without_references(tmp_path / "run", 3.0)
     (record,) = read_records(tmp_path / "run")
     assert record.finished and record.score is None
@@ -31,14 +31,14 @@ def test_a_run_without_references_is_finished(tmp_path: Path) -> None:
     assert trial_folders(tmp_path / "run", None, False, False) == [tmp_path / "run"]
 
 
-def test_runs_without_scores_are_not_compared_by_score(tmp_path: Path) -> None:
+def test_runs_without_scores_are_not_compared(tmp_path: Path) -> None:
     without_references(tmp_path / "run", 3.0)
     with pytest.raises(ConfigError, match="no policy has a score"):
         compare(read_records(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {}, "target": {}, "stages": [{}]}'])
-def test_every_reader_refuses_the_same(content: str, tmp_path: Path) -> None:
+def test_all_readers_refuse_the_same_folders(content: str, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(content)
     for reader in (read_records, open_run):
         with pytest.raises(DataError, match="not a finished run"):

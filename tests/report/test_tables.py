@@ -1,4 +1,4 @@
-"""Aggregates of sweeps: tables of methods over tasks, and the curves beside them."""
+"""Reports of sweeps: tables of methods over tasks, and learning curves."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_interquartile_mean_by_hand() -> None:
     assert low < 3.5 < high < 100
 
 
-def test_seeds_are_resampled_inside_their_task() -> None:
-    # Between tasks everything differs and inside them nothing: no resample can move the mean.
+def test_bootstrap_resamples_seeds_inside_tasks() -> None:
+    # Scores differ only between tasks, so no resample can change the mean.
     assert interquartile_mean([np.zeros(3), np.full(3, 50.0)]) == (25.0, 25.0, 25.0)
 
 
@@ -47,12 +47,12 @@ def test_one_seed_has_no_spread_and_two_have_no_interval(second: list[float]) ->
     assert not np.isnan(mean_interval(np.array([5.0, 7.0, 9.0]))).any()
 
 
-def test_the_spread_is_the_sample_standard_deviation() -> None:
+def test_spread_is_the_sample_standard_deviation() -> None:
     assert spread([1.0, 3.0]) == pytest.approx(2**0.5) and np.isnan(spread([1.0]))
     assert with_spread([1.0, 3.0], 2) == "2.00 ± 1.41" and with_spread([1.0], 1) == "1.0"
 
 
-def test_a_method_without_a_score_in_some_task_has_no_aggregate() -> None:
+def test_method_without_a_score_in_a_task_has_no_aggregate() -> None:
     results = [trial(task, "iql", seed, 10.0 * seed) for task in ("near", "far") for seed in (1, 2)]
     results += [trial("near", "v2a", 1, 20.0), trial("near", "v2a", 2, None), trial("far", "v2a", 1, None)]
     lines = cells_markdown(results).splitlines()
@@ -61,13 +61,13 @@ def test_a_method_without_a_score_in_some_task_has_no_aggregate() -> None:
     assert lines[3] == "| v2a | 20.0 (n=1), 1 failed | –, 1 failed | – |"
 
 
-def test_a_label_cannot_break_out_of_its_cell() -> None:
+def test_labels_are_escaped_in_table_cells() -> None:
     lines = cells_markdown([trial("wind | <b>strong\nnow", "iql|mine", seed, 1.0) for seed in (1, 2)]).splitlines()
     assert lines[0] == "| method | wind \\| &lt;b>strong now | interquartile mean [95 %] |"
     assert lines[2].startswith("| iql\\|mine | 1.0 ± 0.0 (n=2) |") and len(lines) == 3
 
 
-def test_a_table_says_when_seeds_share_what_is_before_the_policy() -> None:
+def test_table_notes_seeds_that_share_upstream_stages() -> None:
     own, shared = (
         [
             TrialResult({"seed": str(seed)}, experiment(seed, upstream), {}, None, "not finished", {}, None)
@@ -77,10 +77,10 @@ def test_a_table_says_when_seeds_share_what_is_before_the_policy() -> None:
     )
     assert "All seeds share" in cells_markdown(shared) and "upstream_seed=0" in cells_markdown(shared)
     assert "upstream" not in cells_markdown(own)
-    # Of one method of two it is said of that one, and nothing of one that fits nothing before the policy.
+    # The note names only the method whose seeds share upstream stages; methods without upstream stages get none.
     both = [*own, *(replace(result, labels={**result.labels, "method": "mine"}) for result in shared)]
     assert "All seeds of mine share" in cells_markdown(both)
-    # Nor of a task in which its seeds do not share.
+    # Tasks in which seeds do not share upstream stages get no note either.
     far = [replace(result, labels={**result.labels, "task": "far", "method": "mine"}) for result in own]
     near = [replace(result, labels={**result.labels, "task": "near", "method": "mine"}) for result in shared]
     assert "All seeds of mine in near share" in cells_markdown([*near, *far])
@@ -97,8 +97,8 @@ def experiment(seed: int, upstream_seed: int) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize("num_methods", [2, 25])
-def test_curves_of_any_number_of_methods_keep_their_panel(num_methods: int, tmp_path: Path) -> None:
-    """The legend of many methods once took the whole picture."""
+def test_curves_of_many_methods_keep_their_panel(num_methods: int, tmp_path: Path) -> None:
+    """In an earlier version, the legend of many methods covered the whole plot."""
     curve = pa.table({"step": [1, 2], SCORE: [10.0, 20.0]})
     plot_cells({"task": {f"method {index}": [curve] * 3 for index in range(num_methods)}}, tmp_path / "c.png", "test")
     picture = matplotlib.image.imread(tmp_path / "c.png")[..., :3]

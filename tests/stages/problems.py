@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from v2a_ray.data.loading.sampler import Preprocessing, Transitions
+from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions, TransitionSampler
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.networks import EnsembleMLP, TanhActor
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -28,7 +28,7 @@ def table_of(
     lengths: Sequence[int],
     terminated: Sequence[bool],
 ) -> EpisodeTable:
-    """A table from its arrays; what does not terminate is truncated."""
+    """A table from its arrays; episodes that do not terminate are truncated."""
     count = len(lengths)
     return EpisodeTable(
         observation=np.asarray(observation, dtype=np.float32),
@@ -43,6 +43,12 @@ def table_of(
         domain=("unknown",) * count,
         behavior=("unknown",) * count,
     )
+
+
+def whole(transitions: TransitionSampler) -> Batch:
+    """All rows of an in-memory sampler."""
+    assert isinstance(transitions, Transitions)
+    return transitions.all()
 
 
 def linear_system(
@@ -65,7 +71,7 @@ def linear_system(
 
 
 def pushed_dynamics(num_members: int = 2, scale: float = 1.0) -> DynamicsModel:
-    """Members that expect (s' - s) / scale = relu(a) - relu(-a) + 0.5 k of one feature and one action: a, pushed."""
+    """Member k predicts (s' - s) / scale = relu(a) - relu(-a) + 0.5 k = a + 0.5 k, for one feature and one action."""
     model = DynamicsModel(num_members, 1, 1, 2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -80,7 +86,7 @@ def pushed_dynamics(num_members: int = 2, scale: float = 1.0) -> DynamicsModel:
 
 
 def raw(observation_dim: int) -> Preprocessing:
-    """Neither standardises nor scales."""
+    """Preprocessing without standardisation and scaling."""
     return Preprocessing(np.zeros(observation_dim, np.float32), np.ones(observation_dim, np.float32), 1.0)
 
 
@@ -91,7 +97,7 @@ def mixed_sampler(
     columns: dict[str, Any] | None = None,
     target_columns: dict[str, Any] | None = None,
 ) -> MixedSampler:
-    """Both tables, unprocessed, with the configured filter over `columns` of the source."""
+    """A sampler of both tables, unprocessed, with the configured filter on `columns` of the source."""
     of_source, of_target = (
         {name: np.asarray(values, dtype=np.float32) for name, values in (given or {}).items()}
         for given in (columns, target_columns)
@@ -107,7 +113,7 @@ def make_actor(table: EpisodeTable, width: int) -> TanhActor:
 
 
 def modality_learner(config: ModalityConfig, table: EpisodeTable, seed: int = 0) -> ModalityLearner:
-    """A modality's learner with the statistics of its table."""
+    """A modality learner with the statistics of its table."""
     torch.manual_seed(seed)
     model = ModalityModel(table.observation_dim, table.action_dim, config)
     model.set_statistics(moments(table))
@@ -115,7 +121,7 @@ def modality_learner(config: ModalityConfig, table: EpisodeTable, seed: int = 0)
 
 
 def set_constant(network: EnsembleMLP | TanhActor, *values: float) -> None:
-    """Make the outputs of a network constant (those of an actor before the tanh): only the last bias is not zero."""
+    """Make a network's outputs constant (an actor's before the tanh) by zeroing all parameters but the last bias."""
     body = network.body if isinstance(network, TanhActor) else network
     with torch.no_grad():
         body.numbers_KS.zero_()
@@ -132,10 +138,14 @@ def weights_of(learner: Any) -> dict[str, torch.Tensor]:
 
 
 def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    """Equal bit for bit."""
+    """Assert bit-identical weights."""
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
 
 
 NO_FILTER = FILTERS()
+TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
+"""One truncated and one terminated step, reward 1 each."""
+BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1], [True, True])
+"""One state, one step; action 0.5 has reward 1, action -0.5 reward 0."""

@@ -1,4 +1,4 @@
-"""TD3+BC and AWAC, against numbers computed by hand."""
+"""TD3+BC and AWAC against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import math
 
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, set_constant, table_of, weights_of
 
+from tests.stages.problems import BANDIT, TWO_STEPS, make_actor, mixed_sampler, set_constant, weights_of
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import gaussian_log_density
 from v2a_ray.stages.policy.awac import AWACLearner
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.td3_bc import TD3BCLearner, td3_bc_actor_loss
 
-TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
-"""One truncated and one terminated step, reward 1 each."""
-BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1], [True, True])
-"""One state, one step; action 0.5 earns 1, action -0.5 nothing."""
-
-
 NAMES = {TD3BCLearner: "td3_bc", AWACLearner: "awac"}
 
 
-def learner_of(kind: type, table=TWO_STEPS, **settings):  # type: ignore[no-untyped-def]
+def learner_of(kind: type, table=TWO_STEPS, **settings):
     torch.manual_seed(0)
     config = LEARNERS(
         learner=NAMES[kind], **({"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings)
@@ -43,7 +37,7 @@ def test_td3_bc_actor_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", [TD3BCLearner, AWACLearner])
-def test_critic_loss_takes_the_smaller_target_critic_and_weighs_rows(kind: type) -> None:
+def test_critic_loss_uses_the_smaller_target_critic_and_row_weights(kind: type) -> None:
     learner = learner_of(kind, discount=0.9)
     set_constant(learner.critics, 1.0, 3.0)
     set_constant(learner.target_critics, 20.0, 10.0)
@@ -75,7 +69,7 @@ def test_td3_bc_updates_its_actor_every_second_step() -> None:
 
 
 def test_gaussian_log_density_by_hand() -> None:
-    # Std 1 and 2, distances 1 and 2: both 1 standard deviation away.
+    # Standard deviations 1 and 2, distances 1 and 2: both are 1 standard deviation away.
     density = gaussian_log_density(
         torch.tensor([[0.0, 1.0]]), torch.tensor([0.0, math.log(2)]), torch.tensor([[1.0, -1.0]])
     )
@@ -89,11 +83,11 @@ def test_gaussian_log_density_gradient_against_finite_differences() -> None:
     assert torch.autograd.gradcheck(gaussian_log_density, (mean, log_std, action))
 
 
-def test_awac_actor_loss_weighs_likelihood_and_clamps() -> None:
+def test_awac_actor_loss_has_clamped_weights() -> None:
     learner = learner_of(AWACLearner, temperature=2.0)
     set_constant(learner.actor, 0.0)
     with torch.no_grad():
-        learner.log_std_A.fill_(5.0)  # beyond the range, so std = 1
+        learner.log_std_A.fill_(5.0)  # outside the range, so std = 1
     # exp(A / 2): 1 and exp(6) = 403 -> 100; actions 0.5 and -1.
     loss, metrics = learner.actor_loss(learner.sampler.target.all(), torch.tensor([0.0, 12.0]))
     constant = 0.5 * math.log(2 * math.pi)
@@ -108,11 +102,11 @@ def test_awac_advantage_of_constant_critics_is_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", [TD3BCLearner, AWACLearner])
-def test_the_better_action_of_a_bandit_is_preferred(kind: type) -> None:
+def test_learner_prefers_the_better_action_of_a_bandit(kind: type) -> None:
     learner = learner_of(kind, BANDIT, width=16, batch_size=64, num_steps=400, learning_rate=3e-3)
     TrainingLoop(400).run(learner)
     batch = learner.sampler.target.all()
     for critic in learner.q(learner.critics, batch.observation_BO, batch.action_BA):
         assert critic.tolist() == pytest.approx([0.0, 1.0], abs=0.1)
-    # Cloning would give 0. AWAC's optimum is 0.5 * tanh(0.5) = 0.23 against the mean.
+    # Behaviour cloning would give 0. AWAC's optimum is 0.5 * tanh(0.5) = 0.23.
     assert learner.actor.act(torch.tensor([[1.0]])).item() > 0.15

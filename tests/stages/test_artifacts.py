@@ -1,4 +1,4 @@
-"""The artifact store when several processes make the same artifact at a time, and when a disk damages what it holds."""
+"""The artifact store with concurrent writers of one artifact, and with files damaged on disk."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def write(text: str, output: Path) -> None:
 
 
 def make(store: ArtifactStore, text: str) -> bool:
-    """Make an artifact at once; returns whether it was there."""
+    """Make an artifact; returns whether it already existed."""
     return store.get_or_make("policy", "key", lambda output, _: write(text, output), {}).cached
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_the_first_to_finish_wins_and_the_other_gets_what_it_made(tmp_path: Path, checkpoints: bool) -> None:
+def test_first_finished_artifact_is_kept_and_returned_to_both(tmp_path: Path, checkpoints: bool) -> None:
     store = ArtifactStore(tmp_path)
 
     def make_slowly(output: Path, work: Path) -> None:
         write("slow", output)
         work.mkdir()
-        # The same on another node, whose processes may have the numbers of this one's.
+        # Another node makes the same artifact; its process ids may equal those of this node.
         assert not make(ArtifactStore(tmp_path), "fast")
         assert (output / "weights").read_text() == "slow"
         if checkpoints:
@@ -43,7 +43,7 @@ def test_the_first_to_finish_wins_and_the_other_gets_what_it_made(tmp_path: Path
     assert make(store, "late")
 
 
-def test_nothing_is_left_of_processes_that_were_killed(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     killed = tmp_path / "policy" / "key.tmp-0123abcd"
     killed.mkdir(parents=True)
     (killed / "weights").write_text("torn")
@@ -51,7 +51,7 @@ def test_nothing_is_left_of_processes_that_were_killed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "policy").iterdir()] == ["key"]
 
 
-def test_an_artifact_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_unwritable_artifact_raises_a_storage_error(tmp_path: Path) -> None:
     def fail(output: Path, work: Path) -> None:
         (work / "no folder" / "checkpoint").write_text("")
 
@@ -69,7 +69,7 @@ def make_table(output: Path, _: Path) -> None:
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", ["weights", "table/part", "artifact.json"])
-def test_what_a_disk_damages_is_said_set_aside_and_made_again(
+def test_damaged_artifact_is_reported_set_aside_and_recomputed(
     name: str, harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = ArtifactStore(tmp_path).get_or_make("policy", "key", make_table, {"about": 1}).path
@@ -80,7 +80,7 @@ def test_what_a_disk_damages_is_said_set_aside_and_made_again(
     (warning,) = caplog.messages
     (aside,) = (tmp_path / "policy").glob("key.damaged-*")
     assert str(whole) in warning and Path(name).name in warning and aside.name in warning
-    assert (aside / "table").is_dir()  # nothing is lost: who wants to can look at it
+    assert (aside / "table").is_dir()  # the damaged artifact can still be inspected
     with pytest.raises(StorageError, match="gone or was damaged"):
         store.require("policy", "key")
     assert not store.get_or_make("policy", "key", make_table, {"about": 1}).cached
@@ -88,7 +88,7 @@ def test_what_a_disk_damages_is_said_set_aside_and_made_again(
     assert store.require("policy", "key").cached and len(caplog.messages) == 1
 
 
-def test_a_record_without_checksums_counts_as_damaged(tmp_path: Path) -> None:
+def test_record_without_checksums_counts_as_damaged(tmp_path: Path) -> None:
     path = ArtifactStore(tmp_path).get_or_make("policy", "key", make_table, {}).path
     record = read_sealed(path / "artifact.json")
     del record["files"]
@@ -96,7 +96,7 @@ def test_a_record_without_checksums_counts_as_damaged(tmp_path: Path) -> None:
     assert ArtifactStore(tmp_path).find("policy", "key") is None
 
 
-def test_a_damaged_artifact_in_the_way_of_a_finished_one_is_set_aside(tmp_path: Path) -> None:
+def test_finished_artifact_replaces_a_damaged_one(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
 
     def make_beside_another(output: Path, work: Path) -> None:
@@ -110,18 +110,18 @@ def test_a_damaged_artifact_in_the_way_of_a_finished_one_is_set_aside(tmp_path: 
     assert len(list((tmp_path / "policy").glob("key.damaged-*"))) == 1
 
 
-def test_a_large_artifact_is_hashed_once_an_hour_and_when_its_files_change(
+def test_large_artifact_is_hashed_hourly_and_when_its_files_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(artifacts, "LARGE_BYTES", 1)
     path = ArtifactStore(tmp_path).get_or_make("policy", "key", make_table, {}).path
     note = tmp_path / "checked" / "policy-key.json"
     noted = read_sealed(note)
-    flip(path / "weights")  # which no disk does without a trace: it leaves the times as they were
+    flip(path / "weights")  # then pretend that size and times did not change
     status = (path / "weights").stat()
     rotten = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     write_sealed(note, noted | {"states": noted["states"] | {"weights": rotten}})
-    assert ArtifactStore(tmp_path).find("policy", "key"), "what docs/robustness.md says that cannot be seen"
+    assert ArtifactStore(tmp_path).find("policy", "key"), "docs/robustness.md says that this stays unnoticed"
     write_sealed(note, read_sealed(note) | {"time": noted["time"] - artifacts.VERIFIED_SECONDS})
     assert ArtifactStore(tmp_path).find("policy", "key") is None
     ArtifactStore(tmp_path).get_or_make("policy", "key", make_table, {})

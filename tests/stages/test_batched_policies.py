@@ -1,4 +1,4 @@
-"""A pack of policies is its members' separate runs: same numbers, same checkpoints, and no member disturbs another."""
+"""A policy batch equals the separate runs of its members: same numbers, same checkpoints, independent members."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import assert_same_weights, linear_system, make_actor, raw, weights_of
 
+from tests.stages.problems import assert_same_weights, linear_system, make_actor, raw, weights_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import History, TrainingLoop
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.policy.batched import BatchedIQL, train_together
-from v2a_ray.stages.policy.config import FILTERS, LEARNERS, FilterConfig, PolicyConfig
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS, FilterConfig
 from v2a_ray.stages.policy.droco import DROCOLearner
 from v2a_ray.stages.policy.filtering import SourceFilter
 from v2a_ray.stages.policy.grouped import GroupedLearner
@@ -35,18 +35,18 @@ SCALARS: list[dict[str, Any]] = [
     {"learning_rate": 2e-3, "temperature": 1.0, "alignment_weight": 0.1},
     {"learning_rate": 3e-3, "discount": 0.9, "keep_fraction": 0.8, "target_rate": 0.05},
 ]
-"""What the members differ in, beside the seed."""
+"""Settings in which the members differ, besides the seed."""
 
 
-def config_of(scalars: dict[str, Any], num_steps: int = 100, **more: Any) -> PolicyConfig:
+def config_of(scalars: dict[str, Any], num_steps: int = 100, **more: Any) -> Any:
     rule = {name: scalars[name] for name in scalars.keys() & FilterConfig.model_fields.keys()}
     policy = {name: scalars[name] for name in scalars.keys() - rule.keys()}
     chosen = more.pop("filter", {"rule": "top_fraction", "weight": "exp_alignment"})
     return LEARNERS(num_steps=num_steps, batch_size=16, width=12, filter=FILTERS(**chosen, **rule), **policy, **more)
 
 
-def learner_of(config: PolicyConfig, seed: int) -> IQLLearner:
-    """As a process of its own makes it."""
+def learner_of(config: Any, seed: int) -> IQLLearner:
+    """The learner as a separate process makes it."""
     torch.manual_seed(seed)
     source_filter = SourceFilter.prepare(config.filter, COLUMNS["alignment"], HELD_OUT)
     return IQLLearner(MixedSampler(*TABLES, source_filter, config), make_actor(TARGET, 12), config, seed)
@@ -88,7 +88,7 @@ RULES: list[dict[str, Any]] = [
     [(RULES[1], "mixed", 100), *((rule, data, 50) for rule in RULES for data in ("mixed", "target", "source"))],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value),
 )
-def test_a_pack_equals_separate_runs(rule: dict[str, Any], data: str, num_steps: int) -> None:
+def test_policy_batch_equals_separate_runs(rule: dict[str, Any], data: str, num_steps: int) -> None:
     alone, packed = (learners_of(num_steps, filter=rule, data=data) for _ in range(2))
     untrained = [weights_of(learner) for learner in packed]
     apart, together = loops_of(len(alone), num_steps), loops_of(len(packed), num_steps)
@@ -100,16 +100,14 @@ def test_a_pack_equals_separate_runs(rule: dict[str, Any], data: str, num_steps:
         for row, other in zip(apart[index].history, together[index].history, strict=True):
             assert row == pytest.approx(other, rel=1e-4, abs=1e-4)
         moved = weights_of(learner)["actor.body.0.weight"] - untrained[index]["actor.body.0.weight"]
-        assert moved.abs().max() > 0.01  # a hundred times what the comparison allows
+        assert moved.abs().max() > 0.01  # a hundred times the tolerance of the comparison
 
 
 def test_losses_and_metrics_of_two_policies_by_hand() -> None:
     policy_batch = BatchedIQL(
         learners_of(scalars=[{"expectile": 0.7, "temperature": 1.0}, {"expectile": 0.9, "temperature": 0.0}])
     )
-    policy_batch.share_PB = torch.tensor(
-        [[0.5, 0.5], [1.0, 0.0]]
-    )  # the second policy has one row, and one that fills up
+    policy_batch.share_PB = torch.tensor([[0.5, 0.5], [1.0, 0.0]])  # the second policy has one row and one padding row
     q, value = torch.tensor([[3.0, 0.0], [3.0, 50.0]]), torch.tensor([[1.0, 1.0], [1.0, -50.0]])
     loss, metrics = policy_batch.value_loss(q, value)
     # (0.7 * 2^2 + 0.3 * 1^2) / 2 and 0.9 * 2^2
@@ -123,12 +121,12 @@ def test_losses_and_metrics_of_two_policies_by_hand() -> None:
         extra={},
     )
     _, metrics = policy_batch.actor_loss(narrow, torch.tensor([[0.0, 9.0], [5.0, 7.0]]))
-    # (exp(0) + 100) / 2, for exp(9) is clamped; temperature 0 weighs everything 1
+    # (exp(0) + 100) / 2, because exp(9) is clamped; temperature 0 gives every row weight 1
     torch.testing.assert_close(metrics["policy/advantage_weight"], torch.tensor([50.5, 1.0]))
 
 
 @pytest.mark.parametrize("others", [[0.25], [0.8], [1.0, 0.05]])
-def test_rows_that_fill_up_a_smaller_batch_change_nothing(others: list[float]) -> None:
+def test_padding_rows_of_a_smaller_batch_change_nothing(others: list[float]) -> None:
     scalars = [{"keep_fraction": fraction, "learning_rate": 3e-3} for fraction in (0.5, *others)]
     padded, plain = learners_of(scalars=scalars), learners_of(scalars=scalars[:1])
     assert len({learner.sampler.num_rows for learner in padded}) == len(scalars)
@@ -139,7 +137,7 @@ def test_rows_that_fill_up_a_smaller_batch_change_nothing(others: list[float]) -
     assert_close(weights_of(padded[0]), weights_of(plain[0]), 1e-6)
 
 
-def test_a_member_can_leave_the_pack_and_go_on_alone() -> None:
+def test_member_can_leave_the_batch_and_continue_alone() -> None:
     alone, packed = learners_of()[1], learners_of()
     policy_batch = BatchedIQL(packed)
     for step in range(20):
@@ -148,7 +146,7 @@ def test_a_member_can_leave_the_pack_and_go_on_alone() -> None:
     assert_close(weights_of(alone), weights_of(packed[1]), 1e-5)
 
 
-def test_equal_seeds_give_equal_weights_and_named_finite_metrics() -> None:
+def test_equal_seeds_give_equal_policy_batches() -> None:
     policy_batches = [learners_of(20) for _ in range(2)]
     histories = []
     for learners in policy_batches:
@@ -171,7 +169,7 @@ def stop_at(limit: int) -> Any:
     return progress
 
 
-def test_an_interrupted_pack_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_resumed_policy_batch_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
     straight = learners_of(30)
     expected = loops_of(len(straight), 30)
     train_together(expected, straight)
@@ -179,7 +177,7 @@ def test_an_interrupted_pack_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: 
         train_together(loops_of(len(SCALARS), 30, tmp_path, progress=stop_at(25)), learners_of(30))
     for path in tmp_path.glob("*.safetensors"):
         path.with_suffix(".tmp").write_bytes(path.read_bytes()[:100])  # a kill while writing leaves such a file
-    # What the next process starts from may differ; everything comes from the checkpoints.
+    # The next process starts from other weights; everything comes from the checkpoints.
     resumed = [learner_of(config_of(each, 30), seed=99) for each in SCALARS]
     resumed_from: list[int] = []
     loops = loops_of(len(SCALARS), 30, tmp_path)
@@ -192,7 +190,7 @@ def test_an_interrupted_pack_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path: 
         assert loop.history == straight_loop.history
 
 
-def test_a_kill_between_two_checkpoints_loses_one_interval_of_some_members(tmp_path: Path) -> None:
+def test_kill_between_two_checkpoints_loses_one_interval_of_some_members(tmp_path: Path) -> None:
     straight = learners_of(30)
     train_together(loops_of(len(straight), 30), straight)
     # Members 0 and 1 were saved at step 20, the others at step 10.
@@ -209,7 +207,7 @@ def test_a_kill_between_two_checkpoints_loses_one_interval_of_some_members(tmp_p
         assert [row["step"] for row in loop.history] == [5, 10, 15, 20, 25, 30]
 
 
-def test_a_checkpoint_of_a_pack_serves_a_separate_run(tmp_path: Path) -> None:
+def test_checkpoint_of_a_batch_member_resumes_a_separate_run(tmp_path: Path) -> None:
     straight = learners_of(30)
     for loop, learner in zip(loops_of(len(straight), 30), straight, strict=True):
         loop.run(learner)
@@ -221,7 +219,7 @@ def test_a_checkpoint_of_a_pack_serves_a_separate_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [[1], [0, 3], [0, 1, 2, 3]])
-def test_a_policy_that_diverges_leaves_the_pack_and_the_others_go_on(bad: list[int]) -> None:
+def test_diverging_policy_leaves_the_batch_and_the_others_continue(bad: list[int]) -> None:
     scalars = [each | ({"learning_rate": 1e30} if index in bad else {}) for index, each in enumerate(SCALARS)]
     learners, loops = learners_of(30, scalars), loops_of(len(SCALARS), 30)
     errors = train_together(loops, learners)
@@ -235,7 +233,7 @@ def test_a_policy_that_diverges_leaves_the_pack_and_the_others_go_on(bad: list[i
             assert_close(weights_of(alone[index]), weights_of(learners[index]), 1e-5)
 
 
-def test_a_policy_that_its_loop_stops_leaves_the_pack(tmp_path: Path) -> None:
+def test_stopped_policy_leaves_the_batch(tmp_path: Path) -> None:
     def after_15(history: History) -> bool:
         return bool(history) and history[-1]["step"] >= 15
 
@@ -247,7 +245,7 @@ def test_a_policy_that_its_loop_stops_leaves_the_pack(tmp_path: Path) -> None:
     for index, learner in enumerate(learners):
         TrainingLoop(30, log_interval_steps=5, stop=loops[index].stop).run(alone[index])
         assert_close(weights_of(alone[index]), weights_of(learner), 1e-5)
-    # Resumed after it had stopped, it trains no more: its checkpoint is that of step 10, and 10 is enough now.
+    # A stopped member does not train after a resume: its checkpoint is from step 10, where it now stops.
     resumed, again = learners_of(30), loops_of(len(SCALARS), 30, tmp_path)
     again[1].stop = lambda history: len(history) >= 2
     train_together(again, resumed)
@@ -255,7 +253,7 @@ def test_a_policy_that_its_loop_stops_leaves_the_pack(tmp_path: Path) -> None:
 
 
 def derived(kind: str) -> IQLLearner:
-    """A learner whose losses or steps are not IQL's alone."""
+    """A learner with other losses or steps than plain IQL."""
     plain, config = learners_of()[0], config_of({})
     arguments = plain.sampler, make_actor(TARGET, 12), config, 0
     if kind == "density":
@@ -264,6 +262,6 @@ def derived(kind: str) -> IQLLearner:
 
 
 @pytest.mark.parametrize("kind", ["density", "droco", "grouped"])
-def test_a_pack_refuses_what_is_not_plain_iql(kind: str) -> None:
-    with pytest.raises(ValueError, match="a pack takes IQL as it is"):
+def test_policy_batch_refuses_learners_other_than_plain_iql(kind: str) -> None:
+    with pytest.raises(ValueError, match="a policy batch takes only plain IQL"):
         BatchedIQL([learners_of()[0], derived(kind)])

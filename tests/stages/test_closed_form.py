@@ -1,12 +1,12 @@
-"""Problems whose solution is known: the learners reach it."""
+"""Learners reach the known solutions of small problems."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, raw, table_of
 
+from tests.stages.problems import make_actor, mixed_sampler, raw, table_of, whole
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
@@ -20,10 +20,10 @@ STATE = np.eye(3)
 
 
 def chain() -> EpisodeTable:
-    """Three states, one-hot, with as many episodes of either kind:
+    """Three one-hot states and two equally frequent episodes:
 
     s0 --a = 0.5, reward 0--> s1 --a = 0, reward 2--> terminal
-    s0 --a = -0.5, reward 0--> s2 --a = 0, reward 3--> s2, cut there: it goes on for ever
+    s0 --a = -0.5, reward 0--> s2 --a = 0, reward 3--> s2, truncated: s2 loops forever
     """
     return table_of(
         [STATE[0], STATE[1], STATE[0], STATE[2]],
@@ -37,11 +37,11 @@ def chain() -> EpisodeTable:
 
 # Q: s1 gives 2; s2 gives 3 / (1 - 0.5) = 6; s0 gives 0.5 * 2 = 1 or 0.5 * 6 = 3.
 Q = [1.0, 2.0, 3.0, 6.0]
-"""Of the four transitions, in order."""
+"""Q of the four transitions, in order."""
 
 
 @pytest.mark.slow
-def test_iql_reaches_the_values_of_a_small_chain() -> None:
+def test_iql_learns_the_values_of_a_chain() -> None:
     torch.manual_seed(0)
     table = chain()
     config = LEARNERS(
@@ -60,14 +60,14 @@ def test_iql_reaches_the_values_of_a_small_chain() -> None:
     with torch.no_grad():
         states = torch.tensor(STATE, dtype=torch.float32)
         values = learner.value(states).squeeze(-1)
-        batch = learner.sampler.target.all()
+        batch = whole(learner.sampler.target)
         q = learner.critics(torch.cat([batch.observation_BO, batch.action_BA], dim=1)).squeeze(-1)
-    # Of two equally frequent values the expectile tau is tau * high + (1 - tau) * low: 0.8 * 3 + 0.2 * 1.
+    # The expectile tau of two equally frequent values is tau * high + (1 - tau) * low: 0.8 * 3 + 0.2 * 1.
     value_of_s0 = 2.6
     assert values.tolist() == pytest.approx([value_of_s0, 2.0, 6.0], abs=0.15)
     for critic in q:
         assert critic.tolist() == pytest.approx(Q, abs=0.15)
-    # The mean action at s0 is that of both, weighted by exp(0.5 * (Q - V)).
+    # The policy's action at s0 is the mean of both actions, weighted by exp(0.5 * (Q - V)).
     weight = np.exp(0.5 * (np.asarray([1.0, 3.0]) - value_of_s0))
     action = float((weight * [0.5, -0.5]).sum() / weight.sum())
     assert action == pytest.approx(-0.231, abs=0.001)
@@ -83,11 +83,11 @@ def bandit(rewards: list[float]) -> EpisodeTable:
     ("rewards", "value"),
     [
         # The optimum has mean over actions of relu(1 + (Q - V) / (2 alpha)) = 1, here 2 alpha = 0.4.
-        ([0.0, 0.3], 0.15),  # near each other: both actions count, V is the mean
-        ([-1.0, 2.0], 1.6),  # far apart: only the better one counts, 0.5 * (1 + (2 - V) / 0.4) = 1
+        ([0.0, 0.3], 0.15),  # close rewards: both actions count, V is the mean
+        ([-1.0, 2.0], 1.6),  # distant rewards: only the better one counts, 0.5 * (1 + (2 - V) / 0.4) = 1
     ],
 )
-def test_sparse_q_reaches_the_values_of_a_bandit(rewards: list[float], value: float) -> None:
+def test_sparse_q_learns_the_values_of_a_bandit(rewards: list[float], value: float) -> None:
     torch.manual_seed(0)
     transitions = Transitions(bandit(rewards), raw(1))
     config = ADVANTAGES(
@@ -98,7 +98,7 @@ def test_sparse_q_reaches_the_values_of_a_bandit(rewards: list[float], value: fl
     np.testing.assert_allclose(learner.score(transitions), np.asarray(rewards) - value, atol=0.08)
 
 
-def test_sparse_q_backs_values_up_along_a_chain() -> None:
+def test_sparse_q_learns_the_values_of_a_chain() -> None:
     torch.manual_seed(0)
     table = chain()
     transitions = Transitions(table, raw(3))
@@ -114,7 +114,7 @@ def test_sparse_q_backs_values_up_along_a_chain() -> None:
     )
     learner = AdvantageLearner(transitions, 0, config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
-    # One action in s1 and s2: V = Q. In s0 only the better counts: V = 3 - 0.4.
+    # s1 and s2 have one action: V = Q. In s0 only the better one counts: V = 3 - 0.4.
     with torch.no_grad():
         values = learner.value(torch.tensor(STATE, dtype=torch.float32)).squeeze(-1)
     assert values.tolist() == pytest.approx([2.6, 2.0, 6.0], abs=0.15)
@@ -122,9 +122,9 @@ def test_sparse_q_backs_values_up_along_a_chain() -> None:
 
 
 @pytest.mark.slow
-def test_a_global_advantage_misranks_two_dynamics_and_a_conditioned_one_does_not() -> None:
-    """One state, two dynamics: action a earns z * a. Three quarters of the data come from z = 1, so a global advantage
-    prefers a = 1 everywhere, which is wrong for every pair of transitions of z = -1."""
+def test_global_advantage_misranks_two_dynamics_and_conditioned_one_does_not() -> None:
+    """One state, two dynamics: action a has reward z * a. Three quarters of the data have z = 1, so a global advantage
+    prefers a = 1 everywhere, which is wrong for z = -1."""
     actions = np.asarray([1.0, -1.0] * 8, np.float32)
     z = np.repeat(np.asarray([1.0, -1.0], np.float32), [12, 4])
     count = len(actions)
@@ -141,11 +141,11 @@ def test_a_global_advantage_misranks_two_dynamics_and_a_conditioned_one_does_not
         return learner.score(transitions)
 
     def preference(values: np.ndarray, dynamics: float) -> float:
-        """How much a = 1 is preferred to a = -1 in the data of these dynamics."""
+        """Advantage of a = 1 over a = -1 in the data of these dynamics."""
         mine = z == dynamics
         return float(values[mine & (actions == 1)].mean() - values[mine & (actions == -1)].mean())
 
-    # Q of the mix is 0.75 * 1 - 0.25 * 1 = 0.5 for a = 1 and -0.5 for a = -1.
+    # On the mixed data, Q is 0.75 * 1 - 0.25 * 1 = 0.5 for a = 1 and -0.5 for a = -1.
     plain = advantage({})
     assert preference(plain, 1.0) == pytest.approx(1.0, abs=0.2)
     assert preference(plain, -1.0) == pytest.approx(1.0, abs=0.2)

@@ -1,4 +1,4 @@
-"""Densities by conditional variational autoencoders, and the learners that are held to them (OTDF, BOSA)."""
+"""Densities by conditional variational autoencoders, and the learners that use them (OTDF, BOSA)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from problems import linear_system, make_actor, mixed_sampler, raw, table_of
 from torch import Tensor, nn
 
+from tests.stages.problems import linear_system, make_actor, mixed_sampler, raw, table_of, whole
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.config import ALIGNMENTS
@@ -36,7 +36,7 @@ def zeroed(network: nn.Module) -> None:
 
 
 def gaussian_density(mean: float, log_std: float) -> BehaviorDensity:
-    """A CVAE whose decoder ignores its latent: N(mean, exp(log_std)^2) of one action, whatever the state."""
+    """A CVAE whose decoder ignores its inputs: N(mean, exp(log_std)^2) of one action in every state."""
     model = ConditionalVAE(1, 1, 1, 2, 4)
     zeroed(model)
     with torch.no_grad():
@@ -60,15 +60,15 @@ def log_density(model: ConditionalVAE, state: Tensor, action: Tensor, num_sample
         return model.log_density(state, action, model.noise(num_samples, len(state), generator))[0]
 
 
-def test_a_decoder_that_ignores_its_latent_is_a_gaussian() -> None:
+def test_density_is_gaussian_if_the_decoder_ignores_its_latent() -> None:
     density = gaussian_density(0.5, math.log(2.0))
     found = density.log_density(torch.zeros(2, 1), torch.tensor([[0.5], [2.5]]), torch.Generator())
     # 0 and 1 standard deviations from the mean.
     assert found.tolist() == pytest.approx([-math.log(2) - HALF_LOG_2PI, -0.5 - math.log(2) - HALF_LOG_2PI])
 
 
-def test_importance_weights_undo_an_encoder_that_is_not_the_prior() -> None:
-    # The decoder ignores w, so the density is N(0, 1) whatever q is; q = N(0.3, exp(-0.2)^2).
+def test_importance_weights_correct_for_the_encoder() -> None:
+    # The decoder ignores w, so the density is N(0, 1) for every encoder; here q = N(0.3, exp(-0.2)^2).
     model = gaussian_density(0.0, 0.0).model
     with torch.no_grad():
         model.encoder.biases[-1][..., :2] = 0.3
@@ -77,7 +77,7 @@ def test_importance_weights_undo_an_encoder_that_is_not_the_prior() -> None:
     assert found.item() == pytest.approx(-HALF_LOG_2PI, abs=0.02)
 
 
-def test_a_fitted_density_is_that_of_a_linear_gaussian_behaviour() -> None:
+def test_fitted_density_matches_a_linear_gaussian_behaviour() -> None:
     generator = torch.Generator().manual_seed(0)
     state = torch.randn(4000, 1, generator=generator)
     model = fitted(0.5 * state + 0.4 * torch.randn(4000, 1, generator=generator), state)
@@ -87,20 +87,20 @@ def test_a_fitted_density_is_that_of_a_linear_gaussian_behaviour() -> None:
 
 
 @pytest.mark.slow
-def test_a_fitted_density_has_two_modes_where_behaviour_has() -> None:
+def test_fitted_density_has_the_two_modes_of_the_behaviour() -> None:
     generator = torch.Generator().manual_seed(0)
     sign = torch.randint(0, 2, (4000, 1), generator=generator) * 2.0 - 1
     action = 0.7 * sign + 0.1 * torch.randn(4000, 1, generator=generator)
     model = fitted(action, torch.zeros(4000, 1))
     left, middle, right = log_density(model, torch.zeros(3, 1), torch.tensor([[-0.7], [0.0], [0.7]])).tolist()
     assert min(left, right) > middle + 2  # a single Gaussian would be highest in the middle
-    # More draws tighten the bound.
+    # More samples tighten the bound.
     drawn = action[:500]
     bounds = [log_density(model, torch.zeros(500, 1), drawn, samples).mean().item() for samples in (1, 8, 64)]
     assert bounds == sorted(bounds) and bounds[0] < bounds[2]
 
 
-def test_gradient_in_the_action_against_finite_differences() -> None:
+def test_log_density_gradient_in_the_action_against_finite_differences() -> None:
     torch.manual_seed(0)
     model = ConditionalVAE(2, 2, 3, 2, 5).double()
     noise = torch.randn(2, 4, 6, 2, dtype=torch.float64)
@@ -109,7 +109,7 @@ def test_gradient_in_the_action_against_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda action: model.log_density(state, action, noise), (action,))
 
 
-def test_members_do_not_see_each_other() -> None:
+def test_density_members_are_independent() -> None:
     torch.manual_seed(0)
     model = ConditionalVAE(3, 2, 1, 2, 5)
     state, action, noise = torch.randn(4, 2), torch.randn(4, 1), torch.randn(3, 2, 4, 2)
@@ -122,7 +122,7 @@ def test_members_do_not_see_each_other() -> None:
 
 
 def dynamics_scores(fit_to_source_too: bool) -> tuple[Tensor, Tensor]:
-    """Scores of held-out target data and of a source of other dynamics."""
+    """Scores of held-out target data and of a source with other dynamics."""
     target, held_out = (Transitions(linear_system([200] * 5, 0.5, seed), raw(2)) for seed in (0, 1))
     source = Transitions(linear_system([200] * 5, -0.5, seed=2), raw(2))
     config = ALIGNMENTS(num_steps=600, width=32, num_members=2, density_latent_dim=2, learning_rate=2e-3)
@@ -133,7 +133,7 @@ def dynamics_scores(fit_to_source_too: bool) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.slow
-def test_dynamics_density_separates_other_dynamics_unless_it_is_fitted_to_them() -> None:
+def test_dynamics_density_separates_dynamics_it_was_not_fitted_to() -> None:
     threshold = math.log(0.01)
     held_out, source = dynamics_scores(fit_to_source_too=False)
     assert (held_out > threshold).float().mean() > 0.9
@@ -142,7 +142,7 @@ def test_dynamics_density_separates_other_dynamics_unless_it_is_fitted_to_them()
     assert (mistaken > threshold).float().mean() > 0.9
 
 
-def test_the_weight_above_a_threshold_and_that_of_a_relative_score() -> None:
+def test_above_threshold_and_exp_score_weights_by_hand() -> None:
     columns = {"alignment": torch.tensor([-9.0, -4.6, 2.0])}
     above = SourceFilter.prepare(FILTERS(weight="above_threshold"))
     assert above(columns, 3)[1].tolist() == [0.0, 1.0, 1.0]  # log 0.01 = -4.605
@@ -161,14 +161,14 @@ def test_otdf_actor_loss_by_hand() -> None:
         mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 4), config, 0, density, config.density_weight
     )
     zeroed(learner.actor.body)
-    # The policy acts 0: squared errors 0.25 at weights 1 and exp(3); its log density is that of 0 under N(0.5, 1).
-    loss, metrics = learner.actor_loss(learner.sampler.target.all(), torch.tensor([0.0, 1.0]))
+    # The policy's action is 0: squared errors 0.25 with weights 1 and exp(3), and the log density of 0 under N(0.5, 1).
+    loss, metrics = learner.actor_loss(whole(learner.sampler.target), torch.tensor([0.0, 1.0]))
     likelihood = -0.125 - HALF_LOG_2PI
     assert metrics["policy/log_density"].item() == pytest.approx(likelihood)
     assert loss.item() == pytest.approx(0.25 * (1 + math.exp(3)) / 2 - 0.5 * likelihood)
 
 
-def test_a_large_density_weight_holds_the_policy_to_the_behaviour() -> None:
+def test_large_density_weight_keeps_the_policy_near_the_behaviour() -> None:
     config = LEARNERS(width=16, batch_size=32, density_weight=20.0, data="target", learning_rate=3e-3)
     learner = IQLLearner(
         mixed_sampler(BATCH, BATCH, config), make_actor(BATCH, 16), config, 0, gaussian_density(-0.4, -2.0), 20.0
@@ -193,16 +193,16 @@ def bosa(data: str, **filter_settings: str) -> BOSALearner:
     return BOSALearner(sampler, make_actor(BATCH, 4), config, 0, gaussian_density(0.5, 0.0))
 
 
-def test_bosa_pays_for_the_value_of_source_rows_alone() -> None:
+def test_bosa_penalises_values_of_source_rows_only() -> None:
     learner = bosa("mixed")
     assert learner.sampler.num_source_rows == 2
-    batch = learner.sampler.target.all()
+    batch = whole(learner.sampler.target)
     q_KB = torch.tensor([[1.0, 3.0, 100.0, 100.0], [2.0, 4.0, 100.0, 100.0]])
     assert learner.value_penalty(batch, q_KB).item() == pytest.approx(0.5 * (2 + 3))
     assert bosa("target").value_penalty(batch, q_KB).item() == 0.0
 
 
-def test_bosa_critic_loss_leaves_out_unlikely_dynamics() -> None:
+def test_bosa_gives_unlikely_dynamics_zero_weight() -> None:
     learner = bosa("mixed", weight="above_threshold")
     batch, weight_B = learner.sampler.sample(torch.Generator().manual_seed(0))
     likely = [1.0 if action > 0 else 0.0 for action in batch.action_BA[:2, 0].tolist()]  # the second row of BATCH
@@ -211,7 +211,7 @@ def test_bosa_critic_loss_leaves_out_unlikely_dynamics() -> None:
 
 def test_bosa_actor_loss_by_hand() -> None:
     learner = bosa("target")
-    batch = learner.sampler.target.all()
+    batch = whole(learner.sampler.target)
     q_B = torch.tensor([3.0, -1.0])  # mean 1, mean absolute value 2
     loss = learner.actor_loss(batch, torch.tensor([[0.5], [1.5]]), q_B)
     assert loss.item() == pytest.approx(-0.5 - 0.1 * (-0.25 - HALF_LOG_2PI))

@@ -1,4 +1,4 @@
-"""Models of the target's dynamics, and source transitions corrected by them (STC)."""
+"""Models of the target's dynamics, and source transitions corrected with them (STC)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from problems import linear_system, mixed_sampler, pushed_dynamics, raw, set_constant, table_of
 
+from tests.stages.problems import linear_system, mixed_sampler, pushed_dynamics, raw, set_constant, table_of
 from v2a_ray.data.loading.sampler import Batch, Preprocessing, Transitions
 from v2a_ray.engine.columns import read_step_column, write_step_column
 from v2a_ray.engine.trainer import TrainingLoop
@@ -34,28 +34,28 @@ def step(state: list[float], action: list[float], following: list[float]) -> Bat
     return Transitions(table, raw(1)).all()
 
 
-def test_where_members_expect_the_target_to_go_by_hand() -> None:
+def test_predicted_next_observations_by_hand() -> None:
     model = pushed_dynamics(scale=2.0)
     found = model.next_observation(torch.tensor([[1.0], [1.0]]), torch.tensor([[0.5], [-1.0]]))
     # 1 + 2 (a + 0 or 0.5)
     assert found[:, :, 0].tolist() == [[2.0, -1.0], [3.0, 0.0]]
-    # The mean expects a + 0.25; s' - s = 3 is 1.5 standard deviations.
+    # The mean predicts a + 0.25; s' - s = 3 is 1.5 standard deviations.
     batch = step([1.0], [0.5], [4.0])
     assert model.error(batch, batch.action_BA).tolist() == [0.75]
 
 
-def test_a_correction_is_kept_where_it_fits_the_target_better() -> None:
-    # Members expect a + 0.25 on average; s' - s = 1. Recorded 0: error 0.75.
+def test_correction_is_kept_where_it_fits_the_target_better() -> None:
+    # The members predict a + 0.25 on average; s' - s = 1. The recorded action 0 has error 0.75.
     batch = step([0.0] * 4, [0.0] * 4, [1.0] * 4)
     better = fits_better(pushed_dynamics(), batch, torch.tensor([[0.75], [0.1], [0.0], [-0.5]]))
-    assert better.tolist() == [True, True, False, False]  # no better is not better
+    assert better.tolist() == [True, True, False, False]  # an equal error is not better
 
 
-def test_losses_and_columns_by_hand() -> None:
+def test_correction_losses_and_columns_by_hand() -> None:
     table = table_of([[0.0], [0.0]], [[0.5], [-0.5]], [1.0, 3.0], [[1.0], [0.0]], [2], [False])
     target = Transitions(table, raw(1))
     learner = CorrectionLearner(target, pushed_dynamics(), CorrectionConfig(batch_size=2, width=4), seed=0)
-    # Rewards of mean 2 and standard deviation sqrt 2; the models answer tanh 1 and one standard deviation.
+    # Rewards have mean 2 and standard deviation sqrt 2; the models predict tanh 1 and one standard deviation.
     set_constant(learner.inverse, 1.0)
     set_constant(learner.reward, 1.0)
     found = learner.correct(target)
@@ -82,7 +82,7 @@ def sampled(correct: bool) -> Batch:
     return mixed_sampler(TARGET, SOURCE, config, COLUMNS).sample(torch.Generator().manual_seed(0))[0]
 
 
-def test_a_policy_trains_on_what_was_kept() -> None:
+def test_sampler_returns_the_kept_corrections() -> None:
     plain, corrected = sampled(correct=False), sampled(correct=True)
     expected = {0.1: (-0.1, -1.0), 0.2: (0.2, 2.0), 0.3: (-0.3, -3.0), 0.9: (0.9, 9.0)}
     for recorded, action, reward in zip(
@@ -94,7 +94,7 @@ def test_a_policy_trains_on_what_was_kept() -> None:
     assert all(torch.equal(getattr(same, name), getattr(plain, name)) for name in ("observation_BO", "not_done_B"))
 
 
-def test_a_column_of_vectors_follows_its_episodes(tmp_path: Path) -> None:
+def test_vector_column_is_reordered_with_its_episodes(tmp_path: Path) -> None:
     table = linear_system([3, 1, 4], 1.0, seed=0)
     values = np.arange(16, dtype=np.float32).reshape(8, 2)
     write_step_column(tmp_path / "column.parquet", "pair", table, values)
@@ -110,7 +110,7 @@ TARGET_GAIN = 0.5
 
 @pytest.fixture(scope="module")
 def laboratory() -> CorrectionLearner:
-    """Models of a target s' = 0.9 s + 0.5 a, whose rewards are -|s|^2."""
+    """Models of a target with s' = 0.9 s + 0.5 a and rewards -|s|^2."""
     target = Transitions(linear_system([25] * 60, TARGET_GAIN, seed=0), raw(2))
     torch.manual_seed(0)
     dynamics = DynamicsLearner(target, DynamicsConfig(num_steps=1500, width=32, num_members=3, learning_rate=2e-3), 0)
@@ -122,8 +122,8 @@ def laboratory() -> CorrectionLearner:
 
 
 @pytest.mark.slow
-def test_corrected_actions_are_the_targets_true_inverse(laboratory: CorrectionLearner) -> None:
-    """A source of 0.7 times the target's gain: to go where it went, the target needs 0.7 times its action."""
+def test_corrected_actions_match_the_true_inverse_of_the_target(laboratory: CorrectionLearner) -> None:
+    """The source has 0.7 times the target's gain, so the target reaches the same s' with 0.7 times the action."""
     table = linear_system([25] * 20, 0.7 * TARGET_GAIN, seed=1)
     found = laboratory.correct(Transitions(table, raw(2)))
     truth, recorded = 0.7 * table.action, np.asarray(table.action)
@@ -135,22 +135,22 @@ def test_corrected_actions_are_the_targets_true_inverse(laboratory: CorrectionLe
     assert np.median(reward_error) < 0.1 * np.std(table.reward)
 
 
-def test_data_of_the_target_itself_stays_as_it_is(laboratory: CorrectionLearner) -> None:
-    """Kept or refused, a correction of what needs none moves little."""
+def test_correction_hardly_changes_target_data(laboratory: CorrectionLearner) -> None:
+    """Target data needs no correction, so corrected actions stay close to recorded ones."""
     table = linear_system([25] * 20, TARGET_GAIN, seed=2)
     found = laboratory.correct(Transitions(table, raw(2)))
     assert np.abs(found[ACTION].numpy() - table.action).mean() < 0.05
 
 
-def test_a_correction_that_is_worse_is_refused(laboratory: CorrectionLearner) -> None:
-    """An inverse policy model that answers the opposite of what it should is refused almost everywhere."""
+def test_worse_correction_is_refused(laboratory: CorrectionLearner) -> None:
+    """Corrections to the opposite action are refused almost everywhere."""
     transitions = Transitions(linear_system([25] * 20, TARGET_GAIN, seed=3), raw(2))
     batch = transitions.all()
     assert fits_better(laboratory.dynamics, batch, -batch.action_BA).float().mean() < 0.05
 
 
-def test_a_state_scale_changes_no_decision() -> None:
-    """Errors are in units of the target's own standard deviations, so that a unit of measurement cannot decide."""
+def test_dynamics_errors_do_not_depend_on_the_scale_of_states() -> None:
+    """Errors are in units of the target's standard deviations, so the unit of measurement does not matter."""
     table = linear_system([30] * 4, TARGET_GAIN, seed=0)
     plain = Transitions(table, raw(2))
     scaled = Transitions(table, Preprocessing(np.zeros(2, np.float32), np.full(2, 0.25, np.float32), 1.0))

@@ -1,4 +1,4 @@
-"""Conservative Q-learning: densities and the soft maximum against closed forms, and what it does on a bandit."""
+"""Conservative Q-learning: densities and the soft maximum against closed forms, and training on a bandit."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import math
 
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, set_constant, table_of
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
+from tests.stages.problems import BANDIT, make_actor, mixed_sampler, set_constant, whole
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.cql import CQLLearner
 
-BANDIT = table_of([[1.0]] * 2, [[-0.5], [0.5]], [0.0, 1.0], [[1.0]] * 2, [1, 1], [True, True])
-"""One state, one step; action 0.5 earns 1, action -0.5 nothing."""
 
-
-def learner(**settings) -> CQLLearner:  # type: ignore[no-untyped-def]
+def learner(**settings) -> CQLLearner:
     torch.manual_seed(0)
     given = {"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings
     config = LEARNERS(learner="cql", **given)
     return CQLLearner(mixed_sampler(BANDIT, BANDIT, config), make_actor(BANDIT, config.width), config, seed=0)
 
 
-def test_log_densities_are_those_of_a_gaussian_behind_a_tanh() -> None:
+def test_log_densities_equal_those_of_a_tanh_gaussian() -> None:
     made = learner()
     set_constant(made.actor, 0.3)
     with torch.no_grad():
@@ -35,11 +32,11 @@ def test_log_densities_are_those_of_a_gaussian_behind_a_tanh() -> None:
     torch.testing.assert_close(log_density, exact.squeeze(1), atol=1e-3, rtol=1e-4)
     with torch.no_grad():
         made.log_std_A.fill_(2.0)
-    assert made.drawn(torch.ones(5000, 1))[1].isfinite().all()  # where the tanh has rounded to 1
+    assert made.drawn(torch.ones(5000, 1))[1].isfinite().all()  # also where the tanh rounds to 1
 
 
 def linear_in_the_action(made: CQLLearner, slope: float) -> None:
-    """Both critics: Q(s, a) = slope * a."""
+    """Set both critics to Q(s, a) = slope * a."""
     with torch.no_grad():
         made.critics.numbers_KS.zero_()
         first, second, last = made.critics.weights
@@ -49,12 +46,12 @@ def linear_in_the_action(made: CQLLearner, slope: float) -> None:
 
 
 @pytest.mark.parametrize("slope", [0.0, 3.0])
-def test_the_soft_maximum_is_the_logarithm_of_the_integral(slope: float) -> None:
+def test_soft_maximum_equals_the_log_of_the_integral(slope: float) -> None:
     made = learner(num_samples=20_000, conservatism=0.5)
     linear_in_the_action(made, slope)
     with torch.no_grad():
-        made.log_std_A.zero_()  # a narrow policy's weights would have no finite variance
-    batch = made.sampler.target.all()
+        made.log_std_A.zero_()  # importance weights of a narrow policy would have infinite variance
+    batch = whole(made.sampler.target)
     q_KB = made.q(made.critics, batch.observation_BO, batch.action_BA)
     torch.testing.assert_close(q_KB, slope * batch.action_BA.T.expand(2, 2))
     # The integral of exp(w a) over [-1, 1] is 2 sinh(w) / w; the data's Q have mean 0; there are two critics.
@@ -62,9 +59,9 @@ def test_the_soft_maximum_is_the_logarithm_of_the_integral(slope: float) -> None
     assert made.value_penalty(batch, q_KB).item() == pytest.approx(0.5 * 2 * exact, rel=0.02)
 
 
-def test_the_penalty_is_added_to_the_td_loss_once() -> None:
+def test_penalty_is_added_to_the_td_loss_once() -> None:
     made, free = learner(), learner(conservatism=0.0)
-    batch = made.sampler.target.all()
+    batch = whole(made.sampler.target)
     with_penalty, _ = made.critic_loss(batch, torch.zeros(2, 1), torch.ones(2))
     without, _ = free.critic_loss(batch, torch.zeros(2, 1), torch.ones(2))
     again = learner()
@@ -72,7 +69,7 @@ def test_the_penalty_is_added_to_the_td_loss_once() -> None:
     assert with_penalty.item() == pytest.approx((without + penalty).item(), rel=1e-5) and penalty > 0
 
 
-def test_the_temperature_rises_where_the_policy_is_too_certain_and_falls_where_it_is_not() -> None:
+def test_temperature_rises_when_the_entropy_is_too_low_and_falls_otherwise() -> None:
     for log_std, rises in ((-4.0, True), (0.0, False)):
         made = learner()
         set_constant(made.actor, 0.0)
@@ -83,7 +80,7 @@ def test_the_temperature_rises_where_the_policy_is_too_certain_and_falls_where_i
 
 
 @pytest.mark.parametrize("conservatism", [0.0, 1.0])
-def test_a_bandit_is_solved_and_actions_without_data_are_worth_less(conservatism: float) -> None:
+def test_cql_solves_a_bandit_and_lowers_values_of_unseen_actions(conservatism: float) -> None:
     made = learner(width=32, batch_size=64, learning_rate=3e-3, conservatism=conservatism)
     TrainingLoop(400).run(made)
     states = torch.ones(3, 1)

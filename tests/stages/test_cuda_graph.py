@@ -1,4 +1,4 @@
-"""Recorded update steps. Without a GPU a recorder of operators stands for a CUDA graph: it replays them, no Python."""
+"""Recorded update steps. Without a GPU, a recorder that replays torch operators replaces the CUDA graph."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from problems import weights_of
-from test_batched_policies import SCALARS, assert_close, learners_of, loops_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.stages.problems import weights_of
+from tests.stages.test_batched_policies import SCALARS, assert_close, learners_of, loops_of
 from v2a_ray.stages.policy.batched import BatchedIQL, train_together
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.cuda_graph import WARM_UP_STEPS, Metrics, RecordedPolicyBatch, taken_back
 
 
 class Operators(TorchDispatchMode):
-    """The operators called within the block, with the tensors that they were called with and gave."""
+    """Records the operators called within the block, with their arguments and results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Operators(TorchDispatchMode):
         return result
 
     def replay(self) -> None:
-        """Do the same to the same memory again: what an operator gave anew is written where it was given before."""
+        """Repeat the operators on the same memory; a new result is copied to the memory of the recorded result."""
         with torch.no_grad():
             for func, args, kwargs, before in self.calls:
                 given = {id(leaf) for leaf in tree_leaves((args, kwargs))}
@@ -41,7 +41,7 @@ class Operators(TorchDispatchMode):
 
 
 def record_operators(policy_batch: BatchedIQL) -> tuple[Callable[[], None], Metrics]:
-    """As `record_graph`. Recording on a CPU is a step itself, and is taken back."""
+    """As `record_graph`. On a CPU, recording executes a step, which is undone."""
     with taken_back(policy_batch.learners):
         for _ in range(WARM_UP_STEPS):
             policy_batch.train_step()
@@ -55,7 +55,7 @@ def recorded(policy_batch: BatchedIQL) -> RecordedPolicyBatch:
     return RecordedPolicyBatch(policy_batch, record_operators)
 
 
-def test_replayed_steps_train_as_steps_do() -> None:
+def test_replayed_steps_equal_plain_steps() -> None:
     plain, replayed = learners_of(40), learners_of(40)
     histories = []
     for learners, prepared in ((plain, {}), (replayed, {"prepared": recorded})):
@@ -63,7 +63,7 @@ def test_replayed_steps_train_as_steps_do() -> None:
         assert train_together(loops, learners, **prepared) == [None] * len(SCALARS)
         histories.append([loop.history for loop in loops])
     for index, (first, second) in enumerate(zip(plain, replayed, strict=True)):
-        # A learning rate in memory has single precision.
+        # A learning rate in a tensor has single precision.
         assert_close(weights_of(first), weights_of(second), 1e-5)
         for row, other in zip(histories[0][index], histories[1][index], strict=True):
             assert row == pytest.approx(other, rel=1e-4, abs=1e-4)
@@ -90,7 +90,7 @@ def test_recording_trains_nothing() -> None:
             assert [float(state["step"]) for state in states] == (count or [0.0] * len(states))
 
 
-def test_a_member_that_leaves_is_recorded_no_more() -> None:
+def test_batch_is_recorded_again_without_a_stopped_member() -> None:
     plain, replayed = learners_of(20), learners_of(20)
     stops = [lambda history: False, lambda history: len(history) > 1, *[lambda history: False] * 2]
     for learners, prepared in ((plain, {}), (replayed, {"prepared": recorded})):
@@ -108,16 +108,15 @@ def test_a_member_that_leaves_is_recorded_no_more() -> None:
     [{"learner": "bc"}, {"num_workers": 2}, {"density_weight": 1.0}, {"next_value": "after_step"}],
     ids=lambda settings: next(iter(settings)),
 )
-def test_what_no_pack_trains_is_not_recorded(settings: dict[str, Any]) -> None:
+def test_cuda_graph_is_refused_for_unbatched_learners(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cuda_graph"):
         LEARNERS(cuda_graph=True, **settings)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_graph_trains_as_steps_do() -> None:
-    from problems import make_actor, raw
-    from test_batched_policies import COLUMNS, HELD_OUT, SOURCE, TARGET, config_of
-
+def test_cuda_graph_steps_equal_plain_steps() -> None:
+    from tests.stages.problems import make_actor, raw
+    from tests.stages.test_batched_policies import COLUMNS, HELD_OUT, SOURCE, TARGET, config_of
     from v2a_ray.data.loading.sampler import Transitions
     from v2a_ray.stages.policy.filtering import SourceFilter
     from v2a_ray.stages.policy.iql import IQLLearner

@@ -1,4 +1,4 @@
-"""Linear-Gaussian pairs of systems, whose density ratios are known: classifiers and contrastive encoders find them.
+"""Classifiers and contrastive encoders learn the known density ratios of pairs of linear-Gaussian systems.
 
 s' = 0.5 s + gain * a + 0.4 * noise,  s and noise standard normal, a uniform on [-1, 1]
 """
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from problems import raw, table_of
 from scipy.stats import spearmanr
 
+from tests.stages.problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
@@ -25,27 +25,31 @@ Float = NDArray[np.float64]
 
 
 def system(gain: float, seed: int, state_mean: float = 0.0, count: int = 20000) -> EpisodeTable:
-    """Single steps from states about `state_mean`."""
+    """Single steps from states around `state_mean`."""
     generator = np.random.default_rng(seed)
     state, action = generator.normal(state_mean, 1.0, (count, 1)), generator.uniform(-1, 1, (count, 1))
     following = 0.5 * state + gain * action + NOISE_STD * generator.normal(size=(count, 1))
     return table_of(state, action, np.zeros(count), following, [count], [False])
 
 
+def both(tables: tuple[EpisodeTable, EpisodeTable]) -> tuple[Transitions, Transitions]:
+    return Transitions(tables[0], raw(1)), Transitions(tables[1], raw(1))
+
+
 def log_density(table: EpisodeTable, gain: float) -> Float:
-    """log p(s' | s, a) under `gain`, without the constant that all gains share."""
+    """log p(s' | s, a) under `gain`, up to a constant."""
     error = table.next_observation - 0.5 * table.observation - gain * table.action
     return -0.5 * (error[:, 0].astype(np.float64) / NOISE_STD) ** 2
 
 
 def fitted_classifier(num_steps: int = 1200, **settings: float) -> ClassifierLearner:
-    """The source visits other states than the target, which the ratio of dynamics must not show."""
+    """A classifier fitted to a source with other dynamics and other states; the score must only show the dynamics."""
     torch.manual_seed(0)
     config = ALIGNMENTS(
         kind="classifier", num_steps=num_steps, batch_size=256, width=32, learning_rate=3e-3, **settings
     )
     tables = system(TARGET_GAIN, 0), system(SOURCE_GAIN, 1, state_mean=0.7)
-    learner = ClassifierLearner(*(Transitions(table, raw(1)) for table in tables), config, seed=0)
+    learner = ClassifierLearner(*both(tables), config, seed=0)
     TrainingLoop(config.num_steps).run(learner)
     return learner
 
@@ -69,10 +73,10 @@ def test_delta_r_is_clipped() -> None:
 
 @pytest.mark.slow
 def test_contrastive_logits_order_transitions_by_the_true_density_ratio() -> None:
-    """Negatives are next states of the source whatever (s, a) is: the ratio is p_target(s' | s, a) / p_source(s'). The
-    published score, a cosine, leaves out the lengths of the embeddings and with them much of that order."""
+    """Negatives are next states of the source for any (s, a), so the ratio is p_target(s' | s, a) / p_source(s'). The
+    published cosine score ignores the lengths of the embeddings and so loses much of that order."""
     table = system(SOURCE_GAIN, 2, count=2000)
-    # s' of the source is normal with variance 0.5^2 + 0.4^2.
+    # The source's s' is normal with variance 0.5^2 + 0.4^2.
     truth = log_density(table, TARGET_GAIN) + 0.5 * table.next_observation[:, 0].astype(np.float64) ** 2 / 0.41
     found = {}
     for score in ("logit", "cosine"):
@@ -86,7 +90,7 @@ def test_contrastive_logits_order_transitions_by_the_true_density_ratio() -> Non
             contrastive_score=score,
         )
         tables = system(TARGET_GAIN, 0), system(SOURCE_GAIN, 1)
-        learner = ContrastiveLearner(*(Transitions(table, raw(1)) for table in tables), config, seed=0)
+        learner = ContrastiveLearner(*both(tables), config, seed=0)
         TrainingLoop(config.num_steps).run(learner)
         found[score] = spearmanr(learner.score(Transitions(table, raw(1))).numpy(), truth).statistic
     assert found["logit"] >= 0.9

@@ -1,4 +1,4 @@
-"""Where learners compute. No GPU is needed: what a step makes without naming its device shows on any machine."""
+"""The device of learners. No GPU is needed: another default device reveals tensors created without a device."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import assert_same_weights, mixed_sampler, raw, weights_of
-from problems import make_actor as small_actor
 from safetensors.torch import load_file
-from test_learner_contract import MADE, NUM_STEPS, SOURCE, TARGET, fresh, loop, stop_at_15
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.stages.problems import assert_same_weights, mixed_sampler, raw, weights_of
+from tests.stages.problems import make_actor as small_actor
+from tests.stages.test_learner_contract import MADE, NUM_STEPS, SOURCE, TARGET, fresh, loop, stop_at_15
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.devices import choose_device
 from v2a_ray.engine.trainer import Learner, load_checkpoint, place, save_checkpoint
 from v2a_ray.errors import ConfigError
+from v2a_ray.settings.base import DeviceName
 from v2a_ray.stages.advantage.config import ADVANTAGES
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.alignment.modality_alignment import modality_scores
@@ -28,7 +29,7 @@ from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.grouped import GroupedLearner
 
 ELSEWHERE = torch.device("meta")
-"""A device other than the CPU, on every machine: its tensors have shapes and no content."""
+"""A device other than the CPU that every machine has; its tensors have shapes and no content."""
 
 
 def grouped_by_column(seed: int) -> Learner:
@@ -43,32 +44,32 @@ def grouped_by_column(seed: int) -> Learner:
 EVERY = {**MADE, "grouped-by-column": grouped_by_column}
 MODALITY = {name for name in EVERY if name.startswith("modality")}
 WAITING = {*MODALITY, "grouped-by-column"}
-"""Whose shapes depend on what was drawn: lengths of crops, and which groups a batch has."""
+"""Learners with data-dependent shapes: lengths of crops, and the groups of a batch."""
 
 
 @pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
-def test_a_step_makes_nothing_but_where_its_tables_are(make: Callable[[int], Learner]) -> None:
+def test_update_creates_tensors_only_on_the_device_of_its_tables(make: Callable[[int], Learner]) -> None:
     learner = fresh(make)
-    # What does not name its device is now made elsewhere, and torch refuses to mix the two.
+    # Tensors created without a device are now on another one, and torch refuses to mix devices.
     with torch.device(ELSEWHERE):
         learner.update(0)
         learner.update(1)
 
 
-def test_that_check_itself() -> None:
+def test_default_device_detects_a_tensor_on_another_device() -> None:
     with torch.device(ELSEWHERE), pytest.raises((RuntimeError, NotImplementedError)):
         torch.cat([Transitions(TARGET, raw(2)).all().reward_B, torch.ones(2)])
 
 
 class Waits(TorchDispatchMode):
-    """Collects the operators for which a GPU's work would have to be waited for: the shape or a number is read back."""
+    """Collects operators that would synchronise with a GPU, because a shape or number is read back."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # `index` is tagged as well, and its shape depends on values for masks alone.
+        # `index` is tagged too, but its shape only depends on values for masks.
         index = func is torch.ops.aten.index.Tensor
         masks = index and any(part is not None and part.dtype == torch.bool for part in args[1])
         tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
@@ -78,7 +79,7 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_step_does_not_wait_for_its_device(name: str) -> None:
+def test_update_does_not_synchronise_with_its_device(name: str) -> None:
     learner = fresh(EVERY[name])
     learner.update(0)
     with Waits() as waits:
@@ -94,7 +95,7 @@ def test_networks_follow_the_generator(name: str) -> None:
     assert tensors and {tensor.device for tensor in tensors} == {ELSEWHERE}
 
 
-def test_a_table_its_columns_and_its_eligible_rows_are_on_one_device() -> None:
+def test_transitions_columns_and_eligible_rows_are_on_one_device() -> None:
     columns = {"alignment": np.zeros(TARGET.num_transitions, np.float32)}
     transitions = Transitions(TARGET, raw(2), columns, ELSEWHERE).restricted(torch.tensor([1, 2, 5]))
     assert transitions.device == ELSEWHERE and len(transitions) == 3
@@ -103,7 +104,7 @@ def test_a_table_its_columns_and_its_eligible_rows_are_on_one_device() -> None:
     assert transitions._eligible is not None and transitions._eligible.device == ELSEWHERE
 
 
-def test_the_modality_is_where_its_model_is() -> None:
+def test_modality_computes_on_the_device_of_its_model() -> None:
     config = ModalityConfig(latent_dim=3, encoder_width=6, decoder_width=6, crop_steps=6)
     model = ModalityModel(2, 1, config)
     model.set_statistics(moments(SOURCE))
@@ -115,7 +116,7 @@ def test_the_modality_is_where_its_model_is() -> None:
     assert model.to(ELSEWHERE).steps(SOURCE).device == ELSEWHERE
 
 
-def test_an_actor_takes_and_gives_numpy_wherever_it_is() -> None:
+def test_act_numpy_works_on_any_device() -> None:
     actor, observation = small_actor(TARGET, 6), np.ones((3, 2))
     action = actor.act_numpy(observation)
     with torch.device(ELSEWHERE):
@@ -128,14 +129,14 @@ class GeneratorOfAGPU:
 
 
 @pytest.mark.parametrize("name", ["iql", "modality-em"])
-def test_a_checkpoint_of_another_kind_of_device_is_continued_with_new_draws(name: str, tmp_path: Path) -> None:
+def test_checkpoint_of_another_device_resumes_with_a_new_generator(name: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
         loop(checkpoint, progress=stop_at_15).run(fresh(MADE[name]))
-    # A GPU's generator has a state of 16 bytes, seed and position, which the CPU's cannot take.
+    # A GPU generator's state is 16 bytes, seed and position, which the CPU generator cannot load.
     written = fresh(MADE[name])
     load_checkpoint(checkpoint, written)
-    written.generator = GeneratorOfAGPU()
+    written.generator = GeneratorOfAGPU()  # type: ignore[assignment]
     save_checkpoint(checkpoint, written, 10, [])
     saved, ends, draws = load_file(checkpoint), [], []
     for _ in range(2):
@@ -157,16 +158,35 @@ def test_a_checkpoint_of_another_kind_of_device_is_continued_with_new_draws(name
     assert not torch.equal(draws[0], torch.rand(3, generator=fresh(MADE[name]).generator))
 
 
-def test_a_device_is_chosen_by_what_there_is() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto", may_use_gpu=False) == torch.device("cpu")
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+@pytest.mark.parametrize(
+    ("asked", "has_gpu", "may_use_gpu", "expected"),
+    [
+        ("auto", True, True, "cuda:3"),
+        ("auto", True, False, "cpu"),
+        ("auto", False, True, "cpu"),
+        ("cuda", True, True, "cuda:3"),
+        ("cpu", True, True, "cpu"),
+    ],
+)
+def test_choose_device_takes_an_available_gpu(
+    asked: DeviceName, has_gpu: bool, may_use_gpu: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert choose_device(asked, may_use_gpu=may_use_gpu) == torch.device(expected)
+
+
+@pytest.mark.parametrize(("has_gpu", "may_use_gpu"), [(True, False), (False, True)])
+def test_choose_device_refuses_cuda_without_a_gpu(
+    has_gpu: bool, may_use_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     with pytest.raises(ConfigError, match=r"^device: cuda is asked for, and this process has no GPU\n  try: auto"):
-        choose_device("cuda", may_use_gpu=False)
+        choose_device("cuda", may_use_gpu=may_use_gpu)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_two_steps_on_a_gpu_lose_what_they_lose_on_the_cpu() -> None:
+def test_losses_on_a_gpu_equal_those_on_the_cpu() -> None:
     columns = {"z": np.ones((SOURCE.num_transitions, 2), np.float32)}
     losses = []
     for device in ("cpu", "cuda"):
@@ -176,4 +196,4 @@ def test_two_steps_on_a_gpu_lose_what_they_lose_on_the_cpu() -> None:
         place(learner, transitions.device)
         batch = transitions.all()
         losses.append([float(value) for step in range(2) for value in learner.fit(batch, step).values()])
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import (
+from torch import Tensor, nn
+
+from tests.stages.problems import (
     assert_same_weights,
     linear_system,
     make_actor,
@@ -17,15 +19,14 @@ from problems import (
     table_of,
     weights_of,
 )
-from torch import Tensor, nn
-
+from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.droco import DROCOLearner, robust_loss, value_penalty
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.support.dynamics import DynamicsModel
 
-# The models (K = 2) expect s' - s = a and a + 0.5.
+# The models (K = 2) predict s' - s = a and a + 0.5.
 TARGET = table_of([[0.0], [0.0]], [[0.5], [0.5]], [1.0, 1.0], [[3.0], [3.0]], [1, 1], [False, False])
 SOURCE = table_of([[1.0], [1.0]], [[0.5], [0.5]], [2.0, 2.0], [[4.0], [4.0]], [1, 1], [False, False])
 
@@ -38,12 +39,12 @@ def identity() -> nn.Linear:
     return network
 
 
-def learner_of(source: object = SOURCE, **settings: object) -> DROCOLearner:
-    """V(s) = s, and critics that say 0."""
+def learner_of(source: EpisodeTable = SOURCE, **settings: object) -> DROCOLearner:
+    """A learner with V(s) = s and Q = 0."""
     config = LEARNERS(learner="droco", batch_size=2, width=4, discount=0.5, **settings)
     sampler = mixed_sampler(TARGET, source, config)
     learner = DROCOLearner(sampler, make_actor(TARGET, 4), config, 0, pushed_dynamics())
-    learner.value = identity()
+    learner.value = identity()  # type: ignore[assignment]
     with torch.no_grad():
         for parameter in learner.critics.parameters():
             parameter.zero_()
@@ -56,8 +57,8 @@ def loss_of(learner: DROCOLearner) -> tuple[Tensor, dict[str, Tensor]]:
     return learner.critic_loss(batch, state_action, batch.next_observation_BO[:, 0], weight_B)
 
 
-def test_loss_by_hand() -> None:
-    """Source: V(s') = 4, the models' 1.5 and 2, so u = 2.5 and the return is 2 + 0.5 * 1.5 = 2.75. Target: 1 + 1.5."""
+def test_droco_critic_loss_by_hand() -> None:
+    """Source: V(s') = 4, predicted 1.5 and 2, so u = 2.5 and the return is 2 + 0.5 * 1.5 = 2.75. Target: 1 + 1.5."""
     loss, metrics = loss_of(learner_of(huber_threshold=10.0))
     assert metrics["policy/value_penalty"].item() == pytest.approx(2.5)
     assert loss.item() == pytest.approx(2 * (2.75**2 + 2.5**2) / 2)
@@ -66,14 +67,14 @@ def test_loss_by_hand() -> None:
     assert loss.item() == pytest.approx(2 * ((2 * 1.5 - 1) + 2.5**2) / 2)
 
 
-def test_without_the_penalty_and_below_the_threshold_it_is_iqls() -> None:
+def test_critic_loss_without_penalty_and_huber_equals_iql() -> None:
     learner = learner_of(penalty_weight=0.0, huber_threshold=100.0)
     batch, weight_B = learner.sampler.sample(torch.Generator().manual_seed(0))
     arguments = batch, torch.zeros(len(weight_B), 2), batch.next_observation_BO[:, 0], weight_B
     assert learner.critic_loss(*arguments)[0].item() == IQLLearner.critic_loss(learner, *arguments)[0].item()
 
 
-def test_a_terminated_step_needs_no_dynamics() -> None:
+def test_terminated_step_has_no_penalty() -> None:
     ended = table_of([[1.0], [1.0]], [[0.5], [0.5]], [2.0, 2.0], [[4.0], [4.0]], [1, 1], [True, True])
     loss, _ = loss_of(learner_of(ended, huber_threshold=10.0))
     assert loss.item() == pytest.approx(2 * (2.0**2 + 2.5**2) / 2)
@@ -84,18 +85,18 @@ VALUES = st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3)
 
 @given(value=VALUES, imagined=st.lists(VALUES, min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
-def test_a_robust_value_is_the_smallest_and_never_above_the_in_sample_one(
+def test_robust_value_is_the_smallest_over_the_predicted_states(
     value: list[float], imagined: list[list[float]]
 ) -> None:
     value_b, imagined_Kb = torch.tensor(value), torch.tensor(imagined)
     robust_b = value_b - value_penalty(value_b, imagined_Kb)
     assert (robust_b <= value_b).all()
     torch.testing.assert_close(robust_b, torch.minimum(value_b, imagined_Kb.amin(dim=0)), rtol=1e-5, atol=1e-4)
-    # Models that expect s' itself change nothing, whatever the value function.
+    # Models that predict s' itself change nothing, for any value function.
     assert torch.equal(value_penalty(value_b, value_b.expand(2, -1)), torch.zeros(3))
 
 
-def test_the_loss_is_the_square_and_then_its_tangent() -> None:
+def test_robust_loss_is_quadratic_then_linear() -> None:
     error = torch.tensor([-3.0, -2.0, 0.5, 2.0, 5.0], requires_grad=True)
     loss = robust_loss(error, 2.0)
     assert loss.tolist() == pytest.approx([8.0, 4.0, 0.25, 4.0, 16.0])
@@ -103,7 +104,7 @@ def test_the_loss_is_the_square_and_then_its_tangent() -> None:
     assert error.grad is not None and error.grad.tolist() == pytest.approx([-4.0, -4.0, 1.0, 4.0, 4.0])
 
 
-def test_on_the_target_alone_it_is_iql() -> None:
+def test_droco_on_the_target_alone_equals_iql() -> None:
     table = linear_system([9, 6], 0.5, seed=0)
     found = []
     for kind in ("droco", "iql"):
@@ -119,8 +120,8 @@ def test_on_the_target_alone_it_is_iql() -> None:
     assert_same_weights(*found)
 
 
-# From 0, action 0.5 leads the target to -1, which is worth 0, and the source to 1, which is worth 1; action -0.5 ends
-# with 0.3 in the target.
+# From state 0, action 0.5 leads to state -1 of value 0 in the target, and to state 1 of value 1 in the source; action
+# -0.5 ends the episode with reward 0.3 in the target.
 FORK = table_of(
     [[0.0], [-1.0], [0.0]], [[0.5], [0.0], [-0.5]], [0.0, 0.0, 0.3], [[-1.0], [-1.0], [0.0]], [2, 1], [True] * 2
 )
@@ -128,7 +129,7 @@ TEMPTATION = table_of([[0.0], [1.0]], [[0.5], [0.0]], [0.0, 1.0], [[1.0], [1.0]]
 
 
 def fork_dynamics() -> DynamicsModel:
-    """s' - s = -2 max(a, 0): what the target shows."""
+    """The target's dynamics, s' - s = -2 max(a, 0)."""
     model = pushed_dynamics(num_members=1)
     with torch.no_grad():
         model.ensemble.weights[2][0, :, 0] = torch.tensor([-2.0, 0.0])
@@ -151,7 +152,7 @@ def trained_on_the_fork(kind: str) -> tuple[float, float, float]:
 
 
 @pytest.mark.slow
-def test_a_source_that_promises_what_the_target_does_not_hold() -> None:
+def test_droco_avoids_an_action_that_only_pays_in_the_source() -> None:
     tempted, safe, action = trained_on_the_fork("iql")
     assert tempted > safe + 0.1 and action > 0.1
     tempted, safe, action = trained_on_the_fork("droco")

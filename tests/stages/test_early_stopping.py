@@ -1,4 +1,4 @@
-"""When training stops: the rule by hand, and the modality's held-out episodes."""
+"""Early stopping: the rule by hand, and the modality's held-out episodes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from problems import linear_system, modality_learner
 
+from tests.stages.problems import linear_system, modality_learner
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.engine.columns import read_episode_column
 from v2a_ray.engine.context import Job
@@ -48,7 +48,7 @@ CONFIG = ModalityConfig(
         ([5.0], 0.0, False),
         ([5.0, 5.0], 0.0, False),  # one evaluation without improvement, of two allowed
         ([5.0, 5.0, 5.0], 0.0, True),
-        ([5.0, 6.0, 4.0, 4.5], 0.0, False),  # 4.0 began anew
+        ([5.0, 6.0, 4.0, 4.5], 0.0, False),  # 4.0 restarts the count
         ([5.0, 6.0, 4.0, 4.5, 4.0], 0.0, True),
         ([10.0, 9.5, 9.2], 0.1, True),  # neither is below 9
         ([10.0, 9.5, 8.9], 0.1, False),
@@ -58,7 +58,7 @@ CONFIG = ModalityConfig(
         ([0.0, 0.0, -1e-9], 0.1, False),
     ],
 )
-def test_stops_after_two_evaluations_without_improvement(
+def test_early_stopping_after_two_evaluations_without_improvement(
     losses: list[float], min_improvement: float, stops: bool
 ) -> None:
     rule = EarlyStopping("loss", patience=2, min_improvement=min_improvement)
@@ -68,10 +68,10 @@ def test_stops_after_two_evaluations_without_improvement(
     assert rule([*others * 5, *history, *others * 5]) == stops  # rows without the metric are no evaluations
 
 
-def test_held_out_episodes_are_never_drawn_and_always_judged() -> None:
+def test_held_out_episodes_are_validated_and_never_trained_on() -> None:
     learner = modality_learner(CONFIG, TABLE)
     first_states = {tuple(steps[0].tolist()) for batch in learner.validation for steps in batch.steps_BTX}
-    assert len(first_states) == 3  # of ten episodes, none of which is longer than a crop
+    assert len(first_states) == 3  # out of ten episodes, all shorter than a crop
     drawn = {
         tuple(steps[0].tolist())
         for seed in range(40)
@@ -96,10 +96,10 @@ def test_validation_loss_is_the_mean_over_held_out_steps_with_mean_z() -> None:
     found = learner.validate()
     assert found.keys() == {"modality/validation_loss"}
     np.testing.assert_allclose(found["modality/validation_loss"], np.mean(errors), rtol=1e-5)
-    assert learner.validate() == found  # always the same crops
+    assert learner.validate() == found  # the crops are fixed
 
 
-def test_validation_does_not_touch_the_generator_that_training_draws_from() -> None:
+def test_validation_does_not_change_training() -> None:
     evaluated, silent = modality_learner(CONFIG, TABLE), modality_learner(CONFIG, TABLE)
     for step in range(5):
         evaluated.validate()
@@ -109,7 +109,7 @@ def test_validation_does_not_touch_the_generator_that_training_draws_from() -> N
         assert torch.equal(ours, theirs)
 
 
-def test_validation_cuts_long_episodes_like_training() -> None:
+def test_validation_crops_long_episodes_like_training() -> None:
     learner = modality_learner(CONFIG.model_copy(update={"crop_steps": 4, "validation_fraction": 0.9}), TABLE)
     lengths = torch.cat([batch.lengths_B for batch in learner.validation]).tolist()
     assert len(lengths) == 9 and max(lengths) == 4
@@ -117,30 +117,30 @@ def test_validation_cuts_long_episodes_like_training() -> None:
     assert sorted(torch.cat([batch.lengths_B for batch in whole.validation]).tolist())[-1] > 4
 
 
-def test_training_goes_on_while_the_loss_falls_and_stops_when_it_does_not() -> None:
+def test_training_stops_only_when_the_validation_loss_stops_falling() -> None:
     falling = modality_learner(CONFIG.model_copy(update={"min_improvement": 0.0}), TABLE)
     history = TrainingLoop(40, **falling.stopping()).run(falling)
     losses = [row["modality/validation_loss"] for row in history if "modality/validation_loss" in row]
     assert history[-1]["step"] == 40 and len(losses) == 8 and losses[-1] < losses[0]
     stuck = modality_learner(CONFIG.model_copy(update={"learning_rate": 1e-9}), TABLE)
     history = TrainingLoop(40, **stuck.stopping()).run(stuck)
-    assert [row["step"] for row in history] == [5, 10, 15]  # the first, and two without improvement
+    assert [row["step"] for row in history] == [5, 10, 15]  # the first evaluation, and two without improvement
 
 
-def test_without_patience_nothing_is_held_out_and_nothing_stops() -> None:
+def test_no_patience_means_no_held_out_episodes_and_no_stop() -> None:
     learner = modality_learner(CONFIG.model_copy(update={"patience_evaluations": None}), TABLE)
     assert learner.stopping() == {} and learner.validation == []
     torch.testing.assert_close(learner.crops.steps_NX, learner.model.steps(TABLE), rtol=0, atol=0)
 
 
-def test_one_episode_cannot_be_held_out() -> None:
+def test_early_stopping_refuses_a_single_episode() -> None:
     learner = modality_learner(CONFIG, linear_system([9], 1.0, seed=0))
     with pytest.raises(ConfigError, match=r"modality.patience_evaluations: .*no episode to hold out"):
         learner.stopping()
 
 
-def test_workers_sum_their_errors_before_they_decide() -> None:
-    """Of two shards: each worker gets the loss over both, weighted by their steps."""
+def test_workers_share_one_validation_loss() -> None:
+    """Both workers get the loss over both shards, weighted by their steps."""
     torch.manual_seed(0)
     model = ModalityModel(2, 1, CONFIG)
     model.set_statistics(moments(TABLE))
@@ -153,8 +153,13 @@ def test_workers_sum_their_errors_before_they_decide() -> None:
         for batch in learners[0].validation + learners[1].validation:
             mean, _ = model.encoder(batch.steps_BTX, batch.lengths_B)
             errors.append(model.reconstruction_error(batch, mean))
+
+    def reduce(total: torch.Tensor) -> torch.Tensor:
+        contributions.append(total.clone())
+        return total
+
     for learner in learners:
-        learner.workers = replace(learner.workers, reduce=lambda total: contributions.append(total.clone()) or total)
+        learner.workers = replace(learner.workers, reduce=reduce)
         learner.validate()
     for learner in learners:
         both = Workers(learner.workers.rank, 2, lambda total: total.copy_(contributions[0] + contributions[1]))
@@ -164,8 +169,8 @@ def test_workers_sum_their_errors_before_they_decide() -> None:
     assert losses[0] == losses[1] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
 
 
-def test_the_stage_stops_and_gives_every_episode_a_latent(tmp_path: Path) -> None:
-    """Of a pooled encoder. No evaluation is 99 % below the first, so the second one stops."""
+def test_stopped_stage_writes_a_latent_for_every_episode(tmp_path: Path) -> None:
+    """No evaluation is 99 % below the first, so training stops at the second one."""
     part = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     chosen = {"encoder": "pooled", "patience_evaluations": 1, "min_improvement": 0.99}
     data = {"target": part, "sources": [part]}

@@ -1,4 +1,4 @@
-"""Which source transitions a policy gets, and with what weight."""
+"""The filter's selection and weights of source transitions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import linear_system, raw
 
+from tests.stages.problems import linear_system, raw
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.stages.policy.config import FILTERS, LEARNERS, PolicyConfig
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
@@ -50,13 +50,13 @@ def test_top_fraction_keeps_the_best_by_f(alignment_weight: float, keep_fraction
     assert kept(source_filter, COLUMNS, 6) == rows
 
 
-def test_a_column_that_is_not_there_leaves_the_other_to_decide() -> None:
+def test_filter_uses_the_other_column_if_one_is_missing() -> None:
     source_filter = filter_of(rule="top_fraction", keep_fraction=1 / 3, alignment_weight=0.6)
     assert kept(source_filter, {"alignment": COLUMNS["alignment"]}, 6) == [0, 5]
     assert kept(source_filter, {"advantage": COLUMNS["advantage"]}, 6) == [1, 3]
 
 
-def test_weights() -> None:
+def test_filter_weights_by_hand() -> None:
     columns = {"alignment": torch.tensor([0.0, 1.0, 9.0]), "advantage": torch.tensor([0.0, 2.0, 4.0])}
     everything = {"rule": "top_fraction", "keep_fraction": 1.0, "alignment_weight": 0.5}
 
@@ -93,13 +93,13 @@ def test_normalization_by_hand() -> None:
     # h in the table: 0, 1, 0.5.
     both = scores(h, advantage, drawn, normalization="table", normalize_alignment=True)
     assert both == pytest.approx([0.0, 0.505, 0.26])
-    # Mid-ranks of four: h 1/8, 3/4, 3/8 (the two 0.4 share theirs), A 1/8, 3/8, 5/8.
+    # Mid-ranks of four: h 1/8, 3/4, 3/8 (the two 0.4 share a rank), A 1/8, 3/8, 5/8.
     assert scores(h, advantage, drawn, normalization="ranks") == pytest.approx([0.125, 0.5625, 0.5])
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.01, 100.0))
-def test_ranks_make_the_filter_indifferent_to_the_scales_of_its_columns(seed: int, factor: float) -> None:
+def test_rank_normalization_ignores_the_scales_of_the_columns(seed: int, factor: float) -> None:
     generator = np.random.default_rng(seed)
     h, advantage = generator.normal(size=(2, 20))
     drawn = list(range(0, 20, 2))
@@ -108,7 +108,7 @@ def test_ranks_make_the_filter_indifferent_to_the_scales_of_its_columns(seed: in
     assert scaled == pytest.approx(plain)
 
 
-def test_the_weight_is_of_the_alignment_that_was_computed() -> None:
+def test_exp_alignment_weight_uses_the_unnormalised_alignment() -> None:
     source_filter = filter_of(rule="top_fraction", keep_fraction=1.0, weight="exp_alignment", normalization="ranks")
     columns = {"alignment": np.asarray([2.0, 4.0], np.float32), "advantage": np.zeros(2, np.float32)}
     columns |= normalized_columns(source_filter.config, columns)
@@ -118,7 +118,7 @@ def test_the_weight_is_of_the_alignment_that_was_computed() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_the_order_of_the_batch_does_not_matter(data: st.DataObject) -> None:
+def test_filter_does_not_depend_on_the_order_of_the_batch(data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 40))
     order = torch.tensor(data.draw(st.permutations(range(size))))
     generator = torch.Generator().manual_seed(size)
@@ -151,7 +151,7 @@ def sampler(
 CALIBRATED = FILTERS(rule="calibrated", keep_fraction=1.0, alignment_weight=1.0, target_acceptance=0.9)
 
 
-def test_calibrated_draws_only_what_the_target_would_pass() -> None:
+def test_calibrated_filter_draws_only_rows_above_the_threshold() -> None:
     config = LEARNERS(batch_size=64, filter=CALIBRATED)
     # Nine tenths of the held-out scores 0..10 reach 1.
     scores = [0.99, 5.0, 0.0, -3.0, 1.01, 0.5, 11.0, 0.9]
@@ -164,11 +164,11 @@ def test_calibrated_draws_only_what_the_target_would_pass() -> None:
 
 
 @pytest.mark.parametrize("data", ["mixed", "source"])
-def test_calibrated_with_nothing_acceptable_leaves_the_target_alone(data: str) -> None:
+def test_calibrated_filter_without_eligible_rows_draws_only_the_target(data: str) -> None:
     drawn = sampler(LEARNERS(batch_size=8, data=data, filter=CALIBRATED), [-1.0] * 8, list(range(11)))
     assert not drawn.uses_source
     batch, weight = drawn.sample(torch.Generator().manual_seed(0))
-    assert batch.reward_B.tolist() == [0.0] * 16  # twice as many of the only table
+    assert batch.reward_B.tolist() == [0.0] * 16  # twice as many rows, because there is only one table
     assert weight.tolist() == [1.0] * 16
 
 
@@ -181,7 +181,7 @@ def test_unfiltered_sampling_draws_the_configured_tables(data: str, num_source: 
     assert weight.tolist() == [1.0] * len(rewards)
 
 
-def test_filtered_batch_keeps_source_rows_first_and_their_weights_beside_them() -> None:
+def test_filtered_batch_has_source_rows_and_their_weights_first() -> None:
     rule = FILTERS(rule="top_fraction", keep_fraction=0.25, alignment_weight=1.0, weight="exp_alignment")
     scores = [0.1 * index for index in range(8)]
     batch, weight = sampler(LEARNERS(batch_size=32, filter=rule), scores).sample(torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""What every learner promises: reproducible, resumable bit for bit, metrics finite and named `group/name`."""
+"""Properties of every learner: reproducible, resumable bit for bit, finite metrics named `group/name`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 
 import v2a_ray.stages.registered  # noqa: F401 - fills STAGES
 from benchmarks.harm import HARMS, flip
+from tests.stages.problems import assert_same_weights, linear_system, make_actor, mixed_sampler, raw, weights_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.trainer import Learner, TrainingLoop
@@ -52,7 +52,7 @@ FILTER = FILTERS(rule="top_fraction", weight="exp_alignment")
 
 
 def policy(kind: str, seed: int, extra: dict[str, Any] | None = None, **settings: Any) -> Learner:
-    """A learner of policies with all that any of them may read."""
+    """A policy learner with all inputs that any learner may read."""
     given = {"num_steps": NUM_STEPS, "batch_size": 8, "width": 6, "filter": FILTER.model_dump()}
     config = LEARNERS(learner=kind, **given | settings)
     generator = np.random.default_rng(0)
@@ -73,8 +73,8 @@ def policy(kind: str, seed: int, extra: dict[str, Any] | None = None, **settings
     )
 
 
-class InAPack:
-    """The first of two policies that are trained as a pack; the other one starts anew when this one is resumed."""
+class BatchMember:
+    """The first of two policies trained as a batch; the other one restarts when this one is resumed."""
 
     def __init__(self, first: IQLLearner, other: IQLLearner) -> None:
         self.policy_batch = BatchedIQL([first, other])
@@ -84,10 +84,10 @@ class InAPack:
         return self.policy_batch.update(step)[0]
 
 
-def in_a_pack(seed: int) -> Learner:
+def batch_member(seed: int) -> Learner:
     first, other = policy("iql", seed), policy("iql", seed + 1)
     assert isinstance(first, IQLLearner) and isinstance(other, IQLLearner)
-    return InAPack(first, other)
+    return BatchMember(first, other)
 
 
 def density(seed: int) -> Learner:
@@ -147,7 +147,10 @@ def correction(seed: int) -> Learner:
 
 def corrected_policy(seed: int) -> Learner:
     generator, size = np.random.default_rng(0), SOURCE.num_transitions
-    columns = {"corrected_action": generator.uniform(-1, 1, (size, 1)), "corrected_reward": generator.normal(size=size)}
+    columns: dict[str, Any] = {
+        "corrected_action": generator.uniform(-1, 1, (size, 1)),
+        "corrected_reward": generator.normal(size=size),
+    }
     columns["correction_kept"] = generator.integers(0, 2, size)
     return policy("iql", seed, columns, correct_transitions=True)
 
@@ -162,8 +165,8 @@ def modality(seed: int, **settings: Any) -> ModalityLearner:
 
 
 MADE: dict[str, Callable[[int], Learner]] = {
-    **{kind: partial(policy, kind) for kind in LEARNERS if not LEARNERS[kind].uses_rllib},
-    "iql-in-a-pack": in_a_pack,
+    **{kind: partial(policy, kind) for kind in LEARNERS if not getattr(LEARNERS[kind], "uses_rllib", False)},
+    "iql-in-a-batch": batch_member,
     "iql-in-support": lambda seed: policy("iql", seed, density_weight=0.1),
     "density": density,
     "dynamics_density": dynamics_density,
@@ -185,7 +188,7 @@ every_learner = pytest.mark.parametrize("make", MADE.values(), ids=MADE.keys())
 
 
 def fresh(make: Callable[[int], Learner], seed: int = 5) -> Learner:
-    """As a new process makes it."""
+    """The learner as a new process makes it."""
     torch.manual_seed(seed)
     return make(seed)
 
@@ -200,7 +203,7 @@ def stop_at_15(step: int, num_steps: int, metrics: dict[str, float]) -> None:
 
 
 @every_learner
-def test_equal_seeds_give_equal_weights_and_others_do_not(make: Callable[[int], Learner]) -> None:
+def test_equal_seeds_give_equal_weights_and_different_seeds_do_not(make: Callable[[int], Learner]) -> None:
     first, second, other = fresh(make), fresh(make), fresh(make, seed=6)
     untrained = weights_of(first)
     for learner in (first, second, other):
@@ -213,15 +216,13 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(make: Callable[[int], 
 
 
 @every_learner
-def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
-    make: Callable[[int], Learner], tmp_path: Path
-) -> None:
+def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(make: Callable[[int], Learner], tmp_path: Path) -> None:
     straight = fresh(make)
     history = loop().run(straight)
     checkpoint = tmp_path / "work" / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
         loop(checkpoint, progress=stop_at_15).run(fresh(make))
-    # What the next process starts from may differ; everything comes from the checkpoint.
+    # The next process starts from other weights; everything comes from the checkpoint.
     resumed = fresh(make, seed=5)
     for network in resumed.networks.values():
         with torch.no_grad():
@@ -236,9 +237,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
 
 
 @every_learner
-def test_half_a_checkpoint_from_a_kill_while_writing_does_no_harm(
-    make: Callable[[int], Learner], tmp_path: Path
-) -> None:
+def test_half_written_checkpoint_is_ignored(make: Callable[[int], Learner], tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     straight = fresh(make)
     loop().run(straight)
@@ -251,7 +250,7 @@ def test_half_a_checkpoint_from_a_kill_while_writing_does_no_harm(
     resumed = fresh(make)
     TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=3, log_interval_steps=5).run(resumed)
     assert_same_weights(weights_of(straight), weights_of(resumed))
-    assert checkpoint.read_bytes() != whole  # steps 12, 15 and 18 were saved over it
+    assert checkpoint.read_bytes() != whole  # overwritten at steps 12, 15 and 18
 
 
 def flip_at(place: float) -> Callable[[Path], None]:
@@ -262,7 +261,7 @@ DAMAGES = {**HARMS, "header flipped": flip_at(0.02), "first byte flipped": flip_
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_left_and_training_starts_again(damage: str, tmp_path: Path) -> None:
+def test_damaged_checkpoint_restarts_training(damage: str, tmp_path: Path) -> None:
     straight, checkpoint = fresh(MADE["iql"]), tmp_path / "checkpoint.safetensors"
     history = loop().run(straight)
     with pytest.raises(KeyboardInterrupt):
@@ -275,7 +274,7 @@ def test_a_damaged_checkpoint_is_left_and_training_starts_again(damage: str, tmp
     assert ("discarded" in reports[0]) == (damage != "removed") and not any("resumed" in each for each in reports)
 
 
-def test_a_checkpoint_of_other_networks_is_left(tmp_path: Path) -> None:
+def test_checkpoint_of_other_networks_restarts_training(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
         loop(checkpoint, progress=stop_at_15).run(fresh(MADE["bc"]))
@@ -285,7 +284,7 @@ def test_a_checkpoint_of_other_networks_is_left(tmp_path: Path) -> None:
 
 
 @every_learner
-def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner]) -> None:
+def test_metrics_are_finite_and_have_group_prefixes(make: Callable[[int], Learner]) -> None:
     history = loop().run(fresh(make))
     assert [row["step"] for row in history] == [5, 10, 15, 20]
     groups = set()
@@ -299,7 +298,7 @@ def test_metrics_are_finite_and_named_group_name(make: Callable[[int], Learner])
     assert len(groups) == 1 and groups <= {*STAGES}
 
 
-def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:
+def test_worker_without_saves_restores_checkpoints(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
         loop(checkpoint, saves=False, progress=stop_at_15).run(fresh(MADE["bc"]))
@@ -312,7 +311,7 @@ def test_a_worker_that_does_not_save_still_restores(tmp_path: Path) -> None:
     assert checkpoint.read_bytes() == saved
 
 
-def test_a_metric_that_is_not_finite_stops_training(tmp_path: Path) -> None:
+def test_non_finite_metric_stops_training(tmp_path: Path) -> None:
     target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
     config = LEARNERS(num_steps=NUM_STEPS, batch_size=8, width=6)
     learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
@@ -321,12 +320,12 @@ def test_a_metric_that_is_not_finite_stops_training(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+def test_non_finite_weights_are_never_saved(tmp_path: Path) -> None:
     target = TARGET.replace(reward=np.full_like(TARGET.reward, np.nan))
     config = LEARNERS(num_steps=NUM_STEPS, batch_size=8, width=6)
     learner = IQLLearner(mixed_sampler(target, SOURCE, config), make_actor(target, 6), config, 0)
     checkpoint = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(DivergenceError):  # though metrics are recorded less often than checkpoints
+    with pytest.raises(DivergenceError):  # although metrics are recorded less often than checkpoints
         TrainingLoop(NUM_STEPS, checkpoint, checkpoint_interval_steps=2, log_interval_steps=20).run(learner)
     assert not checkpoint.exists()
 
@@ -342,7 +341,7 @@ def test_evaluation_is_recorded_at_its_interval_and_at_the_end() -> None:
 
 
 def never_good_enough(seed: int, encoder: str) -> ModalityLearner:
-    """Evaluated every 4 steps; no evaluation is 90 % below the first, so the second without that, at step 12, stops."""
+    """Evaluated every 4 steps; no evaluation is 90 % below the first, so training stops at the third, at step 12."""
     stopping = {"patience_evaluations": 2, "min_improvement": 0.9, "validation_interval_steps": 4}
     return modality(seed, encoder=encoder, **stopping)
 
@@ -350,7 +349,7 @@ def never_good_enough(seed: int, encoder: str) -> ModalityLearner:
 @pytest.mark.parametrize("encoder", ["gru", "pooled"])
 @pytest.mark.parametrize("checkpoint_interval_steps", [3, 5])
 @pytest.mark.parametrize("killed_at", [4, 10, 12])
-def test_a_run_killed_before_or_at_its_early_stop_ends_there_bit_for_bit(
+def test_run_killed_near_its_early_stop_resumes_bit_identically(
     killed_at: int, checkpoint_interval_steps: int, encoder: str, tmp_path: Path
 ) -> None:
     def run(checkpoint: Path | None, killed_at: int | None = None) -> tuple[Learner, list[dict[str, Any]]]:
@@ -376,20 +375,25 @@ def test_a_run_killed_before_or_at_its_early_stop_ends_there_bit_for_bit(
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint, killed_at)
-    for _ in range(2):  # the second finds a checkpoint of the stop itself, or of the step before
+    for _ in range(2):  # the second run finds a checkpoint at or shortly before the stop
         resumed, resumed_history = run(checkpoint)
         assert_same_weights(weights_of(straight), weights_of(resumed))
         assert resumed_history == history
 
 
-def test_a_stopped_run_does_not_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_stopped_run_does_not_continue_from_its_checkpoint(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     updates: list[int] = []
 
     def run() -> None:
         learner = fresh(MADE["bc"])
         update = learner.update
-        learner.update = lambda step: updates.append(step) or update(step)  # type: ignore[method-assign]
+
+        def recorded(step: int) -> dict[str, torch.Tensor]:
+            updates.append(step)
+            return update(step)
+
+        learner.update = recorded  # type: ignore[method-assign]
         loop(checkpoint, stop=lambda history: len(history) == 2).run(learner)
 
     run()

@@ -1,4 +1,4 @@
-"""Losses are means: neither copies of a batch nor its order move them, and their gradients are what they say."""
+"""Losses are means: copies and order of a batch do not change them; their gradients match finite differences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "sparse_value": lambda rows: sparse_value_loss(rows[:, 0], rows[:, 1], 0.2),
     "expectile_value": lambda rows: expectile_value_loss(rows[:, 0], rows[:, 1], 0.7),
     "domain": lambda rows: domain_loss(rows[:, 0], rows[:, 1]),
-    # Every query has the same negatives.
+    # All queries share the negatives.
     "contrastive": lambda rows: contrastive_loss(rows[:, :3], rows[:, 3:6], NEGATIVES),
     "td3_bc_actor": lambda rows: td3_bc_actor_loss(rows[:, 0], rows[:, 1:3], rows[:, 3:5], 2.5),
     "kl": lambda rows: kl_to_standard_normal(rows[:, :3], rows[:, 3:6]).mean(),
@@ -35,15 +35,15 @@ def batch() -> Tensor:
 
 
 @every_loss
-def test_copies_of_a_batch_and_its_order_leave_the_loss(loss: Callable[[Tensor], Tensor]) -> None:
+def test_losses_ignore_copies_and_order_of_a_batch(loss: Callable[[Tensor], Tensor]) -> None:
     rows = batch()
     torch.testing.assert_close(loss(torch.cat([rows, rows, rows])), loss(rows))
     torch.testing.assert_close(loss(rows.flip(0)), loss(rows))
-    assert loss(rows[:5]) != loss(rows)  # it does depend on what the rows are
+    assert loss(rows[:5]) != loss(rows)  # but it does depend on the rows
 
 
 @pytest.mark.parametrize("name", ["expectile_value", "domain", "contrastive"])
-def test_gradients_against_finite_differences(name: str) -> None:
+def test_loss_gradients_against_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(LOSSES[name], batch().requires_grad_(), eps=1e-6, atol=1e-6)
 
 
@@ -59,7 +59,7 @@ def gradient(loss: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("unit", [0.01, 100.0])
-def test_the_unit_of_rewards_leaves_how_td3_bc_weighs_value_against_data(unit: float) -> None:
+def test_td3_bc_actor_loss_does_not_depend_on_the_unit_of_rewards(unit: float) -> None:
     policy, action = batch()[:, :2], batch()[:, 2:4]
     values = batch()[:, 4]
     plain = td3_bc_actor_loss(values, policy, action, 2.5)
@@ -68,7 +68,7 @@ def test_the_unit_of_rewards_leaves_how_td3_bc_weighs_value_against_data(unit: f
 
 
 @pytest.mark.parametrize("unit", [0.1, 10.0])
-def test_the_unit_of_actions_shifts_a_log_density_by_its_logarithm_and_moves_no_preference(unit: float) -> None:
+def test_unit_of_actions_only_shifts_the_log_density(unit: float) -> None:
     mean, action = batch()[:, :3], batch()[:, 3:]
     log_std = torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64)
     plain = gaussian_log_density(mean, log_std, action)
@@ -80,8 +80,8 @@ def test_the_unit_of_actions_shifts_a_log_density_by_its_logarithm_and_moves_no_
     )
 
 
-def test_the_order_of_the_source_moves_no_transport_score() -> None:
-    """Nor does the order of the target; copies of the source share its mass."""
+def test_transport_scores_ignore_order_and_copies() -> None:
+    """Neither the order of source and target nor copies of the source change the scores."""
     source, target = batch()[:, :4].float(), batch().flip(0)[:, 1:5].float()
     plain = transport_scores(source, target, 0.1, 5000)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(3))

@@ -1,4 +1,4 @@
-"""The losses, against numbers computed by hand."""
+"""The losses against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, raw, set_constant, table_of
 from torch.nn import functional
 
-from v2a_ray.data.loading.sampler import Batch, Transitions, make_preprocessing, return_range_scale
+from tests.stages.problems import TWO_STEPS, make_actor, mixed_sampler, raw, set_constant, table_of, whole
+from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, return_range_scale
 from v2a_ray.data.table.manifest import make_manifest, summarize_part
 from v2a_ray.data.table.splits import split_target
 from v2a_ray.stages.advantage.config import ADVANTAGES
@@ -23,13 +23,6 @@ from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 from v2a_ray.stages.policy.filtering import SourceFilter, calibrated_threshold, minmax
 from v2a_ray.stages.policy.iql import IQLLearner
 from v2a_ray.stages.policy.schedule import cosine
-
-TWO_STEPS = table_of([[0.0], [0.0]], [[0.5], [-1.0]], [1.0, 1.0], [[0.0], [0.0]], [1, 1], [False, True])
-"""One truncated and one terminated step, reward 1 each."""
-
-
-def batch_of(transitions: Transitions) -> Batch:
-    return transitions.all()
 
 
 def iql(**settings: Any) -> IQLLearner:
@@ -43,7 +36,7 @@ def test_sparse_value_loss_by_hand() -> None:
     q, value = torch.tensor([1.0, 0.0, -1.0]), torch.tensor([0.5, 0.5, 0.25], requires_grad=True)
     loss = sparse_value_loss(q, value, alpha=0.5)
     assert loss.item() == pytest.approx(5 / 3)
-    # d/dV = (1 - relu(u)) / alpha, over the mean.
+    # d/dV = (1 - relu(u)) / alpha / 3.
     loss.backward()
     assert value.grad is not None
     torch.testing.assert_close(value.grad, torch.tensor([-1 / 3, 1 / 3, 2 / 3]))
@@ -58,17 +51,17 @@ def test_sparse_value_loss_gradient_against_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda values: sparse_value_loss(q, values, 0.2), value, eps=1e-6, atol=1e-6)
 
 
-def test_iql_value_loss_is_the_expectile() -> None:
+def test_iql_value_loss_by_hand() -> None:
     # Q - V = 2 and -1: (0.7 * 4 + 0.3 * 1) / 2.
     loss, metrics = iql(expectile=0.7).value_loss(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 1.0]))
     assert loss.item() == pytest.approx(1.55)
     assert metrics["policy/value"].item() == pytest.approx(1.0)
 
 
-def test_iql_critic_loss_weighs_rows_and_bootstraps_truncated_ones() -> None:
+def test_iql_critic_loss_weights_rows_and_bootstraps_truncated_ones() -> None:
     learner = iql(discount=0.9)
     set_constant(learner.critics, 1.0, 3.0)
-    batch = batch_of(learner.sampler.target)
+    batch = whole(learner.sampler.target)
     assert batch.not_done_B.tolist() == [1.0, 0.0]
     inputs = torch.cat([batch.observation_BO, batch.action_BA], dim=1)
     # Returns: 1 + 0.9 * 10 = 10 (truncated) and 1 (terminated). Squared errors: 81, 0 of Q1 and 49, 4 of Q2.
@@ -79,7 +72,7 @@ def test_iql_critic_loss_weighs_rows_and_bootstraps_truncated_ones() -> None:
     assert unweighted.item() == pytest.approx((81 + 0) / 2 + (49 + 4) / 2)
 
 
-def test_critics_see_the_value_function_after_its_step_where_published_code_does() -> None:
+def test_next_value_after_step_uses_the_updated_value_function() -> None:
     before, after = iql(), iql(next_value="after_step")
     batch, weight = after.sampler.sample(after.generator)
     updated = iql()
@@ -93,7 +86,7 @@ def test_critics_see_the_value_function_after_its_step_where_published_code_does
     loss, metrics, advantage = after.value_then_critics(batch, weight)
     torch.testing.assert_close(loss, expected)
     _, joint_metrics, joint_advantage = before.critic_losses(batch, weight)
-    torch.testing.assert_close(advantage, joint_advantage)  # the actor's weights are those before the step either way
+    torch.testing.assert_close(advantage, joint_advantage)  # the actor's weights use V before the step in both cases
     assert metrics["policy/value_loss"] == joint_metrics["policy/value_loss"]
     assert metrics["policy/critic_loss"] != joint_metrics["policy/critic_loss"]
 
@@ -103,7 +96,7 @@ def test_sparse_critic_loss_bootstraps_truncated_rows() -> None:
     learner = AdvantageLearner(transitions, 0, ADVANTAGES(kind="sparse_q", width=4, discount=0.9), seed=0)
     set_constant(learner.critics, 1.0, 3.0)
     set_constant(learner.value, 10.0)
-    batch = batch_of(transitions)
+    batch = whole(transitions)
     loss, _ = learner.critic_loss(batch, torch.cat([batch.observation_BO, batch.action_BA], dim=1))
     assert loss.item() == pytest.approx((81 + 0 + 49 + 4) / 4)
 
@@ -113,7 +106,7 @@ def test_sparse_value_loss_uses_the_smaller_target_critic() -> None:
     learner = AdvantageLearner(transitions, 0, ADVANTAGES(kind="sparse_q", width=4, alpha=0.5), seed=0)
     set_constant(learner.target_critics, 7.0, 1.0)
     set_constant(learner.value, 0.5)
-    batch = batch_of(transitions)
+    batch = whole(transitions)
     loss, _ = learner.value_loss(batch.observation_BO, torch.cat([batch.observation_BO, batch.action_BA], dim=1))
     assert loss.item() == pytest.approx(1.5**2 + 1.0)  # u = 1 + (1 - 0.5), V / alpha = 1
     set_constant(learner.critics, 5.0, 2.0)
@@ -124,7 +117,7 @@ def test_actor_loss_clamps_the_advantage_weight() -> None:
     learner = iql(temperature=3.0)
     set_constant(learner.actor, 0.0)
     # Weights exp(0) = 1 and exp(6) = 403 -> 100; squared errors of action 0 against 0.5 and -1.
-    loss, metrics = learner.actor_loss(batch_of(learner.sampler.target), torch.tensor([0.0, 2.0]))
+    loss, metrics = learner.actor_loss(whole(learner.sampler.target), torch.tensor([0.0, 2.0]))
     assert loss.item() == pytest.approx((1 * 0.25 + 100 * 1.0) / 2)
     assert metrics["policy/advantage_weight"].item() == pytest.approx(50.5)
 
@@ -149,7 +142,7 @@ def test_contrastive_loss_by_hand() -> None:
     assert loss.item() == pytest.approx((math.log(1 + math.exp(-1)) + math.log(2)) / 2)
 
 
-def test_kl_to_standard_normal() -> None:
+def test_kl_to_standard_normal_by_hand() -> None:
     mean = torch.tensor([[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
     log_std = torch.tensor([[0.0, 0.0], [0.0, 0.0], [math.log(2), 0.0]])
     # 0; (1 + 4) / 2; (4 - 1 - 2 log 2) / 2.
@@ -157,27 +150,27 @@ def test_kl_to_standard_normal() -> None:
     torch.testing.assert_close(kl_to_standard_normal(mean, log_std), expected)
 
 
-def test_minmax() -> None:
+def test_minmax_by_hand() -> None:
     assert minmax(torch.tensor([2.0, 4.0, 3.0])).tolist() == [0.0, 1.0, 0.5]
     assert minmax(torch.tensor([7.0, 7.0])).tolist() == [0.0, 0.0]
 
 
-def test_calibrated_threshold_is_what_the_accepted_part_reaches() -> None:
+def test_calibrated_threshold_by_hand() -> None:
     held_out = np.arange(11, dtype=np.float32)
     assert calibrated_threshold(held_out, 0.9) == pytest.approx(1.0)
     assert calibrated_threshold(held_out, 0.5) == pytest.approx(5.0)
 
 
-def test_ranks_keep_the_order_of_any_scores() -> None:
+def test_ranks_keep_the_order_of_scores() -> None:
     pool = np.asarray([3.0, 1.0, 4.0, 2.0], np.float32)
     values = np.asarray([0.0, 1.0, 2.5, 3.5, 9.0], np.float32)
     assert ranks(values, pool)[[0, 2, 3, 4]].tolist() == [0.0, 0.5, 0.75, 1.0]
     assert ranks(pool, pool).argsort().tolist() == pool.argsort().tolist()
-    np.testing.assert_array_equal(ranks(values**3, pool**3), ranks(values, pool))  # indifferent to units
+    np.testing.assert_array_equal(ranks(values**3, pool**3), ranks(values, pool))  # units do not matter
 
 
 @pytest.mark.parametrize("num_acceptable", [0, 1, 3])
-def test_calibrating_on_ranks_accepts_what_calibrating_on_scores_does(num_acceptable: int) -> None:
+def test_calibration_on_ranks_accepts_the_same_rows_as_on_scores(num_acceptable: int) -> None:
     generator = np.random.default_rng(0)
     held_out = generator.normal(10.0, 0.1, 50).astype(np.float32)
     source = generator.normal(0.0, 1.0, 40).astype(np.float32)
@@ -192,7 +185,7 @@ def test_window_average_stays_inside_its_episode() -> None:
     zeros = np.zeros((6, 1))
     table = table_of(zeros, zeros, np.zeros(6), zeros, [4, 2], [False, False])
     values = np.asarray([0.0, 2.0, 4.0, 6.0, 100.0, 200.0], np.float32)
-    # Three steps where the episode has them, moved inwards at its ends; the second episode is shorter than the window.
+    # The window moves inwards at the ends of an episode; the second episode is shorter than the window.
     assert window_average(values, table, 3).tolist() == [2.0, 2.0, 4.0, 4.0, 150.0, 150.0]
     assert window_average(values, table, 1).tolist() == values.tolist()
 
@@ -204,7 +197,7 @@ def test_split_target_partitions_the_transitions() -> None:
         fitted, held_out = split_target(table, 0.25, seed=3)
         assert sorted([*fitted.reward, *held_out.reward]) == rows[:, 0].tolist()
         assert held_out.num_transitions == pytest.approx(5, abs=3)
-        if len(lengths) < 5:  # the last steps; the episode that is cut is not terminal on the fitted side
+        if len(lengths) < 5:  # the last steps are held out; the cut episode does not terminate in the fitted part
             assert held_out.reward.tolist() == [15.0, 16.0, 17.0, 18.0, 19.0]
             assert fitted.terminal_rows[-1] == 0.0 and held_out.terminal_rows[-1] == 1.0
 
@@ -224,7 +217,7 @@ def test_preprocessing_statistics_by_hand() -> None:
     assert plain.reward_scale == 2.0
 
 
-def test_transitions_keep_columns_apart() -> None:
+def test_transitions_return_the_right_columns() -> None:
     table = table_of([[1.0], [2.0]], [[0.1], [0.2]], [3.0, 4.0], [[5.0], [6.0]], [2], [True])
     columns = {
         "z": np.asarray([[7.0, 8.0], [9.0, 10.0]], np.float32),

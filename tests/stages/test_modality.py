@@ -1,4 +1,4 @@
-"""The modality stage: padding, EM, separation, inference on whole episodes and on crops."""
+"""The modality stage: padding, EM, separation of dynamics, inference on whole episodes and on crops."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import linear_system, modality_learner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.stages.problems import linear_system, modality_learner
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.stages.alignment.modality_alignment import modality_scores
@@ -37,7 +37,7 @@ TABLE = linear_system([9, 6, 12, 1], 1.0, seed=0)
 
 
 def batch_of(learner: ModalityLearner, lengths: list[int], extra_padding: int = 0) -> TrajectoryBatch:
-    """Trajectories that begin at row 0, 1, 2 ...; behind them `extra_padding` steps more, of garbage."""
+    """Trajectories that begin at row 0, 1, 2, ..., followed by `extra_padding` steps of garbage."""
     begins = torch.arange(len(lengths))
     steps = pad(learner.crops.steps_NX, begins, torch.tensor(lengths))
     garbage = torch.full((len(lengths), extra_padding, steps.shape[2]), 1e3)
@@ -65,7 +65,7 @@ def test_pad_takes_rows_and_fills_with_zeros() -> None:
 
 @pytest.mark.parametrize("form", [{}, {"encoder": "pooled"}])
 @pytest.mark.parametrize("sample", [True, False])
-def test_padding_reaches_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str, Any]) -> None:
+def test_padding_changes_neither_z_nor_loss_nor_kl(sample: bool, form: dict[str, Any]) -> None:
     learner = modality_learner(TINY.model_copy(update=form), TABLE)
     short, long = batch_of(learner, [4, 2, 5]), batch_of(learner, [4, 2, 5], extra_padding=7)
     assert long.steps_BTX.shape[1] == short.steps_BTX.shape[1] + 7
@@ -138,15 +138,15 @@ def test_em_updates_the_encoder_on_sampled_z_then_the_decoder_on_mean_z(clip: fl
 
 
 @pytest.mark.parametrize(("still", "moving"), [("decoder", "encoder"), ("encoder", "decoder")])
-def test_each_em_step_leaves_the_other_network_alone(still: str, moving: str) -> None:
+def test_each_em_step_updates_one_network_only(still: str, moving: str) -> None:
     learner = modality_learner(TINY.model_copy(update={"optimization": "em"}), TABLE)
     for group in learner.optimizers[still].param_groups:
-        group["lr"] = 0.0  # what the other network's step would do to this one is all that could move it
+        group["lr"] = 0.0  # so only the other network's step could change this one
     unmoved, moved = (parameters_of(getattr(learner.model, name)) for name in (still, moving))
     learner.update_on(batch_of(learner, [4, 2, 5]))
     assert not changed(unmoved, getattr(learner.model, still))
     assert changed(moved, getattr(learner.model, moving))
-    assert all(parameter.requires_grad for parameter in learner.model.parameters())  # thawed again
+    assert all(parameter.requires_grad for parameter in learner.model.parameters())  # no parameter stays frozen
 
 
 def test_joint_updates_both_networks_on_the_same_loss() -> None:
@@ -157,7 +157,7 @@ def test_joint_updates_both_networks_on_the_same_loss() -> None:
     before = parameters_of(reference.model.encoder)
     step_by_hand(reference, batch, reference.model.encoder, sample=True)
     after = parameters_of(reference.model.encoder)
-    with torch.no_grad():  # the decoder's gradient is the one before the encoder moved
+    with torch.no_grad():  # the decoder's gradient is taken before the encoder's step
         for parameter, old in zip(reference.model.encoder.parameters(), before, strict=True):
             parameter.copy_(old)
     step_by_hand(reference, batch, reference.model.decoder, sample=True)
@@ -176,7 +176,7 @@ def test_statistics_add_up_over_shards() -> None:
     np.testing.assert_allclose(model.delta_std_O, delta.std(axis=0), rtol=1e-5)
 
 
-def test_draws_are_crops_inside_their_episodes() -> None:
+def test_crops_stay_inside_their_episodes() -> None:
     learner = modality_learner(TINY, TABLE)
     begins = {int(row) for row in TABLE.offsets[:-1]}
     whole = {int(length) for length in TABLE.lengths}
@@ -195,7 +195,7 @@ def test_draws_are_crops_inside_their_episodes() -> None:
     assert seen == {0, 1, 2, 3, 9, 15, 16, 17, 18, 19, 20, 21, 27}
 
 
-def test_whole_and_crop_inference() -> None:
+def test_whole_and_crop_inference_by_hand() -> None:
     learner = modality_learner(TINY, TABLE)
     whole = encode_episodes(learner.model, TABLE, TINY)
     crops = encode_episodes(learner.model, TABLE, TINY.model_copy(update={"inference": "crops"}))
@@ -213,8 +213,8 @@ def test_whole_and_crop_inference() -> None:
     assert np.abs(whole[0] - crops[0]).max() > 1e-4  # nine are two
 
 
-def test_a_stored_model_that_does_not_name_its_encoder_has_the_gru(tmp_path: Path) -> None:
-    """It is from before there was another one."""
+def test_stored_model_without_an_encoder_name_loads_as_gru(tmp_path: Path) -> None:
+    """Such models were written before the encoder was a setting."""
     model = modality_learner(TINY, TABLE).model
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(TINY.model_dump(exclude={"encoder"})))
@@ -224,7 +224,7 @@ def test_a_stored_model_that_does_not_name_its_encoder_has_the_gru(tmp_path: Pat
 
 @pytest.fixture(scope="module", params=["gru", "pooled"])
 def two_systems(request: pytest.FixtureRequest) -> tuple[ModalityModel, EpisodeTable, np.ndarray, ModalityConfig]:
-    """A model fitted briefly to two linear systems that differ in the sign of their gain, and z of each episode."""
+    """A model fitted to two linear systems with gains of opposite sign, and z of each episode."""
     table = concatenate([linear_system([20] * 12, gain, seed=3) for gain in (1.0, -1.0)])
     config = ModalityConfig(
         num_steps=200,
@@ -252,7 +252,7 @@ def test_z_separates_two_linear_systems(two_systems: tuple[ModalityModel, Episod
     assert (nearest == truth).mean() == 1.0
 
 
-def test_modality_scores_prefer_the_targets_own_dynamics(
+def test_modality_scores_prefer_the_dynamics_of_the_target(
     two_systems: tuple[ModalityModel, EpisodeTable, np.ndarray, object],
 ) -> None:
     model, table, latent, _ = two_systems

@@ -1,4 +1,4 @@
-"""The modality on real Ray Train workers (gloo): the steps of one worker, z of every episode, and what goes wrong."""
+"""The modality on real Ray Train workers (gloo): equal to one worker, z of every episode, and failures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
-from problems import linear_system
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
+from tests.stages.problems import linear_system
 from v2a_ray.data.table.episodes import concatenate
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.data.table.pieces import shards
@@ -48,9 +48,9 @@ SETTINGS: dict[str, Any] = {
     "patience_evaluations": None,
 }
 LENGTHS = [[8, 3, 5, 2, 7, 1], [4, 4, 4, 8, 1, 2], [2, 6, 1, 8, 8, 3]]
-"""Of the trajectories of the three global batches; the halves hold different numbers of steps."""
+"""Lengths of the trajectories of the three global batches; the halves have different numbers of steps."""
 CLIPS = {"em": 10.0, "joint": 0.05}
-"""One optimisation takes its gradients as they are, the other clips every one of them."""
+"""Large enough to clip no gradient, and small enough to clip every gradient."""
 
 
 def config_of(optimization: str) -> ModalityConfig:
@@ -116,7 +116,7 @@ def global_batches() -> list[TrajectoryBatch]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimization", ["em", "joint"])
-def test_two_workers_on_halves_take_the_steps_of_one_on_the_whole(
+def test_two_workers_equal_one_worker_on_the_whole_batch(
     optimization: str, parallel_parameters: dict[str, list[dict[str, torch.Tensor]]]
 ) -> None:
     table, config = linear_system([12] * 6, 1.0, seed=0), config_of(optimization)
@@ -137,8 +137,8 @@ def test_two_workers_on_halves_take_the_steps_of_one_on_the_whole(
 
 
 @pytest.mark.slow
-def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(tmp_path: Path) -> None:
-    """A batch of 16 is 6 + 5 + 5 trajectories, and the one file is shared by episodes."""
+def test_three_workers_on_one_part_file_equal_one_worker(tmp_path: Path) -> None:
+    """A batch of 16 splits into 6 + 5 + 5 trajectories, and the episodes of the one file are split too."""
     table = concatenate([linear_system([12, 3, 9, 5, 20], gain, seed=1) for gain in (1.0, -1.0)])
     write_table(table, tmp_path / "table", num_files=1)
     config = ModalityConfig(**SETTINGS | {"batch_size": 16, "num_workers": 3})
@@ -192,15 +192,15 @@ def test_three_workers_on_one_part_file_take_the_steps_of_one_on_what_they_draw(
 
 
 def drawn_by(learner: ModalityLearner, step: int) -> TrajectoryBatch:
-    """The batch that the learner's update takes, without taking it."""
+    """The batch of the learner's update, without the update."""
     batches: list[TrajectoryBatch] = []
-    learner.update_on = lambda batch: batches.append(batch) or {}  # type: ignore[assignment, func-returns-value]
+    learner.update_on = lambda batch: batches.append(batch) or {}  # type: ignore[method-assign, func-returns-value]
     learner.update(step)
     return batches[0]
 
 
 def joined(batches: list[TrajectoryBatch]) -> TrajectoryBatch:
-    """One batch of all trajectories, padded to the longest of them."""
+    """One batch of all trajectories, padded to the longest."""
     lengths = torch.cat([batch.lengths_B for batch in batches])
     steps = torch.zeros(len(lengths), int(lengths.max()), batches[0].steps_BTX.shape[2])
     first = 0
@@ -227,8 +227,8 @@ def experiment(**modality: Any) -> ExperimentConfig:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_workers", "num_files"), [(3, 1), (2, 5)])
-def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, num_files: int) -> None:
-    """Three workers share two cores, and all of them a batch that does not divide."""
+def test_parallel_fit_writes_a_latent_for_every_episode(tmp_path: Path, num_workers: int, num_files: int) -> None:
+    """Three workers share two cores and a batch that does not divide evenly."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
     source = tmp_path / "source"
     write_table(table, source / "table", num_files=num_files)
@@ -236,7 +236,7 @@ def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, n
         experiment(batch_size=5, num_workers=num_workers), {"source": source}, tmp_path / "output", tmp_path / "work"
     )
     job.output.mkdir()
-    # As the platform does it: inside a task that holds no CPU, because the workers do.
+    # As in production: inside a task without CPUs, because the workers reserve them.
     ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
 
     column = pq.read_table(job.output / "column.parquet").column("episode_id").to_pylist()
@@ -246,7 +246,7 @@ def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, n
     assert len(np.unique(latent.round(6), axis=0)) == 8
     model = load_modality(job.output, 2, 1)
     np.testing.assert_allclose(latent, encode_episodes(model, table, job.config.modality), atol=1e-6)
-    # The statistics are those of both shards together.
+    # The statistics cover both shards.
     expected = ModalityModel(2, 1, job.config.modality)
     expected.set_statistics(moments(table))
     for name in ("state_mean_O", "state_std_O", "delta_std_O"):
@@ -257,8 +257,8 @@ def test_workers_give_every_episode_a_latent(tmp_path: Path, num_workers: int, n
 
 
 @pytest.mark.slow
-def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
-    """No evaluation is 99 % below the first, so the second one stops; the weights are the ones that it judged."""
+def test_two_workers_stop_early_by_their_common_validation_loss(tmp_path: Path) -> None:
+    """No evaluation is 99 % below the first, so training stops at the second one, with its weights."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
     write_table(table, tmp_path / "source" / "table", num_files=2)
     stopping = {"patience_evaluations": 1, "min_improvement": 0.99, "validation_interval_steps": 2}
@@ -280,7 +280,7 @@ def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
     assert len(errors) == 2
     assert found[1] is None and found[2] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
 
-    # A checkpoint was saved at step 4, too: workers that start from it stop at once, all of them.
+    # A checkpoint was saved at step 4: all workers that resume from it stop at once.
     again = replace(job, output=tmp_path / "again")
     again.output.mkdir()
     ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(again))
@@ -290,10 +290,8 @@ def test_two_workers_stop_early_on_what_both_hold_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_been(
-    kill_once: Progress, tmp_path: Path
-) -> None:
-    """Killed is the worker that writes checkpoints, one step after it wrote one."""
+def test_killed_modality_worker_restarts_with_identical_results(kill_once: Progress, tmp_path: Path) -> None:
+    """The worker that writes checkpoints is killed one step after it wrote one."""
     table = concatenate([linear_system([9, 4, 12, 6], gain, seed=1) for gain in (1.0, -1.0)])
     source = tmp_path / "source"
     write_table(table, source / "table", num_files=2)
@@ -305,14 +303,14 @@ def test_a_worker_that_is_killed_comes_back_and_the_run_ends_as_if_nothing_had_b
         ray.get(ray.remote(fit_modality_parallel).options(num_cpus=0).remote(job))
         models.append(load_file(job.output / "model.safetensors"))
     assert (tmp_path / "killed").exists()
-    # Steps 1 to 5, then on from the checkpoint of step 4.
+    # Steps 1 to 5, then from the checkpoint of step 4 on.
     assert (tmp_path / "steps").read_text().split() == ["1", "2", "3", "4", "5", "4", "5", "6", "7", "8"]
     straight, interrupted = models
     assert all(torch.equal(straight[name], interrupted[name]) for name in straight)
 
 
 @pytest.mark.slow
-def test_what_the_user_caused_is_not_tried_again(tmp_path: Path) -> None:
+def test_user_errors_are_not_retried(tmp_path: Path) -> None:
     """One worker fails while the other waits for its gradients."""
     write_table(linear_system([9, 4, 12, 6], 1.0, seed=1), tmp_path / "source" / "table", num_files=2)
     tries = tmp_path / "tries"
@@ -335,7 +333,9 @@ def test_what_the_user_caused_is_not_tried_again(tmp_path: Path) -> None:
     ("cores", "num_workers", "num_threads", "cpus"),
     [(8, 2, 4, 4), (2, 3, 1, 0.5), (4, 3, 2, 1), (1, 6, 1, 0.166), (0, 2, 1, 1)],
 )
-def test_workers_reserve_no_more_than_there_is(cores: int, num_workers: int, num_threads: int, cpus: float) -> None:
+def test_workers_reserve_at_most_the_available_cores(
+    cores: int, num_workers: int, num_threads: int, cpus: float
+) -> None:
     assert share_of_cores(cores, num_workers, num_threads) == cpus
 
 

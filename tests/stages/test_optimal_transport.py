@@ -1,12 +1,12 @@
-"""Optimal-transport scores: against POT's exact plan, against blocks of other sizes, near against far."""
+"""Optimal-transport scores against POT's exact plan, in blocks of other sizes, and for near and far dynamics."""
 
 import numpy as np
 import ot
 import pytest
 import torch
-from problems import linear_system, raw
 from scipy.stats import spearmanr
 
+from tests.stages.problems import linear_system, raw
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.errors import DivergenceError
 from v2a_ray.stages.alignment.config import ALIGNMENTS
@@ -19,7 +19,7 @@ def points(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("regularization", "tolerance"), [(0.05, 0.06), (0.005, 0.01)])
-def test_the_score_is_that_of_the_exact_plan_within_the_regularisation(regularization, tolerance):
+def test_transport_score_matches_the_exact_plan_up_to_the_regularisation(regularization, tolerance) -> None:
     source, target = points(50, 0), points(50, 1, shift=0.3)
     found = transport_scores(source, target, regularization, 20_000)
     unit = [x / x.norm(dim=1, keepdim=True) for x in (source, target)]
@@ -32,18 +32,18 @@ def test_the_score_is_that_of_the_exact_plan_within_the_regularisation(regulariz
     assert spearmanr(found, expected).statistic > 0.7
 
 
-def test_hand_computed():
-    # Two sources, two targets, orthogonal: each is moved onto its twin at no cost, or onto the other at cost 1.
+def test_transport_score_by_hand() -> None:
+    # Two source and two target vectors, orthogonal: transport to the parallel one costs 0, to the other one 1.
     source = torch.tensor([[2.0, 0.0], [0.0, 5.0]])
     target = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     # The plan of a row is proportional to (exp(-0 / eps), exp(-1 / eps)), so its mean cost is 1 / (1 + e^(1/eps)).
     assert transport_scores(source, target, 0.5, 1000).tolist() == pytest.approx([-1 / (1 + np.exp(2))] * 2, rel=1e-4)
-    # A source that is nowhere near the target costs more: opposite directions cost 2.
+    # A distant source costs more: opposite directions cost 2.
     far = transport_scores(-source, target, 0.5, 1000)
     assert (far < -0.9).all()
 
 
-def test_a_plan_that_has_not_converged_is_no_score():
+def test_unconverged_transport_plan_is_an_error() -> None:
     with pytest.raises(DivergenceError, match=r"(?s)not converged in 1 iterations.*max_iterations"):
         transport_scores(points(50, 0), points(50, 1), 0.005, 1)
 
@@ -53,7 +53,7 @@ def score(source, target, **settings):
     return OptimalTransport(Transitions(target, raw(2)), config, 0).score(Transitions(source, raw(2)))
 
 
-def test_dynamics_near_the_target_score_higher_and_blocks_hardly_matter():
+def test_transport_scores_rank_near_dynamics_higher_in_any_block_size() -> None:
     target = linear_system([40] * 5, 0.5, seed=0)
     near, far = linear_system([40] * 5, 0.5, seed=1), linear_system([40] * 5, -0.9, seed=2)
     assert score(near, target).mean() > score(far, target).mean() + 0.05
@@ -61,7 +61,7 @@ def test_dynamics_near_the_target_score_higher_and_blocks_hardly_matter():
     assert spearmanr(whole, blocks).statistic > 0.9 and (whole - blocks).abs().mean() < 0.1
 
 
-def test_a_large_target_is_sampled_by_seed():
+def test_large_target_is_subsampled_by_seed() -> None:
     target, source = linear_system([50] * 8, 0.5, seed=0), linear_system([30], 0.5, seed=1)
     few = score(source, target, max_target_transitions=50)
     assert torch.equal(few, score(source, target, max_target_transitions=50))

@@ -1,4 +1,4 @@
-"""ReBRAC against numbers computed by hand, and its layer norm against torch's."""
+"""ReBRAC against numbers computed by hand, and its layer normalisation against torch's."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from problems import make_actor, mixed_sampler, set_constant, table_of
 from torch import nn
 
+from tests.stages.problems import make_actor, mixed_sampler, set_constant, table_of
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.networks import NormalizedEnsembleMLP
 from v2a_ray.stages.policy.config import LEARNERS
 from v2a_ray.stages.policy.rebrac import ReBRACLearner, next_actions
 
 STEPS = table_of([[0.0]] * 3, [[0.5], [-1.0], [0.25]], [1.0] * 3, [[0.0]] * 3, [2, 1], [False, True])
-"""An episode of two steps that is truncated, and one of a step that is terminal."""
+"""A truncated episode of two steps and a terminated episode of one step."""
 
 
-def learner(table=STEPS, next_action=(-1.0, np.nan, np.nan), **settings):  # type: ignore[no-untyped-def]
+def learner(table=STEPS, next_action=(-1.0, np.nan, np.nan), **settings):
     torch.manual_seed(0)
     given = {"width": 4, "batch_size": 2, "num_steps": 10, "data": "target"} | settings
     config = LEARNERS(learner="rebrac", **given)
@@ -28,13 +28,13 @@ def learner(table=STEPS, next_action=(-1.0, np.nan, np.nan), **settings):  # typ
     return ReBRACLearner(sampler, make_actor(table, config.width), config, seed=0)
 
 
-def test_the_next_action_is_that_of_the_episode_and_unknown_at_its_end() -> None:
+def test_next_actions_are_nan_at_the_end_of_an_episode() -> None:
     found = next_actions(STEPS.action, STEPS.offsets)
     np.testing.assert_array_equal(found, np.asarray([[-1.0], [np.nan], [np.nan]], np.float32))
     assert STEPS.action.tolist() == [[0.5], [-1.0], [0.25]]
 
 
-def test_critic_target_pays_for_the_distance_to_the_next_action() -> None:
+def test_critic_target_penalises_the_distance_to_the_next_action() -> None:
     made = learner(discount=0.9, critic_penalty=2.0)
     set_constant(made.critics, 1.0, 3.0)
     set_constant(made.target_critics, 20.0, 10.0)
@@ -56,7 +56,7 @@ def test_actor_loss_by_hand() -> None:
     torch.testing.assert_close(q_B.grad, torch.full((3,), -1 / 6))  # mean|Q| is a constant
 
 
-def test_the_next_action_is_drawn_with_its_row() -> None:
+def test_sampler_draws_next_actions_with_their_rows() -> None:
     made = learner()
     batch, _ = made.sampler.sample(torch.Generator().manual_seed(0))
     first = batch.action_BA[:, 0] == 0.5
@@ -65,8 +65,8 @@ def test_the_next_action_is_drawn_with_its_row() -> None:
     assert mixed.sampler.sample(torch.Generator().manual_seed(0))[0].extra["next_action"].shape == (4, 1)
 
 
-def test_layer_norm_is_that_of_torch() -> None:
-    """With the learned scale and shift of `nn.LayerNorm` put into the linear layer that follows."""
+def test_normalized_ensemble_equals_torch_layer_norm() -> None:
+    """`nn.LayerNorm` starts with scale 1 and shift 0, so both give the same outputs."""
     torch.manual_seed(0)
     network = NormalizedEnsembleMLP(2, 3, [5, 5], 1)
     inputs = torch.randn(7, 3)
@@ -85,10 +85,10 @@ def test_critics_are_normalised_in_training_and_target() -> None:
 
 
 @pytest.mark.parametrize(("critic_penalty", "value"), [(0.0, 1.0), (1.0, 0.0)])
-def test_values_of_a_chain_are_those_of_its_closed_form(critic_penalty: float, value: float) -> None:
-    """s = 1 leads to s = -1, which pays 1 and ends; the data acts 0.5, then -0.5.
+def test_rebrac_values_of_a_chain_match_the_closed_form(critic_penalty: float, value: float) -> None:
+    """s = 1 leads to s = -1, which has reward 1 and is terminal; the data's actions are 0.5, then -0.5.
 
-    A policy that acts 0.5 everywhere pays (0.5 + 0.5)^2 for its next action: Q(1, 0.5) = 1 - beta_2.
+    A policy with action 0.5 everywhere has the penalty (0.5 + 0.5)^2 for its next action: Q(1, 0.5) = 1 - beta_2.
     """
     table = table_of([[1.0], [-1.0]], [[0.5], [-0.5]], [0.0, 1.0], [[-1.0], [0.0]], [2], [True])
     made = learner(
@@ -102,9 +102,9 @@ def test_values_of_a_chain_are_those_of_its_closed_form(critic_penalty: float, v
         learning_rate=3e-3,
     )
     set_constant(made.target_actor, math.atanh(0.5))
-    made.config = made.config.model_copy(update={"delay_steps": 10**9})  # the actor stays what it is
+    made.config = made.config.model_copy(update={"delay_steps": 10**9})  # the actor stays fixed
 
-    # Q'(s', 0.5) would be extrapolated, so it is given.
+    # Q'(s', 0.5) would be extrapolated, so it is set.
     set_constant(made.target_critics, 1.0, 1.0)
     TrainingLoop(400).run(made)
     batch = made.sampler.target.all()

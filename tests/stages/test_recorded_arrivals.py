@@ -1,4 +1,4 @@
-"""A fall whose arrival was not recorded: nothing fits dynamics to what stands there, critics learn from the fall."""
+"""Falls without a recorded next observation: dynamics models ignore these steps, critics learn from them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import linear_system
 
+from tests.stages.problems import linear_system
 from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, write_rows
 from v2a_ray.data.loading.sampler import Transitions, make_preprocessing, of_recorded_arrivals
 from v2a_ray.data.loading.streaming import StreamedTransitions
@@ -26,7 +26,7 @@ LENGTHS = [40, 30, 1, 50]
 
 
 def falls(arrival: str) -> EpisodeTable:
-    """Episodes that all end in a fall; `arrival` is `recorded`, or `unknown` where their last s' is the row's own s."""
+    """Episodes that end in a fall; with `arrival="unknown"`, their last s' is a copy of s."""
     table = linear_system(LENGTHS, 1.0, seed=0)
     table = table.replace(terminated=np.ones(4, dtype=bool), truncated=np.zeros(4, dtype=bool))
     if arrival == "recorded":
@@ -44,7 +44,7 @@ def row_file(folder: Path, table: EpisodeTable) -> MemoryMappedTransitions:
     return MemoryMappedTransitions.open(folder / "rows")
 
 
-def test_row_files_know_which_arrivals_were_recorded(tmp_path: Path) -> None:
+def test_row_files_mark_recorded_next_observations(tmp_path: Path) -> None:
     table = falls("unknown")
     np.testing.assert_array_equal(row_file(tmp_path, table).arrival_recorded, table.arrival_recorded)
     assert np.flatnonzero(~table.arrival_recorded).tolist() == (table.offsets[1:] - 1).tolist()
@@ -52,7 +52,7 @@ def test_row_files_know_which_arrivals_were_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_samplers_of_dynamics_draw_recorded_arrivals_alone(streamed: bool, tmp_path: Path) -> None:
+def test_dynamics_samplers_draw_only_recorded_next_observations(streamed: bool, tmp_path: Path) -> None:
     table = falls("unknown")
     rows = row_file(tmp_path, table)
     manifest = read_manifest(tmp_path / "table")
@@ -63,12 +63,12 @@ def test_samplers_of_dynamics_draw_recorded_arrivals_alone(streamed: bool, tmp_p
     generator = torch.Generator().manual_seed(0)
     drawn = of_recorded_arrivals(sampler, rows).sample(2000, generator)
     assert drawn.arrival_recorded.all() and (drawn.not_done_B == 1).all()
-    # A critic draws from the sampler as it is, and meets the falls.
+    # A critic draws from the unrestricted sampler, so it sees the falls.
     whole = sampler.sample(2000, generator)
     assert (whole.not_done_B == 0).any() and not whole.arrival_recorded.all()
 
 
-def test_models_of_dynamics_and_modality_see_recorded_steps_alone() -> None:
+def test_dynamics_scale_and_modality_use_only_recorded_steps() -> None:
     unknown, known = falls("unknown"), falls("unknown").recorded_steps()
     prepared = make_preprocessing(
         {"observation_mean": [0.0, 0.0], "observation_std": [1.0, 1.0]}, {}, standardize=False, reward_scale=1.0
@@ -80,10 +80,10 @@ def test_models_of_dynamics_and_modality_see_recorded_steps_alone() -> None:
     model.set_statistics(moments(known))
     latent = encode_episodes(model, unknown, config)
     np.testing.assert_array_equal(latent[[0, 1, 3]], encode_episodes(model, known, config))
-    np.testing.assert_array_equal(latent[2], 0)  # an episode of one step that arrived nowhere known
+    np.testing.assert_array_equal(latent[2], 0)  # the episode's only step has no recorded next observation
 
 
-def test_a_fall_is_as_well_aligned_as_the_step_before_it() -> None:
+def test_fall_gets_the_alignment_of_the_step_before_it() -> None:
     table = falls("unknown")
     scores = np.arange(table.num_transitions, dtype=np.float32)
     scores[table.offsets[1:] - 1] = np.nan
@@ -94,7 +94,7 @@ def test_a_fall_is_as_well_aligned_as_the_step_before_it() -> None:
     assert carried(scores, known) is scores
 
 
-def test_transport_plans_leave_out_unknown_arrivals() -> None:
+def test_transport_plans_leave_out_unknown_next_observations() -> None:
     prepared = make_preprocessing(
         {"observation_mean": [0.0, 0.0], "observation_std": [1.0, 1.0]}, {}, standardize=False, reward_scale=1.0
     )

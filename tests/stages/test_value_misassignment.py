@@ -1,5 +1,5 @@
-"""The premise in a laboratory: where two dynamics value an action oppositely, `dvdf` keeps the wrong samples and `v2a`
-the right ones."""
+"""V2A's premise on a toy problem: if an action has opposite values under two dynamics, `dvdf` keeps bad samples and
+`v2a` keeps good ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import raw, table_of
 
+from tests.stages.problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
 from v2a_ray.engine.trainer import TrainingLoop
 from v2a_ray.experiments.methods import method_settings
@@ -18,8 +18,8 @@ from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.policy.config import FILTERS
 from v2a_ray.stages.policy.filtering import SourceFilter
 
-# One state. Under dynamics z an action earns z * a. Three quarters of the data are from z = 1, so that one advantage
-# for all prefers a = 1, which is wrong for every transition of z = -1.
+# One state. Under dynamics z, action a has reward z * a. Three quarters of the data have z = 1, so a global advantage
+# prefers a = 1, which is wrong for every transition with z = -1.
 ACTION = np.asarray([1.0, -1.0] * 8, np.float32)
 Z = np.repeat(np.asarray([1.0, -1.0], np.float32), [12, 4])
 EARNED = Z * ACTION
@@ -27,7 +27,7 @@ FEWER = Z == -1
 
 
 def kept(method: str, **changes: Any) -> np.ndarray:
-    """Which of the 16 transitions the method keeps, judging by its advantage; all are equally aligned."""
+    """(16,) bool: the transitions that the method keeps by its advantage; all are equally aligned."""
     settings = method_settings(method)
     count = len(ACTION)
     ones = np.ones((count, 1))
@@ -52,10 +52,10 @@ def kept(method: str, **changes: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["sparse_q", "iql"])
-def test_dvdf_keeps_the_wrong_samples_and_v2a_the_right_ones(kind: str) -> None:
+def test_v2a_keeps_the_good_samples_and_dvdf_does_not(kind: str) -> None:
     dvdf, v2a = kept("dvdf", kind=kind), kept("v2a", kind=kind)
     assert dvdf.sum() == v2a.sum() == 8
-    # Half of the fewer dynamics' four transitions are good. DVDF keeps exactly the other half.
+    # Two of the rarer dynamics' four transitions are good. DVDF keeps exactly the two others.
     assert EARNED[FEWER & dvdf].tolist() == [-1.0, -1.0]
     assert EARNED[v2a].tolist() == [1.0] * 8
     assert EARNED[dvdf].mean() == pytest.approx(0.5)

@@ -69,6 +69,9 @@ def train(
     from v2a_ray.cli.bars import plain
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.behavior_export import install_behaviors
+    from v2a_ray.imports import require_package
+
+    require_package("lz4", "rllib", "v2a behaviors train")
     from v2a_ray.orchestration.rllib.behavior_training import TrainingProgress, train_behavior
     from v2a_ray.orchestration.rllib.ppo import default_settings
     from v2a_ray.settings.yaml_files import parse_overrides, validate

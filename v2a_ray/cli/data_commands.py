@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from v2a_ray.cli.console import console, resumable
+from v2a_ray.cli.named_data import named_bounds, named_columns
 
 app = typer.Typer(help="Datasets: collect, convert, export, inspect, re-simulate.", no_args_is_help=True)
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the episode table to write.")]
@@ -22,6 +23,10 @@ CheckSeverities = Annotated[
 Report = Annotated[
     Path | None,
     typer.Option("--report", help="Write all findings to this file: Markdown if it ends in .md, else JSON."),
+]
+ColumnNames = Annotated[
+    str | None,
+    typer.Option("--columns", help="What makes up a transition: '{observation: [q*, dq*], action: a*, episode: run}'."),
 ]
 DomainLabel = Annotated[str, typer.Option("--domain", help="Domain the data come from, e.g. hopper/gravity-0.5@d4rl.")]
 
@@ -88,12 +93,13 @@ def convert(
     format: InputFormat = None,
     report: Report = None,
     check: CheckSeverities = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="Which columns make up a transition: '{observation: [q*, dq*], action: a*, episode: run}'."),
-    ] = None,
+    columns: ColumnNames = None,
     reward: Annotated[
         str | None, typer.Option(help="A number or module:function in place of the recorded rewards.")
+    ] = None,
+    action_bounds: Annotated[
+        str | None,
+        typer.Option(help="Scale actions to [-1, 1] from: measured, declared (LeRobot's), or [[LOW, HIGH], ...]."),
     ] = None,
 ) -> None:
     """Read, check and segment a dataset, and write it as an episode table (Parquet, one row per episode).
@@ -108,7 +114,6 @@ def convert(
     from v2a_ray.cli.bars import named_bars
     from v2a_ray.data.checks import parse_severities
     from v2a_ray.data.checks.findings import raise_errors
-    from v2a_ray.data.config import Columns
     from v2a_ray.data.formats.location import locate, publishing
     from v2a_ray.data.formats.readers import examine_table, is_worth_ray, resolve_location
     from v2a_ray.data.mixing.mixture import relabel
@@ -118,18 +123,15 @@ def convert(
     from v2a_ray.outputs import require_apart, require_replaceable
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings_file import write_findings
-    from v2a_ray.settings.yaml_files import parse_overrides, validate
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
-    named = None
-    if columns:
-        remedy = f"one or more of: {', '.join(Columns.model_fields)}"
-        named = validate(Columns, parse_overrides([f"columns={columns}"])["columns"], remedy=remedy)
+    named = named_columns(columns)
     rewards = parse_reward(reward) if reward else None
+    bounds = named_bounds(action_bounds)
     require_replaceable(output)
     require_apart(output, [path])
     location = resolve_location(path)
-    if not report and named is None and rewards is None and is_worth_ray(location, format):
+    if not report and named is None and rewards is None and bounds is None and is_worth_ray(location, format):
         from v2a_ray.orchestration.cluster.session import ray_session
         from v2a_ray.orchestration.data.convert import convert_hdf5
 
@@ -150,7 +152,13 @@ def convert(
         console.print(f"{counts}: {output}", soft_wrap=True)
         return
     table, findings = examine_table(
-        location, robot=parsed.robot_spec, format=format, checks=severities, columns=named, reward=rewards
+        location,
+        robot=parsed.robot_spec,
+        format=format,
+        checks=severities,
+        columns=named,
+        reward=rewards,
+        action_bounds=bounds,
     )
     if report:
         # Written before a check refuses the data, because that is when it is needed most.
@@ -221,6 +229,8 @@ def mix(
     from v2a_ray.report.mix_text import render_mix
 
     config = load_experiment(config_file, overrides or [])
+    if not config.sources:
+        raise ConfigError("there are no sources to mix", where=f"{config_file} · sources", remedy="give at least one")
     if output is None and not dry_run:
         raise ConfigError("there is no folder to write to", where="v2a data mix", remedy="give --output, or --dry-run")
     console.print(mix_name(config, make_plan(config)["source"].key), soft_wrap=True)
@@ -250,6 +260,7 @@ def inspect(
     ] = None,
     report: Report = None,
     check: CheckSeverities = None,
+    columns: ColumnNames = None,
 ) -> None:
     """Show what is inside datasets and what is wrong with them, each alone and together.
 
@@ -274,7 +285,11 @@ def inspect(
         require_replaceable(report)
     with error_console.status("inspecting"):
         inspection = inspect_datasets(
-            paths, domain=parse_domain(domain) if domain else None, format=format, checks=severities
+            paths,
+            domain=parse_domain(domain) if domain else None,
+            format=format,
+            checks=severities,
+            columns=named_columns(columns),
         )
     console.print(render_inspection(inspection))
     if output:

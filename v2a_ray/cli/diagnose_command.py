@@ -42,6 +42,9 @@ def _diagnose(run_dir: Path, quick: bool, max_transitions: int) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from v2a_ray.cli.bars import plain
+    from v2a_ray.imports import require_package
+
+    require_package("sklearn", "diagnosis", "v2a diagnose")
     from v2a_ray.diagnosis.diagnose import diagnose as diagnose_run
     from v2a_ray.diagnosis.evidence import open_run
     from v2a_ray.report.diagnosis_text import render, write_diagnosis

@@ -29,7 +29,7 @@ from v2a_ray.engine.store import Artifact
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.data.table_nodes import REFUSED
 from v2a_ray.orchestration.train.listener import Event, Listener
-from v2a_ray.report.tally import RETURN, Tally, score_note, total_line
+from v2a_ray.report.tally import Tally, score_note, total_line
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -118,8 +118,8 @@ class StageDisplay(Listener):
                 if name.startswith("streamed/"):
                     table = name.removeprefix("streamed/")
                     self._say(f"{node.name}: the {table} exceeds loading.memory_gib and is streamed")
-            if RETURN in event.metrics:
-                self._line(f"{node.name}: step {event.step:,} of {event.num_steps:,}, {score_note(event.metrics)}")
+            if (note := score_note(event.metrics)) is not None:
+                self._line(f"{node.name}: step {event.step:,} of {event.num_steps:,}, {note}")
             if (bar := self.bars.get(event.key)) is not None:
                 total = event.num_steps or None
                 self.progress.update(bar, completed=event.step, total=total, note=node.note)

@@ -194,12 +194,23 @@ def render(
 ) -> None:
     """Draw robots in domains beside the stock robots, to scale and in the same pose, one row per robot. No OpenGL."""
     from v2a_ray.domains import parse_domain
+    from v2a_ray.domains.own.domain import GymDomain
+    from v2a_ray.domains.own.render import render_environments
     from v2a_ray.domains.render import render_domains
+    from v2a_ray.errors import DomainError
     from v2a_ray.outputs import require_ours
 
     parsed = [parse_domain(name) for name in domains]
+    own = [domain for domain in parsed if isinstance(domain, GymDomain)]
+    if own and len(own) < len(parsed):
+        raise DomainError(
+            "robots of two kinds", where="v2a domains render", remedy="a picture for gym: and mjcf: alone"
+        )
     require_ours(output)
-    render_domains(parsed, output)
+    if own:
+        render_environments(own, output)
+    else:
+        render_domains(parsed, output)
     console.print(str(output), soft_wrap=True)
 
 

@@ -68,19 +68,26 @@ def run(
     Stages whose settings and inputs did not change are reused. After Ctrl-C or a kill the same command goes on where it
     stopped.
     """
-    from v2a_ray.experiments.reading import missing_nodes, read_experiment, require_domains, store_of
+    from v2a_ray.experiments.reading import (
+        missing_nodes,
+        read_experiment,
+        require_domains,
+        require_packages,
+        store_of,
+    )
     from v2a_ray.outputs import prepare_results_folder
 
     # Report errors of the settings and print the first line before imports that take seconds.
     settings = read_experiment(config_file, overrides or [], notice)
     console.print(Text.assemble((settings.name, "bold"), f" · method {settings.method_title} · seed {settings.seed}"))
     require_domains(settings, config_file)
+    require_packages(settings)
     from v2a_ray.data.mixing.mixture import mix_name
-    from v2a_ray.engine.plan import make_plan
+    from v2a_ray.engine.plan import make_plan, mix_key
 
     plan = make_plan(settings)
     folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
-    console.print(mix_name(settings, plan["source"].key), soft_wrap=True)
+    console.print(mix_name(settings, mix_key(plan)), soft_wrap=True)
     store = store_of(settings)
     console.print(f"results {folder}\nartifacts {store.root}", soft_wrap=True)
     with resumable():
@@ -94,14 +101,24 @@ def run(
         session = ray_session(num_cpus, verbose, address) if needs_ray else nullcontext()
         with session, StageDisplay(console) as display:
             result = run_experiment(settings, plan, folder, display)
-    target = result["target"]
+    _print_outcome(result["target"], settings.target.domain)
+    console.print(f"{folder / 'result.json'}", soft_wrap=True)
+
+
+def _print_outcome(target: Mapping[str, Any], domain: str) -> None:
+    """How good the policy is, or what can be said where nobody tried it."""
+    if "rank_by" in target:
+        from v2a_ray.report.offline_text import offline_lines
+
+        first, *others = offline_lines(target)
+        console.print(Text.assemble((f"\n{first}", "bold")), soft_wrap=True)
+        console.print("\n".join(others), soft_wrap=True)
+        return
     score, returns = (_spread(target, *what) for what in (("normalized_score", 1), ("return", 0)))
-    episodes = f"{target['num_episodes']} episodes in {settings.target.domain}"
+    episodes = f"{target['num_episodes']} episodes in {domain}"
     console.print(
         Text.assemble((f"\nnormalised score {score}", "bold"), f" · return {returns} over {episodes}"), soft_wrap=True
     )
-    console.print(f"{folder / 'result.json'}", soft_wrap=True)
-    next_step(f"v2a report {folder} -o page.html", f"v2a export {folder}")
 
 
 def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
@@ -163,7 +180,7 @@ def sweep(
     from v2a_ray.report.search_table import render_search
 
     search = experiment.config.search
-    console.print(render_search(results, search) if search else render_cells(results))
+    console.print(render_search(results, search, experiment.objectives) if search else render_cells(results))
     console.print(f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", soft_wrap=True)
     if expected and expected.cpu_hours:
         console.print(against_truth(expected, time.monotonic() - start), style="dim", soft_wrap=True)

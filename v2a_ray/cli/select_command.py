@@ -9,6 +9,7 @@ import typer
 
 from v2a_ray.cli.console import console, error_console
 from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen
+from v2a_ray.settings.measures import OFFLINE_MEASURES
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,11 @@ def select(
     with_source: Annotated[
         bool, typer.Option("--with-source", help="Fit also to the first run's source, which has other dynamics.")
     ] = False,
-    held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Part of the target that is held out.")] = 0.2,
+    by: Annotated[str, typer.Option(help=f"What ranks: {', '.join(OFFLINE_MEASURES)}.")] = OFFLINE_MEASURES[0],
+    held_out: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.9, help="Part of the target that is held out, where the runs held none out."),
+    ] = 0.2,
     steps: Annotated[int, typer.Option(min=1, help="Update steps per policy.")] = 5000,
     critics: Annotated[int, typer.Option(min=1, help="Critics per policy.")] = 4,
     discount: Annotated[float, typer.Option(min=0.0, max=0.9999)] = 0.99,
@@ -43,12 +48,12 @@ def select(
     best: Best = False,
     every: Every = False,
 ) -> None:
-    """Rank policies by their estimated value on recorded target episodes (fitted Q evaluation).
+    """Rank policies by their estimated value on recorded target episodes (fitted Q evaluation), or by --by.
 
     Use it if you have data of the target but no simulator. The value is the mean of Q(s, pi(s)) over first states of
     episodes that Q was not fitted to. The policies themselves were trained on these episodes too, unless --data gives
-    others. The ranking is by the mean minus the standard deviation over critics. If true returns are known, the rank
-    correlation measures its quality.
+    others, or their target is `real`, whose runs hold episodes out. The ranking is by the mean minus the standard
+    deviation over critics. If true returns are known, the rank correlation measures its quality.
 
         v2a select runs/demo-v2a-seed0 runs/demo-iql-seed0 runs/demo-dvdf-seed0
 
@@ -59,12 +64,15 @@ def select(
         v2a select runs/demo-* hopper/stock:random --true-episodes 20
     """
     from v2a_ray.cli.bars import named_bars
+    from v2a_ray.errors import ConfigError
     from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
     from v2a_ray.export.find import find_policy
     from v2a_ray.export.selection import estimate, selection_data
     from v2a_ray.outputs import require_ours
     from v2a_ray.report.selection_table import render_selection, selection_in_words, write_selection
 
+    if by not in OFFLINE_MEASURES:
+        raise ConfigError(f"no measure {by!r}", where="--by", remedy=f"one of {', '.join(OFFLINE_MEASURES)}")
     if output:
         require_ours(output)
     names = [name for each in policies for name in _each(each, trial, best, every)]
@@ -77,6 +85,7 @@ def select(
             found,
             episodes,
             config,
+            measure=by,
             held_out_fraction=held_out,
             seed=seed,
             num_true_episodes=true_episodes,
@@ -85,7 +94,7 @@ def select(
     console.print(render_selection(candidates))
     console.print(selection_in_words(candidates), soft_wrap=True)
     if output:
-        settings = config.model_dump() | {"held_out": held_out, "seed": seed, "true_episodes": true_episodes}
+        settings = config.model_dump() | {"by": by, "held_out": held_out, "seed": seed, "true_episodes": true_episodes}
         write_selection(candidates, settings, output)
         console.print(str(output), soft_wrap=True)
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
-from v2a_ray.settings.environment_names import label_of, with_settings
+from v2a_ray.settings.environment_names import (
+    RECORDED_SETTINGS,
+    is_behavior_file,
+    is_recorded,
+    label_of,
+    with_absolute_file,
+    with_dimensions,
+    with_settings,
+)
 
 CheckName = Literal[
     "dimensions",
@@ -74,15 +83,23 @@ class Columns(Settings):
     """A flag per row: the episode is cut here."""
 
 
+ActionBounds = Literal["measured", "declared"] | Annotated[list[tuple[float, float]], Field(min_length=1)]
+"""The data's own least and largest, those in LeRobot's metadata, or [LOW, HIGH] of each action."""
+
+
 class DataSpec(Settings):
     """Where transitions come from: rolled out from a packaged behaviour policy, or read from a file."""
 
     domain: str
     """Domain the data come from, e.g. `hopper/gravity-0.5@d4rl`; see `v2a domains list`. A source's is only a label.
     `gym:ENV_ID` and `gym:package.module:Class` are Gymnasium environments; `environment: {KEY: VALUE}` beside it has
-    their arguments, `observation_keys`, `max_episode_steps` and `references`, and becomes part of the name."""
+    their arguments, `observation_keys`, `max_episode_steps` and `references`, and becomes part of the name.
+    `mjcf:ROBOT.yaml` is a robot that this file makes of a MuJoCo model (docs/own_robot.md).
+    `real` (or `real:NAME`) is a robot of which there are recordings and no simulator; `observation_dim: O` and
+    `action_dim: A` beside it become part of the name."""
     behavior: str = "unknown"
-    """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`. With `path`, only a label."""
+    """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`, a function `module:name` of an
+    observation, or a file, `.safetensors` of `v2a behaviors train` or `.onnx`. With `path`, only a label."""
     policy_domain: str | None = None
     """Domain whose behaviour policies act, for example stock policies on a shifted robot; by default `domain`."""
     path: str | None = None
@@ -93,6 +110,9 @@ class DataSpec(Settings):
     reward: float | str | None = None
     """With `path`: a constant, or `module:function` of (observation, action, next_observation), (N, O), (N, A), (N, O),
     to (N,), that stands for the recorded reward. The module has to be importable on every node."""
+    action_bounds: ActionBounds | None = None
+    """With `path`: scale recorded actions to [-1, 1] from these bounds. `measured`: the least and largest in the data;
+    `declared`: those in LeRobot's metadata; or `[[LOW, HIGH], ...]`. By default actions have to be in [-1, 1]."""
     num_transitions: Positive | None = None
     """Exact number of transitions; without it the whole `path` is used."""
     num_episodes: Positive | None = None
@@ -107,6 +127,16 @@ class DataSpec(Settings):
     seed: int = 0
     """Seed of the roll-outs, or of the subsampling."""
 
+    @field_validator("behavior")
+    @classmethod
+    def _policy_is_absolute(cls, name: str) -> str:
+        return str(Path(name).expanduser().absolute()) if is_behavior_file(name) else name
+
+    @field_validator("domain", "policy_domain")
+    @classmethod
+    def _file_is_absolute(cls, name: str | None) -> str | None:
+        return None if name is None else with_absolute_file(name)
+
     @model_validator(mode="before")
     @classmethod
     def _environment_is_in_the_name(cls, content: Any) -> Any:
@@ -117,6 +147,21 @@ class DataSpec(Settings):
             raise ValueError("environment: write its settings as KEY: VALUE")
         named = [key for key in ("domain", "policy_domain") if isinstance(rest.get(key), str)]
         return rest | {key: with_settings(rest[key], settings) for key in named}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dimensions_are_in_the_name(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("domain"), str):
+            return content
+        sizes = {key: content[key] for key in RECORDED_SETTINGS if key in content}
+        rest = {key: value for key, value in content.items() if key not in sizes}
+        return rest | {"domain": with_dimensions(rest["domain"], sizes)} if sizes else content
+
+    @model_validator(mode="after")
+    def _recordings_are_read(self) -> DataSpec:
+        if is_recorded(self.domain) and self.path is None:
+            raise ValueError(f"path: {self.domain} has no simulator to roll out in; name the file of its recordings")
+        return self
 
     @model_validator(mode="after")
     def _rollouts_need_a_length(self) -> DataSpec:
@@ -130,8 +175,8 @@ class DataSpec(Settings):
     def _draws_need_a_file_and_a_number(self) -> DataSpec:
         if self.path is None and (self.num_episodes or self.replacement or self.subsample != "first"):
             raise ValueError("num_episodes, subsample and replacement need a path; num_transitions sizes roll-outs")
-        if self.path is None and (self.columns or self.reward is not None):
-            raise ValueError("columns and reward need a path; roll-outs have both")
+        if self.path is None and (self.columns or self.reward is not None or self.action_bounds):
+            raise ValueError("columns, reward and action_bounds need a path; roll-outs have all of them")
         if self.replacement and self.subsample == "first":
             raise ValueError("replacement needs subsample=episodes or subsample=transitions")
         drawn = self.replacement or self.subsample == "transitions"
@@ -147,6 +192,11 @@ class DataSpec(Settings):
         return False
 
 
+Index = Annotated[int, Field(ge=0, strict=True)]
+DimensionMap = Annotated[list[Index | None], Field(min_length=1)] | Annotated[list[list[float]], Field(min_length=1)]
+"""An index or null per number of the target, or a matrix with a row for each; see `data.mixing.dimension_maps`."""
+
+
 class SourceSpec(DataSpec):
     """One part of the source mix."""
 
@@ -156,6 +206,11 @@ class SourceSpec(DataSpec):
     """Share of the mix's `num_transitions`, relative to the other weights. All sources have a weight, or none has."""
     on_error: Literal["stop", "skip"] | None = None
     """`skip`: leave the source out, with a warning, if it cannot be read or fails a check. Default: `mix.on_error`."""
+    observation_map: DimensionMap | None = None
+    """For a robot of other dimensions: what stands for each of the target's observations, an index of the source's or
+    null for zero (`[0, 1, null, 2]`); or a matrix with a row for each."""
+    action_map: DimensionMap | None = None
+    """The same for actions."""
 
     @model_validator(mode="after")
     def _parts_of_a_source_are_in_order(self) -> SourceSpec:
@@ -176,7 +231,8 @@ class SourceSpec(DataSpec):
 
 
 class TargetSpec(DataSpec):
-    """The target dataset; `domain` is also where the policy is evaluated."""
+    """The target dataset; `domain` is also where the policy is evaluated. In `real` nothing can be tried: numbers on
+    held-out episodes stand for returns (section `offline`)."""
 
 
 class MixConfig(Settings):
@@ -220,7 +276,8 @@ class ExperimentData(Settings):
     checks: dict[CheckName, CheckSeverity] = Field(default_factory=dict)
     """Severities of data checks that differ from the default; `v2a data checks` lists the checks."""
     target: TargetSpec
-    sources: Annotated[list[SourceSpec], Field(min_length=1)]
+    sources: list[SourceSpec]
+    """What the mix is made of; `[]` for a method that trains on the target alone."""
     mix: MixConfig = MixConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     loading: LoadingConfig = LoadingConfig()

@@ -1,4 +1,4 @@
-"""Why a method worked: the labels that no learner reads, and the simulator, held against what each stage computed.
+"""Explains why a method worked: compares each stage's output with the simulator and with labels that no learner reads.
 
-No Ray here, and nothing here moves a result.
+No Ray here, and nothing here changes a result.
 """

@@ -15,7 +15,7 @@ class PartAlignment:
     """One part of the source.
 
     Attributes:
-        rank_correlation: of h with minus the mismatch, inside the part.
+        rank_correlation: Spearman's correlation of h with minus the mismatch, inside the part.
     """
 
     domain: str
@@ -28,18 +28,19 @@ class PartAlignment:
 
 @dataclass(frozen=True)
 class AlignmentAudit:
-    """What h measures.
+    """The quality of h as a measure of dynamics mismatch.
 
     Attributes:
         kind: the estimator.
-        rank_correlation: of h with minus the true mismatch, over the source; 1 is perfect, 0 is chance.
-        auc_same_dynamics: probability that a transition of the target's dynamics (held-out target data, and source of
-            the target's own domain) scores above one of other dynamics; 0.5 is chance.
-        auc_near: the same for source of near domains against source of the others.
-        auc_behavior: how well h tells behaviours of ONE domain apart, whichever is higher, mean over domains; 0.5, not
-            at all, is best, because their dynamics are the same.
+        rank_correlation: Spearman's correlation of h with minus the true mismatch, over the source; 1 is perfect, 0 is
+            chance.
+        auc_same_dynamics: probability that a transition with the target's dynamics (held-out target data, and source
+            data of the target's domain) scores above one with other dynamics; 0.5 is chance.
+        auc_near: the same for source data of near domains against the other source data.
+        auc_behavior: how well h separates behaviours of ONE domain, in either direction, mean over domains. 0.5, no
+            separation, is best, because their dynamics are the same.
         between_domains, between_behaviors, inside_parts: shares of the variance of h.
-        mean_held_out: h of held-out target data.
+        mean_held_out: mean h of held-out target data.
     """
 
     kind: str
@@ -55,9 +56,9 @@ class AlignmentAudit:
 
     @property
     def grade(self) -> str:
-        """`good`: ordered by dynamics. `bad`: hardly better than chance, or behaviour moves h more than dynamics do.
+        """`good`: ordered by dynamics. `bad`: hardly better than chance, or h depends on behaviour more than dynamics.
 
-        A rank correlation of 0.5 agrees on two pairs of three (Kendall's tau is about a third), one of 0.2 on 57 %.
+        A rank correlation of 0.5 orders two of three pairs correctly (Kendall's tau is about a third), 0.2 orders 57 %.
         """
         if self.rank_correlation is None:
             return "unknown"
@@ -67,7 +68,7 @@ class AlignmentAudit:
 
 
 def audit_alignment(evidence: Evidence) -> AlignmentAudit:
-    """Hold the column h against the true mismatch and the labels. The run has the column."""
+    """Compare the column h, which the run must have, with the true mismatch and the labels."""
     assert evidence.alignment is not None and evidence.held_out is not None
     h, mismatch = evidence.alignment[evidence.rows], evidence.mismatch
     domain, behavior = evidence.domain, evidence.behavior

@@ -21,13 +21,13 @@ Audit = AlignmentAudit | ModalityAudit | ValueAudit | FilterAudit
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the audits found.
+    """The results of the audits.
 
     Attributes:
-        run: that was diagnosed.
+        run: the diagnosed run.
         audits: by name; empty for a run that used no source.
-        skipped: name of an audit to the reason why there is none.
-        evidence, advantages: what they looked at, for pictures.
+        skipped: maps the name of a skipped audit to the reason.
+        evidence, advantages: the audited data, for plots.
     """
 
     run: FinishedRun
@@ -37,7 +37,7 @@ class Diagnosis:
     advantages: Advantages | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: every number of every audit, and its grade."""
+        """Plain values for JSON: every number of every audit, and its grade."""
         config, evidence = self.run.config, self.evidence
         about: dict[str, Any] = {
             "name": config.name,
@@ -59,17 +59,17 @@ class Diagnosis:
 
 
 def diagnose(run: FinishedRun, *, quick: bool, max_rows: int, progress: FitProgress) -> Diagnosis:
-    """Look at a run. With `quick`, advantages that are in no store are not fitted, and what needs them is skipped.
+    """Audit a run. With `quick`, only advantages in the store are used, and audits that need others are skipped.
 
     Args:
-        max_rows: source transitions to examine at most.
-        progress: told about every fit.
+        max_rows: maximum of source transitions to examine.
+        progress: called during every fit.
 
     Raises:
         DataError: artifacts of the run are damaged.
     """
     if run.config.policy.data == "target":
-        return Diagnosis(run, skipped={"everything": "the run trained on the target alone: it chose nothing"})
+        return Diagnosis(run, skipped={"everything": "the run trained on the target alone: it selected nothing"})
     evidence = load_evidence(run, max_rows)
     audits: dict[str, Audit] = {}
     skipped: dict[str, str] = {}
@@ -99,6 +99,6 @@ def diagnose(run: FinishedRun, *, quick: bool, max_rows: int, progress: FitProgr
             run.config.policy.filter.keep_fraction,
         )
     else:
-        skipped["value"] = "the advantages to compare are in no store, and --quick fits none"
+        skipped["value"] = "the advantages to compare are not in the store, and --quick fits none"
     audits["filter"] = audit_filter(evidence, np.mean(oracles, axis=0) if len(oracles) == 2 else None)
     return Diagnosis(run, audits, skipped, evidence, advantages)

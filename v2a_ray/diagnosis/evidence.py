@@ -1,6 +1,6 @@
-"""What a finished run left behind: its tables, the columns its stages computed, and the labels that nobody read.
+"""Loads the artifacts of a finished run: its tables, the columns of its stages, and the labels that no stage read.
 
-Shape suffixes: N transitions of the source, n of them examined, E episodes, M held-out target transitions.
+Shape suffixes: N transitions of the source, n examined transitions, E episodes, M held-out target transitions.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.str_]
 
 NEAR_MISMATCH = 0.05
-"""A domain is near the target when its median mismatch is below this: its deviations, if they all point one way, add up
-to one ordinary step of the robot in twenty steps or more. Hopper's gravity-0.9, where stock policies mostly work, is at
-0.017; gravity-0.5, whose policies fail on the stock robot, at 0.083."""
+"""A domain is near the target if its median mismatch is below this. Then, even if all deviations have one direction, it
+takes twenty steps or more until they add up to one ordinary step of the robot. Hopper's gravity-0.9, where stock
+policies mostly work, is at 0.017; gravity-0.5, whose policies fail on the stock robot, is at 0.083."""
 CONTROL_ROWS = 2000
 
 
@@ -42,10 +42,10 @@ class FinishedRun:
     """A run directory.
 
     Attributes:
-        folder: that `v2a run` wrote.
-        config: of the run.
-        artifacts: node of the plan to its folder.
-        score: mean normalised score in the target; None where it has no references.
+        folder: the folder that `v2a run` wrote.
+        config: the run's settings.
+        artifacts: maps a node of the plan to its folder.
+        score: mean normalised score in the target; None if the target has no reference returns.
     """
 
     folder: Path
@@ -55,18 +55,18 @@ class FinishedRun:
 
     @property
     def store(self) -> ArtifactStore:
-        """The store that holds the artifacts, wherever the configuration would look for it now."""
+        """The store of the artifacts, even if the settings now name another one."""
         return ArtifactStore(self.artifacts["source"].parents[1])
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the run did to observations and rewards."""
+        """The run's preprocessing of observations and rewards."""
         inputs = {"source": self.artifacts["source"], "target": self.artifacts["data/target"]}
         return preprocessing(Job(self.config, inputs, self.folder, self.folder))
 
 
 def open_run(folder: Path) -> FinishedRun:
-    """The run in `folder`. Raises DataError when it is none, is not finished, or an artifact is gone or damaged."""
+    """The run in `folder`. Raises DataError if it is not a finished run, or an artifact is gone or damaged."""
     result = read_result(folder)
     artifacts = {stage["name"]: Path(stage["artifact"]) for stage in result["stages"]}
     for name, path in artifacts.items():
@@ -74,7 +74,7 @@ def open_run(folder: Path) -> FinishedRun:
             raise DataError(
                 f"the run's {name} is gone or was damaged",
                 where=str(path),
-                remedy="the `v2a run` that made it makes it again",
+                remedy="run the same `v2a run` again: it recomputes the artifact",
             )
     config = validate(ExperimentConfig, result["config"], folder / RESULT_FILE)
     return FinishedRun(folder, config, artifacts, score_of(result))
@@ -82,20 +82,19 @@ def open_run(folder: Path) -> FinishedRun:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the audits look at.
+    """All data for the audits.
 
     Attributes:
-        run: where it comes from.
+        run: the run of the data.
         source, target: the tables.
         alignment: (N,) the column h, if the run has it.
-        held_out: (M,) h of target transitions kept from the estimator's fit.
+        held_out: (M,) h of target transitions held out of the estimator's fit.
         advantage: (N,) the run's value column.
         latent: (E, Z) the column z.
-        rows: (n,) transitions of the source that are examined: all, or those of some of its episodes.
-        mismatch: (n,) how far each is from what the target's dynamics would have done (`mismatch`), NaN where its state
-            is not known; None where none can be known.
-        unknown: why the mismatch is not known, or empty.
-        control: median mismatch of the target's own transitions; above 1e-3 the target's data are not of its domain.
+        rows: (n,) examined transitions of the source: all, or those of some episodes.
+        mismatch: (n,) true dynamics mismatch (see `mismatch`), NaN for unknown states; None if it cannot be computed.
+        unknown: why the mismatch is unknown, or empty.
+        control: median mismatch of the target's own transitions; above 1e-3, the target data are not from its domain.
     """
 
     run: FinishedRun
@@ -112,37 +111,37 @@ class Evidence:
 
     @property
     def encoded(self) -> Float | None:
-        """(E, Z) what encoders said of each episode: z without the name of the source that `per_source` puts first."""
+        """(E, Z): the encoders' z of each episode, without the source label that `per_source` puts first."""
         return None if self.latent is None else self.latent[:, -self.run.config.modality.latent_dim :]
 
     @cached_property
     def domain_of_episode(self) -> Labels:
-        """(E,) without robot and physics, which all have in common."""
+        """(E,): domain of each episode, without robot and physics, which are the same for all."""
         return np.asarray([short_name(name) for name in self.source.domain])
 
     @cached_property
     def behavior_of_episode(self) -> Labels:
-        """(E,)."""
+        """(E,): behaviour of each episode."""
         return np.asarray(self.source.behavior)
 
     @cached_property
     def domain(self) -> Labels:
-        """(n,) true domain of every examined transition."""
+        """(n,): true domain of every examined transition."""
         return self.domain_of_episode[self.source.episode_of_row[self.rows]]
 
     @cached_property
     def behavior(self) -> Labels:
-        """(n,) behaviour of every examined transition."""
+        """(n,): behaviour of every examined transition."""
         return self.behavior_of_episode[self.source.episode_of_row[self.rows]]
 
     @property
     def target_domain(self) -> str:
-        """The target's, named as in `domain`."""
+        """The target's domain, named as in `domain`."""
         return short_name(parse_domain(self.run.config.target.domain).name)
 
     @cached_property
     def domains(self) -> list[str]:
-        """The source's domains, the nearest to the target first."""
+        """The source's domains, nearest to the target first."""
         return sorted(set(self.domain), key=lambda name: (self.domain_mismatch.get(name, 0.0), name))
 
     @cached_property
@@ -153,7 +152,7 @@ class Evidence:
 
     @cached_property
     def domain_mismatch(self) -> dict[str, float]:
-        """Median mismatch of each domain's transitions; empty if it is not known."""
+        """Median mismatch of each domain's transitions; empty if it is unknown."""
         if self.mismatch is None:
             return {}
         medians = {name: self.mismatch[self.domain == name] for name in np.unique(self.domain).tolist()}
@@ -161,11 +160,11 @@ class Evidence:
 
     @property
     def near_domains(self) -> list[str]:
-        """Those whose transitions could about as well be the target's."""
+        """Domains with a median mismatch below `NEAR_MISMATCH`."""
         return [name for name in self.domains if self.domain_mismatch.get(name, np.inf) < NEAR_MISMATCH]
 
     def of_part(self, part: tuple[str, str]) -> NDArray[np.bool_]:
-        """(n,) whether an examined transition belongs to the part."""
+        """(n,) bool: whether each examined transition belongs to the part."""
         return np.asarray((self.domain == part[0]) & (self.behavior == part[1]))
 
 

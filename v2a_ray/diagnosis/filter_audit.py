@@ -1,10 +1,10 @@
 """Filter audit: which source transitions reach the policy, and whether they are the right ones.
 
-The filter ranks a transition among those drawn with it, so passing is a matter of chance. It is measured by drawing
-batches as the policy stage does and counting. The columns that it reads do not change while the policy trains, so
-neither does a transition's chance.
+The filter ranks a transition within its batch, so a transition passes with some probability. It is measured by drawing
+batches as the policy stage does and counting. The columns of the filter do not change during training, so neither does
+the probability.
 
-Shape suffixes: N transitions of the source, n of them examined, B batch, b kept.
+Shape suffixes: N transitions of the source, n examined transitions, B batch, b kept transitions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Means over what passes and over what is refused; None where there is nothing, or nothing is known."""
+    """Means over the transitions that pass and over the refused ones; None if there are none or values are unknown."""
 
     kept: float | None
     refused: float | None
@@ -48,14 +48,14 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the filter does with the source, or with one part of it.
+    """The filter's selection from the source, or from one part of it.
 
     Attributes:
-        drawn_share, kept_share: of all that is drawn, and of all that passes.
+        drawn_share, kept_share: share of all drawn transitions, and of all kept ones.
         acceptance: probability that a drawn transition passes.
         mismatch: true dynamics mismatch.
         oracle_rank: rank, from 0 to 1, of the oracle advantage among the transitions of the same domain.
-        distance: of the state to the nearest state of the target's data, in standard deviations of the target's.
+        distance: distance of the state to the nearest state of the target data, in the target's standard deviations.
         episode_return: undiscounted return of the episode.
         mismatch_correlation: rank correlation of passing with minus the mismatch.
         oracle_correlation: rank correlation of passing with the oracle rank.
@@ -76,19 +76,19 @@ class Selection:
 
 @dataclass(frozen=True)
 class FilterAudit:
-    """What passes.
+    """The filter's selection, overall and by part. A good transition is of a near domain with oracle rank above 0.5.
 
     Attributes:
-        rule, keep_fraction, alignment_weight: of the filter.
-        eligible_share: part of the source that may be drawn at all; below one with the calibrated rule alone.
+        rule, keep_fraction, alignment_weight: settings of the filter.
+        eligible_share: share of eligible transitions in the source; below one only with the calibrated rule.
         overall: over the whole source; its domain and behaviour are empty.
         parts: the same inside each part.
-        near_domains: those whose transitions could about as well be the target's.
-        base_rate: part of the source that is worth taking: of a near domain, with an oracle rank above a half.
-        precision: part of what passes that is worth taking.
-        recall: probability that what is worth taking passes.
+        near_domains: see `Evidence.near_domains`.
+        base_rate: share of good transitions in the source.
+        precision: share of good transitions among those that pass.
+        recall: probability that a good transition passes.
         target_distance: mean distance of a target state to the nearest state of the target's other episodes, in the
-            units of `Selection.distance`: what is no farther is covered by the target's data already.
+            units of `Selection.distance`; states that are no farther are already covered by the target data.
     """
 
     rule: str
@@ -105,12 +105,12 @@ class FilterAudit:
 
     @property
     def lift(self) -> float | None:
-        """How many times as good as taking anything: precision over base rate."""
+        """Precision over base rate; 1 for a random selection."""
         return self.precision / self.base_rate if self.precision is not None and self.base_rate else None
 
     @property
     def grade(self) -> str:
-        """`bad`: no better than taking anything, but for a tenth. `good`: half as much again."""
+        """`bad`: lift below 1.1, hardly better than a random selection. `good`: lift of at least 1.5."""
         if self.rule == "none" or self.lift is None:
             return "unknown"
         if self.lift < 1.1:
@@ -119,7 +119,7 @@ class FilterAudit:
 
 
 def audit_filter(evidence: Evidence, oracle: Float | None) -> FilterAudit:
-    """Draw and filter as the policy stage did; `oracle` (n,) are oracle advantages of the examined transitions."""
+    """Draw and filter as the policy stage did; `oracle`: (n,) oracle advantages of the examined transitions."""
     config = evidence.run.config.policy
     columns = {"alignment": evidence.alignment, "advantage": evidence.advantage}
     present = {name: np.asarray(values, dtype=np.float32) for name, values in columns.items() if values is not None}
@@ -185,7 +185,7 @@ def draw_batches(
 ) -> Draws:
     """Filter batches of `batch_size` until every transition was drawn about `DRAWS_PER_TRANSITION` times.
 
-    With a rule that makes transitions ineligible, those count as drawn and refused.
+    Ineligible transitions count as drawn and refused.
     """
     eligible = torch.arange(num_transitions) if source_filter.eligible is None else source_filter.eligible
     drawn, kept = (torch.zeros(num_transitions, dtype=torch.int64) for _ in range(2))
@@ -203,13 +203,13 @@ def draw_batches(
 
 
 def nearest_distance(states_nO: Float, target: EpisodeTable) -> Float:
-    """(n,): root mean square over dimensions, in the target's standard deviations, to the nearest target state."""
+    """(n,): distance to the nearest target state, root mean square over dimensions in target standard deviations."""
     scaled, states_MO, _ = _scaled(target)
     return np.asarray(KDTree(states_MO).query(states_nO / scaled)[0])
 
 
 def own_distance(target: EpisodeTable) -> float | None:
-    """Mean of the same over target states, looking in their other episodes; None if there is one episode only."""
+    """Mean distance of target states to the nearest state of another target episode; None for a single episode."""
     _, states_MO, episodes = _scaled(target)
     distances = [
         KDTree(states_MO[episodes != episode]).query(states_MO[episodes == episode])[0]
@@ -220,7 +220,7 @@ def own_distance(target: EpisodeTable) -> float | None:
 
 
 def _scaled(target: EpisodeTable) -> tuple[Float, Float, NDArray[np.int64]]:
-    """Divisor (O,), the target's states (M, O) divided by it, and their episodes (M,); at most MAX_TARGET_STATES."""
+    """The scale (O,), target states (M, O) divided by it, and their episodes (M,); at most MAX_TARGET_STATES."""
     rows = np.linspace(0, target.num_transitions - 1, min(target.num_transitions, MAX_TARGET_STATES)).astype(np.int64)
     states = target.observation[rows].astype(np.float64)
     divisor = np.maximum(states.std(axis=0), 1e-3) * math.sqrt(states.shape[1])

@@ -1,7 +1,7 @@
-"""The advantages that a comparison needs and a run does not have: global, conditioned on z, and each domain's oracle.
+"""Fits the advantages for the value audit that a run lacks: global, conditioned on z, and an oracle per domain.
 
-All are fitted by the run's own learner, settings and number of steps, and kept in the run's store, where other runs on
-the same data find them.
+All use the run's learner, settings and number of steps, and are stored in the run's store for other runs on the same
+data.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from v2a_ray.stages.advantage.learner import AdvantageLearner
 
 Float = NDArray[np.float32]
 FitProgress = Callable[[str, int, int], None]
-"""Called as progress(what is fitted, step, num_steps)."""
+"""Called as progress(name of the fit, step, num_steps)."""
 STAGE = "diagnosis"
 NUM_ORACLES = 2
-"""Per domain, differing in their seed alone: how far they agree is how far anything can agree with them."""
+"""Oracles per domain; they differ only in their seed, so their agreement limits the agreement of any candidate."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Advantages:
     """Advantages of all N source transitions.
 
     Attributes:
-        of_everything: (N,) A(s, a), fitted to the whole mix without z.
-        conditioned: (N,) A(s, a, z), if the run has a z.
-        oracles: NUM_ORACLES of (N,); each domain's transitions are valued by a learner that saw that domain alone.
+        of_everything: (N,) A(s, a), fitted to the whole source without z.
+        conditioned: (N,) A(s, a, z), if the run has z.
+        oracles: NUM_ORACLES arrays (N,); each domain's transitions are valued by a learner fitted to that domain alone.
     """
 
     of_everything: Float | None
@@ -58,10 +58,10 @@ class _Fit:
 
 
 def find_or_fit(evidence: Evidence, quick: bool, progress: FitProgress) -> Advantages:
-    """Advantages found in the run, found in its store, or fitted now; with `quick` nothing is fitted."""
+    """Advantages from the run, from its store, or fitted now; with `quick`, nothing is fitted."""
     config, table = evidence.run.config, evidence.source
     everything = np.arange(table.num_episodes)
-    # An ablated z makes a column that is neither A(s, a) nor A(s, a, z).
+    # With an ablated z, the column is neither A(s, a) nor A(s, a, z).
     is_own = evidence.advantage is not None and config.advantage.latent == "learned"
     own = config.advantage.conditioning if is_own else None
 
@@ -87,7 +87,7 @@ def find_or_fit(evidence: Evidence, quick: bool, progress: FitProgress) -> Advan
 
 
 def _column(evidence: Evidence, fit: _Fit, quick: bool, progress: FitProgress) -> Float | None:
-    """The fitted advantage of the transitions of `fit.episodes`, in order."""
+    """The fitted advantage of the transitions of `fit.episodes`, in order; None if it is missing and `quick` is set."""
     run = evidence.run
     table = evidence.source.select(fit.episodes)
     inputs = {"source": run.artifacts["source"].name, "target": run.artifacts["data/target"].name}
@@ -113,7 +113,7 @@ def _column(evidence: Evidence, fit: _Fit, quick: bool, progress: FitProgress) -
 
 
 def _settings_of_fit(config: AdvantageConfig) -> dict[str, Any]:
-    """What moves the numbers of a fit; `sparse_q` unless the run itself has another kind."""
+    """Settings that change the numbers of a fit; kind and expectile only for IQL."""
     unused = {"conditioning", "latent", "checkpoint_interval_steps", "log_interval_steps", "device"}
     return config.model_dump(mode="json", exclude=unused | (set() if config.kind == "iql" else {"kind", "expectile"}))
 

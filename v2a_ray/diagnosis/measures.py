@@ -1,4 +1,4 @@
-"""The few statistics that the audits share. Where a statistic does not exist, it is None, never a number."""
+"""Statistics shared by the audits. An undefined statistic is None."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Values = NDArray[Any]
 
 
 def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Spearman's rho over pairs that have no NaN; None for fewer than three, or where one side is constant."""
+    """Spearman's rho over pairs without NaN; None for fewer than three pairs or a constant side."""
     one, other = np.asarray(first), np.asarray(second)
     known = np.isfinite(one) & np.isfinite(other)
     one, other = one[known], other[known]
@@ -23,7 +23,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
 
 
 def auc(positive: ArrayLike, negative: ArrayLike) -> float | None:
-    """Probability that a positive's score is above a negative's, equals counted half; None if one side is empty."""
+    """Probability that a positive scores above a negative, ties count half; None if one side is empty."""
     one, other = np.asarray(positive), np.asarray(negative)
     if not len(one) or not len(other):
         return None
@@ -32,9 +32,9 @@ def auc(positive: ArrayLike, negative: ArrayLike) -> float | None:
 
 
 def explained(values: ArrayLike, *groups: ArrayLike) -> list[float]:
-    """Shares of the variance of `values` (n,) between nested groups, outermost first, and last what is left inside.
+    """Shares of the variance of `values` (n,) between nested groups, outermost first, then inside the last groups.
 
-    `explained(h, domain, part)` is [between domains, between a domain's parts, inside parts]; they add up to one.
+    `explained(h, domain, part)` is [between domains, between a domain's parts, inside parts]; the sum is one.
     """
     x = np.asarray(values, dtype=np.float64)
     total = float(x.var())
@@ -51,7 +51,7 @@ def explained(values: ArrayLike, *groups: ArrayLike) -> list[float]:
 
 
 def weighted_mean(values: Values, weights: Values) -> float | None:
-    """Over values that are not NaN; None where nothing has weight."""
+    """Weighted mean over values that are not NaN; None if the weights sum to zero."""
     known = np.isfinite(values)
     values, weights = values[known], weights[known]
     total = float(weights.sum())

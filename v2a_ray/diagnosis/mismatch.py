@@ -1,9 +1,9 @@
-"""The true dynamics mismatch of a transition: how far the target's simulator would have gone elsewhere.
+"""The true dynamics mismatch of a transition: the distance of s' from the next state in the target's simulator.
 
-    mismatch = sqrt( mean_i ( (s'_i - s*_i) / unit_i )^2 ),   s* = what the target's dynamics make of (s, a)
+    mismatch = sqrt( mean_i ( (s'_i - s*_i) / unit_i )^2 ),   s* = next state after (s, a) under the target's dynamics
 
-`unit` is the standard deviation of one step, s' - s, of the target's data, so that 1 is a difference as large as an
-ordinary step of the robot. Zero means that the target itself could have recorded the transition.
+`unit` is the standard deviation of s' - s in the target data, so 1 is as large as an ordinary step of the robot. Zero
+means that the target could have recorded the transition.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Float = NDArray[np.floating[Any]]
 
 
 def true_mismatch(table: EpisodeTable, unit: Float, domain: Domain) -> Float:
-    """(N,) of every transition of `table` against `domain`, in units of `unit` (O,); see `one_step`.
+    """(N,): mismatch of every transition of `table` against `domain`, in units of `unit` (O,); see `one_step`.
 
-    NaN where the state is not known, because a velocity was clipped in the recording. Raises DomainError when no
-    transition can be re-simulated, as in a domain with action noise.
+    NaN for unknown states, whose velocity was clipped in the recording. Raises DomainError if no transition can be
+    re-simulated, as in a domain with action noise.
     """
     predictions = predict_table(table, domain)
     rows = predictions.rows
@@ -43,7 +43,7 @@ def one_step(table: EpisodeTable) -> Float:
 
 
 def examined_episodes(table: EpisodeTable, max_rows: int, seed: int = 0) -> NDArray[np.int64]:
-    """Episodes of about `max_rows` transitions, as many in a hundred of every part; all, if there are fewer."""
+    """Random episodes with about `max_rows` transitions, the same fraction of every part; all if there are fewer."""
     if table.num_transitions <= max_rows:
         return np.arange(table.num_episodes)
     generator, rate = np.random.default_rng(seed), max_rows / table.num_transitions

@@ -1,4 +1,4 @@
-"""Modality recovery: does z of an episode say which dynamics the episode came from?"""
+"""Modality audit: does z of an episode identify the episode's dynamics?"""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ NUM_FOLDS = 5
 
 @dataclass(frozen=True)
 class ModalityAudit:
-    """What z holds; every number is over episodes, each of which has one z.
+    """The information in z; every number is over episodes, each of which has one z.
 
     Attributes:
-        probe_domain: balanced accuracy of a linear probe for the domain, on episodes that it was not fitted to.
-        chance_domain: of guessing: one over the number of domains.
-        probe_behavior, chance_behavior: the same for the behaviour. z need not hold it, and what it holds of it is not
-            dynamics.
+        probe_domain: balanced accuracy of a linear probe for the domain, on held-out episodes.
+        chance_domain: accuracy of guessing, one over the number of domains.
+        probe_behavior, chance_behavior: the same for the behaviour, which z should not represent.
         silhouette: of the true domains in z, from -1 to 1; above 0.5 is clear separation.
-        adjusted_rand, mutual_information: of k-means with as many clusters as domains, against the domains; 1 is equal,
-            0 is chance. Mutual information is normalised.
-        separate_fits: whether every source has an encoder of its own. What a probe names can then be the encoder, with
-            equal dynamics too, so it is no evidence.
+        adjusted_rand, mutual_information: agreement of k-means, with as many clusters as domains, with the domains; 1
+            is equal, 0 is chance. Mutual information is normalised.
+        separate_fits: whether every source has its own encoder. A probe can then recognise the encoder even if dynamics
+            are equal, so its accuracy is not evidence.
     """
 
     num_episodes: int
@@ -48,7 +47,7 @@ class ModalityAudit:
 
     @property
     def grade(self) -> str:
-        """`good`: nine episodes in ten are placed. `bad`: less than half of the way from chance to that."""
+        """`good`: the probe's accuracy is at least 0.9. `bad`: less than half way from chance to 0.9."""
         if self.probe_domain is None or self.separate_fits:
             return "unknown"
         if self.probe_domain >= 0.9:
@@ -59,7 +58,7 @@ class ModalityAudit:
 def audit_modality(
     latent_EZ: Float, domain: Labels, behavior: Labels, seed: int = 0, *, separate_fits: bool = False
 ) -> ModalityAudit:
-    """Probe and cluster z (E, Z) against the labels (E,) of its episodes."""
+    """Compare probes and clusters of z (E, Z) with the labels (E,) of its episodes."""
     domains, behaviors = len(set(domain.tolist())), len(set(behavior.tolist()))
     silhouette = rand = information = None
     if 1 < domains < len(latent_EZ):
@@ -82,7 +81,7 @@ def audit_modality(
 
 
 def probe_accuracy(latent_EZ: Float, labels: Labels, seed: int = 0) -> float | None:
-    """Balanced accuracy of logistic regression in stratified cross-validation; None if a label has one episode only."""
+    """Balanced accuracy of logistic regression in stratified cross-validation; None if a label has a single episode."""
     counts = np.unique(labels, return_counts=True)[1]
     if len(counts) < 2 or counts.min() < 2:
         return None
@@ -92,7 +91,7 @@ def probe_accuracy(latent_EZ: Float, labels: Labels, seed: int = 0) -> float | N
 
 
 def principal_plane(latent_EZ: Float) -> Float:
-    """(E, 2): z on its two directions of largest variance; the second is zero where z has one dimension."""
+    """(E, 2): z projected on its two directions of largest variance; the second is zero if z has one dimension."""
     centred = latent_EZ - latent_EZ.mean(axis=0)
     left, scale, _ = np.linalg.svd(centred, full_matrices=False)
     plane = (left * scale)[:, :2]

@@ -1,4 +1,4 @@
-"""Value misassignment, the premise of V2A: does one global advantage rank transitions wrongly, and does z repair it?"""
+"""Value audit. V2A's premise is that one global advantage misranks transitions; is it true, and does z repair it?"""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.str_]
 NUM_PAIRS = 200_000
 NOTICEABLE = 0.02
-"""A smaller difference of rank correlations is not read. A judgement: how far seeds move them is unmeasured."""
+"""Smaller differences of rank correlations are ignored. A judgement: the variation over seeds was not measured."""
 RELIABLE = 0.3
-"""Below this agreement of two oracles their noise is larger than what they say."""
+"""If two oracles agree less than this, their noise is larger than their signal."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one candidate advantage with the oracles.
+    """Agreement of one candidate advantage with the oracles.
 
     Attributes:
         rank_correlation: per domain, over its transitions.
-        top_overlap: per domain, the part of its best xi by the candidate that are among its best xi by the oracle;
+        top_overlap: per domain, the fraction of the best xi by the candidate that is among the best xi by the oracle;
             xi is chance.
         mixed_top_overlap: the same over the whole mix.
-        discordant: part of pairs of transitions from two domains that are ordered against the oracles; 0.5 is chance.
+        discordant: fraction of pairs of transitions from two domains ordered unlike the oracles; 0.5 is chance.
     """
 
     rank_correlation: dict[str, float | None]
@@ -38,20 +38,20 @@ class Agreement:
 
     @property
     def mean_rank_correlation(self) -> float | None:
-        """Over domains."""
+        """Mean over domains."""
         values = [value for value in self.rank_correlation.values() if value is not None]
         return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True)
 class ValueAudit:
-    """Candidates against the oracles.
+    """Agreement of the candidates with the oracles.
 
     Attributes:
-        keep_fraction: xi, of the run's filter.
-        of_everything: A(s, a).
-        conditioned: A(s, a, z), if there is a z.
-        ceiling: an oracle against another that differs in its seed alone: what agreement noise permits.
+        keep_fraction: xi of the run's filter.
+        of_everything: agreement of A(s, a).
+        conditioned: agreement of A(s, a, z), if the run has z.
+        ceiling: agreement of two oracles that differ only in their seed; noise allows no higher agreement.
     """
 
     keep_fraction: float
@@ -62,7 +62,7 @@ class ValueAudit:
 
     @property
     def gain(self) -> float | None:
-        """By how much z raises the mean rank correlation with the oracles."""
+        """Increase of the mean rank correlation with the oracles due to z."""
         if self.conditioned is None:
             return None
         with_z, without = self.conditioned.mean_rank_correlation, self.of_everything.mean_rank_correlation
@@ -70,7 +70,7 @@ class ValueAudit:
 
     @property
     def closed(self) -> float | None:
-        """The part of the distance from A(s, a) to the ceiling that z closes; None where there is no distance."""
+        """Fraction of the gap between A(s, a) and the ceiling that z closes; None if there is no gap."""
         ceiling, without = self.ceiling.mean_rank_correlation, self.of_everything.mean_rank_correlation
         if self.gain is None or ceiling is None or without is None or ceiling - without < NOTICEABLE:
             return None
@@ -80,7 +80,7 @@ class ValueAudit:
     def grade(self) -> str:
         """`good`: z repairs at least a quarter of the misassignment. `bad`: z makes it worse.
 
-        It says nothing when oracles agree with each other to less than RELIABLE.
+        `unknown` if the oracles agree with each other less than RELIABLE.
         """
         ceiling = self.ceiling.mean_rank_correlation
         if self.gain is None or ceiling is None or ceiling < RELIABLE:
@@ -121,14 +121,14 @@ def audit_value(
 
 
 def top_overlap(candidate: Float, truth: Float, fraction: float) -> float:
-    """Part of the best `fraction` by `candidate` (n,) that is among the best `fraction` by `truth` (n,)."""
+    """Fraction of the best `fraction` by `candidate` (n,) that is among the best `fraction` by `truth` (n,)."""
     count = max(1, round(fraction * len(truth)))
     best = [set(np.argsort(-values, kind="stable")[:count].tolist()) for values in (candidate, truth)]
     return len(best[0] & best[1]) / count
 
 
 def discordant_pairs(candidate: Float, truth: Float, domain: Labels, seed: int = 0) -> float | None:
-    """Part of random pairs from two different domains that `candidate` and `truth` order oppositely."""
+    """Fraction of random pairs from two domains that `candidate` and `truth` order oppositely; None for one domain."""
     generator = np.random.default_rng(seed)
     first, second = generator.integers(len(truth), size=(2, NUM_PAIRS))
     across = domain[first] != domain[second]

@@ -1,7 +1,8 @@
 """What everything else asks of a domain: data, experiments, stages, evaluation, export and reports know no more.
 
-There are two kinds: our robots under a dynamics shift (`domain.RobotDomain`), whose whole model we know, and anybody's
-Gymnasium environment (`own.domain.GymDomain`), of which we know its spaces.
+There are three kinds: our robots under a dynamics shift (`domain.RobotDomain`), whose whole model we know; anybody's
+Gymnasium environment (`own.domain.GymDomain`), of which we know its spaces; and a robot of which there are recordings
+and no simulator (`recorded.RecordedDomain`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ class Domain(Protocol):
     @property
     def name(self) -> str:
         """Canonical; `parse_domain` gives this domain again."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What artifacts are keyed by: the name, and the content of what it names."""
         ...
 
     @property

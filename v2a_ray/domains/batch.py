@@ -24,6 +24,7 @@ from v2a_ray.domains.domain import parse_domain, require_robot
 from v2a_ray.domains.environments import make_environment
 from v2a_ray.domains.own.batch import EnvironmentLoop
 from v2a_ray.domains.own.domain import GymDomain
+from v2a_ray.domains.recorded import require_simulator
 from v2a_ray.domains.shifts.execution import ActionChannel
 
 Step = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
@@ -166,6 +167,7 @@ def make_batch(
 ) -> BatchedEnvironment | EnvironmentLoop:
     """So many simulations of a domain, stepped together as far as its kind allows. Raises DomainError."""
     domain = parse_domain(domain) if isinstance(domain, str) else domain
+    require_simulator(domain)
     if isinstance(domain, GymDomain):
         return EnvironmentLoop(domain, num_simulations)
     return BatchedEnvironment(domain, num_simulations, num_threads)

@@ -18,10 +18,11 @@ from safetensors.numpy import load_file
 
 from v2a_ray.domains.base import Domain
 from v2a_ray.domains.domain import RobotDomain, parse_domain
-from v2a_ray.domains.own.behavior import is_function, load_function
+from v2a_ray.domains.own.behavior import is_function, load_function, load_onnx
 from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DomainError
 from v2a_ray.files import read_json
+from v2a_ray.settings.environment_names import is_behavior_file
 
 Float = NDArray[np.float32]
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -120,7 +121,7 @@ def load_behavior(
     Args:
         domain: the domain whose weights to load; with `folder`, only the robot matters. A variant of a robot shares its
             weights.
-        behavior: one policy, not a mix (`behavior_components` resolves mixes).
+        behavior: one policy, not a mix (`behavior_components` resolves mixes); or a file, `.safetensors` or `.onnx`.
         folder: load from here instead of the package, for example another domain's training output.
         seed: of `random`.
 
@@ -132,7 +133,12 @@ def load_behavior(
         return UniformPolicy(spec.action_dim, seed)
     if is_function(behavior):
         return load_function(behavior, spec.action_dim)
-    path = _folder(domain, folder) / f"{behavior}.safetensors"
+    is_file = is_behavior_file(behavior)
+    path = Path(behavior).expanduser() if is_file else _folder(domain, folder) / f"{behavior}.safetensors"
+    if is_file and not path.is_file():
+        raise DomainError("there is no such file", where=f"behaviour {behavior}", remedy="a path that every node has")
+    if path.suffix == ".onnx":
+        return load_onnx(path, spec.observation_dim, spec.action_dim)
     if not path.exists():
         names = ("random", *_names(path.parent), *MIXES)
         raise DomainError(f"no behaviour {behavior!r}", where=domain.name, remedy=f"one of {', '.join(names)}")

@@ -1,7 +1,8 @@
 """Our domains: a robot, a physics version, and zero or more dynamics shifts, with one name for all of it.
 
 Grammar: `robot/shift[+shift...]@physics`, for example `hopper/gravity-0.5+friction-2@d4rl`. In input `@physics` may be
-left out (d4rl), and so may `/stock`. `gym:` begins the name of anybody's environment (`v2a_ray.domains.own`).
+left out (d4rl), and so may `/stock`. `gym:` begins the name of anybody's environment (`v2a_ray.domains.own`), and
+`real` that of a robot without a simulator (`v2a_ray.domains.recorded`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import v2a_ray.domains.robots  # noqa: F401 - registers them
 from v2a_ray.domains.base import Domain
 from v2a_ray.domains.compiled_model import domain_edits, stock_specification
 from v2a_ray.domains.own.domain import parse_gym_domain
+from v2a_ray.domains.recorded import parse_recorded_domain
 from v2a_ray.domains.robot_spec import RobotSpec, all_robots, robot
 from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.domains.shifts.kinds import Shift
 from v2a_ray.domains.shifts.names import combined_execution, named_shifts, parse_shift
 from v2a_ray.errors import DomainError
-from v2a_ray.settings.environment_names import is_environment
+from v2a_ray.settings.environment_names import is_environment, is_recorded
 
 Physics = Literal["d4rl", "modern"]
 PHYSICS: tuple[Physics, ...] = ("d4rl", "modern")
@@ -54,6 +56,11 @@ class RobotDomain:
     def name(self) -> str:
         """Canonical name, for example `hopper/gravity-0.5@d4rl`."""
         return f"{self.robot}/{self.shift_name}@{self.physics}"
+
+    @property
+    def identity(self) -> str:
+        """The name says all."""
+        return self.name
 
     @property
     def slug(self) -> str:
@@ -114,7 +121,9 @@ class RobotDomain:
 @lru_cache(maxsize=1024)
 def parse_domain(text: str) -> Domain:
     """Read a domain's name. Raises DomainError naming the robots, shifts or physics that exist."""
-    return parse_gym_domain(text) if is_environment(text) else _parse_robot_domain(text)
+    if is_environment(text):
+        return parse_gym_domain(text)
+    return parse_recorded_domain(text) if is_recorded(text) else _parse_robot_domain(text)
 
 
 def require_robot(domain: Domain, what: str) -> RobotDomain:

@@ -23,6 +23,7 @@ from v2a_ray.domains.base import Domain
 from v2a_ray.domains.compiled_model import compile_model
 from v2a_ray.domains.domain import PHYSICS, RobotDomain, catalogue, parse_domain, require_robot
 from v2a_ray.domains.own.domain import GymDomain
+from v2a_ray.domains.recorded import require_simulator
 from v2a_ray.domains.robot_spec import all_robots, robot
 from v2a_ray.domains.shifts.execution import ActionChannel
 from v2a_ray.imports import import_named
@@ -35,6 +36,7 @@ def make_environment(domain: Domain | str, render_mode: str | None = None) -> gy
     parameters under which the robot does not survive a reset.
     """
     domain = parse_domain(domain) if isinstance(domain, str) else domain
+    require_simulator(domain)
     if isinstance(domain, GymDomain):
         return domain.make(render_mode)
     return TimeLimit(make_unwrapped(domain, render_mode), domain.robot_spec.max_episode_steps)

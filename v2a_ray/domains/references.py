@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from v2a_ray.domains.base import Domain
 from v2a_ray.domains.domain import RobotDomain, require_robot
 from v2a_ray.domains.own.domain import GymDomain
+from v2a_ray.domains.recorded import RecordedDomain
 from v2a_ray.files import read_json
 
 OWN_REFERENCES = Path(__file__).parent / "own_references.json"
@@ -73,8 +74,10 @@ def references(domain: Domain) -> References | None:
 
     A variant of a robot has that robot's. All were measured in d4rl physics, and stand for modern physics too.
     """
+    if isinstance(domain, RecordedDomain):
+        return None
     if isinstance(domain, GymDomain):
-        given = domain.settings.get("references")
+        given = domain.references
         return References(float(given[0]), float(given[1]), "given with the environment") if given else None
     domain = require_robot(domain, "a table of references")
     base = domain.base

@@ -1,6 +1,6 @@
-"""Columns that a stage adds to the source table: Parquet files of their own, joined by `episode_id` and step.
+"""Columns that a stage adds to the source table, as separate Parquet files joined by `episode_id` and step.
 
-The base table is never rewritten. `z` is one vector per episode; what is per step is one number (`advantage`,
+The base table is never rewritten. `z` is one vector per episode; columns per step hold one number (`advantage`,
 `alignment`) or one vector (a corrected action).
 """
 
@@ -20,11 +20,11 @@ from v2a_ray.errors import DataError
 
 Float = NDArray[np.float32]
 TARGET_COLUMN = "target.parquet"
-"""Beside the source's column that of the target, where a stage scores both."""
+"""File of the target's column, next to the source's, if a stage scores both tables."""
 
 
 class EpisodeIndex(Protocol):
-    """Which transitions are which episode: an `EpisodeTable`, or a `MemoryMappedTransitions` that stands for one."""
+    """The episodes of a table: an `EpisodeTable` or a `MemoryMappedTransitions`."""
 
     @property
     def episode_id(self) -> tuple[str, ...]:
@@ -33,36 +33,36 @@ class EpisodeIndex(Protocol):
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """(E + 1,); episode e is the transitions offsets[e]:offsets[e + 1]."""
+        """(E + 1,); episode e has the transitions offsets[e]:offsets[e + 1]."""
         ...
 
     @property
     def num_transitions(self) -> int:
-        """N."""
+        """N, number of transitions."""
         ...
 
 
 def write_episode_column(path: Path, name: str, table: EpisodeIndex, values_EZ: Float) -> None:
-    """One vector (Z,) per episode."""
+    """Write one vector (Z,) per episode."""
     pq.write_table(episode_column(name, table, values_EZ), path)
 
 
 def episode_column(name: str, table: EpisodeIndex, values_EZ: Float) -> pa.Table:
-    """What `write_episode_column` writes: a vector (Z,) beside each episode's id."""
+    """The table for `write_episode_column`: each episode's id and its vector (Z,)."""
     flat = pa.array(np.ascontiguousarray(values_EZ).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, values_EZ.shape[1])
     return pa.table({"episode_id": pa.array(table.episode_id, pa.string()), name: column})
 
 
 def write_step_column(path: Path, name: str, table: EpisodeIndex, values: Float) -> None:
-    """One number (N,) or vector (N, D) per transition, as one list per episode."""
+    """Write one number (N,) or vector (N, D) per transition, as one list per episode."""
     offsets = table.offsets * (values.size // max(1, len(values)))
     column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).reshape(-1)))
     pq.write_table(pa.table({"episode_id": pa.array(table.episode_id), name: column}), path)
 
 
 def read_episode_column(path: Path | Sequence[Path], name: str, table: EpisodeIndex) -> Float:
-    """(E, Z) in the table's episode order, from one file or from several that hold different episodes."""
+    """(E, Z) in the table's order of episodes, from one file or from several files with different episodes."""
     paths = [path] if isinstance(path, Path) else path
     stored = pa.concat_tables(pq.read_table(each) for each in paths)
     order = _order(stored, table, paths[0])
@@ -72,7 +72,7 @@ def read_episode_column(path: Path | Sequence[Path], name: str, table: EpisodeIn
 
 
 def read_step_column(path: Path, name: str, table: EpisodeIndex, width: int | None = None) -> Float:
-    """(N,), or of vectors (N, width), in the table's order of transitions."""
+    """(N,), or (N, width) for vectors, in the table's order of transitions."""
     stored = pq.read_table(path)
     order = _order(stored, table, path)
     column = stored.column(name).combine_chunks().take(pa.array(order))
@@ -91,7 +91,7 @@ def read_labels(folder: Path, table: EpisodeIndex, name: str) -> list[str]:
 
 
 def one_hot(labels: Sequence[str]) -> Float:
-    """(E, number of distinct labels), columns in alphabetical order."""
+    """(E, number of distinct labels), with the labels in alphabetical order."""
     names = np.asarray(labels)
     return np.asarray(names[:, None] == np.unique(names), dtype=np.float32)
 

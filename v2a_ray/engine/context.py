@@ -1,4 +1,4 @@
-"""One stage to compute: where its inputs lie, what it may use, where its output goes. No Ray here."""
+"""One stage to compute: its inputs, its resources, its output folder. No Ray here."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Job:
 
     Attributes:
         config: the experiment.
-        inputs: role (`source`, `target`, `source_rows`, `modality`, ...) to the artifact's folder.
+        inputs: maps a role (`source`, `target`, `source_rows`, `modality`, ...) to the artifact's folder.
         output: folder to fill.
         work: folder for checkpoints.
         progress: called at every logging interval.
-        part: the source that it is about, of a stage that is computed for each source by itself.
-        may_use_gpu: false where a GPU that this process sees was reserved for others.
+        part: the label of the source, for a stage that is computed per source.
+        may_use_gpu: false if the GPU that this process sees was reserved for others.
     """
 
     config: ExperimentConfig
@@ -62,17 +62,17 @@ class Job:
 
     @property
     def memory_bytes(self) -> int:
-        """What this stage may use for transitions."""
+        """Bytes that this stage may use for transitions."""
         return int(self.config.loading.memory_gib * 2**30)
 
     def device(self, training: TrainingConfig, **memory_bytes: int) -> torch.device:
-        """Where a stage computes. A table that is streamed is on the CPU, and all that is trained on it with it.
+        """The device of a stage. A streamed table is on the CPU, and so are the networks trained on it.
 
         Args:
-            memory_bytes: what the transitions of each table may take, by role.
+            memory_bytes: memory limit for the transitions of each table, by role.
 
         Raises:
-            ConfigError: `cuda`, and there is no GPU or a table is streamed.
+            ConfigError: device is `cuda`, but there is no GPU or a table is streamed.
         """
         streamed = [role for role, memory in memory_bytes.items() if is_streamed(self.rows(role), memory)]
         if streamed and training.device == "cuda":
@@ -85,7 +85,7 @@ class Job:
         return choose_device("cpu" if streamed else training.device, may_use_gpu=self.may_use_gpu)
 
     def loop(self, training: TrainingConfig, **more: Any) -> TrainingLoop:
-        """The training loop with this job's checkpoint and progress; says which of its `feeds` are streamed."""
+        """The training loop with this job's checkpoint and progress; reports which of the `samplers` are streamed."""
         for name, feed in more.get("samplers", {}).items():
             if isinstance(feed, StreamedTransitions):
                 self.progress(0, training.num_steps, {f"streamed/{name}": 1.0})
@@ -125,7 +125,7 @@ def preprocessing(job: Job) -> Preprocessing:
 
 
 def require_memory(job: Job, stage: str, *roles: str) -> int:
-    """The bytes of the tables `roles`. Raises ConfigError when they exceed the memory of a stage that cannot stream."""
+    """The bytes of the tables `roles`. Raises ConfigError if they exceed the memory of a stage that cannot stream."""
     manifests = [job.manifest(role) for role in roles]
     needed: int = sum(
         manifest["num_transitions"] * row_bytes(manifest["observation_dim"], manifest["action_dim"])
@@ -143,5 +143,5 @@ def require_memory(job: Job, stage: str, *roles: str) -> int:
 
 
 def fit_rows(job: Job) -> None:
-    """Lay a table out for sampling."""
+    """Write a table as memory-mapped rows for sampling."""
     write_rows(job.inputs["table"] / "table", job.output)

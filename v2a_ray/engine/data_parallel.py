@@ -1,7 +1,7 @@
-"""Data-parallel workers that fit one model together: what a learner has to know of the others. No Ray here.
+"""Data-parallel workers that fit one model together, as a learner sees them. No Ray here.
 
 Every worker draws its part of the batch, gradients are summed over all, and all take the same step, so their parameters
-stay equal. A batch depends on nothing but (seed, rank, step): the checkpoint of any worker resumes all of them.
+stay equal. A batch depends only on (seed, rank, step), so the checkpoint of any worker resumes all of them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def alone(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of one model, as one of them sees them.
+    """The workers of one model, from the view of one worker.
 
     Attributes:
-        rank: this one's number, from 0. The first one writes checkpoints and results.
-        count: of all.
-        reduce: sums over all.
+        rank: number of this worker, from 0. Rank 0 writes checkpoints and results.
+        count: number of workers.
+        reduce: sums a tensor over all workers.
     """
 
     rank: int = 0
@@ -37,11 +37,11 @@ class Workers:
     reduce: Reduce = alone
 
     def share(self, number: int) -> int:
-        """This worker's part of so many things; the first ones have one more where it does not divide."""
+        """This worker's share of `number` items; if they do not divide evenly, the first workers have one more."""
         return number // self.count + (self.rank < number % self.count)
 
     def seed(self, seed: int, step: int) -> int:
-        """Of this worker's draws at an update step."""
+        """The seed of this worker's draws in an update step."""
         return int(np.random.SeedSequence([seed, self.rank, step]).generate_state(1)[0])
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -55,7 +55,7 @@ class Workers:
             gradient.copy_(part.view_as(gradient))
 
     def mean_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """The mean of the gradients over all workers."""
+        """Average the gradients over all workers."""
         self.sum_gradients(parameters)
         torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], self.count)
 

@@ -1,8 +1,8 @@
-"""Where a stage computes: on the GPU that this process has, or on the CPU.
+"""Chooses the device of a stage: this process's GPU, or the CPU.
 
-Tables decide: a learner's generator is made where they are, and its networks follow the generator
-(`learner.TrainingLoop`). Networks are initialised on the CPU, so equal seeds start from equal weights anywhere; the
-random numbers drawn afterwards are the device's own.
+The tables determine it: a learner's generator is on the device of its tables, and its networks follow the generator
+(`trainer.TrainingLoop`). Networks are initialised on the CPU, so equal seeds give equal initial weights on any device;
+later random numbers depend on the device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def choose_device(asked: DeviceName, *, may_use_gpu: bool = True) -> torch.devic
     """The device that the setting `device` means in this process.
 
     Args:
-        may_use_gpu: false where a GPU that is visible was reserved for others.
+        may_use_gpu: false if the visible GPU was reserved for others.
 
     Raises:
         ConfigError: `cuda` without a GPU.
@@ -25,14 +25,14 @@ def choose_device(asked: DeviceName, *, may_use_gpu: bool = True) -> torch.devic
     there = may_use_gpu and torch.cuda.is_available()
     if asked == "cuda" and not there:
         raise missing_gpu("this process has no GPU")
-    # By its number: a process that shares a node's GPUs with others was given one of them.
+    # With its number, because a process on a node with several GPUs may have been given another one than the first.
     return torch.device("cuda", torch.cuda.current_device()) if there and asked != "cpu" else torch.device("cpu")
 
 
 def missing_gpu(reason: str, section: str = "") -> ConfigError:
-    """The error of a stage that insists on a GPU; `section` is its settings."""
+    """The error for `device: cuda` without a GPU; `section` names the stage's settings."""
     return ConfigError(
         f"cuda is asked for, and {reason}",
         where=f"{section}.device" if section else "device",
-        remedy="auto, which takes a GPU where there is one and else the CPU; for a GPU, torch needs a build with CUDA",
+        remedy="auto, which uses a GPU if there is one and otherwise the CPU; a GPU needs a build of torch with CUDA",
     )

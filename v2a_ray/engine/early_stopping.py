@@ -1,7 +1,7 @@
-"""When to stop training: a decision that is a function of the recorded history alone.
+"""Early stopping, as a function of the recorded history alone.
 
-The history is part of every checkpoint, so a resumed run decides as an uninterrupted one, and workers that record equal
-metrics decide alike.
+The history is part of every checkpoint, so a resumed run decides like an uninterrupted one, and workers that record
+equal metrics decide alike.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from v2a_ray.engine.trainer import History
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stops when a metric, less of which is better, has not improved for a number of evaluations in a row.
+    """Stops when a metric (lower is better) has not improved for a number of evaluations in a row.
 
     Attributes:
-        metric: its name in the history; rows without it are no evaluations.
-        patience: evaluations without improvement that stop.
-        min_improvement: how much below the best so far counts as improvement, as a part of the best's magnitude.
+        metric: its name in the history; rows without it are not evaluations.
+        patience: number of evaluations without improvement after which training stops.
+        min_improvement: decrease that counts as improvement, relative to the magnitude of the best value so far.
     """
 
     metric: str
@@ -26,7 +26,7 @@ class EarlyStopping:
     min_improvement: float = 0.0
 
     def __call__(self, history: History) -> bool:
-        """Whether training that recorded `history` is to stop."""
+        """Whether training with this history should stop."""
         values = [row[self.metric] for row in history if self.metric in row]
         best_index = 0
         for index, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""What of a section of settings is part of an artifact's key: all that moves its numbers, and nothing else."""
+"""The settings of a section that are part of an artifact's key: all that change its numbers, and no others."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from v2a_ray.settings.base import Settings
 
 BOOKKEEPING = frozenset({"checkpoint_interval_steps", "log_interval_steps", "device", "cuda_graph"})
-"""How often a stage reports and saves does not move its numbers, and where it computes moves them as a seed would:
-`device: auto` means another one on every machine, and an artifact has to be found on all of them."""
+"""Logging and checkpoint intervals do not change a stage's numbers. The device changes them as another seed would, but
+`device: auto` differs between machines, and an artifact must be found on all of them."""
 
 
 def moving(settings: Settings) -> dict[str, Any]:
-    """The settings that can move a stage's numbers: not those of bookkeeping.
+    """The settings that can change a stage's numbers: all except `BOOKKEEPING`.
 
-    Settings of a class that did not come with the package carry the content of the file that defines it: another
-    version of a plugin computes other artifacts.
+    For a settings class from a plugin, the digest of the plugin's file is added, because another version of the plugin
+    computes other artifacts.
     """
     content = settings.model_dump(mode="json", exclude=set(BOOKKEEPING))
     module = type(settings).__module__
@@ -28,7 +28,7 @@ def moving(settings: Settings) -> dict[str, Any]:
 
 @cache
 def module_digest(name: str) -> str:
-    """SHA-256 of the file that a module was loaded from."""
+    """SHA-256 of a module's source file."""
     module = sys.modules[name]
     source = getattr(module, "PLUGIN_SOURCE", None)
     content = source.encode() if isinstance(source, str) else Path(str(module.__file__)).read_bytes()

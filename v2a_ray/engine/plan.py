@@ -1,4 +1,4 @@
-"""The plan of an experiment: which artifacts it needs, what each is made from, and under which key.
+"""The plan of an experiment: the artifacts that it needs, with their inputs and keys.
 
 An artifact is a node; its key hashes the stage, the settings that move its numbers, the keys of its inputs and a seed.
 Two experiments that agree on those share the artifact, so a sweep over seeds, lambda and xi fits the modality once.
@@ -7,6 +7,7 @@ Two experiments that agree on those share the artifact, so a sweep over seeds, l
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from v2a_ray.data.mixing.mixture import collection_requests, mix_sources, resolv
 from v2a_ray.data.rewards import identity
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
-from v2a_ray.domains.own.behavior import FunctionPolicy
+from v2a_ray.domains.own.behavior import FunctionPolicy, OnnxPolicy
 from v2a_ray.engine.stage import SOURCE, TABLES, needed_stages
 from v2a_ray.engine.store import stage_key, store_root
 from v2a_ray.errors import DataError
@@ -55,24 +56,39 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
 
     for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
         # The label is part of the key because it is part of every episode's id.
-        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config)}
+        held_out = _held_out(config) if name == TARGET_LABEL else {}
+        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config), **held_out}
         nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
-    parts = {source.label: _data_name(source.label) for source in config.sources}
-    content = _mix_content(config) | _strict_checks(config)
-    key = stage_key(SOURCE, content, {label: nodes[name].key for label, name in parts.items()})
-    nodes[SOURCE] = Node(SOURCE, SOURCE, key, parts)
+    if config.sources:
+        parts = {source.label: _data_name(source.label) for source in config.sources}
+        content = _mix_content(config) | _strict_checks(config)
+        key = stage_key(SOURCE, content, {label: nodes[name].key for label, name in parts.items()})
+        nodes[SOURCE] = Node(SOURCE, SOURCE, key, parts)
+    # Without sources the target's table stands for theirs, of which a method that needs none draws nothing.
+    stand_ins = {} if config.sources else {SOURCE: TABLES[TARGET_LABEL], f"rows/{SOURCE}": f"rows/{TARGET_LABEL}"}
     for role, table in TABLES.items():
+        if role in stand_ins:
+            continue
         key = stage_key("rows", {}, {"table": nodes[table].key})
         nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
     for stage in needed_stages(config):
         for request in stage.requests(config):
-            keys = {role: nodes[name].key for role, name in request.inputs.items()}
+            made_from, rows = (
+                {role: stand_ins.get(name, name) for role, name in named.items()}
+                for named in (request.inputs, request.rows)
+            )
+            keys = {role: nodes[name].key for role, name in made_from.items()}
             name = f"{stage.name}/{request.part}" if request.part else stage.name
             key = stage_key(stage.name, request.settings, keys, stage.seed(config))
             # `rows` are a table in another form, for which the table's own key stands.
-            inputs = {**request.inputs, **request.rows}
+            inputs = {**made_from, **rows}
             nodes[name] = Node(stage.name, name, key, inputs, part=request.part)
     return nodes
+
+
+def mix_key(plan: Mapping[str, Node]) -> str:
+    """The key of the combined source table; empty without sources."""
+    return plan[SOURCE].key if SOURCE in plan else ""
 
 
 def _data_name(label: str) -> str:
@@ -80,29 +96,41 @@ def _data_name(label: str) -> str:
 
 
 def _mix_content(config: ExperimentConfig) -> dict[str, Any]:
-    """What determines the mix beside its sources."""
+    """Key content of the mix besides its sources."""
     if not config.mix.validation_fraction:
         return {}
     return {"validation_fraction": config.mix.validation_fraction, "seed": config.mix.seed}
 
 
+def _held_out(config: ExperimentConfig) -> dict[str, Any]:
+    """What determines the episodes of the target that no stage sees."""
+    if not config.is_offline:
+        return {}
+    return {"held_out": config.offline.model_dump(include={"held_out_fraction", "seed"})}
+
+
 def _strict_checks(config: ExperimentConfig) -> dict[str, Any]:
-    """The checks that must not fire. Data made without them were never held to them."""
+    """The checks that must not fire; they are part of the key, because other data were not checked by them."""
     strict = sorted(name for name, severity in config.checks.items() if severity == "error")
     return {"strict_checks": strict} if strict else {}
 
 
 def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict[str, Any]:
-    """What determines the transitions of one part: a file's bytes, or policies, domain and seed."""
+    """Key content of one part of the data: a file's bytes, or policies, domain and seed."""
     domain = parse_domain(spec.domain)
     about: dict[str, Any] = {"domain": domain.name, "behavior": spec.behavior}
+    if spec.path is None:
+        about["domain"] = domain.identity
+    for name in ("observation_map", "action_map"):
+        if (entries := getattr(spec, name, None)) is not None:
+            about[name] = entries
     if spec.path is None:
         requests = collection_requests(spec)
         policies = parse_domain(spec.policy_domain or spec.domain)
         about["weights"] = {request.component: weights_digest(policies, request.component) for request in requests}
         return about | {"num_transitions": spec.num_transitions, "noise_std": spec.noise_std, "seed": spec.seed}
     about |= {"num_transitions": spec.num_transitions, "subsample": spec.subsample}
-    # What is left at its default is no part of the key, so that settings which did not exist renew nothing.
+    # Settings at their default are not part of the key, so that new settings do not renew existing artifacts.
     if spec.subsample != "first":
         about["seed"] = spec.seed
     if spec.num_episodes is not None:
@@ -111,6 +139,8 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
         about["replacement"] = True
     if spec.columns is not None:
         about["columns"] = spec.columns.model_dump(mode="json", exclude_none=True)
+    if spec.action_bounds is not None:
+        about["action_bounds"] = spec.action_bounds
     if spec.reward is not None:
         about["reward"] = identity(spec.reward)
     if not skips(config, spec):
@@ -118,14 +148,14 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
     try:
         digest: str | None = digest_path(resolve(spec, config.data_root), store)
     except DataError:
-        digest = None  # Reading it says why, and leaves it out.
+        digest = None  # Reading it will report the reason and skip it.
     return about | {"file": digest, "on_error": "skip"}
 
 
 def weights_digest(domain: Domain, component: str) -> str:
     """SHA-256 of a behaviour policy's weights, so that retraining it renews the data."""
     policy = load_behavior(domain, component)
-    if isinstance(policy, FunctionPolicy):
+    if isinstance(policy, FunctionPolicy | OnnxPolicy):
         return policy.digest()
     digest = hashlib.sha256()
     if isinstance(policy, GaussianActor):

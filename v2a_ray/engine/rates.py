@@ -1,9 +1,9 @@
-"""How long computing an artifact takes, from what was measured: seconds = Σ repetitions (fixed + size × slope).
+"""Estimates the seconds of an artifact from measured rates: seconds = Σ repetitions (fixed + size × slope).
 
-`stage_rates.json` beside this file holds fixed and slope of every kind of work on one thread, once for each set of
-vector instructions, of a named processor. `python -m benchmarks.stage_rates` times each kind at two sizes and writes
-the part of the machine that it runs on. Fixed is what a step costs whatever its networks' widths; size is
-proportional to its arithmetic, so that one line serves every configuration.
+`stage_rates.json` in this folder has fixed and slope of every kind of work on one thread, for one named processor per
+set of vector instructions. `python -m benchmarks.stage_rates` times each kind at two sizes and writes the entry of its
+machine. Fixed is the cost of a step independent of the networks' widths; size is proportional to the arithmetic, so
+that one line covers every configuration.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ RATES_FILE = Path(__file__).parent / "stage_rates.json"
 
 @dataclass(frozen=True)
 class Cost:
-    """Equal steps.
+    """A number of equal steps.
 
     Attributes:
         kind: a name in `stage_rates.json`, for example "alignment contrastive".
-        repetitions: how many.
-        size: of one, proportional to its arithmetic beyond a fixed cost.
+        repetitions: number of steps.
+        size: size of one step, proportional to its arithmetic beyond the fixed cost.
     """
 
     kind: str
@@ -37,7 +37,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Tables:
-    """Transitions of the two tables; None where only reading the files would tell."""
+    """Numbers of transitions of the two tables; None if only reading the files would tell."""
 
     source: int | None
     target: int | None
@@ -48,9 +48,9 @@ class Rates:
     """Seconds on one thread.
 
     Attributes:
-        processor, command: what was measured, and by what.
-        process_gib: memory of a process before it has read anything.
-        seconds: kind to (seconds of a repetition of size 0, seconds more per size).
+        processor, command: the measured processor, and the command that measured it.
+        process_gib: memory of a process before it reads data.
+        seconds: maps a kind to (seconds of a step of size 0, additional seconds per unit of size).
     """
 
     processor: str
@@ -59,7 +59,7 @@ class Rates:
     seconds: dict[str, tuple[float, float]]
 
     def of(self, costs: Iterable[Cost]) -> float | None:
-        """Seconds of all `costs`; None when one of them is of a kind that was not measured."""
+        """Seconds of all `costs`; None if one of them has an unmeasured kind."""
         total = 0.0
         for work in costs:
             if work.kind not in self.seconds:
@@ -71,9 +71,9 @@ class Rates:
 
 @cache
 def packaged_rates() -> Rates:
-    """The rates that come with the package, of a processor with this one's vector instructions if one was measured.
+    """The package's rates for a processor with this one's vector instructions if one was measured.
 
-    A kind that was not measured there is taken from the first processor on which it was.
+    A kind that was not measured on it is taken from the first processor on which it was measured.
     """
     measured = read_json(RATES_FILE)
     content = measured.get(vector_instructions()) or next(iter(measured.values()))
@@ -84,7 +84,7 @@ def packaged_rates() -> Rates:
 
 
 def data_costs(spec: DataSpec) -> list[Cost] | None:
-    """Reading or collecting a part of the data; None when only reading it would tell how much that is."""
+    """The cost of reading or collecting a part of the data; None if only reading it would tell its size."""
     if spec.num_transitions is None:
         return None
     kind = "read" if spec.path else f"collect {robot_of(spec.domain)}"
@@ -92,8 +92,8 @@ def data_costs(spec: DataSpec) -> list[Cost] | None:
 
 
 def robot_of(domain: str) -> str:
-    """The robot that a domain's simulation takes as long as."""
-    # It imports MuJoCo, which a table of methods need not wait for.
+    """The robot whose simulation speed a domain has."""
+    # It imports MuJoCo, so it is imported only when used.
     from v2a_ray.domains import parse_domain
 
     return parse_domain(domain).base.robot

@@ -1,4 +1,4 @@
-"""What a stage declares: from what it is made, what computes it, and what that takes. All else loops over `STAGES`."""
+"""Declares stages: their inputs, the functions that compute them, and their cost. Other code loops over `STAGES`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BOTH_ROWS = SOURCE_ROWS | {"target_rows": "rows/target"}
 
 @dataclass(frozen=True)
 class Request:
-    """One artifact that an experiment asks of a stage.
+    """One artifact that an experiment needs from a stage.
 
     Attributes:
-        inputs: role to name of the node that it is made from; their keys are part of this one's.
-        settings: what else is part of the key.
-        rows: role to name of tables in another form, for which the table's own key stands.
-        part: the source that it is about, of a stage that is computed for each source by itself.
+        inputs: maps a role to the name of an input node; the inputs' keys are part of this key.
+        settings: the other content of the key.
+        rows: maps a role to the name of a `rows` node; the key already contains the table of the rows.
+        part: the label of the source, for a stage that is computed per source.
     """
 
     inputs: Mapping[str, str]
@@ -42,51 +42,51 @@ class Request:
 
 
 class Stage(ABC):
-    """A kind of artifact that is trained. Its name is that of its section of an experiment and of its part of a store.
+    """A kind of trained artifact. Its section in an experiment and its folder in a store have its name.
 
-    Functions that compute it are named as `module:function` and imported when one is used: a plan needs no torch, and
-    only the layer above has Ray.
+    Functions that compute it are named as `module:function` and imported when used, because a plan needs no torch, and
+    only the layer above may import Ray.
     """
 
     name: ClassVar[str]
     fits: ClassVar[str]
     """Computes a request in one process, from a `Job`."""
     fits_parallel: ClassVar[str | None] = None
-    """The same on the data-parallel workers of `num_workers`."""
+    """The same on `num_workers` data-parallel workers."""
     rows: ClassVar[Mapping[str, str]] = BOTH_ROWS
-    """The tables whose rows it reads. Both move a stage that is fitted to one: they set the preprocessing."""
+    """The `rows` nodes that it reads. Both tables affect every stage, because the preprocessing depends on both."""
     is_result: ClassVar[bool] = False
-    """Whether every experiment asks for it. The others are asked for by what is made from them."""
+    """Whether every experiment needs it. Other stages are needed only as inputs."""
 
     @abstractmethod
     def inputs(self, config: ExperimentConfig) -> Mapping[str, str]:
-        """Role to name of the nodes that it is made from."""
+        """Maps roles to the names of its input nodes."""
 
     def requests(self, config: ExperimentConfig) -> list[Request]:
-        """What an experiment that needs it asks for, in the order in which that is computed."""
+        """The artifacts that an experiment needs from it, in the order of computation."""
         settings = prepared(config) | {self.name: moving(self.section(config))}
         return [Request(self.inputs(config), settings, self.rows)]
 
     def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost] | None:
-        """What computing a request takes; None when it depends on a table whose size is not known."""
+        """The cost of its artifacts; None if it depends on a table of unknown size."""
         section = self.section(config)
         return [Cost(self.name, section.num_steps, layers(section))]
 
     def section(self, config: ExperimentConfig) -> TrainingConfig:
-        """Its settings."""
+        """Its section of the settings."""
         section: TrainingConfig = getattr(config, self.name)
         return section
 
     def seed(self, config: ExperimentConfig) -> int:
-        """The seed of its key."""
+        """The seed in its key."""
         return config.upstream_seed
 
     def device(self, config: ExperimentConfig) -> DeviceName:
-        """Where it is asked to compute."""
+        """Its setting `device`."""
         return self.section(config).device
 
     def num_workers(self, config: ExperimentConfig) -> int:
-        """Data-parallel workers."""
+        """Number of data-parallel workers."""
         return getattr(self.section(config), "num_workers", 1)
 
     def fit(self, config: ExperimentConfig) -> Callable[[Job], None]:
@@ -95,29 +95,29 @@ class Stage(ABC):
         return imported(owner.fits_parallel if owner.fits_parallel and self.num_workers(config) > 1 else owner.fits)
 
     def fit_owner(self, config: ExperimentConfig) -> Any:
-        """What names the functions `fits` and `fits_parallel`: the stage, or one of its settings."""
+        """The object with the attributes `fits` and `fits_parallel`: the stage, or its section of the settings."""
         return self
 
 
 STAGES: dict[str, Stage] = {}
-"""The trained stages by name, each after those that it may be made from; `v2a_ray.stages.registered` fills it."""
+"""The trained stages by name, each after its possible inputs; `v2a_ray.stages.registered` fills it."""
 
 
 def artifact_kinds() -> list[str]:
     """The folders of a store: the tables, the trained stages, and diagnoses."""
-    # A command that only looks at a store imports no stage.
+    # Imported here for commands that only inspect a store.
     import_module("v2a_ray.stages.registered")
     return ["data", SOURCE, "rows", *STAGES, "diagnosis"]
 
 
 def register_stage(stage: Stage) -> Stage:
-    """Make a stage known by its name, and return it."""
+    """Register a stage under its name, and return it."""
     STAGES[stage.name] = stage
     return stage
 
 
 def needed_stages(config: ExperimentConfig) -> list[Stage]:
-    """The stages that an experiment asks for: its results, and what those are made from, directly or not."""
+    """The stages that an experiment needs: its results and their direct and indirect inputs."""
     waiting = [stage.name for stage in STAGES.values() if stage.is_result]
     names: set[str] = set()
     while waiting:
@@ -129,7 +129,7 @@ def needed_stages(config: ExperimentConfig) -> list[Stage]:
 
 
 def prepared(config: ExperimentConfig) -> dict[str, Any]:
-    """Settings that move every stage which reads standardised rows."""
+    """Settings that affect every stage that reads preprocessed rows."""
     common: dict[str, Any] = {"preprocessing": config.preprocessing.model_dump(mode="json")}
     if config.loading != LoadingConfig():
         common["loading"] = config.loading.model_dump(mode="json")
@@ -137,11 +137,11 @@ def prepared(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def layers(section: Any) -> float:
-    """Arithmetic of networks with two hidden layers: the product between those decides."""
+    """Arithmetic of networks with two hidden layers, which the product between these layers dominates."""
     return float(section.batch_size * section.width**2 * getattr(section, "num_members", 1))
 
 
 def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
-    """The function that `module:function` names; a function is itself."""
+    """Import the function named by `module:function`; a function is returned unchanged."""
     found: Callable[..., Any] = import_named(function) if isinstance(function, str) else function
     return found

@@ -1,14 +1,14 @@
-"""The content-addressed store: what a stage computed, under the hash of everything that determined it.
+"""The content-addressed store of artifacts: each is stored under the hash of everything that determines it.
 
 <store>/<stage>/<key>/            a finished artifact; never changed
-<store>/<stage>/<key>.work/       checkpoints of an artifact in the making; removed when it is finished
-<store>/<stage>/<key>.tmp-<id>/   its files being written; renamed when complete, so nothing is ever half there
-<store>/<stage>/<key>.damaged-<id>/  one whose files are not what was written, set aside
-<store>/checked/                  when large artifacts were last found whole
-<store>/digests/                  of data files (`data.digests`)
-<store>/v2a-store.json            says that the folder is a store
+<store>/<stage>/<key>.work/       checkpoints of an unfinished artifact; removed when it is finished
+<store>/<stage>/<key>.tmp-<id>/   its files being written; renamed when complete, so artifacts are never incomplete
+<store>/<stage>/<key>.damaged-<id>/  a damaged artifact, set aside
+<store>/checked/                  times of the last verification of large artifacts
+<store>/digests/                  digests of data files (`data.digests`)
+<store>/v2a-store.json            marks the folder as a store
 
-An artifact's `artifact.json` holds size and SHA-256 of each of its files, and its own.
+An artifact's `artifact.json` holds size and SHA-256 of each of its files, and its own checksum.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ RECORD = "artifact.json"
 MARKER = "v2a-store.json"
 NOTES = "checked"
 LARGE_BYTES = 2**26
-"""Of an artifact that not every process hashes for itself: below it takes some 50 ms."""
+"""Artifacts of this size or more are not hashed by every process; hashing a smaller one takes up to 50 ms."""
 VERIFIED_SECONDS = 3600.0
 
 STAGE_VERSION = 3
-"""Part of every key: raise it when a change of code moves the numbers of a stage, and say so in CHANGELOG."""
+"""Part of every key: raise it when a change of code changes the numbers of a stage, and say so in CHANGELOG."""
 
 
 def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0) -> str:
-    """Key of what `stage` computes from `settings`, the keys of its `inputs` and a seed."""
+    """Key of the artifact of `stage` for `settings`, the keys of its `inputs` and a seed."""
     content = {"stage": stage, "version": STAGE_VERSION, "settings": settings, "inputs": inputs, "seed": seed}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -54,7 +54,7 @@ def stage_key(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: where it lies, and whether it was there already."""
+    """A finished artifact: its folder, and whether it existed before (`cached`)."""
 
     stage: str
     key: str
@@ -64,33 +64,32 @@ class Artifact:
 
 
 class ArtifactStore:
-    """Artifacts below one folder, which may be shared by many runs and processes.
+    """Artifacts in one folder, which may be shared by many runs and processes.
 
-    `find` and `require` give an artifact only if every file of it is what was written. That is known once its files
-    were hashed: by this object, or of an artifact of LARGE_BYTES and more by any process, less than VERIFIED_SECONDS
-    ago. What a disk does to it within that time goes unseen; what changes the size or a time of a large one's file does
-    not.
+    `find` and `require` return an artifact only if all its files are intact. They hash the files, unless this object
+    did so less than VERIFIED_SECONDS ago, or for an artifact of LARGE_BYTES or more, any process did. Damage by the
+    disk in that time goes unnoticed, except that a changed size or time of a large artifact's file is noticed.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._verified: dict[Path, tuple[list[int], float, Artifact]] = {}
-        """Of what was hashed: the state of its record, when (monotonic seconds), and what was found."""
+        """Verified artifacts by path: (state of the record, time in monotonic seconds, artifact)."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # What one process has seen is no news to another by the time that it gets there.
+        # The verifications of one process may be outdated in another.
         return {"root": self.root, "_verified": {}}
 
     def path(self, stage: str, key: str) -> Path:
-        """Where the finished artifact lies, or will."""
+        """The folder of the finished artifact, whether it exists or not."""
         return self.root / stage / key
 
     def work(self, stage: str, key: str) -> Path:
-        """Folder for checkpoints of the artifact while it is being made."""
+        """Folder for checkpoints of the unfinished artifact."""
         return self.root / stage / f"{key}.work"
 
     def look(self, stage: str, key: str) -> Artifact | None:
-        """The finished artifact by its whole record, which is all that is read; None if there is none."""
+        """The finished artifact by its intact record, without verifying its files; None if there is none."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             record = read_sealed(self.path(stage, key) / RECORD)
             if (record["stage"], record["key"]) == (stage, key):
@@ -98,7 +97,7 @@ class ArtifactStore:
         return None
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The finished artifact, if there is one and it is whole. One that is damaged is set aside, with a warning."""
+        """The finished, intact artifact, or None. A damaged one is set aside with a warning."""
         path = self.path(stage, key)
         if not path.exists():
             return None
@@ -113,23 +112,23 @@ class ArtifactStore:
         except OSError as error:
             what = f"{RECORD} cannot be read: {error.strerror or error}"
         except (ValueError, KeyError, TypeError) as error:
-            what = f"{RECORD} is no whole record: {error}"
+            what = f"{RECORD} is damaged: {error}"
         if what is None:
             self._verified[path] = (before, time.monotonic(), artifact)
             return artifact
-        # Another process may have put a whole one there since.
+        # Meanwhile another process may have written an intact one.
         if _state(path / RECORD) == before:
             _set_aside(path, what)
         return None
 
     def require(self, stage: str, key: str) -> Artifact:
-        """The finished artifact. Raises StorageError when it is gone, or was damaged and has been set aside."""
+        """The finished artifact. Raises StorageError if it is gone, or was damaged and has been set aside."""
         if artifact := self.find(stage, key):
             return artifact
         raise StorageError(
             "this input is gone or was damaged",
             where=str(self.path(stage, key)),
-            remedy="the same command makes it again, and goes on where it stopped",
+            remedy="run the same command again: it recomputes the input and continues where it stopped",
         )
 
     def get_or_make(
@@ -140,11 +139,11 @@ class ArtifactStore:
         about: Mapping[str, Any],
         spent_seconds: float = 0.0,
     ) -> Artifact:
-        """The artifact; `make(output, work)` fills the folder `output` unless it exists, with checkpoints in `work`.
+        """The artifact; unless it exists, `make(output, work)` fills the folder `output`, with checkpoints in `work`.
 
-        Several processes, on several nodes, may make the same one at a time: the first to finish wins, and the others
-        return what it made. When `make` raises, nothing appears under the key and the checkpoints stay. `about` is
-        written beside the artifact; `spent_seconds` were spent on it before the call.
+        Several processes, on several nodes, may make the same artifact at a time: the first to finish wins, and the
+        others return its artifact. If `make` raises, nothing appears under the key and the checkpoints stay. `about` is
+        added to the artifact's record; `spent_seconds` were spent on it before the call.
         """
         if found := self.find(stage, key):
             return found
@@ -161,25 +160,25 @@ class ArtifactStore:
                 write_sealed(output / RECORD, record)
                 self._publish(output, stage, key)
         except StorageError:
-            # A faster process removes the checkpoints, perhaps under this one's hands.
+            # A faster process may have removed the checkpoints while this one used them.
             if found := self.find(stage, key):
                 return found
             raise
         finally:
             shutil.rmtree(output, ignore_errors=True)
         self._remember(stage, key, files)
-        # With the checkpoints go files of processes that were killed at this; of one that lives, it takes ours then.
+        # Also removes the files of killed processes. A process that still works on this artifact will use ours.
         for leftover in [self.work(stage, key), *self.root.glob(f"{stage}/{key}.tmp-*")]:
             shutil.rmtree(leftover, ignore_errors=True)
         return Artifact(stage, key, self.path(stage, key), seconds, cached=False)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn what goes wrong in the block when the store cannot be written into a StorageError."""
+        """Turn errors of writing to the store in the block into a StorageError."""
         try:
             yield
         except (OSError, SafetensorError) as error:
-            # safetensors reports a full disk as an error of its own.
+            # safetensors reports a full disk by its own error class.
             raise StorageError(
                 f"cannot write: {getattr(error, 'strerror', None) or error}",
                 where=str(getattr(error, "filename", None) or self.root),
@@ -187,12 +186,12 @@ class ArtifactStore:
             ) from error
 
     def _mark(self) -> None:
-        """Say that the folder is a store."""
+        """Mark the folder as a store."""
         if not (self.root / MARKER).exists():
             write_json(self.root / MARKER, {"version": 1})
 
     def _publish(self, output: Path, stage: str, key: str) -> None:
-        """Give a complete artifact its name, unless another process was faster: both computed the same."""
+        """Rename a complete artifact to its final name, unless another process was faster with the same artifact."""
         sync(output)
         final = self.path(stage, key)
         try:
@@ -202,11 +201,11 @@ class ArtifactStore:
                 raise
             if self.find(stage, key):
                 return
-            output.rename(final)  # what was there was damaged and is out of the way
+            output.rename(final)  # the existing one was damaged and has been set aside
         sync_entries(final.parent)
 
     def _damage(self, stage: str, key: str, files: Digests) -> str | None:
-        """What is wrong with an artifact's files; None if nothing is, or was a moment ago."""
+        """The damage of an artifact's files in words; None if they are intact, or were recently."""
         if self._is_large(files):
             with suppress(OSError, ValueError, KeyError, TypeError):
                 note = read_sealed(self._note(stage, key))
@@ -219,7 +218,7 @@ class ArtifactStore:
         return what
 
     def _remember(self, stage: str, key: str, files: Digests) -> None:
-        """Note that a large artifact is whole, for processes that will take it into use soon."""
+        """Note that a large artifact is intact, for processes that use it soon."""
         if self._is_large(files):
             with suppress(OSError):
                 self._note(stage, key).parent.mkdir(exist_ok=True)
@@ -247,7 +246,7 @@ def _state(file: Path) -> list[int]:
 
 
 def _set_aside(path: Path, what: str) -> None:
-    """Take a damaged artifact out of the way and say so, once, whatever processes see it at a time."""
+    """Rename a damaged artifact with a warning; only one of several concurrent processes does so."""
     aside = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
     try:
         path.rename(aside)
@@ -261,10 +260,10 @@ def _set_aside(path: Path, what: str) -> None:
 
 
 def store_root(folder: str | None) -> Path:
-    """The store that a configuration names, absolute; without one the default."""
+    """The absolute folder of the configured store, or of the default store."""
     return Path(folder).expanduser().resolve() if folder else default_store()
 
 
 def default_store() -> Path:
-    """$V2A_STORE, or `runs/artifacts` below the present folder."""
+    """$V2A_STORE, or `runs/artifacts` in the current folder."""
     return Path(os.environ.get("V2A_STORE") or "runs/artifacts").expanduser().resolve()

@@ -1,4 +1,4 @@
-"""What a store holds, and removing it: nothing is ever removed that this product did not make."""
+"""Lists and clears a store. Clearing removes only files that this product wrote."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _STATES = {"work": "unfinished", "tmp": "unfinished", "damaged": "damaged"}
 
 @dataclass(frozen=True)
 class Leftover:
-    """What is no artifact that could be used: one in the making, one that was set aside, one without a whole record.
+    """A folder that is not a usable artifact.
 
     Attributes:
         path: its folder.
-        state: `unfinished`, `damaged` (set aside) or `unusable` (it is damaged, or of an earlier version).
+        state: `unfinished`, `damaged` (set aside) or `unusable` (a damaged record, or an earlier version).
     """
 
     path: Path
@@ -36,7 +36,7 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Cleared:
-    """How much `clear` removed."""
+    """What `clear` removed."""
 
     num_artifacts: int
     num_leftovers: int
@@ -44,14 +44,14 @@ class Cleared:
 
 
 def artifacts(store: ArtifactStore) -> list[Artifact]:
-    """Every finished artifact, by its record. Raises StorageError for a folder that is no store."""
+    """Every finished artifact, by its record. Raises StorageError if the folder is not a store."""
     _require_store(store)
     looked = (store.look(path.parent.name, path.name) for path in _folders(store))
     return [artifact for artifact in looked if artifact]
 
 
 def leftovers(store: ArtifactStore) -> list[Leftover]:
-    """Everything else under the names of artifacts. Raises StorageError for a folder that is no store."""
+    """All other folders with names of artifacts. Raises StorageError if the folder is not a store."""
     _require_store(store)
     found = []
     for path in _folders(store):
@@ -63,10 +63,10 @@ def leftovers(store: ArtifactStore) -> list[Leftover]:
 
 
 def clear(store: ArtifactStore) -> Cleared:
-    """Remove every artifact, every leftover and the store's own notes, and nothing else.
+    """Remove all artifacts, leftovers and the store's notes, and nothing else.
 
     Raises:
-        StorageError: the folder is no store, or something cannot be removed.
+        StorageError: the folder is not a store, or something cannot be removed.
     """
     done, rest = artifacts(store), leftovers(store)
     paths = [artifact.path for artifact in done] + [leftover.path for leftover in rest]
@@ -84,7 +84,7 @@ def clear(store: ArtifactStore) -> Cleared:
         raise StorageError(
             f"cannot be removed: {error.strerror or error}",
             where=str(error.filename or store.root),
-            remedy="check who owns it; the same command goes on",
+            remedy="check its owner, then run the same command again",
         ) from error
     return Cleared(len(done), len(rest), num_bytes)
 
@@ -95,10 +95,10 @@ def folder_bytes(folder: Path) -> int:
 
 
 def _require_store(store: ArtifactStore) -> None:
-    """Stores of earlier versions have no marker: they are known by an artifact whose record names it."""
+    """Raise StorageError unless the folder has a store's marker or, in earlier versions, an artifact's record."""
     if not (store.root / MARKER).is_file() and not any(_names_itself(path) for path in _folders(store)):
         raise StorageError(
-            "this folder is no artifact store",
+            "this folder is not an artifact store",
             where=str(store.root),
             remedy="give the folder that `v2a run` prints as `artifacts`, with --store DIR or V2A_STORE",
         )
@@ -112,7 +112,7 @@ def _names_itself(folder: Path) -> bool:
 
 
 def _folders(store: ArtifactStore) -> Iterator[Path]:
-    """Folders where artifacts may be; links are somebody else's."""
+    """Folders that may be artifacts; symbolic links are skipped, because they are the user's."""
     for stage in artifact_kinds():
         for path in sorted((store.root / stage).glob("*")):
             if path.is_dir() and not path.is_symlink():

@@ -1,7 +1,7 @@
-"""The training loop that every stage shares, and its checkpoints.
+"""The training loop of all stages, and its checkpoints.
 
-A learner owns networks, optimisers and one random generator; the loop owns steps, logging, progress and checkpoints.
-An *update step* is one call of `Learner.update`.
+A learner has networks, optimisers and one random generator; the loop does steps, logging, progress and checkpoints. An
+*update step* is one call of `Learner.update`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _CHECKSUM = "sha256"
 
 
 class Learner(Protocol):
-    """What the loop needs of a stage's learner."""
+    """The interface of a learner for the loop."""
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     generator: torch.Generator
-    """On the device that the learner draws from; `place` brings the networks there."""
+    """On the device of the learner's tables; `place` moves the networks there."""
 
     def update(self, step: int) -> dict[str, Tensor]:
         """One update step; the metrics are scalars named `group/name`."""
@@ -43,23 +43,23 @@ class Learner(Protocol):
 
 
 class StatefulSampler(Protocol):
-    """What a learner draws from, as far as a checkpoint has to know it (`data.sampler.TransitionSampler`)."""
+    """A sampler with state for checkpoints (`data.loading.sampler.TransitionSampler`)."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Where it stands."""
+        """Its position."""
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
+        """Continue from a position."""
         ...
 
 
 def silent(step: int, num_steps: int, metrics: Metrics) -> None:
-    """A progress callback that says nothing."""
+    """A progress callback that does nothing."""
 
 
 def never(history: History) -> bool:
-    """The rule of a loop that runs all of its steps."""
+    """A stopping rule that runs all steps."""
     return False
 
 
@@ -68,15 +68,15 @@ class TrainingLoop:
     """Runs a learner for a number of update steps, and continues where a killed run stopped.
 
     Attributes:
-        num_steps: update steps in all.
-        checkpoint: file of the newest checkpoint; None keeps none.
-        saves: whether this process writes checkpoints; of several data-parallel workers one does, all restore.
-        checkpoint_interval_steps: work that a kill can cost at most.
-        log_interval_steps: how often metrics are recorded and `progress` is called.
-        feeds: what the learner draws from, by name; saved and restored with it.
+        num_steps: total update steps.
+        checkpoint: file of the newest checkpoint; None: no checkpoints.
+        saves: whether this process writes checkpoints; one of several data-parallel workers does, and all restore.
+        checkpoint_interval_steps: update steps between checkpoints.
+        log_interval_steps: update steps between recorded metrics and calls of `progress`.
+        samplers: the learner's samplers by name; their state is saved and restored with it.
         evaluate: called at multiples of `evaluation_interval_steps` and after the last step; its metrics are recorded.
-        stop: ends training early once it is true of the history, which it is asked whenever that has grown. It must
-            depend on nothing else, so that a resumed run stops where an uninterrupted one does.
+        stop: ends training early when it returns true; called whenever the history has grown. It may depend only on the
+            history, so that a resumed run stops at the same step as an uninterrupted one.
     """
 
     num_steps: int
@@ -102,7 +102,7 @@ class TrainingLoop:
         return self.history
 
     def after_update(self, learner: Learner, done: int, metrics: Mapping[str, Tensor]) -> bool:
-        """What is due after `done` update steps: recording, evaluation, a checkpoint. Raises DivergenceError.
+        """Record, evaluate and save a checkpoint if due after `done` update steps. Raises DivergenceError.
 
         Returns:
             Whether `stop` ends training here.
@@ -117,7 +117,7 @@ class TrainingLoop:
             self.history.append({"step": done, **record})
             self.progress(done, self.num_steps, record)
         if self.checkpoint and self.saves and done % self.checkpoint_interval_steps == 0 and done < self.num_steps:
-            # A checkpoint of a run that has diverged could never be continued.
+            # A checkpoint of a diverged run would be useless.
             self._require_finite({name: float(value) for name, value in metrics.items()}, done)
             save_checkpoint(self.checkpoint, learner, done, self.history, self.samplers)
         return bool(record) and self.stop(self.history)
@@ -127,12 +127,12 @@ class TrainingLoop:
         return done == self.num_steps or (interval > 0 and done % interval == 0)
 
     def restore(self, learner: Learner) -> int:
-        """Bring `learner` to its device and put the newest checkpoint into it, if there is one.
+        """Move `learner` to its device and load the newest checkpoint, if there is one.
 
-        One that is damaged, or of another form of the networks, counts as none: training starts again.
+        A damaged checkpoint, or one of other networks, is ignored, and training starts again.
 
         Returns:
-            The update steps that are done.
+            The number of finished update steps.
         """
         place(learner, learner.generator.device)
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -140,7 +140,7 @@ class TrainingLoop:
         try:
             step, self.history = load_checkpoint(self.checkpoint, learner, self.samplers)
         except DamagedCheckpointError:
-            # The next one takes its place, so nobody has to remove it: other workers may be reading it.
+            # Not removed, because other workers may be reading it; the next checkpoint replaces it.
             self.progress(0, self.num_steps, {"discarded": 1.0})
             return 0
         self.progress(step, self.num_steps, {"resumed": 1.0})
@@ -158,13 +158,13 @@ class TrainingLoop:
 
 
 def place(learner: Learner, device: torch.device) -> None:
-    """Move all networks of a learner. What they start from was drawn on the CPU, alike for every device."""
+    """Move all networks of a learner. They were initialised on the CPU, equally for every device."""
     for network in learner.networks.values():
         network.to(device)
 
 
 def use_threads(num_threads: int) -> None:
-    """Limit torch to `num_threads`, so that results do not depend on how many cores a node has."""
+    """Limit torch to `num_threads`, so that results do not depend on a node's number of cores."""
     if torch.get_num_threads() != num_threads:
         torch.set_num_threads(num_threads)
 
@@ -172,10 +172,10 @@ def use_threads(num_threads: int) -> None:
 def save_checkpoint(
     path: Path, learner: Learner, step: int, history: History, samplers: Mapping[str, StatefulSampler] | None = None
 ) -> None:
-    """Write networks, optimisers, generator, feeds, step and history to one file, replaced atomically.
+    """Write networks, optimisers, generator, samplers, step and history to one file, replaced atomically.
 
-    A kill at any moment leaves the old checkpoint or the new one, whole, and so does an orphan of a killed run that
-    writes the same file.
+    After a kill at any moment, the file is the old checkpoint or the new one, even if an orphaned process of a killed
+    run writes the same file.
     """
     tensors = {"generator": learner.generator.get_state()}
     for name, network in learner.networks.items():
@@ -193,16 +193,16 @@ def save_checkpoint(
 
 
 class DamagedCheckpointError(Exception):
-    """A checkpoint that cannot be gone on from. `TrainingLoop.restore` starts again then."""
+    """A checkpoint that cannot be resumed from. `TrainingLoop.restore` then starts training again."""
 
 
 def load_checkpoint(
     path: Path, learner: Learner, samplers: Mapping[str, StatefulSampler] | None = None
 ) -> tuple[int, History]:
-    """Put a checkpoint's state into `learner`, wherever it is, and `feeds`; returns (step, history).
+    """Load a checkpoint into `learner`, on its device, and `samplers`; returns (step, history).
 
     Raises:
-        DamagedCheckpointError: it is not what was written, or is of other networks; the learner is as it was.
+        DamagedCheckpointError: it is damaged or of other networks; the learner is unchanged.
     """
     tensors, metadata = _read_checkpoint(path)
     _require_same_networks(tensors, learner, samplers or {}, path)
@@ -222,7 +222,7 @@ def load_checkpoint(
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file that is what `save_checkpoint` wrote. Raises DamagedCheckpointError."""
+    """Tensors and metadata of a file from `save_checkpoint`. Raises DamagedCheckpointError if it is damaged."""
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
@@ -235,7 +235,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
-    """SHA-256 of all that a checkpoint holds: names, types, shapes, bytes and metadata."""
+    """SHA-256 of a checkpoint's content: names, types, shapes, bytes and metadata."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -246,7 +246,7 @@ def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
 def _require_same_networks(
     tensors: Mapping[str, Tensor], learner: Learner, samplers: Mapping[str, StatefulSampler], path: Path
 ) -> None:
-    """Raise DamagedCheckpointError for a checkpoint of another version of the code, whose state would not fit."""
+    """Raise DamagedCheckpointError if the shapes of the state differ, as after a change of the code."""
     present = {key: value.shape for key, value in tensors.items() if key.startswith(("network/", "feed/"))}
     expected = {
         f"network/{name}/{key}": value.shape
@@ -260,7 +260,7 @@ def _require_same_networks(
 
 
 def _restore_generator(generator: torch.Generator, state: Tensor, step: int) -> None:
-    """Go on with the same draws; on another kind of device, whose generator has another state, with new ones."""
+    """Continue with the same draws, or with new ones on another kind of device, whose generator state differs."""
     if len(state) == len(generator.get_state()):
         generator.set_state(state)
     else:

@@ -1,7 +1,7 @@
-"""How methods compare over tasks and seeds: Agarwal et al. 2021 (2108.13264), with stratified bootstrap intervals.
+"""Compares methods over tasks and seeds (Agarwal et al. 2021, 2108.13264) with stratified bootstrap intervals.
 
-Scores come as strata: for every task an array with one score per seed. A resample draws seeds inside their task, with
-replacement. Intervals are the percentiles 2.5 and 97.5; with fewer than three seeds in a task they are NaN.
+Scores are given as strata: for every task, an array with one score per seed. A resample draws seeds within each task,
+with replacement. Intervals are the percentiles 2.5 and 97.5; with fewer than three seeds in a task they are NaN.
 
 Shape suffixes: S seeds, K points of a curve, T thresholds, R resamples.
 """
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 
 
 def improvement(mine: Sequence[Float], others: Sequence[Float], seed: int = 0) -> Estimate:
-    """P(a seed of mine > a seed of the other's), ties a half, averaged over tasks."""
+    """P(score of a seed of `mine` > that of a seed of `others`), ties count half, averaged over tasks."""
     generator = np.random.default_rng(seed)
     value = float(np.mean([_wins(a[None], b[None])[0] for a, b in zip(mine, others, strict=True)]))
     if min(len(stratum) for stratum in [*mine, *others]) < MIN_VALUES:
@@ -41,7 +41,7 @@ def improvement(mine: Sequence[Float], others: Sequence[Float], seed: int = 0) -
 
 
 def profile(strata: Sequence[Float], thresholds_T: Float, seed: int = 0) -> Estimate:
-    """The part of seeds that score more than each threshold, averaged over tasks: (T,) with its interval."""
+    """Fraction of seeds that score above each threshold, averaged over tasks: (T,) with its interval."""
     generator = np.random.default_rng(seed)
     value_T = np.mean([_above(stratum[None], thresholds_T)[0] for stratum in strata], axis=0)
     if min(len(stratum) for stratum in strata) < MIN_VALUES:
@@ -69,7 +69,7 @@ def _drawn(stratum: Float, generator: np.random.Generator) -> Float:
 
 
 def _wins(mine_RS: Float, others_RS: Float) -> Float:
-    """(R,) how often one of mine beats one of the other's."""
+    """(R,): fraction of pairs in which mine is larger, ties count half."""
     difference = mine_RS[:, :, None] - others_RS[:, None, :]
     return np.asarray((difference > 0).mean(axis=(1, 2)) + 0.5 * (difference == 0).mean(axis=(1, 2)))
 

@@ -1,12 +1,12 @@
-"""Fitted Q evaluation: what a policy is worth, from recorded transitions alone (1903.08738; 2007.09055 compares it).
+"""Fitted Q evaluation: a policy's value from recorded transitions alone (1903.08738; compared in 2007.09055).
 
 Each critic k regresses on its own moving average,
 
     Q_k(s, a)  <-  r + gamma (1 - terminated) Q'_k(s', pi(s'))                                (gamma: discount)
 
-and the policy's value is the mean of Q_k(s_0, pi(s_0)) over first states of episodes that were not fitted. Rewards seen
-bound what any policy can earn, so regression targets are clipped to [min(r, 0), max(r, 0)] / (1 - gamma): true values
-lie inside, and the iteration cannot diverge. A truncated step bootstraps.
+and the policy's value is the mean of Q_k(s_0, pi(s_0)) over first states of held-out episodes. The recorded rewards
+bound the value of any policy, so regression targets are clipped to [min(r, 0), max(r, 0)] / (1 - gamma): true values
+are inside, and the iteration cannot diverge. A truncated step bootstraps.
 
 Shape suffixes: N transitions, B batch, E held-out episodes, K critics, O observation dimension, A action dimension.
 """
@@ -40,12 +40,12 @@ _LARGEST_VALUE = 10.0
 
 
 class FittedQConfig(TrainingConfig):
-    """Numbers of fitted Q evaluation."""
+    """Settings of fitted Q evaluation."""
 
     num_steps: Positive = 5000
     batch_size: Positive = 256
     num_critics: Positive = 4
-    """Critics that differ in their first weights; their spread is the least that the estimate is unsure by."""
+    """Critics that differ in their initial weights; their spread is a lower bound of the estimate's uncertainty."""
     width: Positive = 128
     """Width of the two hidden layers."""
     discount: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
@@ -56,35 +56,40 @@ class FittedQConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class OfflineValue:
-    """What a policy is worth according to critics.
+    """The estimated value of a policy.
 
     Attributes:
-        of_critic: (K,) mean over held-out first states, discounted, in the unit of the data's rewards.
-        num_episodes: E, that the mean is over.
+        of_critic: (K,) each critic's mean discounted value of held-out first states, in the unit of the data's rewards.
+        of_episode: (E,) mean over critics, in each of those states.
     """
 
     of_critic: NDArray[np.float64]
-    num_episodes: int
+    of_episode: NDArray[np.float64]
+
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.of_episode)
 
     @property
     def mean(self) -> float:
-        """Over critics."""
+        """Mean over critics."""
         return float(self.of_critic.mean())
 
     @property
     def std(self) -> float:
-        """Over critics. Errors that all of them share, as in states that the data lack, do not show in it."""
+        """Standard deviation over critics. It does not show common errors, such as in states that the data lack."""
         return float(self.of_critic.std())
 
     @property
     def lower(self) -> float:
-        """Mean less one standard deviation: what policies are ordered by. Critics agree where the data are, and invent
-        values each of its own for actions that are in no data, so doubt counts against a policy."""
+        """Mean minus one standard deviation; policies are ordered by it. Critics disagree on actions outside the data,
+        so uncertainty counts against a policy."""
         return self.mean - self.std
 
 
-def hold_out_first_states(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTable, Float]:
-    """The episodes to fit to and the first states (E, O) of the others: `split_target`, the rule of every stage.
+def hold_out(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTable, EpisodeTable]:
+    """The episodes to fit to, and the others: `split_target`, the rule of every stage.
 
     Raises DataError for single transitions, whose first states are not known, and for fewer than five episodes.
     """
@@ -95,31 +100,69 @@ def hold_out_first_states(table: EpisodeTable, fraction: float, seed: int) -> tu
             else "single transitions, whose first states are not known"
         )
         raise DataError(
-            reason, where="offline selection", remedy=f"give data of at least {MIN_EPISODES} whole episodes"
+            reason, where="offline evaluation", remedy=f"give data of at least {MIN_EPISODES} whole episodes"
         )
-    fitted, held_out = split_target(table, fraction, seed)
-    return fitted, held_out.observation[held_out.offsets[:-1]]
+    return split_target(table, fraction, seed)
+
+
+def first_states(table: EpisodeTable) -> Float:
+    """(E, O) where episodes begin."""
+    return table.observation[table.offsets[:-1]]
 
 
 def offline_value(
     act: Act, table: EpisodeTable, first_EO: Float, config: FittedQConfig, seed: int, progress: Progress = silent
 ) -> OfflineValue:
     """Fit critics of the policy `act` to `table` and average them over the first states `first_EO` (E, O)."""
+    return fit_critics(act, table, config, seed, progress).value(first_EO)
+
+
+def fit_critics(
+    act: Act, table: EpisodeTable, config: FittedQConfig, seed: int, progress: Progress = silent
+) -> FittedQ:
+    """Fit critics of the policy `act` to `table`. Random numbers of a training around it stay as they are."""
     use_threads(config.num_threads)
     prepared, bounds = _prepare(table, config.discount)
-    # Neither the policy nor the data change: its next actions are one more column.
+    # Policy and data are fixed, so the policy's next actions are computed once, as a column.
     next_action = np.asarray(act(table.next_observation), dtype=np.float32)
-    torch.manual_seed(seed)
-    device = choose_device(config.device)
-    transitions = Transitions(table, prepared, {"next_action": next_action}, device)
-    learner = FittedQLearner(transitions, bounds, config, seed)
-    TrainingLoop(config.num_steps, log_interval_steps=config.log_interval_steps, progress=progress).run(learner)
-    standardized_EO = (first_EO - prepared.observation_mean) / prepared.observation_std
-    first = (torch.from_numpy(values).to(device) for values in (standardized_EO, act(first_EO)))
-    with torch.no_grad():
-        value_KE = learner.q(learner.critics, *first)
-    of_critic = value_KE.cpu().double().mean(dim=1).numpy() / prepared.reward_scale
-    return OfflineValue(of_critic, len(first_EO))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        device = choose_device(config.device)
+        transitions = Transitions(table, prepared, {"next_action": next_action}, device)
+        learner = FittedQLearner(transitions, bounds, config, seed)
+        TrainingLoop(config.num_steps, log_interval_steps=config.log_interval_steps, progress=progress).run(learner)
+    return FittedQ(act, learner, prepared)
+
+
+@dataclass(frozen=True)
+class FittedQ:
+    """Critics of the policy `act`, in the unit of the data's rewards."""
+
+    act: Act
+    learner: FittedQLearner
+    prepared: Preprocessing
+
+    def value(self, first_EO: Float) -> OfflineValue:
+        """What the policy is worth from these states on."""
+        value_KE = self._q(first_EO, self.act(first_EO))
+        return OfflineValue(value_KE.mean(axis=1), value_KE.mean(axis=0))
+
+    def td_error(self, table: EpisodeTable) -> float:
+        """Root mean square over critics and transitions of r + gamma (1 - terminated) Q(s', pi(s')) - Q(s, a)."""
+        next_KN = self._q(table.next_observation, self.act(table.next_observation))
+        discount_N = self.learner.config.discount * (1.0 - table.terminal_rows)
+        error_KN = table.reward + discount_N * next_KN - self._q(table.observation, table.action)
+        return float(np.sqrt(np.square(error_KN).mean()))
+
+    def _q(self, observation: Float, action: Float) -> NDArray[np.float64]:
+        """(K, N) values of actions."""
+        device = self.learner.transitions.device
+        standardized = (observation - self.prepared.observation_mean) / self.prepared.observation_std
+        inputs = (torch.from_numpy(np.asarray(each, np.float32)).to(device) for each in (standardized, action))
+        with torch.no_grad():
+            value_KN = self.learner.q(self.learner.critics, *inputs)
+        scaled: NDArray[np.float64] = value_KN.cpu().double().numpy() / self.prepared.reward_scale
+        return scaled
 
 
 class FittedQLearner:

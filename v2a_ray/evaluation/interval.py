@@ -1,4 +1,4 @@
-"""How sure a mean is. scipy.stats takes a second to import, which processes that draw no interval need not wait for."""
+"""Spread and confidence intervals of means. scipy.stats takes a second to import, so it is imported only when used."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ NUM_RESAMPLES = 9999
 
 
 MIN_VALUES = 3
-"""Of two values a bootstrap knows three means: that is no interval."""
+"""A bootstrap of two values has only three different means, too few for an interval."""
 
 
 def spread(values: NDArray[np.floating[Any]] | Sequence[float]) -> float:
-    """The sample standard deviation (n - 1); of one value NaN."""
+    """The sample standard deviation (n - 1); NaN for one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def with_spread(values: NDArray[np.floating[Any]] | Sequence[float], digits: int) -> str:
-    """`62.9 ± 4.1`: mean and sample standard deviation; of one value the value alone."""
+    """`62.9 ± 4.1`: mean and sample standard deviation; for one value, the value alone."""
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {spread(values):.{digits}f}"
 
 
 def mean_interval(values: NDArray[np.floating[Any]], level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent values; of fewer than three (NaN, NaN)."""
+    """Percentile bootstrap interval of the mean of independent values; (NaN, NaN) for fewer than three."""
     if len(values) < MIN_VALUES:
         return float("nan"), float("nan")
     from scipy.stats import bootstrap
@@ -48,7 +48,7 @@ def interquartile_mean(
 ) -> tuple[float, float, float]:
     """The mean of the middle half of all values, with its stratified percentile bootstrap interval (low, high).
 
-    It is the aggregate of Agarwal et al. (2108.13264): a single task or seed cannot move it far.
+    Agarwal et al. (2108.13264) recommend it because a single task or seed cannot change it much.
 
     Args:
         strata: the values of every task, one per seed; seeds are resampled inside their task. With fewer than

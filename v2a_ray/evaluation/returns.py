@@ -1,4 +1,4 @@
-"""How good a policy is in a domain: returns, lengths and normalised scores of evaluation episodes."""
+"""Evaluates a policy in a domain: returns, lengths and normalised scores of evaluation episodes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class EpisodeResults:
 
     @property
     def normalized_scores(self) -> NDArray[np.float64] | None:
-        """(num_episodes,): 100 (J - J_random) / (J_expert - J_random); None where the domain has no references."""
+        """(num_episodes,): 100 (J - J_random) / (J_expert - J_random); None without reference returns."""
         return normalized_score(self.domain, self.returns)
 
     def summary(self) -> dict[str, float | None]:
-        """Means and sample standard deviations (of one episode None), as they stand in `result.json`.
+        """Means and sample standard deviations (None for one episode), as in `result.json`.
 
-        Scores are None where the domain has no references.
+        Scores are None if the domain has no reference returns.
         """
         scores, several = self.normalized_scores, len(self.returns) > 1
         return {

@@ -1,4 +1,4 @@
-"""What a method is a combination of, read off its settings: the table of methods is generated, never written."""
+"""Generates the table of methods from their settings: the components that each method combines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = {
     "advantage.conditioning",
     "alignment.kind",
 }
-"""Settings that have a column of their own; what else a method sets is `extra`."""
+"""Settings with their own column; a method's other settings are in the column `extra`."""
 
 _BOOKKEEPING = ("num_threads", *BOOKKEEPING)
 
@@ -52,12 +52,12 @@ class Combination:
         return [field.name for field in fields(cls)]
 
     def cells(self) -> list[str]:
-        """The row."""
+        """Cells of the row."""
         return [str(getattr(self, name)) for name in self.headings()]
 
 
 def combination(name: str) -> Combination:
-    """The row of a method. Raises ConfigError when there is none of that name."""
+    """The row of a method. Raises ConfigError for an unknown name."""
     config = method_config(name)
     policy, columns = config.policy, filtered_columns(config)
     return Combination(
@@ -74,13 +74,13 @@ def combination(name: str) -> Combination:
 
 
 def combinations() -> list[Combination]:
-    """The rows of all methods, those of plugins too."""
+    """The rows of all methods, including those of plugins."""
     load_installed()
     return [combination(name) for name in METHODS]
 
 
 def changes(name: str) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every setting that a method sets to something else than its default."""
+    """Dotted key and value of every setting that a method changes from its default."""
     config = method_config(name)
     for key, value in leaves(method_settings(name)).items():
         if value != default_of(config, key):
@@ -88,7 +88,7 @@ def changes(name: str) -> Iterator[tuple[str, Any]]:
 
 
 def effective_settings(name: str) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every setting that moves a method's numbers, defaults included; data apart."""
+    """Dotted key and value of every setting that changes a method's numbers, including defaults, without the data."""
     config = method_config(name)
     used = {"preprocessing", *(stage.name for stage in needed_stages(config))}
     for key, value in leaves({key: value for key, value in config.model_dump().items() if key in used}).items():
@@ -97,7 +97,7 @@ def effective_settings(name: str) -> Iterator[tuple[str, Any]]:
 
 
 def markdown() -> str:
-    """The table of all methods."""
+    """The table of all methods in Markdown."""
     headings = Combination.headings()
     rows = [headings, ["---"] * len(headings), *(row.cells() for row in combinations())]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)

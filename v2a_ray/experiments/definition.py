@@ -1,4 +1,4 @@
-"""How layers of settings become one: which settings say what method it is, what another choice drops, old names."""
+"""Merges layers of settings: which settings define a method, which are dropped by another choice, and old names."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ RENAMED = {
     "policy.droco": "policy",
     "policy.grouped": "policy",
 }
-"""Sections of 0.1, and the sections that have their settings now. The old names go with 0.3."""
+"""Maps sections of 0.1 to the sections that now have their settings. 0.3 removes the old names."""
 
 
 def defining_keys() -> frozenset[str]:
-    """Settings that say which method it is. What else there is, such as numbers of steps and widths, says how large."""
+    """Settings that define a method, unlike its sizes, such as numbers of steps and widths."""
     named = {"advantage.latent", "alignment.contrastive_score", "modality.mode"}
     named |= {f"policy.filter.{name}" for name in FilterConfig.model_fields}
     return frozenset(named.union(*(method.keys for method in METHODS.values())))
 
 
 def defining_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key to value of what settings, nested as in a file, say about which method it is."""
+    """The defining settings among `raw`, nested as in a file, as dotted key to value."""
     keys = defining_keys()
     return {key: value for key, value in leaves(raw).items() if key in keys}
 
 
 def lay_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings `over` laid over `base`.
+    """Merge settings `over` into `base`.
 
-    Where `over` chooses another method, what `base` changed of its own goes. Where it chooses another kind of a
-    section, what `base` says that this kind does not have goes. A `base` that names no method means what it says for
-    all.
+    If `over` chooses another method, the settings by which `base` modified its method are dropped. If `over` chooses
+    another kind of a section, settings of `base` that the new kind lacks are dropped. A `base` without a method applies
+    to all methods.
 
     Returns:
-        The settings, and what was dropped from `base`, dotted key to value.
+        The settings, and the dropped settings of `base`, dotted key to value.
     """
     chosen, had = over.get("method"), base.get("method")
     dropped = defining_settings(base) if None not in (chosen, had) and chosen != had else {}
@@ -62,14 +62,14 @@ def lay_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> tuple[dict[str
 
 
 def under_method(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's settings with `given` laid over them. Raises ConfigError for an unknown method."""
+    """A method's settings with `given` merged into them. Raises ConfigError for an unknown method."""
     settings = method_settings(method)
     laid: dict[str, Any] = merge(settings, given)
     return without(laid, _foreign(laid, settings, given))
 
 
 def _foreign(laid: Mapping[str, Any], base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """What `base` says of a section whose kind, in `laid`, has no such setting, and `over` does not say too."""
+    """Settings of `base`, not repeated in `over`, that the kind of their section in `laid` does not have."""
     found: dict[str, Any] = {}
     method = laid.get("method", DEFAULT_METHOD)
     below = METHODS[method].settings if isinstance(method, str) and method in METHODS else {}
@@ -84,7 +84,7 @@ def _foreign(laid: Mapping[str, Any], base: Mapping[str, Any], over: Mapping[str
 
 
 def _section(layer: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
-    """The mapping at a dotted path; None where there is none."""
+    """The mapping at a dotted path; None if it does not exist."""
     found: Any = layer
     for part in path.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
@@ -92,7 +92,7 @@ def _section(layer: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
 
 
 def with_new_names(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Settings under their present names, and one sentence for each that was given under its old one."""
+    """Settings under their present names, and one notice per section that was given under its old name."""
     content, notices = dict(raw), []
     for old, new in RENAMED.items():
         inner = _section(content, old)

@@ -1,7 +1,7 @@
-"""What a sweep would take, before anything runs: distinct artifacts, hours, memory. No Ray here.
+"""Estimates a sweep before anything runs: distinct artifacts, hours, memory. No Ray here.
 
-Hours are those of `v2a_ray.engine.rates`, corrected by what artifacts of the same kind in the store took: this
-machine's are known as soon as it has computed something.
+Hours come from `v2a_ray.engine.rates`, corrected by the recorded times of this machine's artifacts of the same kind in
+the store.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from v2a_ray.data.loading.memory_mapped import row_bytes
 from v2a_ray.data.mixing.mixture import mix_sources
 from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.domains import parse_domain
-from v2a_ray.engine.plan import Node
+from v2a_ray.engine.plan import Node, mix_key
 from v2a_ray.engine.rates import Cost, Rates, Tables, packaged_rates
-from v2a_ray.engine.stage import STAGES, artifact_kinds
+from v2a_ray.engine.stage import SOURCE, STAGES, artifact_kinds
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
@@ -32,13 +32,13 @@ from v2a_ray.stages.registered import costs_of
 
 Floats = NDArray[np.floating[Any]]
 Basis = Literal["store", "measured", "unknown"]
-"""Where seconds come from: artifacts of the same kind, the package's rates, or nowhere."""
+"""Source of an estimate: artifacts of the same kind in the store, the package's measured rates, or none."""
 SHORTEST_SHARE = 0.05
-"""Of the steps asked for: an artifact of fewer tells how long starting takes, and little of the steps."""
+"""An artifact with fewer than this share of the steps tells how long starting takes, but little of the steps."""
 MIN_FOR_SPREAD = 4
-"""Artifacts without which nothing is said of how far they scatter."""
+"""Minimum of artifacts for a spread."""
 MAX_RECORDS = 500
-"""Artifacts of one stage that are read: keys are hashes, so the first ones are drawn at random."""
+"""Maximum of artifacts to read per stage; keys are hashes, so the first ones are a random sample."""
 
 
 class Experiment(Protocol):
@@ -55,11 +55,11 @@ class StageEstimate:
     """The distinct artifacts of one stage.
 
     Attributes:
-        num_artifacts: that the trials ask for; `num_found` of them are in the store.
-        seconds: of one core, for those that are missing; `num_unknown` of them are not in it.
-        basis: where the seconds come from.
-        spread_seconds: lowest and highest, as artifacts of its kind scatter in the store (the 10th and the 90th of a
-            hundred); equal to `seconds` where too few are there to tell.
+        num_artifacts: artifacts that the trials need; `num_found` of them are in the store.
+        seconds: core seconds for the missing ones, without `num_unknown` artifacts of unknown cost.
+        basis: sources of the estimate.
+        spread_seconds: 10th and 90th percentile, as artifacts of this kind scatter in the store; both equal
+            `seconds` if there are too few.
     """
 
     stage: str
@@ -73,17 +73,17 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What all trials would take.
+    """Estimated cost of all trials.
 
     Attributes:
         stages: in the order of computation, policies last.
-        longest_seconds: of the longest chain of one trial's missing upstream artifacts, and of one policy.
-        num_cpus: cores that the hours are for; `threads_per_trial` of them are one trial's.
-        num_at_once: policies that are trained at a time.
-        process_gib, table_gib: memory of a trial, and of the largest tables that one maps, which all trials of a node
-            share; None where a file would have to be read to tell.
+        longest_seconds: seconds of the longest chain of missing upstream artifacts of one trial, and of one policy.
+        num_cpus: cores for the hours; one trial uses `threads_per_trial` of them.
+        num_at_once: policies trained at a time.
+        process_gib, table_gib: memory of a trial, and of the largest memory-mapped tables, which all trials of a node
+            share; None if a file would have to be read to know it.
         gpus_per_trial: as configured.
-        processor, command: of the measured rates.
+        processor, command: processor and command of the measured rates.
     """
 
     num_trials: int
@@ -100,12 +100,12 @@ class Estimate:
 
     @property
     def cpu_hours(self) -> float:
-        """Of one core, in all."""
+        """Core hours of all stages."""
         return sum(stage.seconds for stage in self.stages) / 3600
 
     @property
     def hours(self) -> float:
-        """From start to end on `num_cpus` cores: first what is upstream, then the policies."""
+        """Duration on `num_cpus` cores: first the upstream stages, then the policies."""
         policies = sum(stage.seconds for stage in self.stages if stage.stage == "policy")
         upstream = sum(stage.seconds for stage in self.stages) - policies
         chain, policy = self.longest_seconds
@@ -132,20 +132,20 @@ def estimate(
     gpus_per_trial: float | str = 0,
     rates: Rates | None = None,
 ) -> Estimate:
-    """What `trials` would take on `num_cpus` cores. Reads records in the store and computes nothing.
+    """Estimate the cost of `trials` on `num_cpus` cores from records in the store, without computing anything.
 
     Args:
-        probes: trials whose policies are not trained; what is before them is computed.
-        policies_per_cell: how many policies every trial stands for, where a search draws them while it runs.
-        max_concurrent_trials: policies at a time, if fewer than there are cores for.
-        rates: by default those that come with the package.
+        probes: trials that need only their upstream stages; their policies are not trained.
+        policies_per_cell: number of policies per trial, if a search draws them while it runs.
+        max_concurrent_trials: limit for policies at a time, below the number of cores.
+        rates: by default the package's rates.
     """
     history = _History(store, rates or packaged_rates())
     tables_by_key: dict[str, Tables] = {}
     gib: list[float | None] = []
     nodes: dict[str, dict[str, tuple[Node, ExperimentConfig, Tables]]] = {}
     for number, trial in enumerate([*trials, *probes]):
-        key = trial.plan["source"].key + trial.plan["data/target"].key
+        key = mix_key(trial.plan) + trial.plan["data/target"].key
         if key not in tables_by_key:
             tables_by_key[key] = _tables(trial.plan, store)
             gib.append(_gib(trial.config, tables_by_key[key]))
@@ -156,7 +156,7 @@ def estimate(
     stages = []
     for stage in (stage for stage in artifact_kinds() if stage in nodes):
         times = policies_per_cell if stage == "policy" else 1
-        # A policy that a search draws is not known beforehand, so neither is whether it is there.
+        # Policies drawn by a search are not known beforehand, so assume that none is in the store.
         missing = [key for key in nodes[stage] if times > 1 or not store.look(stage, key)]
         guesses = {key: history.guess(*nodes[stage][key]) for key in missing}
         seconds |= {key: guess.seconds or 0.0 for key, guess in guesses.items()}
@@ -195,8 +195,9 @@ def estimate(
 
 
 def _tables(plan: Mapping[str, Node], store: ArtifactStore) -> Tables:
-    """How many transitions the two tables have: as asked for, or as they turned out."""
-    parts = [_num_transitions(plan[name], store) for name in plan["source"].inputs.values()]
+    """Numbers of transitions of the two tables: as requested, or as stored."""
+    names = plan[SOURCE].inputs.values() if SOURCE in plan else ()
+    parts = [_num_transitions(plan[name], store) for name in names]
     known = [part for part in parts if part is not None]
     return Tables(sum(known) if len(known) == len(parts) else None, _num_transitions(plan["data/target"], store))
 
@@ -205,13 +206,13 @@ def _num_transitions(node: Node, store: ArtifactStore) -> int | None:
     if node.spec and node.spec.num_transitions:
         return node.spec.num_transitions
     if store.look(node.stage, node.key):
-        with suppress(DataError):  # damaged: it will be made again
+        with suppress(DataError):  # a damaged table will be recomputed
             return int(read_manifest(store.path(node.stage, node.key) / "table")["num_transitions"])
     return None
 
 
 def _chain(plan: Mapping[str, Node], seconds: Mapping[str, float]) -> float:
-    """Seconds of the longest chain of artifacts before a plan's policy, each of which waits for the one before."""
+    """Seconds of the longest chain of dependent artifacts before a plan's policy."""
     ends: dict[str, float] = {}
     for name, node in plan.items():
         start = max((ends[each] for each in node.inputs.values()), default=0.0)
@@ -220,7 +221,7 @@ def _chain(plan: Mapping[str, Node], seconds: Mapping[str, float]) -> float:
 
 
 def _gib(config: ExperimentConfig, tables: Tables) -> float | None:
-    """Memory of both tables' rows."""
+    """Memory of both tables' rows in GiB."""
     if tables.source is None or tables.target is None:
         return None
     robot = parse_domain(config.target.domain).robot_spec
@@ -238,7 +239,7 @@ class _Guess:
 
 @dataclass(frozen=True)
 class _Record:
-    """An artifact that was computed: its main work, what it took, and what the rates say (None: not measured)."""
+    """A computed artifact: its main cost, its seconds, and the seconds by the rates (None: no rate is known)."""
 
     cost: Cost
     seconds: float
@@ -246,7 +247,7 @@ class _Record:
 
 
 class _History:
-    """What a store's artifacts took, against what the measured rates say that they take."""
+    """Compares the recorded times of a store's artifacts with the measured rates."""
 
     def __init__(self, store: ArtifactStore, rates: Rates) -> None:
         self.store = store
@@ -254,9 +255,9 @@ class _History:
         self._records: dict[str, list[_Record]] = {}
 
     def guess(self, node: Node, config: ExperimentConfig, tables: Tables) -> _Guess:
-        """Seconds of one core for a node: a start and a slope fitted to artifacts of its kind, else as measured.
+        """Core seconds for a node: a start and a slope fitted to artifacts of its kind, else the measured rates.
 
-        Artifacts of its very size are preferred, and those that are far too short are left out.
+        Artifacts of the same size are preferred; far shorter ones are left out.
         """
         if node.name == "rows/target":
             tables = Tables(tables.target, tables.target)
@@ -290,13 +291,13 @@ class _History:
         return self._records[stage]
 
     def _read(self, stage: str, file: Path) -> _Record | None:
-        """None for an artifact whose record is damaged or says too little, or whose settings are of another version."""
+        """The record in a file; None if it is damaged, incomplete, or has settings of another version."""
         try:
             record = read_sealed(file)
         except (OSError, ValueError):
             return None
-        # Roll-outs and mixes use all cores together, so their records, without settings, tell nothing of one; and rows
-        # are those of either table.
+        # Records of rollouts and mixes have no settings: these stages use all cores, so their time is not that of one
+        # core. Records of rows do not name their table.
         if "config" not in record or stage == "rows":
             return None
         try:
@@ -310,7 +311,7 @@ class _History:
 
 
 def _main(stage: str, costs: Sequence[Cost]) -> Cost:
-    """What gives a stage its name, beside starting and evaluating."""
+    """The cost of the stage itself, without those of starting and evaluating."""
     return next((cost for cost in costs if cost.kind.startswith(stage)), costs[0])
 
 

@@ -1,4 +1,4 @@
-"""What finished runs and sweeps left in their folders, read the same way from both."""
+"""Reads the folders of finished runs and sweeps, in the same way for both."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from v2a_ray.errors import ConfigError, DataError, told
 from v2a_ray.experiments.sweep import trial_folder_name
 from v2a_ray.files import read_json
+from v2a_ray.settings.measures import RANK_SCORE, score_of_evaluation
 
 RESULT_FILE = "result.json"
 SWEEP_FILE = "sweep.yaml"
 RESULTS_FILE = "results.parquet"
 TRIALS = "trials"
-"""In a sweep's folder: a folder for every finished trial."""
+"""Folder in a sweep's folder with one folder per finished trial."""
 _AXIS = "axis/"
 
 
@@ -28,10 +29,10 @@ class PolicyRecord:
     """One policy of a run or a sweep, finished or not.
 
     Attributes:
-        folder: with its `result.json`; of one that is not finished the folder that it would have.
+        folder: the folder of its `result.json`, which exists only if it is finished.
         labels: axis of the sweep to its value's label; empty for a run.
-        method: with what modifies it, as it is shown.
-        task: what methods are compared on.
+        method: displayed name of the method, with its modifications.
+        task: the task on which methods are compared.
         status: `finished`, `failed: reason`, `stopped at step N` or `not finished`.
         result: the content of `result.json`; empty if it is not finished.
     """
@@ -51,12 +52,12 @@ class PolicyRecord:
 
     @property
     def score(self) -> float | None:
-        """Mean normalised score in the target at the end; None of one that is not finished or has no references."""
+        """See `score_of`; None if it is not finished."""
         return score_of(self.result) if self.result else None
 
     @property
     def rank(self) -> float:
-        """What the best of finished policies is chosen by: the score, or the mean return where there is no score."""
+        """Criterion for the best finished policy: the score, or the mean return if there is no score."""
         return float(self.result["target"]["return_mean"]) if self.score is None else self.score
 
     def curves(self) -> pa.Table:
@@ -75,7 +76,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def read_records(folder: Path) -> list[PolicyRecord]:
-    """Every policy of the run or sweep in `folder`. Raises DataError when it is neither, or nothing is there yet."""
+    """Every policy of the run or sweep in `folder`. Raises DataError if it is neither or has no results yet."""
     if not is_sweep(folder):
         return [_of_run(folder)]
     file = folder / RESULTS_FILE
@@ -89,10 +90,10 @@ def read_records(folder: Path) -> list[PolicyRecord]:
 
 
 def trial_folders(folder: Path, trial: str | None, best: bool, every: bool) -> list[Path]:
-    """Folders of the finished trials that a user chose of a sweep, in the order of the sweep; of a run its own.
+    """Folders of the chosen finished trials of a sweep, in the sweep's order; for a run, the run's folder.
 
-    `best` is the one of the highest mean normalised score. Raises ConfigError unless exactly one choice is made of a
-    sweep, and none of anything else; DataError when the trial is not there.
+    `best` chooses the highest score (`score_of`). Raises ConfigError unless there is exactly one choice for a sweep and
+    none for a run; DataError if the trial does not exist.
     """
     chosen = [option for option, given in (("--trial", trial), ("--best", best), ("--all", every)) if given]
     if not is_sweep(folder):
@@ -116,14 +117,14 @@ def trial_folders(folder: Path, trial: str | None, best: bool, every: bool) -> l
 
 
 def _choices(names: Sequence[str], near: str = "") -> str:
-    """How to choose, with the names that are meant most probably."""
+    """A remedy that lists the options, with the names closest to `near`."""
     shown = get_close_matches(near, names, n=3, cutoff=0.3) or names[:3]
     more = f" ({len(names)} in {TRIALS}/)" if len(names) > len(shown) else ""
     return f"--best, --all, or --trial with one of {'; '.join(shown)}{more}"
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The content of `result.json`. Raises DataError when there is none or it is no run's."""
+    """The content of `result.json`. Raises DataError if it does not exist or is not a run's result."""
     file = folder / RESULT_FILE
     try:
         result: dict[str, Any] = read_json(file)
@@ -140,9 +141,12 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def score_of(result: Mapping[str, Any]) -> float | None:
-    """The mean normalised score that `result.json` tells; None where the target has no references."""
-    score = result["target"]["normalized_score_mean"]
-    return None if score is None else float(score)
+    """The score that policies are compared by: the mean normalised score in the target, or without a simulator the
+    held-out number that they are ranked by. None if the target has no reference returns."""
+    target = result["target"]
+    if target.keys().isdisjoint(("normalized_score_mean", RANK_SCORE)):
+        raise KeyError("normalized_score_mean")
+    return score_of_evaluation(target)
 
 
 def _of_run(folder: Path) -> PolicyRecord:

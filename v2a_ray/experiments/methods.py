@@ -1,7 +1,7 @@
-"""Methods as combinations: which columns the source table gets, and how the policy filters by them.
+"""Methods as combinations of source columns and a filter.
 
-A method is nothing but settings laid under the user's own, so every choice can be changed by its key, and what a method
-*is* can be read in one line. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
+A method is a set of settings below the user's, so every choice can be changed by its key, and one line describes the
+method. Sources: V2A 2605.24862, DVDF 2512.02435, IGDF 2405.06192, IQL 2110.06169,
 TD3+BC 2106.06860, AWAC 2006.09359, DARA 2203.06662, BOSA 2306.12755, OTDF (ICLR 2025), STC 2602.05776,
 DROCO 2512.02486, SRPO 2306.03552, grouped updates 2602.18025, ReBRAC 2305.09836, FQL 2502.02538, CQL 2006.04779,
 DmC 2507.20499, RB-CQL 2307.02752.
@@ -36,11 +36,11 @@ class Method:
 
     Attributes:
         summary: one line for `v2a methods`.
-        settings: what it lays over the defaults, as nested sections.
-        source: what it is taken from; of a method of ours, what it was made from.
-        deviations: where it differs from its source, and the key that undoes it where there is one.
-        published: whether its source describes this combination; otherwise it is ours.
-        origin: whose it is, if it did not come with the package.
+        settings: settings that replace defaults, as nested sections.
+        source: the publication, or for our methods their basis.
+        deviations: differences from the source, each with the key that undoes it if there is one.
+        published: whether the source describes this combination; otherwise it is ours.
+        origin: author of a method that is not part of the package.
     """
 
     summary: str
@@ -57,7 +57,7 @@ class Method:
 
 
 DEFAULT_METHOD = "v2a_supported"
-"""The one that README recommends to begin with."""
+"""The method that README recommends to begin with."""
 
 
 def _plain(learner: str, data: str, where: str) -> Method:
@@ -82,7 +82,7 @@ def _best(keep_fraction: float, alignment_weight: float, weight: str = "one", **
 
 
 def _calibrated(**policy: Any) -> dict[str, Any]:
-    """V2A with a filter that takes only what held-out target data would pass."""
+    """V2A with a calibrated filter: it keeps only transitions above a threshold from held-out target data."""
     rule = _filtered(rule="calibrated", keep_fraction=0.5, alignment_weight=0.0, weight="one")
     return {
         "modality": {"include_target": True},
@@ -121,14 +121,14 @@ METHODS: dict[str, Method] = {
         published=False,
     ),
     "v2a_calibrated": Method(
-        "V2A with modality alignment and a calibrated filter (ours): of what the target would pass, the best half by f",
+        "V2A with modality alignment and a calibrated filter (ours): the best half by f of the eligible transitions",
         _calibrated(),
         "V2A, 2605.24862",
         (SCALED, SMALL_MODALITY, "alignment, filter rule and weight are ours"),
         published=False,
     ),
     "v2a_supported": Method(
-        "v2a_calibrated whose actor is held to the target's behaviour (ours): the one to begin with",
+        "v2a_calibrated with an actor in the support of the target's behaviour (ours); begin with this one",
         _calibrated(density_weight=0.1) | {"density": {"fit_to": "target"}},
         "V2A, 2605.24862, with OTDF's actor",
         (SCALED, SMALL_MODALITY, DENSITY, "alignment, filter rule and weight are ours"),
@@ -174,7 +174,7 @@ METHODS: dict[str, Method] = {
         (SCALED, MILLION, HELD_OUT),
     ),
     "otdf": Method(
-        "optimal-transport h; best quarter by h, weight exp(minmax(h) - 1); actor held to the target's behaviour",
+        "optimal-transport h; best quarter by h, weight exp(minmax(h) - 1); actor in the target behaviour's support",
         {
             "alignment": {"kind": "optimal_transport"},
             "density": {"fit_to": "target"},
@@ -186,16 +186,16 @@ METHODS: dict[str, Method] = {
             HELD_OUT,
             TRANSPORT,
             DENSITY,
-            "published weights of the actor's term are tuned per task, 0.1 to 0.5; 0.5 in its configuration files "
-            "(policy.density_weight)",
+            "published weights of the density in the actor's loss are tuned per task, 0.1 to 0.5; 0.5 in its "
+            "configuration files (policy.density_weight)",
             "the published density has a fixed standard deviation; ours learns one per action",
-            "a quarter of the source is kept, as in its configuration files; its README runs with 0.8 "
+            "a quarter of the source is kept, as in its configuration files; its README uses 0.8 "
             "(policy.filter.keep_fraction=0.8)",
             MILLION,
         ),
     ),
     "bosa": Method(
-        "TD3 in support: TD where every target dynamics model gives s' over 0.01; actor held to the mix's behaviour",
+        "TD3; TD where all target dynamics models give s' a density above 0.01; actor in the mix behaviour's support",
         {
             "alignment": {"kind": "dynamics_density", "fit_dynamics_to": "target"},
             "density": {"fit_to": "mixed"},
@@ -212,39 +212,39 @@ METHODS: dict[str, Method] = {
             HELD_OUT,
             DENSITY,
             "dynamics models take 7,000 steps at width 256; published: 100,000 at 750 (alignment.num_steps, .width)",
-            "the support mask is on source rows alone, and the TD loss is a sum of squares; published code masks "
-            "target rows too and halves the loss",
+            "the support mask applies to source rows only, and the TD loss is a sum of squares; published code also "
+            "masks target rows and halves the loss",
             MILLION,
-            "p(s' | s, a) is that of s' - s in units of its standard deviations in the target, and so is the threshold "
-            "(policy.filter.weight_threshold)",
+            "p(s' | s, a) and its threshold (policy.filter.weight_threshold) are densities of s' - s in units of its "
+            "standard deviations in the target",
         ),
     ),
     "stc": Method(
-        "source actions and rewards corrected to what the target would need and pay, where target dynamics confirm it",
+        "source actions and rewards replaced by predictions for the target, where models of its dynamics confirm them",
         _learner("iql", "mixed", correct_transitions=True),
         "STC, 2602.05776",
         (
             SCALED,
-            "its description gives the three models and what each is for; the rest of this list is our choice",
+            "the published description gives the three models and their purposes; the rest of this list is our choice",
             "the learner is IQL without a filter (policy.learner, policy.filter)",
-            "a source transition whose correction is refused stays as it was recorded",
-            "s' fits better where the mean of five dynamics models is nearer to it, over features in units of their "
-            "standard deviations in the target (dynamics.num_members)",
+            "a source transition with a refused correction is used as recorded",
+            "s' fits better if the mean prediction of five dynamics models is nearer to it, over features in units of "
+            "their standard deviations in the target (dynamics.num_members)",
             "all models are deterministic and take 10,000 steps at width 256 (dynamics, correction)",
         ),
     ),
     "droco": Method(
-        "IQL that backs source rows up by the worst value of where source and target models say they lead",
+        "IQL with a worst-case backup on source rows, over s' and the next states predicted for the target",
         _learner("droco", "mixed"),
         "after DROCO, 2512.02486",
         (
             SCALED,
-            "the operator is as described: robust on source rows, in-sample on target rows; what follows is our choice",
-            "the perturbed next states are s' and what each of five models of the target's dynamics expects "
+            "the operator is as described: robust on source rows, in-sample on target rows; the rest is our choice",
+            "the perturbed next states are s' and the predictions of five models of the target's dynamics "
             "(dynamics.num_members)",
-            "the value penalty is how far V(s') is above the smallest of theirs, with weight 1 "
-            "(policy.droco.penalty_weight)",
-            "Huber's loss holds for source rows alone, from a TD error of 1 on (policy.droco.huber_threshold)",
+            "the value penalty is the difference of V(s') and the smallest of these states' values, with weight 1 "
+            "(policy.penalty_weight)",
+            "only source rows have the Huber loss, with threshold 1 (policy.huber_threshold)",
             "the actor is IQL's on both tables",
         ),
         published=False,
@@ -264,12 +264,13 @@ METHODS: dict[str, Method] = {
         (
             SCALED,
             HELD_OUT,
-            "the discriminator and its term in the reward are as described; what follows is our choice",
+            "the discriminator and its term in the reward are as described; the rest is our choice",
             "the learner is IQL (published: an addition to context encoders, CaDM and MAPLE, which infer the dynamics)",
-            "values are those of an IQL on half source and half target; the better half of a batch is of high value "
+            "values come from IQL on half source and half target; the better half of a batch is of high value "
             "(alignment.high_value_fraction)",
-            "its inputs are perturbed and its logit clipped as DARA's are (alignment.noise_std, .log_ratio_clip)",
-            "0.1 counts in units of the recorded reward; the sum is scaled (policy.reward_correction)",
+            "the discriminator's inputs get noise and its logit is clipped, as in DARA (alignment.noise_std, "
+            ".log_ratio_clip)",
+            "the weight 0.1 is in units of the recorded reward; the sum is scaled (policy.reward_correction)",
         ),
         published=False,
     ),
@@ -284,9 +285,9 @@ METHODS: dict[str, Method] = {
             SCALED,
             HELD_OUT,
             "the learner is IQL (published: BEAR, CQL, BCQ, AWR, MOPO)",
-            "0.1 Δr counts in units of the recorded reward; the sum is scaled",
-            "both classifiers are trained before the policy and then fixed; ODRL's code trains them beside it after a "
-            "pretraining",
+            "0.1 Δr is in units of the recorded reward; the sum is scaled",
+            "both classifiers are trained before the policy and then fixed; ODRL's code pretrains them and continues "
+            "together with the policy",
             MILLION,
         ),
     ),
@@ -310,17 +311,17 @@ METHODS: dict[str, Method] = {
         (
             SCALED,
             HELD_OUT,
-            "its description gives domain proximity by k-NN estimation without training; the ratio of k-th distances, "
-            "k, what is compared and its units are our choice (alignment.num_neighbors)",
-            "there is no diffusion model that generates source samples from it",
-            "neighbours are sought among at most 20,000 transitions of a table (alignment.max_source_transitions, "
+            "the published description gives domain proximity by k-NN estimation without training; the ratio of k-th "
+            "distances, k, the compared features and their units are our choice (alignment.num_neighbors)",
+            "there is no diffusion model that generates source samples",
+            "neighbours are searched among at most 20,000 transitions of a table (alignment.max_source_transitions, "
             ".max_target_transitions)",
-            "which source transitions are kept, and their weight, are OTDF's (policy.filter)",
+            "the filter's selection and weights are OTDF's (policy.filter)",
         ),
         published=False,
     ),
     "rb_cql": Method(
-        "CQL on the mix; of each source batch the half whose states are nearest to the target's",
+        "CQL on the mix; the half of each source batch with states nearest to the target's",
         {
             "alignment": {"kind": "nearest_states"},
             "policy": _best(0.5, 1.0) | {"learner": "cql"},
@@ -329,16 +330,16 @@ METHODS: dict[str, Method] = {
         (
             SCALED,
             HELD_OUT,
-            "its description gives CQL and that related experiences are retrieved; what follows is our choice",
+            "the published description gives CQL and the retrieval of related experiences; the rest is our choice",
             "source transitions are retrieved for target states, by the distance of standardised states to the k-th "
             "nearest (alignment.num_neighbors, policy.filter.keep_fraction; published: within one imbalanced dataset)",
-            "retrieved transitions are trained on like all others, in the TD loss and in the conservative term",
-            "the learner is our CQL, which differs from the published one as `cql` does (v2a methods cql)",
+            "retrieved transitions count like all others, in the TD loss and in the conservative term",
+            "the learner is our CQL, with the deviations of `cql` (v2a methods cql)",
         ),
         published=False,
     ),
     "grouped": Method(
-        "IQL on the mix, its actor updated for one cluster of z after another, the target among them",
+        "IQL on the mix, with one actor update per cluster of z and one for the target",
         _learner("grouped", "mixed"),
         "after 2602.18025",
         (
@@ -355,7 +356,7 @@ METHODS: dict[str, Method] = {
     },
     **{
         f"rllib_{name}": Method(
-            f"RLlib's {name.upper()} on `policy.data`, a peer", _learner(f"rllib_{name}", "mixed"), "Ray RLlib"
+            f"RLlib's {name.upper()} on `policy.data`, a baseline", _learner(f"rllib_{name}", "mixed"), "Ray RLlib"
         )
         for name in ("bc", "marwil", "cql", "iql")
     },
@@ -372,7 +373,7 @@ METHODS: dict[str, Method] = {
 
 
 def register_method(name: str, method: Method) -> Method:
-    """Make a method known by a name. Raises ValueError when one of the package has it."""
+    """Register a method under a name. Raises ValueError if the package has a method of that name."""
     if name in METHODS and METHODS[name].origin == "":
         raise ValueError(f"method {name!r} is there already")
     METHODS[name] = replace(method, origin=method.origin or "a plugin")
@@ -380,11 +381,11 @@ def register_method(name: str, method: Method) -> Method:
 
 
 def method_settings(name: str) -> dict[str, Any]:
-    """The settings of a method. Raises ConfigError, naming all methods, when there is none of that name."""
+    """The settings of a method. Raises ConfigError, naming all methods, for an unknown name."""
     if name in METHODS:
         return METHODS[name].settings
     raise ConfigError(
         f"unknown method {name!r}",
         where="method",
-        remedy=f"{nearest(name, list(METHODS))} (`v2a methods` says what each is)",
+        remedy=f"{nearest(name, list(METHODS))} (`v2a methods` describes them)",
     )

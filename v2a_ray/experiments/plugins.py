@@ -1,12 +1,12 @@
-"""Methods, alignments, learners and more from outside: an installed package, or a Python file that is named.
+"""Loads methods, alignments, learners and more from plugins: installed packages, or Python files.
 
-A package announces what it adds as entry points (`GROUPS`); a file registers it as our own code does:
+A package announces its additions as entry points (`GROUPS`); a file registers them like our own code:
 
     @ALIGNMENTS.add
     class NearestConfig(AlignmentConfig): ...
 
-A file is run only if it is named by the user: in an experiment or sweep that is started, or in V2A_PLUGINS. A finished
-run that says it was made with one does not have it run.
+A file is executed only if the user names it, in an experiment or sweep to start or in V2A_PLUGINS. Reading a finished
+run never executes the plugins that its settings name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from v2a_ray.imports import import_named
 from v2a_ray.settings.choices import PLUGINS
 
 ENVIRONMENT = "V2A_PLUGINS"
-"""Files, separated as folders in PATH are."""
+"""Environment variable with plugin files, separated like the folders in PATH."""
 GROUPS = {
     "v2a_ray.methods": "v2a_ray.experiments.methods:register_method",
     "v2a_ray.alignments": "v2a_ray.stages.alignment.config:ALIGNMENTS",
@@ -38,7 +38,8 @@ GROUPS = {
     "v2a_ray.formats": "v2a_ray.data.formats.known_formats:register_format",
     "v2a_ray.robots": "v2a_ray.domains.robot_spec:register_robot",
 }
-"""Groups of entry points, and what their objects are given to. Of methods and encoders the entry's name is the name."""
+"""Maps groups of entry points to the function that registers their objects. Entries of methods and encoders are
+registered under the entry's name."""
 _NAMED = ("v2a_ray.methods", "v2a_ray.encoders")
 _loaded: dict[str, ModuleType] = {}
 _shipped: dict[str, str] = {}
@@ -46,12 +47,12 @@ _shipped: dict[str, str] = {}
 
 @cache
 def load_installed() -> None:
-    """Register what installed packages announce, and the files that V2A_PLUGINS names.
+    """Load the plugins of installed packages, and the files in V2A_PLUGINS.
 
     Raises:
         ConfigError: one of them cannot be loaded.
     """
-    # Asked for one group after another it would read the metadata of every installed package as often.
+    # One call, because each call reads the metadata of every installed package.
     announced = entry_points()
     for group, door in GROUPS.items():
         for entry in announced.select(group=group):
@@ -62,7 +63,7 @@ def load_installed() -> None:
                 raise ConfigError(
                     f"cannot be loaded: {type(error).__name__}: {error}",
                     where=f"plugin {entry.name} ({entry.value}, {group})",
-                    remedy="mend or uninstall the package that announces it",
+                    remedy="repair or uninstall the package that announces it",
                 ) from error
     load_files(path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path)
 
@@ -74,7 +75,7 @@ def _register_of(door: str) -> Callable[..., Any]:
 
 
 def located(paths: Iterable[str], beside: Path) -> list[str]:
-    """Absolute paths of plugins that the file `beside` names: relative to it, else to the present folder."""
+    """Absolute paths of plugins named by the file `beside`: relative to it, or else to the current folder."""
     found = []
     for path in paths:
         candidate = beside.parent / Path(path).expanduser()
@@ -83,7 +84,7 @@ def located(paths: Iterable[str], beside: Path) -> list[str]:
 
 
 def load_files(paths: Iterable[str]) -> None:
-    """Run files that register what they add; one that was run already, and did not change, is not run again.
+    """Execute plugin files; a file that was executed before and did not change is not executed again.
 
     Raises:
         ConfigError: one cannot be read, or fails.
@@ -110,7 +111,7 @@ def _run(name: str, path: str, source: str) -> ModuleType:
     module = ModuleType(name)
     module.__file__ = path
     module.__dict__["PLUGIN_SOURCE"] = source
-    # pydantic looks for the names in annotations here.
+    # pydantic resolves annotations in this module.
     sys.modules[name] = module
     try:
         exec(compile(source, path, "exec"), module.__dict__)
@@ -120,13 +121,13 @@ def _run(name: str, path: str, source: str) -> ModuleType:
         raise ConfigError(
             f"cannot be loaded: {type(error).__name__}: {error}",
             where=f"plugins: {path}" + (f":{line}" if line else ""),
-            remedy="mend it; docs/extending.md shows what a plugin is",
+            remedy="repair it; docs/extending.md describes plugins",
         ) from error
     return module
 
 
 def _line_in(path: str, error: BaseException) -> int | None:
-    """The last line of a file that an error came through."""
+    """The last line of a file in an error's traceback."""
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == path:
@@ -136,18 +137,18 @@ def _line_in(path: str, error: BaseException) -> int | None:
 
 
 def require_loaded(paths: Iterable[str]) -> None:
-    """Raise ValueError for a plugin that nobody named but what is read, which may be anybody's."""
+    """Raise ValueError for a plugin that was not loaded: the file that names it may be untrusted."""
     for path in paths:
         if path not in _loaded:
             raise ValueError(f"plugins: {path} was not loaded; if you trust it: {ENVIRONMENT}={path}")
 
 
 def sources_of(paths: Iterable[str]) -> dict[str, str]:
-    """Path to content of loaded plugins, to be run in other processes."""
+    """Maps the paths of loaded plugins to their content, for execution in other processes."""
     return {path: str(_loaded[path].__dict__["PLUGIN_SOURCE"]) for path in paths}
 
 
 def load_shipped(sources: Mapping[str, str]) -> None:
-    """Run plugins whose content another process of ours has sent."""
+    """Execute plugins whose content came from another of our processes."""
     _shipped.update(sources)
     load_files(sources)

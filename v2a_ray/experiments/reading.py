@@ -1,6 +1,6 @@
-"""From a YAML file and overrides to one complete, validated experiment.
+"""Reads one complete, validated experiment from a YAML file and overrides.
 
-Importing this takes little: MuJoCo is loaded after the settings were found valid, when domains are looked up.
+Importing this module is fast: MuJoCo is loaded only after the settings were validated, to look up domains.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v2a_ray.data.config import DataSpec
+from v2a_ray.data.config import DataSpec, SourceSpec
 from v2a_ray.engine.store import ArtifactStore, store_root
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.plugins import load_files, load_installed, located
+from v2a_ray.imports import require_package
+from v2a_ray.settings.base import TrainingConfig
+from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -27,15 +30,17 @@ Notify = Callable[[str], None]
 def load_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
     """The experiment in a YAML file with `key.path=value` overrides. Raises ConfigError or DomainError.
 
-    `notify` is told what of the file does not hold, because the overrides choose another method.
+    `notify` is called with the settings of the file that were dropped because the overrides choose another method.
     """
     config = read_experiment(path, overrides, notify)
     require_domains(config, path)
+    require_packages(config)
     return config
 
 
 def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = lambda text: None) -> ExperimentConfig:
-    """The same without looking its domains up, which takes a while. Raises ConfigError."""
+    """As `load_experiment`, without the slow lookup of domains. Raises ConfigError."""
+    path = config_path(path)
     over = with_plugins(renamed(parse_overrides(overrides), "command line", notify), Path("command line"))
     raw, dropped = lay_over(with_plugins(renamed(read_yaml(path), str(path), notify), path), over)
     if dropped:
@@ -44,7 +49,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
 
 
 def with_plugins(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Settings whose plugins are loaded and named by absolute paths. Raises ConfigError for one that cannot be."""
+    """Load the plugins of settings, and make their paths absolute. Raises ConfigError if one cannot be loaded."""
     load_installed()
     plugins = raw.get("plugins")
     if not isinstance(plugins, list) or not all(isinstance(each, str) for each in plugins):
@@ -55,7 +60,7 @@ def with_plugins(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def renamed(settings: Mapping[str, Any], where: str, notify: Notify) -> dict[str, Any]:
-    """Settings under their present names; `notify` is told of old ones."""
+    """Settings under their present names; `notify` is called for old names."""
     content, notices = with_new_names(settings)
     for text in notices:
         notify(f"{where}: {text}")
@@ -63,49 +68,61 @@ def renamed(settings: Mapping[str, Any], where: str, notify: Notify) -> dict[str
 
 
 def dropped_settings(path: Path, over: Mapping[str, Any], dropped: Mapping[str, Any]) -> str:
-    """That settings of a file do not hold for what was chosen over its own."""
+    """A notice on settings of a file that were dropped because another method or kind was chosen."""
     named = ", ".join(f"{key}={value}" for key, value in dropped.items())
     if "method" in over:
         return f"{path}: {named} belong to the file's own method; left out for {over['method']}"
-    return f"{path}: {named} are settings of another kind than the one that is chosen; left out"
+    return f"{path}: {named} are settings of another kind than the chosen one; left out"
 
 
 def store_of(config: ExperimentConfig) -> ArtifactStore:
-    """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
+    """The artifact store of a configuration: `store`, or $V2A_STORE, or `runs/artifacts` in the current folder."""
     return ArtifactStore(store_root(config.store))
 
 
 def missing_nodes(store: ArtifactStore, plan: Mapping[str, Node]) -> list[Node]:
-    """Those of a plan's nodes that the store does not have, or has damaged."""
+    """The nodes of a plan that are missing or damaged in the store."""
     return [node for node in plan.values() if store.find(node.stage, node.key) is None]
 
 
 def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:
-    """Lay `raw` over what its method sets, fill in the defaults, and check that every domain exists."""
+    """Merge `raw` into its method's settings, fill in the defaults, and check that every domain exists."""
     config = validate(ExperimentConfig, raw, path)
     require_domains(config, path)
     return config
 
 
 def require_domains(config: ExperimentConfig, path: Path | None = None) -> None:
-    """Raise DomainError or ConfigError unless every domain and behaviour exists, and all are of one robot."""
+    """Raise DomainError or ConfigError unless every domain and behaviour exists and all have the same robot."""
     specs: dict[str, DataSpec] = {"target": config.target}
     specs |= {f"sources.{index}": spec for index, spec in enumerate(config.sources)}
+    from v2a_ray.data.mixing.dimension_maps import is_mapped, require_maps
     from v2a_ray.domains.behaviors import same_robot
 
     target = _existing("target", config.target, path)
     for key, spec in specs.items():
-        domain = _existing(key, spec, path)
-        if not same_robot(domain, target):
+        domain, where = _existing(key, spec, path), f"{path or 'settings'} · {key}"
+        if isinstance(spec, SourceSpec) and is_mapped(spec):
+            require_maps(spec, domain.robot_spec, target.robot_spec, where)
+        elif not same_robot(domain, target):
             raise ConfigError(
                 f"{key} is a {_sized(domain, target)}, the target is a {_sized(target, domain)}",
-                where=f"{path or 'settings'} · {key}.domain",
-                remedy="all sources and the target must be the same robot, or environments of the same dimensions",
+                where=f"{where}.domain",
+                remedy="all sources and the target must be the same robot, or environments of the same dimensions; "
+                "observation_map and action_map of a source lead to the target's",
             )
 
 
+def require_packages(config: ExperimentConfig) -> None:
+    """Raise ConfigError unless the packages that computing this experiment imports are installed."""
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, TrainingConfig) and section.needs_package is not None:
+            require_package(*section.needs_package, where=name)
+
+
 def _sized(domain: Domain, other: Domain) -> str:
-    """A robot by name, and with its dimensions where they differ from the other's."""
+    """A robot's name, with its dimensions if they differ from the other's."""
     one, its = domain.robot_spec, other.robot_spec
     if (one.observation_dim, one.action_dim) == (its.observation_dim, its.action_dim):
         return domain.robot
@@ -113,7 +130,7 @@ def _sized(domain: Domain, other: Domain) -> str:
 
 
 def require_behavior(spec: DataSpec) -> None:
-    """Raise DomainError unless the policies that are to be rolled out exist and can act in the domain."""
+    """Raise DomainError unless the policies to roll out exist and can act in the domain."""
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.behaviors import behavior_components, load_behavior, require_same_robot
 
@@ -124,7 +141,7 @@ def require_behavior(spec: DataSpec) -> None:
 
 
 def _existing(key: str, spec: DataSpec, path: Path | None) -> Domain:
-    """The domain of a specification. Raises DomainError when it, or a behaviour to roll out in it, does not exist."""
+    """The domain of a specification. Raises DomainError if it, or a behaviour to roll out in it, does not exist."""
     from v2a_ray.domains import parse_domain
 
     try:

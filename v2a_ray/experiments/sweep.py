@@ -1,4 +1,4 @@
-"""A sweep from a YAML file: its trials, each an experiment with its plan. No Ray here."""
+"""Reads a sweep from a YAML file: its trials, each an experiment with its plan. No Ray here."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
-from v2a_ray.experiments.reading import dropped_settings, resolve, with_plugins
-from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
+from v2a_ray.experiments.reading import dropped_settings, require_packages, resolve, with_plugins
+from v2a_ray.experiments.sweep_config import Objectives, SearchConfig, SweepConfig
+from v2a_ray.experiments.sweep_objectives import default_objectives, require_evaluations
+from v2a_ray.imports import require_package
 from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
-from v2a_ray.settings.environment_names import is_environment, split_name
+from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -29,24 +31,24 @@ if TYPE_CHECKING:
     from v2a_ray.engine.plan import Node
 
 SAMPLE = "sample"
-"""The axis that a random search's draws form."""
+"""The axis of a random search's draws."""
 SUGGESTION = "suggestion"
-"""The label that tells Optuna's draws apart."""
+"""The axis of Optuna's suggestions."""
 MAX_TRIALS = 10_000
 COMMAND_LINE = "the command line"
-"""Names its settings among the layers of a trial."""
+"""Name of the layer of command-line settings in messages."""
 
 Layer = dict[str, Any]
-"""Settings to lay over others, nested as in a file."""
+"""Settings to merge into others, nested as in a file."""
 
 
 def task_of(labels: Mapping[str, str]) -> str:
-    """What a trial is compared on: everything but the method, the seed and what was drawn."""
+    """The task of a trial, for comparing methods: all labels except method, seed and draws."""
     return " · ".join(value for axis, value in labels.items() if axis not in ("method", "seed", SAMPLE, SUGGESTION))
 
 
 def trial_folder_name(labels: Mapping[str, str], name: str) -> str:
-    """`mix=near,method=iql_mixed,seed=0`: a folder for what came of a trial; `name` is for a trial without labels."""
+    """Folder name of a trial, such as `mix=near,method=iql_mixed,seed=0`; `name` if it has no labels."""
     return file_name(",".join(f"{axis.rsplit('.', 1)[-1]}={label}" for axis, label in labels.items()) or name)
 
 
@@ -57,9 +59,9 @@ class Trial:
     Attributes:
         labels: axis to its value's label.
         config: the experiment.
-        plan: its artifacts, by name.
-        labelled: dotted keys of the settings that the labels stand for, and those that were drawn: no part of the
-            method's name.
+        plan: nodes of its plan by name.
+        labelled: dotted keys of settings that labels already name, and of drawn settings; the method's title omits
+            them.
     """
 
     labels: dict[str, str]
@@ -69,12 +71,12 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What its policy is called in the display."""
+        """Displayed name of its policy."""
         return f"policy {' '.join(self.labels.values()) or self.config.name}"
 
     @property
     def folder_name(self) -> str:
-        """What its folder in `trials/` is called."""
+        """Name of its folder in `trials/`."""
         return trial_folder_name(self.labels, self.config.name)
 
     @property
@@ -89,9 +91,10 @@ class Sweep:
 
     Attributes:
         axes: axis to labels.
-        trials: of a grid or a random search all of them; of Optuna one per combination of the axes, without a draw.
-        probes: every trial at the ends of what is drawn, one setting at a time; their upstream artifacts are needed.
-        content: the file with its base and overrides laid in, from which the same sweep can be made again.
+        trials: all trials of a grid or random search; for Optuna, one per combination of the axes, without draws.
+        probes: trials at the ends of the drawn distributions, one setting at a time; their upstream artifacts are
+            needed.
+        content: the file with its base and overrides merged, from which the same sweep can be made again.
     """
 
     config: SweepConfig
@@ -100,12 +103,19 @@ class Sweep:
     probes: list[Trial]
     content: dict[str, Any]
     notices: list[str]
-    """What of the file does not hold for some of the methods; each once."""
+    """Notices on settings of the file that were dropped for some methods, without duplicates."""
+    objectives: Objectives
+    """What searches optimise; schedulers compare the first."""
 
     @property
     def name(self) -> str:
-        """Names the results folder."""
+        """Name of the results folder."""
         return self.config.name
+
+    @property
+    def objective(self) -> tuple[str, str]:
+        """What schedulers compare, and `max` or `min`."""
+        return next(iter(self.objectives.items()))
 
     @property
     def suggests(self) -> bool:
@@ -114,7 +124,7 @@ class Sweep:
 
     @property
     def num_trials(self) -> int:
-        """Policies in all."""
+        """Number of policies."""
         draws = self.config.search.num_trials if self.config.search and self.suggests else 1
         return len(self.trials) * draws
 
@@ -134,8 +144,9 @@ def loggers_of(sweep: Sweep) -> list[str]:
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep file. Overrides of its own keys (`axes.seed=[0,1]`) change the grid, all others every trial.
 
-    Of an axis whose values are labelled, `axes.mix=[near]` chooses labels.
+    For an axis with labelled values, `axes.mix=[near]` chooses labels.
     """
+    path = config_path(path)
     over = parse_overrides(overrides)
     own = {key: over.pop(key) for key in list(over) if key in SweepConfig.model_fields}
     raw, notices = with_base(with_grid(read_yaml(path), own), path)
@@ -145,7 +156,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def with_grid(content: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A sweep file's content with the command line's overrides of its own keys laid over it.
+    """A sweep file's content with the command line's overrides of its own keys merged into it.
 
     Raises ConfigError for a label that an axis does not have.
     """
@@ -163,7 +174,7 @@ def with_grid(content: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
 
 
 def _chosen(axis: str, labelled: Mapping[Any, Any], labels: Sequence[Any]) -> dict[Any, Any]:
-    """The values of an axis by the labels that the command line names, in its order."""
+    """The values of an axis with the labels that the command line names, in the command line's order."""
     by_text = {str(label): label for label in labelled}
     for label in labels:
         if str(label) not in by_text:
@@ -174,9 +185,9 @@ def _chosen(axis: str, labelled: Mapping[Any, Any], labels: Sequence[Any]) -> di
 
 
 def with_base(raw: Mapping[str, Any], path: Path, below: Layer | None = None) -> tuple[dict[str, Any], list[str]]:
-    """A sweep file's content with the experiment that its `base` names laid under its settings, and what to say of it.
+    """Merge a sweep file's settings into the experiment named by its `base`; returns the content and notices.
 
-    `below` are settings to lay under that experiment. Raises ConfigError for a base that is no file's name.
+    `below` are settings below that experiment. Raises ConfigError if the base is not a file name.
     """
     content, notices, settings = dict(raw), [], dict(below or {})
     base = content.pop("base", None)
@@ -197,12 +208,14 @@ def with_base(raw: Mapping[str, Any], path: Path, below: Layer | None = None) ->
 def make_sweep(
     config: SweepConfig, path: Path, over: Mapping[str, Any] | None = None, notices: Sequence[str] = ()
 ) -> Sweep:
-    """The trials of a sweep file's content; `over` is laid over every trial. `path` is for messages alone.
+    """Make the trials of a sweep file's content; `over` is merged into every trial. `path` is only for messages.
 
-    Raises ConfigError for an `over` of what the file varies: the labels would say what does not hold.
+    Raises ConfigError if `over` sets something that an axis varies, because the trial's label would be wrong.
     """
     over, told = over or {}, list(notices)
     axes = {axis: _values(axis, values) for axis, values in config.axes.items()}
+    if config.search:
+        require_package("optuna", "search", f"{path} · search")
     if config.search and config.search.algorithm == "random":
         axes[SAMPLE] = {str(number): draw for number, draw in enumerate(_draws(config.search))}
     _require_a_sensible_number(axes, config, path)
@@ -223,24 +236,26 @@ def make_sweep(
         if config.search and labels.get(SAMPLE, "0") == "0":
             probes += _probes(config.search, labels, settings, layers, path)
     labels_of = {axis: list(values) for axis, values in axes.items()}
-    sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials), list(dict.fromkeys(told)))
-    _require_evaluations(sweep, path)
+    objectives = default_objectives(config.search, trials)
+    content = _content(config, over, trials)
+    sweep = Sweep(config, labels_of, trials, probes, content, list(dict.fromkeys(told)), objectives)
+    require_evaluations(sweep, path)
     return sweep
 
 
 def suggested(cell: Trial, number: int, values: Mapping[str, Any]) -> Trial:
-    """The trial that a draw makes of one combination of the axes."""
+    """The trial for a draw in one combination of the axes."""
     raw, _ = lay_over(cell.config.model_dump(mode="json"), layer_of(values))
     return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION), cell.labelled)
 
 
 def layer_of(values: Mapping[str, Any]) -> Layer:
-    """`{"policy.width": 64}` to `{"policy": {"width": 64}}`."""
+    """Nest dotted keys: `{"policy.width": 64}` becomes `{"policy": {"width": 64}}`."""
     return parse_overrides([f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
 def draw(trial: optuna.Trial, search: SearchConfig) -> dict[str, Any]:
-    """Every setting of the space by its dotted key, drawn by one of Optuna's trials; what it drew before stays."""
+    """Draw every setting of the space by one of Optuna's trials, by dotted key; earlier draws of the trial are kept."""
     for key, spec in search.space.items():
         if spec.choice is not None:
             trial.suggest_categorical(key, spec.choice)
@@ -253,8 +268,8 @@ def draw(trial: optuna.Trial, search: SearchConfig) -> dict[str, Any]:
 
 
 def _draws(search: SearchConfig) -> list[Layer]:
-    """The settings of a random search, the same for equal seeds."""
-    # Importing it takes half a second, which a grid need not pay.
+    """The draws of a random search; equal seeds give equal draws."""
+    # The import takes half a second, so a grid does not need it.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -265,14 +280,14 @@ def _draws(search: SearchConfig) -> list[Layer]:
 def _probes(
     search: SearchConfig, labels: dict[str, str], settings: Layer, layers: Mapping[str, Layer], path: Path
 ) -> list[Trial]:
-    """A combination at every end of what is drawn: a wrong end is found before anything runs."""
-    # The first draw of a random search is one end's neighbour, not what holds at it.
+    """A trial at every end of the drawn distributions, so that an invalid end is found before anything runs."""
+    # Leave out the first draw of a random search; the probe's own value replaces it.
     fixed = {name: layer for name, layer in layers.items() if not name.startswith(f"{SAMPLE}=")}
     probes = []
     for key, spec in search.space.items():
         if search.algorithm == "optuna" and key.split(".")[0] not in ("policy", "seed"):
             raise ConfigError(
-                "Optuna draws while policies train, and this setting moves what is computed before",
+                "Optuna draws while policies train, and this setting changes stages that are computed before",
                 where=f"{path} · search.space.{key}",
                 remedy="list its values as an axis, or draw it with search.algorithm=random",
             )
@@ -285,9 +300,9 @@ def _probes(
 def _labelled(
     axes: Mapping[str, Mapping[str, Layer]], labels: Mapping[str, str], search: SearchConfig | None
 ) -> frozenset[str]:
-    """Dotted keys of the settings that a trial's labels, or draws, stand for.
+    """Dotted keys of the settings that a trial's labels or draws name.
 
-    A method's registered name stands for its definition alone, so that what lies over it is said.
+    A method's registered name covers only its definition, so modifications of it are shown.
     """
     keys = set(search.space) if search else set()
     for axis, label in labels.items():
@@ -297,17 +312,17 @@ def _labelled(
 
 
 def _laid(layers: Mapping[str, Layer], path: Path) -> Layer:
-    """The layers of a combination as one; each has a name for messages.
+    """Merge the layers of a combination, given by name for messages.
 
-    Raises ConfigError where one contradicts another: a label would say what does not hold.
+    Raises ConfigError if one contradicts another, because a label would be wrong.
     """
-    # One layer, so that an axis of settings holds whether it stands before the methods' or after.
+    # Merged into one layer, so that the order of the axes does not matter.
     whole: Layer = reduce(merge, layers.values(), {})
     for name, layer in layers.items():
         if key := contradiction(whole, layer):
             clashes = (each for each, over in layers.items() if contradiction(merge(layer, over), layer))
             raise ConfigError(
-                f"{name} and {next(clashes, 'another axis')} both set {key}: a label would say what does not hold",
+                f"{name} and {next(clashes, 'another axis')} both set {key}: a label would be wrong",
                 where=str(path),
                 remedy="set it in one of them; axes.NAME=[...] on the command line chooses what an axis varies",
             )
@@ -315,10 +330,11 @@ def _laid(layers: Mapping[str, Layer], path: Path) -> Layer:
 
 
 def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[str] = frozenset()) -> Trial:
-    """Raises the error of a wrong setting with the combination that it stands in."""
+    """Make a trial. An error of a setting is raised again with the combination in its place."""
     try:
         config = _absolute(resolve(raw))
-        # It imports MuJoCo and Arrow, which settings that are refused need not wait for.
+        require_packages(config)
+        # It imports MuJoCo and Arrow, so it waits until the settings are valid.
         from v2a_ray.engine.plan import make_plan
 
         return Trial(labels, config, make_plan(config), labelled)
@@ -328,13 +344,13 @@ def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[s
 
 
 def _absolute(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with absolute folders, because Tune runs every trial in a working directory of its own."""
+    """The experiment with absolute folders, because Tune runs every trial in a separate working directory."""
     root = config.data_root if "://" in config.data_root else str(Path(config.data_root).expanduser().absolute())
     return config.model_copy(update={"store": str(store_root(config.store)), "data_root": root})
 
 
 def _values(axis: str, values: list[Any] | dict[str, dict[str, Any]]) -> dict[str, Layer]:
-    """Label to settings of each value of an axis."""
+    """Maps the label of each value of an axis to its settings."""
     if not values:
         raise ConfigError("the axis has no value", where=f"axes.{axis}", remedy="give it at least one, or remove it")
     if isinstance(values, dict):
@@ -354,36 +370,8 @@ def _require_a_sensible_number(axes: Mapping[str, Mapping[str, Any]], config: Sw
         )
 
 
-def _require_evaluations(sweep: Sweep, path: Path) -> None:
-    """Schedulers and searches compare evaluations: there have to be some, of trials that may be compared."""
-    scheduler = sweep.config.scheduler
-    targets = {trial.config.target.domain for trial in sweep.trials}
-    unscored = [name for name in targets if is_environment(name) and "references" not in split_name(name)[1]]
-    if unscored and sweep.config.objective[0].startswith("normalized") and (scheduler.compares or sweep.config.search):
-        raise ConfigError(
-            f"trials are ranked by their normalised score, and {unscored[0]} has no references",
-            where=f"{path} · search.objectives",
-            remedy="{return_mean: max}, or give the environment `references: [RANDOM, EXPERT]`",
-        )
-    if not scheduler.compares:
-        return
-    if any(trial.config.evaluation.interval_steps == 0 for trial in sweep.trials):
-        raise ConfigError(
-            f"scheduler.kind={scheduler.kind} compares evaluations, and there is none before the end",
-            where=f"{path} · evaluation.interval_steps",
-            remedy="set it to a fraction of policy.num_steps",
-        )
-    rllib = [trial.config.policy.learner for trial in sweep.trials if trial.config.policy.uses_rllib]
-    if scheduler.is_population and (rllib or len(sweep.trials) > len(sweep.axes[SAMPLE])):
-        raise ConfigError(
-            f"a population cannot take in policy.learner={rllib[0]}" if rllib else "a population is of one task",
-            where=f"{path} · scheduler.kind",
-            remedy="give every axis one value, and choose a learner of ours",
-        )
-
-
 def _content(config: SweepConfig, over: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:
-    """Folders are absolute in it: who goes on may stand elsewhere."""
+    """The content for resuming the sweep; folders are absolute, because it may be resumed from another folder."""
     content = {"sweep": config.model_dump(mode="json", exclude_defaults=True), "over": dict(over)}
     first = trials[0].config
     content["sweep"]["settings"] = config.settings | {"data_root": first.data_root, "store": first.store}

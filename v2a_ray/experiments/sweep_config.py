@@ -1,32 +1,35 @@
-"""What a sweep file may say: a grid, a search over distributions, a scheduler, resources."""
+"""Settings of a sweep file: a grid, a search over distributions, a scheduler, resources."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
 from v2a_ray.settings.choices import Choices
+from v2a_ray.settings.measures import OfflineMeasure
 
 SCHEDULERS = Choices("kind", "fifo", "scheduler")
 Bounds = tuple[float, float]
 Direction = Literal["max", "min"]
-Objective = Literal["normalized_score_mean", "return_mean", "data_kept"]
+Objective = Literal["normalized_score_mean", "return_mean", "data_kept", "rank_score", OfflineMeasure]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+Objectives = dict[Objective, Direction]
 
 
-def _score_alone() -> dict[Objective, Direction]:
+def _score_alone() -> Objectives:
     return {"normalized_score_mean": "max"}
 
 
 class Distribution(Settings):
-    """What one setting is drawn from: exactly one of these."""
+    """The distribution of one setting: exactly one of these."""
 
     uniform: Bounds | None = None
-    """Real numbers between the two."""
+    """Real numbers between the two bounds."""
     log_uniform: Bounds | None = None
-    """Positive real numbers between the two, equally many of every magnitude."""
+    """Positive real numbers between the two bounds, with a uniform logarithm."""
     int_uniform: tuple[int, int] | None = None
     """Integers from the first to the last."""
     choice: Annotated[list[bool | int | float | str], Field(min_length=1)] | None = None
@@ -59,25 +62,26 @@ class SearchConfig(Settings):
     """Settings that are drawn instead of listed."""
 
     algorithm: Literal["random", "optuna"] = "random"
-    """`random` draws all trials beforehand, each for every combination of the axes. `optuna` draws each given the
-    scores of those before it (TPE), in a study of its own per combination of the axes."""
+    """`random` draws all values beforehand and uses each draw in every combination of the axes. `optuna` draws each
+    trial given the scores of earlier ones (TPE), in one study per combination of the axes."""
     num_trials: Positive
     """Draws per combination of the axes."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """Setting to distribution, e.g. `policy.filter.keep_fraction: {uniform: [0.1, 1.0]}`."""
-    objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] = Field(default_factory=_score_alone)
-    """What Optuna optimises; several give it a Pareto front to find."""
+    """Maps a setting to its distribution, e.g. `policy.filter.keep_fraction: {uniform: [0.1, 1.0]}`."""
+    objectives: Annotated[Objectives, Field(min_length=1)] = Field(default_factory=_score_alone)
+    """Objectives of Optuna; with several, it searches for a Pareto front. Without a simulator the default is
+    `rank_score`, the number that `offline.rank_by` names, with the sign by which more is better."""
 
 
 class SchedulerConfig(Settings):
-    """Whether trials may end early, compared at their evaluations with others of the same task. What all kinds have."""
+    """Early stopping of trials by comparing their evaluations with others of the same task. Settings of all kinds."""
 
     makes: ClassVar[str | Callable[..., Any]]
-    """From a `Sweep` to a scheduler of Ray Tune, or `module:function` of one."""
+    """A function from a `Sweep` to a scheduler of Ray Tune, or its `module:function`."""
     compares: ClassVar[bool] = True
-    """Whether it looks at evaluations, trial by trial."""
+    """Whether it compares evaluations, trial by trial."""
     is_population: ClassVar[bool] = False
     """Whether trials copy each other."""
     kind: str
@@ -86,7 +90,7 @@ class SchedulerConfig(Settings):
 
 @SCHEDULERS.add
 class FIFOConfig(SchedulerConfig):
-    """Trains all to their end."""
+    """Trains all trials to their end."""
 
     makes = "v2a_ray.orchestration.sweep.schedulers:fifo"
     compares = False
@@ -95,29 +99,29 @@ class FIFOConfig(SchedulerConfig):
 
 @SCHEDULERS.add
 class ASHAConfig(SchedulerConfig):
-    """Ends the worse of every rung (asynchronous successive halving)."""
+    """Stops the worse trials at every rung (asynchronous successive halving)."""
 
     makes = "v2a_ray.orchestration.sweep.schedulers:asha"
     kind: Literal["asha"] = "asha"
     grace_steps: Positive = 5000
-    """Update steps before a trial may be ended: the first rung."""
+    """Update steps before a trial may be stopped: the first rung."""
     reduction_factor: Annotated[int, Field(gt=1)] = 3
-    """One in so many goes on from a rung to the next, which is so many times as long."""
+    """Factor between the steps of two rungs; one of this many trials continues to the next rung."""
 
 
 @SCHEDULERS.add
 class MedianConfig(SchedulerConfig):
-    """Ends those below the running median."""
+    """Stops trials below the running median."""
 
     makes = "v2a_ray.orchestration.sweep.schedulers:median"
     kind: Literal["median"] = "median"
     grace_steps: Positive = 5000
-    """Update steps before a trial may be ended."""
+    """Update steps before a trial may be stopped."""
 
 
 @SCHEDULERS.add
 class PopulationConfig(SchedulerConfig):
-    """Lets the worse copy the better and varies what `search.space` names (population-based training)."""
+    """Worse trials copy better ones and perturb the settings of `search.space` (population-based training)."""
 
     makes = "v2a_ray.orchestration.sweep.schedulers:population"
     is_population = True
@@ -127,14 +131,14 @@ class PopulationConfig(SchedulerConfig):
 
 
 class ResourcesConfig(Settings):
-    """What trials may use; a laptop and a node with eight GPUs read the same file."""
+    """Resources of trials. The same file works on a laptop and on a node with eight GPUs."""
 
     gpus_per_trial: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
-    """GPUs of one trial, or pack of them; fractions share one. `auto`: a quarter where the cluster has GPUs, else 0."""
+    """GPUs per trial or batch of policies; fractions share a GPU. `auto`: a quarter if the cluster has GPUs, else 0."""
     max_concurrent_trials: Positive | None = None
-    """Trials, or packs of them, at a time; by default as many as there are cores for."""
+    """Maximum of trials or batches of policies at a time; by default as many as there are cores."""
     max_retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial whose process or node died is started again, from its checkpoint."""
+    """Restarts, from its checkpoint, of a trial whose process or node died."""
 
 
 class SweepConfig(Settings):
@@ -143,19 +147,19 @@ class SweepConfig(Settings):
     name: Name
     """Names the results folder."""
     base: str | None = None
-    """Experiment file that `settings` are laid over; relative to this file."""
+    """Experiment file below `settings`; relative to this file."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of every trial."""
     axes: dict[str, list[Any] | dict[str, dict[str, Any]]] = Field(default_factory=dict)
-    """Axis to values. A list varies the setting that the axis is named after (`seed: [0, 1, 2]`,
-    `policy.filter.keep_fraction: [0.25, 0.5]`); a mapping gives each value a label and the settings it lays over."""
+    """Maps an axis to its values. A list varies the setting of the axis' name (`seed: [0, 1, 2]`,
+    `policy.filter.keep_fraction: [0.25, 0.5]`); a mapping gives each value a label and its settings."""
     search: SearchConfig | None = None
     scheduler: Annotated[SchedulerConfig, SCHEDULERS] = FIFOConfig()
     resources: ResourcesConfig = ResourcesConfig()
     policies_per_trial: Positive | Literal["auto"] = "auto"
-    """Policies that one process trains as one batched program, if they differ in seed and scalar settings of IQL alone.
-    `auto`: as many as leave every core a pack, at most 4; 1 where a scheduler or Optuna decides trial by trial. A
-    pack's policies are those of separate runs up to rounding; 1 makes them so to the bit."""
+    """Policies that one process trains as one batch, if they differ only in seed and scalar settings of IQL. `auto`: at
+    most 4, and few enough that every core gets a batch; 1 with a scheduler or Optuna, which decide trial by trial.
+    Policies of a batch equal separate runs up to rounding; 1 gives bit-identical ones."""
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
     """Where finished policies are logged beside TensorBoard, each as a run of its own; each needs its package and reads
     its environment variables (MLFLOW_TRACKING_URI, WANDB_API_KEY, WANDB_MODE, ...)."""
@@ -166,7 +170,7 @@ class SweepConfig(Settings):
             raise ValueError("there is nothing to vary: give it `axes`, or a `search`")
         algorithm = self.search.algorithm if self.search else None
         if self.search and len(self.search.objectives) > 1 and algorithm != "optuna":
-            raise ValueError("search.objectives: several need search.algorithm=optuna")
+            raise ValueError("search.objectives: several objectives need search.algorithm=optuna")
         if self.search and len(self.search.objectives) > 1 and self.scheduler.compares:
             raise ValueError(f"scheduler.kind={self.scheduler.kind} compares one objective; search.objectives has more")
         if self.scheduler.is_population and algorithm != "random":
@@ -177,8 +181,3 @@ class SweepConfig(Settings):
         if one_by_one and self.policies_per_trial not in (1, "auto"):
             raise ValueError("policies_per_trial: a scheduler and Optuna decide trial by trial; leave it at 1")
         return self
-
-    @property
-    def objective(self) -> tuple[str, str]:
-        """What schedulers compare, and `max` or `min`."""
-        return next(iter((self.search.objectives if self.search else _score_alone()).items()))

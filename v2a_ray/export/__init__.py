@@ -1,1 +1,1 @@
-"""Trained policies outside the platform: one file or folder per policy, in formats that others load."""
+"""Exports trained policies to formats that other programs load, one file or folder per policy."""

@@ -1,4 +1,4 @@
-"""From what a user typed to a policy."""
+"""Finds the policy that a user's text names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from v2a_ray.outputs import ABOUT
 
 
 def find_policy(text: str) -> Policy:
-    """The run, export or behaviour that `text` names; what exists as a file or folder is that.
+    """The run, export or behaviour that `text` names; an existing file or folder takes precedence over a behaviour.
 
-    Raises DataError when it is neither, DomainError for a behaviour that does not exist.
+    Raises DataError if it is none of these, DomainError for an unknown behaviour.
     """
     path = Path(text)
     if path.is_dir() and not (path / ABOUT).exists():

@@ -1,7 +1,7 @@
-"""Formats of one file: PyTorch's exported program (.pt2) and ONNX (.onnx), both from raw observations to actions.
+"""Single-file formats: PyTorch's exported program (.pt2) and ONNX (.onnx), both from raw observations to actions.
 
-Nothing that we read is unpickled: `torch.export.load` may, so `v2a evaluate` reads the parameters that lie beside the
-program in the archive; an ONNX file is protobuf and runs as it is.
+Reading never unpickles. `torch.export.load` may unpickle, so `v2a evaluate` reads the parameters stored next to the
+program in the archive instead. An ONNX file is protobuf and runs directly.
 
 Shape suffixes: B batch, O observation dimension, A action dimension.
 """
@@ -37,14 +37,14 @@ from v2a_ray.networks import TanhActor
 from v2a_ray.outputs import ABOUT, new_file, require_ours
 
 TOLERANCE = 1e-5
-"""An export whose actions differ by more is not written."""
+"""Largest accepted difference of an export's actions; otherwise it is not written."""
 NUM_OBSERVATIONS = 1000
 WANTED = "give a run directory, what `v2a export` wrote, or a behaviour, for example hopper/stock:expert"
 _PARAMETERS = "actor.safetensors.base64"
 
 
 class Deployed(nn.Module):
-    """The actor as a graph: standardisation, network, tanh."""
+    """The exported graph of an actor: standardisation, network, tanh."""
 
     def __init__(self, actor: TanhActor) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a policy becomes the bytes of one file, and how those act.
+    """Encodes a policy as the bytes of one file, and loads them to act.
 
     Attributes:
-        suffix: of the file.
-        encode: a policy as bytes.
-        run: bytes, written by us a moment ago, as what a user of the format gets when loading them.
+        suffix: suffix of the file.
+        encode: encodes a policy.
+        run: loads bytes that we just encoded, as a user of the format would.
     """
 
     suffix: str
@@ -73,13 +73,13 @@ class FileFormat:
 
 
 def export_file(policy: TrainedPolicy, name: str, output: Path) -> float:
-    """Write the policy in the format `name`, whole or not at all, replacing an export of ours.
+    """Write the policy atomically in the format `name`; an earlier export is replaced.
 
     Returns the largest difference (absolute, in actions of [-1, 1]) to the original on 1,000 observations.
 
     Raises:
-        ConfigError: no such format, or a package that it needs is missing.
-        StorageError: `output` exists and is not ours, or cannot be written, or the loaded export acts differently.
+        ConfigError: unknown format, or a required package is missing.
+        StorageError: `output` exists and is not an export, cannot be written, or the loaded export acts differently.
     """
     file_format = FORMATS[name]
     require_ours(output)
@@ -95,7 +95,7 @@ def require_equal(actor: TanhActor, act: Act, where: Path) -> float:
     difference = float(np.abs(actor.act_numpy(observation_BO) - act(observation_BO)).max())
     if not difference <= TOLERANCE:
         raise StorageError(
-            f"the export acts differently: by {difference:.2g}, allowed are {TOLERANCE:g}",
+            f"the export's actions differ from the policy's by {difference:.2g}, at most {TOLERANCE:g} is accepted",
             where=str(where),
             remedy="another format; nothing was written",
         )
@@ -103,7 +103,7 @@ def require_equal(actor: TanhActor, act: Act, where: Path) -> float:
 
 
 def trial_observations(actor: TanhActor) -> NDArray[np.float32]:
-    """(1000, O): normal, with the actor's mean and three times its standard deviation, so beyond the data too."""
+    """(1000, O): normal with the actor's mean and three times its standard deviation, to test beyond the data."""
     mean, std = actor.observation_mean_O.numpy(), actor.observation_std_O.numpy()
     noise = np.random.default_rng(0).standard_normal((NUM_OBSERVATIONS, len(mean)))
     return np.asarray(mean + 3.0 * std * noise, dtype=np.float32)
@@ -125,7 +125,7 @@ def _program(policy: TrainedPolicy) -> torch.export.ExportedProgram:
 
 
 def run_program(content: bytes) -> Act:
-    """What `torch.export.load` makes of a program."""
+    """The policy of a program, loaded by `torch.export.load`."""
     with quiet():
         module = torch.export.load(io.BytesIO(content)).module()
 
@@ -160,7 +160,7 @@ def encode_onnx(policy: TrainedPolicy) -> bytes:
 
 
 def run_onnx(content: bytes) -> Act:
-    """What onnxruntime makes of a model, on one CPU thread."""
+    """The policy of an ONNX model, run by onnxruntime on one CPU thread."""
     session, _ = _onnx_session(content)
 
     def act(observation_BO: NDArray[Any]) -> NDArray[np.float32]:
@@ -186,7 +186,7 @@ FORMATS = {
 
 
 def open_export(path: Path) -> Policy:
-    """The policy in a file that `export_file` wrote, or a folder for RLlib. Raises DataError for anything else."""
+    """The policy in a file from `export_file` or in a folder for RLlib. Raises DataError for anything else."""
     try:
         if path.is_dir():
             about = read_json(path / ABOUT)
@@ -199,7 +199,7 @@ def open_export(path: Path) -> Policy:
         return Policy(str(path), parse_domain(about["domain"]), act)
     except (ConfigError, DataError):
         raise
-    except Exception as error:  # each library has errors of its own
+    except Exception as error:  # each library raises its own errors
         raise DataError(
             f"not an export of this platform: {told(error)}",
             where=str(path),
@@ -218,7 +218,7 @@ def _read_program(path: Path) -> tuple[dict[str, Any], Act]:
 
 
 def write_about(policy: TrainedPolicy, folder: Path) -> None:
-    """What a folder of ours holds beside another library's files: what it is, and its parameters, not pickled."""
+    """Add to a folder in another library's format a description and the parameters as safetensors."""
     (folder / ABOUT).write_text(json.dumps(policy.about, indent=1) + "\n")
     (folder / "actor.safetensors").write_bytes(save(policy.actor.state_dict()))
 
@@ -234,7 +234,7 @@ def _package(name: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """PyTorch's exporters and RLlib comment on themselves."""
+    """Silence the log messages and warnings of PyTorch's exporters and RLlib."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

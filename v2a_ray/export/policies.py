@@ -1,4 +1,4 @@
-"""A policy from whatever a user calls one: a finished run, an export of ours, or a behaviour that collects data."""
+"""Opens policies: of a finished run, of an export, or a behaviour for collecting data."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import MIXES, load_behavior, same_robot
 from v2a_ray.domains.rollout import Act
 from v2a_ray.errors import DataError, DomainError, told
+from v2a_ray.evaluation.offline import HELD_OUT
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.files import read_json
 from v2a_ray.networks import TanhActor
@@ -24,13 +25,13 @@ from v2a_ray.settings.yaml_files import validate
 
 @dataclass(frozen=True)
 class Policy:
-    """Something that acts in the domains of one robot.
+    """A policy for the domains of one robot.
 
     Attributes:
         name: as the user wrote it.
-        domain: that it was made for; it can act in every other of the same robot.
-        act: raw observations (B, O) to actions (B, A) in [-1, 1].
-        run: the run that trained it, if it was given as one.
+        domain: the domain it was made for; it can act in all domains of the same robot.
+        act: maps raw observations (B, O) to actions (B, A) in [-1, 1].
+        run: the run that trained it, if the user named a run.
     """
 
     name: str
@@ -45,27 +46,30 @@ class TrainedPolicy:
 
     Attributes:
         folder: the run directory.
-        config: of the run.
-        actor: the network, which standardises observations itself.
-        target_data, source_data: folders of the tables in the run's store.
-        return_mean: over the run's own evaluation episodes in the target, undiscounted.
+        config: the run's settings.
+        actor: the network; it takes raw observations.
+        target_data: folder of the target's table in the run's store.
+        source_data: the same of the sources; None if the run has none.
+        held_out_data: for a target without a simulator, the episodes that no stage saw; else None.
+        return_mean: mean undiscounted return of the run's evaluation episodes in the target; None without a simulator.
     """
 
     folder: Path
     config: ExperimentConfig
     actor: TanhActor
     target_data: Path
-    source_data: Path
-    return_mean: float
+    source_data: Path | None
+    held_out_data: Path | None
+    return_mean: float | None
 
     @property
     def domain(self) -> Domain:
-        """The target."""
+        """The target domain."""
         return parse_domain(self.config.target.domain)
 
     @property
     def about(self) -> dict[str, Any]:
-        """What every export says about itself."""
+        """The description stored in every export."""
         return {
             "made_by": MARK,
             "run": self.folder.name,
@@ -78,23 +82,25 @@ class TrainedPolicy:
 
 
 def open_trained(folder: Path) -> TrainedPolicy:
-    """The policy of the run in `folder`. Raises DataError: no run, not finished, or its policy is gone or no actor."""
+    """The policy of the run in `folder`. Raises DataError if it is not a finished run or its actor cannot be read."""
     file = folder / "result.json"
     if not file.exists():
         started = folder.is_dir() and any((folder / name).exists() for name in ("config.yaml", "tensorboard"))
         raise DataError(
             "the run is not finished" if started else "not a run: there is no result.json",
             where=str(folder),
-            remedy="the `v2a run` that began it goes on where it stopped"
+            remedy="run the same `v2a run` again: it continues where it stopped"
             if started
             else "give a folder that a finished `v2a run` wrote",
         )
     try:
         result = read_json(file)
-        stages = {stage["name"]: stage for stage in result["stages"]}
-        target, source = (Path(stages[name]["artifact"]) / "table" for name in ("data/target", "source"))
-        return_mean, content = float(result["target"]["return_mean"]), result["config"]
-        recorded = result.get("files", {}).get("actor.safetensors")  # of earlier versions there is none
+        stages = {stage["name"]: Path(stage["artifact"]) for stage in result["stages"]}
+        target, content = stages["data/target"], result["config"]
+        source = stages["source"] / "table" if "source" in stages else None
+        offline = result.get("evaluation") == "offline"
+        return_mean = None if offline else float(result["target"]["return_mean"])
+        recorded = result.get("files", {}).get("actor.safetensors")  # missing in results of earlier versions
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"not the result of a run: {told(error)}", where=str(file), remedy="give a folder that `v2a run` wrote"
@@ -102,7 +108,7 @@ def open_trained(folder: Path) -> TrainedPolicy:
     config = validate(ExperimentConfig, content, file)
     if config.policy.uses_rllib:
         raise DataError(
-            f"its policy is a module of RLlib ({config.policy.learner}), a peer to compare scores with",
+            f"its policy is an RLlib module ({config.policy.learner}), a baseline for comparing scores",
             where=str(folder),
             remedy="its scores are in result.json, its weights in module.safetensors",
         )
@@ -112,9 +118,10 @@ def open_trained(folder: Path) -> TrainedPolicy:
         raise DataError(
             "it is not the policy that the run wrote",
             where=str(weights),
-            remedy="the `v2a run` that made it writes it again",
+            remedy="run the same `v2a run` again: it writes the policy again",
         )
-    return TrainedPolicy(folder, config, actor, target, source, return_mean)
+    held_out = target / HELD_OUT if offline else None
+    return TrainedPolicy(folder, config, actor, target / "table", source, held_out, return_mean)
 
 
 def load_actor(file: Path) -> TanhActor:
@@ -123,16 +130,18 @@ def load_actor(file: Path) -> TanhActor:
         return actor_of(load_file(file))
     except FileNotFoundError as error:
         raise DataError(
-            "the run's policy is gone", where=str(file), remedy="the `v2a run` that made it writes it again"
+            "the run's policy is gone",
+            where=str(file),
+            remedy="run the same `v2a run` again: it writes the policy again",
         ) from error
-    except Exception as error:  # safetensors raises errors of its own, of no public base
+    except Exception as error:  # safetensors' errors have no public base class
         raise DataError(
             f"holds no actor of this platform: {error}", where=str(file), remedy="give a run of an offline method"
         ) from error
 
 
 def actor_of(tensors: dict[str, Tensor]) -> TanhActor:
-    """The actor with these parameters; its widths are those of its layers. Raises ValueError for other networks."""
+    """The actor with these parameters, which define its widths. Raises ValueError for other networks."""
     weights = [tensors[name] for name in sorted(tensors, key=_layer) if _is_weight(name)]
     if not weights or any(len(one) != other.shape[1] for one, other in pairwise(weights)):
         raise ValueError("its tensors are not the layers of a TanhActor")
@@ -154,7 +163,7 @@ def _layer(name: str) -> int:
 
 
 def behavior_policy(text: str) -> Policy:
-    """The behaviour `DOMAIN:NAME`, for example `hopper/stock:medium`. Raises DomainError when there is none."""
+    """The behaviour `DOMAIN:NAME`, for example `hopper/stock:medium`. Raises DomainError if it does not exist."""
     domain_name, _, behavior = text.rpartition(":")
     domain = parse_domain(domain_name)
     if behavior in MIXES:

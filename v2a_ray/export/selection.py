@@ -1,4 +1,4 @@
-"""Choosing among policies without a simulator: fitted Q evaluation on held-out target episodes."""
+"""Selects among policies without a simulator, by numbers on held-out target episodes such as fitted Q evaluation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from v2a_ray.data.formats.readers import read_table
+from v2a_ray.data.rewards import MISSING, REMEDY, missing_rewards
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
-from v2a_ray.data.table.folder import read_table_folder
+from v2a_ray.data.table.folder import read_manifest, read_table_folder
 from v2a_ray.domains import Domain
 from v2a_ray.errors import DataError
-from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, OfflineValue, hold_out_first_states, offline_value
+from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, hold_out
+from v2a_ray.evaluation.offline import OfflineData, OfflineNumbers, evaluate_offline
 from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.export.policies import Policy, require_robot_of
+from v2a_ray.settings.measures import OfflineMeasure, rank_score
 
 OnProgress = Callable[[str, int, int], None]
 """Called as on_progress(policy, step, num_steps)."""
@@ -25,33 +28,43 @@ TRUE_SEED = 3000
 
 @dataclass(frozen=True)
 class SelectionData:
-    """What policies are compared on.
+    """The data for comparing policies.
 
     Attributes:
-        target: episodes of the target; some of them are held out.
-        source: more episodes to fit to, or None.
+        target: episodes of the target.
+        held_out: more of them, which no policy was trained on; None if some of `target` are to be held out.
+        source: additional episodes to fit to, or None.
+        has_rewards: whether the target's rewards are known.
         domain: the target.
     """
 
     target: EpisodeTable
+    held_out: EpisodeTable | None
     source: EpisodeTable | None
+    has_rewards: bool
     domain: Domain
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy and what is known of it. `true_return` is undiscounted; None where nobody rolled the policy out."""
+    """A policy and what is known of it.
+
+    Attributes:
+        score: the number that candidates are ranked by, the largest first.
+        true_return: undiscounted; None where nobody rolled the policy out.
+    """
 
     name: str
-    value: OfflineValue
+    numbers: OfflineNumbers
+    score: float
     true_return: float | None
 
 
 def selection_data(policies: Sequence[Policy], path: Path | None, with_source: bool) -> SelectionData:
-    """The data in `path`, else the target's that the runs among `policies` share.
+    """The data in `path`, or else the target data that the runs among `policies` share.
 
-    Raises DataError when there is no run and no path, the runs have different target data, or they are gone;
-    DomainError for policies of different robots.
+    Raises DataError without a run and a path, or if the runs' target data differ or are gone; DomainError for policies
+    of different robots.
     """
     runs = [policy.run for policy in policies if policy.run]
     domain = runs[0].domain if runs else policies[0].domain
@@ -59,9 +72,13 @@ def selection_data(policies: Sequence[Policy], path: Path | None, with_source: b
         require_robot_of(policy, domain)
     if with_source and not runs:
         raise DataError("there is no run whose source could be taken", where="--with-source", remedy="leave it out")
-    source = _stored(runs[0].source_data) if with_source else None
+    if with_source and runs[0].source_data is None:
+        raise DataError("the run has no sources", where=str(runs[0].folder), remedy="leave --with-source out")
+    source = _stored(runs[0].source_data) if with_source and runs[0].source_data else None
     if path is not None:
-        return SelectionData(read_table(path, robot=domain.robot_spec).table, source, domain)
+        reading = read_table(path, robot=domain.robot_spec)
+        has_rewards = all(finding.check != MISSING for finding in reading.findings)
+        return SelectionData(reading.table, None, source, has_rewards, domain)
     if not runs:
         raise DataError(
             "none of the policies is a run, whose target data could be taken", where="select", remedy="give --data FILE"
@@ -73,12 +90,14 @@ def selection_data(policies: Sequence[Policy], path: Path | None, with_source: b
             where=str(other.folder),
             remedy="values on different data do not compare: give --data FILE for all, or runs of one target",
         )
-    return SelectionData(_stored(runs[0].target_data), source, domain)
+    target, unseen = _stored(runs[0].target_data), runs[0].held_out_data
+    has_rewards = not missing_rewards(read_manifest(runs[0].target_data))
+    return SelectionData(target, None if unseen is None else _stored(unseen), source, has_rewards, domain)
 
 
 def _stored(folder: Path) -> EpisodeTable:
     if not folder.is_dir():
-        raise DataError("the run's data are gone", where=str(folder), remedy="the `v2a run` that made them, or --data")
+        raise DataError("the run's data are gone", where=str(folder), remedy="run the same `v2a run` again, or --data")
     return read_table_folder(folder)
 
 
@@ -87,26 +106,36 @@ def estimate(
     data: SelectionData,
     config: FittedQConfig,
     *,
+    measure: OfflineMeasure,
     held_out_fraction: float,
     seed: int,
     num_true_episodes: int,
     on_progress: OnProgress,
 ) -> list[Candidate]:
-    """Every policy with its value, by `OfflineValue.lower`. All are fitted to the same episodes, with the same seed.
+    """All policies with their numbers, best by `measure` first; all are fitted to the same episodes and seed.
 
-    The true return is that of `num_true_episodes` roll-outs in the target; with 0, what the policy's run measured.
+    The true return is from `num_true_episodes` rollouts in the target; with 0, it is the policy's run's evaluation.
+    Raises DataError for a measure that needs rewards if the data have none.
     """
-    fitted, first_EO = hold_out_first_states(data.target, held_out_fraction, seed)
+    if not data.has_rewards and measure != "action_log_likelihood":
+        raise DataError(
+            f"no rewards, which {measure} needs", where="target", remedy=f"--by action_log_likelihood, or {REMEDY}"
+        )
+    fitted, held_out = (data.target, data.held_out) if data.held_out else hold_out(data.target, held_out_fraction, seed)
     table = concatenate([fitted, data.source]) if data.source else fitted
+    episodes = OfflineData(table, held_out, data.has_rewards)
     candidates = []
     for policy in policies:
 
         def progress(step: int, num_steps: int, _: object, name: str = policy.name) -> None:
             on_progress(name, step, num_steps)
 
-        value = offline_value(policy.act, table, first_EO, config, seed, progress)
-        candidates.append(Candidate(policy.name, value, _true_return(policy, data.domain, num_true_episodes)))
-    return sorted(candidates, key=lambda candidate: -candidate.value.lower)
+        numbers = evaluate_offline(policy.act, episodes, config, seed, progress)
+        value = numbers.of(measure)
+        assert value is not None, "refused above"
+        true_return = _true_return(policy, data.domain, num_true_episodes)
+        candidates.append(Candidate(policy.name, numbers, rank_score(measure, value), true_return))
+    return sorted(candidates, key=lambda candidate: -candidate.score)
 
 
 def _true_return(policy: Policy, domain: Domain, num_episodes: int) -> float | None:
@@ -117,8 +146,8 @@ def _true_return(policy: Policy, domain: Domain, num_episodes: int) -> float | N
 
 
 def rank_correlation(candidates: Sequence[Candidate]) -> tuple[float, int]:
-    """Spearman's correlation of `lower` and true returns, and over how many policies; NaN below three or if all tie."""
-    known = [(one.value.lower, one.true_return) for one in candidates if one.true_return is not None]
+    """Spearman's correlation of scores and true returns (NaN below three policies or if all tie), and their number."""
+    known = [(one.score, one.true_return) for one in candidates if one.true_return is not None]
     if len(known) < 3 or any(len(set(column)) < 2 for column in zip(*known, strict=True)):
         return float("nan"), len(known)
     values, returns = np.asarray(known).T

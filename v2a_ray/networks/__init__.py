@@ -1,4 +1,4 @@
-"""Neural networks, written once and shared by every stage, and the products that they are made of."""
+"""Neural networks shared by all stages, and the matrix products that they are built from."""
 
 from v2a_ray.networks.kernels import chosen_products, product
 from v2a_ray.networks.modules import (

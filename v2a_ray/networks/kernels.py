@@ -1,10 +1,10 @@
-"""Matrix products in single precision on a CPU, by the library that is faster on this processor.
+"""Single-precision matrix products on a CPU, by the library that is faster on this processor.
 
-PyTorch ships two. Its own operators use MKL, whose AVX-512 kernels are for Intel's processors; an AMD processor gets
-those for AVX2. oneDNN has AVX-512 kernels for both. They pay where AVX-512 registers are computed in one cycle, which
-AMD does from family 26 (Zen 5) on: twice MKL's rate there, and no gain or a loss elsewhere (docs/speed.md).
+PyTorch ships two libraries. Its own operators use MKL, which runs AVX-512 kernels on Intel processors and AVX2 kernels
+on AMD processors. oneDNN has AVX-512 kernels for both. On AMD processors that compute an AVX-512 register in one cycle
+(from family 26, Zen 5, on) they are twice as fast as MKL; elsewhere they bring no gain or a loss (docs/speed.md).
 
-The choice depends on the processor's vendor and family and on nothing measured, so that one machine always computes the
+The choice depends only on the processor's vendor and family, not on a measurement, so one machine always computes the
 same bits. `V2A_MATRIX_PRODUCTS=mkl` or `onednn` overrides it.
 
 Shape suffixes: B rows, X and Y inputs and outputs.
@@ -26,15 +26,15 @@ Products = Literal["mkl", "onednn"]
 OVERRIDE = "V2A_MATRIX_PRODUCTS"
 FIRST_AMD_FAMILY_WITH_FULL_AVX512 = 26
 FEW_MULTIPLICATIONS = 2**18
-"""A product of fewer takes longer to start in oneDNN than to compute in MKL."""
+"""With fewer multiplications, starting oneDNN takes longer than computing the product in MKL."""
 
-# Asked for by name, because builds without oneDNN lack it.
+# Looked up by name, because builds without oneDNN lack it.
 _ONEDNN_LINEAR: Any = getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
 
 
 @cache
 def chosen_products() -> Products:
-    """Which library multiplies on this processor. Raises ConfigError when the override names neither."""
+    """The library for matrix products on this processor. Raises ConfigError when the override names neither."""
     asked = os.environ.get(OVERRIDE)
     if asked is None:
         return "onednn" if _ONEDNN_LINEAR is not None and _mkl_misses_avx512() else "mkl"
@@ -55,7 +55,7 @@ def _mkl_misses_avx512() -> bool:
 
 
 def product(left_BX: Tensor, right_XY: Tensor, bias_Y: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
-    """(B, Y): left @ right + bias, into `out` if it is given. No gradient; any strides; tensors on a CPU."""
+    """(B, Y): left @ right + bias, written to `out` if given. No gradient; any strides; tensors on a CPU."""
     few = len(left_BX) * right_XY.numel() < FEW_MULTIPLICATIONS
     if few or left_BX.dtype != torch.float32 or chosen_products() == "mkl":
         if bias_Y is None:
@@ -66,8 +66,8 @@ def product(left_BX: Tensor, right_XY: Tensor, bias_Y: Tensor | None = None, *, 
 
 
 def written_out(tensor: Tensor) -> bool:
-    """Whether networks backpropagate a tensor like this one by their own formulas.
+    """Whether networks backpropagate this tensor with our own formulas instead of PyTorch's autograd.
 
-    They do on a CPU. A program that is exported keeps to operators of any PyTorch.
+    They do on a CPU, except in an exported program, which may only use standard PyTorch operators.
     """
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""The modules: the actor, the trajectory encoders.
+"""The actor and the trajectory encoders.
 
 Shape suffixes: B batch, O observation dimension, A action dimension.
 """
@@ -20,13 +20,13 @@ from v2a_ray.networks.perceptrons import MLP
 from v2a_ray.networks.recurrence import last_states
 
 LOG_STD_RANGE = (-5.0, 2.0)
-"""Of a trajectory encoder's Gaussian."""
+"""Range of the log standard deviation of a trajectory encoder's Gaussian."""
 
 
 class TanhActor(nn.Module):
     """A deterministic policy: the tanh of an MLP, so that actions stay in [-1, 1].
 
-    It carries the statistics that standardise observations, so a deployed policy takes raw observations.
+    It stores the statistics that standardise observations, so a deployed policy takes raw observations.
     """
 
     observation_mean_O: Tensor
@@ -39,7 +39,7 @@ class TanhActor(nn.Module):
         self.register_buffer("observation_std_O", torch.ones(observation_dim))
 
     def forward(self, standardized_BO: Tensor) -> Tensor:
-        """Mean action (B, A) for observations (B, O) that are standardised already."""
+        """Mean action (B, A) for standardised observations (B, O)."""
         return torch.tanh(self.body(standardized_BO))
 
     @torch.no_grad()
@@ -49,20 +49,20 @@ class TanhActor(nn.Module):
         return action_BA
 
     def act_numpy(self, observation_BO: NDArray[Any]) -> NDArray[np.float32]:
-        """`act` from and to NumPy, for roll-outs."""
+        """`act` with NumPy arrays, for rollouts."""
         observation = torch.from_numpy(observation_BO.astype(np.float32)).to(self.observation_mean_O.device)
         action_BA: NDArray[np.float32] = self.act(observation).cpu().numpy()
         return action_BA
 
 
 def _gaussian(output_BY: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and clamped log standard deviation, each (B, Z), from what an encoder's head gives, (B, 2 Z)."""
+    """Mean and clamped log standard deviation, each (B, Z), from the output of an encoder's head, (B, 2 Z)."""
     mean_BZ, log_std_BZ = output_BY.chunk(2, dim=-1)
     return mean_BZ, log_std_BZ.clamp(*LOG_STD_RANGE)
 
 
 class GRUEncoder(nn.Module):
-    """q(z | trajectory): a GRU whose last valid hidden state gives a diagonal Gaussian over z (V2A's encoder)."""
+    """q(z | trajectory): a GRU; its last valid hidden state gives a diagonal Gaussian over z (V2A's encoder)."""
 
     def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class GRUEncoder(nn.Module):
         self.head = nn.Linear(hidden_dim, 2 * latent_dim)
 
     def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation, each (B, Z), of z. Steps behind a trajectory's end are not computed."""
+        """Mean and log standard deviation of z, each (B, Z). Padding is not computed."""
         packed = pack_padded_sequence(steps_BTX, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
         if written_out(steps_BTX):
             sorted_BH = last_states(packed.data, packed.batch_sizes.tolist(), list(self.recurrent.parameters()))
@@ -82,8 +82,7 @@ class GRUEncoder(nn.Module):
 class PooledEncoder(nn.Module):
     """q(z | trajectory): an MLP over each transition, averaged over time, gives a diagonal Gaussian over z.
 
-    All transitions are encoded at once, and in which order they came does not matter: which dynamics they follow is in
-    each of them.
+    All transitions are encoded in parallel. Their order does not matter, because each one shows the dynamics.
     """
 
     def __init__(self, input_dim: int, hidden_dim: int, latent_dim: int) -> None:
@@ -92,7 +91,7 @@ class PooledEncoder(nn.Module):
         self.head = nn.Linear(hidden_dim, 2 * latent_dim)
 
     def forward(self, steps_BTX: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation, each (B, Z), of z. Steps behind a trajectory's end are not computed."""
+        """Mean and log standard deviation of z, each (B, Z). Padding is not computed."""
         valid_BT = torch.arange(steps_BTX.shape[1], device=lengths_B.device) < lengths_B[:, None]
         features_MH = torch.relu(self.body(steps_BTX[valid_BT]))
         mean_BH = torch.segment_reduce(features_MH, "mean", lengths=lengths_B)
@@ -112,5 +111,5 @@ def update_target(target: nn.Module, online: nn.Module, rate: float) -> None:
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam in its fused form, one kernel for all parameters: small networks are bound by the number of kernels."""
+    """Fused Adam, one kernel for all parameters, because the number of kernels limits the speed of small networks."""
     return torch.optim.Adam(parameters, lr=learning_rate, fused=True)

@@ -1,10 +1,10 @@
-"""Multilayer perceptrons of equal shape whose numbers are one parameter, with backpropagation written out for CPUs.
+"""Multilayer perceptrons of equal shape that share one parameter tensor, with hand-written backpropagation for CPUs.
 
-A small network's update step is bound by the number of operators that are called. With all weights and biases of K
-networks side by side in one parameter, Adam, the moving average and zeroing are one operator each, every layer's
-gradient is written to its place, and autograd knows one node per network.
+The number of operator calls limits the speed of an update step of small networks. With all weights and biases of K
+networks in one parameter, Adam, the moving average and zeroing the gradient take one operator each, every layer's
+gradient is written in place, and autograd sees one node per ensemble.
 
-Shape suffixes: K networks, B rows, X and Y inputs and outputs of a layer, S numbers of a network.
+Shape suffixes: K networks, B rows, X and Y inputs and outputs of a layer, S weights and biases of a network.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from v2a_ray.networks.kernels import product, written_out
 
 CONTIGUOUS = torch.contiguous_format
 Layers = tuple[list[Tensor], list[Tensor]]
-"""The weights (..., X, Y) and biases (..., Y) of each layer, as views of the numbers (..., S) that hold them."""
+"""The weights (..., X, Y) and biases (..., Y) of each layer, as views of the parameter (..., S)."""
 
 
 def layers_of(numbers: Tensor, widths: Sequence[int]) -> Layers:
-    """The layers in (..., S) numbers: of each its weight, row by row, then its bias."""
+    """The layers stored in (..., S) numbers: for each layer its weight, row by row, then its bias."""
     shapes = list(pairwise(widths))
     parts = torch.split(numbers, [size for x, y in shapes for size in (x * y, y)], dim=-1)
     weights = [part.view(*numbers.shape[:-1], *shape) for part, shape in zip(parts[::2], shapes, strict=True)]
@@ -35,7 +35,7 @@ def layers_of(numbers: Tensor, widths: Sequence[int]) -> Layers:
 
 
 def perceptrons(inputs: Tensor, numbers_KS: Tensor, widths: Sequence[int]) -> Tensor:
-    """K perceptrons with ReLU between their layers: (B, X), the same for all, or (K, B, X), to (K, B, Y)."""
+    """K perceptrons with ReLU between layers: maps inputs (B, X), shared by all, or (K, B, X) to (K, B, Y)."""
     if written_out(inputs):
         outputs_KBY: Tensor = _Perceptrons.apply(inputs, numbers_KS, widths)  # type: ignore[no-untyped-call]
         return outputs_KBY
@@ -47,7 +47,7 @@ def perceptrons(inputs: Tensor, numbers_KS: Tensor, widths: Sequence[int]) -> Te
 
 
 class _Perceptrons(torch.autograd.Function):
-    """One network after the other, so that what a layer hands to the next one stays in the processor's cache."""
+    """Computes one network after the other, so that activations stay in the processor's cache between layers."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, numbers_KS: Tensor, widths: Sequence[int]) -> Tensor:
@@ -57,7 +57,7 @@ class _Perceptrons(torch.autograd.Function):
             values = inputs[k] if inputs.dim() == 3 else inputs
             (*weights, last_weight), (*biases, last_bias) = layers_of(numbers_S, widths)
             for weight, bias in zip(weights, biases, strict=True):
-                # Not oneDNN's own ReLU, which makes NaN a 0 and so hides that training has diverged.
+                # oneDNN's own ReLU turns NaN into 0 and would hide diverged training.
                 values = product(values, weight, bias).relu_()
                 hidden.append(values)
             product(values, last_weight, last_bias, out=outputs_BY)
@@ -99,8 +99,8 @@ class _Perceptrons(torch.autograd.Function):
 class EnsembleMLP(nn.Module):
     """K independent perceptrons, each initialised like layers of `nn.Linear`.
 
-    Its one parameter, `numbers_KS`, has a row per member. Files keep one tensor per layer (`state_dict`): `weights.0`
-    (K, X, Y), `biases.0` (K, 1, Y), ...
+    The only parameter, `numbers_KS`, has one row per member. The `state_dict`, and so a file, has one tensor per layer:
+    `weights.0` (K, X, Y), `biases.0` (K, 1, Y), ...
     """
 
     def __init__(self, num_members: int, input_dim: int, hidden: Sequence[int], output_dim: int) -> None:
@@ -111,7 +111,7 @@ class EnsembleMLP(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        # The order of draws is that of the layers, weights before biases.
+        # Draw layer by layer, weights before biases.
         drawn = {}
         for layer, (fan_in, fan_out) in enumerate(pairwise(self.widths)):
             bound = 1.0 / math.sqrt(fan_in)
@@ -130,13 +130,13 @@ class EnsembleMLP(nn.Module):
         return layers_of(self.numbers_KS, self.widths)[1]
 
     def named_layers(self, numbers_KS: Tensor) -> dict[str, Tensor]:
-        """Views of numbers (K, S), the parameter's own or such as its gradient, by their names in files."""
+        """Views of numbers (K, S), such as the parameter or its gradient, by their names in the `state_dict`."""
         weights, biases = layers_of(numbers_KS, self.widths)
         named = {f"weights.{layer}": weight for layer, weight in enumerate(weights)}
         return named | {f"biases.{layer}": bias.unsqueeze(1) for layer, bias in enumerate(biases)}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        # Copies: files take no views that share memory.
+        # Copies, because safetensors refuses views that share memory.
         named = self.named_layers(self.numbers_KS if keep_vars else self.numbers_KS.detach())
         destination.update({prefix + name: value.clone(memory_format=CONTIGUOUS) for name, value in named.items()})
 
@@ -164,15 +164,15 @@ class EnsembleMLP(nn.Module):
             unexpected_keys += [name for name in state_dict if name.startswith(prefix) and name not in known]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, input_dim), the same for all members, or (K, B, input_dim), to (K, B, output_dim)."""
+        """Map (B, input_dim), shared by all members, or (K, B, input_dim) to (K, B, output_dim)."""
         return perceptrons(inputs, self.numbers_KS, self.widths)
 
 
 class NormalizedEnsembleMLP(EnsembleMLP):
-    """K perceptrons whose hidden layers are normalised over their units (layer normalisation, 1607.06450).
+    """K perceptrons with layer normalisation of the hidden layers (1607.06450).
 
-    A layer is linear, ReLU, then (x - mean) / standard deviation. A learned scale and shift would change nothing: the
-    linear layer that follows can do the same.
+    Each hidden layer is linear, ReLU, then (x - mean) / standard deviation. It has no learned scale and shift, because
+    the next linear layer can express both.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -186,9 +186,9 @@ class NormalizedEnsembleMLP(EnsembleMLP):
 
 
 class MLP(EnsembleMLP):
-    """One perceptron: (..., input_dim) to (..., output_dim).
+    """One perceptron, which maps (..., input_dim) to (..., output_dim).
 
-    Its file names its layers as an `nn.Sequential` of `nn.Linear` and `nn.ReLU` does: `0.weight` (Y, X), `0.bias` (Y,),
+    Its `state_dict` has the names of an `nn.Sequential` of `nn.Linear` and `nn.ReLU`: `0.weight` (Y, X), `0.bias` (Y,),
     `2.weight`, ...
     """
 
@@ -203,7 +203,7 @@ class MLP(EnsembleMLP):
         self.load_state_dict(drawn)
 
     def named_layers(self, numbers_KS: Tensor) -> dict[str, Tensor]:
-        """See `EnsembleMLP`; views all the same, weights transposed."""
+        """See `EnsembleMLP`; the weights are transposed views."""
         weights, biases = layers_of(numbers_KS[0], self.widths)
         named: dict[str, Tensor] = {}
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):

@@ -1,13 +1,13 @@
-"""A gated recurrent unit over trajectories of many lengths, with backpropagation through time written out.
+"""A gated recurrent unit over trajectories of different lengths, with hand-written backpropagation through time.
 
     r, u = sigmoid(W_x x + b_x + W_h h + b_h)      n = tanh(W_x x + b_x + r * (W_h h + b_h))      h' = (1 - u) n + u h
 
-as `torch.nn.GRU` computes it, each gate with its own rows of W and b. PyTorch's on a CPU sums the gradient of W_h step
-by step; here that is one matrix product at the end, and everything that does not depend on the gradient is computed for
-all steps at once, so that few operations a step are left.
+This equals `torch.nn.GRU`; each gate has its own rows of W and b. On a CPU, PyTorch sums the gradient of W_h step by
+step. This code computes it in one matrix product at the end, and computes all terms that do not depend on the gradient
+for all steps at once, so that few operations per step remain.
 
-Trajectories lie as in a `PackedSequence`: step after step, in each the trajectories that are that long, the longest
-first. Shape suffixes: M valid steps of a batch, B trajectories, X inputs, H hidden units, G = 3 H for r, u and n.
+Trajectories are laid out as in a `PackedSequence`: step by step, and within a step from the longest trajectory to the
+shortest. Shape suffixes: M valid steps of a batch, B trajectories, X inputs, H hidden units, G = 3 H for r, u and n.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from v2a_ray.networks.kernels import product
 
 
 def last_states(steps_MX: Tensor, counts: Sequence[int], parameters: Sequence[Tensor]) -> Tensor:
-    """(B, H): the hidden state after each trajectory's last step, from zeros.
+    """(B, H): the hidden state after each trajectory's last step; it starts at zero.
 
     Args:
         steps_MX: packed.
-        counts: how many trajectories have a first step, a second, ...
-        parameters: W_x (G, X), W_h (G, H), b_x (G,) and b_h (G,), as `torch.nn.GRU` holds them.
+        counts: number of trajectories that have a first step, a second step, ...
+        parameters: W_x (G, X), W_h (G, H), b_x (G,) and b_h (G,), as in `torch.nn.GRU`.
     """
     states_BH: Tensor = _LastStates.apply(steps_MX, counts, *parameters)  # type: ignore[no-untyped-call]
     return states_BH
@@ -49,7 +49,7 @@ class _LastStates(torch.autograd.Function):
         input_MG = product(steps_MX, input_weight_GX.t(), input_bias_G)
         before_MH, recurrent_MH = input_MG.new_empty(2, len(steps_MX), width)
         state_BH = input_MG.new_zeros(counts[0], width)
-        # r, u and n take the place of what the inputs give to them.
+        # r, u and n overwrite their inputs.
         gates_MF, new_MH = input_MG[:, : 2 * width], input_MG[:, 2 * width :]
         begin = 0
         for count in counts:
@@ -70,8 +70,8 @@ class _LastStates(torch.autograd.Function):
     def backward(ctx: Any, gradient_BH: Tensor) -> tuple[Tensor | None, ...]:
         steps_MX, input_weight_GX, hidden_weight_GH, gates_MG, before_MH, recurrent_MH = ctx.saved_tensors
         reset_MH, update_MH, new_MH = gates_MG.chunk(3, dim=1)
-        # What the gradient of a step's state is multiplied with, to give that of r, u and n before sigmoid and tanh;
-        # n's also as the product with h gets it.
+        # Factors that turn the gradient of a step's state into the gradients of r, u and n before sigmoid and tanh,
+        # and into the gradient of n's product with h.
         of_new = (1 - update_MH) * (1 - new_MH.square())
         of_update = (before_MH - new_MH) * update_MH * (1 - update_MH)
         of_reset = of_new * recurrent_MH * reset_MH * (1 - reset_MH)

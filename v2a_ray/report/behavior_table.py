@@ -44,7 +44,7 @@ def render_zoo(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def zoo_markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
-    """The same as a page, with the commands that trained each."""
+    """The table as a Markdown page, with the command that trained each policy."""
     rule = ["---", *["---:"] * (len(_COLUMNS) - 1)]
     return _PAGE.format(
         num_episodes=rows[0]["num_episodes"] if rows else 0,

@@ -1,4 +1,4 @@
-"""Methods against each other, from the records of runs and sweeps: what pages and tables of results say."""
+"""Compares methods from the records of runs and sweeps, for pages and tables of results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.aggregates import NUM_RESAMPLES, Estimate, Float, improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.experiments.finished import PolicyRecord
+from v2a_ray.report.offline_text import offline_sentences
 from v2a_ray.settings.base import leaves
+from v2a_ray.settings.measures import RANK_SCORE, score_title
 
 MISSING = "–"
 
@@ -24,8 +26,8 @@ class Comparison:
     """Policies of several methods and tasks.
 
     Attributes:
-        records: finished or not; a policy that two folders share is one.
-        baseline: the method that the others are held against, if any.
+        records: finished and unfinished policies; a policy in two folders counts once.
+        baseline: the method that the others are compared with, if any.
     """
 
     records: Sequence[PolicyRecord]
@@ -33,17 +35,17 @@ class Comparison:
 
     @property
     def finished(self) -> list[PolicyRecord]:
-        """Those with a score."""
+        """The records with a score."""
         return [record for record in self.records if record.score is not None]
 
     @cached_property
     def tasks(self) -> list[str]:
-        """In the order of the records."""
+        """Tasks in the order of the records."""
         return list(dict.fromkeys(record.task for record in self.finished))
 
     @cached_property
     def methods(self) -> list[str]:
-        """The highest interquartile mean first; those without one, by their mean, last."""
+        """Methods by interquartile mean, highest first; methods without one come last, by their mean."""
         names = dict.fromkeys(record.method for record in self.finished)
 
         def order(method: str) -> tuple[bool, float]:
@@ -53,13 +55,18 @@ class Comparison:
 
         return sorted(names, key=order)
 
+    @property
+    def score_title(self) -> str:
+        """What scores are, in words."""
+        return " or ".join(dict.fromkeys(score_title(record.result["target"]) for record in self.finished))
+
     def scores(self, method: str, task: str) -> Float:
-        """(S,) of the method's seeds in one task."""
+        """(S,): scores of the method's seeds in one task."""
         mine = [record.score for record in self.finished if (record.method, record.task) == (method, task)]
         return np.asarray(mine)
 
     def strata(self, method: str) -> list[Float] | None:
-        """Scores task by task; None while a task has none: methods would then be held to different tasks."""
+        """Scores task by task; None if a task has none, because methods would be compared on different tasks."""
         found = [self.scores(method, task) for task in self.tasks]
         return found if all(len(scores) for scores in found) else None
 
@@ -124,7 +131,7 @@ class Comparison:
         ]
 
     def settings(self) -> tuple[str, list[list[str]]]:
-        """What all finished policies agree on as YAML, and a table of what they differ in."""
+        """The common settings of all finished policies as YAML, and a table of the differing ones."""
         flat = [leaves(record.result["config"]) for record in self.finished]
         keys = list(dict.fromkeys(key for each in flat for key in each))
         varying = [key for key in keys if any(each.get(key) != flat[0].get(key) for each in flat)]
@@ -135,7 +142,7 @@ class Comparison:
         return yaml.safe_dump(common, sort_keys=False, allow_unicode=True), rows
 
     def versions(self) -> dict[str, str]:
-        """Of Python and packages; where policies differ, all that were used."""
+        """Versions of Python and packages; all of them if policies used different ones."""
         found: dict[str, dict[str, None]] = {}
         for record in self.finished:
             for name, version in record.result.get("versions", {}).items():
@@ -143,22 +150,32 @@ class Comparison:
         return {name: ", ".join(versions) for name, versions in found.items()}
 
     def summary(self) -> list[str]:
-        """What was run, in sentences."""
+        """Sentences that summarise the runs."""
         done, configs = self.finished, [record.result["config"] for record in self.finished]
         left = len(self.records) - len(done)
         seeds = sorted({record.seed for record in done})
-        targets = dict.fromkeys(config["target"]["domain"] for config in configs)
         steps = sorted({int(config["policy"]["num_steps"]) for config in configs})
-        episodes = sorted({int(record.result["target"]["num_episodes"]) for record in done})
+        offline = [record for record in done if RANK_SCORE in record.result["target"]]
         return [
             f"{_count(done, 'policy', 'policies')} of {_count(self.methods, 'method')} were trained on "
             f"{_count(self.tasks, 'task')} with {_count(seeds, 'seed')}"
-            + (f"; {left} more came to no end." if left else "."),
-            f"Each was trained for {_span(steps)} update steps and then acted for {_span(episodes)} episodes in "
-            f"{', '.join(targets)}.",
-            "A score is the mean return over these episodes, on the scale where a random policy has 0 and an expert "
-            "100.",
+            + (f"; {left} more did not finish." if left else "."),
+            f"Each was trained for {_span(steps)} update steps.",
+            *(_rolled_out([record for record in done if record not in offline])),
+            *(offline_sentences([record.result["target"] for record in offline])),
         ]
+
+
+def _rolled_out(records: Sequence[PolicyRecord]) -> list[str]:
+    """How policies were evaluated in simulators."""
+    if not records:
+        return []
+    targets = dict.fromkeys(record.result["config"]["target"]["domain"] for record in records)
+    episodes = sorted({int(record.result["target"]["num_episodes"]) for record in records})
+    return [
+        f"They acted for {_span(episodes)} episodes in {', '.join(targets)}. A score is the mean return over these "
+        "episodes, on the scale where a random policy has 0 and an expert 100."
+    ]
 
 
 def compare(records: Sequence[PolicyRecord], baseline: str | None = None) -> Comparison:
@@ -205,6 +222,7 @@ def tidy_rows(records: Sequence[PolicyRecord]) -> list[dict[str, Any]]:
                 **axes,
                 "status": record.status,
                 "score": record.score,
+                "score_is": score_title(target) if record.result else None,
                 "score_std": target.get("normalized_score_std"),
                 "return": target.get("return_mean"),
                 "return_std": target.get("return_std"),

@@ -1,4 +1,4 @@
-"""Learning curves as pictures."""
+"""Plots of learning curves."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from numpy.typing import NDArray
 from v2a_ray.evaluation.aggregates import mean_curve
 from v2a_ray.evaluation.interval import MIN_VALUES
 from v2a_ray.report.figures import MAX_TOGETHER, Style, panels, styles
+from v2a_ray.settings.measures import RANK_SCORE, SCORE_TITLE
 
 SCORE, RETURN = "evaluation/normalized_score_mean", "evaluation/return_mean"
-AXIS = "normalised score in the target"
+OFFLINE = f"evaluation/{RANK_SCORE}"
+AXES = {
+    OFFLINE: "score on held-out target episodes (no simulator)",
+    SCORE: SCORE_TITLE,
+    RETURN: "return in the target",
+}
+"""Recorded metric to what it is; of those that a policy has, the first is drawn."""
 Cells = Mapping[str, Mapping[str, Sequence[pa.Table]]]
-"""Task to method to the curves of its seeds."""
+"""Maps a task to a method to the curves of its seeds."""
 MAX_POINTS = 200
-"""Of one line: more cannot be told apart."""
+"""Maximum of points per line; more could not be distinguished."""
 
 
 def score_curve(curves: pa.Table) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Update steps and normalised scores of a policy's evaluations, from its `curves.parquet`.
-
-    Returns instead, where the domain has no references.
-    """
+    """Update steps and scores of a policy's evaluations, from its `curves.parquet`: the first of `AXES` that it has."""
     steps = curves.column("step").to_numpy()
-    scores = curves.column(SCORE if has_scores(curves) else RETURN).to_numpy(zero_copy_only=False).astype(float)
+    scores = curves.column(drawn(curves)).to_numpy(zero_copy_only=False).astype(float)
     evaluated = ~np.isnan(scores)
     return steps[evaluated], scores[evaluated]
 
 
-def has_scores(curves: pa.Table) -> bool:
-    """Whether returns could be normalised."""
-    return SCORE in curves.column_names
+def drawn(curves: pa.Table) -> str:
+    """The metric that a policy's curve shows."""
+    return next((name for name in AXES if name in curves.column_names), RETURN)
 
 
 def axis_of(curves: pa.Table) -> str:
-    """What the values of a policy's evaluations are."""
-    return AXIS if has_scores(curves) else "return in the target"
+    """Axis label for the values of a policy's evaluations."""
+    return AXES[drawn(curves)]
 
 
 def plot_run(curves: pa.Table, path: Path, title: str) -> None:
-    """The normalised score over update steps of one run, or its return where there is none."""
+    """The score over update steps of one run."""
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     steps, scores = score_curve(curves)
@@ -68,7 +72,7 @@ def plot_cells(cells: Cells, path: Path, title: str) -> None:
 
 
 def in_words(cells: Cells) -> str:
-    """What lines and bands are."""
+    """Caption that explains lines and bands."""
     counts = sorted({len(seeds) for by_method in cells.values() for seeds in by_method.values()})
     if counts == [1]:
         return "one seed, which says nothing about others"
@@ -90,8 +94,7 @@ def by_final_score(cells: Cells) -> list[str]:
 
 
 def cells_figure(cells: Cells, title: str = "", gids: Mapping[str, str] | None = None) -> Figure:
-    """See `plot_cells`; `gids` gives the methods in another order, and how the
-    names of SVG groups begin that hold what is of each."""
+    """See `plot_cells`; `gids` maps the methods, in another order, to the prefix of their SVG groups' ids."""
     methods = list(gids) if gids else by_final_score(cells)
     style = styles(methods)
     apart = len(methods) > MAX_TOGETHER
@@ -145,7 +148,7 @@ def draw_curve(axes: Axes, seeds: Sequence[pa.Table], style: Style, gid: str | N
 
 
 def _stacked(seeds: Sequence[pa.Table]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Steps (K,) and scores (S, K) of a method's seeds, as far as all of them came."""
+    """Steps (K,) and scores (S, K) of a method's seeds, up to the end of the shortest curve."""
     curves = [score_curve(table) for table in seeds]
     shortest = min(len(steps) for steps, _ in curves)
     kept = np.unique(np.linspace(0, max(0, shortest - 1), min(shortest, MAX_POINTS)).astype(int))

@@ -187,7 +187,7 @@ def _notes(findings: Sequence[Finding]) -> list[tuple[str, str]]:
 
 
 def _plain(text: str) -> str:
-    """Matplotlib reads what stands between dollar signs as mathematics."""
+    """Escape dollar signs, which start mathematics in Matplotlib."""
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""Datasets as one HTML page that needs nothing else: pictures are embedded, everything written by others is escaped."""
+"""Datasets as one self-contained HTML page: pictures are embedded, untrusted text is escaped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_inspection(path: Path, inspection: Inspection) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Raise ConfigError if the name's ending does not say what to write, StorageError if it is not free."""
+    """Raise ConfigError for an unknown suffix, StorageError if the file exists and is not ours."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"the ending {path.suffix!r} says neither a picture nor a page",
@@ -98,7 +98,7 @@ def _findings(findings: Sequence[Finding]) -> str:
 
 
 def _features(sources: Sequence[SourceSummary], field: str) -> str:
-    """Smallest to largest value, and median, of every feature."""
+    """Range and median of every feature."""
     width = max(len(getattr(each, f"{field}_range")) for each in sources)
     rows = []
     for feature in range(width):

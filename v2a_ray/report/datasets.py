@@ -1,4 +1,4 @@
-"""Datasets in the terminal: what is in them, what checks found, and lists of them."""
+"""Datasets in the terminal: their content, findings of checks, and lists of datasets."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
 def histogram(values: NDArray[np.float64], bins: int = HISTOGRAM_BINS) -> str:
     """A histogram of one character per bin, from the smallest to the largest finite value."""
     counts, _ = np.histogram(values[np.isfinite(values)], bins=bins)
-    # Rounded up, so that a bin with anything in it is never blank.
+    # Rounded up, so that a non-empty bin is never blank.
     heights = np.ceil(counts / max(int(counts.max()), 1) * (len(BARS) - 1)).astype(int)
     return "".join(BARS[height] for height in heights)
 
 
 def render(table: EpisodeTable, findings: Sequence[Finding] = ()) -> RenderableType:
-    """Everything about one table for `rich.print`: sources, ranges of the features, and findings."""
+    """A report on one table for `rich.print`: sources, ranges of the features, and findings."""
     return _render(summarize(table), findings)
 
 
 def render_inspection(inspection: Inspection) -> RenderableType:
-    """Everything about datasets that were looked at together, and which robot the checks took them to be of."""
+    """A report on datasets inspected together, with the robots that the checks assumed."""
     parts = [_render(inspection.sources, inspection.findings)]
     for name, domain in inspection.assumed.items():
         parts.append(Text(f"{name} was checked as {domain}", style="dim"))
@@ -115,7 +115,7 @@ def _sources(summaries: Sequence[SourceSummary]) -> Table:
 
 
 def _features(summaries: Sequence[SourceSummary]) -> list[Table]:
-    """Range of each feature, one column per source; a table for each width that observations and actions have."""
+    """Range of each feature, one column per source; one table per dimension of observations and actions."""
     groups: dict[tuple[int, int], list[SourceSummary]] = {}
     for each in summaries:
         groups.setdefault((len(each.observation_range), len(each.action_range)), []).append(each)

@@ -1,4 +1,4 @@
-"""Pictures of a diagnosis: z in two dimensions, densities of advantages, and what the filter lets through."""
+"""Plots of a diagnosis: z in two dimensions, densities of advantages, and the filter's selection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DENSITY_POINTS = 4000
 
 
 def draw_pictures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
-    """Draw what there is to draw; section to file."""
+    """Draw the plots that the diagnosis has data for; maps sections to files."""
     evidence, advantages = diagnosis.evidence, diagnosis.advantages
     files: dict[str, Path] = {}
     if evidence is None:

@@ -1,4 +1,4 @@
-"""A diagnosis in words: for the terminal, as `diagnosis.json`, as `diagnosis.md` with its pictures."""
+"""Reports of a diagnosis: in the terminal, as `diagnosis.json`, and as `diagnosis.md` with plots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TITLES = {
     "alignment": "Alignment: does h order transitions by how well they fit the target's dynamics?",
     "modality": "Modality: does z say which dynamics an episode came from?",
     "value": "Value: does one global advantage rank wrongly, and does z repair it?",
-    "filter": "Filter: what reaches the policy?",
+    "filter": "Filter: which transitions reach the policy?",
     "everything": "Nothing to diagnose",
 }
 _DEVIATES = 1e-3
@@ -36,12 +36,12 @@ _AGAINST = " / "
 
 @dataclass(frozen=True)
 class Section:
-    """One audit, ready to be shown.
+    """The report of one audit.
 
     Attributes:
-        grade: `good`, `fair`, `bad`, `unknown` (not enough to judge by) or `skipped`.
-        sentences: what was found, and what is good or bad.
-        rows: a table, its header first; may be empty.
+        grade: `good`, `fair`, `bad`, `unknown` (not enough evidence) or `skipped`.
+        sentences: results, and the thresholds for good and bad.
+        rows: a table with its header first; may be empty.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Section:
 
 
 def sections(diagnosis: Diagnosis) -> list[Section]:
-    """Every audit in words, in the order of the stages; skipped ones with their reason."""
+    """The report of every audit, in the order of the stages; skipped ones with their reason."""
     result = []
     for name in _TITLES:
         audit = diagnosis.audits.get(name)
@@ -78,7 +78,7 @@ def sections(diagnosis: Diagnosis) -> list[Section]:
 
 
 def introduction(diagnosis: Diagnosis) -> list[str]:
-    """What was run and what was looked at."""
+    """Sentences on the run and the examined data."""
     config, evidence = diagnosis.run.config, diagnosis.evidence
     score = "no normalised score" if diagnosis.run.score is None else f"normalised score {diagnosis.run.score:.1f}"
     lines = [
@@ -90,7 +90,7 @@ def introduction(diagnosis: Diagnosis) -> list[str]:
 def _evidence(evidence: Evidence) -> Iterator[str]:
     yield f"{len(evidence.rows):,} of {evidence.source.num_transitions:,} source transitions examined."
     if evidence.unknown:
-        yield f"Their true mismatch is not known: {evidence.unknown}."
+        yield f"Their true mismatch is unknown: {evidence.unknown}."
         return
     known = [name for name in evidence.domains if name in evidence.domain_mismatch]
     distances = ", ".join(f"{name} {evidence.domain_mismatch[name]:.3f}" for name in known)
@@ -100,8 +100,8 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
     )
     if evidence.control is not None and evidence.control > _DEVIATES:
         yield (
-            f"WARNING: the target's own data deviate from its domain by {evidence.control:.3g}; either the domain is "
-            "named wrongly, or no mismatch below can be trusted (`v2a data fidelity` tells)."
+            f"WARNING: the target data deviate from the target's domain by {evidence.control:.3g}; either the domain "
+            "is wrong, or no mismatch below can be trusted (check with `v2a data fidelity`)."
         )
 
 
@@ -116,14 +116,14 @@ def _alignment(audit: AlignmentAudit) -> Iterator[str]:
     )
     if audit.auc_behavior is not None:
         yield (
-            f"It tells behaviours of one domain apart with probability {audit.auc_behavior:.2f}, where 0.5 is right: "
+            f"It separates behaviours of one domain with probability {audit.auc_behavior:.2f}; 0.5 is best, because "
             "their dynamics are the same."
         )
-    who = audit.between_behaviors > audit.between_domains
-    verdict = " h measures who collected the data more than under which dynamics." if who else ""
+    by_behavior = audit.between_behaviors > audit.between_domains
+    verdict = " h depends on the behaviour more than on the dynamics." if by_behavior else ""
     yield (
-        f"Of its variance {audit.between_domains:.0%} lies between domains, {audit.between_behaviors:.0%} between "
-        f"behaviours of a domain (bad when more than between domains), {audit.inside_parts:.0%} inside parts.{verdict}"
+        f"Its variance is {audit.between_domains:.0%} between domains, {audit.between_behaviors:.0%} between "
+        f"behaviours of a domain (bad if more than between domains) and {audit.inside_parts:.0%} inside parts.{verdict}"
     )
 
 
@@ -145,27 +145,27 @@ def _alignment_rows(audit: AlignmentAudit) -> list[list[str]]:
 def _modality(audit: ModalityAudit) -> Iterator[str]:
     if audit.separate_fits:
         yield (
-            "Every source has an encoder of its own (modality.mode=per_source), and a probe can tell encoders apart "
-            "where dynamics are equal: nothing is graded here; hold k-means against that of a shared fit."
+            "Every source has its own encoder (modality.mode=per_source), and a probe can recognise the encoder even "
+            "if dynamics are equal. So there is no grade; compare k-means with that of a shared fit."
         )
     if audit.probe_domain is None:
         yield "A linear probe needs two domains with two episodes each; the source has fewer."
     else:
         yield (
-            f"A linear probe of z names the true domain of {audit.probe_domain:.0%} of the episodes it was not fitted "
-            f"to (balanced over {audit.num_domains} domains, {audit.num_episodes} episodes; chance is "
-            f"{audit.chance_domain:.0%}; good from 90 %, bad below {(audit.chance_domain + 0.9) / 2:.0%})."
+            f"A linear probe of z names the true domain of {audit.probe_domain:.0%} of held-out episodes (balanced "
+            f"over {audit.num_domains} domains, {audit.num_episodes} episodes; chance is {audit.chance_domain:.0%}; "
+            f"good from 90 %, bad below {(audit.chance_domain + 0.9) / 2:.0%})."
         )
     if audit.silhouette is not None:
         yield (
             f"Without labels, k-means recovers the domains with adjusted Rand index {_number(audit.adjusted_rand)} and "
-            f"normalised mutual information {_number(audit.mutual_information)} (1 is all, 0 chance); silhouette "
+            f"normalised mutual information {_number(audit.mutual_information)} (1 is perfect, 0 chance); silhouette "
             f"{audit.silhouette:.2f} (clear above 0.5)."
         )
     if audit.probe_behavior is not None:
         yield (
-            f"The same probe names the behaviour with {audit.probe_behavior:.0%} (chance {audit.chance_behavior:.0%}): "
-            "what z holds of behaviour is not dynamics, and splits the data of one domain for nothing."
+            f"The same probe names the behaviour with {audit.probe_behavior:.0%} (chance {audit.chance_behavior:.0%}). "
+            "Information on behaviour is not dynamics, and splits the data of one domain needlessly."
         )
 
 
@@ -176,22 +176,23 @@ def _value(audit: ValueAudit) -> Iterator[str]:
         "Rank correlation with each domain's own oracle, mean over domains: "
         f"A(s, a) {_signed(without.mean_rank_correlation)}"
         + (f", A(s, a, z) {_signed(with_z.mean_rank_correlation)}" if with_z else "")
-        + f"; two oracles that differ in their seed alone agree to {_signed(ceiling.mean_rank_correlation)}, which is "
-        "about the ceiling."
+        + f"; two oracles that differ only in their seed have {_signed(ceiling.mean_rank_correlation)}, which is about "
+        "the ceiling."
     )
     if audit.grade == "unknown" and with_z:
-        yield "The oracles hardly agree with each other: more advantage steps are needed before this says anything."
+        yield "The oracles hardly agree with each other: a verdict needs more advantage steps."
     if with_z and audit.gain is not None:
         closed = "" if audit.closed is None else f", {audit.closed:.0%} of the way to the ceiling (good from 25 %)"
-        yield f"z moves it by {_signed(audit.gain)}{closed}; less than 0.02 is what a seed moves."
+        yield f"z changes it by {_signed(audit.gain)}{closed}; less than 0.02 is within the variation of seeds."
         yield (
-            f"Pairs from two domains in the oracles' order reversed: {_percent(without.discordant)} without z, "
-            f"{_percent(with_z.discordant)} with it, {_percent(ceiling.discordant)} between oracles (50 % is chance)."
+            f"Pairs from two domains ordered unlike the oracles: {_percent(without.discordant)} without z, "
+            f"{_percent(with_z.discordant)} with z, {_percent(ceiling.discordant)} between oracles (50 % is chance)."
         )
     yield (
-        f"Of the mix's best {audit.keep_fraction:.0%} by A(s, a), {without.mixed_top_overlap:.0%} are the oracles' best"
-        + (f" too, by A(s, a, z) {with_z.mixed_top_overlap:.0%}" if with_z else " too")
-        + f", between oracles {ceiling.mixed_top_overlap:.0%} (chance {audit.keep_fraction:.0%})."
+        f"Share of the best {audit.keep_fraction:.0%} of the mix that is also among the oracles' best: "
+        f"{without.mixed_top_overlap:.0%} by A(s, a)"
+        + (f", {with_z.mixed_top_overlap:.0%} by A(s, a, z)" if with_z else "")
+        + f", {ceiling.mixed_top_overlap:.0%} between oracles (chance {audit.keep_fraction:.0%})."
     )
 
 
@@ -212,34 +213,34 @@ def _value_rows(audit: ValueAudit) -> list[list[str]]:
 
 def _filter(audit: FilterAudit) -> Iterator[str]:
     if audit.rule == "none":
-        yield "The method has no filter: everything that is drawn is trained on."
+        yield "The method has no filter: the policy trains on all drawn transitions."
     if not audit.eligible_share:
-        yield "The calibrated filter refuses all of the source: the policy trained on the target alone."
+        yield "The calibrated filter refuses the whole source: the policy trained on the target alone."
         return
     if audit.eligible_share < 1:
-        yield f"{audit.eligible_share:.1%} of the source pass the calibrated threshold and may be drawn at all."
+        yield f"{audit.eligible_share:.1%} of the source pass the calibrated threshold and are eligible."
     whole = audit.overall
     yield (
-        f"{whole.acceptance:.0%} of the source pass. True mismatch of what passes {_number(whole.mismatch.kept, 3)}, "
-        f"of what is refused {_number(whole.mismatch.refused, 3)}; rank of the oracle advantage in its domain "
-        f"{_number(whole.oracle_rank.kept)} against {_number(whole.oracle_rank.refused)} (0.5 is chance)."
+        f"{whole.acceptance:.0%} of the source pass. True mismatch: {_number(whole.mismatch.kept, 3)} for passing and "
+        f"{_number(whole.mismatch.refused, 3)} for refused transitions; rank of the oracle advantage in its domain: "
+        f"{_number(whole.oracle_rank.kept)} and {_number(whole.oracle_rank.refused)} (0.5 is chance)."
     )
     if audit.lift is not None:
         yield (
-            f"Worth taking (a near domain: {', '.join(audit.near_domains)}; oracle advantage above the domain's median)"
-            f" are {_percent(audit.base_rate)} of the source and {_percent(audit.precision)} of what passes, "
-            f"{audit.lift:.2f} times as many (good from 1.5, bad below 1.1); {_percent(audit.recall)} of them pass."
+            f"Good transitions (near domain: {', '.join(audit.near_domains)}; oracle advantage above the domain's "
+            f"median) are {_percent(audit.base_rate)} of the source and {_percent(audit.precision)} of the passing "
+            f"ones, a lift of {audit.lift:.2f} (good from 1.5, bad below 1.1); {_percent(audit.recall)} of them pass."
         )
     elif not audit.near_domains:
-        yield "No source domain is known to be near, so nothing counts as worth taking."
+        yield "No source domain is known to be near, so no transition counts as good."
     if audit.target_distance is not None:
         yield (
-            f"States that pass are {_number(whole.distance.kept)} from the nearest target state, refused ones "
-            f"{_number(whole.distance.refused)}, the target's own from its other episodes {audit.target_distance:.2f} "
-            "(standard deviations): beyond that lies what the target's data do not cover."
+            f"Distance to the nearest target state in standard deviations: {_number(whole.distance.kept)} for passing "
+            f"states, {_number(whole.distance.refused)} for refused ones, {audit.target_distance:.2f} for target "
+            "states to the other target episodes; farther states are not covered by the target data."
         )
-    yield "The columns are fixed while the policy trains, so these shares are the same at its start and its end."
-    yield "In the table: means over what passes / over what is refused."
+    yield "The columns do not change while the policy trains, so these shares do not change either."
+    yield "In the table: means over passing / over refused transitions."
 
 
 def _filter_rows(audit: FilterAudit) -> list[list[str]]:
@@ -261,7 +262,7 @@ def _selection(part: Selection) -> list[str]:
 
 
 def render(diagnosis: Diagnosis) -> Group:
-    """For the terminal."""
+    """The report for the terminal."""
     parts: list[RenderableType] = [Text(line) for line in introduction(diagnosis)]
     for section in sections(diagnosis):
         color = _COLORS[section.grade]
@@ -273,7 +274,7 @@ def render(diagnosis: Diagnosis) -> Group:
 
 
 def _rich_table(rows: Sequence[Sequence[str]]) -> Table:
-    """Two numbers of a cell stand one above the other, so that a row fits 80 columns."""
+    """A table with the two numbers of a cell on two lines, so that a row fits 80 columns."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     for index, name in enumerate(rows[0]):
         table.add_column(name.replace(" ", "\n") if index else name, justify="right" if index else "left", no_wrap=True)
@@ -283,7 +284,7 @@ def _rich_table(rows: Sequence[Sequence[str]]) -> Table:
 
 
 def markdown(diagnosis: Diagnosis, pictures: dict[str, str]) -> str:
-    """A page; `pictures` are file names by section."""
+    """The report as Markdown; `pictures` maps sections to file names."""
     lines = ["# Diagnosis", "", *(f"{line}\n" for line in introduction(diagnosis))]
     for section in sections(diagnosis):
         lines += [f"## {section.title}", "", f"**{section.grade}**", ""]

@@ -50,7 +50,7 @@ _SMALLEST_COLOUR, _LARGEST_COLOUR = 0.01, 10.0
 
 
 def verdict_lines(check: RobotCheck) -> list[str]:
-    """One line per finding of a robot: what fails first, then known identical pairs and nearly vacuous shifts."""
+    """One line per finding of a robot: failures first, then known identical pairs and nearly vacuous shifts."""
     lines = [f"FAILS {each.domain}: {problem}" for each in check.domains for problem in each.problems]
     for pair in check.identical:
         label = "known" if pair.reason else "FAILS"
@@ -85,7 +85,7 @@ def write_page(checks: Sequence[RobotCheck], path: Path, command: str) -> None:
 
 
 def domain_check_page(checks: Sequence[RobotCheck], command: str, picture: str) -> str:
-    """Markdown: what was checked and found, a table per robot, and every pairwise distance."""
+    """Markdown with the checks, the findings, a table per robot, and all pairwise distances."""
     lines = [
         _PAGE.format(
             command=command,
@@ -143,7 +143,7 @@ def plot_distances(checks: Sequence[RobotCheck], path: Path) -> None:
 
 
 def _distance(value: float) -> str:
-    """Three digits; a dash where no state could be set, so that nothing was measured."""
+    """Three digits, or a dash for a distance that was not measured because no state could be set."""
     return f"{value:.3f}" if np.isfinite(value) else "–"
 
 

@@ -1,4 +1,4 @@
-"""What a sweep would take, for the terminal."""
+"""The estimate of a sweep, for the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `v2a evaluate` shows and writes."""
+"""The output of `v2a evaluate`: a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _cell(values: Any, digits: int) -> str:
 
 
 def write_evaluation(results: Sequence[EpisodeResults], policy: str, policy_domain: str, seed: int, path: Path) -> None:
-    """Everything as JSON: episode i was reset with `seed` + i."""
+    """Write all results as JSON; episode i was reset with `seed` + i."""
     content = {
         "made_by": MARK,
         "policy": policy,

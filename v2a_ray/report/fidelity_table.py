@@ -55,7 +55,7 @@ def render_comparisons(comparisons: Sequence[Comparison]) -> Table:
 
 
 def to_markdown(comparisons: Sequence[Comparison], command: str) -> str:
-    """A page with one row per file, saying what was measured by which `command` (shown as given) and versions."""
+    """A page with one row per file, the measuring `command` (shown as given), and the versions."""
     versions = {name: importlib.metadata.version(name) for name in ("mujoco", "gymnasium")}
     rows = []
     for each in comparisons:

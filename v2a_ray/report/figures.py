@@ -1,6 +1,6 @@
-"""How figures look: Okabe and Ito's colours, which colour-blind readers tell apart, each with a marker of its own.
+"""The style of figures: Okabe and Ito's colours, which colour-blind readers can distinguish, and one marker per colour.
 
-Figures are made without pyplot, so that importing this package leaves a notebook's backend as it is.
+Figures are made without pyplot, so that importing this package does not change a notebook's backend.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
-"""Okabe and Ito (2008), the best to be seen on white first."""
+"""Okabe and Ito (2008), ordered by visibility on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MAX_TOGETHER = len(COLORS)
-"""Methods in one panel: beyond it each gets a panel of its own."""
+"""Maximum of methods in one panel; if there are more, each gets its own panel."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one method is drawn."""
+    """Colour and marker of one method."""
 
     color: str
     marker: str
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """A style for every method; beyond eight they come again, for panels that do not share."""
+    """A style for every method; styles repeat after eight methods, which then have separate panels."""
     return {
         method: Style(COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)])
         for index, method in enumerate(methods)

@@ -1,4 +1,4 @@
-"""What checks found, as a file: JSON, or Markdown."""
+"""Writes findings of checks to a file: JSON or Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEVERITIES = ("error", "warning", "info")
 
 
 def write_findings(path: Path, findings: Sequence[Finding], about: Mapping[str, Any]) -> None:
-    """Write a report, Markdown if the name ends in .md and JSON otherwise. `about` says what was checked.
+    """Write a report, Markdown if the name ends in .md and JSON otherwise. `about` describes the checked data.
 
     Raises StorageError: no space, or no permission.
     """
@@ -29,7 +29,7 @@ def write_findings(path: Path, findings: Sequence[Finding], about: Mapping[str, 
 
 
 def findings_json(findings: Sequence[Finding], about: Mapping[str, Any]) -> str:
-    """One object: what was checked, how many findings of each severity, and the findings."""
+    """A JSON object with the checked data, the number of findings per severity, and the findings."""
     content = {
         "made_by": MARK,
         **about,
@@ -40,7 +40,7 @@ def findings_json(findings: Sequence[Finding], about: Mapping[str, Any]) -> str:
 
 
 def findings_markdown(findings: Sequence[Finding], about: Mapping[str, Any]) -> str:
-    """A table of findings, the gravest first, and what the checks that fired mean."""
+    """A table of findings, most severe first, and the meaning of each check that fired."""
     counts = _counts(findings)
     lines = ["# Checks of data", "", f"<!-- {MARK} -->", ""]
     lines += [f"- {name}: {cell(_plain(value))}" for name, value in about.items()]

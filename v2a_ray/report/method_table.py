@@ -11,7 +11,7 @@ from v2a_ray.experiments.methods import METHODS
 
 
 def methods_table() -> Table:
-    """All methods; what a method does without is left out, so that a row fits a terminal."""
+    """All methods; unused components of a method are left out, so that a row fits a terminal."""
     table = Table(box=None, pad_edge=False)
     table.add_column("method", style="bold", no_wrap=True)
     table.add_column("origin", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What a mix would take, for the terminal."""
+"""The table of a planned mix, for the terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row(Protocol):
 
 
 def render_mix(rows: Sequence[Row]) -> Table:
-    """One row per source with its share of all transitions; a refused source says why."""
+    """One row per source with its share of all transitions, or the reason why it is refused."""
     total = sum(row.num_transitions for row in rows) or 1
     table = Table("source", "domain", "behavior", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("episodes", "held out", "transitions", "share"):

@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from v2a_ray.evaluation.aggregates import profile
 from v2a_ray.evaluation.interval import mean_interval
 from v2a_ray.report.comparison import Comparison
-from v2a_ray.report.curves import AXIS, Cells, cells_figure, in_words
+from v2a_ray.report.curves import Cells, cells_figure, in_words
 from v2a_ray.report.figures import MAX_TOGETHER, panels, styles
 from v2a_ray.settings.base import leaves
 
 _INK = "#010203"
-"""Stands for the colour of the page's text until the SVG is written."""
+"""Placeholder for the colour of the page's text until the SVG is written."""
 _STYLE = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "xtick.labelcolor"), _INK
@@ -43,11 +43,11 @@ _RESPONSES = {
 
 
 def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of every figure; one that would show nothing is left out."""
+    """Title, caption and SVG of every figure; empty figures are left out."""
     cells = _cells(comparison)
     made: list[tuple[str, str, Callable[[], Figure]]] = [
-        ("Scores by task", f"Mean {AXIS} over seeds; lines: 95 % bootstrap intervals of three seeds and more.",
-         lambda: _bars(comparison)),
+        ("Scores by task", f"Mean {comparison.score_title} over seeds; lines: 95 % bootstrap intervals of three seeds "
+         "and more.", lambda: _bars(comparison)),
         ("Performance profiles", "The part of seeds that score more than a threshold, averaged over tasks; bands: "
          "95 % stratified bootstrap intervals. Higher is better everywhere.", lambda: _profiles(comparison)),
     ]  # fmt: skip
@@ -55,11 +55,11 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
         gids = {method: f"m{index}-curve" for index, method in enumerate(comparison.methods)}
         made.append(("Learning curves", f"Lines: {in_words(cells)}.", lambda: cells_figure(cells, gids=gids)))
     if responses := _responses(comparison):
-        made.append(
-            ("Response to λ and ξ", f"Mean {AXIS} over tasks and seeds of every method that was trained with several "
-             "values; bands: 95 % bootstrap intervals of three policies and more.",
-             lambda: _response_figure(comparison, responses))
-        )  # fmt: skip
+        caption = (
+            f"Mean {comparison.score_title} over tasks and seeds of every method that was trained with several values; bands: 95 % "
+            "bootstrap intervals of three policies and more."
+        )
+        made.append(("Response to λ and ξ", caption, lambda: _response_figure(comparison, responses)))
     return [(title, caption, _svg(draw, f"{title}. {caption}")) for title, caption, draw in made]
 
 
@@ -99,7 +99,7 @@ def _response_figure(comparison: Comparison, responses: dict[str, dict[str, dict
         axes.set_xlabel(_RESPONSES[key])
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.supylabel(AXIS, fontsize=10)
+    figure.supylabel(comparison.score_title, fontsize=10)
     return figure
 
 
@@ -121,7 +121,7 @@ def _bars(comparison: Comparison) -> Figure:
         axes.set_title(task, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
     grid[0].invert_yaxis()
-    figure.supxlabel(AXIS, fontsize=10)
+    figure.supxlabel(comparison.score_title, fontsize=10)
     return figure
 
 
@@ -146,7 +146,7 @@ def _profiles(comparison: Comparison) -> Figure:
     if methods and not apart:
         figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     for axes in grid:
-        axes.set_xlabel(f"threshold: {AXIS}", fontsize=8 if apart else 10)
+        axes.set_xlabel(f"threshold: {comparison.score_title}", fontsize=8 if apart else 10)
     figure.supylabel("part of seeds above it", fontsize=10)
     return figure
 

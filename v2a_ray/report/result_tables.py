@@ -25,11 +25,12 @@ from v2a_ray.experiments.sweep import task_of
 from v2a_ray.files import replacing
 from v2a_ray.report.markdown import cell, table_lines
 from v2a_ray.settings.choices import Choices, choices_of
+from v2a_ray.settings.measures import SCORE_TITLE, score_of_evaluation, score_title
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of one trial.
+    """The result of one trial.
 
     Attributes:
         labels: axis to value.
@@ -52,7 +53,7 @@ class TrialResult:
 
     @property
     def method(self) -> str:
-        """The sweep's label of the method, or its name, with what modifies it beside what labels stand for."""
+        """The sweep's label of the method, or its name, with modifications that no label names."""
         return self.config.titled(self.labels.get("method", self.config.method), self.labelled)
 
     @property
@@ -62,14 +63,15 @@ class TrialResult:
 
     @property
     def score(self) -> float | None:
-        """Mean normalised score in the target; None of a policy that was not trained to its end."""
-        return self.evaluation.get("normalized_score_mean") if self.status == "finished" else None
+        """See `score_of_evaluation`; None of a policy that was not trained to its end."""
+        return score_of_evaluation(self.evaluation) if self.status == "finished" else None
 
 
 def render_cells(results: Sequence[TrialResult]) -> Table:
     """One row per method: mean ± standard deviation over seeds of every task, and the interquartile mean of all."""
     header, *rows = _cells(results)
-    title = "normalised score in the target, mean ± standard deviation over seeds"
+    titles = dict.fromkeys(score_title(result.evaluation) for result in results if result.score is not None)
+    title = f"{' or '.join(titles) or SCORE_TITLE}, mean ± standard deviation over seeds"
     table = Table(*header, title=title, caption=shared_seed(results))
     for row in rows:
         table.add_row(*row)
@@ -84,7 +86,7 @@ def cells_markdown(results: Sequence[TrialResult]) -> str:
 
 
 def shared_seed(results: Sequence[TrialResult]) -> str | None:
-    """What to say where seeds differ by the policy alone: a spread over them leaves out that of z, A and h."""
+    """Notes on methods whose seeds differ only in the policy: their spread leaves out that of z, A and h."""
     cells: dict[tuple[str, str], list[ExperimentConfig]] = {}
     for result in results:
         if len(needed_stages(result.config)) > 1:
@@ -102,7 +104,7 @@ def shared_seed(results: Sequence[TrialResult]) -> str | None:
 
 
 def _named(some: Collection[tuple[str, str]], cells: Collection[tuple[str, str]]) -> str:
-    """Some of the cells in words: a method alone where all of its cells are among them."""
+    """Names of the given cells; a method's name alone if all its cells are among them."""
     words = []
     for method in dict.fromkeys(method for method, _ in some):
         tasks = [task for name, task in some if name == method]
@@ -120,9 +122,10 @@ def _cells(results: Sequence[TrialResult]) -> Iterator[list[str]]:
 
 
 def _aggregate(cells: Sequence[Sequence[TrialResult]]) -> str:
-    """Over all tasks and seeds, or nothing while a task has no score: methods would then be held to different tasks."""
+    """Aggregate over all tasks and seeds; none while a task has no score, or another kind of score than the others."""
     scores = [np.array([result.score for result in cell if result.score is not None]) for cell in cells]
-    if not all(len(of_task) for of_task in scores):
+    titles = {score_title(result.evaluation) for cell in cells for result in cell if result.score is not None}
+    if not all(len(of_task) for of_task in scores) or len(titles) > 1:
         return "–"
     middle, low, high = interquartile_mean(scores)
     return f"{middle:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")

@@ -1,4 +1,4 @@
-"""Results of runs and sweeps as one HTML page that needs nothing else, or as a table for a text.
+"""Results of runs and sweeps as one self-contained HTML page, or as a table for a text.
 
 Everything that others wrote (labels, names of methods, reasons of failures) is escaped.
 """
@@ -33,7 +33,7 @@ _LATEX_COMMENT = "% "
 
 
 def page(comparison: Comparison, title: str, commands: Sequence[str]) -> str:
-    """The page; `commands` are those that made what is on it."""
+    """The page; `commands` are the commands that made its results."""
     script = resources.files(__package__).joinpath("page.js").read_text()
     common, varying = comparison.settings()
     stages = [[name, f"{made}", f"{found}", f"{spent:,.1f}"] for name, made, found, spent in comparison.stages()]

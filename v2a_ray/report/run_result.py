@@ -1,4 +1,4 @@
-"""`result.json`: what a run was, what each stage cost, and how good the policy is in the target."""
+"""The content of `result.json`: a run's settings, the cost of each stage, and the policy's scores in the target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("v2a_ray", "ray", "torch", "numpy", "mujoco", "gymnasium", "pyarrow
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that move numbers."""
+    """Versions of Python and of the packages that affect numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
@@ -31,15 +31,17 @@ def make_result(
 ) -> dict[str, Any]:
     """The content of `result.json`; `stages` are (name, artifact) in the order of the plan.
 
-    `files` is to get the SHA-256 of each file beside it that others take into use.
+    The caller adds `files`, the SHA-256 of each file in the results folder that other commands use.
     """
-    mix_key = dict(stages)["source"].key
+    source = dict(stages).get("source")
+    key = source.key if source else ""
     return {
         "method": config.method,
         "modifications": config.modifications,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "mix": {"name": mix_name(config, mix_key), "hash": mix_key},
+        "mix": {"name": mix_name(config, key), "hash": key},
+        "evaluation": "offline" if config.is_offline else "simulator",
         "stages": [
             {
                 "name": name,

@@ -1,4 +1,4 @@
-"""What `v2a select` shows and writes."""
+"""The output of `v2a select`: a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from v2a_ray.outputs import MARK, new_file
 def render_selection(candidates: Sequence[Candidate]) -> Table:
     """One row per policy, best first."""
     table = Table(
-        title="value by fitted Q evaluation: mean ± standard deviation over critics, in order of the difference",
-        box=None,
+        title="held-out target episodes; value by fitted Q evaluation: mean ± standard deviation over critics", box=None
     )
     table.add_column("policy", overflow="fold")
-    for name in ("value", "true return"):
+    for name in ("value", "TD error", "log-likelihood", "true return"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in candidates:
         known = "–" if one.true_return is None else f"{one.true_return:,.0f}"
-        table.add_row(one.name, f"{one.value.mean:,.1f} ± {one.value.std:,.1f}", known)
+        value, error = one.numbers.value, one.numbers.td_error
+        worth = "–" if value is None else f"{value.mean:,.1f} ± {value.std:,.1f}"
+        likelihood = f"{one.numbers.action_log_likelihood:,.2f}"
+        table.add_row(one.name, worth, "–" if error is None else f"{error:,.3g}", likelihood, known)
     return table
 
 
 def selection_in_words(candidates: Sequence[Candidate]) -> str:
-    """The choice, how far it is to be trusted, and on how little it rests."""
+    """The choice, the number of first states, and its rank correlation with true returns."""
     best = candidates[0]
-    words = [f"chosen: {best.name}, over {best.value.num_episodes} held-out first states"]
+    words = [f"chosen: {best.name}, over {best.numbers.num_episodes} held-out episodes"]
     correlation, count = rank_correlation(candidates)
     if math.isnan(correlation):
         words.append("no rank correlation: fewer than three policies with different true returns (--true-episodes)")
@@ -55,10 +57,13 @@ def write_selection(candidates: Sequence[Candidate], settings: dict[str, Any], p
         "policies": [
             {
                 "policy": one.name,
-                "value": one.value.mean,
-                "lower_value": one.value.lower,
-                "value_of_critic": one.value.of_critic.tolist(),
-                "num_held_out_episodes": one.value.num_episodes,
+                "score": one.score,
+                "value": one.numbers.of("fitted_q_mean"),
+                "lower_value": one.numbers.of("fitted_q_lower"),
+                "value_of_critic": one.numbers.value.of_critic.tolist() if one.numbers.value else None,
+                "td_error": one.numbers.td_error,
+                "action_log_likelihood": one.numbers.action_log_likelihood,
+                "num_held_out_episodes": one.numbers.num_episodes,
                 "true_return": one.true_return,
             }
             for one in candidates

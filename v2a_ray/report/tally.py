@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from v2a_ray.settings.measures import RANK_SCORE
+
 MAX_LISTED = 20
 """Running nodes and failures that a snapshot names; it counts all."""
 SCORE, RETURN = "evaluation/normalized_score_mean", "evaluation/return_mean"
@@ -85,8 +87,7 @@ class Tally:
         node.step, node.num_steps = step, num_steps
         if num_steps and node.first_step is None:
             node.first_step = step if "resumed" in metrics else 0
-        if RETURN in metrics:
-            node.note = score_note(metrics)
+        node.note = score_note(metrics) or node.note
 
     def finish(self, key: str, name: str, found: bool, score: float | None = None) -> None:
         """A node's artifact is there."""
@@ -182,6 +183,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def score_note(metrics: Mapping[str, float]) -> str:
-    """The score of an evaluation, or the return where the domain has no references."""
-    return f"score {metrics[SCORE]:.1f}" if SCORE in metrics else f"return {metrics[RETURN]:.1f}"
+def score_note(metrics: Mapping[str, float]) -> str | None:
+    """The score of an evaluation, the return without references, the held-out score without a simulator, else None."""
+    shown = {SCORE: "score", RETURN: "return", f"evaluation/{RANK_SCORE}": "held-out score"}
+    return next((f"{title} {metrics[name]:.1f}" for name, title in shown.items() if name in metrics), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -27,6 +27,8 @@ class Settings(BaseModel):
 class TrainingConfig(Settings):
     """Settings that every trained stage has."""
 
+    needs_package: ClassVar[tuple[str, str] | None] = None
+    """A module that computing it imports, and the extra of this package that installs it."""
     num_steps: Positive
     """Update steps."""
     batch_size: Positive

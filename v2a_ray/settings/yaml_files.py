@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from v2a_ray.errors import ConfigError, told
 from v2a_ray.settings.base import merge
 from v2a_ray.settings.choices import Choices, choices_of, closest
+from v2a_ray.settings.shipped import shipped_configs
 
 __all__ = ["at", "merge", "parse_overrides", "read_yaml", "validate"]
 
@@ -33,7 +34,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            "no such file", where=str(path), remedy="tune_configs/ holds the configurations we ship"
+            "no such file", where=str(path), remedy=f"give a YAML file, or one of {', '.join(shipped_configs())}"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"cannot be read: {told(error)}", where=str(path), remedy="save it as UTF-8") from None

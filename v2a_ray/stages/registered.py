@@ -1,4 +1,4 @@
-"""All trained stages, in `STAGES`, each after those that it may be made from; and what the tables beside them cost."""
+"""Registers all trained stages in `STAGES`, each after its possible inputs, and estimates the cost of any plan node."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ FITS_ROWS = "v2a_ray.engine.context:fit_rows"
 
 
 def costs_of(stage: str, config: ExperimentConfig, tables: Tables, spec: DataSpec | None = None) -> list[Cost] | None:
-    """What computing a node of any stage takes; None when it depends on a table whose size is not known.
+    """The cost of computing a node of any stage; None when it depends on a table of unknown size.
 
-    `spec` is that of a data node. Of `rows` those of the source are laid out.
+    `spec` describes a data node. For `rows`, the source is counted.
     """
     if stage in STAGES:
         return STAGES[stage].costs(config, tables)
@@ -45,5 +45,5 @@ def costs_of(stage: str, config: ExperimentConfig, tables: Tables, spec: DataSpe
 
 
 def fit_of(stage: str, config: ExperimentConfig) -> Callable[[Job], None]:
-    """The function that computes a node of a trained stage, or rows."""
+    """The function that computes a node of a trained stage, or of `rows`."""
     return imported(FITS_ROWS) if stage == "rows" else STAGES[stage].fit(config)

@@ -18,6 +18,7 @@ from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.domains import Domain
 from v2a_ray.domains.batch import make_batch
 from v2a_ray.domains.behaviors import BehaviorPolicy, load_behavior
+from v2a_ray.settings.environment_names import without_folders
 
 SIDE_BY_SIDE = 16
 """Episodes that run together in one collector. With this many, the cost of Python per batched step is negligible."""
@@ -58,7 +59,7 @@ class EpisodeCollector:
         num_side_by_side: int = SIDE_BY_SIDE,
     ) -> None:
         self.domain = domain
-        self.component = component
+        self.label = without_folders(component)
         self.seed = seed
         self.noise_std = noise_std
         self.policy: BehaviorPolicy | None = None
@@ -100,7 +101,7 @@ class EpisodeCollector:
     def _start(self, row: int, index: int) -> None:
         """Begin episode `index` in simulation `row`."""
         # crc32, because Python's hash() of a string differs between processes.
-        names = (zlib.crc32(name.encode()) for name in (self.domain.name, self.component))
+        names = (zlib.crc32(name.encode()) for name in (without_folders(self.domain.name), self.label))
         reset_sequence, noise_sequence = np.random.SeedSequence([self.seed, *names, index]).spawn(2)
         generator, shape = np.random.default_rng(noise_sequence), self._noise.shape[1:]
         # Drawing the whole episode's noise at once is faster and gives the same numbers as drawing step by step.
@@ -139,8 +140,8 @@ class EpisodeCollector:
             offsets=np.asarray([0, length], dtype=np.int64),
             terminated=np.asarray([terminated], dtype=bool),
             truncated=np.asarray([not terminated], dtype=bool),
-            episode_id=(f"{self.domain.slug}/{self.component}/{self.seed}/{index:06d}",),
-            source=(self.component,),
+            episode_id=(f"{self.domain.slug}/{self.label}/{self.seed}/{index:06d}",),
+            source=(self.label,),
             domain=(self.domain.name,),
-            behavior=(self.component,),
+            behavior=(self.label,),
         )

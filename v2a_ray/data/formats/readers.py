@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from v2a_ray.data.action_scaling import with_scaled_actions
 from v2a_ray.data.checks import Severities, regrade
 from v2a_ray.data.checks.findings import Reading, raise_errors
-from v2a_ray.data.config import Columns
+from v2a_ray.data.config import ActionBounds, Columns
 from v2a_ray.data.formats.known_formats import check_format, detect_format, format_for_output, format_named
 from v2a_ray.data.formats.location import Location, locate, publishing
 from v2a_ray.data.rewards import with_reward
@@ -30,6 +31,7 @@ def read_table(
     checks: Severities | None = None,
     columns: Columns | None = None,
     reward: float | str | None = None,
+    action_bounds: ActionBounds | None = None,
 ) -> Reading:
     """Read and check a dataset, and raise if a check of severity `error` fails; see `examine_table`.
 
@@ -37,7 +39,14 @@ def read_table(
         DataError: the first error found, with its place: unreadable, missing keys, shapes, types, values.
     """
     reading = examine_table(
-        path, robot=robot, format=format, filesystem=filesystem, checks=checks, columns=columns, reward=reward
+        path,
+        robot=robot,
+        format=format,
+        filesystem=filesystem,
+        checks=checks,
+        columns=columns,
+        reward=reward,
+        action_bounds=action_bounds,
     )
     raise_errors(reading.findings)
     return reading
@@ -52,6 +61,7 @@ def examine_table(
     checks: Severities | None = None,
     columns: Columns | None = None,
     reward: float | str | None = None,
+    action_bounds: ActionBounds | None = None,
 ) -> Reading:
     """Read and check a dataset, and return it even if a check of its values fails.
 
@@ -63,6 +73,7 @@ def examine_table(
         checks: severities of checks that are to be others than by default.
         columns: which columns make up a transition, where the format lets the user say.
         reward: a number, or `module:function`, in place of the recorded rewards.
+        action_bounds: what actions are scaled from; without, they have to be in [-1, 1].
 
     Returns:
         The table and its findings (`table, findings = read_table(...)`); `.ordered` says whether its
@@ -76,6 +87,8 @@ def examine_table(
     found = chosen.read(location, robot, columns)
     if reward is not None:
         found = with_reward(found, reward, str(location))
+    if action_bounds is not None:
+        found = with_scaled_actions(found, action_bounds, location)
     return Reading(found.table, regrade(found.findings, checks or {}))
 
 

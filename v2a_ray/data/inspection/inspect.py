@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from v2a_ray.data.checks import Severities, check_sources, regrade
 from v2a_ray.data.checks.findings import Finding
+from v2a_ray.data.config import Columns
 from v2a_ray.data.fidelity.recorded import labelled_domain
 from v2a_ray.data.formats.readers import examine_table
 from v2a_ray.data.table.episodes import EpisodeTable
@@ -80,10 +81,12 @@ def inspect_datasets(
     domain: Domain | None = None,
     format: str | None = None,
     checks: Severities | None = None,
+    columns: Columns | None = None,
 ) -> Inspection:
     """Read datasets, check each, and check them against each other.
 
     Args:
+        columns: which columns make up a transition, of formats that let the user say.
         domain: of all datasets; by default each dataset's labels decide, or else its name.
         format: of all datasets; by default detected from the content.
         checks: severities that differ from the default.
@@ -95,13 +98,14 @@ def inspect_datasets(
     summaries: list[SourceSummary] = []
     for path, name in zip(paths, names, strict=True):
         told = domain or domain_of_file_name(Path(path))
-        reading = examine_table(path, robot=told.robot_spec if told else None, format=format, checks=checks)
+        robot = told.robot_spec if told else None
+        reading = examine_table(path, robot=robot, format=format, checks=checks, columns=columns)
         table = reading.table
         labelled = _labelled_domain(table)
         if domain is None and labelled is not None and labelled != told:
             # Only the labels name the robot, and they are known after reading.
             told = labelled
-            reading = examine_table(path, robot=told.robot_spec, format=format, checks=checks)
+            reading = examine_table(path, robot=told.robot_spec, format=format, checks=checks, columns=columns)
         tables[name] = table
         if told is not None:
             domains[name] = told

@@ -70,7 +70,14 @@ def load_data(spec: DataSpec, label: str, data_root: str | Path = ".", checks: S
     """
     domain = parse_domain(spec.domain)
     path = resolve(spec, data_root)
-    table, findings = read_table(path, robot=domain.robot_spec, checks=checks, columns=spec.columns, reward=spec.reward)
+    table, findings = read_table(
+        path,
+        robot=domain.robot_spec,
+        checks=checks,
+        columns=spec.columns,
+        reward=spec.reward,
+        action_bounds=spec.action_bounds,
+    )
     if not spec.replacement and table.num_transitions < (spec.num_transitions or 0):
         message = f"holds {table.num_transitions} transitions where {spec.num_transitions} are asked for"
         fewer = regrade([found("fewer", message, place(path))], checks or {})
@@ -166,6 +173,8 @@ def held_out_episodes(num_episodes: int, fraction: float, seed: int, source: str
 
 def mix_name(config: ExperimentData, key: str) -> str:
     """A mix in one line: its parts, and the first digits of the `key`, which hashes everything in it."""
+    if not config.sources:
+        return "no sources: the target alone"
     parts = [
         f"{source.label} {source.num_transitions:,}" if source.num_transitions else source.label
         for source in mix_sources(config)

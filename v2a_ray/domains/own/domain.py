@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,11 +17,20 @@ import numpy as np
 
 from v2a_ray.domains.own.edits import OWN_KINDS, ModelEdit, apply_edits, parse_own_shift, shift_edits
 from v2a_ray.domains.own.environment import OwnInterface, adapt, make_bare, model_of, read_interface
+from v2a_ray.domains.own.mjcf import MJCFRobot
+from v2a_ray.domains.own.robot_file import read_robot
 from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.domains.shifts.kinds import Shift
 from v2a_ray.domains.shifts.names import KINDS, combined_execution
 from v2a_ray.errors import DomainError
-from v2a_ray.settings.environment_names import join_name, split_name
+from v2a_ray.settings.environment_names import (
+    ROBOT_FILE,
+    is_robot_file,
+    join_name,
+    label_of,
+    split_name,
+    with_absolute_file,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class GymDomain:
     """Anybody's environment under given dynamics.
 
     Attributes:
-        environment: an ID of gymnasium's registry, or `package.module:Class`.
+        environment: an ID of gymnasium's registry, `package.module:Class`, or `mjcf:` and a robot's file.
         settings_json: its arguments and our options (`own.environment.OPTIONS`), as canonical JSON.
         shifts: in the order written.
     """
@@ -71,9 +81,27 @@ class GymDomain:
     @property
     def slug(self) -> str:
         """The environment and its shifts as a file name; settings are in a digest at its end."""
-        readable = re.sub(r"[^\w.-]+", "_", join_name(self.environment, {}, "+".join(self.shift_names)))
-        digest = hashlib.sha256(self.settings_json.encode()).hexdigest()[:8]
-        return f"{readable}_{digest}" if self.settings else readable
+        shifts, told = "+".join(self.shift_names), self.settings_json if self.settings else ""
+        name = join_name(self.environment, {}, shifts)
+        if is_robot_file(self.environment):
+            name, told = f"mjcf_{label_of(name)}", self.environment + told
+        readable = re.sub(r"[^\w.-]+", "_", name)
+        return f"{readable}_{hashlib.sha256(told.encode()).hexdigest()[:8]}" if told else readable
+
+    @property
+    def identity(self) -> str:
+        """See `Domain`: a robot's file stands for its content."""
+        if not is_robot_file(self.environment):
+            return self.name
+        return f"{self.name} {MJCFRobot(self.environment.removeprefix(ROBOT_FILE)).digest()}"
+
+    @property
+    def references(self) -> Sequence[float] | None:
+        """Returns that score 0 and 100, from the settings or the robot's file."""
+        given: Sequence[float] | None = self.settings.get("references")
+        if given is None and is_robot_file(self.environment):
+            given = read_robot(Path(self.environment.removeprefix(ROBOT_FILE))).references
+        return given
 
     @property
     def execution(self) -> Execution:
@@ -147,7 +175,7 @@ def _interface(environment: str, settings_json: str) -> OwnInterface:
 def parse_gym_domain(text: str) -> GymDomain:
     """Read the name of an environment's domain, and make it once. Raises DomainError for whatever is wrong with it."""
     try:
-        environment, settings, shift_text = split_name(text)
+        environment, settings, shift_text = split_name(with_absolute_file(text))
     except ValueError as error:
         raise DomainError(
             str(error), where=f"domain {text!r}", remedy="gym:ENVIRONMENT?KEY=VALUE&KEY=VALUE/SHIFT"
@@ -158,7 +186,7 @@ def parse_gym_domain(text: str) -> GymDomain:
     shifts = tuple(parse_own_shift(name, f"domain {text!r}") for name in names)
     canonical = json.dumps(settings, separators=(",", ":"), sort_keys=True)
     domain = GymDomain(environment, canonical, shifts)
-    _require_references(settings.get("references"), domain.name)
+    _require_references(domain.references, domain.name)
     _ = domain.robot_spec, domain.execution
     if shifts:
         _require_in_force(domain)
@@ -196,8 +224,8 @@ def _diverged(data: mujoco.MjData) -> bool:
 def _require_references(values: Sequence[float] | None, where: str) -> None:
     if values is None:
         return
-    numbers = isinstance(values, list) and len(values) == 2 and all(isinstance(each, (int, float)) for each in values)
-    if not numbers or not values[0] < values[1]:
+    is_pair = isinstance(values, list | tuple) and len(values) == 2
+    if not is_pair or not all(isinstance(each, (int, float)) for each in values) or not values[0] < values[1]:
         raise DomainError(
             f"references are {values!r}",
             where=where,

@@ -19,8 +19,10 @@ from gymnasium.spaces import Box, Dict
 from gymnasium.wrappers import RescaleAction, TimeLimit
 from numpy.typing import NDArray
 
+from v2a_ray.domains.own.mjcf import MJCFRobot
 from v2a_ray.domains.shifts.execution import ActionChannel, Execution
-from v2a_ray.errors import DomainError
+from v2a_ray.errors import DomainError, V2AError
+from v2a_ray.settings.environment_names import ROBOT_FILE, is_robot_file
 
 OPTIONS = ("max_episode_steps", "observation_keys", "references")
 """Settings that are ours; every other one is an argument of the environment."""
@@ -74,13 +76,16 @@ def make_bare(
     if not (limit is None or (isinstance(limit, int) and limit > 0)):
         raise DomainError(f"max_episode_steps is {limit!r}", where=where, remedy="a positive whole number")
     try:
-        if _ENVIRONMENT_ID.fullmatch(environment):
+        if is_robot_file(environment):
+            made = MJCFRobot(environment.removeprefix(ROBOT_FILE), **kwargs)
+            made = TimeLimit(made, limit or made.robot.max_episode_steps)
+        elif _ENVIRONMENT_ID.fullmatch(environment):
             _register_extras(environment)
             made = gymnasium.make(environment, max_episode_steps=limit, disable_env_checker=True, **kwargs)
         else:
             made = _factory(environment)(**kwargs)
             made = made if limit is None else TimeLimit(made, limit)
-    except DomainError:
+    except V2AError:
         raise
     except Exception as error:  # whatever somebody's environment raises, or gymnasium of its name
         raise DomainError(

@@ -22,6 +22,7 @@ from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.reading import Notify, load_experiment
 from v2a_ray.experiments.sweep import make_sweep, with_base, with_grid
 from v2a_ray.experiments.sweep_config import SweepConfig
+from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
@@ -108,6 +109,7 @@ def make_job(
     `notify` gets a line for each setting of the file that is ignored because the command line chooses another method.
     Raises ConfigError where `v2a run` and `v2a sweep` do, and for a folder that only this machine has.
     """
+    path = config_path(path)
     content = read_yaml(path)
     if {"axes", "search"} & merge(content, parse_overrides(overrides)).keys():
         return _sweep_job(path, content, overrides, run_dir, notify)

@@ -89,9 +89,13 @@ def _own_first_path() -> list[str]:
     return [str(Path(first).resolve())] if first and Path(first).is_dir() else []
 
 
+MAX_STARTS = 4
+"""Ray gives a node 30 seconds to start, which is too few on a machine that is busy with other work."""
+
+
 def _start(settings: Mapping[str, Any]) -> None:
-    """Start or join Ray, with a second attempt if the first fails. Raises ClusterError with the reason in one line."""
-    for attempt in (1, 2):
+    """Start or join Ray, again if that fails. Raises ClusterError with the reason in one line."""
+    for attempt in range(1, MAX_STARTS + 1):
         try:
             ray.init(**settings)
             return
@@ -100,17 +104,19 @@ def _start(settings: Mapping[str, Any]) -> None:
             if not are_caught():
                 raise
             raise terminated() from ending
-        except (OSError, RuntimeError, ValueError, ConnectionError, TimeoutError, ray.exceptions.RayError) as error:
+        # Ray raises a plain Exception for a node that did not start in time.
+        except Exception as error:
             ray.shutdown()
-            if attempt == 2:
+            is_late = "timed out during startup" in str(error)
+            if attempt == (MAX_STARTS if is_late else 2):
                 lines = [line for line in str(error).strip().splitlines() if line.strip()]
                 reason = lines[0].strip() if lines else type(error).__name__
                 raise ClusterError(
                     f"Ray does not start: {reason}",
                     where=str(settings["address"]),
                     remedy="check free space and permissions of the folder for temporary files (RAY_TMPDIR chooses "
-                    "another, with a short path), free memory, and the limit of open files (`ulimit -n`); "
-                    "--verbose shows what Ray says",
+                    "another, with a short path), free memory, the limit of open files (`ulimit -n`), and whether "
+                    "other processes leave this one any CPU time; --verbose shows what Ray says",
                 ) from error
 
 

@@ -26,6 +26,7 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.engine.plan import weights_digest
 from v2a_ray.engine.store import STAGE_VERSION
 from v2a_ray.errors import DataError
+from v2a_ray.settings.environment_names import without_folders
 
 Progress = Callable[[int, int], None]
 
@@ -59,7 +60,7 @@ def collect_data(
     """
     requests = [collection_requests(spec) for spec in specs]
     opened = [
-        _open_journal(journals[index] / request.component, request) if journals else None
+        _open_journal(journals[index] / without_folders(request.component), request) if journals else None
         for index, group in enumerate(requests)
         for request in group
     ]

@@ -13,6 +13,7 @@ from v2a_ray.data.checks import SourceFacts, check_facts, regrade
 from v2a_ray.data.checks.findings import Finding, raise_errors
 from v2a_ray.data.config import TARGET_LABEL, DataSpec, SourceSpec
 from v2a_ray.data.formats.readers import is_worth_ray
+from v2a_ray.data.mixing.dimension_maps import is_mapped, mapped
 from v2a_ray.data.mixing.mixture import (
     collection_requests,
     held_out_episodes,
@@ -27,9 +28,12 @@ from v2a_ray.data.rewards import missing_rewards
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import count_episodes, read_manifest, read_table_folder, write_table
 from v2a_ray.domains import Domain, parse_domain
+from v2a_ray.engine.stage import TABLES
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DataError
+from v2a_ray.evaluation.fitted_q_evaluation import hold_out
+from v2a_ray.evaluation.offline import HELD_OUT
 from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.data.collect import collect_data
 from v2a_ray.orchestration.data.ingest import IngestSource, ingest, is_small
@@ -89,7 +93,7 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
             write_json(output / REFUSED, {"source": work.node.name.removeprefix("data/"), "reason": str(error)})
 
     def fill(output: Path) -> None:
-        if rolled_out is None and _is_large(spec, root):
+        if rolled_out is None and not _keeps_back(work) and _is_large(spec, root):
             _convert_large(work, spec, output / "table")
             return
         if rolled_out is not None:
@@ -98,17 +102,29 @@ def _store_part(work: Work, store: ArtifactStore, rolled_out: EpisodeTable | Non
             table, findings = load_source(spec, root, checks)
         else:
             table, findings = load_data(spec, TARGET_LABEL, root, checks)
+        if isinstance(spec, SourceSpec):
+            table = mapped(table, spec)
         robot = parse_domain(spec.domain).robot
+        if _keeps_back(work):
+            offline = work.config.offline
+            table, unseen = hold_out(table, offline.held_out_fraction, offline.seed)
+            write_table(unseen, output / HELD_OUT, robot=robot, extra={"spec": spec.model_dump()})
         write_table(table, output / "table", robot=robot, findings=findings, extra={"spec": spec.model_dump()})
 
     spent = rate * rolled_out.num_transitions if rolled_out is not None else 0.0
     return store.get_or_make("data", work.node.key, make, {"spec": spec.model_dump()}, spent)
 
 
+def _keeps_back(work: Work) -> bool:
+    """Whether episodes of this part are held out from all stages: those of a target without a simulator."""
+    return work.config.is_offline and work.node.name == TABLES[TARGET_LABEL]
+
+
 def _is_large(spec: DataSpec, data_root: str) -> bool:
     """Whether the whole file is needed and it is large: a single task would read it for minutes."""
     everything = spec.num_transitions is None and spec.num_episodes is None
-    as_recorded = spec.columns is None and spec.reward is None
+    named = (spec.columns, spec.reward, spec.action_bounds)
+    as_recorded = all(each is None for each in named) and not is_mapped(spec)
     return everything and as_recorded and is_worth_ray(resolve(spec, data_root))
 
 
@@ -164,11 +180,13 @@ def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, pr
     def make(output: Path, _work: Path) -> None:
         domains = {source.name: parse_domain(source.domain) for source in sources}
         distinct = list(dict.fromkeys(domains.values()))
+        # No simulation predicts what a map has made of its states.
+        comparable = {spec.label: [] if is_mapped(spec) else distinct for spec in config.sources}
         if is_small(sources):
-            facts = [_describe(source.path, distinct) for source in sources]
+            facts = [_describe(source.path, comparable[source.name]) for source in sources]
         else:
             describe = ray.remote(_describe)
-            facts = ray.get([describe.remote(source.path, distinct) for source in sources])
+            facts = ray.get([describe.remote(source.path, comparable[source.name]) for source in sources])
         findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
         findings += [each for source in sources for each in missing_rewards(read_manifest(source.path))]

@@ -42,11 +42,9 @@ from v2a_ray.data.formats import rllib
 from v2a_ray.data.formats.numpy_msgpack import unpack
 from v2a_ray.data.loading.sampler import Preprocessing
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.domains import parse_domain
 from v2a_ray.engine.context import Job, preprocessing, require_memory
 from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import Metrics, use_threads
-from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.stages.policy.config import (
     PolicyConfig,
     RLlibBCConfig,
@@ -54,6 +52,7 @@ from v2a_ray.stages.policy.config import (
     RLlibIQLConfig,
     RLlibMARWILConfig,
 )
+from v2a_ray.stages.policy.evaluating import as_metrics, make_evaluate, recorded_names
 from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 
 Float = NDArray[np.float32]
@@ -80,23 +79,21 @@ def fit_rllib_policy(job: Job) -> None:
         learner.add_table(table, job.work / "episodes" / role)
     # The connectors may draw random numbers; seed again so that training depends on the seed alone.
     seed_everything(seed)
-    evaluation, domain = job.config.evaluation, parse_domain(job.config.target.domain)
+    evaluate, names = make_evaluate(job), recorded_names(job)
     last: dict[str, Any] = {}
 
     def act(observations: Float) -> Float:
         return learner.act((observations - prepared.observation_mean) / prepared.observation_std)
 
     def evaluate_module() -> Metrics:
-        results = evaluate(act, domain, evaluation.num_episodes, evaluation.seed)
-        last.update(results.summary(), returns=results.returns.tolist(), lengths=results.lengths.tolist())
-        names = ("return_mean", "normalized_score_mean")
-        return {f"evaluation/{name}": last[name] for name in names if last[name] is not None}
+        last.update(evaluate(act))
+        return as_metrics(last, names)
 
     loop = job.loop(
         config,
         samplers={"rllib": learner},
         evaluate=evaluate_module,
-        evaluation_interval_steps=evaluation.interval_steps,
+        evaluation_interval_steps=job.config.evaluation.interval_steps,
     )
     history = loop.run(learner)
     save_module(learner, prepared, job.output / "module.safetensors")

@@ -36,7 +36,7 @@ from v2a_ray.experiments.sweep import Sweep, layer_of
 from v2a_ray.experiments.sweep_config import SearchConfig
 from v2a_ray.files import copy_whole
 from v2a_ray.orchestration.cluster.gpus import reserved_gpu
-from v2a_ray.orchestration.sweep.trials import failure, objectives, trials_of
+from v2a_ray.orchestration.sweep.trials import failure, is_evaluation, objectives, trials_of
 from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
 from v2a_ray.outputs import new_folder
@@ -139,7 +139,7 @@ def train_member(settings: dict[str, Any]) -> None:
 
     def progress(step: int, num_steps: int, metrics: Metrics) -> None:
         show(step, num_steps, metrics)
-        if "evaluation/return_mean" not in metrics or step == num_steps:
+        if not is_evaluation(metrics) or step == num_steps:
             return
         save_checkpoint(folder / CHECKPOINT, training.learner, step, training.loop.history, training.loop.samplers)
         write_sealed(folder / SCHEDULE, {"step": step, "entries": entries})

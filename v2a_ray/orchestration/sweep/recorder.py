@@ -16,6 +16,7 @@ from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact
 from v2a_ray.engine.trainer import Metrics
 from v2a_ray.experiments.sweep import Trial
+from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.trial_status import TrialStatus
 from v2a_ray.orchestration.train.listener import Event, Listener
@@ -54,8 +55,7 @@ class Recorder(Callback):
         """See `Callback`."""
         policy = result["policy"]
         if not {"failed", "finished"} & result.keys():
-            names = ("step", "normalized_score_mean", "return_mean")
-            self.last[policy] = {name: float(result[name]) for name in names if name in result}
+            self.last[policy] = {name: float(result[name]) for name in ("step", *OBJECTIVES) if name in result}
             return
         self.last.pop(policy, None)
         with self._room():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULTS_FILE
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
+from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json, replacing, write_whole
 from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
 from v2a_ray.orchestration.sweep.trial_folders import write_trial
@@ -114,8 +115,7 @@ class Results:
             self._keep(trial)
         results = [self.results[trial.name] for trial in self.trials()]
         write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
-        search = self.sweep.config.search
-        write_whole(self.folder / "table.md", search_markdown(results, search) if search else cells_markdown(results))
+        write_whole(self.folder / "table.md", self._table(results))
         cells: dict[str, dict[str, list[Any]]] = {}
         for result in results:
             if result.curves is not None:
@@ -126,6 +126,10 @@ class Results:
         end = time.monotonic()
         self.due = end + (end - start) / REFRESH_SHARE
         return results
+
+    def _table(self, results: Sequence[TrialResult]) -> str:
+        search = self.sweep.config.search
+        return search_markdown(results, search, self.sweep.objectives) if search else cells_markdown(results)
 
     def _keep(self, trial: Trial) -> None:
         known = self.results.get(trial.name)
@@ -161,7 +165,7 @@ class Results:
         """What trackers get of a finished trial."""
         config = result.config.model_dump(mode="json")
         drawn = list(self.sweep.config.search.space) if self.sweep.config.search else []
-        scores = {name: result.evaluation.get(name) for name in ("normalized_score_mean", "return_mean")}
+        scores = {name: result.evaluation.get(name) for name in OBJECTIVES}
         return TrackedPolicy(
             folder=self.folder,
             events=self.folder / TENSORBOARD / file_name("-".join(trial.labels.values())),

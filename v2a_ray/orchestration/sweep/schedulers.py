@@ -67,7 +67,7 @@ def asha(sweep: Sweep) -> TrialScheduler:
     """Successive halving, task by task."""
     config = sweep.config.scheduler
     assert isinstance(config, ASHAConfig)
-    metric, mode = sweep.config.objective
+    metric, mode = sweep.objective
 
     def make(num_steps: int) -> TrialScheduler:
         return ASHAScheduler(
@@ -86,7 +86,7 @@ def median(sweep: Sweep) -> TrialScheduler:
     """The median rule, task by task."""
     config = sweep.config.scheduler
     assert isinstance(config, MedianConfig)
-    metric, mode = sweep.config.objective
+    metric, mode = sweep.objective
     return per_task(
         sweep,
         lambda _: MedianStoppingRule(time_attr="step", metric=metric, mode=mode, grace_period=config.grace_steps),
@@ -97,7 +97,7 @@ def population(sweep: Sweep) -> TrialScheduler:
     """Population-based training."""
     config, search = sweep.config.scheduler, sweep.config.search
     assert isinstance(config, PopulationConfig) and search is not None
-    metric, mode = sweep.config.objective
+    metric, mode = sweep.objective
     random.seed(search.seed)  # Tune's exchanges draw from Python's generator
     return PopulationBasedTraining(
         time_attr="step",

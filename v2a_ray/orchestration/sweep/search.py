@@ -79,7 +79,7 @@ class Suggestions(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an evaluation before the end, for Optuna's use of trials that a scheduler ends."""
         _, drawn = self.handed_out[trial_id]
-        (first, *more) = self.search.objectives
+        (first, *more) = self.sweep.objectives
         if not more and first in result:
             drawn.report(result[first], int(result["step"]))
 
@@ -90,7 +90,7 @@ class Suggestions(Searcher):
         if error or "failed" in result:
             self.studies[cell].tell(drawn, state=TrialState.FAIL)
         elif "finished" in result:
-            self.studies[cell].tell(drawn, [result[name] for name in self.search.objectives])
+            self.studies[cell].tell(drawn, [result[name] for name in self.sweep.objectives])
         else:
             self.studies[cell].tell(drawn, state=TrialState.PRUNED)
 
@@ -148,7 +148,7 @@ def _open_study(sweep: Sweep, folder: Path, cell: int) -> optuna.Study:
     study = optuna.create_study(
         storage=JournalStorage(SealedJournal(folder / "optuna" / f"{cell:04d}.jsonl")),
         study_name=" ".join(sweep.trials[cell].labels.values()) or sweep.name,
-        directions=[_DIRECTIONS[direction] for direction in sweep.config.search.objectives.values()],
+        directions=[_DIRECTIONS[direction] for direction in sweep.objectives.values()],
         load_if_exists=True,
     )
     # A resumed search must not repeat its first draws.

@@ -20,11 +20,13 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.plugins import load_shipped
 from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Trial, suggested
+from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.gpus import stage_workers
 from v2a_ray.orchestration.train.compute import make_policies, make_stage
 from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
+from v2a_ray.settings.measures import RANK_SCORE
 
 TRIALS_FILE = "trials.json"
 """In the sweep's folder: labels and configuration of every trial, in order."""
@@ -72,8 +74,12 @@ def trials_of(settings: dict[str, Any]) -> list[Trial]:
 
 def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
     """The metrics for schedulers and searches from an evaluation after `step` update steps."""
-    names = ("normalized_score_mean", "return_mean", "data_kept")
-    return {"step": step} | {name: evaluation[name] for name in names if evaluation.get(name) is not None}
+    return {"step": step} | {name: evaluation[name] for name in OBJECTIVES if evaluation.get(name) is not None}
+
+
+def is_evaluation(metrics: Metrics) -> bool:
+    """Whether a report has an evaluation, of which every one has a return or what stands for it."""
+    return not metrics.keys().isdisjoint(("evaluation/return_mean", f"evaluation/{RANK_SCORE}"))
 
 
 def _progress(progress_actor: str, trial: Trial) -> Progress:
@@ -86,7 +92,7 @@ def _progress(progress_actor: str, trial: Trial) -> Progress:
         show(step, num_steps, metrics)
         evaluation = {name.removeprefix("evaluation/"): value for name, value in metrics.items()}
         # The last evaluation is reported when the artifact is there: a scheduler may not end what has reached its end.
-        if "return_mean" in evaluation and step < num_steps:
+        if is_evaluation(metrics) and step < num_steps:
             tune.report({"policy": trial.plan["policy"].key, **objectives(evaluation, step)})
 
     return progress

@@ -1,4 +1,4 @@
-"""Settings of the advantage stage, by how V is fitted."""
+"""Settings of the advantage stage, one class per way of fitting V."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ ADVANTAGES = Choices("kind", "none", "advantage")
 
 
 class AdvantageConfig(TrainingConfig):
-    """Stage 2: the value column, an advantage. What all kinds have."""
+    """Stage 2: the value column, an advantage. Settings of all kinds."""
 
     value_loss: ClassVar[str | None] = None
-    """`module:function` of (q_B, value_B, config) to the loss of V; None if there is no column."""
+    """`module:function` that maps (q_B, value_B, config) to the loss of V; None if there is no column."""
     kind: str
-    """How V is fitted: by Sparse Q-learning (published) or by IQL's expectile regression; `none` leaves it out."""
+    """How V is fitted: Sparse Q-learning (published) or IQL's expectile regression; `none`: no value column."""
     conditioning: Literal["none", "modality"] = "none"
-    """`modality` gives A(s, a, z), V2A's; `none` gives the global A(s, a), DVDF's."""
+    """`modality` gives V2A's A(s, a, z); `none` gives DVDF's global A(s, a)."""
     latent: Literal["learned", "shuffled", "oracle"] = "learned"
-    """What z is, for ablation. `shuffled`: every episode gets the z of another one, drawn at random. `oracle`: the TRUE
-    DOMAIN LABEL, one-hot. It and `modality.mode=per_source` read labels; what they give is no result of a method."""
+    """Replaces z for ablations. `shuffled`: z is permuted at random over the episodes. `oracle`: z is the TRUE DOMAIN
+    LABEL, one-hot. `oracle` and `modality.mode=per_source` read labels, so their results are not those of a method."""
     num_steps: Positive = 5000
     batch_size: Positive = 256
     width: Positive = 256
@@ -59,4 +59,4 @@ class ExpectileConfig(AdvantageConfig):
     value_loss = "v2a_ray.stages.advantage.learner:expectile_loss"
     kind: Literal["iql"] = "iql"
     expectile: Rate = 0.7
-    """Which expectile of Q the value function fits."""
+    """The expectile of Q that V fits."""

@@ -1,4 +1,4 @@
-"""The advantage stage from files to files: read the tables and z, fit, write the column. No Ray here."""
+"""Runs the advantage stage on files: read the tables and z, fit, write the column. No Ray here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Float = NDArray[np.float32]
 
 
 def fit_advantage(job: Job) -> None:
-    """Fit Sparse QL on the source table and write the column `advantage`."""
+    """Fit Q and V to the source table and write the column `advantage`."""
     config = job.config.advantage
     use_threads(config.num_threads)
     source = job.rows("source")
@@ -39,7 +39,7 @@ def fit_advantage(job: Job) -> None:
 
 
 def _latent(job: Job, source: MemoryMappedTransitions) -> Float:
-    """(E, Z): what the advantage is conditioned on. The oracle alone reads labels: it is an ablation, not a method."""
+    """(E, Z): the z that conditions the advantage. Only `oracle`, an ablation, reads labels."""
     if job.config.advantage.latent == "oracle":
         return one_hot(read_labels(job.inputs["source"] / "table", source, "domain"))
     learned = read_episode_column(job.inputs["modality"] / "column.parquet", "z", source)

@@ -1,5 +1,5 @@
-"""Stage 2, advantage: the value column, by Sparse Q-learning (2303.15810) or IQL (2110.06169),
-given z (V2A) or not (DVDF).
+"""Stage 2, advantage: the value column, by Sparse Q-learning (2303.15810) or IQL (2110.06169), with z (V2A) or without
+(DVDF).
 
 Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimension, Z latent dimension (0 without z).
 """
@@ -31,7 +31,7 @@ def expectile_value_loss(q_B: Tensor, value_B: Tensor, expectile: float) -> Tens
 
 
 def expectile_errors(q_B: Tensor, value_B: Tensor, expectile: float | Tensor) -> Tensor:
-    """The terms of that mean, (..., B); `expectile` is a number or broadcasts to them."""
+    """(..., B): the terms of `expectile_value_loss`; `expectile` is a number or broadcasts to their shape."""
     difference_B = q_B - value_B
     asymmetry_B = torch.where(difference_B > 0, expectile, 1 - expectile)
     return asymmetry_B * difference_B.square()
@@ -50,13 +50,13 @@ def expectile_loss(q_B: Tensor, value_B: Tensor, config: ExpectileConfig) -> Ten
 class AdvantageLearner:
     """Fits Q(s, a, z) and V(s, z) on the source table; A = min(Q1, Q2) - V.
 
-    `transitions` carries z as the extra column `z` when the advantage is conditioned on it. `config` chooses the
-    loss of V; the critics are the same for all.
+    `transitions` has z as the extra column `z` when the advantage is conditioned on it. `config` chooses the loss of V;
+    the loss of the critics is always the same.
     """
 
     def __init__(self, transitions: TransitionSampler, latent_dim: int, config: AdvantageConfig, seed: int) -> None:
         self.transitions, self.config = transitions, config
-        assert config.value_loss is not None  # without a column there is nothing to fit
+        assert config.value_loss is not None  # kind=none has no such stage
         self.loss_of_value = imported(config.value_loss)
         self.generator = torch.Generator(transitions.device).manual_seed(seed)
         state_dim, hidden = transitions.observation_dim + latent_dim, [config.width] * 2
@@ -78,7 +78,7 @@ class AdvantageLearner:
         return self.fit(self.transitions.sample(self.config.batch_size, self.generator), step)
 
     def fit(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """`update` on a batch that was drawn elsewhere."""
+        """`update` on a given batch."""
         state_BS = with_latent(batch.observation_BO, batch)
         state_action = torch.cat([state_BS, batch.action_BA], dim=1)
 
@@ -123,5 +123,5 @@ class AdvantageLearner:
 
 
 def with_latent(observation_BO: Tensor, batch: Batch) -> Tensor:
-    """Observations with their trajectory's z behind them, where the batch has one: (B, O + Z)."""
+    """(B, O + Z): observations followed by their trajectory's z, or the observations if the batch has no z."""
     return torch.cat([observation_BO, batch.extra["z"]], dim=1) if "z" in batch.extra else observation_BO

@@ -1,4 +1,4 @@
-"""What an estimator of alignment gets: two tables, of which it may open what it needs."""
+"""The input of an alignment estimator: source and target tables, opened only when used."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ Config = TypeVar("Config", bound=AlignmentConfig)
 
 
 class ScoringLearner(Learner, Protocol):
-    """A learner that scores transitions once it is trained."""
+    """A learner that can score transitions after training."""
 
     def score(self, transitions: TransitionSampler) -> Tensor:
-        """(N,), on the device of the transitions."""
+        """(N,) scores, on the device of the transitions."""
         ...
 
 
 class AlignmentTables(Generic[Config]):
-    """The two tables of a job, as estimators of alignment read them; what one does not read is not opened.
+    """The two tables of a job for alignment estimators. A table is opened when the estimator reads it.
 
     Attributes:
-        rows: the source's.
-        target: all of it.
-        fitted, held_out: its parts.
-        of_states: whether only states matter, so that steps without a recorded arrival count too.
+        rows: the source's memory-mapped rows.
+        target: the whole target table.
+        fitted, held_out: the two parts of the target table.
+        of_states: whether only states are used, so that steps without a recorded next observation count too.
     """
 
     def __init__(self, job: Job) -> None:
@@ -55,12 +55,12 @@ class AlignmentTables(Generic[Config]):
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """Of both tables."""
+        """Preprocessing of both tables."""
         return preprocessing(self.job)
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the estimator computes."""
+        """The device of the estimator."""
         return self.job.device(self.config, source=self.memory_bytes)
 
     @cached_property
@@ -72,11 +72,11 @@ class AlignmentTables(Generic[Config]):
         return sources if self.of_states else of_recorded_arrivals(sources, self.rows)
 
     def transitions(self, table: EpisodeTable) -> Transitions:
-        """Those of a part of the target."""
+        """The transitions of a part of the target."""
         return Transitions(table, self.preprocessing, device=self.device)
 
     def train(self, make: Callable[[Transitions], ScoringLearner], draws_source: bool = True) -> tuple[Any, History]:
-        """A learner made from the fitted part of the target, trained, and its history."""
+        """Make a learner for the fitted part of the target, train it, and return it with its history."""
         targets = self.transitions(self.fitted)
         samplers = {"source": self.sources} if draws_source else {}
         torch.manual_seed(self.seed)
@@ -84,16 +84,16 @@ class AlignmentTables(Generic[Config]):
         return learner, self.job.loop(self.config, samplers=samplers).run(learner)
 
     def scores(self, fitted: ScoringLearner) -> Alignment:
-        """Of both tables, back from the device; source steps whose arrival was not recorded get their neighbours'."""
+        """Scores of both tables as NumPy arrays; source steps without a recorded next observation: see `carried`."""
         source, held_out = fitted.score(self.sources), fitted.score(self.transitions(self.held_out))
         return Alignment(carried(source.cpu().numpy(), self.rows), held_out.cpu().numpy())
 
     def ranked(self, source: Float, held_out: Float, index: EpisodeIndex, window_steps: int) -> Alignment:
-        """Scores averaged over windows, as ranks among the source's: h is then uniform on [0, 1] over the source."""
+        """Average scores over windows, then rank them among the source's, so h is uniform on [0, 1] over the source."""
         pool = window_average(source, index, window_steps)
         return Alignment(ranks(pool, pool), ranks(window_average(held_out, self.held_out, window_steps), pool))
 
     def learned(self, learner: Callable[..., ScoringLearner]) -> Fitted:
-        """Scores of a learner that compares transitions of both tables."""
+        """Train a learner that compares transitions of both tables, and return its scores."""
         trained, history = self.train(lambda targets: learner(targets, self.sources, self.config, self.seed))
         return self.scores(trained), history

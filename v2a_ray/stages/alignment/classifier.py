@@ -2,11 +2,11 @@
 
     delta_r = log q(target | s, a, s') - log q(target | s, a) - log q(source | s, a, s') + log q(source | s, a)
 
-The classifier of (s, a, s') sees behaviour and dynamics, that of (s, a) behaviour alone; by Bayes' rule the difference
-is log p_target(s' | s, a) / p_source(s' | s, a). As logits for "target" it is a difference of two logits, which no
-softmax can underflow.
+The classifier of (s, a, s') sees behaviour and dynamics, the classifier of (s, a) only behaviour. By Bayes' rule the
+difference is log p_target(s' | s, a) / p_source(s' | s, a). It is computed as a difference of two logits for "target",
+which cannot underflow as a softmax can.
 
-DARA's published form adds eta * delta_r to source rewards (`policy.reward_correction`); as a filter it is ours.
+The published DARA adds eta * delta_r to source rewards (`policy.reward_correction`); using it as a filter is ours.
 
 Shape suffixes: B batch, N transitions, O observation dimension, A action dimension, X input width.
 """
@@ -24,16 +24,16 @@ from v2a_ray.stages.alignment.config import ClassifierConfig, DiscriminatorConfi
 
 
 def domain_loss(target_logit_B: Tensor, source_logit_B: Tensor) -> Tensor:
-    """Binary cross-entropy of logits for "target", over as many target as source rows."""
+    """Binary cross-entropy of logits for "target", over equal numbers of target and source rows."""
     return 0.5 * (functional.softplus(-target_logit_B).mean() + functional.softplus(source_logit_B).mean())
 
 
 class ClassifierLearner:
-    """Logits of q(target | s, a, s') and q(target | s, a), fitted to equally many rows of both tables.
+    """Fits the logits of q(target | s, a, s') and q(target | s, a) to equally many rows of both tables.
 
     Gaussian noise on the inputs keeps the classifiers from memorising a small target. Its standard deviation is in
-    units of the inputs, which are standardised by target statistics (`preprocessing`) but for actions in [-1, 1]. Noise
-    smooths both densities, so a large one shrinks the ratio; the published 1.0 is the default.
+    units of the inputs: states are standardised by target statistics (`preprocessing`), actions are in [-1, 1]. Noise
+    smooths both densities, so strong noise shrinks the ratio; the default is the published 1.0.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Settings of the alignment stage: each estimator of h with what it alone reads.
+"""Settings of the alignment stage, one class per estimator of h.
 
-A new estimator is a class here, or in a plugin, and the function that its `fits` names.
+To add an estimator, write a settings class here or in a plugin, and the function that its `fits` names.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ ALIGNMENTS = Choices("kind", "none", "alignment")
 
 
 class AlignmentConfig(TrainingConfig):
-    """Stage 3: h, how well each source transition fits the target dynamics. What all estimators have."""
+    """Stage 3: h, how well each source transition fits the target dynamics. Settings of all estimators."""
 
     fits: ClassVar[str | Callable[..., Any] | None] = None
-    """From `AlignmentTables` to `Fitted`, or `module:function` of one; None if there is no column."""
+    """A function from `AlignmentTables` to `Fitted`, or its `module:function`; None if there is no column."""
     reads: ClassVar[tuple[str, ...]] = ()
-    """Stages that it is made from, beside the two tables."""
+    """Stages that it needs as inputs, besides the two tables."""
     of_states: ClassVar[bool] = False
-    """Whether only states matter, so that steps without a recorded arrival count too."""
+    """Whether it uses only states, so that steps without a recorded next observation count too."""
     scores_target: ClassVar[bool] = False
-    """Whether it scores all of the target too."""
+    """Whether it also scores the whole target table."""
     kind: str
-    """The estimator; `none` leaves the column out."""
+    """The estimator; `none`: no alignment column."""
     num_steps: Positive = 7000
     batch_size: Positive = 128
     width: Positive = 256
     """Width of the hidden layers."""
     held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Part of the target kept from the fit; its scores calibrate the filter and audit the alignment."""
+    """Fraction of the target that is held out of the fit; its scores calibrate the filter and audit the alignment."""
 
     def check(self, experiment: ExperimentConfig) -> None:
-        """Raise ValueError for an experiment that it cannot be part of."""
+        """Raise ValueError for an experiment that does not allow this estimator."""
 
     def costs(self, tables: Tables) -> list[Cost] | None:
-        """What computing it takes; None when it depends on a table whose size is not known."""
+        """The cost of computing it; None when it depends on a table of unknown size."""
         members = getattr(self, "num_members", 1)
         return [Cost(f"alignment {self.kind}", self.num_steps, float(self.batch_size * self.width**2 * members))]
 
@@ -53,15 +53,15 @@ class WindowedConfig(AlignmentConfig):
     """An estimator whose scores are averaged over time and then ranked."""
 
     window_steps: Positive = 1
-    """Raw scores are averaged over a centred window of this many steps inside the episode, because dynamics belong to a
-    trajectory while one transition's error is noisy; 1 leaves them as they are."""
+    """Raw scores are averaged over a centred window of this many steps inside the episode, because a whole trajectory
+    has the same dynamics while one transition's error is noisy; 1: no averaging."""
 
 
 class DiscriminatorConfig(AlignmentConfig):
-    """An estimator by a classifier whose inputs are perturbed while it is fitted."""
+    """An estimator that trains a classifier on noisy inputs."""
 
     noise_std: Annotated[float, Field(ge=0.0)] = 1.0
-    """Standard deviation of Gaussian noise on standardised inputs while it is fitted."""
+    """Standard deviation of Gaussian noise on standardised inputs during training."""
     log_ratio_clip: Annotated[float, Field(gt=0.0)] = 10.0
     """Largest absolute value of the score."""
 
@@ -80,10 +80,10 @@ class ContrastiveConfig(AlignmentConfig):
     fits = "v2a_ray.stages.alignment.contrastive:fit"
     kind: Literal["contrastive"] = "contrastive"
     embedding_dim: Positive = 64
-    """Dimension in which f(s, a) and g(s') are compared."""
+    """Dimension of the embeddings f(s, a) and g(s')."""
     contrastive_score: Literal["cosine", "logit"] = "cosine"
-    """h is the cosine of f(s, a) and g(s') (published), or the logit f . g that was fitted. On systems with known
-    dynamics the logit orders transitions by their density ratio, and the cosine much less so."""
+    """h is the cosine of f(s, a) and g(s') (published), or the trained logit f . g. On systems with known dynamics, the
+    logit orders transitions by their density ratio; the cosine does so much less."""
 
 
 @ALIGNMENTS.add
@@ -96,18 +96,19 @@ class ClassifierConfig(DiscriminatorConfig):
 
 @ALIGNMENTS.add
 class OptimalTransportConfig(AlignmentConfig):
-    """Minus the cost of moving a transition onto the target's (OTDF, ICLR 2025). Nothing is trained."""
+    """Minus the cost of transporting a transition to the target's (OTDF, ICLR 2025). Nothing is trained."""
 
+    needs_package = ("ot", "transport")
     fits = "v2a_ray.stages.alignment.optimal_transport:fit"
     kind: Literal["optimal_transport"] = "optimal_transport"
     block_transitions: Positive = 10000
-    """Source transitions that are moved onto the target together."""
+    """Source transitions per transport problem."""
     regularization: Annotated[float, Field(gt=0.0)] = 0.05
-    """Epsilon, weight of the plan's entropy against a cost in [0, 2]. Ours; none is published."""
+    """Epsilon, weight of the plan's entropy against a cost in [0, 2]. Our choice; none is published."""
     max_iterations: Positive = 1000
-    """Sinkhorn iterations per block at most."""
+    """Maximum of Sinkhorn iterations per block."""
     max_target_transitions: Positive = 20000
-    """A larger target is represented by as many of its transitions, drawn by seed."""
+    """A larger target is subsampled to this many transitions, by seed."""
 
     def costs(self, tables: Tables) -> list[Cost] | None:
         """Every source transition against the target's."""
@@ -119,10 +120,11 @@ class OptimalTransportConfig(AlignmentConfig):
 class NeighborsConfig(AlignmentConfig):
     """An estimator by distances to nearest neighbours. Nothing is trained."""
 
+    needs_package = ("sklearn", "diagnosis")
     num_neighbors: Positive = 5
-    """k: the distance that counts is that to the k-th nearest transition."""
+    """k: distances are those to the k-th nearest transition."""
     max_target_transitions: Positive = 20000
-    """A larger target is represented by as many of its transitions, drawn by seed."""
+    """A larger target is subsampled to this many transitions, by seed."""
 
     def costs(self, tables: Tables) -> list[Cost] | None:
         """Every source transition against the target's."""
@@ -138,7 +140,7 @@ class NearestConfig(NeighborsConfig):
     fits = "v2a_ray.stages.alignment.nearest:fit"
     kind: Literal["nearest"] = "nearest"
     max_source_transitions: Positive = 20000
-    """The same of the source, as far as neighbours are sought in it; all of it is scored."""
+    """A larger source is subsampled to this many transitions for the neighbour search; all of it is scored."""
 
     def costs(self, tables: Tables) -> list[Cost] | None:
         """Every source transition against the target's and the source's."""
@@ -150,7 +152,7 @@ class NearestConfig(NeighborsConfig):
 
 @ALIGNMENTS.add
 class NearestStatesConfig(NeighborsConfig):
-    """Minus the distance to the k-th nearest state of the target, whatever the dynamics (after 2307.02752)."""
+    """Minus the distance to the target's k-th nearest state; ignores the dynamics (after 2307.02752)."""
 
     fits = "v2a_ray.stages.alignment.nearest:fit_states"
     of_states = True
@@ -159,24 +161,24 @@ class NearestStatesConfig(NeighborsConfig):
 
 @ALIGNMENTS.add
 class DynamicsDensityConfig(AlignmentConfig):
-    """Log density of s' under every member of an ensemble of dynamics models, the smallest (BOSA, 2306.12755)."""
+    """The smallest log density of s' over an ensemble of dynamics models (BOSA, 2306.12755)."""
 
     fits = "v2a_ray.stages.alignment.dynamics_density:fit"
     kind: Literal["dynamics_density"] = "dynamics_density"
     num_members: Positive = 5
     """Dynamics models in the ensemble."""
     fit_dynamics_to: Literal["target", "mixed"] = "target"
-    """Data that p(s' | s, a) is fitted to. `mixed` is a mistake in circulation, to measure what it costs: the score
-    then says that source dynamics are likely, because they were learned."""
+    """Data for fitting p(s' | s, a). `mixed` reproduces a common mistake to measure its cost: source dynamics were
+    learned too, so they score as likely."""
     density_latent_dim: Positive = 16
     """Latent dimension of the conditional variational autoencoders."""
     density_samples: Positive = 8
-    """Draws of the latent that estimate a density."""
+    """Latent samples per density estimate."""
 
 
 @ALIGNMENTS.add
 class StateRatioConfig(DiscriminatorConfig):
-    """How much likelier a state is among those of high value; it scores states, not dynamics (after SRPO,
+    """How much more likely a state is among states of high value; it scores states, not dynamics (after SRPO,
     2306.03552)."""
 
     fits = "v2a_ray.stages.alignment.state_ratio:fit"
@@ -184,12 +186,12 @@ class StateRatioConfig(DiscriminatorConfig):
     scores_target = True
     kind: Literal["state_ratio"] = "state_ratio"
     high_value_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Part of every batch's states that counts as of high value. Ours."""
+    """Fraction of every batch's states that counts as of high value. Our choice."""
 
 
 @ALIGNMENTS.add
 class ResidualConfig(WindowedConfig):
-    """How badly an ensemble fitted to the target predicts a transition, against its own disagreement (ours)."""
+    """The error of an ensemble fitted to the target, relative to the ensemble's disagreement (ours)."""
 
     fits = "v2a_ray.stages.alignment.residual:fit"
     kind: Literal["residual"] = "residual"
@@ -199,7 +201,7 @@ class ResidualConfig(WindowedConfig):
 
 @ALIGNMENTS.add
 class ModalityAlignmentConfig(WindowedConfig):
-    """How well the modality's decoder explains a transition by the target's own z (ours). Nothing is trained."""
+    """How well the modality's decoder predicts a transition from the target's z (ours). Nothing is trained."""
 
     fits = "v2a_ray.stages.alignment.modality_alignment:fit"
     reads = ("modality",)
@@ -211,5 +213,5 @@ class ModalityAlignmentConfig(WindowedConfig):
             raise ValueError("alignment.kind=modality needs modality.include_target=true")
 
     def costs(self, tables: Tables) -> list[Cost] | None:
-        """The decoder, once for every source transition."""
+        """One evaluation of the decoder per source transition."""
         return None if tables.source is None else [Cost(f"alignment {self.kind}", tables.source)]

@@ -18,7 +18,7 @@ from v2a_ray.stages.alignment.config import ContrastiveConfig
 def contrastive_loss(query_BD: Tensor, positive_BD: Tensor, negative_ND: Tensor) -> Tensor:
     """Binary cross-entropy of the B x (1 + N) logits query . key, in which column 0 is the positive.
 
-    Every query shares the same N negatives, so each next state is encoded once and the logits are one matrix product.
+    All queries share the same N negatives, so each next state is encoded once and the logits are one matrix product.
     """
     positive_B = (query_BD * positive_BD).sum(dim=1)
     negative_BN = query_BD @ negative_ND.T

@@ -1,4 +1,4 @@
-"""Dynamics density (BOSA, 2306.12755): the log density of s' under models of one table's dynamics, or of both.
+"""Dynamics density (BOSA, 2306.12755): the log density of s' under models fitted to the target, or to both tables.
 
 Shape suffixes: B batch, N transitions, K ensemble members, O observation dimension.
 """
@@ -18,7 +18,7 @@ from v2a_ray.stages.support.dynamics import delta_std
 
 
 class DynamicsDensityLearner(DensityLearner):
-    """Dynamics: s' - s, each feature in units of its standard deviation in the target, given s and a (BOSA)."""
+    """Fits the density of s' - s given s and a, in units of each feature's standard deviation in the target (BOSA)."""
 
     group = "alignment"
 
@@ -40,7 +40,7 @@ class DynamicsDensityLearner(DensityLearner):
     @torch.no_grad()
     def score(self, transitions: TransitionSampler, chunk_rows: int = 2048) -> Tensor:
         """(N,): the smallest log p(s' | s, a) over members; higher is better aligned."""
-        # Its own generator: how often something is scored must not move the training.
+        # A separate generator, so that scoring does not change the training.
         generator, scores = torch.Generator(self.generator.device).manual_seed(0), []
         for batch in transitions.chunks(chunk_rows):
             condition_BX, output_BY = self._dynamics(batch)
@@ -50,7 +50,7 @@ class DynamicsDensityLearner(DensityLearner):
 
 
 def fit(tables: AlignmentTables[DynamicsDensityConfig]) -> Fitted:
-    """Scores by models that were fitted to the target, or to both tables."""
+    """Scores by models fitted to the target, or to both tables."""
     config = tables.config
     both = config.fit_dynamics_to != "target"
     trained, history = tables.train(

@@ -1,4 +1,4 @@
-"""The alignment stage from files to files: fit the estimator, write h of the source and of held-out target. No Ray."""
+"""Runs the alignment stage on files: fit the estimator, write h of the source and of the held-out target. No Ray."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 
 
 def estimate_alignment(job: Job) -> Fitted:
-    """h of a job's source and of held-out target transitions, by the estimator that is configured."""
+    """h of a job's source and of its held-out target transitions, by the configured estimator."""
     fits = type(job.config.alignment).fits
-    assert fits is not None  # without an alignment there is no such stage
+    assert fits is not None  # kind=none has no such stage
     fitted: Fitted = imported(fits)(AlignmentTables(job))
     return fitted
 
 
 def fit_alignment(job: Job) -> None:
-    """Fit the configured estimator and write the column `alignment`, with the held-out target scores beside it."""
+    """Fit the configured estimator; write the column `alignment` and the held-out target scores."""
     use_threads(job.config.alignment.num_threads)
     source = job.rows("source")
     alignment, history = estimate_alignment(job)

@@ -1,4 +1,4 @@
-"""Modality alignment (ours): how well does the modality's decoder explain a transition by the target's own z?
+"""Modality alignment (ours): how well does the modality's decoder predict a transition from the target's z?
 
 Shape suffixes: N, M transitions, E episodes, Z latent dimension, X width of a step.
 """
@@ -23,12 +23,12 @@ Float = NDArray[np.float32]
 
 @torch.no_grad()
 def modality_scores(model: ModalityModel, table: EpisodeTable, latent_EZ: Float, target_latent_Z: Float) -> Float:
-    """(N,): log-likelihood ratio (ours) of a transition under the target's modality against its own.
+    """(N,): log-likelihood ratio (ours) of a transition given the target's z and given its own z.
 
         score = || d - p(s, a, z_own) ||^2 - || d - p(s, a, z_target) ||^2   with  d = s' - s, standardised
 
-    The decoder was fitted to source states too, so unlike a target-trained model it knows them; where both modalities
-    predict alike, as for the same dynamics under another behaviour, the score is near zero.
+    Unlike a model fitted to the target alone, the decoder was also fitted to source states. If both z predict alike, as
+    for the same dynamics under another behaviour, the score is near zero.
     """
     steps_NX = model.steps(table)
     own_NZ = torch.from_numpy(latent_EZ)[torch.from_numpy(table.episode_of_row)].to(model.device)
@@ -43,7 +43,7 @@ def modality_scores(model: ModalityModel, table: EpisodeTable, latent_EZ: Float,
 
 
 def fit(tables: AlignmentTables[ModalityAlignmentConfig]) -> Fitted:
-    """Ranked scores by the modality that the column z is of. Nothing is trained."""
+    """Ranked scores by the model that computed the column z. Nothing is trained."""
     job, target = tables.job, tables.target
     require_memory(job, "alignment", "source", "target")
     source, folder = job.table("source"), job.inputs["modality"]

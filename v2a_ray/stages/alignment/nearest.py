@@ -1,15 +1,15 @@
-"""Nearest neighbours (after DmC, 2507.20499): how much nearer the target is to a transition than the source is.
+"""Nearest neighbours (after DmC, 2507.20499): how much nearer a transition is to the target than to the source.
 
     h_i = log(rho_i / nu_i) + log(n_i / m) / X
 
-nu_i is the distance of x_i = [s, a, s'] to its k-th nearest target transition, rho_i that to its k-th nearest source
-transition beside itself. A density is estimated by k over the number of rows times the volume of the ball that reaches
+nu_i is the distance of x_i = [s, a, s'] to its k-th nearest target transition, rho_i its distance to the k-th nearest
+source transition other than itself. The density estimate is k over the number of rows times the volume of the ball up
 to the k-th neighbour, so X h_i estimates log p_target(x_i) / p_source(x_i) (Wang, Kulkarni and Verdu 2009). Nothing is
-trained, so nothing overfits a small target.
+trained, so nothing can overfit a small target.
 
-`nearest_states` compares states alone, by minus nu_i: it retrieves what the source did where the target has been.
+`nearest_states` compares only states and scores minus nu_i: it selects source data near states that the target visits.
 
-n and m rows of source and target are searched; of a row that is searched itself the others count, n - 1.
+n source rows and m target rows are searched; for a row that is among the searched source rows, n - 1 counts.
 
 Shape suffixes: N transitions, B batch, K = k + 1 neighbours, X width of a row.
 """
@@ -33,15 +33,15 @@ Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 CHUNK_ROWS = 4096
 SMALLEST_DISTANCE = 1e-6
-"""Stands for a distance of 0: the ratio of a row that is in both tables would be infinite."""
+"""Replaces a distance of 0, which would make the ratio of a row in both tables infinite."""
 
 
 class Neighbors:
-    """Rows of a table among which neighbours are sought: all that are eligible, or `most` of them, drawn by `seed`.
+    """The rows of a table for a neighbour search: all eligible rows, or at most `most` of them, drawn by `seed`.
 
     Attributes:
-        chosen: (N,) which rows of the table they are.
-        count: n, how many.
+        chosen: (N,) bool, whether each row of the table is searched.
+        count: n, number of searched rows.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class Neighbors:
         num_neighbors: int,
         seed: int,
     ) -> None:
-        """`rows_of` gives what is compared, (B, X). Raises ConfigError for fewer rows than neighbours."""
-        from sklearn.neighbors import NearestNeighbors  # a second, which other estimators need not wait for
+        """`rows_of` gives the features to compare, (B, X). Raises ConfigError unless there are more than k rows."""
+        from sklearn.neighbors import NearestNeighbors  # takes a second, so other estimators do not import it
 
         rows = np.random.default_rng(seed).permutation(np.flatnonzero(eligible))[:most]
         self.chosen, self.count, self.k = np.zeros(len(eligible), dtype=bool), len(rows), num_neighbors
         self.chosen[rows] = True
         if self.count <= num_neighbors:
             raise ConfigError(
-                f"{num_neighbors} neighbours are asked of {self.count} transitions",
+                f"{num_neighbors} neighbours need more than {self.count} transitions",
                 where="alignment.num_neighbors",
                 remedy=f"at most {self.count - 1}, or more data",
             )
@@ -74,7 +74,7 @@ class Neighbors:
         self._search = NearestNeighbors(n_neighbors=num_neighbors + 1).fit(np.concatenate(parts))
 
     def distance(self, rows_BX: Float, among_B: Mask | None = None) -> Float:
-        """(B,): to the k-th nearest row; of a row that is one of them (`among_B`) to the k-th beside itself."""
+        """(B,): distance to the k-th nearest row, not counting the row itself if it is searched (`among_B`)."""
         nearest_BK, _ = self._search.kneighbors(rows_BX)
         distance_B = nearest_BK[:, self.k - 1]
         if among_B is not None:
@@ -83,13 +83,13 @@ class Neighbors:
 
 
 def log_ratio(rows_BX: Float, target: Neighbors, source: Neighbors, among_B: Mask) -> Float:
-    """(B,): h of rows, of which `among_B` are among the neighbours of the source; see the module."""
+    """(B,): h of rows (see the module); `among_B` marks rows that are among the searched source rows."""
     nearer_B = np.log(source.distance(rows_BX, among_B) / target.distance(rows_BX))
     return np.asarray(nearer_B + np.log((source.count - among_B) / target.count) / rows_BX.shape[1], dtype=np.float32)
 
 
 def fit(tables: AlignmentTables[NearestConfig]) -> Fitted:
-    """The log ratio of distances of whole transitions. Nothing is trained."""
+    """Scores by the log ratio of distances between transitions. Nothing is trained."""
     config, targets = tables.config, tables.transitions(tables.fitted)
     common = {"num_neighbors": config.num_neighbors, "seed": tables.seed}
     everything = np.ones(tables.fitted.num_transitions, dtype=bool)
@@ -112,7 +112,7 @@ def fit(tables: AlignmentTables[NearestConfig]) -> Fitted:
 
 
 def fit_states(tables: AlignmentTables[NearestStatesConfig]) -> Fitted:
-    """Minus the distance of a state to the k-th nearest of the target's. Nothing is trained."""
+    """Scores by minus the distance of a state to the k-th nearest target state. Nothing is trained."""
     config, targets = tables.config, tables.transitions(tables.fitted)
     target = Neighbors(
         targets,

@@ -1,13 +1,13 @@
-"""Optimal-transport alignment (OTDF, ICLR 2025): what it costs to move a source transition onto the target's.
+"""Optimal-transport alignment (OTDF, ICLR 2025): the cost of transporting a source transition to the target's.
 
     C_ij = 1 - cos(x_i, y_j),  x = [s, a, s'] of the source, y of the target
     P    = argmin_P <P, C> - epsilon H(P)  with uniform marginals (Sinkhorn, by POT)
     h_i  = - n sum_j P_ij C_ij             higher = better aligned
 
-The source is solved in blocks of n transitions against the whole target. A published score has no factor n; with it h_i
-is the mean cost of transition i under its own part of the plan, in [-2, 0], and does not depend on the size of a block.
-Every target transition takes part in the plan of every block, so a block should hold all sources in about their
-proportions, as consecutive rows of a combined table do.
+The source is solved in blocks of n transitions against the whole target. The published score has no factor n. With it,
+h_i is minus the mean cost of transition i under its own row of the plan, in [-2, 0], and does not depend on the block
+size. Every target transition takes part in the plan of every block, so a block should contain all sources in about
+their proportions, as consecutive rows of a combined table do.
 
 Shape suffixes: n source rows of a block, M target rows, X = 2 O + A.
 """
@@ -27,17 +27,17 @@ from v2a_ray.stages.alignment.scores import Alignment, carried
 
 LARGEST_COST = 2.0
 SAFE_EXPONENT = 80.0
-"""exp(-80) is still a normal float32; with a smaller epsilon the logarithmic form is needed, which is much slower."""
+"""exp(-80) is still a normal float32; a smaller epsilon needs the logarithmic form, which is much slower."""
 TOLERANCE = 1e-3
-"""Sinkhorn's iterations end when a marginal is off by this part of itself (in the Euclidean norm)."""
+"""Sinkhorn iterations end when the relative error of a marginal is at most this (in the Euclidean norm)."""
 
 
 def transport_scores(source_nX: Tensor, target_MX: Tensor, regularization: float, num_iterations: int) -> Tensor:
-    """(n,): minus the mean cost of every source row under the entropic plan onto the target.
+    """(n,): minus the mean cost of every source row under the entropic plan.
 
     Raises DivergenceError when the plan has not converged after `num_iterations`.
     """
-    import ot  # takes seconds, which methods without transport need not wait for
+    import ot  # takes seconds, so other estimators do not import it
 
     cost_nM = 1.0 - _unit(source_nX) @ _unit(target_MX).T
     rows_n = torch.full((len(cost_nM),), 1.0 / len(cost_nM), device=cost_nM.device)
@@ -56,20 +56,20 @@ def transport_scores(source_nX: Tensor, target_MX: Tensor, regularization: float
     )
     if not float(log["err"][-1]) <= stop:
         raise DivergenceError(
-            f"the transport plan has not converged in {num_iterations} iterations: a marginal is off by "
-            f"{float(log['err'][-1]) / stop * TOLERANCE:.1g} of itself, {TOLERANCE:g} is wanted",
+            f"the transport plan has not converged in {num_iterations} iterations: the relative error of a marginal is "
+            f"{float(log['err'][-1]) / stop * TOLERANCE:.1g}, at most {TOLERANCE:g} is accepted",
             where="alignment",
             remedy="raise alignment.max_iterations or alignment.regularization",
         )
-    # The rows of a plan that has almost converged almost sum to 1 / n; what counts is each row's own mean.
+    # Rows of an almost converged plan sum to almost 1 / n, so divide by each row's own sum.
     scores_n: Tensor = -(plan_nM * cost_nM).sum(dim=1) / plan_nM.sum(dim=1)
     return scores_n
 
 
 class OptimalTransport:
-    """Scores of transitions against a target that is held in memory; nothing is trained.
+    """Scores transitions against a target in memory. Nothing is trained.
 
-    A target of more than `max_target_transitions` is represented by as many of its transitions, drawn by `seed`.
+    A target of more than `max_target_transitions` is subsampled to that number, by `seed`.
     """
 
     def __init__(self, target: TransitionSampler, config: OptimalTransportConfig, seed: int) -> None:
@@ -84,13 +84,13 @@ class OptimalTransport:
 
     @torch.no_grad()
     def score(self, transitions: TransitionSampler, progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """(N,): h of all transitions, block by block, NaN where the arrival was not recorded (`alignment.carried`).
+        """(N,): h of all transitions, block by block; NaN where the next observation was not recorded (`carried`).
 
-        `progress` is told the rows that are done, and all.
+        `progress` is called with the number of finished rows and of all rows.
         """
         scores, done = [], 0
         for batch in transitions.chunks(self.config.block_transitions):
-            # A step whose arrival was not recorded has no part in the plan, and no score of its own.
+            # A step without a recorded next observation has no part in the plan and no score of its own.
             recorded_n, block_nX = batch.arrival_recorded, features(batch)
             score_n = torch.full((len(block_nX),), float("nan"), device=block_nX.device)
             if recorded_n.any():
@@ -114,7 +114,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def fit(tables: AlignmentTables[OptimalTransportConfig]) -> Fitted:
-    """Minus the cost at which a transition is moved onto the target. Nothing is trained."""
+    """Scores by minus the transport cost of a transition. Nothing is trained."""
     targets, held_out, job = tables.transitions(tables.fitted), tables.transitions(tables.held_out), tables.job
     torch.manual_seed(tables.seed)
     transport = OptimalTransport(targets, tables.config, tables.seed)

@@ -1,9 +1,10 @@
-"""Residual alignment (ours): how badly do models of the TARGET dynamics predict a source transition, against how unsure
-they are?
+"""Residual alignment (ours): the error of models of the TARGET dynamics on a source transition, relative to their
+disagreement.
 
-The contrastive score separates source from target by whatever separates best, which is the state distribution of the
-behaviour policy rather than the dynamics. An ensemble fitted to target data alone errs where dynamics differ, and its
-disagreement says where it errs for want of data; their ratio is large only for the former.
+The contrastive score separates source from target by the easiest difference, which is the state distribution of the
+behaviour policy rather than the dynamics. An ensemble fitted to target data alone has large errors where dynamics
+differ and where it lacks data; it disagrees only where it lacks data. So error / disagreement is large only where
+dynamics differ.
 
 Shape suffixes: B batch, N transitions, K ensemble members, O observation dimension.
 """
@@ -20,7 +21,7 @@ from v2a_ray.stages.support.dynamics import DynamicsLearner
 
 
 class ResidualLearner(DynamicsLearner):
-    """An ensemble of models of the target's dynamics, by which transitions are scored."""
+    """An ensemble of models of the target's dynamics that scores transitions."""
 
     group = "alignment"
 
@@ -28,8 +29,8 @@ class ResidualLearner(DynamicsLearner):
     def score(self, transitions: TransitionSampler, chunk_rows: int = 8192) -> Tensor:
         """(N,): log(disagreement / error); higher is better aligned.
 
-        Error is the distance of the ensemble's mean prediction from what happened, disagreement the root mean square
-        distance of its members from that mean, both over standardised features.
+        Error is the distance of the ensemble's mean prediction from s' - s; disagreement is the root mean square
+        distance of the members from that mean. Both are over standardised features.
         """
         scores = []
         for batch in transitions.chunks(chunk_rows):
@@ -42,7 +43,7 @@ class ResidualLearner(DynamicsLearner):
 
 
 def fit(tables: AlignmentTables[ResidualConfig]) -> Fitted:
-    """Ranked scores of an ensemble that was fitted to the target alone."""
+    """Ranked scores of an ensemble fitted to the target alone."""
     config = tables.config
     trained, history = tables.train(lambda targets: ResidualLearner(targets, config, tables.seed), draws_source=False)
     scores = tables.scores(trained)

@@ -1,8 +1,8 @@
-"""Stage 3, alignment: one number per source transition that says how well it fits the target dynamics.
+"""Stage 3, alignment: one number per source transition, how well it fits the target dynamics.
 
-Every estimator gives a raw score, higher = better aligned, for source transitions and for target data that it was not
-fitted to. The held-out scores calibrate the filter and audit the estimator: a good one gives the source of the target's
-own dynamics the same distribution.
+Every estimator gives a raw score, higher = better aligned, for source transitions and for held-out target data. The
+held-out scores calibrate the filter and audit the estimator: under a good estimator, source data with the target's
+dynamics has the same distribution of scores.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Steps = EpisodeTable | MemoryMappedTransitions
 
 @dataclass(frozen=True)
 class Alignment:
-    """The column, and what calibrates it.
+    """The column, and held-out scores to calibrate it.
 
     Attributes:
         source: (N,) h of every source transition.
-        held_out: (M,) h of target transitions that `contrastive` and `residual` were not fitted to. `modality` has seen
-            them, as it has seen every source transition that it scores: there they are a control, not a test.
+        held_out: (M,) h of target transitions that the estimator was not fitted to. Only `modality` was fitted to
+            them, as to every source transition, so there they are a control, not a test.
     """
 
     source: Float
@@ -35,10 +35,10 @@ class Alignment:
 
 
 def carried(values: Float, source: Steps) -> Float:
-    """(N,) scores in which a step without a recorded arrival has that of the step before it.
+    """(N,) scores in which a step without a recorded next observation gets the score of the step before it.
 
-    What dynamics a trajectory follows does not change at its last step, so a fall passes the filter as often as what
-    led to it. An episode of such a step alone gets the median of the others.
+    The dynamics of a trajectory do not change at its last step, so a fall passes the filter as often as the steps
+    before it. An episode of one such step gets the median of the recorded scores.
     """
     missing = np.flatnonzero(~source.arrival_recorded)
     if not len(missing):
@@ -64,10 +64,10 @@ def window_average(values: Float, table: EpisodeIndex, window: int) -> Float:
 
 
 def ranks(values: Float, pool: Float) -> Float:
-    """(N,) in [0, 1]: the part of `pool` that is below each value, its equals counted half (mid-ranks).
+    """(N,) in [0, 1]: the fraction of `pool` below each value, where equal values count half (mid-ranks).
 
-    It puts any raw score on one scale, keeps its order, and is indifferent to its units. A value above all of the pool
-    ranks above the pool's best: a calibrated filter can then refuse the whole pool.
+    Ranks put any raw score on one scale and keep its order, whatever its unit. A value above the whole pool ranks above
+    the pool's best, so that a calibrated filter can refuse the whole pool.
     """
     ordered = np.sort(pool)
     below, not_above = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))

@@ -1,4 +1,4 @@
-"""The alignment stage: h of every source transition, by the estimator that is chosen."""
+"""The alignment stage: h of every source transition, by the configured estimator."""
 
 from __future__ import annotations
 

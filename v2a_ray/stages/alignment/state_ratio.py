@@ -1,13 +1,12 @@
-"""State regularisation (after SRPO, 2306.03552): how much likelier is a state among states of high value than among
-others?
+"""State regularisation (after SRPO, 2306.03552): how much more likely is a state among states of high value?
 
-Optimal policies of different dynamics are assumed to visit the same states. States of high value stand for them, and a
-discriminator D of these against the rest gives log p_high(s) / p_other(s) as its logit. The policy's reward becomes
-r + lambda * logit (`policy.reward_correction`), on both tables, because the assumption is about states, not tables.
+The method assumes that optimal policies visit the same states under different dynamics. States of high value stand for
+these states. A discriminator that separates them from the others has the logit log p_high(s) / p_other(s). The policy's
+reward becomes r + lambda * logit (`policy.reward_correction`) on both tables, because the assumption is about states.
 
-Values are those of an implicit Q-learning fitted beside the discriminator, on half source and half target. A state's
-value is a function of the state, so without noise on its inputs a discriminator could separate the two perfectly and
-its ratio would be infinite; noise sets how far a state of high value reaches.
+The values come from implicit Q-learning, trained together with the discriminator on half source and half target data.
+A value is a function of the state, so a discriminator without input noise could separate the two classes perfectly and
+the ratio would be infinite. The noise sets how far the influence of a high-value state reaches.
 
 Shape suffixes: B batch of both tables, H states of high value, N transitions, O observation dimension.
 """
@@ -29,14 +28,14 @@ from v2a_ray.stages.alignment.scores import Alignment
 
 
 def by_value(value_B: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Rows of the part `fraction` of highest value, and the others; at least one of either."""
+    """Indices of the fraction `fraction` of rows with the highest values, and of the others; at least one of each."""
     count = min(max(1, round(fraction * len(value_B))), len(value_B) - 1)
     order_B = value_B.argsort(descending=True)
     return order_B[:count], order_B[count:]
 
 
 class StateRatioLearner:
-    """The logit of "high value" given a state, fitted beside the values that say which states these are.
+    """Trains the logit of "high value" given a state, together with the values that define high value.
 
     `noise_std` is in units of the inputs, which are standardised by target statistics (`preprocessing`).
     """
@@ -89,7 +88,7 @@ class StateRatioLearner:
 
 
 def fit(tables: AlignmentTables[StateRatioConfig]) -> Fitted:
-    """Scores of the source, of held-out target states, and of the whole target in a column of its own."""
+    """Scores of the source and of held-out target states; writes a column for the whole target as well."""
     ratio, history = tables.train(
         lambda targets: StateRatioLearner(targets, tables.sources, tables.config, tables.seed)
     )

@@ -13,12 +13,13 @@ ENCODERS: dict[str, str | Callable[..., Any]] = {
     "gru": "v2a_ray.networks:GRUEncoder",
     "pooled": "v2a_ray.networks:PooledEncoder",
 }
-"""Name to a class, or `module:class` of one: a torch module made from (width of a step, `encoder_width`, `latent_dim`),
-called with steps (B, T, X) and lengths (B,), which gives mean and log variance of z, (B, Z) each."""
+"""Maps a name to a class or its `module:class`: a torch module with constructor arguments (width of a step,
+`encoder_width`, `latent_dim`) that maps steps (B, T, X) and lengths (B,) to the mean and log standard deviation of z,
+each (B, Z)."""
 
 
 def register_encoder(name: str, encoder: str | Callable[..., Any]) -> None:
-    """Make an encoder known by a name. Raises ValueError when the name is taken by one of the package."""
+    """Register an encoder under a name. Raises ValueError when the name belongs to an encoder of this package."""
     if str(ENCODERS.get(name, "")).startswith("v2a_ray."):
         raise ValueError(f"encoder {name!r} is there already")
     ENCODERS[name] = encoder
@@ -31,55 +32,54 @@ def _require_encoder(name: str) -> str:
 
 
 class ModalityConfig(TrainingConfig):
-    """Stage 1: which dynamics each source episode came from (TC-ELBO)."""
+    """Stage 1: a latent z per source episode that tells its dynamics apart (TC-ELBO)."""
 
     num_steps: Positive = 2500
-    """Published: up to 100,000. At the default sizes 2,500 separate the domains of every mix tried
+    """Published: up to 100,000. At the default sizes, 2,500 steps separate the domains of every mix that we tried
     (docs/modality_cost.md)."""
     batch_size: Positive = 16
     """Trajectories per update step, over all workers."""
     crop_steps: Positive | None = 100
-    """Length that training trajectories are cropped to, in environment steps (published: 200); `null` trains on whole
-    episodes."""
+    """Length of training crops in environment steps (published: 200); `null` trains on whole episodes."""
     latent_dim: Positive = 16
     """Dimension of z (published: 8 to 128)."""
     encoder: Annotated[str, AfterValidator(_require_encoder)] = "pooled"
-    """`pooled` (ours) encodes every transition by itself and averages, for a small part of the cost. `gru` reads a
-    trajectory in order, as published: dynamics that show in the order alone, such as a delay, need it."""
+    """`pooled` (ours) encodes every transition by itself and averages; it is much cheaper. `gru` reads a trajectory in
+    order, as published; it is needed for dynamics that only the order of steps shows, such as a delay."""
     encoder_width: Positive = 128
     """Width of the pooled encoder's two hidden layers, or of the GRU (published: 256)."""
     decoder_width: Positive = 128
     """Width of the decoder's hidden layers (published: 256)."""
     decoder_layers: Positive = 2
-    """Hidden layers of a decoder; two make the three linear layers of the published one."""
+    """Hidden layers of a decoder; two give the three linear layers of the published decoder."""
     num_decoders: Positive = 3
     """Members of the decoder ensemble."""
     kl_weight: Annotated[float, Field(ge=0.0)] = 1e-3
     """Weight beta of the KL divergence to N(0, I)."""
     optimization: Literal["em", "joint"] = "joint"
-    """`em`: encoder and decoder in turn, as published. `joint`: one step on the ELBO, about half the cost."""
+    """`em`: update encoder and decoder in turn, as published. `joint`: one step on the ELBO, about half the cost."""
     gradient_norm_clip: Annotated[float, Field(gt=0.0)] = 10.0
-    """Largest norm of a network's gradient."""
+    """Gradients are clipped to this norm, separately for encoder and decoder."""
     standardize: bool = True
     """Standardise states and state differences by source statistics (the published code does not)."""
     inference: Literal["whole", "crops"] = "whole"
     """z of an episode: the encoder mean over the whole episode, or averaged over consecutive crops of `crop_steps`."""
     num_workers: Positive = 1
-    """Data-parallel workers, at most `batch_size`; the source table is sharded between them. More than the cluster has
-    cores for share those that there are. One worker needs no process group."""
+    """Data-parallel workers, at most `batch_size`; each holds a shard of the source table. If there are more workers
+    than cores, they share the cores. One worker needs no process group."""
     mode: Literal["shared", "per_source"] = "shared"
-    """`shared`: one model for all episodes, without labels (published). `per_source`, for comparison: a model for every
-    source dataset, fitted to its episodes alone, at the same time where there are cores. Their z have nothing in
-    common, so the column says first, one-hot, WHICH SOURCE an episode came from, which no method is told."""
+    """`shared`: one model for all episodes, without labels (published). `per_source`, for comparison: one model per
+    source dataset, fitted to its episodes only, in parallel if there are cores. The z of different models cannot be
+    compared, so the column starts with the one-hot LABEL OF THE SOURCE, which no method may know."""
     include_target: bool = False
-    """Fit on the target's episodes too (never their labels), so that target and source share one latent space."""
+    """Also fit to the target's episodes (never to their labels), so that target and source share one latent space."""
     patience_evaluations: Positive | None = None
-    """Stop after this many evaluations in a row without a better loss on held-out episodes. `null` holds out none and
-    runs all `num_steps`."""
+    """Stop after this many evaluations in a row without a better loss on held-out episodes. `null` holds out no
+    episodes and runs all `num_steps`."""
     min_improvement: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
-    """How much less than the best so far a held-out loss must be to count as better, as a part of the best."""
+    """Relative decrease from the best held-out loss so far that counts as better."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Episodes held out, of every worker's; they get a z like all others."""
+    """Fraction of every worker's episodes that is held out; these episodes get a z like all others."""
     validation_interval_steps: Positive = 100
     """Update steps between evaluations."""
 

@@ -1,4 +1,4 @@
-"""The modality stage from files to files: fit a model, encode every episode, write the column z. No Ray here."""
+"""Runs the modality stage on files: fit a model, encode every episode, write the column z. No Ray here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMN = "column.parquet"
 
 
 def fit_modality(job: Job) -> None:
-    """Compute a node of the stage in this process: the one fit that all share, a source's own, or what joins those."""
+    """Compute a node of the stage in this process: the shared fit, the fit of one source, or the joined column."""
     if job.config.modality.mode == "shared":
         _fit(job, concatenate([read_table_folder(table) for table in modality_tables(job)]))
     elif job.part is None:
@@ -33,7 +33,7 @@ def fit_modality(job: Job) -> None:
 
 
 def _fit(job: Job, table: EpisodeTable) -> None:
-    """Fit encoder and decoder to the recorded steps of `table` and write z of its episodes."""
+    """Fit encoder and decoder to the recorded steps of `table` and write z for its episodes."""
     config, seed = job.config.modality, job.config.upstream_seed
     use_threads(config.num_threads)
     torch.manual_seed(seed)
@@ -47,7 +47,7 @@ def _fit(job: Job, table: EpisodeTable) -> None:
 
 
 def _fit_source(job: Job, source: str) -> None:
-    """`_fit` to the episodes of one source; nothing is written if the mix left that source out."""
+    """`_fit` to the episodes of one source; writes nothing if the mix contains none of them."""
     (folder,) = modality_tables(job)
     episodes = np.flatnonzero(np.asarray(_source_labels(job)) == source)
     if len(episodes):
@@ -55,9 +55,9 @@ def _fit_source(job: Job, source: str) -> None:
 
 
 def _join_sources(job: Job) -> None:
-    """The column of all sources: [which source, one-hot in alphabetical order; z by that source's own encoder].
+    """Write the column for all sources: [source label, one-hot in alphabetical order; z by that source's encoder].
 
-    Equal z of two encoders mean nothing in common, so without the first part the column would claim that they do.
+    Without the label, equal z of two encoders would suggest equal dynamics, although they cannot be compared.
     """
     source, labels = job.rows("source"), _source_labels(job)
     fitted = [job.inputs[f"modality/{name}"] / COLUMN for name in sorted(set(labels))]
@@ -66,12 +66,12 @@ def _join_sources(job: Job) -> None:
 
 
 def _source_labels(job: Job) -> list[str]:
-    """The dataset that each of the E source episodes came from."""
+    """The dataset of each of the E source episodes."""
     return read_labels(job.inputs["source"] / "table", job.rows("source"), "source")
 
 
 def modality_tables(job: Job) -> list[Path]:
-    """Folders of the tables that the modality is fitted to: the source, and the target when asked for.
+    """Folders of the tables to fit the modality to: the source, and with `include_target` the target.
 
     Raises:
         ConfigError: together they exceed the memory of a stage.
@@ -82,7 +82,7 @@ def modality_tables(job: Job) -> list[Path]:
 
 
 def save_modality(job: Job, model: ModalityModel, history: list[dict[str, Any]]) -> None:
-    """Write the fitted model."""
+    """Write the fitted model, its settings and the training history."""
     save_file(model.state_dict(), job.output / "model.safetensors")
     (job.output / "config.json").write_text(job.config.modality.model_dump_json(indent=1))
     job.write_history(history)
@@ -90,7 +90,7 @@ def save_modality(job: Job, model: ModalityModel, history: list[dict[str, Any]])
 
 def load_modality(folder: Path, observation_dim: int, action_dim: int) -> ModalityModel:
     """The model that `save_modality` wrote."""
-    # A model that does not say which encoder it has is from before there was a choice.
+    # Models without this entry were written before the encoder was a setting.
     config = ModalityConfig.model_validate({"encoder": "gru"} | read_json(folder / "config.json"))
     model = ModalityModel(observation_dim, action_dim, config)
     model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -1,6 +1,6 @@
-"""Fitting the modality: random crops, EM or joint updates, data-parallel gradients, and when to stop.
+"""Fits the modality: random crops, EM or joint updates, data-parallel gradients, early stopping.
 
-Shape suffixes as in `modality`.
+Shape suffixes as in `model`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VALIDATION_BATCH_SIZE = 64
 
 
 class Crops:
-    """Standardised episodes, and random crops of them, on the model's device, where the generators have to be too."""
+    """Standardised episodes and random crops of them, on the model's device; generators must be on it too."""
 
     def __init__(self, table: EpisodeTable, model: ModalityModel, config: ModalityConfig) -> None:
         self.steps_NX = model.steps(table)
@@ -35,13 +35,13 @@ class Crops:
         self.crop_steps, self.latent_dim = config.crop_steps, config.latent_dim
 
     def draw(self, num_trajectories: int, generator: torch.Generator) -> TrajectoryBatch:
-        """Crops of random episodes, every one of which is equally likely."""
+        """Crops of random episodes; all episodes are equally likely."""
         episodes = len(self.offsets) - 1
         episodes_B = torch.randint(episodes, (num_trajectories,), generator=generator, device=self.device)
         return self.of(episodes_B, generator)
 
     def of(self, episodes_B: Tensor, generator: torch.Generator) -> TrajectoryBatch:
-        """One crop of each of these episodes, beginning anywhere that leaves it its length."""
+        """One crop of each of these episodes, at a uniformly random position."""
         begins, ends = self.offsets[episodes_B], self.offsets[episodes_B + 1]
         lengths = (ends - begins).clamp(max=self.crop_steps) if self.crop_steps else ends - begins
         slack = ends - begins - lengths
@@ -51,11 +51,11 @@ class Crops:
 
 
 class ModalityLearner:
-    """Maximises the TC-ELBO over the episodes it holds: all of them, or one worker's shard. It is where the model is.
+    """Maximises the TC-ELBO over its episodes: all of them, or one worker's shard. Computes on the model's device.
 
-    With several workers each draws its part of the batch from its own shard, the first ones one trajectory more where
-    the batch does not divide; losses are sums over valid steps divided by the count over ALL workers, and gradients are
-    summed, so that any number of workers takes the step that one worker would take on the whole batch.
+    With several workers, each draws its part of the batch from its own shard; if the batch does not divide evenly, the
+    first workers draw one trajectory more. Losses are sums over valid steps divided by the count over ALL workers, and
+    gradients are summed, so any number of workers takes the step that one worker would take on the whole batch.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ModalityLearner:
         }
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """One update step on a fresh batch."""
+        """One update step on a new batch."""
         self.generator.manual_seed(self.workers.seed(self.seed, step))
         return self.update_on(self.crops.draw(self.num_trajectories, self.generator))
 
@@ -112,9 +112,9 @@ class ModalityLearner:
 
     @torch.no_grad()
     def validate(self) -> Metrics:
-        """Error per valid step of held-out crops, always the same ones, with z the encoder's mean.
+        """Error per valid step of fixed held-out crops, with the encoder's mean as z.
 
-        It is summed over all workers, so that all of them take the same decision on it.
+        It is summed over all workers, so that all of them decide alike when to stop.
         """
         total = torch.zeros(2, dtype=torch.float64, device=self.model.device)
         for batch in self.validation:
@@ -125,10 +125,10 @@ class ModalityLearner:
         return {VALIDATION_LOSS: error / count}
 
     def stopping(self) -> dict[str, Any]:
-        """What a `TrainingLoop` needs to stop this learner early; nothing if that is not asked for.
+        """Arguments of `TrainingLoop` for early stopping; empty if `patience_evaluations` is null.
 
-        The weights are kept as they are when it stops, not those of the best evaluation: the held-out loss flattens and
-        hardly rises, so they differ by less than `min_improvement`, and checkpoints need not hold a second copy.
+        The last weights are kept, not those of the best evaluation: the held-out loss flattens and hardly rises, so the
+        two differ by less than `min_improvement`, and checkpoints need no second copy of the weights.
 
         Raises:
             ConfigError: no worker has an episode to hold out.
@@ -161,7 +161,7 @@ class ModalityLearner:
 
 
 def _split(table: EpisodeTable, config: ModalityConfig, seed: int, rank: int) -> tuple[EpisodeTable, EpisodeTable]:
-    """The episodes to fit, and those that early stopping judges by, of which there are none without it."""
+    """Training episodes, and held-out episodes for early stopping (none without it)."""
     if config.patience_evaluations is None:
         return table, table.select([])
     held_out = held_out_episodes(table.num_episodes, config.validation_fraction, seed, f"modality shard {rank}")
@@ -179,7 +179,7 @@ def _validation_batches(crops: Crops, seed: int, rank: int) -> list[TrajectoryBa
 
 
 class frozen:  # noqa: N801 - reads as a statement
-    """Within this context the module's parameters get no gradient."""
+    """A context in which the module's parameters get no gradient."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

@@ -1,10 +1,10 @@
-"""Stage 1, modality: one latent z per trajectory that says which dynamics it came from (V2A, TC-ELBO).
+"""Stage 1, modality: one latent z per trajectory that represents its dynamics (V2A, TC-ELBO).
 
     maximise  E_{z ~ q(z | trajectory)} [ sum_t log p(s_{t+1} | s_t, a_t, z) ]  -  beta * KL(q || N(0, I))
 
 The encoder q is a GRU over x_t = [s_t, a_t, s_{t+1} - s_t], or (ours) an MLP over each x_t, averaged over time; the
 decoder p is an ensemble of MLPs with unit-variance Gaussian likelihood, i.e. a masked squared error on s_{t+1} - s_t.
-One z for a whole trajectory is the temporal consistency. `modality_learner` fits both.
+Temporal consistency means that a whole trajectory has one z. `learner` fits encoder and decoder.
 
 Shape suffixes: E episodes, B trajectories, T steps, M valid steps of a batch (no padding), K ensemble members,
 O observation dimension, A action dimension, X = O + A + O, Z latent dimension.
@@ -29,11 +29,11 @@ from v2a_ray.stages.modality.config import ENCODERS, ModalityConfig
 
 @dataclass(frozen=True)
 class TrajectoryBatch:
-    """Trajectory crops, padded at the end, with the noise that samples their z.
+    """Trajectory crops, padded at the end, and the noise for sampling their z.
 
     Attributes:
         steps_BTX: [s, a, s' - s], standardised.
-        lengths_B: int64, valid steps of each.
+        lengths_B: int64, number of valid steps.
         noise_BZ: standard normal.
     """
 
@@ -43,7 +43,7 @@ class TrajectoryBatch:
 
 
 class ModalityModel(nn.Module):
-    """Encoder and decoder, with the statistics that standardise their inputs."""
+    """Encoder, decoder and the statistics that standardise their inputs."""
 
     state_mean_O: Tensor
     state_std_O: Tensor
@@ -65,11 +65,11 @@ class ModalityModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the parameters."""
         return self.state_mean_O.device
 
     def set_statistics(self, moments: Tensor) -> None:
-        """Take the mean and standard deviation of states and of state differences from `moments` (double precision)."""
+        """Set the means and standard deviations of states and state differences from `moments` (double precision)."""
         count, sums = moments[0], moments[1:].view(4, self.observation_dim) / moments[0]
         assert count > 0
         state_mean, state_square, delta_mean, delta_square = sums
@@ -97,14 +97,14 @@ class ModalityModel(nn.Module):
 
     def reconstruction_error(self, batch: TrajectoryBatch, latent_BZ: Tensor) -> Tensor:
         """(M,): `prediction_error` of every valid step of the batch, given one z per trajectory."""
-        # Only valid steps reach the decoder, so padding costs nothing and can leak nowhere.
+        # Only valid steps reach the decoder, so padding costs nothing and cannot change the result.
         valid_BT = torch.arange(batch.steps_BTX.shape[1], device=batch.lengths_B.device) < batch.lengths_B[:, None]
         latent_MZ = latent_BZ.repeat_interleave(batch.lengths_B, dim=0)
         return self.prediction_error(batch.steps_BTX[valid_BT], latent_MZ)
 
 
 def moments(table: EpisodeTable) -> Tensor:
-    """(1 + 4 O,) float64: the count and the sums of s, s^2, s' - s and (s' - s)^2. They add up over shards exactly."""
+    """(1 + 4 O,) float64: the count and the sums of s, s^2, s' - s and (s' - s)^2. Shards can be added up."""
     state = table.observation.astype(np.float64)
     delta = table.next_observation.astype(np.float64) - state
     sums = [values.sum(axis=0) for values in (state, state**2, delta, delta**2)]
@@ -128,8 +128,9 @@ def pad(steps_NX: Tensor, begins_B: Tensor, lengths_B: Tensor) -> Tensor:
 def encode_episodes(model: ModalityModel, table: EpisodeTable, config: ModalityConfig) -> NDArray[np.float32]:
     """(E, Z): z of every episode, the encoder mean over the whole episode or averaged over consecutive crops.
 
-    Training sees crops of `crop_steps`; whole episodes are longer. `inference: crops` removes that shift in length. A
-    step whose arrival was not recorded is left out; an episode of nothing else has the prior's mean, 0.
+    Training uses crops of `crop_steps`, which are shorter than whole episodes; `inference: crops` encodes at the same
+    length. Steps without a recorded next observation are left out; an episode that has no other steps gets the prior's
+    mean, 0.
     """
     recorded = table.recorded_steps()
     if recorded is table:

@@ -1,4 +1,4 @@
-"""The modality stage: z of every source episode, by one encoder or by one for each source."""
+"""The modality stage: z of every source episode, by one shared encoder or one encoder per source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from v2a_ray.experiments.experiment import ExperimentConfig
 
 LATENT = {"modality": "modality"}
-"""The input of a stage that reads z."""
+"""Input of a stage that reads z."""
 
 
 class ModalityStage(Stage):
@@ -28,7 +28,7 @@ class ModalityStage(Stage):
         return TABLES if config.modality.include_target else {SOURCE: SOURCE}
 
     def requests(self, config: ExperimentConfig) -> list[Request]:
-        """See `Stage`; encoders of single sources come before the column that joins theirs."""
+        """See `Stage`; with `per_source`, one request per source, then the request that joins their columns."""
         inputs, settings = self.inputs(config), moving(config.modality)
         if config.modality.mode == "shared":
             return [Request(inputs, settings)]
@@ -38,11 +38,11 @@ class ModalityStage(Stage):
         return [*own, Request({**inputs, **fitted}, settings, SOURCE_ROWS)]
 
     def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost]:
-        """Three gates of a GRU, or the layer between two hidden ones, and an ensemble of decoders, at every time."""
+        """Per step: a GRU's three gates, or the matrix between two hidden layers, and the decoder ensemble."""
         section = config.modality
         encoder = (3 if section.encoder == "gru" else 1) * section.encoder_width**2
         decoders = section.num_decoders * section.decoder_layers * section.decoder_width**2
-        # An episode that is not cropped has a thousand steps at most.
+        # Without crops, an episode has at most a thousand steps.
         steps = section.crop_steps or 1000
         kind = f"modality {section.optimization}" + ("" if section.encoder == "gru" else f" {section.encoder}")
         return [Cost(kind, section.num_steps, float(section.batch_size * steps * (encoder + decoders)))]

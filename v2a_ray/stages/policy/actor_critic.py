@@ -1,6 +1,6 @@
-"""What the learners share that query the policy's own actions: two critics with moving averages, and their TD loss.
+"""Base class of the learners that evaluate the policy's actions: two critics with moving averages, and their TD loss.
 
-All take the filter's weight on the TD loss only, as IQL does; their actor losses are unweighted.
+The filter's weight applies to the TD loss only, as in IQL; actor losses are unweighted.
 
 Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimension.
 """
@@ -21,7 +21,7 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 
 class ActorCritic:
-    """Two critics with moving averages, and the TD loss that all share."""
+    """Two critics with moving averages, and their TD loss."""
 
     critic_network: ClassVar[type[EnsembleMLP]] = EnsembleMLP
 
@@ -50,24 +50,24 @@ class ActorCritic:
         return loss, {"policy/critic_loss": loss.detach()}
 
     def next_value(self, batch: Batch, next_action_BA: Tensor) -> Tensor:
-        """(B,): the value of an action in the next state, by the smaller target critic."""
+        """(B,): the smaller target critic's value of an action in the next state."""
         return self.q(self.target_critics, batch.next_observation_BO, next_action_BA).amin(dim=0)
 
     def value_penalty(self, batch: Batch, q_KB: Tensor) -> Tensor:
-        """What a learner adds to the TD loss, of the batch's actions and their values: here nothing."""
+        """A term that subclasses may add to the TD loss, from the batch and its values; 0 here."""
         return q_KB.new_zeros(())
 
     def q(self, critics: EnsembleMLP, observation: Tensor, action: Tensor) -> Tensor:
-        """(K, B) values of actions."""
+        """(K, B): values of actions."""
         value_KB: Tensor = critics(torch.cat([observation, action], dim=1)).squeeze(-1)
         return value_KB
 
     def noise(self, like: Tensor) -> Tensor:
-        """Standard normal numbers of the learner's generator."""
+        """Standard normal noise of the same shape, from the learner's generator."""
         return torch.randn(like.shape, generator=self.generator, device=like.device)
 
     def descend(self, name: str, loss: Tensor) -> None:
-        """One step of an optimiser."""
+        """One step of an optimiser on a loss."""
         self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers[name].step()

@@ -20,11 +20,11 @@ LOG_STD_RANGE = (-6.0, 0.0)
 
 
 class AWACLearner(ActorCritic):
-    """Advantage-weighted actor-critic: likelihood of the data's actions, weighed by exp(A / lambda), A from Q alone.
+    """Advantage-weighted actor-critic: maximises the likelihood of the data's actions, weighted by exp(A / lambda).
 
-    The policy is a Gaussian about the actor's tanh mean with one learned standard deviation per action dimension; the
-    mean is what is evaluated. Weights are clamped at 100 as IQL's are, where published code normalises them over the
-    batch; the formula does neither.
+    The policy is a Gaussian around the actor's tanh mean with one learned standard deviation per action dimension. The
+    mean is evaluated. A is estimated from Q alone. Weights are clamped at 100, as in IQL; the published code normalises
+    them over the batch, and the paper's formula does neither.
     """
 
     config: AWACConfig
@@ -47,21 +47,21 @@ class AWACLearner(ActorCritic):
 
     @torch.no_grad()
     def sampled_action(self, observation_BO: Tensor) -> Tensor:
-        """(B, A): an action of the policy, inside the action range."""
+        """(B, A): a sampled action of the policy, inside the action range."""
         mean_BA: Tensor = self.actor(observation_BO)
         std_A = self.log_std_A.clamp(*LOG_STD_RANGE).exp()
         return (mean_BA + std_A * self.noise(mean_BA)).clamp(-1, 1)
 
     @torch.no_grad()
     def advantage(self, batch: Batch) -> Tensor:
-        """(B,): min Q(s, a) minus its mean over `num_samples` actions of the policy."""
+        """(B,): min Q(s, a) minus its mean over `num_samples` sampled actions of the policy."""
         q_B = self.q(self.critics, batch.observation_BO, batch.action_BA).amin(dim=0)
         repeated = batch.observation_BO.repeat(self.config.num_samples, 1)
         q_of_policy = self.q(self.critics, repeated, self.sampled_action(repeated)).amin(dim=0)
         return q_B - q_of_policy.view(self.config.num_samples, -1).mean(dim=0)
 
     def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
-        """Negative log-likelihood of the data's actions, weighed by exp(A / lambda)."""
+        """Negative log-likelihood of the data's actions, weighted by exp(A / lambda)."""
         weight_B = (advantage_B / self.config.temperature).exp().clamp(max=MAX_WEIGHT)
         log_std_A = self.log_std_A.clamp(*LOG_STD_RANGE)
         log_density_B = gaussian_log_density(self.actor(batch.observation_BO), log_std_A, batch.action_BA)

@@ -1,15 +1,15 @@
-"""Many IQL policies trained as one batched program: seeds and scalar settings become a leading dimension P.
+"""Trains many IQL policies as one batch: seeds and scalar settings become a leading dimension P.
 
-A pack is made of ordinary learners and owns nothing that lasts. Their networks are laid side by side in memory, so that
-one batched matrix product per layer serves all of them; each learner's parameters become views of its part. Everything
-else stays each learner's own: it draws with its generator, filters by its rule, and steps its optimisers at its rates.
-So a member can be saved, restored, evaluated or trained alone at any step, and equals a separate run up to rounding.
+A policy batch consists of ordinary learners and has no state of its own. Their networks are stacked in memory, so that
+one batched matrix product per layer computes all of them; each learner's parameters become views of the stack. Each
+learner keeps its own generator, filter, optimisers and learning rates. So a member can be saved, restored, evaluated or
+trained alone at any step, and equals a separate run up to rounding.
 
-Nothing in a step waits for the device (`sampler.target.device`) or depends on values: the shapes are those of the
-settings. So on a GPU a step can be recorded and replayed (`cuda_graph`).
+No operation in a step synchronises with the device (`sampler.target.device`) or depends on values, and the settings fix
+all shapes. So on a GPU, a step can be recorded and replayed (`cuda_graph`).
 
-Shape suffixes: P policies, B rows of a batch (of the largest, if the policies keep different numbers), K = 2 critics,
-X inputs of a network.
+Shape suffixes: P policies, B rows of a batch (of the largest one, if the policies keep different numbers), K = 2
+critics, X inputs of a network.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from v2a_ray.stages.policy.iql import IQLConstants, IQLLearner, IQLLosses
 
 
 class SideBySide:
-    """P networks of one shape and K members each, in one tensor: (P, B, X) to (K, P, B, Y).
+    """P networks of equal shape with K members each, in one tensor; maps (P, B, X) to (K, P, B, Y).
 
-    The networks' own parameters become views of it: what an optimiser does to them, it does to the stack.
+    The networks' parameters become views of the tensor, so their optimisers update it.
     """
 
     def __init__(self, networks: Sequence[EnsembleMLP]) -> None:
@@ -48,7 +48,7 @@ class SideBySide:
         return outputs.view(policies, members, *outputs.shape[1:]).transpose(0, 1)
 
     def give_gradients(self) -> None:
-        """Move the gradient of the stack to the networks' own parameters."""
+        """Move the gradient of the stack to the networks' parameters."""
         assert self.numbers_PKS.grad is not None
         for parameter, gradient in zip(self.parameters, self.numbers_PKS.grad.unbind(), strict=True):
             parameter.grad = gradient
@@ -56,9 +56,9 @@ class SideBySide:
 
 
 class BatchedIQL(IQLLosses):
-    """P `IQLLearner`s of equal shapes, updated together. Its losses are theirs; a loss or metric is (P,).
+    """P `IQLLearner`s of equal shapes, updated together with the losses of IQL; every loss and metric is (P,).
 
-    Raises ValueError for a learner whose losses are others: one of a subclass, or one that is held to a density.
+    Raises ValueError for a learner with other losses: a subclass, or one with a density or with `value_first`.
     """
 
     critics: SideBySide
@@ -67,7 +67,7 @@ class BatchedIQL(IQLLosses):
     def __init__(self, learners: Sequence[IQLLearner]) -> None:
         if any(type(learner) is not IQLLearner or learner.density or learner.value_first for learner in learners):
             raise ValueError(
-                "a pack takes IQL as it is: no learner derived from it, none with a density, none whose V is ahead"
+                "a policy batch takes only plain IQL: no derived learner, no density, no next_value=after_step"
             )
         self.learners = list(learners)
         device = learners[0].sampler.target.device
@@ -87,7 +87,7 @@ class BatchedIQL(IQLLosses):
         sizes = of_each(lambda learner: learner.sampler.num_rows)
         rows = torch.arange(int(sizes.max()), device=device)
         self.share_PB = torch.where(rows < sizes, 1 / sizes, 0.0)
-        """What a row counts in a policy's mean: rows that only fill up a smaller batch count nothing."""
+        """Weight of a row in a policy's mean; 0 for padding rows of a smaller batch."""
 
     def actor(self, observation_PBO: Tensor) -> Tensor:
         """See `TanhActor`."""
@@ -103,21 +103,21 @@ class BatchedIQL(IQLLosses):
         return (self.share_PB * values_B).sum(dim=-1)
 
     def update(self, step: int) -> list[dict[str, Tensor]]:
-        """One update step of every policy; its metrics, policy by policy."""
+        """One update step of every policy; returns the metrics of each."""
         self.set_rates(step)
         return self.train_step()
 
     def set_rates(self, step: int) -> None:
-        """Set the learning rates of an update step."""
+        """Set the learning rates for an update step."""
         for learner in self.learners:
             learner.set_rates(step)
 
     def train_step(self) -> list[dict[str, Tensor]]:
-        """One update step at the learning rates that are set. Nothing in it waits, or depends on the step's number."""
+        """One update step at the current learning rates; never synchronises and does not depend on the step number."""
         batch, weight_PB = self.sample()
         critic_losses, metrics, advantage_PB = self.critic_losses(batch, weight_PB)
         actor_losses, actor_metrics = self.actor_loss(batch, advantage_PB)
-        # No policy's loss reaches another's parameters, so the gradient of the sum is each one's own.
+        # Policies share no parameters, so the gradient of the sum is the gradient of each policy's loss.
         (critic_losses + actor_losses).sum().backward()  # type: ignore[no-untyped-call]
         for networks in (self.bodies, self.values, self.critics):
             networks.give_gradients()
@@ -130,7 +130,7 @@ class BatchedIQL(IQLLosses):
         ]
 
     def sample(self) -> tuple[Batch, Tensor]:
-        """A batch of every policy, filled up to the largest, (P, B, ...), and TD weights (P, B)."""
+        """A batch of every policy, padded to the largest, (P, B, ...), and TD weights (P, B)."""
         drawn = [learner.sampler.sample(learner.generator) for learner in self.learners]
 
         def stack(tensors: list[Tensor]) -> Tensor:
@@ -142,15 +142,15 @@ class BatchedIQL(IQLLosses):
 
 
 class PolicyBatch(Protocol):
-    """What trains several policies at once: a `ManyIQL`, or one that is recorded."""
+    """Trains several policies at once: `BatchedIQL`, or `RecordedPolicyBatch`."""
 
     def update(self, step: int) -> list[dict[str, Tensor]]:
-        """One update step of every policy; its metrics, policy by policy."""
+        """One update step of every policy; returns the metrics of each."""
         ...
 
 
 def as_it_is(policy_batch: BatchedIQL) -> PolicyBatch:
-    """A pack whose operators are called one by one."""
+    """The policy batch itself, without recording."""
     return policy_batch
 
 
@@ -159,14 +159,14 @@ def train_together(
     learners: Sequence[IQLLearner],
     prepared: Callable[[BatchedIQL], PolicyBatch] = as_it_is,
 ) -> list[DivergenceError | None]:
-    """Train P learners as a pack, each with the loop that would train it alone: its history, checkpoint, evaluation.
+    """Train P learners as one batch. Each keeps its own loop, with its history, checkpoints and evaluations.
 
-    After a kill between two of the checkpoints the members start at different steps: those ahead wait. A member that
-    diverges, or that its loop stops, leaves the pack, and the others go on. The loops have equal `num_steps`.
-    Whenever the members change, `prepared` is asked how the new pack is run.
+    After a kill between two members' checkpoints, members resume at different steps; those ahead wait. A member that
+    diverges, or whose loop stops, leaves the batch, and the others continue. All loops have equal `num_steps`. Whenever
+    the members change, `prepared` prepares the new batch.
 
     Returns:
-        Each member's error, None for one that was trained to its end.
+        The error of each member, None if it finished.
     """
     errors: list[DivergenceError | None] = [None] * len(loops)
     starts = [loop.restore(learner) for loop, learner in zip(loops, learners, strict=True)]

@@ -1,4 +1,4 @@
-"""Policies that one batched program can train: which experiments go together, and the training of several jobs."""
+"""Forms batches of policies that can be trained together, and trains the policies of several jobs as one batch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _OWN_SCALARS: dict[str, Any] = {
     "reward_correction": True,
     "filter": {"keep_fraction": True, "alignment_weight": True, "target_acceptance": True},
 }
-"""Settings of `policy` in which the members of a pack may differ, beside the seed."""
+"""Settings of `policy` in which the members of a policy batch may differ, besides the seed."""
 
 
 def policy_batch_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str | None:
-    """Equal for experiments whose policies can be trained as one pack; None for one that has to be trained alone.
+    """Equal for experiments whose policies can be trained as one batch; None if the policy must be trained alone.
 
-    A pack knows the losses of IQL and no others: not those of learners derived from it, nor a density's. What is drawn
-    is each policy's own affair, so corrected rewards and transitions go into packs.
+    A policy batch supports only the plain losses of IQL, not those of derived learners or of a density. Each policy
+    draws its own transitions, so corrected rewards and transitions are supported.
     """
     policy = config.policy
     if not policy.is_batched:
@@ -42,13 +42,13 @@ def policy_batch_key(config: ExperimentConfig, plan: Mapping[str, Node]) -> str 
         "policy": policy.model_dump(mode="json", exclude=_OWN_SCALARS),
         "inputs": {role: plan[name].key for role, name in plan["policy"].inputs.items()},
         "domain": config.target.domain,
-        **config.model_dump(mode="json", include={"preprocessing", "loading", "evaluation"}),
+        **config.model_dump(mode="json", include={"preprocessing", "loading", "evaluation", "offline"}),
     }
     return json.dumps(content, sort_keys=True)
 
 
 def make_policy_batches(keys: Sequence[str | None], largest: int) -> list[list[int]]:
-    """The positions of equal `keys` in packs of at most `largest`, as equal in size as it goes; None stays alone."""
+    """Positions of equal `keys` in batches of nearly equal size, at most `largest`; each None is a batch of its own."""
     groups: dict[str | int, list[int]] = {}
     for number, key in enumerate(keys):
         groups.setdefault(number if key is None else key, []).append(number)
@@ -61,12 +61,12 @@ def make_policy_batches(keys: Sequence[str | None], largest: int) -> list[list[i
 
 
 def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
-    """Train the policies of jobs with equal `policy_batch_key` together; each writes what `fit_policy` writes.
+    """Train the policies of jobs with equal `policy_batch_key` together; each writes the files of `fit_policy`.
 
-    A streamed table has one position per policy, and the memory is for one: such policies are trained one by one.
+    Policies on streamed tables are trained one by one, because each needs its own stream and the memory is for one.
 
     Returns:
-        Each job's error, None where all was written.
+        The error of each job, None if it succeeded.
     """
     first = jobs[0]
     use_threads(first.config.policy.num_threads)
@@ -75,7 +75,7 @@ def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
         return [_alone(job) for job in jobs]
     trainings = [PolicyTraining(job, tables) for job in jobs]
     learners = [training.learner for training in trainings if isinstance(training.learner, IQLLearner)]
-    assert len(learners) == len(jobs)  # `policy_batch_key` lets no other learner in
+    assert len(learners) == len(jobs)  # `policy_batch_key` admits only IQL
     prepared = policy_batch_preparation(first.config.policy, tables)
     errors = train_together([training.loop for training in trainings], learners, prepared)
     for training, error in zip(trainings, errors, strict=True):

@@ -17,10 +17,10 @@ from v2a_ray.stages.support.conditional_vae import BehaviorDensity
 
 
 class BOSALearner(TD3Learner):
-    """TD3 in the support of a behaviour and of the target dynamics.
+    """TD3 constrained to the support of the behaviour policy and of the target dynamics.
 
-    The critics' TD loss counts source transitions that the target dynamics make likely (the filter's weight), and pays
-    for the value of source data; the actor pays for actions that the behaviour makes unlikely.
+    The TD loss only counts source transitions that are likely under the target dynamics (the filter's weight). The
+    critics' loss penalises the value of source data; the actor's loss penalises actions unlikely under the behaviour.
     """
 
     config: BOSAConfig
@@ -32,7 +32,7 @@ class BOSALearner(TD3Learner):
         self.density = density
 
     def value_penalty(self, batch: Batch, q_KB: Tensor) -> Tensor:
-        """The mean value of the batch's source rows, of both critics."""
+        """The weighted mean value of the batch's source rows, summed over both critics."""
         source_KB = q_KB[:, : self.sampler.num_source_rows]
         if source_KB.shape[1] == 0:
             return q_KB.new_zeros(())
@@ -47,5 +47,5 @@ class BOSALearner(TD3Learner):
 
 def make(inputs: LearnerInputs[BOSAConfig]) -> BOSALearner:
     """The learner of `policy.learner=bosa`."""
-    assert inputs.density is not None  # the learner reads the stage, so the plan fits it
+    assert inputs.density is not None  # the learner reads the stage, so the plan contains it
     return BOSALearner(inputs.sampler, inputs.actor, inputs.config, inputs.seed, inputs.density)

@@ -1,6 +1,6 @@
-"""Settings of the policy stage: what all learners have, each learner with what it alone reads, and the filter.
+"""Settings of the policy stage: common settings, one class per learner, and the filter.
 
-A new learner is a class here, or in a plugin, and the function that its `makes` names.
+To add a learner, write a settings class here or in a plugin, and the function that its `makes` names.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ FILTERS = Choices("rule", "none", "filter rule")
 
 
 class FilterConfig(Settings):
-    """Which source transitions a policy trains on: f = lambda * h + (1 - lambda) * minmax(A). What all rules have."""
+    """Selects source transitions for training by f = lambda * h + (1 - lambda) * minmax(A). Settings of all rules."""
 
     selects: ClassVar[str | Callable[..., Any]]
-    """A class that chooses rows (`v2a_ray.stages.policy.filtering.Selector`), or `module:class` of one."""
+    """A class that selects rows (`v2a_ray.stages.policy.filtering.Selector`), or its `module:class`."""
     needs_score: ClassVar[bool] = True
-    """Whether it needs a column to choose by."""
+    """Whether it needs the alignment or the advantage column."""
     needs_alignment: ClassVar[bool] = False
-    """Whether one of these has to be the alignment."""
+    """Whether it needs the alignment column."""
     rule: str
-    """How transitions are chosen by f."""
+    """How transitions are selected by f."""
     keep_fraction: Fraction = 0.5
-    """xi: the part of the eligible transitions that is kept."""
+    """xi: fraction of the eligible transitions to keep."""
     alignment_weight: Fraction = 0.6
     """lambda; 1 is alignment alone, 0 is value alone."""
     normalization: Literal["batch", "table", "ranks"] = "batch"
-    """How A is brought to [0, 1]: min-max over the drawn batch (published) or over the whole source table, or its rank
-    in that table. `ranks` does the same to h, so that lambda weighs two quantities of equal scale; the weight exp(h)
-    keeps the h that was computed."""
+    """How A is scaled to [0, 1]: min-max over the drawn batch (published) or over the whole source table, or the rank
+    in that table. `ranks` also replaces h by its rank, so that lambda weighs two quantities of equal scale; the weight
+    exp(h) still uses the original h."""
     normalize_alignment: bool = False
-    """`batch`, `table`: bring h to [0, 1] as A is (published: h as it is)."""
+    """With `batch` and `table`: also scale h to [0, 1] (published: h is not scaled)."""
     weight: Literal["one", "exp_alignment", "score", "exp_score", "above_threshold"] = "one"
-    """Weight of a kept source transition in the TD loss: 1, exp(h) clamped at 100, the score f, exp(f - 1) (OTDF's,
-    with f in [0, 1] by `normalize_alignment`), or 1 where h is above `weight_threshold` and else 0 (BOSA's)."""
+    """Weight of a kept source transition in the TD loss: 1, exp(h) clamped at 100, the score f, exp(f - 1) (OTDF, with
+    f in [0, 1] by `normalize_alignment`), or 1 if h is above `weight_threshold` and 0 otherwise (BOSA)."""
     weight_threshold: float = math.log(0.01)
-    """`above_threshold`: the least h. BOSA's is a log density."""
+    """Threshold on h for `above_threshold`; BOSA's h is a log density."""
 
 
 @FILTERS.add
 class KeepAllConfig(FilterConfig):
-    """Every source transition."""
+    """Keeps every source transition."""
 
     selects = "v2a_ray.stages.policy.filtering:KeepAll"
     needs_score = False
@@ -60,7 +60,7 @@ class KeepAllConfig(FilterConfig):
 
 @FILTERS.add
 class TopFractionConfig(FilterConfig):
-    """The best xi of every batch by f (published)."""
+    """Keeps the fraction xi of every batch with the highest f (published)."""
 
     selects = "v2a_ray.stages.policy.filtering:TopFraction"
     rule: Literal["top_fraction"] = "top_fraction"
@@ -68,35 +68,36 @@ class TopFractionConfig(FilterConfig):
 
 @FILTERS.add
 class CalibratedConfig(FilterConfig):
-    """Of the transitions that the target itself would pass, the best xi by f; if none passes, the target is alone."""
+    """Keeps the best xi by f of the transitions above a threshold on h, which is calibrated on held-out target data; if
+    none is above it, the policy trains on the target alone."""
 
     selects = "v2a_ray.stages.policy.filtering:Calibrated"
     needs_alignment = True
     rule: Literal["calibrated"] = "calibrated"
     target_acceptance: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
-    """The part of held-out target data whose alignment passes the threshold."""
+    """Fraction of held-out target data whose alignment passes the threshold."""
 
 
 class PolicyConfig(TrainingConfig):
-    """Stage 4: the policy, trained offline on what the filter keeps. What all learners have."""
+    """Stage 4: the policy, trained offline on the filtered data. Settings of all learners."""
 
     makes: ClassVar[str | Callable[..., Any]]
-    """From `LearnerInputs` to a `Learner`, or `module:function` of one."""
+    """A function from `LearnerInputs` to a `Learner`, or its `module:function`."""
     fits: ClassVar[str] = "v2a_ray.stages.policy.training:fit_policy"
-    """Computes the stage, from a `Job`."""
+    """`module:function` that computes the stage from a `Job`."""
     fits_parallel: ClassVar[str | None] = None
-    """The same on `num_workers` data-parallel workers."""
+    """The same for `num_workers` data-parallel workers."""
     columns: ClassVar[str | Callable[..., Any] | None] = None
-    """From (`Job`, "target" or "source", rows of that table) to columns that batches carry in `extra` for the learner
-    alone, or `module:function` of one."""
+    """A function from (`Job`, "target" or "source", rows of that table) to extra columns for this learner, which
+    batches carry in `extra`; or its `module:function`."""
     uses_rllib: ClassVar[bool] = False
-    """Whether RLlib trains it on the tables as they are, without columns, on the CPU."""
+    """Whether RLlib trains it, on the plain tables without columns, on the CPU."""
     reads_rewards: ClassVar[bool] = True
     """Whether it learns from rewards."""
     learner: str
-    """What trains the policy."""
+    """The algorithm that trains the policy."""
     data: Literal["mixed", "target", "source"] = "mixed"
-    """Which tables the policy trains on."""
+    """The tables that the policy trains on."""
     num_steps: Positive = 20000
     batch_size: Positive = 128
     """Transitions drawn per table and update step; training on one table alone draws twice as many."""
@@ -106,14 +107,13 @@ class PolicyConfig(TrainingConfig):
     target_rate: Rate = 0.005
     """Rate of the target critics' moving average."""
     reward_correction: float = 0.0
-    """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward, so that
-    `preprocessing.reward_scale` scales the sum and eta means the same under any scale."""
+    """DARA's eta: source rewards become r + eta * alignment, in units of the RECORDED reward.
+    `preprocessing.reward_scale` scales the sum, so eta does not depend on it."""
     reward_correction_data: Literal["source", "mixed"] = "source"
-    """Whose rewards are corrected: DARA's correction is of the source alone, SRPO's (`alignment.kind=state_ratio`) of
-    both tables."""
+    """Tables whose rewards are corrected: the source (DARA), or both (SRPO, `alignment.kind=state_ratio`)."""
     correct_transitions: bool = False
-    """STC: source transitions get the action and the reward that they would have had in the target, where models of the
-    target's dynamics confirm it (sections `correction` and `dynamics`)."""
+    """STC: give source transitions the predicted action and reward of the target, where models of the target's dynamics
+    confirm them (sections `correction` and `dynamics`)."""
     filter: Annotated[FilterConfig, FILTERS] = KeepAllConfig()
 
     @property
@@ -123,28 +123,28 @@ class PolicyConfig(TrainingConfig):
 
     @property
     def is_batched(self) -> bool:
-        """Whether many of them can be trained as one batched program."""
+        """Whether many policies can be trained as one batch."""
         return False
 
     def reads(self) -> list[str]:
-        """The stages that it is made from, beside the columns that the filter reads."""
+        """Stages that it needs as inputs, besides the columns for the filter."""
         return ["correction"] if self.correct_transitions and self.uses_source else []
 
     def check(self, experiment: ExperimentConfig) -> None:
-        """Raise ValueError for an experiment that it cannot be part of."""
+        """Raise ValueError for an experiment that does not allow this learner."""
 
 
 class AdvantageWeightedConfig(PolicyConfig):
-    """A learner whose actor regresses onto the data's actions, weighed by their advantage, with IQL's critics."""
+    """A learner with IQL's critics and an actor trained by advantage-weighted regression."""
 
     expectile: Rate = 0.7
-    """IQL's tau: which expectile of Q the value function fits."""
+    """IQL's tau: the expectile of Q that V fits."""
     temperature: Annotated[float, Field(ge=0.0)] = 3.0
-    """IQL's beta: weight exp(beta * A) of advantage-weighted regression, clamped at 100."""
+    """IQL's beta: the weight of advantage-weighted regression is exp(beta * A), clamped at 100."""
 
 
 class TD3Config(PolicyConfig):
-    """A learner that is built on TD3: a target actor whose action is smoothed by noise."""
+    """A learner based on TD3, with noise on the target actor's action."""
 
     noise_std: Annotated[float, Field(ge=0.0)] = 0.2
     """Standard deviation of the noise on the target actor's action (action range is -1 to 1)."""
@@ -162,31 +162,28 @@ class IQLConfig(AdvantageWeightedConfig):
     fits_parallel = "v2a_ray.orchestration.train.policy_workers:fit_policy_parallel"
     learner: Literal["iql"] = "iql"
     num_workers: Positive = 1
-    """Data-parallel workers of Ray Train, on a GPU each where there are as many; each draws and filters an equal part
-    of the batch. Worth it for batches of many thousands."""
+    """Data-parallel workers of Ray Train, each on its own GPU if there are enough; each draws and filters an equal part
+    of the batch. Only useful for batches of many thousands."""
     next_value: Literal["before_step", "after_step"] = "before_step"
-    """Whether V(s') in the critics' target is that of V before its step of this update, as every other network is, or
-    after it, as in V2A's published code."""
+    """Whether the critics' target uses V(s') before V's update in this step, like all other networks, or after it, as
+    in V2A's published code."""
     density_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight w of -log pi_b(pi(s) | s) in the actor's loss, which keeps the policy in the support of the behaviour
-    whose density section `density` fits (OTDF); 0 leaves it out, and no density is fitted."""
+    """Weight w of -log pi_b(pi(s) | s) in the actor's loss, which keeps the policy in the support of the behaviour that
+    section `density` models (OTDF); with 0, no density is fitted."""
     cuda_graph: bool = False
-    """On a GPU: whether an update step is recorded as a CUDA graph and then started by one call."""
+    """On a GPU: record an update step as a CUDA graph, which then starts by one call."""
 
     @model_validator(mode="after")
     def _workers_share_a_batch(self) -> IQLConfig:
         if self.cuda_graph and not self.is_batched:
-            raise ValueError(
-                "cuda_graph: only implicit Q-learning of one worker, without a density, whose V is not ahead "
-                "(policy.next_value), is recorded"
-            )
+            raise ValueError("cuda_graph: needs num_workers=1, density_weight=0 and next_value=before_step")
         if self.batch_size % self.num_workers:
             raise ValueError(f"{self.num_workers} workers cannot share a batch of {self.batch_size} equally")
         return self
 
     @property
     def is_batched(self) -> bool:
-        """If it is trained by the losses of IQL as they are."""
+        """True if it uses IQL's plain losses on one worker."""
         return self.next_value == "before_step" and self.density_weight == 0 and self.num_workers == 1
 
     def reads(self) -> list[str]:
@@ -210,12 +207,12 @@ class BCConfig(PolicyConfig):
 
 @LEARNERS.add
 class TD3BCConfig(TD3Config):
-    """TD3 whose actor is held to the data by a squared error (2106.06860)."""
+    """TD3 with a squared error to the data's actions in the actor's loss (2106.06860)."""
 
     makes = "v2a_ray.stages.policy.td3_bc:make"
     learner: Literal["td3_bc"] = "td3_bc"
     q_weight: Annotated[float, Field(ge=0.0)] = 2.5
-    """Weight of Q / mean|Q| against the squared error to the data's action."""
+    """Weight of Q / mean|Q|, relative to the squared error to the data's action."""
 
 
 @LEARNERS.add
@@ -225,23 +222,23 @@ class AWACConfig(PolicyConfig):
     makes = "v2a_ray.stages.policy.awac:make"
     learner: Literal["awac"] = "awac"
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    """lambda: weight exp(A / lambda) of the actor's likelihood, clamped at 100."""
+    """lambda: the weight of the actor's likelihood is exp(A / lambda), clamped at 100."""
     num_samples: Positive = 1
-    """Actions of the policy that estimate its value at a state."""
+    """Sampled actions of the policy per estimate of a state's value."""
 
 
 @LEARNERS.add
 class ReBRACConfig(TD3Config):
-    """TD3 whose actor and critics are held to the data, each by a weight of its own (2305.09836)."""
+    """TD3 with separate penalties on the distance to the data's actions for actor and critics (2305.09836)."""
 
     makes = "v2a_ray.stages.policy.rebrac:make"
     columns = "v2a_ray.stages.policy.rebrac:next_action_column"
     learner: Literal["rebrac"] = "rebrac"
     actor_penalty: Annotated[float, Field(ge=0.0)] = 0.05
-    """beta_1: weight of the squared distance to the data's action against Q / mean|Q|."""
+    """beta_1: weight of the squared distance to the data's action, relative to Q / mean|Q|."""
     critic_penalty: Annotated[float, Field(ge=0.0)] = 0.01
-    """beta_2: what the squared distance to the data's next action takes off the value of s', in units of scaled
-    rewards, of which an episode has a range of 1,000 (`preprocessing.reward_scale`)."""
+    """beta_2: penalty on the value of s' per squared distance to the data's next action, in units of scaled rewards:
+    returns of episodes have a range of 1,000 (`preprocessing.reward_scale`)."""
 
 
 @LEARNERS.add
@@ -251,8 +248,8 @@ class FQLConfig(PolicyConfig):
     makes = "v2a_ray.stages.policy.fql:make"
     learner: Literal["fql"] = "fql"
     q_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    """Weight of Q / mean|Q| against the squared distance to the flow's action: 1 / alpha, where that is the published
-    weight of the distance."""
+    """Weight of Q / mean|Q|, relative to the squared distance to the flow's action: 1 / alpha for the published weight
+    alpha of the distance."""
     flow_steps: Positive = 10
     """Euler steps from noise to an action of the flow."""
 
@@ -264,21 +261,22 @@ class CQLConfig(PolicyConfig):
     makes = "v2a_ray.stages.policy.cql:make"
     learner: Literal["cql"] = "cql"
     conservatism: Annotated[float, Field(ge=0.0)] = 5.0
-    """Weight of the soft maximum of Q over all actions against Q of the data's, in the critics' loss."""
+    """Weight of the gap between the soft maximum of Q over all actions and Q of the data's actions, in the critics'
+    loss."""
     num_samples: Positive = 4
-    """Actions drawn evenly from the action range, and as many of the policy, that estimate the soft maximum."""
+    """Uniform actions, and as many of the policy, per estimate of the soft maximum."""
 
 
 @LEARNERS.add
 class BOSAConfig(TD3Config):
-    """TD3 in the support of a behaviour and of the target dynamics (2306.12755)."""
+    """TD3 constrained to the support of a behaviour policy and of the target dynamics (2306.12755)."""
 
     makes = "v2a_ray.stages.policy.bosa:make"
     learner: Literal["bosa"] = "bosa"
     value_penalty: Annotated[float, Field(ge=0.0)] = 0.1
-    """Weight of the mean Q of source transitions in the critic's loss."""
+    """Weight of the mean Q of source transitions in the critics' loss."""
     density_weight: Annotated[float, Field(gt=0.0)] = 0.1
-    """Weight w of -log pi_b(pi(s) | s) in the actor's loss, whose density section `density` fits."""
+    """Weight w of -log pi_b(pi(s) | s) in the actor's loss; section `density` models pi_b."""
 
     def reads(self) -> list[str]:
         """See `PolicyConfig`."""
@@ -287,15 +285,15 @@ class BOSAConfig(TD3Config):
 
 @LEARNERS.add
 class DROCOConfig(AdvantageWeightedConfig):
-    """Implicit Q-learning with robust values on source rows (after 2512.02486). The constants are ours."""
+    """Implicit Q-learning with robust values on source rows (after 2512.02486). The constants are our choice."""
 
     makes = "v2a_ray.stages.policy.droco:make"
     learner: Literal["droco"] = "droco"
     penalty_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    """beta: weight of how far V(s') of a source transition is above the value of where the target might have gone. At 1
-    the backup is the smallest of these values; 0 is IQL's."""
+    """beta: weight of the gap between V(s') of a source transition and the smallest value of the next states predicted
+    for the target. At 1 the backup is the smallest of these values; 0 gives IQL's backup."""
     huber_threshold: Annotated[float, Field(gt=0.0)] = 1.0
-    """TD errors of source transitions above it count linearly, in units of scaled rewards, of which an episode has a
+    """Larger TD errors of source transitions count linearly. In units of scaled rewards: returns of episodes have a
     range of 1,000 (`preprocessing.reward_scale`)."""
 
     def reads(self) -> list[str]:
@@ -305,13 +303,14 @@ class DROCOConfig(AdvantageWeightedConfig):
 
 @LEARNERS.add
 class GroupedConfig(AdvantageWeightedConfig):
-    """Implicit Q-learning whose actor is updated for one group of episodes after another (after 2602.18025)."""
+    """Implicit Q-learning with one actor update per group of episodes (after 2602.18025)."""
 
+    needs_package = ("sklearn", "diagnosis")
     makes = "v2a_ray.stages.policy.grouped:make"
     columns = "v2a_ray.stages.policy.grouped:group_columns"
     learner: Literal["grouped"] = "grouped"
     num_groups: Positive = 4
-    """Clusters of z among the source episodes; the target is a group of its own beside them."""
+    """Clusters of z among the source episodes; the target is one more group."""
 
     def reads(self) -> list[str]:
         """See `PolicyConfig`."""
@@ -324,10 +323,11 @@ class GroupedConfig(AdvantageWeightedConfig):
 
 
 class RLlibConfig(PolicyConfig):
-    """A learner of RLlib's own, to compare ours with: on the same tables, without columns."""
+    """A learner of RLlib as a baseline: on the same tables, without columns."""
 
     fits = "v2a_ray.orchestration.rllib.baselines:fit_rllib_policy"
     uses_rllib = True
+    needs_package = ("lz4", "rllib")
 
     def check(self, experiment: ExperimentConfig) -> None:
         """See `PolicyConfig`."""

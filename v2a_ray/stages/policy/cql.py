@@ -1,11 +1,11 @@
-"""Conservative Q-learning (CQL, 2006.04779): a soft actor-critic whose critics are low where there is no data.
+"""Conservative Q-learning (CQL, 2006.04779): a soft actor-critic with critics that are low where there is no data.
 
     critics:  TD + w (log of the integral of exp Q(s, a) over actions - Q(s, a of the data))
     actor:    tau log pi(a | s) - min Q(s, a)
-    tau:      so that the policy's entropy is -A
+    tau:      adapted so that the policy's entropy is -A
 
-The integral is estimated with half of the samples drawn evenly from the action range and half from the policy, each
-divided by its density (CQL(H), appendix F).
+The integral is estimated by importance sampling: half of the samples are uniform over the action range and half are
+from the policy, each divided by its density (CQL(H), appendix F).
 
 Shape suffixes: B batch, K = 2 critics, S samples, A action dimension.
 """
@@ -29,8 +29,8 @@ from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 class CQLLearner(ActorCritic):
     """Conservative Q-learning.
 
-    The policy is the tanh of a Gaussian about what the actor has before its tanh, with one learned standard deviation
-    per action dimension; the actor, its mode in that sense, is what is evaluated.
+    The policy is the tanh of a Gaussian around the actor's output before its tanh, with one learned standard deviation
+    per action dimension. The actor itself is evaluated.
     """
 
     config: CQLConfig
@@ -63,17 +63,17 @@ class CQLLearner(ActorCritic):
         return metrics | {"policy/actor_loss": actor_loss.detach(), "policy/q": q_B.detach().mean()}
 
     def drawn(self, observation_BO: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions of the policy (B, A), and their log densities (B,)."""
+        """Sampled actions of the policy (B, A) and their log densities (B,)."""
         mean_BA = self.actor.body(observation_BO)
         log_std_A = self.log_std_A.clamp(*LOG_STD_RANGE)
         before_BA = mean_BA + log_std_A.exp() * self.noise(mean_BA)
-        # log(1 - tanh(x)^2), which the tanh stretches the density by, in a form that does not round to log 0.
+        # log(1 - tanh(x)^2), the log derivative of tanh, in a form that does not round to log 0.
         stretched_BA = 2 * (math.log(2) - before_BA - functional.softplus(-2 * before_BA))
         log_density_B = gaussian_log_density(mean_BA, log_std_A, before_BA) - stretched_BA.sum(dim=1)
         return torch.tanh(before_BA), log_density_B
 
     def value_penalty(self, batch: Batch, q_KB: Tensor) -> Tensor:
-        """How far the soft maximum of Q over all actions is above Q of the data, of both critics."""
+        """The weighted gap between the soft maximum of Q over all actions and Q of the data, summed over critics."""
         count, (size, action_dim) = self.config.num_samples, batch.action_BA.shape
         observation = batch.observation_BO.repeat(count, 1)
         with torch.no_grad():

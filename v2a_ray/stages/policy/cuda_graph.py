@@ -1,9 +1,9 @@
-"""A pack's update step as one CUDA graph: a GPU gets all kernels of a step by one call.
+"""A policy batch's update step as one CUDA graph, which starts all kernels of a step by one call.
 
-An update step of small networks is hundreds of kernels of a few microseconds, and to start them one by one from Python
-takes longer than they do. A graph is recorded once and replayed: the same operators on the same memory. So whatever
-changes from step to step lies in memory. Learning rates and Adam's counts are tensors, and every member's generator is
-registered with the graph, so that a replay draws the next batch.
+An update step of small networks is hundreds of kernels of a few microseconds; launching them one by one from Python
+takes longer than running them. A graph is recorded once and then replays the same operators on the same memory. So all
+values that change from step to step must be in memory: learning rates and Adam's step counts are tensors, and every
+member's generator is registered with the graph, so that a replay draws the next batch.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from v2a_ray.stages.policy.batched import BatchedIQL
 from v2a_ray.stages.policy.iql import IQLLearner
 
 WARM_UP_STEPS = 3
-"""Before recording: in their first calls libraries make workspaces, which a graph must not do."""
+"""Update steps before recording: libraries allocate workspaces in their first calls, which a graph must not do."""
 Metrics = list[dict[str, Tensor]]
 Recorder = Callable[[BatchedIQL], tuple[Callable[[], None], Metrics]]
 
 
 def rates_as_tensors(learner: IQLLearner) -> None:
-    """Let the optimisers read their learning rates from memory, where `set_learning_rate` then writes them."""
+    """Make the optimisers' learning rates tensors, which `set_learning_rate` then updates in place."""
     for optimizer in learner.optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(float(group["lr"]), device=learner.generator.device)
@@ -32,9 +32,9 @@ def rates_as_tensors(learner: IQLLearner) -> None:
 
 
 def record_graph(policy_batch: BatchedIQL) -> tuple[Callable[[], None], Metrics]:
-    """A function that does one update step, but for the learning rates, and the metrics that it writes.
+    """Record an update step; return a function that replays it and the metrics tensors that it writes.
 
-    Nothing is trained: steps that are taken to warm up are taken back.
+    A replay does not set learning rates. Recording trains nothing: the warm-up steps are undone.
     """
     device = policy_batch.learners[0].generator.device
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ def record_graph(policy_batch: BatchedIQL) -> tuple[Callable[[], None], Metrics]
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_STEPS):
                 policy_batch.train_step()
-        # What takes the steps back runs on the usual stream, and must not overtake them.
+        # Undoing the steps runs on the current stream and must wait for them.
         torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     for learner in policy_batch.learners:
@@ -54,20 +54,20 @@ def record_graph(policy_batch: BatchedIQL) -> tuple[Callable[[], None], Metrics]
 
 
 class RecordedPolicyBatch:
-    """A `ManyIQL` whose update step is recorded when it is made, and replayed by `update`.
+    """A `BatchedIQL` whose update step is recorded by the constructor and replayed by `update`.
 
-    The metrics of a step are in the memory of the graph, so the next step overwrites them.
+    The metrics are in the memory of the graph, so the next step overwrites them.
     """
 
     def __init__(self, policy_batch: BatchedIQL, recorder: Recorder = record_graph) -> None:
-        """Records; `recorder` is `record_graph` but in tests, which have no GPU."""
+        """Record the update step. Tests without a GPU pass another `recorder`."""
         self.policy_batch = policy_batch
         for learner in policy_batch.learners:
             rates_as_tensors(learner)
         self.replay, self.metrics = recorder(policy_batch)
 
     def update(self, step: int) -> Metrics:
-        """One update step of every policy; its metrics, policy by policy."""
+        """One update step of every policy; returns the metrics of each."""
         self.policy_batch.set_rates(step)
         self.replay()
         return self.metrics
@@ -75,9 +75,9 @@ class RecordedPolicyBatch:
 
 @contextmanager
 def taken_back(learners: Sequence[IQLLearner]) -> Iterator[None]:
-    """After the block networks, optimisers and generators are what they were before it, in the memory they are in then.
+    """On exit, restore networks, optimisers and generators to their values on entry, in their present memory.
 
-    An optimiser that had not begun has state then, but of no step.
+    An optimiser without state on entry has the state of step 0 on exit.
     """
     tensors = [tensor for learner in learners for tensor in _state(learner)]
     before = {id(tensor): tensor.detach().clone() for tensor in tensors}
@@ -95,7 +95,7 @@ def taken_back(learners: Sequence[IQLLearner]) -> Iterator[None]:
 
 
 def _state(learner: IQLLearner) -> list[Tensor]:
-    """Weights, and counts and moments of the optimisers."""
+    """Weights, and the optimisers' step counts and moments."""
     tensors: list[Tensor] = []
     for network in learner.networks.values():
         tensors.extend(network.parameters())

@@ -1,12 +1,12 @@
-"""Robust values on source data (after DROCO, 2512.02486): implicit Q-learning whose source rows expect the worst.
+"""Robust values on source data (after DROCO, 2512.02486): implicit Q-learning with a worst-case backup on source rows.
 
     target rows:  r + gamma * V(s')
     source rows:  r + gamma * (V(s') - beta * u),    u = max(0, V(s') - min_k V(s'_k)),    s'_k = f_k(s, a)
 
-The robust cross-domain Bellman operator takes, on source data, the smallest value over dynamics about the source's own;
-its dual form makes that the smallest value over perturbed next states. Here these are s' and what an ensemble of models
-of the target's dynamics expects instead. At beta = 1 the backup is the smallest value of them all; u is nothing where
-the models agree with s'. The loss of source rows is Huber's, because an error of the models is an outlier.
+On source data, the robust cross-domain Bellman operator takes the smallest value over dynamics near the source's; in
+the dual form, this is the smallest value over perturbed next states. Here these states are s' and the predictions of an
+ensemble of models of the target's dynamics. At beta = 1 the backup is the smallest of their values; u is zero where the
+models agree with s'. Source rows have a Huber loss, because errors of the models are outliers.
 
 Shape suffixes: B batch, b source rows, K ensemble members or critics, O observation dimension.
 """
@@ -27,24 +27,24 @@ from v2a_ray.stages.support.dynamics import DynamicsModel
 
 
 def value_penalty(value_b: Tensor, imagined_Kb: Tensor) -> Tensor:
-    """(b,): how far the value of s' is above the smallest of the states that the target might have gone to."""
+    """(b,): how far the value of s' is above the smallest value of the predicted next states, at least 0."""
     return torch.relu(value_b - imagined_Kb.amin(dim=0))
 
 
 def robust_loss(error: Tensor, threshold: float) -> Tensor:
-    """The square of errors up to `threshold`, and beyond it its tangent: twice Huber's, to equal the target's loss."""
+    """Twice the Huber loss: the squared error up to `threshold`, as for target rows, and its tangent beyond."""
     return 2 * functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=threshold)
 
 
 class DROCOLearner(IQLLearner):
-    """Implicit Q-learning with a robust backup on source rows. Without source rows it is `IQLLearner`."""
+    """Implicit Q-learning with a robust backup on source rows. Without source rows it equals `IQLLearner`."""
 
     config: DROCOConfig
 
     def __init__(
         self, sampler: MixedSampler, actor: TanhActor, config: DROCOConfig, seed: int, dynamics: DynamicsModel | None
     ) -> None:
-        """`dynamics` are models of the target; None only where no source is drawn."""
+        """`dynamics`: models of the target; None only if no source rows are drawn."""
         super().__init__(sampler, actor, config, seed)
         self.dynamics = dynamics
 
@@ -66,7 +66,7 @@ class DROCOLearner(IQLLearner):
         """(b,): u of the first `count` rows."""
         if not count:
             return next_value_B[:0]
-        assert self.dynamics is not None  # wherever the source is drawn from, the plan fits them
+        assert self.dynamics is not None  # a plan that uses the source contains them
         imagined_KbO = self.dynamics.next_observation(batch.observation_BO[:count], batch.action_BA[:count])
         return value_penalty(next_value_B[:count], self.value(imagined_KbO).squeeze(-1))
 

@@ -1,10 +1,10 @@
-"""The filter: which source transitions of a batch a policy trains on, and with what weight (V2A, equation for f).
+"""The filter: selects source transitions of a batch for training and gives their weights (V2A, equation for f).
 
     f = lambda * h + (1 - lambda) * minmax(A),  min-max over the drawn batch
 
-`filter.normalization` brings A, and h if wanted, to [0, 1] in other ways (`normalized_columns`).
+`filter.normalization` offers other ways to scale A, and optionally h, to [0, 1] (`normalized_columns`).
 
-h and A are columns of the source table, computed once. Shape suffixes: B drawn batch, b kept batch.
+h and A are precomputed columns of the source table. Shape suffixes: B drawn batch, b kept batch.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def minmax(values_B: Tensor) -> Tensor:
 
 
 def calibrated_threshold(held_out: Float, acceptance: float) -> float:
-    """The alignment that a part `acceptance` of held-out target transitions reaches."""
+    """The alignment threshold that a fraction `acceptance` of held-out target transitions reaches."""
     return float(np.quantile(held_out, 1.0 - acceptance))
 
 
 def normalized_columns(config: FilterConfig, columns: Mapping[str, Float]) -> dict[str, Float]:
-    """(N,) columns `normalized_alignment` and `normalized_advantage` over a whole source table, beside its `columns`.
+    """(N,) columns `normalized_alignment` and `normalized_advantage`, normalised over the whole source table.
 
-    Without them, with `normalization: batch`, terms are normalised batch by batch. Ranks are mid-ranks in [0, 1].
+    With `normalization: batch` there are none, and terms are normalised batch by batch. Ranks are mid-ranks in [0, 1].
     """
     if config.normalization == "batch":
         return {}
@@ -54,29 +54,29 @@ def normalized_columns(config: FilterConfig, columns: Mapping[str, Float]) -> di
 
 
 class Selector(Protocol):
-    """A rule of the filter, made from its settings."""
+    """A filter rule, constructed from its settings."""
 
     def eligible(self, alignment: Float | None, held_out: Float | None) -> NDArray[np.bool_] | None:
-        """(N,) which rows of the source table may be drawn at all; None: all.
+        """(N,) bool, whether each row of the source table may be drawn at all; None: all may.
 
         Args:
-            alignment: (N,) h of the source, if there is that column.
-            held_out: (M,) h of target transitions that its estimator did not see.
+            alignment: (N,) h of the source, if that column exists.
+            held_out: (M,) h of held-out target transitions.
         """
         ...
 
     def num_kept(self, batch_size: int) -> int:
-        """b: how many of `batch_size` drawn transitions are kept."""
+        """b, the number of kept transitions out of `batch_size` drawn ones."""
         ...
 
     def keep(self, score_B: Tensor) -> Tensor:
-        """Indices (b,) of the drawn transitions that are kept, by their f."""
+        """Indices (b,) of the kept transitions, given f of the drawn ones."""
         ...
 
 
 @dataclass(frozen=True)
 class KeepAll:
-    """Every source transition."""
+    """Keeps every source transition."""
 
     config: FilterConfig
 
@@ -94,7 +94,7 @@ class KeepAll:
 
 
 class TopFraction(KeepAll):
-    """The best xi of every batch."""
+    """Keeps the fraction xi of every batch with the highest f."""
 
     def num_kept(self, batch_size: int) -> int:
         """See `Selector`."""
@@ -106,7 +106,7 @@ class TopFraction(KeepAll):
 
 
 class Calibrated(TopFraction):
-    """The best xi of every batch of what the target itself would pass, possibly nothing."""
+    """`TopFraction` of the transitions whose alignment reaches the calibrated threshold; possibly none does."""
 
     config: CalibratedConfig
 
@@ -119,12 +119,12 @@ class Calibrated(TopFraction):
 
 @dataclass(frozen=True)
 class SourceFilter:
-    """Chooses rows of a drawn source batch by their columns.
+    """Selects rows of a drawn source batch by their columns.
 
     Attributes:
         config: rule and constants.
         selector: the rule.
-        eligible: (n,) int64 rows of the source table that may be drawn at all, possibly none. None: every row.
+        eligible: (n,) int64 eligible rows of the source table, possibly empty. None: all rows.
     """
 
     config: FilterConfig
@@ -139,7 +139,7 @@ class SourceFilter:
         return SourceFilter(config, selector, None if rows is None else torch.from_numpy(np.flatnonzero(rows)))
 
     def score(self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu") -> Tensor:
-        """f (B,) from the columns that there are; without a column its term is left out."""
+        """f (B,) from the existing columns; the term of a missing column is left out."""
         alignment, advantage = columns.get("alignment"), columns.get("advantage")
         if self.config.normalization == "batch":
             advantage = None if advantage is None else minmax(advantage)
@@ -159,13 +159,13 @@ class SourceFilter:
         return weight * alignment + (1 - weight) * advantage
 
     def num_kept(self, batch_size: int) -> int:
-        """b: how many of `batch_size` drawn transitions are kept."""
+        """b, the number of kept transitions out of `batch_size` drawn ones."""
         return self.selector.num_kept(batch_size)
 
     def __call__(
         self, columns: dict[str, Tensor], batch_size: int, device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Tensor]:
-        """Indices (b,) to keep and their TD weights (b,), on `device`, where the columns are."""
+        """Indices (b,) of the kept rows and their TD weights (b,), on `device`, the device of the columns."""
         score_B = self.score(columns, batch_size, device)
         keep = self.selector.keep(score_B)
         match self.config.weight:

@@ -1,13 +1,13 @@
-"""Flow Q-learning (FQL, 2502.02538): a flow clones the behaviour, a policy of one step follows it and climbs Q.
+"""Flow Q-learning (FQL, 2502.02538): a flow clones the behaviour; a one-step policy imitates the flow and maximises Q.
 
     flow:      |v(s, x_t, t) - (a - z)|^2,       x_t = (1 - t) z + t a,  z ~ N(0, I),  t ~ U(0, 1)
     one step:  - w Q(s, mu(s, z)) / mean|Q| + |mu(s, z) - flow(s, z)|^2
     critics:   r + gamma * min Q'(s', mu(s', z))
 
-flow(s, z) integrates v from t = 0, x = z to t = 1 by Euler's method. Nothing is differentiated through it.
+flow(s, z) integrates v from t = 0, x = z to t = 1 by Euler's method, without gradients.
 
-What is evaluated and exported is a deterministic `TanhActor`. Here it is mu(s, 0): mu is the actor whose first layer
-has z as further inputs, and the weights of z stand beside it.
+Evaluation and export need a deterministic `TanhActor`; here it is mu(s, 0). mu is the actor with z as additional inputs
+of its first layer, and the weights of z are a separate parameter.
 
 Shape suffixes: B batch, O observation dimension, A action dimension, H width.
 """
@@ -29,7 +29,7 @@ from v2a_ray.stages.policy.td3_bc import td3_bc_actor_loss
 
 
 class FQLLearner(ActorCritic):
-    """A flow that is fitted to the batch's actions, the policy that is distilled from it, and their critics."""
+    """A flow fitted to the batch's actions, the policy distilled from it, and the critics."""
 
     config: FQLConfig
     critic_network = NormalizedEnsembleMLP
@@ -68,7 +68,7 @@ class FQLLearner(ActorCritic):
         }
 
     def one_step(self, observation_BO: Tensor, noise_BA: Tensor) -> Tensor:
-        """mu(s, z), (B, A): the actor with z beside s; the actor itself where z is 0."""
+        """mu(s, z), (B, A): the actor with the additional input z; equals the actor for z = 0."""
         body = self.actor.body
         (first, *weights), (first_bias, *biases) = body.weights, body.biases
         values = observation_BO @ first[0] + noise_BA @ self.noise_weight_AH + first_bias
@@ -77,14 +77,14 @@ class FQLLearner(ActorCritic):
         return torch.tanh(values)
 
     def flow_loss(self, batch: Batch, noise_BA: Tensor, time_B1: Tensor) -> Tensor:
-        """Mean squared error of the velocity at a time between noise and the batch's action."""
+        """Mean squared error of the velocity at time t between noise and the batch's action."""
         at_BA = torch.lerp(noise_BA, batch.action_BA, time_B1)
         error_BA = self.velocity(batch.observation_BO, at_BA, time_B1) - (batch.action_BA - noise_BA)
         return error_BA.square().mean()
 
     @torch.no_grad()
     def flow_action(self, observation_BO: Tensor, noise_BA: Tensor) -> Tensor:
-        """(B, A): where the flow takes the noise, inside the action range."""
+        """(B, A): the flow's action for the noise, inside the action range."""
         count, at_BA = self.config.flow_steps, noise_BA
         for step in range(count):
             time_B1 = noise_BA.new_full((len(noise_BA), 1), step / count)

@@ -1,16 +1,15 @@
-"""Grouped updates (after 2602.18025): IQL whose actor learns from one group of episodes after another.
+"""Grouped updates (after 2602.18025): IQL with one actor update per group of episodes.
 
-Different dynamics ask for different actions, so the gradients of the actor on a mix of them can point against each
-other. Critics are fitted to the whole batch; the actor takes one optimiser step per group, each at the parameters that
-the step before it left.
+Different dynamics need different actions, so the actor's gradients on mixed dynamics can conflict. Critics are fitted
+to the whole batch; the actor takes one optimiser step per group, one after the other.
 
-What the paper does not fix for us, and what we chose:
+The paper leaves some choices open; ours are:
 
-- Its groups are clusters of robots by the distance of their morphologies, which are known. Here dynamics are not known:
-  groups are clusters of the episodes' z (k-means), and the target is one group more.
-- The order of the groups is drawn anew in every update step, so that none always has the last word.
-- A group's loss is the mean over its own rows, so that groups count alike whatever their size; a group with no row in a
-  batch is left out. The groups share one Adam, at the learning rate that ungrouped IQL has.
+- The paper clusters robots by the distance of their known morphologies. Here dynamics are unknown, so groups are
+  clusters of the episodes' z (k-means), plus one group for the target.
+- The order of the groups is drawn again in every update step, so that no group is always the last.
+- A group's loss is the mean over its own rows, so all groups have equal weight; a group without rows in a batch is left
+  out. All groups share one Adam, with the learning rate of ungrouped IQL.
 
 Shape suffixes: E episodes, Z latent dimension, B batch, b rows of one group.
 """
@@ -37,7 +36,7 @@ from v2a_ray.stages.policy.schedule import cosine, set_learning_rate
 
 def episode_groups(latent_EZ: NDArray[np.float32], num_groups: int, seed: int) -> NDArray[np.float32]:
     """(E,): the cluster 0, 1, ... of every episode; at most as many clusters as there are distinct z."""
-    from sklearn.cluster import KMeans  # a second in every process that trains anything else
+    from sklearn.cluster import KMeans  # takes a second, so other learners do not import it
 
     num_groups = min(num_groups, len(np.unique(latent_EZ, axis=0)))
     labels = KMeans(num_groups, n_init=10, random_state=seed).fit_predict(latent_EZ)
@@ -45,7 +44,7 @@ def episode_groups(latent_EZ: NDArray[np.float32], num_groups: int, seed: int) -
 
 
 def group_columns(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str, Column]:
-    """`group` of every episode: its cluster in the source, -1 in the target. Without a modality there is none."""
+    """`group` of every episode: its cluster in the source, -1 in the target. No column without a modality."""
     if "modality" not in job.inputs:
         return {}
     groups = np.full(len(rows.episode_id), -1.0, dtype=np.float32)
@@ -57,10 +56,10 @@ def group_columns(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[st
 
 
 class GroupedLearner(IQLLearner):
-    """IQL with one actor update per group. A batch carries `group` (B,), -1 for the target; one without is a group."""
+    """IQL with one actor update per group. A batch has the column `group` (B,), -1 for the target, or is one group."""
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """One update step of value function and critics on all rows, then of the actor group after group."""
+        """One update step of value function and critics on all rows, then one of the actor per group."""
         batch, weight_B = self.sampler.sample(self.generator)
         loss, metrics, advantage_B = self.critic_losses(batch, weight_B)
         self._descend(loss, "critics")
@@ -75,7 +74,7 @@ class GroupedLearner(IQLLearner):
         return metrics | {"policy/actor_loss": torch.stack(losses).mean(), "policy/groups": count}
 
     def groups(self, batch: Batch) -> list[Tensor]:
-        """The rows (b,) int64 of every group that the batch has, in random order."""
+        """The rows (b,) int64 of every group in the batch, in random order of the groups."""
         if "group" not in batch.extra:
             return [torch.arange(len(batch.reward_B), device=batch.reward_B.device)]
         group_B = batch.extra["group"]

@@ -1,4 +1,4 @@
-"""What a policy learner is made from, the same for all: each takes what it needs."""
+"""The common inputs of all policy learners; each learner uses the ones it needs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Config = TypeVar("Config", bound=PolicyConfig)
 
 @dataclass(frozen=True)
 class LearnerInputs(Generic[Config]):
-    """What a learner may read.
+    """The inputs of a learner.
 
     Attributes:
-        actor: untrained; what the learner trains and what is evaluated.
-        seed: of its own random numbers.
-        density: of a behaviour, for a learner that reads the stage `density`.
-        dynamics: of the target, for one that reads the stage `dynamics`.
-        workers: that train it together.
+        actor: the untrained actor; the learner trains it, and it is evaluated.
+        seed: seed of the learner's random numbers.
+        density: behaviour density, for a learner that reads the stage `density`.
+        dynamics: models of the target's dynamics, for a learner that reads the stage `dynamics`.
+        workers: the data-parallel workers.
     """
 
     sampler: MixedSampler
@@ -39,6 +39,6 @@ class LearnerInputs(Generic[Config]):
 
 
 def make_learner(inputs: LearnerInputs[PolicyConfig]) -> Learner:
-    """The learner that the configuration chooses."""
+    """The configured learner."""
     learner: Learner = imported(type(inputs.config).makes)(inputs)
     return learner

@@ -1,7 +1,7 @@
-"""Implicit Q-learning (IQL, 2110.06169), weighed and held to a support where that is asked for.
+"""Implicit Q-learning (IQL, 2110.06169), optionally with transition weights and a support constraint.
 
-Actor and critics never see z: a deployed policy needs no modality. The mathematics (`IQLLosses`) is written for one
-policy and for many at once (`batched`).
+Actor and critics never see z, so a deployed policy needs no modality. The losses (`IQLLosses`) are written for one
+policy and for a batch of policies (`batched`).
 
 Shape suffixes: B batch, K = 2 critics, O observation dimension, A action dimension.
 """
@@ -31,7 +31,7 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class IQLConstants:
-    """The numbers in IQL's losses: floats, or (P, 1) tensors with one value per policy."""
+    """The constants of IQL's losses: floats, or (P, 1) tensors with one value per policy."""
 
     discount: float | Tensor
     expectile: float | Tensor
@@ -39,11 +39,11 @@ class IQLConstants:
 
 
 class IQLLosses:
-    """The losses of IQL, for one policy, or for many when every shape here has a leading P, losses and metrics too."""
+    """The losses of IQL for one policy; for P policies, all shapes, losses and metrics have a leading P."""
 
     constants: IQLConstants
     actor: Callable[[Tensor], Tensor]
-    """(B, O) to (B, A), the tanh mean."""
+    """(B, O) to the tanh mean (B, A)."""
     value: Callable[[Tensor], Tensor]
     """(B, O) to (B, 1)."""
     critics: Callable[[Tensor], Tensor]
@@ -59,7 +59,7 @@ class IQLLosses:
         value_B = self.value(batch.observation_BO).squeeze(-1)
         state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
         with torch.no_grad():
-            # A pass of its own: only V(s) is fitted, so a backward pass through V(s') would be spent on zeros.
+            # Computed separately from V(s): a joint backward pass would compute zero gradients for V(s').
             next_value_B = self.value(batch.next_observation_BO).squeeze(-1)
             q_B = self.target_critics(state_action).squeeze(-1).amin(dim=0)
         value_loss, value_metrics = self.value_loss(q_B, value_B)
@@ -83,7 +83,7 @@ class IQLLosses:
         return self.regression_loss(self.actor(batch.observation_BO), batch.action_BA, advantage_B)
 
     def regression_loss(self, policy_BA: Tensor, action_BA: Tensor, advantage_B: Tensor) -> Loss:
-        """That loss, of actions that the policy gave already."""
+        """`actor_loss` for given actions of the policy."""
         weight_B = (self.constants.temperature * advantage_B).exp().clamp(max=MAX_WEIGHT)
         error_B = (policy_BA - action_BA).square().sum(dim=-1)
         loss = self.mean(weight_B * error_B)
@@ -93,8 +93,8 @@ class IQLLosses:
 class IQLLearner(IQLLosses):
     """Implicit Q-learning with a per-transition weight on the TD loss.
 
-    With a `density` the actor is also held to its support (OTDF). Of several `workers` each draws and filters batches
-    of its own, of equal sizes; losses are means, so the step is that of one worker on all that they kept.
+    With a `density`, the actor's loss also keeps it in the density's support (OTDF). With several `workers`, each draws
+    and filters its own batches of equal size. Losses are means, so the step equals that of one worker on all kept rows.
     """
 
     actor: TanhActor
@@ -113,7 +113,7 @@ class IQLLearner(IQLLosses):
         value_first: bool = False,
         workers: Workers = ONE_WORKER,
     ) -> None:
-        """`density_weight` is that of the `density` in the actor's loss; `value_first`: V steps before the critics."""
+        """`density_weight`: weight of the density in the actor's loss; `value_first`: update V before the critics."""
         self.sampler, self.actor, self.config, self.density = sampler, actor, config, density
         self.density_weight, self.value_first = density_weight, value_first
         self.seed, self.workers = seed, workers
@@ -137,9 +137,9 @@ class IQLLearner(IQLLosses):
         }
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """One update step of value function, critics and actor, all against the parameters before the step.
+        """One update step of value function, critics and actor; all losses use the parameters before the step.
 
-        With `value_first` V is ahead: the critics' target has its parameters after its own step.
+        With `value_first`, the critics' target uses V after its update.
         """
         if self.workers.count > 1:
             self.generator.manual_seed(self.workers.seed(self.seed, step))
@@ -147,7 +147,7 @@ class IQLLearner(IQLLosses):
         losses = self.value_then_critics if self.value_first else self.critic_losses
         critic_loss, metrics, advantage_B = losses(batch, weight_B)
         actor_loss, actor_metrics = self.actor_loss(batch, advantage_B)
-        # The losses share no trainable parameter, so one backward pass serves all.
+        # The losses share no trainable parameter, so one backward pass is enough for all.
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         (critic_loss + actor_loss).backward()  # type: ignore[no-untyped-call]
@@ -159,7 +159,7 @@ class IQLLearner(IQLLosses):
         return self.workers.mean(metrics | actor_metrics)
 
     def value_then_critics(self, batch: Batch, weight_B: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """As `critic_losses`, but V takes its step at once, and the loss is the critics' alone."""
+        """As `critic_losses`, but V is updated first, and the returned loss is the critics' alone."""
         value_B = self.value(batch.observation_BO).squeeze(-1)
         state_action = torch.cat([batch.observation_BO, batch.action_BA], dim=-1)
         with torch.no_grad():
@@ -176,17 +176,17 @@ class IQLLearner(IQLLosses):
         return critic_loss, metrics | critic_metrics, q_B - value_B.detach()
 
     def set_rates(self, step: int) -> None:
-        """Set the learning rates of an update step."""
+        """Set the learning rates for an update step."""
         set_learning_rate(self.optimizers["actor"], cosine(self.config.learning_rate, step, self.config.num_steps))
 
     def descend(self) -> None:
-        """Step the optimisers along the gradients that are there, then move the target critics."""
+        """Step the optimisers on the current gradients, then update the target critics."""
         for optimizer in self.optimizers.values():
             optimizer.step()
         update_target(self.target_critics, self.critics, self.config.target_rate)
 
     def actor_loss(self, batch: Batch, advantage_B: Tensor) -> Loss:
-        """See `IQLLosses`; with a density, - w log pi_b(pi(s) | s) beside it."""
+        """See `IQLLosses`; with a density, adds - w log pi_b(pi(s) | s)."""
         policy_BA = self.actor(batch.observation_BO)
         loss, metrics = self.regression_loss(policy_BA, batch.action_BA, advantage_B)
         if self.density is None:

@@ -1,4 +1,4 @@
-"""What a policy trains on: per update step B source and B target transitions; the filter thins the source half.
+"""Samples the training batches of a policy: B source and B target transitions, with the source part filtered.
 
 Shape suffixes: B batch, b kept source rows.
 """
@@ -17,7 +17,7 @@ from v2a_ray.stages.support.correction import with_corrections
 
 
 class MixedSampler:
-    """Draws what a policy trains on: filtered source and whole target, or one of them."""
+    """Draws training batches of filtered source and unfiltered target transitions, or of one table alone."""
 
     def __init__(
         self,
@@ -27,11 +27,11 @@ class MixedSampler:
         config: PolicyConfig,
         reward_scale: float = 1.0,
     ) -> None:
-        """`reward_scale` is what `source` multiplies recorded rewards by; the reward correction is scaled alike."""
+        """`reward_scale`: the scale of the rewards of `source`; the reward correction is scaled by it too."""
         self.correction = config.reward_correction * reward_scale
         self.target, self.source, self.filter, self.config = target, source, source_filter, config
         eligible = source_filter.eligible
-        # A calibrated filter may find nothing worth taking: then the target is alone.
+        # A calibrated filter may refuse the whole source; then the policy trains on the target alone.
         self.uses_source = config.uses_source and (eligible is None or len(eligible) > 0)
         self.uses_target = config.data != "source" or not self.uses_source
         if eligible is not None and self.uses_source:
@@ -44,16 +44,16 @@ class MixedSampler:
 
     @property
     def num_source_rows(self) -> int:
-        """Rows of a batch that are from the source; they come first."""
+        """Source rows of a batch; they come first."""
         return self.filter.num_kept(self.num_drawn) if self.uses_source else 0
 
     @property
     def num_rows(self) -> int:
-        """Rows of a batch."""
+        """All rows of a batch."""
         return self.num_source_rows + (self.num_drawn if self.uses_target else 0)
 
     def sample(self, generator: torch.Generator) -> tuple[Batch, Tensor]:
-        """A batch and the TD weight (B,) of its rows: source rows first, then target rows of weight 1."""
+        """A batch and the TD weights (B,) of its rows: source rows first, then target rows with weight 1."""
         size, device = self.num_drawn, self.target.device
         if not self.uses_source:
             return self.target.sample(size, generator), torch.ones(size, device=device)
@@ -76,7 +76,7 @@ class MixedSampler:
 
 
 def _join(first: Batch, second: Batch) -> Batch:
-    """Two batches end to end, with the stage columns that both have."""
+    """Concatenate two batches, with the extra columns that both have."""
     shared = [name for name in first.extra if name in second.extra]
     extra = {name: torch.cat([first.extra[name], second.extra[name]]) for name in shared}
     return replace(join_rows(first, second), extra=extra)

@@ -1,4 +1,4 @@
-"""ReBRAC (2305.09836): TD3+BC whose critics are held to the data too, by a weight of their own.
+"""ReBRAC (2305.09836): TD3+BC with a second penalty, of its own weight, in the critics' target.
 
     critics:  r + gamma * (min Q'(s', a~) - beta_2 |a~ - a'|^2),    a~ = pi'(s') + clipped noise,  a' the data's action
     actor:    - Q(s, pi(s)) / mean|Q| + beta_1 |pi(s) - a|^2
@@ -22,10 +22,10 @@ from v2a_ray.stages.policy.td3_bc import TD3Learner
 
 
 def next_actions(action_NA: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(N, A): the action that the data took in s', which is NaN at the last step of an episode, where none is known.
+    """(N, A): the data's action in s'; NaN at the last step of an episode, where it is unknown.
 
     Args:
-        offsets: (E + 1,); episode e is the transitions offsets[e]:offsets[e + 1].
+        offsets: (E + 1,); episode e has the transitions offsets[e]:offsets[e + 1].
     """
     following_NA = np.roll(action_NA, -1, axis=0)
     following_NA[offsets[1:] - 1] = np.nan
@@ -33,22 +33,22 @@ def next_actions(action_NA: NDArray[np.float32], offsets: NDArray[np.int64]) -> 
 
 
 def next_action_column(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str, Column]:
-    """`next_action` of every transition, as it was recorded."""
+    """The recorded `next_action` of every transition."""
     begin = rows.observation_dim
     action_NA = rows.map()[:, begin : begin + rows.action_dim].numpy()
     return {"next_action": next_actions(action_NA, rows.offsets)}
 
 
 class ReBRACLearner(TD3Learner):
-    """TD3 whose actor and critics are held to the data. A batch carries `next_action` (B, A), NaN where unknown."""
+    """ReBRAC. A batch needs the column `next_action` (B, A), NaN where unknown."""
 
     config: ReBRACConfig
     critic_network = NormalizedEnsembleMLP
 
     def next_value(self, batch: Batch, next_action_BA: Tensor) -> Tensor:
-        """See `ActorCritic`; less a penalty, except where the data's next action is not known."""
+        """See `ActorCritic`; minus a penalty where the data's next action is known."""
         distance_B = (next_action_BA - batch.extra["next_action"]).square().sum(dim=1)
-        # Behind a terminal step there is no future, behind a truncated one its value counts as it is.
+        # Without a next action there is no penalty: a terminal step has no next value, a truncated one keeps it.
         return super().next_value(batch, next_action_BA) - self.config.critic_penalty * distance_B.nan_to_num(nan=0.0)
 
     def actor_loss(self, batch: Batch, policy_BA: Tensor, q_B: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def cosine(learning_rate: float, step: int, num_steps: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of all parameter groups, in place where it lies in memory (`cuda_graph`)."""
+    """Set the learning rate of all parameter groups; in place if it is a tensor (`cuda_graph`)."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(learning_rate)

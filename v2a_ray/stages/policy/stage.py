@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def filtered_columns(config: ExperimentConfig) -> list[str]:
-    """The columns of the source table that the policy reads; one that it does not read is not computed."""
+    """The columns of the source table that the policy reads; other columns are not computed."""
     policy = config.policy
     if not policy.uses_source:
         return []
@@ -44,28 +44,29 @@ class PolicyStage(Stage):
         settings = prepared(config) | {
             "policy": moving(config.policy),
             "evaluation": config.evaluation.model_dump(mode="json"),
-            "domain": parse_domain(config.target.domain).name,
+            "domain": parse_domain(config.target.domain).identity,
         }
+        if config.is_offline:
+            settings["offline"] = config.offline.model_dump(mode="json")
         return [Request(self.inputs(config), settings, BOTH_ROWS)]
 
     def costs(self, config: ExperimentConfig, tables: Tables) -> list[Cost]:
-        """The steps, and the evaluations if no episode ends early."""
+        """The update steps, and evaluations whose episodes do not end early."""
         policy, evaluation = config.policy, config.evaluation
         times = math.ceil(policy.num_steps / evaluation.interval_steps) if evaluation.interval_steps else 1
         from v2a_ray.domains import parse_domain
 
         robot = parse_domain(config.target.domain).robot_spec
-        # A policy that falls ends its episodes sooner; what is counted is the most that they can take.
+        # An upper bound: a policy that falls ends its episodes earlier.
         steps = times * evaluation.num_episodes * robot.max_episode_steps
+        evaluations = Cost(f"evaluate {robot_of(config.target.domain)}", steps)
+        if config.is_offline:
+            evaluations = Cost("evaluate offline", times * config.offline.num_steps)
         kind = f"policy {policy.learner}" + (" in support" if "density" in policy.reads() else "")
-        return [
-            Cost("start", 1),
-            Cost(kind, policy.num_steps, layers(policy)),
-            Cost(f"evaluate {robot_of(config.target.domain)}", steps),
-        ]
+        return [Cost("start", 1), Cost(kind, policy.num_steps, layers(policy)), evaluations]
 
     def seed(self, config: ExperimentConfig) -> int:
-        """The experiment's own."""
+        """The experiment's seed."""
         return config.seed
 
     def device(self, config: ExperimentConfig) -> DeviceName:
@@ -73,5 +74,5 @@ class PolicyStage(Stage):
         return "cpu" if config.policy.uses_rllib else config.policy.device
 
     def fit_owner(self, config: ExperimentConfig) -> PolicyConfig:
-        """See `Stage`: the learner says what computes it."""
+        """See `Stage`: the learner's settings name the function that computes the stage."""
         return config.policy

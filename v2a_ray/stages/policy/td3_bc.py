@@ -1,4 +1,4 @@
-"""TD3+BC (2106.06860): TD3 whose actor is held to the data by a squared error.
+"""TD3+BC (2106.06860): TD3 with behaviour cloning, a squared error to the data's actions, in the actor's loss.
 
 Shape suffixes: B batch, A action dimension.
 """
@@ -21,14 +21,14 @@ from v2a_ray.stages.policy.mixed_sampler import MixedSampler
 def td3_bc_actor_loss(q_B: Tensor, policy_BA: Tensor, action_BA: Tensor, q_weight: float) -> Tensor:
     """- w / mean|Q| * mean Q(s, pi(s)) + mean (pi(s) - a)^2; mean|Q| carries no gradient.
 
-    The square is averaged over action dimensions, as in the published code; the formula has the norm.
+    The squared error is averaged over action dimensions, as in the published code; the paper's formula has the norm.
     """
     scale = q_weight / q_B.detach().abs().mean().clamp(min=1e-8)
     return -scale * q_B.mean() + (policy_BA - action_BA).square().mean()
 
 
 class TD3Learner(ActorCritic):
-    """TD3 on a fixed table: smoothed target actions, delayed updates. What its actor minimises is up to a subclass."""
+    """TD3 on a fixed table: smoothed target actions, delayed updates. Subclasses define the actor's loss."""
 
     config: TD3Config
 
@@ -38,12 +38,12 @@ class TD3Learner(ActorCritic):
         self.networks["target_actor"] = self.target_actor
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """One update step of the critics; every `delay_steps` also of the actor and all moving averages."""
+        """One update step of the critics and, every `delay_steps`, of the actor and all moving averages."""
         batch, weight_B = self.sampler.sample(self.generator)
         critic_loss, metrics = self.critic_loss(batch, self.smoothed_action(batch), weight_B)
         self.descend("critics", critic_loss)
         due = (step + 1) % self.config.delay_steps == 0
-        # The loss is a metric of every step, so that a record is the same whatever step it falls on.
+        # The loss is computed in every step, so that the metrics do not depend on the step at which they are recorded.
         with torch.set_grad_enabled(due):
             policy_BA = self.actor(batch.observation_BO)
             q_B = self.q(self.critics, batch.observation_BO, policy_BA)[0]
@@ -55,12 +55,12 @@ class TD3Learner(ActorCritic):
         return metrics | {"policy/actor_loss": actor_loss.detach(), "policy/q": q_B.detach().mean()}
 
     def actor_loss(self, batch: Batch, policy_BA: Tensor, q_B: Tensor) -> Tensor:
-        """The loss of the policy's actions, whose value by the first critic is `q_B`."""
+        """The actor's loss for its actions `policy_BA`, with values `q_B` of the first critic."""
         raise NotImplementedError
 
     @torch.no_grad()
     def smoothed_action(self, batch: Batch) -> Tensor:
-        """(B, A): the target actor's next action with clipped noise, inside the action range."""
+        """(B, A): the target actor's action in s' plus clipped noise, inside the action range."""
         config = self.config
         action_BA: Tensor = self.target_actor(batch.next_observation_BO)
         noise_BA = (config.noise_std * self.noise(action_BA)).clamp(-config.noise_clip, config.noise_clip)
@@ -68,10 +68,10 @@ class TD3Learner(ActorCritic):
 
 
 class TD3BCLearner(TD3Learner):
-    """TD3 whose actor is held to the data by a squared error.
+    """TD3+BC.
 
-    Beside the published code: states are standardised by the target's statistics and rewards are scaled, as for every
-    method here (`preprocessing`).
+    Unlike the published code, it standardises states by the target's statistics and scales rewards, as for every method
+    here (`preprocessing`).
     """
 
     config: TD3BCConfig

@@ -1,4 +1,4 @@
-"""The policy stage from files to files: open the tables with their columns, train, evaluate, write. No Ray here."""
+"""Runs the policy stage on files: open the tables with their columns, train, evaluate, write. No Ray here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -18,17 +17,22 @@ from safetensors.torch import save_file
 from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Column, Preprocessing, TransitionSampler
 from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
-from v2a_ray.domains import parse_domain
 from v2a_ray.engine.columns import TARGET_COLUMN, read_step_column
 from v2a_ray.engine.context import Job, preprocessing
 from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
 from v2a_ray.engine.stage import imported
 from v2a_ray.engine.trainer import Metrics, use_threads
-from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.networks import TanhActor
 from v2a_ray.stages.policy.batched import BatchedIQL, PolicyBatch, as_it_is, train_together
 from v2a_ray.stages.policy.config import IQLConfig, PolicyConfig
 from v2a_ray.stages.policy.cuda_graph import RecordedPolicyBatch
+from v2a_ray.stages.policy.evaluating import (
+    alignment_of_target,
+    as_metrics,
+    held_out_alignment,
+    make_evaluate,
+    recorded_names,
+)
 from v2a_ray.stages.policy.filtering import SourceFilter, normalized_columns
 from v2a_ray.stages.policy.inputs import LearnerInputs, make_learner
 from v2a_ray.stages.policy.iql import IQLLearner
@@ -39,7 +43,7 @@ Float = NDArray[np.float32]
 
 
 def fit_policy(job: Job) -> None:
-    """Train the policy on what the filter keeps, evaluating it in the target environment."""
+    """Train the policy on the filtered data and evaluate it in the target environment."""
     use_threads(job.config.policy.num_threads)
     training = PolicyTraining(job, PolicyTables.open(job))
     learner, prepared = training.learner, policy_batch_preparation(job.config.policy, training.tables)
@@ -53,18 +57,18 @@ def fit_policy(job: Job) -> None:
 
 
 def policy_batch_preparation(config: PolicyConfig, tables: PolicyTables) -> Callable[[BatchedIQL], PolicyBatch]:
-    """How policies on these tables are run: recorded, where that is asked for and they are on a GPU."""
+    """How to run update steps on these tables: as a CUDA graph if `cuda_graph` is set and they are on a GPU."""
     recorded = isinstance(config, IQLConfig) and config.cuda_graph
     return RecordedPolicyBatch if recorded and tables.target.device.type == "cuda" else as_it_is
 
 
 @dataclass(frozen=True)
 class PolicyTables:
-    """What policies train on. Jobs of one `policy_batch_key` can share it, unless it is streamed.
+    """The training data of policies. Jobs with equal `policy_batch_key` can share it, unless a table is streamed.
 
     Attributes:
-        target, source: the tables with the columns that the filter, corrections and groups read.
-        alignment: (N,) h of the source, if there is that column.
+        target, source: the tables with the columns for filter, corrections and groups.
+        alignment: (N,) h of the source, if that column exists.
     """
 
     target: TransitionSampler
@@ -74,7 +78,7 @@ class PolicyTables:
 
     @staticmethod
     def open(job: Job) -> PolicyTables:
-        """The tables of a job, in its memory or streamed."""
+        """Open the tables of a job, in memory or streamed."""
         config, prepared, seed = job.config.policy, preprocessing(job), job.config.seed
         source, target = job.rows("source"), job.rows("target")
         columns = {
@@ -106,14 +110,14 @@ class PolicyTables:
 
 
 def memory_of_tables(job: Job) -> dict[str, int]:
-    """Bytes that each table may take, by role; one that is larger is streamed."""
-    # The target is small as a rule; one that is not leaves the source half of the memory.
+    """Memory limit of each table in bytes, by role; a larger table is streamed."""
+    # The target is usually small; a large one leaves half of the memory to the source.
     target = min(job.rows("target").num_bytes, job.memory_bytes // 2)
     return {"target": target, "source": job.memory_bytes - target}
 
 
 class PolicyTraining:
-    """One policy ready to be trained: `learner` by `loop`, then `finish`, which of several workers the first one does.
+    """One policy ready for training: run `loop` on `learner`, then call `finish` (only on rank 0 of several workers).
 
     Every worker draws an equal part of each batch.
     """
@@ -122,7 +126,8 @@ class PolicyTraining:
         self.job, self.tables, self.workers = job, tables, workers
         config, evaluation = job.config.policy, job.config.evaluation
         config = config.model_copy(update={"batch_size": workers.share(config.batch_size)})
-        source_filter = SourceFilter.prepare(config.filter, tables.alignment, _held_out_scores(job))
+        held_out = held_out_alignment(job) if "alignment" in job.inputs else None
+        source_filter = SourceFilter.prepare(config.filter, tables.alignment, held_out)
         scale = tables.preprocessing.reward_scale
         self.sampler = MixedSampler(tables.target, tables.source, source_filter, config, scale)
         device = tables.target.device
@@ -135,6 +140,7 @@ class PolicyTraining:
             LearnerInputs(self.sampler, self.actor, config, job.config.seed, density, dynamics, workers)
         )
         self.results: dict[str, Any] = {}
+        self.evaluate_actor = make_evaluate(job)
         self.loop = job.loop(
             config,
             samplers={"target": self.sampler.target, "source": self.sampler.source},
@@ -144,35 +150,32 @@ class PolicyTraining:
         )
 
     def evaluate(self) -> Metrics:
-        """Roll the policy out in the target environment; `results` holds the last time's.
+        """Evaluate the policy in the target, or on its recordings; `results` has the latest results.
 
-        Of several workers the first one does so, and tells the others, which would wait for it anyway.
+        With several workers, rank 0 does this and sends the results to the others, which would wait anyway.
         """
-        names = ("return_mean", "normalized_score_mean")
+        names = recorded_names(self.job)
         values = torch.zeros(len(names), dtype=torch.float64, device=self.tables.target.device)
         if self.workers.rank == 0:
-            self._roll_out()
-            # Without references there is no score.
+            self.results = self.evaluate_actor(self.actor.act_numpy)
+            # Without reference returns there is no score, without rewards no value.
             known = [math.nan if self.results[name] is None else self.results[name] for name in names]
             values += values.new_tensor(known)
         told = self.workers.reduce(values).tolist()
-        return {f"evaluation/{name}": value for name, value in zip(names, told, strict=True) if not math.isnan(value)}
-
-    def _roll_out(self) -> None:
-        evaluation, domain = self.job.config.evaluation, parse_domain(self.job.config.target.domain)
-        results = evaluate(self.actor.act_numpy, domain, evaluation.num_episodes, evaluation.seed)
-        self.results = results.summary()
-        self.results |= {"returns": results.returns.tolist(), "lengths": results.lengths.tolist()}
+        known = [None if math.isnan(value) else value for value in told]
+        return as_metrics(dict(zip(names, known, strict=True)), names)
 
     def finish(self) -> None:
-        """Write the trained actor, its evaluation and the curves."""
+        """Write the trained actor, its evaluation and the training history."""
         output = self.job.output
         save_file(self.actor.state_dict(), output / "actor.safetensors")
         eligible = len(self.sampler.source) if self.sampler.uses_source else 0
+        kept = self.sampler.num_source_rows / self.sampler.num_drawn * eligible
         about = {
             "source_transitions_eligible": eligible,
-            "data_kept": self.sampler.num_source_rows / self.sampler.num_drawn * eligible / len(self.tables.source),
+            "data_kept": kept / len(self.tables.source) if self.job.config.sources else None,
             "streamed_tables": self.tables.streamed,
+            **alignment_of_target(self.job),
         }
         (output / "evaluation.json").write_text(json.dumps(self.results | about, indent=1))
         self.job.write_history(self.loop.history)
@@ -185,17 +188,10 @@ def _target_columns(job: Job, target: MemoryMappedTransitions) -> dict[str, Colu
 
 
 def _own_columns(job: Job, role: str, rows: MemoryMappedTransitions) -> dict[str, Column]:
-    """What the learner alone reads of a table."""
+    """Extra columns of a table for this learner."""
     added = type(job.config.policy).columns
     found: dict[str, Column] = {} if added is None else imported(added)(job, role, rows)
     return found
-
-
-def _held_out_scores(job: Job) -> Float | None:
-    if "alignment" not in job.inputs:
-        return None
-    column = pq.read_table(job.inputs["alignment"] / "held_out.parquet").column("alignment")
-    return np.asarray(column.to_numpy(), dtype=np.float32)
 
 
 def make_actor(observation_dim: int, action_dim: int, width: int, preprocessing: Preprocessing) -> TanhActor:

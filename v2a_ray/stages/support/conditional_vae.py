@@ -2,11 +2,11 @@
 
     log p(y | x)  =  log E_{w ~ q(w | x, y)} [ p(y | x, w) N(w; 0, I) / q(w | x, y) ]
 
-estimated by the mean over `num_samples` draws of w, a lower bound in expectation that one draw makes the ELBO and more
-draws tighten. The likelihood p(y | x, w) is a diagonal Gaussian whose standard deviations are learned, one per feature,
-so that a density has the unit of the data and a threshold on it a meaning.
+The expectation is estimated by the mean over `num_samples` samples of w. In expectation this is a lower bound: the ELBO
+for one sample, tighter for more. The likelihood p(y | x, w) is a diagonal Gaussian with one learned standard deviation
+per feature, so that densities have the unit of the data and a threshold on them is meaningful.
 
-Shape suffixes: K members, L draws of w, B batch, N transitions, X condition, Y modelled features, W latent dimension.
+Shape suffixes: K members, L samples of w, B batch, N transitions, X condition, Y modelled features, W latent dimension.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from v2a_ray.settings.base import TrainingConfig
 
 LOG_STD_RANGE = (-5.0, 2.0)
 INITIAL_LOG_STD = -1.0
-"""Narrower than unit data: with a wide likelihood the decoder explains all as noise and never uses its latent."""
+"""Narrower than unit data: with a wide likelihood, the decoder explains everything as noise and ignores the latent."""
 Split = Callable[[Batch], tuple[Tensor, Tensor]]
-"""The condition (B, X) and what is modelled given it (B, Y)."""
+"""From a batch to the condition (B, X) and the modelled features (B, Y)."""
 
 
 class ConditionalVAE(nn.Module):
@@ -43,7 +43,7 @@ class ConditionalVAE(nn.Module):
         """(K, B): the estimate of log p(output | condition), differentiable in every argument.
 
         Args:
-            condition, output: (B, X) and (B, Y), the same for all members, or with a leading K.
+            condition, output: (B, X) and (B, Y), shared by all members, or with a leading K.
             noise_KLBW: standard normal.
         """
         members, draws, size, _ = noise_KLBW.shape
@@ -57,7 +57,7 @@ class ConditionalVAE(nn.Module):
         decoded_KLBY = self.decoder(inputs.flatten(1, 2)).view(members, draws, size, -1)
         log_std_K11Y = self.log_std_K1Y.clamp(*LOG_STD_RANGE).unsqueeze(1)
         log_likelihood_KLB = gaussian_log_density(decoded_KLBY, log_std_K11Y, output_KBY.unsqueeze(1))
-        # log N(w; 0, I) - log q(w | x, y), of which the constants cancel.
+        # log N(w; 0, I) - log q(w | x, y); the constants cancel.
         prior_KLB = 0.5 * (noise_KLBW.square() - latent_KLBW.square()).sum(dim=3) + log_std_KLBW.sum(dim=3)
         log_density_KB: Tensor = (log_likelihood_KLB + prior_KLB).logsumexp(dim=1) - math.log(draws)
         return log_density_KB
@@ -69,9 +69,9 @@ class ConditionalVAE(nn.Module):
 
 
 class DensityLearner:
-    """Fits a `ConditionalVAE` by maximising its ELBO (one draw of w); every member sees batches of its own.
+    """Fits a `ConditionalVAE` by maximising its ELBO (one sample of w). Every member gets its own batches.
 
-    `feeds` share each batch equally.
+    Each of the `samplers` gives an equal part of a batch.
     """
 
     group = "density"
@@ -106,13 +106,13 @@ class DensityLearner:
 
 
 def behavior_split(batch: Batch) -> tuple[Tensor, Tensor]:
-    """A behaviour policy: actions given standardised observations."""
+    """Split for a behaviour policy: actions given standardised observations."""
     return batch.observation_BO, batch.action_BA
 
 
 @dataclass(frozen=True)
 class BehaviorDensity:
-    """A fitted pi(a | s), as a policy's loss reads it: one member, whose parameters get no gradient."""
+    """A fitted pi(a | s) for a policy's loss: one member, with frozen parameters."""
 
     model: ConditionalVAE
     num_samples: int

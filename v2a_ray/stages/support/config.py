@@ -1,4 +1,4 @@
-"""Settings of the models that say what the target would have done: its behaviour, its dynamics, corrections."""
+"""Settings of the behaviour density, the target's dynamics models, and the correction models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class DensityConfig(TrainingConfig):
     """The density pi(a | s) of a behaviour policy, for learners that stay in its support (`policy.density_weight`)."""
 
     fit_to: Literal["target", "mixed"] = "target"
-    """Data whose behaviour is modelled: OTDF's is the target's, BOSA's that of source and target, half and half."""
+    """Data whose behaviour is modelled: `target` (OTDF), or `mixed`, half source and half target (BOSA)."""
     num_steps: Positive = 10000
     batch_size: Positive = 256
     width: Positive = 256
@@ -19,11 +19,11 @@ class DensityConfig(TrainingConfig):
     latent_dim: Positive | None = None
     """Latent dimension; by default twice the action dimension."""
     num_samples: Positive = 4
-    """Draws of the latent that estimate a density in a step of the policy."""
+    """Latent samples per density estimate in an update step of the policy."""
 
 
 class DynamicsConfig(TrainingConfig):
-    """Models of the target's dynamics, for methods that ask what the target would have done (STC, DROCO)."""
+    """Models of the target's dynamics, for methods that predict the target's next state (STC, DROCO)."""
 
     num_steps: Positive = 10000
     batch_size: Positive = 128
@@ -41,4 +41,4 @@ class CorrectionConfig(TrainingConfig):
     num_steps: Positive = 10000
     batch_size: Positive = 256
     width: Positive = 256
-    """Width of the two hidden layers of either model."""
+    """Width of the two hidden layers of each model."""

@@ -1,10 +1,11 @@
-"""Selective transition correction (STC, 2602.05776): source transitions made into such as the target could have made.
+"""Selective transition correction (STC, 2602.05776): turns source transitions into ones possible in the target.
 
     a' = g(s, s'),   r' = r(s, a'),   kept where | f(s, a') - s' | < | f(s, a) - s' |
 
-The inverse policy model g asks which action would have led the target from s to s'; the reward model r says what the
-target pays for it. Both are fitted to the target alone and err where it has no data, so a correction is kept only where
-the forward models f of the target's dynamics fit s' better with the corrected action than with the recorded one.
+The inverse policy model g predicts the action that leads from s to s' in the target; the reward model r predicts the
+target's reward for it. Both are fitted to the target alone and err where it has no data. So a correction is kept only
+where the forward models f of the target's dynamics predict s' better from the corrected action than from the recorded
+one.
 
 Shape suffixes: B batch, N transitions, O observation dimension, A action dimension.
 """
@@ -22,7 +23,7 @@ from v2a_ray.stages.support.config import CorrectionConfig
 from v2a_ray.stages.support.dynamics import MIN_SCALE, DynamicsModel
 
 ACTION, REWARD, KEPT = "corrected_action", "corrected_reward", "correction_kept"
-"""Columns of the source table: (N, A), (N,) scaled as the batches' rewards are, and (N,) 1 or 0."""
+"""Columns of the source table: (N, A), (N,) in the scale of the batches' rewards, and (N,) 1 or 0."""
 
 
 class CorrectionLearner:
@@ -52,13 +53,13 @@ class CorrectionLearner:
         return {"correction/inverse_loss": inverse_loss.detach(), "correction/reward_loss": reward_loss.detach()}
 
     def corrected_action(self, batch: Batch) -> Tensor:
-        """(B, A): g(s, s'), inside the action range. It sees s' as s' - s in units of the target's, of which it may
-        be a small part."""
+        """(B, A): g(s, s'), inside the action range. The input for s' is s' - s, in units of its standard deviation in
+        the target, because s' - s can be small against s."""
         inputs_BX = torch.cat([batch.observation_BO, self.dynamics.delta(batch)], dim=1)
         return torch.tanh(self.inverse(inputs_BX))
 
     def predicted_reward(self, observation_BO: Tensor, action_BA: Tensor) -> Tensor:
-        """(B,): r(s, a), scaled as the batches' rewards are."""
+        """(B,): r(s, a), in the scale of the batches' rewards."""
         standardized_B = self.reward(torch.cat([observation_BO, action_BA], dim=1)).squeeze(-1)
         reward_B: Tensor = self.reward_mean + self.reward_std * standardized_B
         return reward_B
@@ -80,12 +81,12 @@ class CorrectionLearner:
 
 
 def fits_better(dynamics: DynamicsModel, batch: Batch, action_BA: Tensor) -> Tensor:
-    """(B,) bool: whether s' fits the target better after `action_BA` than after the recorded action."""
+    """(B,) bool: whether the dynamics models predict s' better from `action_BA` than from the recorded action."""
     return dynamics.error(batch, action_BA) < dynamics.error(batch, batch.action_BA)
 
 
 def with_corrections(batch: Batch) -> Batch:
-    """A source batch with corrected actions and rewards where the correction was kept, and as recorded elsewhere."""
+    """A source batch with corrected actions and rewards in the rows whose correction was kept."""
     kept_B = batch.extra[KEPT] > 0
     return replace(
         batch,

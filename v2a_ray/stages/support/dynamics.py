@@ -1,4 +1,4 @@
-"""Models of the target's dynamics: an ensemble that says what the target would have done, and how unsure it is.
+"""Models of the target's dynamics: an ensemble that predicts the next state in the target.
 
 Shape suffixes: B batch, K ensemble members, O observation dimension, A action dimension.
 """
@@ -17,7 +17,7 @@ MIN_SCALE = 1e-3
 
 
 class EnsembleSettings(Protocol):
-    """What a section that fits an ensemble has (`AlignmentConfig`, `DynamicsConfig`)."""
+    """Settings of a section that fits an ensemble (`AlignmentConfig`, `DynamicsConfig`)."""
 
     @property
     def num_members(self) -> int:
@@ -36,7 +36,7 @@ class EnsembleSettings(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """Adam's."""
+        """Adam's learning rate."""
         ...
 
 
@@ -58,32 +58,32 @@ class DynamicsModel(nn.Module):
         self.register_buffer("delta_std_O", torch.ones(observation_dim))
 
     def set_scale(self, target: TransitionSampler) -> None:
-        """Take the standard deviations of s' - s from the target."""
+        """Set the standard deviations of s' - s from the target."""
         self.delta_std_O = delta_std(target)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        """(K, B, O) predicted (s' - s) / std, of (B, O) and (B, A), the same for all members, or with a leading K."""
+        """(K, B, O): predicted (s' - s) / std, from (B, O) and (B, A), shared by all members, or with a leading K."""
         predicted_KBO: Tensor = self.ensemble(torch.cat([observation, action], dim=-1))
         return predicted_KBO
 
     def delta(self, batch: Batch) -> Tensor:
-        """(B, O): (s' - s) / std, as it happened."""
+        """(B, O): the recorded (s' - s) / std."""
         return (batch.next_observation_BO - batch.observation_BO) / self.delta_std_O
 
     def next_observation(self, observation_BO: Tensor, action_BA: Tensor) -> Tensor:
-        """(K, B, O): where every member expects the target to go."""
+        """(K, B, O): the next state in the target that each member predicts."""
         next_KBO: Tensor = observation_BO + self.delta_std_O * self(observation_BO, action_BA)
         return next_KBO
 
     def error(self, batch: Batch, action_BA: Tensor) -> Tensor:
-        """(B,): how far s' is from what the members' mean expects of `action_BA`, over standardised features."""
+        """(B,): distance of s' from the members' mean prediction for `action_BA`, over standardised features."""
         expected_BO = self(batch.observation_BO, action_BA).mean(dim=0)
         error_B: Tensor = (expected_BO - self.delta(batch)).norm(dim=1)
         return error_B
 
 
 class DynamicsLearner:
-    """Fits a `DynamicsModel` by squared error; every member sees random batches of target data of its own."""
+    """Fits a `DynamicsModel` by squared error. Every member gets its own random batches of target data."""
 
     group = "dynamics"
 

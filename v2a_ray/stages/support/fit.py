@@ -1,4 +1,4 @@
-"""Models that say what the target would have done: a behaviour, its dynamics, and corrections made with them."""
+"""Runs the support stages on files: behaviour density, target dynamics, and corrections of source transitions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fit_density(job: Job) -> None:
 
 
 def load_density(job: Job, device: torch.device) -> BehaviorDensity:
-    """The density that `fit_density` wrote."""
+    """Load the density written by `fit_density`."""
     model = _density_model(job)
     model.load_state_dict(load_file(job.inputs["density"] / "model.safetensors"))
     return BehaviorDensity(model.to(device), job.config.density.num_samples)
@@ -59,7 +59,7 @@ def fit_dynamics(job: Job) -> None:
 
 
 def load_dynamics(job: Job, device: torch.device) -> DynamicsModel:
-    """The models that `fit_dynamics` wrote, with parameters that get no gradient."""
+    """Load the models written by `fit_dynamics`, with frozen parameters."""
     config, target = job.config.dynamics, job.rows("target")
     model = DynamicsModel(config.num_members, target.observation_dim, target.action_dim, config.width)
     model.load_state_dict(load_file(job.inputs["dynamics"] / "model.safetensors"))
@@ -67,7 +67,7 @@ def load_dynamics(job: Job, device: torch.device) -> DynamicsModel:
 
 
 def fit_correction(job: Job) -> None:
-    """Fit the models that correct source transitions and write what they make of them, one file per column."""
+    """Fit the correction models and write the corrected source columns, one file per column."""
     config, seed = job.config.correction, job.config.upstream_seed
     use_threads(config.num_threads)
     tables = _transitions(job, config, "source", "target")
@@ -83,7 +83,7 @@ def fit_correction(job: Job) -> None:
 
 
 def corrections(job: Job, source: MemoryMappedTransitions) -> dict[str, Column]:
-    """The columns that `fit_correction` wrote; none where nothing is corrected."""
+    """The columns written by `fit_correction`; empty if the experiment corrects nothing."""
     if "correction" not in job.inputs:
         return {}
     widths = {ACTION: source.action_dim, REWARD: None, KEPT: None}
@@ -92,7 +92,7 @@ def corrections(job: Job, source: MemoryMappedTransitions) -> dict[str, Column]:
 
 
 def _transitions(job: Job, training: TrainingConfig, *roles: str, num_sharing: int = 2) -> dict[str, TransitionSampler]:
-    """Tables by role, all on one device; each may take its part of the memory, one of `num_sharing`."""
+    """Tables by role, all on one device; each may use 1 / `num_sharing` of the memory."""
     memory, prepared = job.memory_bytes // num_sharing, preprocessing(job)
     device = job.device(training, **dict.fromkeys(roles, memory))
     return {

@@ -1,4 +1,4 @@
-"""The stages that model what the target would have done: its behaviour, its dynamics, and corrections by them."""
+"""The stages for a behaviour density, for models of the target's dynamics, and for corrections made with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class DensityStage(Stage):
-    """The density of a behaviour, in whose support a policy is kept."""
+    """The density of a behaviour policy; it keeps a learned policy in the behaviour's support."""
 
     name = "density"
     fits = "v2a_ray.stages.support.fit:fit_density"
@@ -34,7 +34,7 @@ class DynamicsStage(Stage):
 
 
 class CorrectionStage(Stage):
-    """Action and reward that a source transition would have had in the target."""
+    """Predicted action and reward of every source transition in the target."""
 
     name = "correction"
     fits = "v2a_ray.stages.support.fit:fit_correction"
