@@ -56,8 +56,8 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
         made.append(("Learning curves", f"Lines: {in_words(cells)}.", lambda: cells_figure(cells, gids=gids)))
     if responses := _responses(comparison):
         caption = (
-            f"Mean {comparison.score_title} over tasks and seeds of every method that was trained with several values; bands: 95 % "
-            "bootstrap intervals of three policies and more."
+            f"Mean {comparison.score_title} over tasks and seeds of every method that was trained with several values; "
+            "bands: 95 % bootstrap intervals of three policies and more."
         )
         made.append(("Response to λ and ξ", caption, lambda: _response_figure(comparison, responses)))
     return [(title, caption, _svg(draw, f"{title}. {caption}")) for title, caption, draw in made]
