@@ -145,6 +145,8 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_unknown_method_names_the_methods(tmp_path: Path) -> None:
+    message = refused(tmp_path, GOOD.replace("method: iql", "method: magic"))
+    assert "unknown method 'magic'" in message and "try: one of v2a, " in message and "bc" in message
     message = refused(tmp_path, GOOD.replace("method: iql", "method: v3a"))
     assert "unknown method 'v3a'" in message and "try: did you mean v2a?" in message
 

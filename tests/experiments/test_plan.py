@@ -227,7 +227,7 @@ def test_data_file_key_depends_on_its_content(tmp_path: Path) -> None:
 
 
 def test_unknown_method_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"unknown method 'v2b'\n  try: one of v2a, "):
+    with pytest.raises(ConfigError, match=r"unknown method 'v2b'\n  try: did you mean v2a"):
         method_settings("v2b")
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from mlflow import MlflowClient
-from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.orchestration.tiny_sweeps import SETTINGS, sweep, write_sweep
@@ -17,6 +16,8 @@ from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import resolve
 from v2a_ray.orchestration.train.run import run_experiment
 
+mlflow = pytest.importorskip("mlflow")
+pytest.importorskip("wandb")
 LOGGERS = ["mlflow", "wandb"]
 
 
@@ -28,8 +29,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
     return tmp_path
 
 
-def runs(group: str) -> list[Run]:
-    client = MlflowClient()
+def runs(group: str) -> list[Any]:
+    client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(group)
     assert experiment
     return sorted(client.search_runs([experiment.experiment_id]), key=lambda run: str(run.info.run_name))
@@ -44,7 +45,7 @@ def test_a_sweep_logs_a_run_per_policy_once(workspace: Path) -> None:
     assert first.info.run_name == "learning_rate=0.0003,seed=0"
     assert first.data.params == {"policy.learning_rate": "0.0003", "seed": "0"}
     assert first.data.tags["method"] == "iql_mixed" and first.data.tags["v2a.sweep"] == "tracked"
-    client = MlflowClient()
+    client = mlflow.MlflowClient()
     scores = client.get_metric_history(first.info.run_id, "evaluation/normalized_score_mean")
     assert [score.step for score in scores] == [10, 20, 30, 40, 50, 60]
     text = client.download_artifacts(first.info.run_id, "config.yaml", str(workspace))

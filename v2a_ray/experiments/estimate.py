@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from scipy.stats import theilslopes
 
 from v2a_ray.checksums import read_sealed
 from v2a_ray.data.loading.memory_mapped import row_bytes
@@ -322,6 +321,9 @@ def _line(works: Floats, seconds: Floats) -> tuple[float, float]:
     Where all did about the same work, the start cannot be told, and the line goes through zero.
     """
     if works.max() >= 2 * works.min():
+        # Most estimates need no line, and it takes half a second to import.
+        from scipy.stats import theilslopes
+
         slope = float(theilslopes(seconds, works).slope)
         start = float(np.median(seconds - slope * works))
         if slope > 0 and start >= 0:

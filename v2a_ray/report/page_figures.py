@@ -55,11 +55,11 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
         gids = {method: f"m{index}-curve" for index, method in enumerate(comparison.methods)}
         made.append(("Learning curves", f"Lines: {in_words(cells)}.", lambda: cells_figure(cells, gids=gids)))
     if responses := _responses(comparison):
-        made.append(
-            ("Response to λ and ξ", f"Mean {comparison.score_title} over tasks and seeds of every method trained "
-             "with several values; bands: 95 % bootstrap intervals of three policies and more.",
-             lambda: _response_figure(comparison, responses))
-        )  # fmt: skip
+        caption = (
+            f"Mean {comparison.score_title} over tasks and seeds of every method that was trained with several values; "
+            "bands: 95 % bootstrap intervals of three policies and more."
+        )
+        made.append(("Response to λ and ξ", caption, lambda: _response_figure(comparison, responses)))
     return [(title, caption, _svg(draw, f"{title}. {caption}")) for title, caption, draw in made]
 
 

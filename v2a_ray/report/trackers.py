@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.settings.yaml_files import at
@@ -84,6 +83,9 @@ def parameters(labels: Mapping[str, str], config: Mapping[str, Any], keys: Seque
 
 def to_tensorboard(policy: TrackedPolicy) -> None:
     """Write the policy's curves, parameters and configuration, instead of what is there."""
+    # It imports torch, which a check of the trackers need not wait for.
+    from torch.utils.tensorboard import SummaryWriter
+
     shutil.rmtree(policy.events, ignore_errors=True)
     with SummaryWriter(str(policy.events)) as writer:
         for step, values in policy.points():
