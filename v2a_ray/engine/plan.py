@@ -7,6 +7,7 @@ Two experiments that agree on those share the artifact, so a sweep over seeds, l
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,27 @@ class Node:
     part: str | None = None
 
 
-def make_plan(config: ExperimentConfig) -> dict[str, Node]:
+def make_plan(config: ExperimentConfig, tables: Mapping[str, Node] | None = None) -> dict[str, Node]:
     """The nodes of an experiment by name, each after its inputs. Raises DataError when a data file is missing.
 
-    Digests of data files are remembered in the experiment's store.
+    `tables` are those of `plan_tables` for an experiment on the same data.
+    """
+    nodes = dict(tables if tables is not None else plan_tables(config))
+    for stage in needed_stages(config):
+        for request in stage.requests(config):
+            keys = {role: nodes[name].key for role, name in request.inputs.items()}
+            name = f"{stage.name}/{request.part}" if request.part else stage.name
+            key = stage_key(stage.name, request.settings, keys, stage.seed(config))
+            # `rows` are a table in another form, for which the table's own key stands.
+            inputs = {**request.inputs, **request.rows}
+            nodes[name] = Node(stage.name, name, key, inputs, part=request.part)
+    return nodes
+
+
+def plan_tables(config: ExperimentConfig) -> dict[str, Node]:
+    """The nodes of an experiment's tables: its data, their mix, and the rows of both. Raises DataError as `make_plan`.
+
+    Only what `ExperimentData` says moves them. Digests of data files are remembered in the experiment's store.
     """
     store = store_root(config.store)
     nodes: dict[str, Node] = {}
@@ -64,14 +82,6 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
     for role, table in TABLES.items():
         key = stage_key("rows", {}, {"table": nodes[table].key})
         nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
-    for stage in needed_stages(config):
-        for request in stage.requests(config):
-            keys = {role: nodes[name].key for role, name in request.inputs.items()}
-            name = f"{stage.name}/{request.part}" if request.part else stage.name
-            key = stage_key(stage.name, request.settings, keys, stage.seed(config))
-            # `rows` are a table in another form, for which the table's own key stands.
-            inputs = {**request.inputs, **request.rows}
-            nodes[name] = Node(stage.name, name, key, inputs, part=request.part)
     return nodes
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +10,17 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v2a_ray.engine.store import store_root
 from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
-from v2a_ray.experiments.reading import dropped_settings, resolve, with_plugins
+from v2a_ray.experiments.planner import Planner
+from v2a_ray.experiments.reading import dropped_settings, with_plugins
 from v2a_ray.experiments.sweep_config import SearchConfig, SweepConfig
 from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
 from v2a_ray.settings.environment_names import is_environment, split_name
-from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
+from v2a_ray.settings.yaml_files import merge, nested, parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
     import optuna
@@ -204,7 +203,7 @@ def make_sweep(
     named_now, renamed = with_new_names(config.settings)
     told += [f"{path}: {text}" for text in renamed]
     settings = named_now | {"name": config.name}
-    trials, probes = [], []
+    trials, probes, planner = [], [], Planner()
     for combination in itertools.product(*(axes[axis].items() for axis in axes)):
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
         named = {f"{axis}={label}": layer for axis, (label, layer) in zip(axes, combination, strict=True)}
@@ -214,24 +213,24 @@ def make_sweep(
         if dropped and "method" in layer:
             told.append(dropped_settings(path, layer, dropped))
         labelled = _labelled(axes, labels, config.search)
-        trials.append(_trial(labels, raw, path, labelled))
+        trials.append(_trial(labels, raw, path, planner, labelled))
         if config.search and labels.get(SAMPLE, "0") == "0":
-            probes += _probes(config.search, labels, settings, layers, path)
+            probes += _probes(config.search, labels, settings, layers, path, planner)
     labels_of = {axis: list(values) for axis, values in axes.items()}
     sweep = Sweep(config, labels_of, trials, probes, _content(config, over, trials), list(dict.fromkeys(told)))
     _require_evaluations(sweep, path)
     return sweep
 
 
-def suggested(cell: Trial, number: int, values: Mapping[str, Any]) -> Trial:
+def suggested(cell: Trial, number: int, values: Mapping[str, Any], planner: Planner) -> Trial:
     """The trial that a draw makes of one combination of the axes."""
     raw, _ = lay_over(cell.config.model_dump(mode="json"), layer_of(values))
-    return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION), cell.labelled)
+    return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION), planner, cell.labelled)
 
 
 def layer_of(values: Mapping[str, Any]) -> Layer:
     """`{"policy.width": 64}` to `{"policy": {"width": 64}}`."""
-    return parse_overrides([f"{key}={json.dumps(value)}" for key, value in values.items()])
+    return nested(values)
 
 
 def draw(trial: optuna.Trial, search: SearchConfig) -> dict[str, Any]:
@@ -258,7 +257,12 @@ def _draws(search: SearchConfig) -> list[Layer]:
 
 
 def _probes(
-    search: SearchConfig, labels: dict[str, str], settings: Layer, layers: Mapping[str, Layer], path: Path
+    search: SearchConfig,
+    labels: dict[str, str],
+    settings: Layer,
+    layers: Mapping[str, Layer],
+    path: Path,
+    planner: Planner,
 ) -> list[Trial]:
     """A combination at every end of what is drawn: a wrong end is found before anything runs."""
     # The first draw of a random search is one end's neighbour, not what holds at it.
@@ -273,7 +277,7 @@ def _probes(
             )
         for value in spec.examples:
             raw, _ = lay_over(settings, _laid({**fixed, f"the draw of {key}": layer_of({key: value})}, path))
-            probes.append(_trial(labels | {key: str(value)}, raw, path))
+            probes.append(_trial(labels | {key: str(value)}, raw, path, planner))
     return probes
 
 
@@ -309,23 +313,15 @@ def _laid(layers: Mapping[str, Layer], path: Path) -> Layer:
     return whole
 
 
-def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[str] = frozenset()) -> Trial:
+def _trial(
+    labels: dict[str, str], raw: Layer, path: Path, planner: Planner, labelled: frozenset[str] = frozenset()
+) -> Trial:
     """Raises the error of a wrong setting with the combination that it stands in."""
     try:
-        config = _absolute(resolve(raw))
-        # It imports MuJoCo and Arrow, which settings that are refused need not wait for.
-        from v2a_ray.engine.plan import make_plan
-
-        return Trial(labels, config, make_plan(config), labelled)
+        return Trial(labels, *planner.plan(raw), labelled)
     except V2AError as error:
         where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
         raise type(error)(error.what, where=f"{where} · {error.where}".rstrip(" ·"), remedy=error.remedy) from None
-
-
-def _absolute(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with absolute folders, because Tune runs every trial in a working directory of its own."""
-    root = config.data_root if "://" in config.data_root else str(Path(config.data_root).expanduser().absolute())
-    return config.model_copy(update={"store": str(store_root(config.store)), "data_root": root})
 
 
 def _values(axis: str, values: list[Any] | dict[str, dict[str, Any]]) -> dict[str, Layer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -47,7 +48,7 @@ class TrialResult:
     curves: pa.Table | None
     labelled: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def method(self) -> str:
         """The sweep's label of the method, or its name, with what modifies it beside what labels stand for."""
         return self.config.titled(self.labels.get("method", self.config.method), self.labelled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.finished import RESULTS_FILE
+from v2a_ray.experiments.finished import RESULTS_FILE, TRIALS
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.files import read_json, replacing, write_whole
 from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
-from v2a_ray.orchestration.sweep.trial_folders import write_trial
+from v2a_ray.orchestration.sweep.trial_folders import is_written, write_trial
 from v2a_ray.orchestration.sweep.trial_status import TrialStatusLog
 from v2a_ray.outputs import file_name
 from v2a_ray.report.curves import plot_cells
@@ -38,6 +38,11 @@ class Results:
         self.statuses = TrialStatusLog(folder)
         self.rows: dict[str, dict[str, Any]] = {}
         """By name of the trial: flattening a configuration takes as long as all else, and a row seldom changes."""
+        self._by_policy: dict[str, list[Trial]] = {}
+        self._num_known = 0
+        """How many of the trials are in `_by_policy`."""
+        self._changed: set[str] = set()
+        """Keys of the policies whose trials have changed since the tables were written."""
         self.computed: set[str] = set()
         """Keys of the artifacts that this process had computed; all others were found in the store."""
         self.results: dict[str, TrialResult] = {}
@@ -79,15 +84,34 @@ class Results:
         stopped = outcome.metrics if outcome else {}
         return TrialResult(trial.labels, trial.config, stopped, None, self.status(trial), keys, None, trial.labelled)
 
-    def refresh(self, *, at_once: bool = False) -> list[TrialResult]:
-        """Write tables and curves, each replaced atomically, unless that was done a moment ago; returns what they say.
+    def of_policy(self, key: str) -> list[Trial]:
+        """The trials whose policy has this key."""
+        every = self.trials()
+        for trial in every[self._num_known :]:
+            self._by_policy.setdefault(trial.plan["policy"].key, []).append(trial)
+        self._num_known = len(every)
+        return self._by_policy.get(key, [])
 
-        A sweep of thousands of trials spends at most a twentieth of its time on them.
+    def refresh(self, policy: str) -> None:
+        """Write tables and curves after a change of this policy, unless that was done a moment ago.
+
+        A sweep of thousands of trials spends at most a twentieth of its time on them, and looks only at what changed.
         """
+        self._changed.add(policy)
+        if time.monotonic() >= self.due:
+            changed = [trial for key in self._changed for trial in self.of_policy(key)]
+            new = [trial for trial in self.trials() if trial.name not in self.results]
+            self._write([*changed, *new])
+
+    def refresh_all(self) -> list[TrialResult]:
+        """Look at every trial, write tables and curves, and return what they say."""
+        return self._write(self.trials())
+
+    def _write(self, looked_at: Sequence[Trial]) -> list[TrialResult]:
+        """Look at some trials again and write the tables and curves of all, each replaced atomically."""
         start = time.monotonic()
-        if not at_once and start < self.due:
-            return []
-        for trial in self.trials():
+        self._changed.clear()
+        for trial in looked_at:
             self._keep(trial)
         results = [self.results[trial.name] for trial in self.trials()]
         write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
@@ -111,23 +135,34 @@ class Results:
 
     def publish(self, trial: Trial) -> None:
         """Write what others use of a finished trial: its folder in `trials/`, and its curves for TensorBoard."""
-        if self.finished(trial):
+        if self.finished(trial) and not self._is_published(trial):
             is_member = self.sweep.config.scheduler.is_population
-            output = self._member(trial) / FINISHED if is_member else None
             found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
             stages = [
                 (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
                 for name, artifact in found
                 if artifact and not (is_member and name == "policy")
             ]
-            policy = output or self.store.path("policy", trial.plan["policy"].key)
             result = self.result(trial)
-            write_trial(self.folder, trial, result.config, stages, policy)
+            write_trial(self.folder, trial, result.config, stages, self._policy_folder(trial))
             self._write_curves(trial, result)
+
+    def _is_published(self, trial: Trial) -> bool:
+        folder = self.folder / TRIALS / trial.folder_name
+        return self._tensorboard(trial).exists() and is_written(folder, trial.config, self._policy_folder(trial))
+
+    def _policy_folder(self, trial: Trial) -> Path:
+        """Where the files of a finished policy lie."""
+        if self.sweep.config.scheduler.is_population:
+            return self._member(trial) / FINISHED
+        return self.store.path("policy", trial.plan["policy"].key)
+
+    def _tensorboard(self, trial: Trial) -> Path:
+        return self.folder / "tensorboard" / file_name("-".join(trial.labels.values()))
 
     def _write_curves(self, trial: Trial, result: TrialResult) -> None:
         """Once, with what the trial differs in from the others."""
-        folder = self.folder / "tensorboard" / file_name("-".join(trial.labels.values()))
+        folder = self._tensorboard(trial)
         if result.curves is None or folder.exists():
             return
         config = result.config.model_dump(mode="json")

@@ -5,7 +5,7 @@ starts. The artifact store and the sweep's folder hold all finished work, so aft
 where the sweep stopped.
 
 <folder>/sweep.yaml      the file merged with its base and overrides; `v2a sweep --resume` reads it
-<folder>/trials.json     labels and configuration of every trial
+<folder>/trials.json     what identifies the sweep: the digest of all labels and configurations
 <folder>/trial_status.jsonl  trials that left no artifact: ended early, or failed
 <folder>/results.parquet one row per trial; like table.md and curves.png renewed while the sweep runs
 <folder>/trials/NAME/    of every finished trial what `v2a run` leaves in its folder
@@ -14,6 +14,7 @@ where the sweep stopped.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import threading
 import uuid
@@ -41,7 +42,7 @@ from v2a_ray.orchestration.cluster.requirements import check_cluster, require_re
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trial_status import TrialStatus
-from v2a_ray.orchestration.sweep.trials import TRIALS_FILE
+from v2a_ray.orchestration.sweep.trials import as_json
 from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
 from v2a_ray.orchestration.train.compute import Listener, compute_all
 from v2a_ray.orchestration.train.progress_actor import Event, make_progress_actor
@@ -49,6 +50,8 @@ from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.result_tables import TrialResult
 from v2a_ray.settings.yaml_files import read_yaml, validate
+
+TRIALS_FILE = "trials.json"
 
 
 def open_sweep(folder: Path) -> Sweep:
@@ -107,7 +110,7 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
     if missing or (search and search.num_left > 0):
         _train(sweep, folder, missing, common, results, listener, search)
     with storage_errors(folder):
-        final = results.refresh(at_once=True)
+        final = results.refresh_all()
     _remove_checkpoints(results, store)
     return final
 
@@ -129,8 +132,10 @@ def require_same_sweep(sweep: Sweep, folder: Path) -> None:
 def _identity(sweep: Sweep) -> dict[str, Any]:
     """Equal for equal sweeps; the number of a search's draws may differ."""
     drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
-    trials = [{"labels": trial.labels, "config": trial.config.model_dump(mode="json")} for trial in sweep.trials]
-    return {"trials": trials, "search": drawn}
+    digest = hashlib.sha256()
+    for trial in sweep.trials:
+        digest.update(as_json(trial).encode() + b"\n")
+    return {"num_trials": len(sweep.trials), "digest": digest.hexdigest(), "search": drawn}
 
 
 def _claim(sweep: Sweep, folder: Path) -> None:
@@ -160,7 +165,7 @@ def _train(
     stopper = _StopWhenUnwritable()
     recorder = _Recorder(results, stopper)
     tuner = make_tuner(sweep, folder, missing, common, [recorder], stopper, search)
-    with _listening(common["progress_actor"], sources_of(common.get("plugins", [])), results, listener):
+    with _listening(common, results, listener):
         grid = tuner.fit()
     for result in grid:
         if result.error:
@@ -169,7 +174,7 @@ def _train(
                 results.statuses.add(TrialStatus(policy, "failed", reason))
     if stopper.reason:
         with suppress(OSError):
-            results.refresh(at_once=True)
+            results.refresh_all()
         raise StorageError(
             stopper.reason,
             remedy="free space, or choose another store or --run-dir; the same command goes on where it stopped",
@@ -197,9 +202,9 @@ class _Recorder(Callback):
                 self.results.statuses.add(TrialStatus(policy, "failed", result["failed"]))
             else:
                 self.results.computed.add(policy)
-                for mine in self._trials_of(policy):
+                for mine in self.results.of_policy(policy):
                     self.results.publish(mine)
-            self.results.refresh()
+            self.results.refresh(policy)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """See `Callback`. The scheduler ended a trial that reported neither its end nor a failure."""
@@ -209,7 +214,7 @@ class _Recorder(Callback):
                 self.results.statuses.add(
                     TrialStatus(result["policy"], "stopped", metrics=self.last.pop(result["policy"]))
                 )
-                self.results.refresh()
+                self.results.refresh(result["policy"])
 
     @contextmanager
     def _room(self) -> Iterator[None]:
@@ -229,9 +234,6 @@ class _Recorder(Callback):
             numbers = [settings["member"]["number"]] if "member" in settings else settings["trials"]
             mine = [self.results.sweep.trials[number] for number in numbers]
         return [trial.plan["policy"].key for trial in mine if not self.results.over(trial)]
-
-    def _trials_of(self, policy: str) -> list[Trial]:
-        return [trial for trial in self.results.trials() if trial.plan["policy"].key == policy]
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks, and we never read that pickle.
@@ -254,9 +256,10 @@ class _StopWhenUnwritable(Stopper):
 
 
 @contextmanager
-def _listening(actor_name: str, plugins: Mapping[str, str], results: Results, listener: Listener) -> Iterator[None]:
-    """Pass the trials' reports on to `listener` while the block runs."""
-    progress_actor = make_progress_actor(actor_name, plugins)
+def _listening(common: Mapping[str, Any], results: Results, listener: Listener) -> Iterator[None]:
+    """Hand the trials to Tune's processes, and pass their reports on to `listener`, while the block runs."""
+    trials = [as_json(trial) for trial in results.sweep.trials]
+    progress_actor = make_progress_actor(common["progress_actor"], sources_of(common.get("plugins", [])), trials)
     ray.get(progress_actor.drain.remote())
     stop = threading.Event()
     started: set[str] = set()

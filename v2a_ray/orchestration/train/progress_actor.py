@@ -1,8 +1,8 @@
-"""The progress actor: stages report to it, and the driver reads from it."""
+"""The progress actor: stages report to it, the driver reads from it, and Tune's processes get their trials from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +25,19 @@ class Event:
 
 
 class _ProgressActor:
-    """Collects events until they are drained, and hands the plugins to Tune's processes."""
+    """Collects events until they are drained, and hands plugins and trials to Tune's processes."""
 
-    def __init__(self, plugins: Mapping[str, str]) -> None:
+    def __init__(self, plugins: Mapping[str, str], trials: Sequence[str]) -> None:
         self.events: list[Event] = []
-        self._plugins = plugins
+        self._plugins, self._trials = plugins, trials
 
     def plugins(self) -> Mapping[str, str]:
         """Path of each plugin to its content."""
         return self._plugins
+
+    def trials(self, numbers: Sequence[int]) -> list[str]:
+        """The trials with these numbers, each as JSON: a process never reads the settings of the others."""
+        return [self._trials[number] for number in numbers]
 
     def report(self, event: Event) -> None:
         """Add an event."""
@@ -45,14 +49,17 @@ class _ProgressActor:
         return events
 
 
-ProgressActor: Any = ray.remote(num_cpus=0)(_ProgressActor)
+# Ray's task history holds 100,000 tasks: reports would push everything else out of it.
+ProgressActor: Any = ray.remote(num_cpus=0, enable_task_events=False)(_ProgressActor)
 """The actor class; see `make_progress_actor`."""
 
 
-def make_progress_actor(name: str | None = None, plugins: Mapping[str, str] | None = None) -> Any:
+def make_progress_actor(
+    name: str | None = None, plugins: Mapping[str, str] | None = None, trials: Sequence[str] = ()
+) -> Any:
     """A progress actor on the caller's node, so that it survives the failure of other nodes, as its driver does."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ProgressActor.options(name=name, scheduling_strategy=here).remote(plugins or {})
+    return ProgressActor.options(name=name, scheduling_strategy=here).remote(plugins or {}, trials)
 
 
 def reporter(progress_actor: Any, name: str) -> Progress:
