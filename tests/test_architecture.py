@@ -45,7 +45,9 @@ LAYERS = [
     ["data"],
     ["domains", "networks"],
     ["settings"],
+    ["result_folders.py"],
     ["outputs.py"],
+    ["mirror.py", "leases.py", "objects.py"],
     ["checksums.py", "errors.py", "files.py", "imports.py", "interrupts.py", "processor.py", "robot_interface.py"],
 ]
 """From the top down: folders, and files that stand elsewhere than the rest of their folder. A module imports from its

@@ -55,7 +55,10 @@ def run(
     config_file: ConfigFile,
     overrides: Overrides = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME-METHOD-seedSEED.")
+        str | None,
+        typer.Option(
+            "--run-dir", help="Results: a folder, or s3://BUCKET/PREFIX; by default runs/NAME-METHOD-seedSEED."
+        ),
     ] = None,
     num_cpus: NumCpus = None,
     address: Address = None,
@@ -67,7 +70,7 @@ def run(
     stopped.
     """
     from v2a_ray.experiments.reading import missing_nodes, read_experiment, require_domains, store_of
-    from v2a_ray.outputs import prepare_results_folder
+    from v2a_ray.result_folders import address_of, results_folder
 
     # Report errors of the settings and print the first line before imports that take seconds.
     settings = read_experiment(config_file, overrides or [], notice)
@@ -77,11 +80,10 @@ def run(
     from v2a_ray.engine.plan import make_plan
 
     plan = make_plan(settings)
-    folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
-    console.print(mix_name(settings, plan["source"].key), soft_wrap=True)
     store = store_of(settings)
-    console.print(f"results {folder}\nartifacts {store.root}", soft_wrap=True)
-    with resumable():
+    with results_folder(run_dir or Path("runs") / settings.folder_name) as folder, resumable():
+        console.print(mix_name(settings, plan["source"].key), soft_wrap=True)
+        console.print(f"results {address_of(folder) or folder}\nartifacts {store.address}", soft_wrap=True)
         needs_ray = bool(missing_nodes(store, plan))
         if needs_ray:
             _say_starting(address)
@@ -98,7 +100,7 @@ def run(
     console.print(
         Text.assemble((f"\nnormalised score {score}", "bold"), f" · return {returns} over {episodes}"), soft_wrap=True
     )
-    console.print(f"{folder / 'result.json'}", soft_wrap=True)
+    console.print(f"{address_of(folder) or folder}/result.json", soft_wrap=True)
 
 
 def _spread(target: Mapping[str, Any], name: str, digits: int) -> str:
@@ -114,10 +116,12 @@ def sweep(
         Path | None, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/smoke.yaml")
     ] = None,
     overrides: Overrides = None,
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    run_dir: Annotated[
+        str | None, typer.Option("--run-dir", help="Results: a folder, or s3://BUCKET/PREFIX; by default runs/NAME.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated cost; compute nothing.")] = False,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="Continue the sweep in this folder.")
+        str | None, typer.Option("--resume", metavar="DIR", help="Continue the sweep in this folder or address.")
     ] = None,
     num_cpus: NumCpus = None,
     address: Address = None,
@@ -129,7 +133,7 @@ def sweep(
     finished trial again; with `--resume DIR` it needs no CONFIG.
     """
     from v2a_ray.errors import ConfigError
-    from v2a_ray.outputs import prepare_results_folder
+    from v2a_ray.result_folders import address_of, results_folder
 
     if (config_file is None) == (resume is None):
         raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
@@ -139,10 +143,10 @@ def sweep(
     if dry_run:
         _print_estimate(experiment, num_cpus)
         return
-    folder = prepare_results_folder(resume or run_dir or Path("runs") / experiment.name)
-    console.print(_about(experiment, experiment.num_trials))
-    console.print(f"results {folder}", soft_wrap=True)
-    with resumable():
+    with results_folder(resume or run_dir or Path("runs") / experiment.name) as folder, resumable():
+        where = address_of(folder) or folder
+        console.print(_about(experiment, experiment.num_trials))
+        console.print(f"results {where}", soft_wrap=True)
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.orchestration.cluster.session import ray_session
@@ -156,30 +160,33 @@ def sweep(
 
     search = experiment.config.search
     console.print(render_search(results, search) if search else render_cells(results))
-    console.print(f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", soft_wrap=True)
+    console.print(
+        "\n".join(f"{where}/{name}" for name in ("results.parquet", "table.md", "curves.png")), soft_wrap=True
+    )
 
 
 def _about(sweep: Sweep, num_trials: int) -> Text:
     return Text.assemble((sweep.name, "bold"), f" · {num_trials:,} trials: {sweep.describe()}")
 
 
-def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | None) -> Sweep:
+def _sweep_of(config_file: Path | None, overrides: list[str], resume: str | None) -> Sweep:
     if config_file is not None:
         from v2a_ray.experiments.sweep import load_sweep
 
         return load_sweep(config_file, overrides)
     from v2a_ray.orchestration.sweep.run_sweep import open_sweep
+    from v2a_ray.result_folders import readable_folder
 
-    return open_sweep(resume or Path())
+    return open_sweep(readable_folder(resume or "."))
 
 
 def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
     """Print the estimated cost of the sweep on `num_cpus` cores, by default this machine's."""
-    from v2a_ray.engine.store import ArtifactStore, store_root
+    from v2a_ray.engine.stores import open_store
     from v2a_ray.experiments.estimate import estimate
     from v2a_ray.report.estimate_text import render_estimate
 
-    store = ArtifactStore(store_root(sweep.trials[0].config.store))
+    store = open_store(sweep.trials[0].config.store)
     found = estimate(
         sweep.trials,
         store,
@@ -191,7 +198,7 @@ def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
     )
     console.print(_about(sweep, found.num_trials), end="\n\n")
     console.print(render_estimate(found), soft_wrap=True)
-    console.print(f"artifacts {store.root}", soft_wrap=True)
+    console.print(f"artifacts {store.address}", soft_wrap=True)
 
 
 def methods(
@@ -234,13 +241,17 @@ def config(
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all artifacts, and nothing else.")] = False,
-    store: Annotated[Path | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
+    store: Annotated[str | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
 ) -> None:
     """List the reusable artifacts, or remove them; a folder that is no store is left unchanged."""
     from v2a_ray.engine import store_cleaning as housekeeping
-    from v2a_ray.engine.store import ArtifactStore, default_store
+    from v2a_ray.engine.store import ArtifactStore
+    from v2a_ray.engine.stores import store_address
+    from v2a_ray.objects import require_folder_name
 
-    present = ArtifactStore(store.expanduser().resolve() if store else default_store())
+    address = store_address(store)
+    require_folder_name(address)
+    present = ArtifactStore(Path(address))
     if clear:
         removed = housekeeping.clear(present)
         console.print(

@@ -20,7 +20,8 @@ from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
 from v2a_ray.domains.own.behavior import FunctionPolicy
 from v2a_ray.engine.stage import SOURCE, TABLES, needed_stages
-from v2a_ray.engine.store import stage_key, store_root
+from v2a_ray.engine.store import stage_key
+from v2a_ray.engine.stores import open_store
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
 
@@ -68,7 +69,7 @@ def plan_tables(config: ExperimentConfig) -> dict[str, Node]:
 
     Only what `ExperimentData` says moves them. Digests of data files are remembered in the experiment's store.
     """
-    store = store_root(config.store)
+    store = open_store(config.store).root
     nodes: dict[str, Node] = {}
 
     for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2a_ray.data.config import ExperimentData
-from v2a_ray.engine.store import store_root
+from v2a_ray.engine.stores import store_address
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.reading import require_domains
 from v2a_ray.settings.yaml_files import validate
@@ -49,4 +49,4 @@ class Planner:
 def _absolute(config: ExperimentConfig) -> ExperimentConfig:
     """The experiment with absolute folders, because Tune runs every trial in a working directory of its own."""
     root = config.data_root if "://" in config.data_root else str(Path(config.data_root).expanduser().absolute())
-    return config.model_copy(update={"store": str(store_root(config.store)), "data_root": root})
+    return config.model_copy(update={"store": store_address(config.store), "data_root": root})

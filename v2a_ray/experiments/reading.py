@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2a_ray.data.config import DataSpec
-from v2a_ray.engine.store import ArtifactStore, store_root
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.stores import open_store
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
@@ -72,7 +73,7 @@ def dropped_settings(path: Path, over: Mapping[str, Any], dropped: Mapping[str, 
 
 def store_of(config: ExperimentConfig) -> ArtifactStore:
     """The artifact store of a configuration: `store`, else $V2A_STORE, else `runs/artifacts` in the present folder."""
-    return ArtifactStore(store_root(config.store))
+    return open_store(config.store)
 
 
 def missing_nodes(store: ArtifactStore, plan: Mapping[str, Node]) -> list[Node]:

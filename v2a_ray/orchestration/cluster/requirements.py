@@ -19,6 +19,7 @@ from v2a_ray.orchestration.cluster.gpus import stage_workers
 from v2a_ray.orchestration.cluster.join import alive_nodes, first_line, on_every_node
 from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
 from v2a_ray.orchestration.train.work import Work, stage_threads
+from v2a_ray.result_folders import address_of
 from v2a_ray.settings.environment_names import is_environment
 
 Warn = Callable[[str], None]
@@ -45,7 +46,16 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
         require_resources({"CPU": threads}, where, warn, count=count)
     require_environments(sorted({name for work in missing for name in _environments(work)}))
     data = {path for work in missing if (path := _data_path(work))}
-    require_shared_storage([store.root, folder], sorted(data))
+    shared = [store.root] if store.is_shared_folder else []
+    shared += [folder] if address_of(folder) is None else []
+    parallel = next((where for where, _, count in asked if count > 1), None)
+    if parallel and not store.is_shared_folder and len(alive_nodes()) > 1:
+        raise ConfigError(
+            "several workers of one stage read a folder that all nodes see, and the store is object storage",
+            where=parallel.replace("num_threads", "num_workers"),
+            remedy="one worker, one node, or a store in a folder that all nodes mount",
+        )
+    require_shared_storage(shared, sorted(data))
 
 
 def require_environments(names: Sequence[str]) -> None:

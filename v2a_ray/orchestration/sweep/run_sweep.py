@@ -37,7 +37,8 @@ from v2a_ray.experiments.plugins import sources_of
 from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Sweep, Trial, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
-from v2a_ray.files import prepare_folder, sole_writer, write_whole
+from v2a_ray.files import sole_writer, write_whole
+from v2a_ray.orchestration.cluster.join import alive_nodes
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.search import Suggestions
@@ -49,6 +50,7 @@ from v2a_ray.orchestration.train.progress_actor import Event, make_progress_acto
 from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.result_tables import TrialResult
+from v2a_ray.result_folders import address_of
 from v2a_ray.settings.yaml_files import read_yaml, validate
 
 TRIALS_FILE = "trials.json"
@@ -83,7 +85,13 @@ def _run(sweep: Sweep, folder: Path, listener: Listener) -> list[TrialResult]:
     asked, where = trial_resources(sweep), "policy.num_threads, policy.num_workers, resources.gpus_per_trial"
     require_resources(asked, where, listener.warned, count=trial_workers(sweep))
     store = store_of(sweep.trials[0].config)
-    prepare_folder(store.root)
+    store.prepare()
+    if sweep.config.scheduler.is_population and address_of(folder) and len(alive_nodes()) > 1:
+        raise ConfigError(
+            "members of a population exchange checkpoints in the results folder, and it is in object storage",
+            where="scheduler.kind",
+            remedy="--run-dir in a folder that all nodes mount, or a cluster of one node",
+        )
     _claim(sweep, folder)
     upstream = {
         node.key: Work(trial.config, trial.plan, node)

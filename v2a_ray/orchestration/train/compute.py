@@ -86,8 +86,8 @@ def compute_all(works: Sequence[Work], store: ArtifactStore, listener: Listener)
                 listener.progressed(event)
             for reference in ready:
                 group = running.pop(reference)
-                for work, artifact in zip(group, _result(reference), strict=True):
-                    artifacts[work.node.key] = artifact
+                for work, made in zip(group, _result(reference), strict=True):
+                    artifacts[work.node.key] = artifact = store.here(made)
                     listener.done(work.node, artifact)
     finally:
         for reference in running:
@@ -113,14 +113,13 @@ def _submit(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) ->
         # The task of a roll-out reserves no CPU, because its actors do. One process per core reads files.
         options["num_cpus"] = 0 if node.spec and node.spec.path is None else 1
         return make_data.options(**options).remote(group, store, progress_actor)
-    inputs = input_paths(group[0], store)
     if node.stage == "source":
-        return make_source.options(**options).remote(group[0], inputs, store)
+        return make_source.options(**options).remote(group[0], store)
     # The task of a data-parallel stage reserves no CPU and no GPU, because its workers do.
     parallel = stage_workers(config, node.stage) > 1
     options["num_cpus"] = 0 if parallel else stage_threads(group[0])
     options["num_gpus"] = 0 if parallel else gpu_share(stage_device(config, node.stage), cluster_gpus())
-    return _make_stage.options(**options).remote(group[0], inputs, store, progress_actor)
+    return _make_stage.options(**options).remote(group[0], store, progress_actor)
 
 
 def _result(reference: Any) -> list[Artifact]:
@@ -134,10 +133,10 @@ def _result(reference: Any) -> list[Artifact]:
 
 
 @ray.remote
-def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
+def _make_stage(work: Work, store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Make the artifact of a trained stage: its column, or the policy."""
     progress = reporter(progress_actor, work.node.name)
-    return [make_stage(work, inputs, store, progress)]
+    return [make_stage(work, input_paths(work, store), store, progress)]
 
 
 def make_stage(
@@ -163,6 +162,13 @@ def make_policies(
 
     Each policy reports to its own `progress`. Returns the error of each policy, None if its artifact exists.
     """
+    with store.computing("policy", [work.node.key for work in works]):
+        return _make_missing_policies(works, store, progress)
+
+
+def _make_missing_policies(
+    works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
+) -> list[DivergenceError | None]:
     errors: list[DivergenceError | None] = [None] * len(works)
     missing = [index for index, work in enumerate(works) if not store.find("policy", work.node.key)]
     if not missing:

@@ -93,7 +93,7 @@ def run_experiment(
     """
     store = store_of(config)
     run_dir = prepare_folder(run_dir)
-    prepare_folder(store.root)
+    store.prepare()
     with storage_errors(run_dir):
         write_whole(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     works = [Work(config, plan, node) for node in plan.values()]
