@@ -31,6 +31,7 @@ def s3(s3_session: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     files = fsspec.filesystem("s3")
     if not files.exists(BUCKET):
         files.mkdir(BUCKET)
+    s3_session.requests.clear()
     yield s3_session
     s3_session.fault = lambda request: False
 
