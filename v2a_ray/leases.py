@@ -16,8 +16,9 @@ import uuid
 
 from v2a_ray.objects import ObjectFolder
 
-BEAT_SECONDS = 5.0
-LEASE_SECONDS = 30.0
+BEAT_SECONDS = 10.0
+"""Two requests each time, for every artifact in the making: at thousands of trials that is what storage costs."""
+LEASE_SECONDS = 45.0
 
 
 class Lease:

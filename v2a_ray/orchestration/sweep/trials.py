@@ -25,6 +25,9 @@ from v2a_ray.orchestration.train.compute import make_policies, make_stage
 from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
 
+REPORT_SECONDS = 2.0
+"""One actor hears all trials: with a report every 100 update steps, it would be the first part to be overrun."""
+
 
 def train_trial(settings: dict[str, Any]) -> None:
     """Tune's trainable: the policies of the trials with the numbers `trials`, or of a suggestion for the first trial.
@@ -78,7 +81,7 @@ def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
 
 def _progress(progress_actor: str, trial: Trial) -> Progress:
     """A callback that reports to the progress actor and evaluations also to Tune, whose scheduler may end the trial."""
-    show: Progress = reporter(ray.get_actor(progress_actor), trial.name)
+    show: Progress = reporter(ray.get_actor(progress_actor), trial.name, REPORT_SECONDS)
     if stage_workers(trial.config, "policy") > 1:
         return show  # called by a worker, which is not a process of Tune
 

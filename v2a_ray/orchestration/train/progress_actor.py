@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,10 +63,18 @@ def make_progress_actor(
     return ProgressActor.options(name=name, scheduling_strategy=here).remote(plugins or {}, trials)
 
 
-def reporter(progress_actor: Any, name: str) -> Progress:
-    """A progress callback that reports to `progress_actor` without waiting."""
+def reporter(progress_actor: Any, name: str, least_seconds: float = 0.0) -> Progress:
+    """A progress callback that reports to `progress_actor` without waiting.
+
+    A report of the same metrics as the one before, less than `least_seconds` after it, is left out.
+    """
+    sent, moment = frozenset[str](), 0.0
 
     def report(step: int, num_steps: int, metrics: Metrics) -> None:
+        nonlocal sent, moment
+        if metrics.keys() == sent and step < num_steps and time.monotonic() - moment < least_seconds:
+            return
+        sent, moment = frozenset(metrics), time.monotonic()
         progress_actor.report.remote(Event(name, step, num_steps, metrics))
 
     return report
