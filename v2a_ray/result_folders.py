@@ -68,6 +68,8 @@ def readable_folder(name: str | Path) -> Path:
 def address_of(folder: Path) -> str | None:
     """The address whose local copy a folder is."""
     note = folder.with_name(f"{folder.name}.address")
+    if not folder.is_relative_to(cache_root()):
+        return None
     return note.read_text() if note.exists() else None
 
 

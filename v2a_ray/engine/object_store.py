@@ -80,6 +80,11 @@ class ObjectStore(ArtifactStore):
         """An artifact that another node made, in this node's cache."""
         return replace(self.require(artifact.stage, artifact.key), seconds=artifact.seconds, cached=artifact.cached)
 
+    def discard_work(self, stage: str, key: str) -> None:
+        super().discard_work(stage, key)
+        if (stage, key) not in self._published:  # else they went when it was published
+            self._remove_remote_work(stage, key)
+
     def get_or_make(
         self,
         stage: str,
@@ -181,9 +186,12 @@ class ObjectStore(ArtifactStore):
             shutil.rmtree(artifact.path, ignore_errors=True)
             return self.require(stage, key)
         self._published.add((stage, key))
+        self._remove_remote_work(stage, key)
+        return artifact
+
+    def _remove_remote_work(self, stage: str, key: str) -> None:
         work = self.objects / f"work/{stage}/{key}"
         work.remove(work.names())
-        return artifact
 
 
 def _record_name(stage: str, key: str) -> str:

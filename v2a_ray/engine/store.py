@@ -109,6 +109,10 @@ class ArtifactStore:
         """Folder for checkpoints of the artifact while it is being made."""
         return self.root / stage / f"{key}.work"
 
+    def discard_work(self, stage: str, key: str) -> None:
+        """Remove the checkpoints of an artifact that will not be made."""
+        shutil.rmtree(self.work(stage, key), ignore_errors=True)
+
     def look(self, stage: str, key: str) -> Artifact | None:
         """The finished artifact by its whole record, which is all that is read; None if there is none."""
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -298,4 +297,4 @@ def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:
     """Remove the checkpoints of trials that a scheduler ended; these trials are not resumed."""
     for trial in results.trials():
         if results.over(trial):
-            shutil.rmtree(store.work("policy", trial.plan["policy"].key), ignore_errors=True)
+            store.discard_work("policy", trial.plan["policy"].key)
