@@ -45,7 +45,9 @@ LAYERS = [
     ["data"],
     ["domains", "networks"],
     ["settings"],
+    ["result_folders.py"],
     ["outputs.py"],
+    ["mirror.py", "leases.py", "objects.py"],
     ["checksums.py", "errors.py", "files.py", "imports.py", "interrupts.py", "processor.py", "robot_interface.py"],
 ]
 """Layers from top to bottom: folders, and files in another layer than their folder. A module imports only from its own

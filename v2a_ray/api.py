@@ -67,13 +67,12 @@ def run(
     from v2a_ray.experiments.experiment import ExperimentConfig
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.train.run import run_experiment
-    from v2a_ray.outputs import prepare_results_folder
+    from v2a_ray.result_folders import results_folder
 
     if isinstance(source, ExperimentConfig):
         source = source.model_dump(mode="json")
     config = experiment(source, **overrides)
-    folder = prepare_results_folder(Path(run_dir) if run_dir else Path("runs") / config.folder_name)
-    with ray_session(num_cpus):
+    with results_folder(run_dir or Path("runs") / config.folder_name) as folder, ray_session(num_cpus):
         return run_experiment(config, make_plan(config), folder)
 
 
@@ -84,13 +83,12 @@ def sweep(
     from v2a_ray.experiments.sweep import load_sweep
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.sweep.run_sweep import run_sweep
-    from v2a_ray.outputs import prepare_results_folder
+    from v2a_ray.result_folders import results_folder
 
     wanted = load_sweep(Path(path), _as_overrides(overrides))
-    folder = prepare_results_folder(Path(run_dir) if run_dir else Path("runs") / wanted.name)
-    with ray_session(num_cpus):
+    with results_folder(run_dir or Path("runs") / wanted.name) as folder, ray_session(num_cpus):
         run_sweep(wanted, folder)
-    return load_results(folder)
+        return load_results(folder)
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:
@@ -103,8 +101,9 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 
     from v2a_ray.experiments.finished import read_records
     from v2a_ray.report.comparison import tidy_rows
+    from v2a_ray.result_folders import readable_folder
 
-    return pd.DataFrame(tidy_rows(read_records(Path(folder))))
+    return pd.DataFrame(tidy_rows(read_records(readable_folder(folder))))
 
 
 def load_policy(folder: str | Path) -> LoadedPolicy:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ SEAL = "checksum"
 """The key under which a sealed JSON file holds the SHA-256 of the rest of its content."""
 Digests = dict[str, tuple[int, str]]
 """File name, relative to its folder, to the file's size in bytes and its SHA-256."""
+SMALL_BYTES = 2**20
 NUM_THREADS = 4
 """Hashing releases the interpreter's lock; one thread reads some 1.5 GB/s."""
 
@@ -97,8 +99,11 @@ def damage(folder: Path, recorded: Mapping[str, tuple[int, str]]) -> str | None:
             return f"{name} cannot be read: {error.strerror or error}"
         if found != size:
             return f"{name} has {found:,} bytes where {size:,} were written"
-    with ThreadPoolExecutor(NUM_THREADS) as threads:
-        found_digests = threads.map(_digest_or_error, [folder / name for name in recorded])
+    files = [folder / name for name in recorded]
+    small = sum(size for size, _ in recorded.values()) < SMALL_BYTES
+    # Threads take longer to start than a small folder to be hashed.
+    with nullcontext() if small else ThreadPoolExecutor(NUM_THREADS) as threads:
+        found_digests = (threads.map if threads else map)(_digest_or_error, files)
         for (name, (_, expected)), digest in zip(recorded.items(), found_digests, strict=True):
             if digest != expected:
                 return f"{name} is not what was written (SHA-256 {digest[:12]}…, expected {expected[:12]}…)"

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from v2a_ray.checksums import file_digest
 from v2a_ray.errors import StorageError
 from v2a_ray.files import parse_json, prepare_folder, replacing, sync, temporary_name, write_json
+from v2a_ray.objects import require_folder_name
 
 MARK = "made by v2a_ray, which may replace it"
 """Appears literally in the bytes of every exported file; in an exported folder, in its `v2a.json`."""
@@ -175,6 +176,7 @@ def _named(names: Sequence[str]) -> str:
 def _require_a_place(output: Path) -> None:
     """Raise StorageError for an empty path, a symbolic link, or a path that ends in `..`."""
     text = str(output)
+    require_folder_name(text)
     # Path("") is the current folder, as "." is.
     if output.name in ("", "..") or "\0" in text:
         raise StorageError("is no name for an output", where=repr(text), remedy="name a file or folder to write")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,15 @@ def test_band_of_a_curve_is_the_interval_of_the_mean() -> None:
     assert found.value.tolist() == [0, 3] and found.low[0] == found.high[0] == 0
     assert 1 <= found.low[1] < 3 < found.high[1] <= 6
     assert np.isnan(mean_curve(scores_SK[:2]).low).all(), "two seeds make no interval"
+
+
+def test_the_interval_of_a_curve_over_thousands_of_seeds_takes_bounded_memory() -> None:
+    """Draws are held in blocks; the numbers are those of one block."""
+    scores_SK = np.random.default_rng(0).normal(size=(3000, 2))
+    tracemalloc.start()
+    found = mean_curve(scores_SK)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**28
+    width = 2 * 1.96 / np.sqrt(3000)
+    assert found.high - found.low == pytest.approx([width, width], rel=0.1)

@@ -9,6 +9,7 @@ import typer
 
 from v2a_ray.cli.console import console, error_console, resumable
 from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen
+from v2a_ray.objects import require_folder_name
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +35,7 @@ def diagnose(
     advantages (a global one, and an oracle for each domain) are fitted and kept in the run's store. Writes pictures and
     numbers into RUN_DIR/diagnosis, or into that of the trial's folder.
     """
+    require_folder_name(run_dir)
     for folder in chosen(run_dir, trial, best, every):
         _diagnose(Path(folder), quick, max_transitions)
 

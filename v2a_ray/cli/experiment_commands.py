@@ -57,7 +57,10 @@ def run(
     config_file: ConfigFile,
     overrides: Overrides = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME-METHOD-seedSEED.")
+        str | None,
+        typer.Option(
+            "--run-dir", help="Results: a folder, or s3://BUCKET/PREFIX; by default runs/NAME-METHOD-seedSEED."
+        ),
     ] = None,
     num_cpus: NumCpus = None,
     address: Address = None,
@@ -75,7 +78,7 @@ def run(
         require_packages,
         store_of,
     )
-    from v2a_ray.outputs import prepare_results_folder
+    from v2a_ray.result_folders import address_of, results_folder
 
     # Report errors of the settings and print the first line before imports that take seconds.
     settings = read_experiment(config_file, overrides or [], notice)
@@ -86,11 +89,10 @@ def run(
     from v2a_ray.engine.plan import make_plan, mix_key
 
     plan = make_plan(settings)
-    folder = prepare_results_folder(run_dir or Path("runs") / settings.folder_name)
-    console.print(mix_name(settings, mix_key(plan)), soft_wrap=True)
     store = store_of(settings)
-    console.print(f"results {folder}\nartifacts {store.root}", soft_wrap=True)
-    with resumable():
+    with results_folder(run_dir or Path("runs") / settings.folder_name) as folder, resumable():
+        console.print(mix_name(settings, mix_key(plan)), soft_wrap=True)
+        console.print(f"results {address_of(folder) or folder}\nartifacts {store.address}", soft_wrap=True)
         needs_ray = bool(missing_nodes(store, plan))
         if needs_ray:
             _say_starting(address)
@@ -102,7 +104,7 @@ def run(
         with session, StageDisplay(console) as display:
             result = run_experiment(settings, plan, folder, display)
     _print_outcome(result["target"], settings.target.domain)
-    console.print(f"{folder / 'result.json'}", soft_wrap=True)
+    console.print(f"{address_of(folder) or folder}/result.json", soft_wrap=True)
 
 
 def _print_outcome(target: Mapping[str, Any], domain: str) -> None:
@@ -134,10 +136,12 @@ def sweep(
         Path | None, typer.Argument(metavar="CONFIG", help="YAML file, e.g. tune_configs/smoke.yaml")
     ] = None,
     overrides: Overrides = None,
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Results go here; by default runs/NAME.")] = None,
+    run_dir: Annotated[
+        str | None, typer.Option("--run-dir", help="Results: a folder, or s3://BUCKET/PREFIX; by default runs/NAME.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated cost; compute nothing.")] = False,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="Continue the sweep in this folder.")
+        str | None, typer.Option("--resume", metavar="DIR", help="Continue the sweep in this folder or address.")
     ] = None,
     num_cpus: NumCpus = None,
     address: Address = None,
@@ -149,7 +153,7 @@ def sweep(
     finished trial again; with `--resume DIR` it needs no CONFIG.
     """
     from v2a_ray.errors import ConfigError
-    from v2a_ray.outputs import prepare_results_folder
+    from v2a_ray.result_folders import address_of, results_folder
 
     if (config_file is None) == (resume is None):
         raise ConfigError("give a file, or --resume with the folder of a sweep", where="v2a sweep")
@@ -159,14 +163,14 @@ def sweep(
     if dry_run:
         _print_estimate(experiment, num_cpus)
         return
-    folder = prepare_results_folder(resume or run_dir or Path("runs") / experiment.name)
-    console.print(_about(experiment, experiment.num_trials))
-    console.print(f"results {folder}\nfrom another terminal: v2a status {folder}", soft_wrap=True)
-    # Of a cluster's cores nothing is known here.
-    is_local = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
-    expected = _estimate(experiment, num_cpus) if is_local else None
-    start = time.monotonic()
-    with resumable():
+    with results_folder(resume or run_dir or Path("runs") / experiment.name) as folder, resumable():
+        where = address_of(folder) or folder
+        console.print(_about(experiment, experiment.num_trials))
+        console.print(f"results {where}\nfrom another terminal: v2a status {where}", soft_wrap=True)
+        # Of a cluster's cores nothing is known here.
+        is_local = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+        expected = _estimate(experiment, num_cpus) if is_local else None
+        start = time.monotonic()
         _say_starting(address)
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.orchestration.cluster.session import ray_session
@@ -181,24 +185,27 @@ def sweep(
 
     search = experiment.config.search
     console.print(render_search(results, search, experiment.objectives) if search else render_cells(results))
-    console.print(f"{folder / 'results.parquet'}\n{folder / 'table.md'}\n{folder / 'curves.png'}", soft_wrap=True)
+    console.print(
+        "\n".join(f"{where}/{name}" for name in ("results.parquet", "table.md", "curves.png")), soft_wrap=True
+    )
     if expected and expected.cpu_hours:
         console.print(against_truth(expected, time.monotonic() - start), style="dim", soft_wrap=True)
-    next_step(f"v2a report {folder} -o page.html", f"v2a evaluate {folder} --best")
+    next_step(f"v2a report {where} -o page.html", f"v2a evaluate {where} --best")
 
 
 def _about(sweep: Sweep, num_trials: int) -> Text:
     return Text.assemble((sweep.name, "bold"), f" · {num_trials:,} trials: {sweep.describe()}")
 
 
-def _sweep_of(config_file: Path | None, overrides: list[str], resume: Path | None) -> Sweep:
+def _sweep_of(config_file: Path | None, overrides: list[str], resume: str | None) -> Sweep:
     if config_file is not None:
         from v2a_ray.experiments.sweep import load_sweep
 
         return load_sweep(config_file, overrides)
     from v2a_ray.orchestration.sweep.run_sweep import open_sweep
+    from v2a_ray.result_folders import readable_folder
 
-    return open_sweep(resume or Path())
+    return open_sweep(readable_folder(resume or "."))
 
 
 def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
@@ -216,12 +223,12 @@ def _print_estimate(sweep: Sweep, num_cpus: int | None) -> None:
 
 
 def _estimate(sweep: Sweep, num_cpus: int | None) -> Estimate:
-    from v2a_ray.engine.store import ArtifactStore, store_root
+    from v2a_ray.engine.stores import open_store
     from v2a_ray.experiments.estimate import estimate
 
     return estimate(
         sweep.trials,
-        ArtifactStore(store_root(sweep.trials[0].config.store)),
+        open_store(sweep.trials[0].config.store),
         num_cpus or len(os.sched_getaffinity(0)),
         probes=sweep.probes,
         policies_per_cell=sweep.num_trials // len(sweep.trials),
@@ -292,13 +299,17 @@ def config(
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all artifacts, and nothing else.")] = False,
-    store: Annotated[Path | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
+    store: Annotated[str | None, typer.Option(help="By default $V2A_STORE, or runs/artifacts.")] = None,
 ) -> None:
     """List the reusable artifacts, or remove them; a folder that is no store is left unchanged."""
     from v2a_ray.engine import store_cleaning as housekeeping
-    from v2a_ray.engine.store import ArtifactStore, default_store
+    from v2a_ray.engine.store import ArtifactStore
+    from v2a_ray.engine.stores import store_address
+    from v2a_ray.objects import require_folder_name
 
-    present = ArtifactStore(store.expanduser().resolve() if store else default_store())
+    address = store_address(store)
+    require_folder_name(address)
+    present = ArtifactStore(Path(address))
     if clear:
         removed = housekeeping.clear(present)
         console.print(

@@ -9,6 +9,7 @@ import typer
 
 from v2a_ray.cli.console import console, error_console
 from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen, require_one
+from v2a_ray.objects import require_folder_name
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +48,7 @@ def export(
 
     if format not in (*FORMATS, "rllib"):
         raise ConfigError(f"no format {format!r}", where="--format", remedy=f"one of {', '.join([*FORMATS, 'rllib'])}")
+    require_folder_name(run_dir)
     folders = chosen(run_dir, trial, best, every)
     require_one(folders, output=output)
     for folder in map(Path, folders):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN_OR_SWEEP...", help="Folders of runs and sweeps.")],
+    folders: Annotated[list[str], typer.Argument(metavar="RUN_OR_SWEEP...", help="Folders or addresses of both.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; tables are printed without it.")
     ] = None,
@@ -44,13 +44,17 @@ def report(
     """
     from v2a_ray.errors import ConfigError
     from v2a_ray.experiments.finished import read_records
+    from v2a_ray.objects import require_folder_name
     from v2a_ray.outputs import require_ours, storage_errors
     from v2a_ray.report import results_page
     from v2a_ray.report.comparison import compare
+    from v2a_ray.result_folders import readable_folder
 
     if format not in ("html", *results_page.FORMATS):
         names = ", ".join(("html", *results_page.FORMATS))
         raise ConfigError(f"no format {format!r}", where="--format", remedy=f"one of {names}")
+    if output is not None:
+        require_folder_name(output)
     if format == "html":
         if output is None:
             raise ConfigError("a page needs a file", where="v2a report", remedy="-o page.html")
@@ -58,7 +62,8 @@ def report(
     elif output is not None and output.exists():
         # A table has no place for our mark, which tells what may be replaced.
         raise ConfigError("exists already", where=f"--output {output}", remedy="choose another name, or remove it")
-    comparison = compare([record for folder in folders for record in read_records(folder)], baseline)
+    places = {name: readable_folder(name) for name in folders}
+    comparison = compare([record for folder in places.values() for record in read_records(folder)], baseline)
     if format != "html":
         text = results_page.FORMATS[format](comparison)
         if output is None:
@@ -68,19 +73,19 @@ def report(
             output.write_text(text)
     else:
         assert output is not None
-        name = title or ", ".join(folder.resolve().name for folder in folders)
-        results_page.write_page(output, results_page.page(comparison, name, _commands(folders)))
+        name = title or ", ".join(folder.resolve().name for folder in places.values())
+        results_page.write_page(output, results_page.page(comparison, name, _commands(places)))
     console.print(str(output), soft_wrap=True)
 
 
-def _commands(folders: Sequence[Path]) -> list[str]:
-    """Those that make the folders again, and the page."""
+def _commands(places: Mapping[str, Path]) -> list[str]:
+    """Those that make the results again, and the page; `places` has the folder in which each is read."""
     from v2a_ray.experiments.finished import is_sweep
 
     made = [
-        ["v2a", "sweep", "--resume", str(folder)]
+        ["v2a", "sweep", "--resume", name]
         if is_sweep(folder)
-        else ["v2a", "run", str(folder / "config.yaml"), "--run-dir", str(folder)]
-        for folder in folders
+        else ["v2a", "run", str(folder / "config.yaml"), "--run-dir", name]
+        for name, folder in places.items()
     ]
     return [shlex.join(words) for words in [*made, ["v2a", *sys.argv[1:]]]]

@@ -9,6 +9,7 @@ import typer
 
 from v2a_ray.cli.console import console, error_console
 from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen
+from v2a_ray.objects import require_folder_name
 from v2a_ray.settings.measures import OFFLINE_MEASURES
 
 
@@ -103,4 +104,5 @@ def _each(text: str, trial: str | None, best: bool, every: bool) -> list[str]:
     """What one argument names: choices among trials are for the sweeps among the arguments alone."""
     from v2a_ray.experiments.finished import is_sweep
 
+    require_folder_name(text)
     return chosen(text, trial, best, every) if is_sweep(Path(text)) else [text]

@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Results folder of a run or sweep.")] = None,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="Results of a run or sweep: a folder or an address.")
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option("--address", help="Job server of a cluster, http://HOST:8265: its jobs, nodes and what waits."),
@@ -29,11 +31,12 @@ def status(
     """
     from v2a_ray.errors import ConfigError
     from v2a_ray.report.status import describe
+    from v2a_ray.result_folders import readable_folder
 
     if (folder is None) == (address is None):
         raise ConfigError("give a results folder, or --address", where="v2a status", remedy="v2a status runs/NAME")
     if folder is not None:
-        lines = describe(folder)
+        lines = describe(readable_folder(folder), folder)
     else:
         from v2a_ray.cli.job_commands import job_server
 
@@ -42,7 +45,7 @@ def status(
         for job in server.jobs():
             lines.append(f"{job.id} {job.status}{f' · {job.run_dir}' if job.run_dir else ''}")
             if not job.has_ended and job.run_dir and Path(job.run_dir).is_dir():
-                lines += [f"  {line}" for line in describe(Path(job.run_dir))]
+                lines += [f"  {line}" for line in describe(Path(job.run_dir), job.run_dir)]
         lines += ["", server.cluster_status()]
     for line in lines:
         console.print(line, soft_wrap=True)

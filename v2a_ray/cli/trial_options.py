@@ -18,8 +18,12 @@ Every = Annotated[bool, typer.Option("--all", help="Of a sweep: every finished t
 def chosen(text: str | Path, trial: str | None, best: bool, every: bool) -> list[str]:
     """What `text` names: the folders of the trials that were chosen of a sweep, or anything else as it stands.
 
-    Raises ConfigError or DataError as `trial_folders` does.
+    Of an address it is a local copy. Raises ConfigError or DataError as `trial_folders` does.
     """
+    from v2a_ray.objects import is_address
+    from v2a_ray.result_folders import readable_folder
+
+    text = readable_folder(text) if is_address(text) else text
     if not Path(text).is_dir() and not (trial or best or every):
         return [str(text)]
     from v2a_ray.experiments.finished import trial_folders

@@ -20,7 +20,8 @@ from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
 from v2a_ray.domains.own.behavior import FunctionPolicy, OnnxPolicy
 from v2a_ray.engine.stage import SOURCE, TABLES, needed_stages
-from v2a_ray.engine.store import stage_key, store_root
+from v2a_ray.engine.store import stage_key
+from v2a_ray.engine.stores import open_store
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
 
@@ -46,31 +47,13 @@ class Node:
     part: str | None = None
 
 
-def make_plan(config: ExperimentConfig) -> dict[str, Node]:
+def make_plan(config: ExperimentConfig, tables: Mapping[str, Node] | None = None) -> dict[str, Node]:
     """The nodes of an experiment by name, each after its inputs. Raises DataError when a data file is missing.
 
-    Digests of data files are remembered in the experiment's store.
+    `tables` are those of `plan_tables` for an experiment on the same data.
     """
-    store = store_root(config.store)
-    nodes: dict[str, Node] = {}
-
-    for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
-        # The label is part of the key because it is part of every episode's id.
-        held_out = _held_out(config) if name == TARGET_LABEL else {}
-        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config), **held_out}
-        nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
-    if config.sources:
-        parts = {source.label: _data_name(source.label) for source in config.sources}
-        content = _mix_content(config) | _strict_checks(config)
-        key = stage_key(SOURCE, content, {label: nodes[name].key for label, name in parts.items()})
-        nodes[SOURCE] = Node(SOURCE, SOURCE, key, parts)
-    # Without sources the target's table stands for theirs, of which a method that needs none draws nothing.
-    stand_ins = {} if config.sources else {SOURCE: TABLES[TARGET_LABEL], f"rows/{SOURCE}": f"rows/{TARGET_LABEL}"}
-    for role, table in TABLES.items():
-        if role in stand_ins:
-            continue
-        key = stage_key("rows", {}, {"table": nodes[table].key})
-        nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
+    nodes = dict(tables if tables is not None else plan_tables(config))
+    stand_ins = _stand_ins(config)
     for stage in needed_stages(config):
         for request in stage.requests(config):
             made_from, rows = (
@@ -84,6 +67,39 @@ def make_plan(config: ExperimentConfig) -> dict[str, Node]:
             inputs = {**made_from, **rows}
             nodes[name] = Node(stage.name, name, key, inputs, part=request.part)
     return nodes
+
+
+def plan_tables(config: ExperimentConfig) -> dict[str, Node]:
+    """The nodes of an experiment's tables: its data, their mix, and the rows of both. Raises DataError as `make_plan`.
+
+    Only `ExperimentData`, and `offline` for a target without a simulator, determine them. Digests of data files are
+    remembered in the experiment's store.
+    """
+    store = open_store(config.store).root
+    nodes: dict[str, Node] = {}
+
+    for name, spec in {TARGET_LABEL: config.target, **{source.label: source for source in mix_sources(config)}}.items():
+        # The label is part of the key because it is part of every episode's id.
+        held_out = _held_out(config) if name == TARGET_LABEL else {}
+        content = {"label": name, **_data_content(spec, config, store), **_strict_checks(config), **held_out}
+        nodes[_data_name(name)] = Node("data", _data_name(name), stage_key("data", content, {}), spec=spec)
+    if config.sources:
+        parts = {source.label: _data_name(source.label) for source in config.sources}
+        content = _mix_content(config) | _strict_checks(config)
+        key = stage_key(SOURCE, content, {label: nodes[name].key for label, name in parts.items()})
+        nodes[SOURCE] = Node(SOURCE, SOURCE, key, parts)
+    stand_ins = _stand_ins(config)
+    for role, table in TABLES.items():
+        if role in stand_ins:
+            continue
+        key = stage_key("rows", {}, {"table": nodes[table].key})
+        nodes[f"rows/{role}"] = Node("rows", f"rows/{role}", key, {"table": table})
+    return nodes
+
+
+def _stand_ins(config: ExperimentConfig) -> dict[str, str]:
+    """Without sources the target's table stands for theirs, of which a method that needs none draws nothing."""
+    return {} if config.sources else {SOURCE: TABLES[TARGET_LABEL], f"rows/{SOURCE}": f"rows/{TARGET_LABEL}"}
 
 
 def mix_key(plan: Mapping[str, Node]) -> str:

@@ -16,11 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from safetensors import SafetensorError
 
 from v2a_ray.checksums import Digests, damage, folder_digests, read_sealed, write_sealed
 from v2a_ray.errors import StorageError
-from v2a_ray.files import sync, sync_entries, write_json
+from v2a_ray.files import prepare_folder, sync, sync_entries, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +70,9 @@ class ArtifactStore:
     disk in that time goes unnoticed, except that a changed size or time of a large artifact's file is noticed.
     """
 
+    is_shared_folder = True
+    """Whether all nodes have to see the folder `root`; else every node has its own."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self._verified: dict[Path, tuple[list[int], float, Artifact]] = {}
@@ -80,6 +82,24 @@ class ArtifactStore:
         # The verifications of one process may be outdated in another.
         return {"root": self.root, "_verified": {}}
 
+    @property
+    def address(self) -> str:
+        """What a user calls the store."""
+        return str(self.root)
+
+    def prepare(self) -> None:
+        """Raise StorageError unless the store can be written to."""
+        prepare_folder(self.root)
+
+    def here(self, artifact: Artifact) -> Artifact:
+        """An artifact that another process made, with files that this one can read."""
+        return artifact
+
+    @contextmanager
+    def computing(self, stage: str, keys: Sequence[str]) -> Iterator[None]:
+        """Around what computes artifacts in their `work` folders before `get_or_make` is called for them."""
+        yield
+
     def path(self, stage: str, key: str) -> Path:
         """The folder of the finished artifact, whether it exists or not."""
         return self.root / stage / key
@@ -87,6 +107,10 @@ class ArtifactStore:
     def work(self, stage: str, key: str) -> Path:
         """Folder for checkpoints of the unfinished artifact."""
         return self.root / stage / f"{key}.work"
+
+    def discard_work(self, stage: str, key: str) -> None:
+        """Remove the checkpoints of an artifact that will not be made."""
+        shutil.rmtree(self.work(stage, key), ignore_errors=True)
 
     def look(self, stage: str, key: str) -> Artifact | None:
         """The finished artifact by its intact record, without verifying its files; None if there is none."""
@@ -257,13 +281,3 @@ def _set_aside(path: Path, what: str) -> None:
             f"damaged: {what}; it cannot be set aside: {error.strerror}", where=str(path), remedy="remove the folder"
         ) from error
     _log.warning("%s: damaged: %s; it is set aside as %s and made again", path, what, aside.name)
-
-
-def store_root(folder: str | None) -> Path:
-    """The absolute folder of the configured store, or of the default store."""
-    return Path(folder).expanduser().resolve() if folder else default_store()
-
-
-def default_store() -> Path:
-    """$V2A_STORE, or `runs/artifacts` in the current folder."""
-    return Path(os.environ.get("V2A_STORE") or "runs/artifacts").expanduser().resolve()

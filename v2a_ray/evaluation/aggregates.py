@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from v2a_ray.evaluation.interval import MIN_VALUES
 
 NUM_RESAMPLES = 5000
+BLOCK_DRAWS = 2**22
+"""Draws that are held at a time."""
 _ENDS = (2.5, 97.5)
 Float = NDArray[np.floating[Any]]
 
@@ -57,10 +59,18 @@ def mean_curve(scores_SK: Float, seed: int = 0) -> Estimate:
     if len(scores_SK) < MIN_VALUES:
         nothing_K = np.full_like(value_K, np.nan)
         return Estimate(value_K, nothing_K, nothing_K)
-    seeds_RS = np.random.default_rng(seed).integers(len(scores_SK), size=(NUM_RESAMPLES, len(scores_SK)))
-    # How often each seed was drawn, times the scores: one product instead of R copies of the curves.
-    counts_RS = (seeds_RS[..., None] == np.arange(len(scores_SK))).sum(axis=1)
-    return Estimate(value_K, *np.percentile(counts_RS @ scores_SK / len(scores_SK), _ENDS, axis=0))
+    generator, num_seeds = np.random.default_rng(seed), len(scores_SK)
+    means = []
+    # In blocks, so that thousands of seeds take no more memory than a few.
+    block = max(1, BLOCK_DRAWS // num_seeds)
+    for first in range(0, NUM_RESAMPLES, block):
+        rows = min(block, NUM_RESAMPLES - first)
+        seeds_RS = generator.integers(num_seeds, size=(rows, num_seeds))
+        # How often each seed was drawn, times the scores: one product instead of R copies of the curves.
+        places_RS = seeds_RS + num_seeds * np.arange(rows)[:, None]
+        counts_RS = np.bincount(places_RS.ravel(), minlength=rows * num_seeds).reshape(rows, num_seeds)
+        means.append(counts_RS @ scores_SK / num_seeds)
+    return Estimate(value_K, *np.percentile(np.concatenate(means), _ENDS, axis=0))
 
 
 def _drawn(stratum: Float, generator: np.random.Generator) -> Float:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_RESAMPLES = 9999
-
+MAX_DRAWS = 2**24
+"""Held at a time, 128 MiB: thousands of values would take all memory."""
 
 MIN_VALUES = 3
 """A bootstrap of two values has only three different means, too few for an interval."""
@@ -36,6 +37,7 @@ def mean_interval(values: NDArray[np.floating[Any]], level: float = 0.95, seed: 
         (np.asarray(values, dtype=np.float64),),
         np.mean,
         n_resamples=NUM_RESAMPLES,
+        batch=max(1, MAX_DRAWS // len(values)),
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),
@@ -64,6 +66,7 @@ def interquartile_mean(
         values,
         lambda *drawn, axis: trim_mean(np.concatenate(drawn, axis=axis), 0.25, axis=axis),
         n_resamples=num_resamples,
+        batch=max(1, MAX_DRAWS // sum(map(len, values))),
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),

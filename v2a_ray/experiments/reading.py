@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2a_ray.data.config import DataSpec, SourceSpec
-from v2a_ray.engine.store import ArtifactStore, store_root
+from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.stores import open_store
 from v2a_ray.errors import ConfigError, DomainError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
@@ -77,7 +78,7 @@ def dropped_settings(path: Path, over: Mapping[str, Any], dropped: Mapping[str, 
 
 def store_of(config: ExperimentConfig) -> ArtifactStore:
     """The artifact store of a configuration: `store`, or $V2A_STORE, or `runs/artifacts` in the current folder."""
-    return ArtifactStore(store_root(config.store))
+    return open_store(config.store)
 
 
 def missing_nodes(store: ArtifactStore, plan: Mapping[str, Node]) -> list[Node]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +10,19 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v2a_ray.engine.store import store_root
 from v2a_ray.errors import ConfigError, V2AError
 from v2a_ray.experiments.definition import lay_over, with_new_names
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
-from v2a_ray.experiments.reading import dropped_settings, require_packages, resolve, with_plugins
+from v2a_ray.experiments.planner import Planner
+from v2a_ray.experiments.reading import dropped_settings, require_packages, with_plugins
 from v2a_ray.experiments.sweep_config import Objectives, SearchConfig, SweepConfig
 from v2a_ray.experiments.sweep_objectives import default_objectives, require_evaluations
 from v2a_ray.imports import require_package
 from v2a_ray.outputs import file_name
 from v2a_ray.settings.base import contradiction, leaves
 from v2a_ray.settings.shipped import config_path
-from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
+from v2a_ray.settings.yaml_files import merge, nested, parse_overrides, read_yaml, validate
 
 if TYPE_CHECKING:
     import optuna
@@ -222,7 +221,7 @@ def make_sweep(
     named_now, renamed = with_new_names(config.settings)
     told += [f"{path}: {text}" for text in renamed]
     settings = named_now | {"name": config.name}
-    trials, probes = [], []
+    trials, probes, planner = [], [], Planner()
     for combination in itertools.product(*(axes[axis].items() for axis in axes)):
         labels = dict(zip(axes, (label for label, _ in combination), strict=True))
         named = {f"{axis}={label}": layer for axis, (label, layer) in zip(axes, combination, strict=True)}
@@ -232,9 +231,9 @@ def make_sweep(
         if dropped and "method" in layer:
             told.append(dropped_settings(path, layer, dropped))
         labelled = _labelled(axes, labels, config.search)
-        trials.append(_trial(labels, raw, path, labelled))
+        trials.append(_trial(labels, raw, path, planner, labelled))
         if config.search and labels.get(SAMPLE, "0") == "0":
-            probes += _probes(config.search, labels, settings, layers, path)
+            probes += _probes(config.search, labels, settings, layers, path, planner)
     labels_of = {axis: list(values) for axis, values in axes.items()}
     objectives = default_objectives(config.search, trials)
     content = _content(config, over, trials)
@@ -243,15 +242,15 @@ def make_sweep(
     return sweep
 
 
-def suggested(cell: Trial, number: int, values: Mapping[str, Any]) -> Trial:
+def suggested(cell: Trial, number: int, values: Mapping[str, Any], planner: Planner) -> Trial:
     """The trial for a draw in one combination of the axes."""
     raw, _ = lay_over(cell.config.model_dump(mode="json"), layer_of(values))
-    return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION), cell.labelled)
+    return _trial(cell.labels | {SUGGESTION: f"{number:04d}"}, raw, Path(SUGGESTION), planner, cell.labelled)
 
 
 def layer_of(values: Mapping[str, Any]) -> Layer:
     """Nest dotted keys: `{"policy.width": 64}` becomes `{"policy": {"width": 64}}`."""
-    return parse_overrides([f"{key}={json.dumps(value)}" for key, value in values.items()])
+    return nested(values)
 
 
 def draw(trial: optuna.Trial, search: SearchConfig) -> dict[str, Any]:
@@ -278,7 +277,12 @@ def _draws(search: SearchConfig) -> list[Layer]:
 
 
 def _probes(
-    search: SearchConfig, labels: dict[str, str], settings: Layer, layers: Mapping[str, Layer], path: Path
+    search: SearchConfig,
+    labels: dict[str, str],
+    settings: Layer,
+    layers: Mapping[str, Layer],
+    path: Path,
+    planner: Planner,
 ) -> list[Trial]:
     """A trial at every end of the drawn distributions, so that an invalid end is found before anything runs."""
     # Leave out the first draw of a random search; the probe's own value replaces it.
@@ -293,7 +297,7 @@ def _probes(
             )
         for value in spec.examples:
             raw, _ = lay_over(settings, _laid({**fixed, f"the draw of {key}": layer_of({key: value})}, path))
-            probes.append(_trial(labels | {key: str(value)}, raw, path))
+            probes.append(_trial(labels | {key: str(value)}, raw, path, planner))
     return probes
 
 
@@ -329,24 +333,17 @@ def _laid(layers: Mapping[str, Layer], path: Path) -> Layer:
     return whole
 
 
-def _trial(labels: dict[str, str], raw: Layer, path: Path, labelled: frozenset[str] = frozenset()) -> Trial:
+def _trial(
+    labels: dict[str, str], raw: Layer, path: Path, planner: Planner, labelled: frozenset[str] = frozenset()
+) -> Trial:
     """Make a trial. An error of a setting is raised again with the combination in its place."""
     try:
-        config = _absolute(resolve(raw))
+        config, plan = planner.plan(raw)
         require_packages(config)
-        # It imports MuJoCo and Arrow, so it waits until the settings are valid.
-        from v2a_ray.engine.plan import make_plan
-
-        return Trial(labels, config, make_plan(config), labelled)
+        return Trial(labels, config, plan, labelled)
     except V2AError as error:
         where = f"{path} · " + " ".join(f"{axis}={label}" for axis, label in labels.items())
         raise type(error)(error.what, where=f"{where} · {error.where}".rstrip(" ·"), remedy=error.remedy) from None
-
-
-def _absolute(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with absolute folders, because Tune runs every trial in a separate working directory."""
-    root = config.data_root if "://" in config.data_root else str(Path(config.data_root).expanduser().absolute())
-    return config.model_copy(update={"store": str(store_root(config.store)), "data_root": root})
 
 
 def _values(axis: str, values: list[Any] | dict[str, dict[str, Any]]) -> dict[str, Layer]:

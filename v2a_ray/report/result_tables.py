@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -51,7 +52,7 @@ class TrialResult:
     curves: pa.Table | None
     labelled: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def method(self) -> str:
         """The sweep's label of the method, or its name, with modifications that no label names."""
         return self.config.titled(self.labels.get("method", self.config.method), self.labelled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from v2a_ray.data.mixing.mixture import mix_name
@@ -16,6 +17,7 @@ from v2a_ray.processor import processor_name
 _PACKAGES = ("v2a_ray", "ray", "torch", "numpy", "mujoco", "gymnasium", "pyarrow")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that affect numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
@@ -53,6 +55,6 @@ def make_result(
         ],
         "target": dict(evaluation),
         "files": {},
-        "versions": versions(),
+        "versions": dict(versions()),
         "processor": {"name": processor_name(), "matrix_products": chosen_products()},
     }

@@ -26,13 +26,16 @@ QUIET_SECONDS = 300.0
 MAX_SHOWN = 10
 
 
-def describe(folder: Path) -> list[str]:
-    """Lines about the run or sweep in a folder. Raises DataError when the folder holds neither."""
+def describe(folder: Path, place: str) -> list[str]:
+    """Lines about the run or sweep in a folder; `place` is the folder or address that the user gave.
+
+    Raises DataError when the folder holds neither.
+    """
     status = _read(folder)
     if not status and not is_sweep(folder) and not (folder / RESULT_FILE).exists():
         raise DataError(
             "no run or sweep was started here",
-            where=str(folder),
+            where=place,
             remedy=f"give a folder with {STATUS_FILE}, {SWEEP_FILE} or {RESULT_FILE}",
         )
     state = _state(folder, status)
@@ -45,7 +48,7 @@ def describe(folder: Path) -> list[str]:
         lines += [*_running(status), *_hindrances(status)]
     elif state != "finished":
         lines += [status["reason"]] if status.get("reason") else []
-        again = f"v2a sweep --resume {folder}" if is_sweep(folder) else f"the same `v2a run` with --run-dir {folder}"
+        again = f"v2a sweep --resume {place}" if is_sweep(folder) else f"the same `v2a run` with --run-dir {place}"
         lines.append(f"finished work is kept; go on with: {again}")
     if state != "running" and is_sweep(folder):
         lines += _table(folder)

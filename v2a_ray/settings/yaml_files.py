@@ -18,7 +18,7 @@ from v2a_ray.settings.base import merge
 from v2a_ray.settings.choices import Choices, choices_of, closest
 from v2a_ray.settings.shipped import shipped_configs
 
-__all__ = ["at", "merge", "parse_overrides", "read_yaml", "validate"]
+__all__ = ["at", "merge", "nested", "parse_overrides", "read_yaml", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_NODES = 100_000
@@ -62,25 +62,36 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
 
     A number in a path is a list index: `sources.0.num_transitions=500`.
     """
-    result: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for assignment in assignments:
         path, separator, value = assignment.partition("=")
         if not separator or not all(path.split(".")):
             raise ConfigError(f"expected key.path=value, got {assignment!r}", where="command line")
         try:
             _refuse_expansion(yaml.compose(value, Loader=yaml.SafeLoader), f"command line · {path}")
-            parsed = yaml.safe_load(value)
+            # The later of two values of one path, at its place.
+            values.pop(path, None)
+            values[path] = yaml.safe_load(value)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"not usable YAML: {told(error)}", where=f"command line · {path}") from None
         except yaml.YAMLError:
             raise ConfigError(f"the value is not valid YAML: {value!r}", where=f"command line · {path}") from None
+    return nested(values)
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"policy.width": 64}` to `{"policy": {"width": 64}}`. Raises ConfigError for a path that is none."""
+    result: dict[str, Any] = {}
+    for path, value in values.items():
+        if not all(path.split(".")):
+            raise ConfigError(f"expected key.path, got {path!r}", where="settings")
         section = result
         *parents, last = path.split(".")
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
                 raise ConfigError(f"{path} goes below a value that was set before", where="command line")
-        section[last] = parsed
+        section[last] = value
     return result
 
 

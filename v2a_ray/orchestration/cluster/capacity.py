@@ -135,6 +135,11 @@ def autoscales() -> bool:
     return _autoscales(ray.get_runtime_context().gcs_address)
 
 
+def may_have_several_nodes() -> bool:
+    """Whether the joined cluster has several nodes, or an autoscaler may add some."""
+    return len(alive_nodes()) > 1 or autoscales()
+
+
 def is_for_one_process() -> bool:
     """Whether `ray.init` started the joined cluster, whose nodes then never change."""
     metadata = ray.experimental.internal_kv._internal_kv_get("CLUSTER_METADATA", namespace="cluster")

@@ -22,6 +22,7 @@ from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.reading import Notify, load_experiment
 from v2a_ray.experiments.sweep import make_sweep, with_base, with_grid
 from v2a_ray.experiments.sweep_config import SweepConfig
+from v2a_ray.objects import ObjectFolder, is_address
 from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
@@ -70,7 +71,7 @@ class JobSpec:
         Artifacts go where the file says, else to the cluster's own V2A_STORE, else beside the results.
         """
         arguments = [self.kind, CONFIG_FILE, *self.overrides, "--run-dir", self.run_dir]
-        beside = shlex.quote(str(PurePosixPath(self.run_dir).parent / "artifacts"))
+        beside = shlex.quote(_beside(self.run_dir, "artifacts"))
         before = f". ./{ENVIRONMENT_FILE}; " if self.environment else ""
         return f"{before}V2A_STORE=${{V2A_STORE:-{beside}}} python -m v2a_ray.cli.main {shlex.join(arguments)}"
 
@@ -158,9 +159,18 @@ def _results(run_dir: str | None, store: str | None, name: str) -> str:
                 where="--run-dir",
                 remedy=f"--run-dir /SHARED/runs/{name}, a folder on storage that every node mounts",
             )
-        run_dir = str(PurePosixPath(store).parent / name)
+        run_dir = _beside(store, name)
     _require_absolute("--run-dir", run_dir, "command line")
     return run_dir
+
+
+def _beside(place: str, name: str) -> str:
+    """The folder or address `name` with the same parent. A bucket has none, so there it lies inside."""
+    scheme, separator, path = place.partition("://")
+    if not separator:
+        return str(PurePosixPath(place).parent / name)
+    parent = PurePosixPath(path).parent
+    return f"{scheme}://{path if str(parent) == '.' else parent}/{name}"
 
 
 def _require_shared(content: Mapping[str, Any], path: Path) -> str | None:
@@ -188,9 +198,14 @@ def _require_shared(content: Mapping[str, Any], path: Path) -> str | None:
 
 
 def _require_absolute(key: str, value: str, where: str, remedy: str = SHARED) -> None:
-    if not value.startswith("/"):
+    if not value.startswith("/") and not _is_object_storage(key, value):
         what = "is not a folder that nodes can mount" if "://" in value else "is relative to a folder of this machine"
         raise ConfigError(f"{value!r} {what}", where=f"{where}: {key}", remedy=remedy)
+
+
+def _is_object_storage(key: str, value: str) -> bool:
+    """Whether artifacts or results can go to this address; ConfigError if it is one where they cannot."""
+    return key in ("store", "settings.store", "--run-dir") and is_address(value) and bool(ObjectFolder(value))
 
 
 def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:

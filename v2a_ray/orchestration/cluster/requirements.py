@@ -10,11 +10,12 @@ from v2a_ray.domains import make_environment
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.errors import ConfigError, DomainError
-from v2a_ray.orchestration.cluster.capacity import amounts_text, capacity
+from v2a_ray.orchestration.cluster.capacity import amounts_text, capacity, may_have_several_nodes
 from v2a_ray.orchestration.cluster.gpus import stage_workers
 from v2a_ray.orchestration.cluster.join import first_line, on_every_node
 from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
 from v2a_ray.orchestration.train.work import Work, stage_threads
+from v2a_ray.result_folders import address_of
 from v2a_ray.settings.environment_names import is_environment
 
 Warn = Callable[[str], None]
@@ -39,7 +40,20 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
         require_resources({"CPU": threads}, where, warn, count=count)
     require_environments(sorted({name for work in missing for name in _environments(work)}))
     data = {path for work in missing if (path := _data_path(work))}
-    require_shared_storage([store.root, folder], sorted(data))
+    parallel = next((where for where, _, count in asked if count > 1), None)
+    if parallel and not store.is_shared_folder and may_have_several_nodes():
+        raise ConfigError(
+            "several workers of one stage read a folder that all nodes see, and the store is object storage",
+            where=parallel.replace("num_threads", "num_workers"),
+            remedy="one worker, one node, or a store in a folder that all nodes mount",
+        )
+    require_shared_storage(shared_folders(store, folder), sorted(data))
+
+
+def shared_folders(store: ArtifactStore, folder: Path) -> list[Path]:
+    """Those that every node must see: of artifacts and of results, unless they are in object storage."""
+    artifacts = [store.root] if store.is_shared_folder else []
+    return artifacts + ([folder] if address_of(folder) is None else [])
 
 
 def require_environments(names: Sequence[str]) -> None:

@@ -13,7 +13,6 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.reading import store_of
-from v2a_ray.files import prepare_folder
 from v2a_ray.orchestration.data.ingest import VALIDATION
 from v2a_ray.orchestration.train.compute import compute_all
 from v2a_ray.orchestration.train.listener import Listener
@@ -70,7 +69,7 @@ def make_mix(config: ExperimentConfig, output: Path, listener: Listener) -> dict
     plan = make_plan(config)
     inputs = plan["source"].inputs.values()
     store = store_of(config)
-    prepare_folder(store.root)
+    store.prepare()
     works = [Work(config, plan, plan[name]) for name in (*inputs, "source")]
     listener.planned("stages", len(works), "a free core")
     made = compute_all(works, store, listener)[plan["source"].key].path

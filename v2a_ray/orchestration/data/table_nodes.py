@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.cluster.join import require_code
 from v2a_ray.orchestration.data.collect import collect_data
 from v2a_ray.orchestration.data.ingest import IngestSource, ingest, is_small
+from v2a_ray.orchestration.data.placement import on_this_node
 from v2a_ray.orchestration.train.progress_actor import reporter
-from v2a_ray.orchestration.train.work import Work
+from v2a_ray.orchestration.train.work import Work, input_paths
 
 REFUSED = "refused.json"
 """Stands for the table in the artifact of a source that is left out: name of the source and the reason."""
@@ -49,6 +50,11 @@ REFUSED = "refused.json"
 def make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Episode tables of data parts: one part read from a file, or several parts rolled out together."""
     require_code(group[0].code)
+    with store.computing("data", [work.node.key for work in group]), on_this_node(store):
+        return _make_data(group, store, progress_actor)
+
+
+def _make_data(group: Sequence[Work], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     specs = [work.node.spec for work in group]
     rollouts = [spec for spec in specs if spec and spec.path is None]
     tables: Iterator[EpisodeTable] = iter(())
@@ -155,11 +161,11 @@ def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
 
 
 @ray.remote
-def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
+def make_source(work: Work, store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """The combined source table, by Ray Data unless it is small."""
     require_code(work.code)
     reporter(progress_actor, work.node.key, work.node.name)(0, 0, {})
-    config = work.config
+    config, inputs = work.config, input_paths(work, store)
     # Transitions of a mix of behaviours keep the label of the policy that acted.
     sources = [
         IngestSource(
@@ -188,7 +194,8 @@ def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, pr
         if is_small(sources):
             facts = [_describe(source.path, comparable[source.name]) for source in sources]
         else:
-            describe = ray.remote(_describe)
+            here = ray.data.DataContext.get_current().scheduling_strategy
+            describe = ray.remote(_describe).options(scheduling_strategy=here)
             facts = ray.get([describe.remote(source.path, comparable[source.name]) for source in sources])
         findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
@@ -209,4 +216,5 @@ def make_source(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, pr
             extra=mix_manifest(config, work.node.key, refused, held_out),
         )
 
-    return [store.get_or_make("source", work.node.key, make, {"sources": [source.name for source in sources]})]
+    with on_this_node(store):
+        return [store.get_or_make("source", work.node.key, make, {"sources": [source.name for source in sources]})]

@@ -20,6 +20,7 @@ from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.orchestration.cluster.node_watch import NodeWatch
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.trial_status import TrialStatus
+from v2a_ray.orchestration.sweep.trials import as_json
 from v2a_ray.orchestration.train.listener import Event, Listener
 from v2a_ray.orchestration.train.progress_actor import make_progress_actor
 
@@ -100,7 +101,7 @@ class Recorder(Callback):
             self._tell(mine, partial(self.listener.failed, _shown(mine), reason))
 
     def _tell(self, trial: Trial, call: Callable[[], None]) -> None:
-        self.results.changed = True
+        self.results.changed[trial.name] = trial
         with self._lock:
             if trial.name not in self._told:
                 self._told.add(trial.name)
@@ -129,8 +130,9 @@ class Recorder(Callback):
 
     @contextmanager
     def listening(self, actor_name: str, plugins: Mapping[str, str]) -> Iterator[None]:
-        """Pass the trials' reports on to the listener while the block runs."""
-        progress_actor = make_progress_actor(actor_name, plugins)
+        """Hand the trials to Tune's processes, and pass their reports on to the listener, while the block runs."""
+        trials = [as_json(trial) for trial in self.results.sweep.trials]
+        progress_actor = make_progress_actor(actor_name, plugins, trials)
         ray.get(progress_actor.plugins.remote())
         thread = threading.Thread(target=self._listen, args=[progress_actor], daemon=True)
         thread.start()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -51,8 +52,8 @@ class Results:
         self.computed: set[str] = set()
         """Keys of the artifacts that this process had computed; all others were found in the store."""
         self.results: dict[str, TrialResult] = {}
-        self.changed = False
-        """Whether a trial has ended since the tables were written."""
+        self.changed: dict[str, Trial] = {}
+        """By name: the trials that have ended since the tables were written."""
         self.due = 0.0
         """When the tables may be written again, in monotonic seconds."""
         self._by_policy: dict[str, list[Trial]] = {}
@@ -85,7 +86,7 @@ class Results:
             artifact = self.store.find("policy", keys["policy"])
             assert artifact
             evaluation = read_json(artifact.path / "evaluation.json")
-            curves = pq.read_table(artifact.path / "curves.parquet")
+            curves = _curves(artifact.path)
             return TrialResult(
                 trial.labels, trial.config, evaluation, artifact.seconds, "finished", keys, curves, trial.labelled
             )
@@ -103,15 +104,23 @@ class Results:
         return self._by_policy.get(policy, [])
 
     def refresh_if_due(self) -> None:
-        """Write tables and curves if a trial has ended since, unless writing them takes too much of the time."""
+        """Write tables and curves if a trial has ended since, unless writing them takes too much of the time.
+
+        Only trials that have ended, and new ones, are looked at.
+        """
         if self.changed and time.monotonic() >= self.due:
-            self.refresh()
+            new = [trial for trial in self.trials() if trial.name not in self.results]
+            self._write([*self.changed.values(), *new])
 
     def refresh(self) -> list[TrialResult]:
-        """Write tables and curves, each replaced atomically; returns what they say."""
+        """Look at every trial, write tables and curves, and return what they say."""
+        return self._write(self.trials())
+
+    def _write(self, looked_at: Sequence[Trial]) -> list[TrialResult]:
+        """Look at some trials again and write the tables and curves of all, each replaced atomically."""
         start = time.monotonic()
-        self.changed = False
-        for trial in self.trials():
+        self.changed.clear()
+        for trial in looked_at:
             self._keep(trial)
         results = [self.results[trial.name] for trial in self.trials()]
         write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
@@ -190,6 +199,11 @@ class Results:
         layer = layer_of(values_at_end(entries))
         config = ExperimentConfig.model_validate(merge(trial.config.model_dump(mode="json"), layer))
         evaluation = read_json(folder / FINISHED / "evaluation.json")
-        curves = pq.read_table(folder / FINISHED / "curves.parquet")
+        curves = _curves(folder / FINISHED)
         upstream = {name: key for name, key in keys.items() if name != "policy"}
         return TrialResult(trial.labels, config, evaluation, None, "finished", upstream, curves, trial.labelled)
+
+
+def _curves(policy: Path) -> pa.Table:
+    """The curves of a finished policy. Threads cost more than they gain on so small a file."""
+    return pq.ParquetFile(policy / "curves.parquet").read(use_threads=False)

@@ -5,7 +5,7 @@ starts. The artifact store and the sweep's folder hold all finished work, so aft
 where the sweep stopped.
 
 <folder>/sweep.yaml      the file merged with its base and overrides; `v2a sweep --resume` reads it
-<folder>/trials.json     labels and configuration of every trial
+<folder>/trials.json     what identifies the sweep: the digest of all labels and configurations
 <folder>/trial_status.jsonl  trials that left no artifact: ended early, or failed
 <folder>/results.parquet one row per trial; like table.md and curves.png renewed while the sweep runs
 <folder>/trials/NAME/    of every finished trial what `v2a run` leaves in its folder
@@ -13,7 +13,7 @@ where the sweep stopped.
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,15 @@ from v2a_ray.experiments.plugins import sources_of
 from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Sweep, loggers_of, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
-from v2a_ray.files import prepare_folder, sole_writer, write_whole
+from v2a_ray.files import sole_writer, write_whole
+from v2a_ray.orchestration.cluster.capacity import may_have_several_nodes
 from v2a_ray.orchestration.cluster.join import code_digest
 from v2a_ray.orchestration.cluster.node_watch import NodeWatch, watching
-from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources
+from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources, shared_folders
 from v2a_ray.orchestration.sweep.recorder import Recorder
 from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.search import Suggestions
-from v2a_ray.orchestration.sweep.trials import TRIALS_FILE
+from v2a_ray.orchestration.sweep.trials import as_json
 from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
 from v2a_ray.orchestration.train.compute import compute_all
 from v2a_ray.orchestration.train.listener import Listener, Listeners
@@ -50,7 +51,10 @@ from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.result_tables import TrialResult
 from v2a_ray.report.trackers import TENSORBOARD, require_trackers
+from v2a_ray.result_folders import address_of
 from v2a_ray.settings.yaml_files import read_yaml, validate
+
+TRIALS_FILE = "trials.json"
 
 
 def open_sweep(folder: Path) -> Sweep:
@@ -89,12 +93,18 @@ def _run(sweep: Sweep, folder: Path, listener: Listener, tracking: Tracking) -> 
     asked, where = trial_resources(sweep), "policy.num_threads, policy.num_workers, resources.gpus_per_trial"
     require_resources(asked, where, listener.warned, count=trial_workers(sweep))
     store = store_of(sweep.trials[0].config)
-    prepare_folder(store.root)
+    store.prepare()
+    if sweep.config.scheduler.is_population and address_of(folder) and may_have_several_nodes():
+        raise ConfigError(
+            "members of a population exchange checkpoints in the results folder, and it is in object storage",
+            where="scheduler.kind",
+            remedy="--run-dir in a folder that all nodes mount, or a cluster of one node",
+        )
     _claim(sweep, folder)
     upstream = upstream_works(sweep)
     check_cluster(store, folder, upstream, listener.warned)
     listener.planned("stages", len(upstream), "a free core", f"{sweep.num_trials:,} policies")
-    with watching([store.root, folder], listener.warned) as watch:
+    with watching(shared_folders(store, folder), listener.warned) as watch:
         artifacts = compute_all(upstream, store, listener, watch)
         listener.planned("policies", sweep.num_trials, _waits_for(sweep, asked))
         return _compute_policies(sweep, folder, store, artifacts, listener, tracking, watch)
@@ -152,11 +162,10 @@ def require_same_sweep(sweep: Sweep, folder: Path) -> None:
 def _identity(sweep: Sweep) -> dict[str, Any]:
     """Equal for equal sweeps; the number of a search's draws may differ, and where policies are logged."""
     drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
-    trials = [
-        {"labels": trial.labels, "config": trial.config.model_dump(mode="json", exclude={"loggers"})}
-        for trial in sweep.trials
-    ]
-    return {"trials": trials, "search": drawn}
+    digest = hashlib.sha256()
+    for trial in sweep.trials:
+        digest.update(as_json(trial, without={"loggers"}).encode() + b"\n")
+    return {"num_trials": len(sweep.trials), "digest": digest.hexdigest(), "search": drawn}
 
 
 def _claim(sweep: Sweep, folder: Path) -> None:
@@ -219,4 +228,4 @@ def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:
     """Remove the checkpoints of trials that a scheduler ended; these trials are not resumed."""
     for trial in results.trials():
         if results.over(trial):
-            shutil.rmtree(store.work("policy", trial.plan["policy"].key), ignore_errors=True)
+            store.discard_work("policy", trial.plan["policy"].key)

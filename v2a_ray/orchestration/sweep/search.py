@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from v2a_ray.checksums import append_sealed, read_sealed_lines
+from v2a_ray.experiments.planner import Planner
 from v2a_ray.experiments.sweep import Sweep, Trial, draw, suggested
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Suggestions(Searcher):
         self.sweep, self.search, self.common = sweep, sweep.config.search, dict(common)
         self.studies = [_open_study(sweep, folder, cell) for cell in range(len(sweep.trials))]
         self.interrupted = [study.get_trials(states=[TrialState.RUNNING]) for study in self.studies]
+        self.planner = Planner()
         self.known: dict[tuple[int, int], Trial] = {}
         self.handed_out: dict[str, tuple[int, optuna.Trial]] = {}
 
@@ -53,7 +55,9 @@ class Suggestions(Searcher):
             for drawn in study.get_trials(deepcopy=False):
                 # Planning a trial takes milliseconds, and this method is called whenever a trial ends.
                 if drawn.params and (cell, drawn.number) not in self.known:
-                    self.known[cell, drawn.number] = suggested(self.sweep.trials[cell], drawn.number, drawn.params)
+                    self.known[cell, drawn.number] = suggested(
+                        self.sweep.trials[cell], drawn.number, drawn.params, self.planner
+                    )
         return list(self.known.values())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:

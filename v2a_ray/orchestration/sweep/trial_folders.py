@@ -34,8 +34,7 @@ def write_trial(
         policy: the folder with the policy's files.
     """
     folder = sweep / TRIALS / trial.folder_name
-    names = policy_files(config)
-    if (folder / RESULT_FILE).exists() and all(_leads_to(folder / name, policy / name) for name in names):
+    if is_written(folder, config, policy):
         return
     folder.mkdir(parents=True, exist_ok=True)
     result = make_result(config, stages, read_json(policy / "evaluation.json"))
@@ -44,14 +43,24 @@ def write_trial(
         "task": trial.task,
         "method": config.titled(trial.labels.get("method", config.method), trial.labelled),
     }
-    write_whole(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    for name in names:
+    # The pure Python dumper would take longer than all else of a short trial.
+    text = yaml.dump(config.model_dump(mode="json"), Dumper=yaml.CSafeDumper, sort_keys=False)
+    write_whole(folder / "config.yaml", text)
+    for name in policy_files(config):
         _link(folder / name, policy / name)
         result["files"][name] = file_digest(policy / name)
     write_json(folder / RESULT_FILE, result)
 
 
+def is_written(folder: Path, config: ExperimentConfig, policy: Path) -> bool:
+    """Whether a finished trial's folder is complete and leads to the policy's files."""
+    leads = all(_leads_to(folder / name, policy / name) for name in policy_files(config))
+    return leads and (folder / RESULT_FILE).exists()
+
+
 def _leads_to(link: Path, file: Path) -> bool:
+    if not link.is_symlink():  # it came back from object storage, which has no links
+        return link.is_file() and file_digest(link) == file_digest(file)
     return link.exists() and link.resolve() == file.resolve()
 
 

@@ -1,27 +1,27 @@
 """The work of a Tune trial: one policy, a batch of compatible policies, or Ray Train's workers of a policy.
 
-A trial gets numbers and a folder with its settings, never data or object references. Its results are artifacts, so a
-restarted trial finds its finished policies and continues the others from their checkpoints.
+A trial gets numbers, never data or object references; the progress actor tells the settings for a number. Its results
+are artifacts, so a restarted trial finds its finished policies and continues the others from their checkpoints.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import ray
 from ray import tune
 
-from v2a_ray.engine.plan import make_plan
 from v2a_ray.engine.trainer import Metrics, Progress
 from v2a_ray.errors import StorageError, V2AError
-from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.planner import Planner
 from v2a_ray.experiments.plugins import load_shipped
 from v2a_ray.experiments.reading import store_of
 from v2a_ray.experiments.sweep import Trial, suggested
 from v2a_ray.experiments.sweep_config import OBJECTIVES
-from v2a_ray.files import read_json
+from v2a_ray.files import parse_json, read_json
 from v2a_ray.orchestration.cluster.gpus import stage_workers
 from v2a_ray.orchestration.cluster.join import require_code
 from v2a_ray.orchestration.sweep.retries import GIVEN_UP
@@ -30,8 +30,8 @@ from v2a_ray.orchestration.train.progress_actor import reporter
 from v2a_ray.orchestration.train.work import Work, input_paths
 from v2a_ray.settings.measures import RANK_SCORE
 
-TRIALS_FILE = "trials.json"
-"""In the sweep's folder: labels and configuration of every trial, in order."""
+REPORT_SECONDS = 2.0
+"""One actor hears all trials: with a report every 100 update steps, it would be the first part to be overrun."""
 
 
 def train_trial(settings: dict[str, Any]) -> None:
@@ -69,14 +69,19 @@ def trials_of(settings: dict[str, Any]) -> list[Trial]:
     require_code(settings["code"])
     if settings.get("plugins"):
         load_shipped(ray.get(ray.get_actor(settings["progress_actor"]).plugins.remote()))
-    every = read_json(Path(settings["folder"]) / TRIALS_FILE)["trials"]
-    trials = []
-    for number in settings["trials"]:
-        config = ExperimentConfig.model_validate(every[number]["config"])
-        trials.append(Trial(every[number]["labels"], config, make_plan(config)))
+    told = ray.get(ray.get_actor(settings["progress_actor"]).trials.remote(settings["trials"]))
+    planner = Planner()
+    contents = [parse_json(text) for text in told]
+    trials = [Trial(content["labels"], *planner.plan(content["config"])) for content in contents]
     if drawn := settings.get("suggestion"):
-        return [suggested(trials[0], drawn["number"], drawn["values"])]
+        return [suggested(trials[0], drawn["number"], drawn["values"], planner)]
     return trials
+
+
+def as_json(trial: Trial, without: AbstractSet[str] = frozenset()) -> str:
+    """What `trials_of` reads a trial from. `without` names settings to leave out."""
+    config = trial.config.model_dump(mode="json", exclude=set(without))
+    return json.dumps({"labels": trial.labels, "config": config}, sort_keys=True)
 
 
 def objectives(evaluation: dict[str, Any], step: int) -> Metrics:
@@ -91,7 +96,8 @@ def is_evaluation(metrics: Metrics) -> bool:
 
 def _progress(progress_actor: str, trial: Trial) -> Progress:
     """A callback that reports to the progress actor and evaluations also to Tune, whose scheduler may end the trial."""
-    show: Progress = reporter(ray.get_actor(progress_actor), trial.plan["policy"].key, trial.name)
+    name, key = trial.name, trial.plan["policy"].key
+    show: Progress = reporter(ray.get_actor(progress_actor), key, name, REPORT_SECONDS)
     if stage_workers(trial.config, "policy") > 1:
         return show  # called by a worker, which is not a process of Tune
 

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep import Sweep
+from v2a_ray.objects import ObjectFolder
 from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.gpus import (
     cluster_gpus,
@@ -30,6 +32,7 @@ from v2a_ray.orchestration.sweep.retries import Retries
 from v2a_ray.orchestration.sweep.schedulers import make_scheduler
 from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import train_trial
+from v2a_ray.result_folders import TUNE, address_of
 from v2a_ray.stages.policy.batched_jobs import make_policy_batches, policy_batch_key
 
 MAX_AUTO_POLICIES = 4
@@ -61,8 +64,6 @@ def make_tuner(
     os.environ.update(_ENVIRONMENT)
     # The results hold the reason of a trial's failure; Tune would print its traceback into the live display.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    state = folder / "tune"
-    shutil.rmtree(state, ignore_errors=True)
     population = sweep.config.scheduler.is_population
     resources, workers = trial_resources(sweep), trial_workers(sweep)
     room = _room(sweep, resources, workers)
@@ -92,7 +93,7 @@ def make_tuner(
         ),
         run_config=RunConfig(
             name=sweep.name,
-            storage_path=str(state),
+            **_storage(folder),
             verbose=0,
             callbacks=[*callbacks, Retries(sweep.config.resources.max_retries)],
             stop=stopper,
@@ -101,6 +102,17 @@ def make_tuner(
             checkpoint_config=CheckpointConfig(num_to_keep=4),
         ),
     )
+
+
+def _storage(folder: Path) -> dict[str, Any]:
+    """Where Tune keeps its state, without what an earlier command left there: every node must see it."""
+    address = address_of(folder)
+    if address is None:
+        shutil.rmtree(folder / TUNE, ignore_errors=True)
+        return {"storage_path": str(folder / TUNE)}
+    state = ObjectFolder(address) / TUNE
+    state.remove(state.names())
+    return {"storage_path": state.prefix, "storage_filesystem": PyFileSystem(FSSpecHandler(state.filesystem))}
 
 
 def _trial_name(trial: Any) -> str:

@@ -99,8 +99,8 @@ def compute_all(
                     running[_submit(group, _reservation(group, there), store, progress_actor)] = group
                     continue
                 for work, artifact in zip(group, made, strict=True):
-                    artifacts[work.node.key] = artifact
-                    reports.done(work.shown, artifact)
+                    artifacts[work.node.key] = here = store.here(artifact)
+                    reports.done(work.shown, here)
     finally:
         for reference in running:
             ray.cancel(reference, force=False)
@@ -184,10 +184,9 @@ def _submit(group: Sequence[Work], asked: _Reservation, store: ArtifactStore, pr
     options: dict[str, Any] = {"max_retries": 0, "num_cpus": asked.cpus, "num_gpus": asked.gpus}
     if node.stage == "data":
         return make_data.options(**options).remote(group, store, progress_actor)
-    inputs = input_paths(group[0], store)
     if node.stage == "source":
-        return make_source.options(**options).remote(group[0], inputs, store, progress_actor)
-    return _make_stage.options(**options).remote(group[0], inputs, store, progress_actor)
+        return make_source.options(**options).remote(group[0], store, progress_actor)
+    return _make_stage.options(**options).remote(group[0], store, progress_actor)
 
 
 def _result(reference: Any, group: Sequence[Work], failures: Counter[str], listener: Listener) -> list[Artifact] | None:
@@ -220,12 +219,12 @@ def _may_start_again(error: ray.exceptions.RayError, key: str, failures: Counter
 
 
 @ray.remote
-def _make_stage(work: Work, inputs: Mapping[str, Path], store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
+def _make_stage(work: Work, store: ArtifactStore, progress_actor: Any) -> list[Artifact]:
     """Make the artifact of a trained stage: its column, or the policy."""
     require_code(work.code)
     progress = reporter(progress_actor, work.node.key, work.node.name)
     progress(0, 0, {})
-    return [make_stage(work, inputs, store, progress)]
+    return [make_stage(work, input_paths(work, store), store, progress)]
 
 
 def make_stage(
@@ -251,6 +250,13 @@ def make_policies(
 
     Each policy reports to its own `progress`. Returns the error of each policy, None if its artifact exists.
     """
+    with store.computing("policy", [work.node.key for work in works]):
+        return _make_missing_policies(works, store, progress)
+
+
+def _make_missing_policies(
+    works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
+) -> list[DivergenceError | None]:
     errors: list[DivergenceError | None] = [None] * len(works)
     missing = [index for index, work in enumerate(works) if not store.find("policy", work.node.key)]
     if not missing:

@@ -20,7 +20,7 @@ from v2a_ray.experiments.finished import RESULT_FILE
 from v2a_ray.experiments.reading import missing_nodes, store_of
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
 from v2a_ray.orchestration.cluster.node_watch import watching
-from v2a_ray.orchestration.cluster.requirements import check_cluster
+from v2a_ray.orchestration.cluster.requirements import check_cluster, shared_folders
 from v2a_ray.orchestration.train.compute import compute_all
 from v2a_ray.orchestration.train.listener import Event, Listener, Listeners
 from v2a_ray.orchestration.train.metrics import MetricsListener
@@ -84,7 +84,7 @@ def run_experiment(
     require_trackers(config.loggers)
     store = store_of(config)
     run_dir = prepare_folder(run_dir)
-    prepare_folder(store.root)
+    store.prepare()
     with storage_errors(run_dir):
         write_whole(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     mine = listener or Listener()
@@ -118,7 +118,7 @@ def _compute(
     if check:
         check_cluster(store, run_dir, works, listener.warned)
     listener.planned("stages", len(works), "a free core")
-    with watching([store.root, run_dir], listener.warned) if check else nullcontext() as watch:
+    with watching(shared_folders(store, run_dir), listener.warned) if check else nullcontext() as watch:
         return compute_all(works, store, listener, watch)
 
 
