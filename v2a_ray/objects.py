@@ -47,8 +47,8 @@ def require_folder_name(text: object) -> None:
         raise StorageError(
             "is an address, and this works on a folder",
             where=str(text),
-            remedy="give a path; object storage can be `store`, `--run-dir` of run, sweep and submit, and what report "
-            "and evaluate read",
+            remedy="give a path; object storage can be `store`, `--run-dir` of run, sweep and submit, and what status, "
+            "report and evaluate read",
         )
 
 

@@ -105,8 +105,10 @@ def test_a_relative_run_dir_is_refused(folder: Path) -> None:
     assert "--run-dir: 'runs/x' is relative" in refused(folder, RUN, run_dir="runs/x")
 
 
-def test_artifacts_need_a_folder(folder: Path) -> None:
-    assert "'s3://bucket/x' is not a folder that nodes can mount" in refused(folder, RUN, "store=s3://bucket/x")
+def test_artifacts_need_a_folder_or_object_storage(folder: Path) -> None:
+    (folder / "case.yaml").write_text(yaml.safe_dump(RUN))
+    assert make_job(folder / "case.yaml", ("store=s3://bucket/x",), "/shared/x").overrides == ("store=s3://bucket/x",)
+    assert "http://host/x: is no object storage" in refused(folder, RUN, "store=http://host/x")
 
 
 def test_relative_data_are_refused_also_where_an_axis_names_them(folder: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 import v2a_ray.leases
 import v2a_ray.result_folders
+from tests.cli.command import v2a_here
 from tests.storage.s3_server import S3Server, answers_500, every, throttles
 from v2a_ray.checksums import folder_digests
 from v2a_ray.cli.main import main
@@ -24,6 +25,7 @@ from v2a_ray.errors import StorageError
 from v2a_ray.leases import Lease
 from v2a_ray.objects import ObjectFolder
 from v2a_ray.orchestration.cluster.job_spec import make_job
+from v2a_ray.orchestration.train.status import StatusFile
 from v2a_ray.result_folders import readable_folder, results_folder
 
 SETTINGS: dict[str, Any] = {
@@ -113,6 +115,13 @@ def test_what_is_written_at_an_address_comes_back(address: str) -> None:
         assert (folder / "result.json").exists()
         (folder / "result.json").unlink()
     assert not (readable_folder(f"{address}/run") / "result.json").exists()
+
+
+def test_the_status_of_a_run_at_an_address_is_read(address: str, tmp_path: Path) -> None:
+    with results_folder(f"{address}/run") as folder, StatusFile(folder, "run", "tiny") as status:
+        status.planned("stages", 3)
+    told = v2a_here("status", f"{address}/run", cwd=tmp_path)
+    assert told.stdout.startswith("tiny · finished\n"), told.stdout + told.stderr
 
 
 def test_the_result_of_a_run_is_uploaded_last(s3: S3Server, address: str) -> None:
