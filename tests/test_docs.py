@@ -48,7 +48,7 @@ def test_dotted_names_exist(page: Path) -> None:
 @every_page
 def test_paths_exist(page: Path) -> None:
     paths = set(re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml|md|json|sh))`", page.read_text()))
-    users = {path for path in paths if path.split("/")[0] in ("runs", "RUN_DIR", "DIR", "my_package")}
+    users = {path for path in paths if path.split("/")[0] in ("runs", "RUN_DIR", "DIR", "my_package", "meta")}
     missing = [path for path in sorted(paths - users) if not any((place / path).exists() for place in PLACES)]
     assert missing == []
 

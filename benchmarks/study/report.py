@@ -150,11 +150,12 @@ def contrast_table(found: Sequence[Contrast]) -> list[str]:
 
 
 def iqm_table(cells: Sequence[Scores]) -> list[str]:
-    """Interquartile mean over cells and seeds of every method."""
+    """Interquartile mean over cells and seeds of every method; no interval while a cell has fewer than three seeds."""
     lines = ["| method | interquartile mean [95 %] |", "| --- | --- |"]
     for method in METHODS:
         middle, low, high = interquartile_mean([scores[method] for scores in cells])
-        lines.append(f"| {method} | {middle:.1f} [{low:.1f}, {high:.1f}] |")
+        interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+        lines.append(f"| {method} | {middle:.1f}{interval} |")
     return lines
 
 

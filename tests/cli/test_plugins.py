@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,31 @@ from tests.cli.command import v2a, v2a_here
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.methods import METHODS
 from v2a_ray.experiments.plugins import ENVIRONMENT
 from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.job_spec import make_job
+from v2a_ray.stages.alignment.config import ALIGNMENTS
+from v2a_ray.stages.policy.config import LEARNERS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 SMALL = {
     "policy": {"num_steps": 20, "width": 8, "batch_size": 16},
     "evaluation": {"num_episodes": 1, "interval_steps": 0},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leave_nothing_registered() -> Iterator[None]:
+    """What plugins register here would be there for the other tests of this process."""
+    registers: list[dict[str, Any]] = [METHODS, ALIGNMENTS._kinds, LEARNERS._kinds]
+    before = [dict(register) for register in registers]
+    yield
+    for register, content in zip(registers, before, strict=True):
+        register.clear()
+        register.update(content)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_columns_and_rewards_renew_a_key_only_when_given(tmp_path: Path, monkeyp
 
 
 def test_columns_need_a_file() -> None:
-    with pytest.raises(ValueError, match="columns and reward need a path"):
+    with pytest.raises(ValueError, match="columns, reward and action_bounds need a path"):
         TargetSpec(domain="hopper", behavior="medium", num_transitions=10, columns=Columns(action="a"))
 
 

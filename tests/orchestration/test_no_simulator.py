@@ -94,7 +94,7 @@ def test_held_out_numbers_stand_for_returns(finished: dict[str, dict[str, Any]])
         low, high = target["fitted_q_interval"]
         assert low < target["fitted_q_mean"] < high < 0.0 < target["td_error"]
         assert (target["num_held_out_episodes"], target["num_held_out_transitions"]) == (3, 30)
-    assert finished["filtered"]["target"]["data_kept"] == pytest.approx(0.25, abs=0.25)
+    assert finished["filtered"]["target"]["data_kept"] == pytest.approx(0.75, abs=0.05)
     assert 0.0 <= finished["filtered"]["target"]["source_as_aligned"] <= 1.0
 
 
