@@ -94,7 +94,7 @@ def test_a_killed_sweep_goes_on_elsewhere(
     s3.fault = lambda request: False
     done = v2a("sweep", "--resume", place, "--num-cpus", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    reused = [line for line in done.stdout.splitlines() if line.startswith("reused") and "policy" in line]
+    reused = [line for line in done.stdout.splitlines() if "reused   policy" in line]
     assert len(reused) >= num_finished > 0
     folder = readable_folder(place)
     rows = pq.read_table(folder / "results.parquet").to_pylist()
