@@ -65,6 +65,7 @@ def test_a_run_uses_a_plugin_in_other_processes(ray_cluster: None, plugin: Path,
     assert {"alignment", "policy"} <= {stage["name"] for stage in result["stages"]}
 
 
+@pytest.mark.slow
 def test_trials_of_a_sweep_load_the_plugin(ray_cluster: None, plugin: Path, tmp_path: Path) -> None:
     sweep = {"name": "sweep", "base": "experiment.yaml", "axes": {"policy.sharpness": [0.0, 1.0]}}
     (plugin / "sweep.yaml").write_text(yaml.safe_dump(sweep))

@@ -64,6 +64,7 @@ def empty() -> Iterator[ElasticHead]:
     head.stop()
 
 
+@pytest.mark.slow
 def test_a_stage_that_may_use_a_gpu_starts_the_node_that_has_one(empty: ElasticHead) -> None:
     done = driver(
         empty,

@@ -129,6 +129,7 @@ def test_a_policy_of_no_simulator_is_not_rolled_out(workspace: Path, finished: d
     assert done.returncode == 2 and "has no simulator" in done.stderr
 
 
+@pytest.mark.slow
 def test_searches_and_schedulers_rank_by_held_out_numbers(workspace: Path, ray_cluster: None) -> None:
     settings = {**SETTINGS, **ALONE, "data_root": str(workspace), "store": str(workspace / "store")}
     content = {

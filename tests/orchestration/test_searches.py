@@ -222,6 +222,7 @@ def test_the_next_run_completes_an_interrupted_exchange(workspace: Path, in_plac
     assert sorted(file.name for file in member.iterdir()) == ["checkpoint.safetensors", "schedule.json"]
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_hyperparameters(workspace: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
