@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -387,14 +388,9 @@ def test_stopped_run_does_not_continue_from_its_checkpoint(tmp_path: Path) -> No
 
     def run() -> None:
         learner = fresh(MADE["bc"])
-        update = learner.update
-
-        def recorded(step: int) -> dict[str, torch.Tensor]:
-            updates.append(step)
-            return update(step)
-
-        learner.update = recorded  # type: ignore[method-assign]
-        loop(checkpoint, stop=lambda history: len(history) == 2).run(learner)
+        with patch.object(learner, "update", wraps=learner.update) as update:
+            loop(checkpoint, stop=lambda history: len(history) == 2).run(learner)
+        updates.extend(call.args[0] for call in update.call_args_list)
 
     run()
     run()
