@@ -25,18 +25,36 @@ class Mirror:
         """`without` are folders inside that stay here."""
         self.folder, self.objects, self.last, self.without = folder, objects, last, frozenset(without)
         self._uploaded: dict[str, tuple[int, int]] = {}
-        """Name to size and modification time."""
+        """Name to size and modification time; what is known of the copy."""
+        self._lock = threading.Lock()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the copy has no files, as far as this process knows."""
+        return not self._uploaded
 
     def fetch(self) -> None:
-        """Bring the copy's files here."""
+        """Bring the copy's files here; those that are here already count."""
         names = [name for name in self.objects.names() if name.partition("/")[0] not in self.without]
+        if self.folder.exists() and any(self.folder.iterdir()):
+            self._uploaded = dict.fromkeys(names, (-1, -1))
+            return
         self.objects.download(names, self.folder)
         self._uploaded = self._files()
 
+    def clear(self) -> None:
+        """Remove the copy's files."""
+        with self._lock:
+            self.objects.remove(self._uploaded)
+            self._uploaded = {}
+
     def update(self) -> None:
         """Upload what has changed, and remove from the copy what was uploaded and is gone, unless the folder is."""
-        if not self.folder.exists():
-            return
+        with self._lock:
+            if self.folder.exists():
+                self._update()
+
+    def _update(self) -> None:
         files = self._files()
         changed = [name for name, state in files.items() if self._uploaded.get(name) != state]
         for final in (False, True):

@@ -33,6 +33,8 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         }
     }
 }
+_READING: Mapping[str, Mapping[str, Any]] = {"s3": {"max_concurrency": 1}}
+"""For objects that are read whole into memory: s3fs would ask for the size first, to read large ones in parts."""
 Found = TypeVar("Found")
 
 
@@ -83,7 +85,8 @@ class ObjectFolder:
     def read(self, name: str) -> bytes | None:
         """The content of an object; None if there is none."""
         try:
-            return bytes(self._ask(lambda files: files.cat_file(self._path(name))))
+            options = _READING.get(self.scheme, {})
+            return bytes(self._ask(lambda files: files.cat_file(self._path(name), **options)))
         except FileNotFoundError:
             return None
 
@@ -130,8 +133,11 @@ class ObjectFolder:
     def names(self, below: str = "") -> list[str]:
         """Sorted names of all objects whose names begin with `below` and a slash."""
         top = self._path(below) if below else self.prefix
+        parent, _, last = top.rpartition("/")
+        # With a prefix fsspec asks once. Without one it asks twice more where there is nothing.
+        options = {"prefix": f"{last}/"} if parent else {}
         try:
-            found = self._ask(lambda files: files.find(top))
+            found = self._ask(lambda files: files.find(parent or top, **options))
         except FileNotFoundError:
             return []
         return sorted(path.removeprefix(self.prefix + "/") for path in found)

@@ -100,6 +100,7 @@ def test_a_killed_sweep_goes_on_elsewhere(
     rows = pq.read_table(folder / "results.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["finished"] * 4
     assert len(list(folder.glob("trials/*/actor.safetensors"))) == 4
+    assert ObjectFolder(f"{place}/tune").names() == []
     report = v2a("report", place, "--format", "csv", cwd=tmp_path)
     assert report.returncode == 0 and report.stdout.count("finished") + report.stdout.count("iql_mixed") >= 4
 
@@ -151,6 +152,18 @@ def test_a_holder_that_was_overtaken_writes_no_more(address: str, monkeypatch: p
     assert first.acquire() and first.beat()
     assert second.acquire() or second.acquire()
     assert not first.beat() and second.beat()
+    first.release()
+    assert not Lease(ObjectFolder(address)).acquire(), "what was overtaken gives up nothing of its successor's"
+
+
+def test_a_lease_that_is_given_up_is_had_at_once(address: str) -> None:
+    first, second, third = (Lease(ObjectFolder(address)) for _ in range(3))
+    assert first.acquire() and first.is_first and not second.acquire()
+    first.release(unfinished=True)
+    assert second.acquire() and not second.is_first and second.beat() and not third.acquire()
+    second.release()
+    assert ObjectFolder(address).names() == []
+    assert third.acquire() and third.is_first
 
 
 def test_files_of_others_at_an_address_are_left_alone(address: str) -> None:

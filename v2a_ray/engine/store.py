@@ -19,7 +19,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,14 @@ class ArtifactStore:
     @contextmanager
     def computing(self, stage: str, keys: Sequence[str]) -> Iterator[None]:
         """Around what computes artifacts in their `work` folders before `get_or_make` is called for them."""
+        yield
+
+    @contextmanager
+    def surveyed(self, wanted: Collection[tuple[str, str]]) -> Iterator[None]:
+        """Look for many artifacts, given by stage and key, at once; in the block `find` and `look` use what was seen.
+
+        What others finish meanwhile may go unnoticed until the block ends.
+        """
         yield
 
     def path(self, stage: str, key: str) -> Path:

@@ -83,7 +83,8 @@ def store_of(config: ExperimentConfig) -> ArtifactStore:
 
 def missing_nodes(store: ArtifactStore, plan: Mapping[str, Node]) -> list[Node]:
     """The nodes of a plan that are missing or damaged in the store."""
-    return [node for node in plan.values() if store.find(node.stage, node.key) is None]
+    with store.surveyed([(node.stage, node.key) for node in plan.values()]):
+        return [node for node in plan.values() if store.find(node.stage, node.key) is None]
 
 
 def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:

@@ -30,7 +30,8 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
         works: nodes of plans.
         warn: takes what cannot be checked, as one line.
     """
-    missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
+    with store.surveyed([(work.node.stage, work.node.key) for work in works]):
+        missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
     asked: dict[tuple[str, int, int], None] = {}
     for work in missing:
         if work.node.stage not in STAGES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,11 @@ class Results:
     def over(self, trial: Trial) -> bool:
         """Whether the trial is finished, or a scheduler ended it."""
         outcome = self.statuses.by_policy.get(trial.plan["policy"].key)
-        return self.finished(trial) or (outcome is not None and outcome.status == "stopped")
+        return (outcome is not None and outcome.status == "stopped") or self.finished(trial)
+
+    def looking_at(self, trials: Sequence[Trial]) -> AbstractContextManager[None]:
+        """A block in which `finished`, `over` and `status` of many trials ask the store at once."""
+        return self.store.surveyed({("policy", trial.plan["policy"].key) for trial in trials})
 
     def status(self, trial: Trial) -> str:
         """`finished`, `stopped at step 1,000`, `failed: reason` or `not finished`."""
@@ -120,8 +125,9 @@ class Results:
         """Look at some trials again and write the tables and curves of all, each replaced atomically."""
         start = time.monotonic()
         self.changed.clear()
-        for trial in looked_at:
-            self._keep(trial)
+        with self.looking_at(looked_at):
+            for trial in looked_at:
+                self._keep(trial)
         results = [self.results[trial.name] for trial in self.trials()]
         write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
         write_whole(self.folder / "table.md", self._table(results))

@@ -129,14 +129,15 @@ def _compute_policies(
     results.computed |= {key for key, artifact in artifacts.items() if not artifact.cached}
     recorder = Recorder(results, listener, watch)
     missing = []
-    for number, trial in enumerate(results.trials()):
-        if results.finished(trial):
-            with storage_errors(folder):
-                recorder.tell_finished(trial, found=True)
-        elif results.over(trial):
-            recorder.tell_stopped(trial)
-        elif not search:
-            missing.append(number)
+    with results.looking_at(results.trials()):
+        for number, trial in enumerate(results.trials()):
+            if results.finished(trial):
+                with storage_errors(folder):
+                    recorder.tell_finished(trial, found=True)
+            elif results.over(trial):
+                recorder.tell_stopped(trial)
+            elif not search:
+                missing.append(number)
     if missing or (search and search.num_left > 0):
         _train(sweep, folder, missing, common, recorder, search, watch)
     with storage_errors(folder):
@@ -226,6 +227,7 @@ def _train(
 
 def _remove_checkpoints(results: Results, store: ArtifactStore) -> None:
     """Remove the checkpoints of trials that a scheduler ended; these trials are not resumed."""
-    for trial in results.trials():
-        if results.over(trial):
-            store.discard_work("policy", trial.plan["policy"].key)
+    with results.looking_at(results.trials()):
+        for trial in results.trials():
+            if results.over(trial):
+                store.discard_work("policy", trial.plan["policy"].key)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig
@@ -93,7 +94,7 @@ def make_tuner(
         ),
         run_config=RunConfig(
             name=sweep.name,
-            **_storage(folder),
+            **_storage(folder, population),
             verbose=0,
             callbacks=[*callbacks, Retries(sweep.config.resources.max_retries)],
             stop=stopper,
@@ -104,15 +105,21 @@ def make_tuner(
     )
 
 
-def _storage(folder: Path) -> dict[str, Any]:
+def _storage(folder: Path, exchanges_checkpoints: bool) -> dict[str, Any]:
     """Where Tune keeps its state, without what an earlier command left there: every node must see it."""
     address = address_of(folder)
     if address is None:
         shutil.rmtree(folder / TUNE, ignore_errors=True)
         return {"storage_path": str(folder / TUNE)}
     state = ObjectFolder(address) / TUNE
-    state.remove(state.names())
-    return {"storage_path": state.prefix, "storage_filesystem": PyFileSystem(FSSpecHandler(state.filesystem))}
+    if exchanges_checkpoints:
+        state.remove(state.names())
+        return {"storage_path": state.prefix, "storage_filesystem": PyFileSystem(FSSpecHandler(state.filesystem))}
+    # We never read it, and in object storage it took four requests a trial: each process keeps its own in memory.
+    memory = fsspec.filesystem("memory")
+    if memory.exists(f"/{state.prefix}"):
+        memory.rm(f"/{state.prefix}", recursive=True)
+    return {"storage_path": state.prefix, "storage_filesystem": PyFileSystem(FSSpecHandler(memory))}
 
 
 def _trial_name(trial: Any) -> str:

@@ -59,11 +59,12 @@ def compute_all(
     """
     waiting = {work.node.key: work for work in works}
     artifacts: dict[str, Artifact] = {}
-    for key, work in list(waiting.items()):
-        if found := store.find(work.node.stage, key):
-            artifacts[key] = found
-            listener.done(work.shown, found)
-            del waiting[key]
+    with store.surveyed([(work.node.stage, key) for key, work in waiting.items()]):
+        for key, work in list(waiting.items()):
+            if found := store.find(work.node.stage, key):
+                artifacts[key] = found
+                listener.done(work.shown, found)
+                del waiting[key]
     if not waiting:
         return artifacts
     require_gpus(((work.config, work.node.stage) for work in waiting.values()), most_gpus())
