@@ -123,6 +123,23 @@ def test_the_same_command_runs_no_trial_again(workspace: Path, output: str) -> N
     assert "computed" not in again.stdout and again.stdout.count("reused   policy") == 8
 
 
+def test_a_finished_sweep_is_not_drawn_logged_or_written_again(workspace: Path, output: str) -> None:
+    def made() -> dict[Path, int]:
+        """Pictures, and what stands for each trial, with the identities of the files."""
+        patterns = ("grid/curves.png", "grid/trials/*/*", "grid/tensorboard/**/events*")
+        return {path: path.lstat().st_ino for pattern in patterns for path in workspace.glob(pattern)}
+
+    before, logged = made(), (workspace / "grid/logged.jsonl").read_text()
+    assert len(before) >= 1 + 8 * 5
+    assert v2a_here("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace).returncode == 0
+    assert made() == before and (workspace / "grid/logged.jsonl").read_text() == logged
+    (workspace / "grid/curves.png").unlink()
+    lost = next(workspace.glob("grid/trials/*/actor.safetensors"))
+    lost.unlink()
+    assert v2a_here("sweep", "grid.yaml", "--run-dir", "grid", cwd=workspace).returncode == 0
+    assert (workspace / "grid/curves.png").stat().st_size > 5000 and lost.exists(), "what is missing is made again"
+
+
 def test_a_folder_with_another_sweep_is_refused(workspace: Path, output: str) -> None:
     done = v2a_here("sweep", "grid.yaml", "axes.seed=[5]", "--run-dir", "grid", cwd=workspace)
     assert done.returncode == 2 and "other trials" in " ".join(done.stderr.split())

@@ -23,7 +23,7 @@ def trial(task: str, method: str, seed: int, score: float | None) -> TrialResult
     evaluation = {} if score is None else {"normalized_score_mean": score}
     status = "failed: diverged" if score is None else "finished"
     return TrialResult(
-        {"mix": task, "method": method, "seed": str(seed)}, CONFIG, evaluation, 1.0, status, {}, curves=None
+        {"mix": task, "method": method, "seed": str(seed)}, CONFIG, evaluation, 1.0, status, {}, curves_file=None
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,18 @@ def interquartile_mean(
         strata: the values of every task, one per seed; seeds are resampled inside their task. With fewer than
             three values in some task the interval is (NaN, NaN).
     """
+    values = tuple(np.asarray(stratum, dtype=np.float64).tobytes() for stratum in strata)
+    return _interquartile_mean(values, level, seed, num_resamples)
+
+
+# A sweep of thousands writes its table to a file and shows it.
+@lru_cache(maxsize=256)
+def _interquartile_mean(
+    strata: tuple[bytes, ...], level: float, seed: int, num_resamples: int
+) -> tuple[float, float, float]:
     from scipy.stats import bootstrap, trim_mean
 
-    values = [np.asarray(stratum, dtype=np.float64) for stratum in strata]
+    values = [np.frombuffer(stratum) for stratum in strata]
     middle = float(trim_mean(np.concatenate(values), 0.25))
     if min(len(stratum) for stratum in values) < MIN_VALUES:
         return middle, float("nan"), float("nan")

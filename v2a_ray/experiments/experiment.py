@@ -161,14 +161,19 @@ class ExperimentConfig(ExperimentData):
 
     def titled(self, name: str, without: Collection[str] = ()) -> str:
         """`name` with the modifications of the method, except those of the keys `without`."""
-        changed = ", ".join(f"{key}={value}" for key, value in self.modifications.items() if key not in without)
-        return f"{name} (modified: {changed})" if changed else name
+        return titled(name, self.modifications, without)
 
     @property
     def folder_name(self) -> str:
         """Default name of a run's results folder; results of a modified method do not replace those of the method."""
         modified = "-modified" if self.modifications else ""
         return f"{self.name}-{self.method}{modified}-seed{self.seed}"
+
+
+def titled(name: str, modifications: Mapping[str, Any], without: Collection[str] = ()) -> str:
+    """`name` with `modifications`, except those of the keys `without`."""
+    changed = ", ".join(f"{key}={value}" for key, value in modifications.items() if key not in without)
+    return f"{name} (modified: {changed})" if changed else name
 
 
 def arrived(content: dict[str, Any], sources: dict[str, str]) -> ExperimentConfig:

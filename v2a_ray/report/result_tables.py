@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from filecmp import cmp
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from rich.table import Table
 from v2a_ray.engine.stage import needed_stages
 from v2a_ray.errors import ConfigError
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
-from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.experiment import ExperimentConfig, titled
 from v2a_ray.experiments.sweep import task_of
 from v2a_ray.files import replacing
 from v2a_ray.report.markdown import cell, table_lines
@@ -39,7 +40,7 @@ class TrialResult:
         seconds: wall time of the policy stage.
         status: `finished`, or `failed: reason`.
         artifacts: node to artifact key.
-        curves: recorded metrics over update steps.
+        curves_file: with the recorded metrics over update steps.
         labelled: see `Trial`.
     """
 
@@ -49,13 +50,29 @@ class TrialResult:
     seconds: float | None
     status: str
     artifacts: Mapping[str, str]
-    curves: pa.Table | None
+    curves_file: Path | None
     labelled: frozenset[str] = frozenset()
+
+    @cached_property
+    def curves(self) -> pa.Table | None:
+        """Recorded metrics over update steps."""
+        # Threads cost more than they gain on so small a file.
+        return pq.ParquetFile(self.curves_file).read(use_threads=False) if self.curves_file else None
 
     @cached_property
     def method(self) -> str:
         """The sweep's label of the method, or its name, with modifications that no label names."""
-        return self.config.titled(self.labels.get("method", self.config.method), self.labelled)
+        return titled(self.labels.get("method", self.config.method), self._modifications, self.labelled)
+
+    @property
+    def method_title(self) -> str:
+        """The method's name with all its modifications."""
+        return titled(self.config.method, self._modifications)
+
+    @cached_property
+    def _modifications(self) -> dict[str, Any]:
+        # Asked for twice, of thousands of trials.
+        return self.config.modifications
 
     @property
     def task(self) -> str:
@@ -144,7 +161,7 @@ def result_row(result: TrialResult) -> dict[str, Any]:
     return {
         **{f"axis/{name}": value for name, value in result.labels.items()},
         "task": result.task,
-        "method": result.config.method_title,
+        "method": result.method_title,
         "method_label": result.method,
         "status": result.status,
         "seconds": result.seconds,
@@ -157,12 +174,16 @@ def result_row(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One table of rows that may have different columns; the file is the old one or the new one, whole."""
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """One table of rows that may have different columns; the file is the old one or the new one, whole.
+
+    Returns whether it holds anything else than before.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _column([row.get(name) for row in rows]) for name in names}
     with replacing(path) as fresh:
         pq.write_table(pa.table(columns), fresh)
+        return not (path.exists() and cmp(path, fresh, shallow=False))
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -9,18 +9,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.finished import RESULTS_FILE
+from v2a_ray.experiments.finished import RESULTS_FILE, TRIALS
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json, replacing, write_whole
 from v2a_ray.orchestration.sweep.population import FINISHED, finished_member, member_folder, values_at_end
-from v2a_ray.orchestration.sweep.trial_folders import write_trial
+from v2a_ray.orchestration.sweep.trial_folders import is_written, write_trial
 from v2a_ray.orchestration.sweep.trial_status import TrialStatusLog
 from v2a_ray.orchestration.train.tracking import Tracking
 from v2a_ray.outputs import file_name
@@ -30,6 +28,8 @@ from v2a_ray.report.search_table import search_markdown
 from v2a_ray.report.trackers import TENSORBOARD, TrackedPolicy, parameters
 from v2a_ray.settings.yaml_files import merge
 
+CURVES = "curves.parquet"
+"""In a policy's folder."""
 REFRESH_SHARE = 0.05
 """Part of the time that writing tables and curves may take: where trials end faster, one write is for several."""
 
@@ -91,7 +91,7 @@ class Results:
             artifact = self.store.find("policy", keys["policy"])
             assert artifact
             evaluation = read_json(artifact.path / "evaluation.json")
-            curves = _curves(artifact.path)
+            curves = artifact.path / CURVES
             return TrialResult(
                 trial.labels, trial.config, evaluation, artifact.seconds, "finished", keys, curves, trial.labelled
             )
@@ -129,18 +129,24 @@ class Results:
             for trial in looked_at:
                 self._keep(trial)
         results = [self.results[trial.name] for trial in self.trials()]
-        write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
+        changed = write_rows([self.rows[trial.name] for trial in self.trials()], self.folder / RESULTS_FILE)
         write_whole(self.folder / "table.md", self._table(results))
+        picture = self.folder / "curves.png"
+        # The rows name the policies. Of the same ones thousands of curves need not be read and drawn again.
+        if changed or not picture.exists():
+            self._draw(results, picture)
+        end = time.monotonic()
+        self.due = end + (end - start) / REFRESH_SHARE
+        return results
+
+    def _draw(self, results: Sequence[TrialResult], picture: Path) -> None:
         cells: dict[str, dict[str, list[Any]]] = {}
         for result in results:
             if result.curves is not None:
                 cells.setdefault(result.task, {}).setdefault(result.method, []).append(result.curves)
         if cells:
-            with replacing(self.folder / "curves.png") as fresh:
+            with replacing(picture) as fresh:
                 plot_cells(cells, fresh, self.sweep.name)
-        end = time.monotonic()
-        self.due = end + (end - start) / REFRESH_SHARE
-        return results
 
     def _table(self, results: Sequence[TrialResult]) -> str:
         search = self.sweep.config.search
@@ -157,18 +163,24 @@ class Results:
 
     def publish(self, trial: Trial) -> TrialResult:
         """Write what others use of a finished trial: its folder in `trials/`, and what trackers show."""
+        result = self.result(trial)
+        self._take(trial, result)
+        if not is_written(self.folder / TRIALS / trial.folder_name, result.config, self.output(trial)):
+            write_trial(self.folder, trial, result.config, self._stages(trial), self.output(trial))
+        key = trial.plan["policy"].key
+        if self.tracking.lacks(trial.folder_name, key):
+            self.tracking.log(self._tracked(trial, result), key)
+        return result
+
+    def _stages(self, trial: Trial) -> list[tuple[str, Artifact]]:
+        """(name, artifact) of the trial's stages in the order of the plan."""
         is_member = self.sweep.config.scheduler.is_population
         found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
-        stages = [
+        return [
             (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
             for name, artifact in found
             if artifact and not (is_member and name == "policy")
         ]
-        result = self.result(trial)
-        self._take(trial, result)
-        write_trial(self.folder, trial, result.config, stages, self.output(trial))
-        self.tracking.log(self._tracked(trial, result), trial.plan["policy"].key)
-        return result
 
     def output(self, trial: Trial) -> Path:
         """The folder with the files of a finished trial's policy."""
@@ -188,8 +200,9 @@ class Results:
             name=trial.folder_name,
             parameters=parameters(trial.labels, config, [*sorted(trial.labelled), *drawn]),
             tags={"task": result.task, "method": result.method, "seed": str(result.config.seed)},
-            config=yaml.safe_dump(config, sort_keys=False),
-            curves=[("", self.output(trial) / "curves.parquet")],
+            # The pure Python dumper would take longer than all else of a short trial.
+            config=yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False),
+            curves=[("", self.output(trial) / CURVES)],
             scores={name: score for name, score in scores.items() if score is not None},
         )
 
@@ -205,11 +218,6 @@ class Results:
         layer = layer_of(values_at_end(entries))
         config = ExperimentConfig.model_validate(merge(trial.config.model_dump(mode="json"), layer))
         evaluation = read_json(folder / FINISHED / "evaluation.json")
-        curves = _curves(folder / FINISHED)
+        curves = folder / FINISHED / CURVES
         upstream = {name: key for name, key in keys.items() if name != "policy"}
         return TrialResult(trial.labels, config, evaluation, None, "finished", upstream, curves, trial.labelled)
-
-
-def _curves(policy: Path) -> pa.Table:
-    """The curves of a finished policy. Threads cost more than they gain on so small a file."""
-    return pq.ParquetFile(policy / "curves.parquet").read(use_threads=False)

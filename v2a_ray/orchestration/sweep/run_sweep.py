@@ -148,10 +148,13 @@ def _compute_policies(
 
 def require_same_sweep(sweep: Sweep, folder: Path) -> None:
     """Raise ConfigError when the folder holds another sweep."""
+    _require_same(_identity(sweep), folder)
+
+
+def _require_same(content: Mapping[str, Any], folder: Path) -> None:
     held = None
     with suppress(OSError, ValueError):  # a damaged file identifies no sweep, and is written again
         held = read_sealed(folder / TRIALS_FILE)
-    content = _identity(sweep)
     if held and {name: held.get(name) for name in content} != content:
         raise ConfigError(
             "the folder holds a sweep with other trials",
@@ -171,9 +174,10 @@ def _identity(sweep: Sweep) -> dict[str, Any]:
 
 def _claim(sweep: Sweep, folder: Path) -> None:
     """Write the sweep's files into `folder`, unless it holds another sweep (ConfigError)."""
-    require_same_sweep(sweep, folder)
+    identity = _identity(sweep)
+    _require_same(identity, folder)
     with storage_errors(folder):
-        write_sealed(folder / TRIALS_FILE, {"name": sweep.name, **_identity(sweep)})
+        write_sealed(folder / TRIALS_FILE, {"name": sweep.name, **identity})
         write_whole(folder / SWEEP_FILE, yaml.safe_dump(sweep.content, sort_keys=False))
 
 

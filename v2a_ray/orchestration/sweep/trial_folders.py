@@ -26,7 +26,7 @@ from v2a_ray.report.run_result import make_result, policy_files
 def write_trial(
     sweep: Path, trial: Trial, config: ExperimentConfig, stages: Sequence[tuple[str, Artifact]], policy: Path
 ) -> None:
-    """Write the folder of a finished trial, unless it is there: what it cost stands in the first one alone.
+    """Write the folder of a finished trial. Of one that `is_written` it would lose what it cost at first.
 
     Args:
         config: that the policy was trained under; a member of a population ends with other settings than its draw's.
@@ -34,8 +34,6 @@ def write_trial(
         policy: the folder with the policy's files.
     """
     folder = sweep / TRIALS / trial.folder_name
-    if is_written(folder, config, policy):
-        return
     folder.mkdir(parents=True, exist_ok=True)
     result = make_result(config, stages, read_json(policy / "evaluation.json"))
     result["trial"] = {
@@ -54,14 +52,16 @@ def write_trial(
 
 def is_written(folder: Path, config: ExperimentConfig, policy: Path) -> bool:
     """Whether a finished trial's folder is complete and leads to the policy's files."""
-    leads = all(_leads_to(folder / name, policy / name) for name in policy_files(config))
-    return leads and (folder / RESULT_FILE).exists()
+    if not (folder / RESULT_FILE).exists():
+        return False
+    return all(_leads_to(folder / name, policy / name) for name in policy_files(config))
 
 
 def _leads_to(link: Path, file: Path) -> bool:
     if not link.is_symlink():  # it came back from object storage, which has no links
         return link.is_file() and file_digest(link) == file_digest(file)
-    return link.exists() and link.resolve() == file.resolve()
+    # `resolve` would look at every folder above the two.
+    return link.exists() and link.samefile(file)
 
 
 def _link(link: Path, file: Path) -> None:

@@ -38,6 +38,10 @@ class Tracking:
         """Wait until all is logged; after Ctrl-C, only for what is being logged."""
         self._thread.shutdown(cancel_futures=error is not None)
 
+    def lacks(self, name: str, key: str) -> bool:
+        """Whether the policy of this name and artifact is still to be logged somewhere."""
+        return any((tracker, name, key) not in self._logged for tracker in self.names)
+
     def log(self, policy: TrackedPolicy, key: str) -> None:
         """Log a policy with this key of its artifact, unless that was done."""
         missing = [name for name in self.names if (name, policy.name, key) not in self._logged]
