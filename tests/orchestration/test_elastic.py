@@ -226,6 +226,28 @@ def test_a_node_that_joins_late_with_other_code_ends_the_work(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_node_that_joins_late_without_the_environment_ends_the_work(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copy(REPOSITORY / "tests/domains/own_environments.py", own / "late_robot.py")
+    data = {"domain": "gym:late_robot:Cart?max_episode_steps=20", "behavior": "random", "num_transitions": 100}
+    settings = LONG | {"method": "bc_target", "target": data, "sources": []}
+    path = write_sweep(tmp_path, name="late", axes={"seed": [0, 1, 2]}, settings=settings)
+    head = RayHead(num_cpus=1, PYTHONPATH=f"{REPOSITORY}:{own}")
+    try:
+        nodes, head.client = head.client, head.client | {"PYTHONPATH": f"{REPOSITORY}:{own}"}
+        running = Running(head, path)
+        running.wait_for(lambda: list(tmp_path.glob("artifacts/policy/*.work/checkpoint.safetensors")))
+        head.client = nodes
+        head.add_node(num_cpus=1)
+        assert running.process.wait(timeout=200) == 2
+    finally:
+        head.stop()
+    out = " ".join(running.log.read_text().split())
+    assert "No module named 'late_robot'" in out and "package on every node" in out
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_nothing_has_come_yet_ends_at_once(tmp_path: Path) -> None:
     settings = {"policy": {"device": "cpu", "num_threads": 2}}
     path = write_sweep(tmp_path, name="waits", axes={"seed": [0]}, settings=settings)

@@ -68,6 +68,13 @@ def load_installed() -> None:
     load_files(path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path)
 
 
+@cache
+def has_installed() -> bool:
+    """Whether an installed package announces plugins."""
+    announced = entry_points()
+    return any(announced.select(group=group) for group in GROUPS)
+
+
 def _register_of(door: str) -> Callable[..., Any]:
     found = import_named(door)
     register: Callable[..., Any] = getattr(found, "add", found)

@@ -1,8 +1,8 @@
 """Watches the nodes of a cluster while work runs on it.
 
-Nodes that join late get the checks that the first ones got before the work began: the same code, the same storage. Lost
-nodes are named. When work waits for nodes that do not come, the user is told what is asked for and what the autoscaler
-has to say.
+Nodes that join late get the checks that the first ones got before the work began: the same code, the same storage, the
+environments and plugins that the experiments name. Lost nodes are named. When work waits for nodes that do not come,
+the user is told what is asked for and what the autoscaler has to say.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from v2a_ray.errors import V2AError
 from v2a_ray.orchestration.cluster.capacity import amounts_text, autoscales, capacity, is_for_one_process
+from v2a_ray.orchestration.cluster.importable import Named, require_importable
 from v2a_ray.orchestration.cluster.join import alive_nodes, require_same_package
 from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
 
@@ -42,13 +43,14 @@ _NOT_ANSWERED = (
 class NodeWatch:
     """What has happened to the cluster's nodes since the work began."""
 
-    def __init__(self, folders: Sequence[Path], warn: Callable[[str], None]) -> None:
+    def __init__(self, folders: Sequence[Path], warn: Callable[[str], None], named: Named | None = None) -> None:
         """
         Args:
             folders: that every node has to share.
             warn: takes one line.
+            named: what every node has to import.
         """
-        self.folders, self.warn = folders, warn
+        self.folders, self.warn, self.named = folders, warn, named or Named()
         self.known = {node["NodeID"]: node["NodeManagerAddress"] for node in alive_nodes()}
         self.problem: V2AError | None = None
         self.waiting_since: float | None = None
@@ -76,6 +78,7 @@ class NodeWatch:
         try:
             require_same_package(joined)
             require_shared_storage(self.folders, nodes=joined)
+            require_importable(self.named, joined)
         except V2AError as error:
             if isinstance(error.__cause__, _NOT_ANSWERED):
                 return False
@@ -94,12 +97,12 @@ class NodeWatch:
 
 
 @contextmanager
-def watching(folders: Sequence[Path], warn: Callable[[str], None]) -> Iterator[NodeWatch]:
+def watching(folders: Sequence[Path], warn: Callable[[str], None], named: Named | None = None) -> Iterator[NodeWatch]:
     """Watch the cluster's nodes while the block runs.
 
     The block may fail because of a late node before the watch has looked at it; then the node's problem is raised.
     """
-    watch = NodeWatch(folders, warn)
+    watch = NodeWatch(folders, warn, named)
     if is_for_one_process():
         yield watch
         return

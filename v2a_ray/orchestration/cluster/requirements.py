@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from v2a_ray.data.mixing.mixture import resolve
-from v2a_ray.domains import make_environment
 from v2a_ray.engine.stage import STAGES
 from v2a_ray.engine.store import ArtifactStore
-from v2a_ray.errors import ConfigError, DomainError
+from v2a_ray.errors import ConfigError
 from v2a_ray.orchestration.cluster.capacity import amounts_text, capacity, may_have_several_nodes
 from v2a_ray.orchestration.cluster.gpus import stage_workers
-from v2a_ray.orchestration.cluster.join import first_line, on_every_node
+from v2a_ray.orchestration.cluster.importable import Named, require_importable
 from v2a_ray.orchestration.cluster.shared_storage import require_shared_storage
 from v2a_ray.orchestration.train.work import Work, stage_threads
 from v2a_ray.result_folders import address_of
-from v2a_ray.settings.environment_names import is_environment
 
 Warn = Callable[[str], None]
 
@@ -39,7 +37,7 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
         asked[f"{work.node.stage}.num_threads", stage_threads(work), stage_workers(work.config, work.node.stage)] = None
     for where, threads, count in asked:
         require_resources({"CPU": threads}, where, warn, count=count)
-    require_environments(sorted({name for work in missing for name in _environments(work)}))
+    require_importable(Named.by(work.config for work in missing))
     data = {path for work in missing if (path := _data_path(work))}
     parallel = next((where for where, _, count in asked if count > 1), None)
     if parallel and not store.is_shared_folder and may_have_several_nodes():
@@ -55,32 +53,6 @@ def shared_folders(store: ArtifactStore, folder: Path) -> list[Path]:
     """Those that every node must see: of artifacts and of results, unless they are in object storage."""
     artifacts = [store.root] if store.is_shared_folder else []
     return artifacts + ([folder] if address_of(folder) is None else [])
-
-
-def require_environments(names: Sequence[str]) -> None:
-    """Raise DomainError unless every node can make the environments of these domains, those of `gym:` alone."""
-    if not names:
-        return
-    for node, answer in on_every_node(_environment_problem, list(names)).items():
-        problem = f"cannot be asked: {first_line(answer)}" if isinstance(answer, Exception) else answer
-        if problem:
-            raise DomainError(problem, where=f"node {node}", remedy="install the environment's package on every node")
-
-
-def _environment_problem(names: Sequence[str]) -> str | None:
-    """Runs on a node: what is wrong with the first environment that cannot be made there."""
-    for name in names:
-        try:
-            make_environment(name).close()
-        except DomainError as error:
-            return str(error)
-    return None
-
-
-def _environments(work: Work) -> set[str]:
-    """Domains of an experiment that are environments of their own, where they are simulated."""
-    specs = [work.config.target, *(spec for spec in work.config.sources if spec.path is None)]
-    return {spec.domain for spec in specs if is_environment(spec.domain)}
 
 
 def require_resources(resources: Mapping[str, float], where: str, warn: Warn, count: int = 1) -> None:

@@ -34,6 +34,7 @@ from v2a_ray.experiments.sweep import Sweep, loggers_of, make_sweep
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.files import sole_writer, write_whole
 from v2a_ray.orchestration.cluster.capacity import may_have_several_nodes
+from v2a_ray.orchestration.cluster.importable import Named, require_importable
 from v2a_ray.orchestration.cluster.join import code_digest
 from v2a_ray.orchestration.cluster.node_watch import NodeWatch, watching
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources, shared_folders
@@ -104,7 +105,8 @@ def _run(sweep: Sweep, folder: Path, listener: Listener, tracking: Tracking) -> 
     upstream = upstream_works(sweep)
     check_cluster(store, folder, upstream, listener.warned)
     listener.planned("stages", len(upstream), "a free core", f"{sweep.num_trials:,} policies")
-    with watching(shared_folders(store, folder), listener.warned) as watch:
+    named = Named.by(trial.config for trial in sweep.trials)
+    with watching(shared_folders(store, folder), listener.warned, named) as watch:
         artifacts = compute_all(upstream, store, listener, watch)
         listener.planned("policies", sweep.num_trials, _waits_for(sweep, asked))
         return _compute_policies(sweep, folder, store, artifacts, listener, tracking, watch)
@@ -139,6 +141,7 @@ def _compute_policies(
             elif not search:
                 missing.append(number)
     if missing or (search and search.num_left > 0):
+        require_importable(watch.named)
         _train(sweep, folder, missing, common, recorder, search, watch)
     with storage_errors(folder):
         final = results.refresh()

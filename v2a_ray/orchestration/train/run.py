@@ -19,6 +19,7 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULT_FILE
 from v2a_ray.experiments.reading import missing_nodes, store_of
 from v2a_ray.files import copy_whole, prepare_folder, read_json, replacing, write_json, write_whole
+from v2a_ray.orchestration.cluster.importable import Named
 from v2a_ray.orchestration.cluster.node_watch import watching
 from v2a_ray.orchestration.cluster.requirements import check_cluster, shared_folders
 from v2a_ray.orchestration.train.compute import compute_all
@@ -118,7 +119,8 @@ def _compute(
     if check:
         check_cluster(store, run_dir, works, listener.warned)
     listener.planned("stages", len(works), "a free core")
-    with watching(shared_folders(store, run_dir), listener.warned) if check else nullcontext() as watch:
+    folders, named = shared_folders(store, run_dir), Named.by([config])
+    with watching(folders, listener.warned, named) if check else nullcontext() as watch:
         return compute_all(works, store, listener, watch)
 
 
