@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,14 @@ def test_gravity_of_a_maze_is_shifted_although_its_robot_is_an_environment_insid
     environment: Any = make_environment(f"{MAZE}/gravity-0.5")
     environment.reset(seed=0)
     assert environment.unwrapped.ant_env.model.opt.gravity[2] == -9.81 / 2
+
+
+def test_old_environments_are_made_without_noise() -> None:
+    program = (
+        f"from v2a_ray.domains import make_environment; make_environment({MAZE.replace('v5', 'v4')!r}).reset(seed=0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout + done.stderr == ""
 
 
 def test_a_hand_has_a_joint_that_is_nearly_broken() -> None:

@@ -17,8 +17,7 @@ from v2a_ray.errors import V2AError
 from v2a_ray.interrupts import catch_signals, exit_status
 
 app = typer.Typer(
-    help="Heterogeneous cross-domain offline reinforcement learning on Ray (V2A).\n\n"
-    "Start with `v2a run demo`.",
+    help="Heterogeneous cross-domain offline reinforcement learning on Ray (V2A).\n\nStart with `v2a run demo`.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +84,10 @@ def make_bare(
             made = TimeLimit(made, limit or made.robot.max_episode_steps)
         elif _ENVIRONMENT_ID.fullmatch(environment):
             _register_extras(environment)
-            made = gymnasium.make(environment, max_episode_steps=limit, disable_env_checker=True, **kwargs)
+            with warnings.catch_warnings():
+                # Of an older version than the newest, which data often need.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                made = gymnasium.make(environment, max_episode_steps=limit, disable_env_checker=True, **kwargs)
         else:
             made = _factory(environment)(**kwargs)
             made = made if limit is None else TimeLimit(made, limit)
@@ -194,7 +200,9 @@ def _register_extras(environment: str) -> None:
         return
     for name in _EXTRAS:
         if importlib.util.find_spec(name):
-            importlib.import_module(name)
+            # It prints advice about versions, in every process of a run; docs/own_robot.md has it.
+            with redirect_stderr(io.StringIO()):
+                importlib.import_module(name)
 
 
 def _factory(environment: str) -> Any:
