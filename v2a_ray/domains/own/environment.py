@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from v2a_ray.domains.own.mjcf import MJCFRobot
 from v2a_ray.domains.shifts.execution import ActionChannel, Execution
 from v2a_ray.errors import DomainError, V2AError
+from v2a_ray.robot_interface import UnknownHealth
 from v2a_ray.settings.environment_names import ROBOT_FILE, is_robot_file
 
 OPTIONS = ("max_episode_steps", "observation_keys", "references")
@@ -36,7 +37,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class OwnInterface:
+class OwnInterface(UnknownHealth):
     """See `v2a_ray.domains.base.Interface`.
 
     Attributes:
@@ -61,11 +62,6 @@ class OwnInterface:
             f"{self.name}{keys} has {self.observation_dim} observations and {self.action_dim} actions, the data have "
             f"{observation_dim} and {action_dim}: take data of this environment, or name the one they are of"
         )
-
-    def observed_health(self, observation: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Nothing is sure: only the environment knows when it ends."""
-        unknown = np.zeros(len(observation), dtype=bool)
-        return unknown, unknown
 
 
 def make_bare(
