@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from v2a_ray.domains import make_environment, parse_domain
+from v2a_ray.domains.references import normalized_score
 from v2a_ray.domains.rollout import roll_out
 from v2a_ray.errors import DomainError
 
@@ -48,3 +49,20 @@ def test_a_hand_has_a_joint_that_is_nearly_broken() -> None:
     assert lengths.tolist() == [200] and np.isfinite(returns).all()
     with pytest.raises(DomainError, match=r"no joint named 'WRJ'(.|\n)*WRJ1.*of 30"):
         parse_domain("gym:AdroitHandDoor-v1/joint-range:WRJ-0.1")
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        ("gym:AdroitHandDoor-v1", (-56.512833, 2880.5693087298737)),
+        ("gym:AdroitHandDoor-v1/joint-range:WRJ0-0.5", (-56.512833, 2880.5693087298737)),
+        ("gym:AdroitHandDoor-v1?reward_type=sparse", None),
+        ("gym:AdroitHandDoor-v1?references=[0,5]", (0, 5)),
+        ("gym:AntMaze_UMaze-v4?continuing_task=false", (0.0, 1.0)),
+        ("gym:AntMaze_UMaze-v4", None),
+        ("gym:AntMaze_UMazeDense-v4?continuing_task=false", None),
+    ],
+)
+def test_scores_are_those_of_d4rl_where_its_task_is_meant(domain: str, expected: tuple[float, float] | None) -> None:
+    score = normalized_score(parse_domain(domain), 1.0)
+    assert score == (expected and pytest.approx(100 * (1.0 - expected[0]) / (expected[1] - expected[0])))
