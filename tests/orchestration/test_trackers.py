@@ -12,13 +12,21 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.orchestration.tiny_sweeps import SETTINGS, sweep, write_sweep
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import ConfigError, DivergenceError
 from v2a_ray.experiments.reading import resolve
 from v2a_ray.orchestration.train.run import run_experiment
+from v2a_ray.settings.yaml_files import merge
 
 mlflow = pytest.importorskip("mlflow")
 pytest.importorskip("wandb")
+from tests.orchestration.wandb_files import read_offline  # noqa: E402 - imports wandb
+
 LOGGERS = ["mlflow", "wandb"]
+
+
+def text_of(events: EventAccumulator, tag: str) -> str:
+    (text,) = events.Tensors(f"{tag}/text_summary")
+    return str(text.tensor_proto.string_val[0].decode())
 
 
 @pytest.fixture
@@ -79,6 +87,44 @@ def test_a_run_is_logged_and_its_curves_stand_once(workspace: Path) -> None:
     assert logged.data.params == {"method": "iql_mixed", "seed": "0"}
     events = EventAccumulator(str(workspace / "run/tensorboard")).Reload()
     assert [event.step for event in events.Scalars("evaluation/normalized_score_mean")] == [10, 20, 30, 40, 50, 60]
+
+
+def test_failed_policies_are_logged_with_their_reason_until_they_finish(workspace: Path) -> None:
+    axes = {"policy.learning_rate": [1e30, 3e-4]}
+    settings = {"policy": {"checkpoint_interval_steps": 5}}
+    path = write_sweep(workspace, name="partly", axes=axes, loggers=LOGGERS, settings=settings)
+    sweep(path)
+    finished, failed = runs("partly")
+    assert (finished.info.status, finished.data.tags["state"]) == ("FINISHED", "finished")
+    assert (failed.info.status, failed.data.tags["state"]) == ("FAILED", "failed")
+    assert "reason" not in finished.data.tags and "is not finite" in failed.data.tags["reason"]
+    assert failed.data.params == {"policy.learning_rate": "1e+30"}
+    offline = [read_offline(run) for run in path.with_suffix("").glob("wandb/offline-run-*/*.wandb")]
+    ((code, config),) = [each for each in offline if each[0]]
+    assert code == 1 and config["state"] == "failed" and "is not finite" in config["reason"]
+    assert config["policy.learning_rate"] == 1e30
+    events = EventAccumulator(str(path.with_suffix("") / "tensorboard/1e+30")).Reload()
+    assert "is not finite" in text_of(events, "failed")
+
+    # What failed is tried again, and the same failure is one run.
+    sweep(path)
+    assert [run.info.run_id for run in runs("partly")] == [finished.info.run_id, failed.info.run_id]
+
+
+def test_a_run_that_fails_is_logged_and_keeps_its_curves(workspace: Path) -> None:
+    fails = {"learning_rate": 1e30, "log_interval_steps": 1, "checkpoint_interval_steps": 1}
+    settings = merge(SETTINGS, {"policy": fails})
+    config = resolve(settings | {"name": "alone", "store": str(workspace / "artifacts"), "loggers": ["mlflow"]})
+    for _ in range(2):
+        with pytest.raises(DivergenceError):
+            run_experiment(config, make_plan(config), workspace / "run")
+    (logged,) = runs("alone")
+    assert logged.info.status == "FAILED" and logged.data.params == {"method": "iql_mixed", "seed": "0"}
+    assert logged.data.tags["reason"].startswith("policy: update step ")
+    assert "is not finite" in logged.data.tags["reason"] and "policy/value_loss" in logged.data.metrics
+    events = EventAccumulator(str(workspace / "run/tensorboard")).Reload()
+    assert "is not finite" in text_of(events, "failed")
+    assert [event.step for event in events.Scalars("policy/value_loss")] == [1]
 
 
 def test_what_would_not_log_is_said_before_anything_is_computed(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from v2a_ray.engine.context import CHECKPOINT
 from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.trainer import recorded_history
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULTS_FILE
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
@@ -154,15 +156,24 @@ class Results:
         is_member = self.sweep.config.scheduler.is_population
         found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
         stages = [
-            (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
+            (name, replace(artifact, cached=artifact.key not in self.computed))
             for name, artifact in found
             if artifact and not (is_member and name == "policy")
         ]
         result = self.result(trial)
         self._take(trial, result)
         write_trial(self.folder, trial, result.config, stages, self.output(trial))
-        self.tracking.log(self._tracked(trial, result), trial.plan["policy"].key)
+        curves = [("", self.output(trial) / "curves.parquet")]
+        self.tracking.log(replace(self._tracked(trial, result), curves=curves), trial.plan["policy"].key)
         return result
+
+    def publish_failure(self, trial: Trial, reason: str) -> None:
+        """Show trackers a trial that failed, with its metrics up to the last checkpoint."""
+        key = trial.plan["policy"].key
+        is_member = self.sweep.config.scheduler.is_population
+        work = self._member(trial) if is_member else self.store.work("policy", key)
+        history = recorded_history(work / CHECKPOINT)
+        self.tracking.log(replace(self._tracked(trial, self.result(trial)), history=history, failure=reason), key)
 
     def output(self, trial: Trial) -> Path:
         """The folder with the files of a finished trial's policy."""
@@ -171,7 +182,7 @@ class Results:
         return self.store.path("policy", trial.plan["policy"].key)
 
     def _tracked(self, trial: Trial, result: TrialResult) -> TrackedPolicy:
-        """What trackers get of a finished trial."""
+        """What trackers get of a trial, without its curves."""
         config = result.config.model_dump(mode="json")
         drawn = list(self.sweep.config.search.space) if self.sweep.config.search else []
         scores = {name: result.evaluation.get(name) for name in OBJECTIVES}
@@ -183,7 +194,7 @@ class Results:
             parameters=parameters(trial.labels, config, [*sorted(trial.labelled), *drawn]),
             tags={"task": result.task, "method": result.method, "seed": str(result.config.seed)},
             config=yaml.safe_dump(config, sort_keys=False),
-            curves=[("", self.output(trial) / "curves.parquet")],
+            curves=[],
             scores={name: score for name, score in scores.items() if score is not None},
         )
 

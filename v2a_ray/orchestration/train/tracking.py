@@ -1,4 +1,4 @@
-"""Logs finished policies to trackers in a thread of its own, each once, while others are trained."""
+"""Logs policies to trackers when they finish or fail, in a thread of its own, each once, while others are trained."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ LOGGED = "logged.jsonl"
 
 
 class Tracking:
-    """Where finished policies are logged. They appear there while others are trained."""
+    """Where policies that finished or failed are logged. They appear there while others are trained."""
 
     def __init__(self, folder: Path, names: Sequence[str], warn: Callable[[str], None]) -> None:
         """`names` are keys of `TRACKERS`, or `TENSORBOARD`."""
         self.folder, self.names, self.warn = folder, list(dict.fromkeys(names)), warn
-        self._logged: set[tuple[str, str, str]] = set()
-        """Tracker, name of the policy, key of its artifact."""
+        self._logged: dict[tuple[str, str], str] = {}
+        """By tracker and name of the policy: what stands there, as `log` names it."""
         with suppress(OSError):
             for line in read_sealed_lines(folder / LOGGED):
                 if line is not None:
-                    self._logged.add((str(line.get("tracker")), str(line.get("policy")), str(line.get("key"))))
+                    self._logged[str(line.get("tracker")), str(line.get("policy"))] = str(line.get("key"))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracking")
 
     def __enter__(self) -> Tracking:
@@ -36,18 +36,21 @@ class Tracking:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Wait until all is logged; after Ctrl-C, only for what is being logged."""
-        self._thread.shutdown(cancel_futures=error is not None)
+        # After an error the policy that failed is among what is to be logged.
+        self._thread.shutdown(cancel_futures=error is not None and not isinstance(error, Exception))
 
     def log(self, policy: TrackedPolicy, key: str) -> None:
-        """Log a policy with this key of its artifact, unless that was done."""
-        missing = [name for name in self.names if (name, policy.name, key) not in self._logged]
-        self._logged |= {(name, policy.name, key) for name in missing}
+        """Log a policy with this key of its artifact, unless that was done and nothing else was logged of it since."""
+        if policy.failure:
+            key += f" failed: {policy.failure}"
+        missing = [name for name in self.names if self._logged.get((name, policy.name)) != key]
+        self._logged |= {(name, policy.name): key for name in missing}
         if missing:
             self._thread.submit(self._log, policy, key, missing)
 
     def forget(self, policy: TrackedPolicy, tracker: str) -> None:
         """What was logged of the policy there is gone."""
-        self._logged = {each for each in self._logged if each[:2] != (tracker, policy.name)}
+        self._logged.pop((tracker, policy.name), None)
 
     def _log(self, policy: TrackedPolicy, key: str, names: Sequence[str]) -> None:
         for name in names:
