@@ -6,14 +6,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import imageio.v3
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.orchestration.test_no_simulator import ALONE, recording
+from tests.orchestration.test_no_simulator import SETTINGS as ARM
 from tests.orchestration.tiny_sweeps import SETTINGS, sweep, write_sweep
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError, DivergenceError
 from v2a_ray.experiments.reading import resolve
+from v2a_ray.experiments.sweep import load_sweep
+from v2a_ray.orchestration.sweep.run_sweep import run_sweep
+from v2a_ray.orchestration.train.listener import Listener
 from v2a_ray.orchestration.train.run import run_experiment
 from v2a_ray.settings.yaml_files import merge
 
@@ -22,6 +29,16 @@ pytest.importorskip("wandb")
 from tests.orchestration.wandb_files import read_offline  # noqa: E402 - imports wandb
 
 LOGGERS = ["mlflow", "wandb"]
+
+
+class Warnings(Listener):
+    """Keeps what the user is warned of."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warned(self, text: str) -> None:
+        self.said.append(text)
 
 
 def text_of(events: EventAccumulator, tag: str) -> str:
@@ -125,6 +142,36 @@ def test_a_run_that_fails_is_logged_and_keeps_its_curves(workspace: Path) -> Non
     events = EventAccumulator(str(workspace / "run/tensorboard")).Reload()
     assert "is not finite" in text_of(events, "failed")
     assert [event.step for event in events.Scalars("policy/value_loss")] == [1]
+
+
+def test_the_film_of_a_finished_policy_is_logged_where_it_is_asked_for(workspace: Path) -> None:
+    path = write_sweep(workspace, name="filmed", axes={"seed": [0]}, loggers=LOGGERS)
+    sweep(path)
+    folder, (logged,) = path.with_suffix(""), runs("filmed")
+    client = mlflow.MlflowClient()
+    assert [file.path for file in client.list_artifacts(logged.info.run_id)] == ["config.yaml"]
+    sweep(path, "film_seconds=0.2")
+    (logged,) = runs("filmed")
+    film = Path(client.download_artifacts(logged.info.run_id, "film.gif", str(workspace))).read_bytes()
+    assert imageio.v3.improps(film, plugin="pillow").shape[0] in range(2, 7), "at 25 frames a second, or it fell"
+    assert (folder / "trials/seed=0/film.gif").read_bytes() == film
+    (shown,) = EventAccumulator(str(folder / "tensorboard/0")).Reload().Images("film")
+    assert shown.encoded_image_string == film and shown.width > shown.height > 0
+    (sent,) = folder.glob("wandb/offline-run-*/files/media/videos/film_*.gif")
+    assert sent.read_bytes() == film
+
+
+def test_where_no_film_can_be_drawn_one_message_says_so(workspace: Path) -> None:
+    write_table(recording(8, seed=0), workspace / "target", robot="real")
+    settings = {**ARM, **ALONE, "data_root": str(workspace), "store": str(workspace / "store"), "film_seconds": 1}
+    path = workspace / "blind.yaml"
+    path.write_text(yaml.safe_dump({"name": "blind", "settings": settings, "axes": {"seed": [0, 1]}}))
+    (workspace / "blind").mkdir()
+    listener = Warnings()
+    results = run_sweep(load_sweep(path), workspace / "blind", listener)
+    assert [result.status for result in results] == ["finished"] * 2
+    assert [text for text in listener.said if "film" in text] == ["no film is logged: real: there is no simulator"]
+    assert len(list((workspace / "blind/tensorboard").iterdir())) == 2
 
 
 def test_what_would_not_log_is_said_before_anything_is_computed(

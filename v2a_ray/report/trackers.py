@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from v2a_ray.engine.trainer import History
 from v2a_ray.errors import ConfigError
+from v2a_ray.report.tracked_film import Film
 from v2a_ray.settings.yaml_files import at
 
 Scalar = bool | int | float | str
@@ -45,6 +46,7 @@ class TrackedPolicy:
         scores: at the end of training.
         history: recorded metrics besides `curves`, rows with `step`: what is known of a failed policy.
         failure: why it failed; empty for a finished policy.
+        film: of the finished policy; trackers get its file, which is drawn before they are called.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class TrackedPolicy:
     scores: Mapping[str, float]
     history: History = field(default_factory=list)
     failure: str = ""
+    film: Film | None = None
 
     @property
     def about(self) -> dict[str, str]:
@@ -111,10 +114,23 @@ def to_tensorboard(policy: TrackedPolicy) -> None:
                 writer.add_scalar(name, value, step)
         if policy.failure:
             writer.add_text("failed", policy.failure)
+        if policy.film:
+            # `add_video` encodes such an image itself, and needs another package for that.
+            writer.file_writer.add_summary(_film_summary(policy.film.path), 0)
         indented = "".join(f"    {line}\n" for line in policy.config.splitlines())
         writer.add_text("config", indented)
         final = {f"final/{name}": score for name, score in policy.scores.items()}
         writer.add_hparams({**policy.parameters, "state": policy.about["state"]}, final, run_name=".")
+
+
+def _film_summary(path: Path) -> Any:
+    """A GIF as TensorBoard's `Summary`."""
+    import imageio.v3
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    *_, height, width, _channels = imageio.v3.improps(path).shape
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+    return Summary(value=[Summary.Value(tag="film", image=image)])
 
 
 def to_mlflow(policy: TrackedPolicy) -> None:
@@ -136,6 +152,8 @@ def to_mlflow(policy: TrackedPolicy) -> None:
     for begin in range(0, len(metrics), MLFLOW_BATCH):
         client.log_batch(run, metrics=metrics[begin : begin + MLFLOW_BATCH])
     client.log_text(run, policy.config, "config.yaml")
+    if policy.film:
+        client.log_artifact(run, str(policy.film.path))
     client.set_terminated(run, "FAILED" if policy.failure else "FINISHED")
 
 
@@ -160,6 +178,8 @@ def to_wandb(policy: TrackedPolicy) -> None:
     )
     for step, values in policy.points():
         run.log(values, step=step)
+    if policy.film:
+        run.log({"film": wandb.Video(str(policy.film.path), format="gif")})
     run.summary.update({f"final/{name}": score for name, score in policy.scores.items()})
     run.finish(exit_code=1 if policy.failure else 0)
 

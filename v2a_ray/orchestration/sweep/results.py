@@ -16,7 +16,7 @@ from v2a_ray.engine.context import CHECKPOINT
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.engine.trainer import recorded_history
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.finished import RESULTS_FILE
+from v2a_ray.experiments.finished import RESULTS_FILE, TRIALS
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json, replacing, write_whole
@@ -28,6 +28,7 @@ from v2a_ray.outputs import file_name
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.result_tables import TrialResult, cells_markdown, result_row, write_rows
 from v2a_ray.report.search_table import search_markdown
+from v2a_ray.report.tracked_film import film_of
 from v2a_ray.report.trackers import TENSORBOARD, TrackedPolicy, parameters
 from v2a_ray.settings.yaml_files import merge
 
@@ -163,8 +164,10 @@ class Results:
         result = self.result(trial)
         self._take(trial, result)
         write_trial(self.folder, trial, result.config, stages, self.output(trial))
-        curves = [("", self.output(trial) / "curves.parquet")]
-        self.tracking.log(replace(self._tracked(trial, result), curves=curves), trial.plan["policy"].key)
+        output = self.output(trial)
+        film = film_of(result.config, output, self.folder / TRIALS / trial.folder_name)
+        tracked = replace(self._tracked(trial, result), curves=[("", output / "curves.parquet")], film=film)
+        self.tracking.log(tracked, trial.plan["policy"].key)
         return result
 
     def publish_failure(self, trial: Trial, reason: str) -> None:

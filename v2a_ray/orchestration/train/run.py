@@ -34,6 +34,7 @@ from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.curves import plot_run
 from v2a_ray.report.run_result import make_result, policy_files
+from v2a_ray.report.tracked_film import film_of
 from v2a_ray.report.trackers import TENSORBOARD, Scalar, TrackedPolicy, require_trackers
 
 
@@ -138,7 +139,8 @@ def run_experiment(
         tracked = _tracked(config, folders, run_dir, result["target"])
         if live:
             tracking.forget(tracked, TENSORBOARD)
-        tracking.log(tracked, plan["policy"].key)
+        film = film_of(config, folders["policy"], run_dir)
+        tracking.log(replace(tracked, film=film), plan["policy"].key)
     return result
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from v2a_ray.checksums import append_sealed, read_sealed_lines
+from v2a_ray.errors import V2AError, told
+from v2a_ray.report.tracked_film import Film
 from v2a_ray.report.trackers import TRACKERS, TrackedPolicy
 
 LOGGED = "logged.jsonl"
@@ -27,6 +30,8 @@ class Tracking:
             for line in read_sealed_lines(folder / LOGGED):
                 if line is not None:
                     self._logged[str(line.get("tracker")), str(line.get("policy"))] = str(line.get("key"))
+        self._not_drawn: set[str] = set()
+        """Domains of which there is no film."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracking")
 
     def __enter__(self) -> Tracking:
@@ -41,6 +46,8 @@ class Tracking:
 
     def log(self, policy: TrackedPolicy, key: str) -> None:
         """Log a policy with this key of its artifact, unless that was done and nothing else was logged of it since."""
+        if policy.film:
+            key += f" with a film of {policy.film.seconds:g} s"
         if policy.failure:
             key += f" failed: {policy.failure}"
         missing = [name for name in self.names if self._logged.get((name, policy.name)) != key]
@@ -53,6 +60,8 @@ class Tracking:
         self._logged.pop((tracker, policy.name), None)
 
     def _log(self, policy: TrackedPolicy, key: str, names: Sequence[str]) -> None:
+        if policy.film and not self._drawn(policy.film):
+            policy = replace(policy, film=None)
         for name in names:
             try:
                 TRACKERS[name](policy)
@@ -60,3 +69,15 @@ class Tracking:
             except Exception as error:  # a tracker that fails must not end the training
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 self.warn(f"{policy.name} is not logged to {name}: {reason}; the next run of the command logs it")
+
+    def _drawn(self, film: Film) -> bool:
+        """Draw a film. What cannot be drawn is said once for each domain, and not tried again."""
+        if film.domain in self._not_drawn:
+            return False
+        try:
+            film.draw()
+        except Exception as error:  # of MuJoCo, of matplotlib; a film must not end the training
+            self._not_drawn.add(film.domain)
+            reason = error.reason if isinstance(error, V2AError) else f"{film.domain}: {told(error)}"
+            self.warn(f"no film is logged: {reason}")
+        return film.domain not in self._not_drawn
