@@ -39,6 +39,7 @@ CheckName = Literal[
     "videos_ignored",
     "fewer",
     "terminal_but_healthy",
+    "terminal_continues",
     "unhealthy_not_terminal",
     "time_limit_as_terminal",
     "reward_scale",
