@@ -120,7 +120,8 @@ def _refusal_of_ours(words: list[str]) -> str | None:
 def _refusal_of_python(words: list[str]) -> str | None:
     if words[:1] == ["-m"]:
         return None if find_spec(words[1]) else f"there is no module {words[1]}"
-    files = [word for word in words if word.endswith(".py") and not (ROOT / word).exists()]
+    places = [ROOT, *(ROOT / "examples").iterdir()]
+    files = [word for word in words if word.endswith(".py") and not any((place / word).exists() for place in places)]
     return f"there is no file {files[0]}" if files else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -16,7 +17,7 @@ def main() -> None:
     """Twenty runs of at most 100 steps; the balancing action gets noise, so that some runs fall."""
     environment = gymnasium.make("InvertedDoublePendulum-v5", max_episode_steps=LONGEST)
     generator = np.random.default_rng(0)
-    with open(sys.argv[1], "w", newline="") as file:
+    with Path(sys.argv[1]).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["run", *(f"q{index}" for index in range(9)), "force", "reward", "fell"])
         for run in range(NUM_RUNS):
