@@ -72,6 +72,9 @@ class ExperimentConfig(ExperimentData):
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
     """Where the finished policy is logged beside TensorBoard; each needs its package and reads its environment
     variables."""
+    film_seconds: Annotated[float, Field(ge=0.0, le=60.0)] = 0.0
+    """Loggers get a film of the finished policy's first evaluation episode, at most this long, which takes as long to
+    draw. It is `film.gif` in the policy's folder. 0: none."""
     modality: ModalityConfig = ModalityConfig()
     advantage: Annotated[AdvantageConfig, ADVANTAGES] = NoAdvantageConfig()
     alignment: Annotated[AlignmentConfig, ALIGNMENTS] = NoAlignmentConfig()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from v2a_ray.engine.context import CHECKPOINT
 from v2a_ray.engine.store import ArtifactStore
+from v2a_ray.engine.trainer import recorded_history
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.finished import RESULTS_FILE
+from v2a_ray.experiments.finished import RESULTS_FILE, TRIALS
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
 from v2a_ray.experiments.sweep_config import OBJECTIVES
 from v2a_ray.files import read_json, replacing, write_whole
@@ -26,6 +28,7 @@ from v2a_ray.outputs import file_name
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.result_tables import TrialResult, cells_markdown, result_row, write_rows
 from v2a_ray.report.search_table import search_markdown
+from v2a_ray.report.tracked_film import film_of
 from v2a_ray.report.trackers import TENSORBOARD, TrackedPolicy, parameters
 from v2a_ray.settings.yaml_files import merge
 
@@ -154,15 +157,26 @@ class Results:
         is_member = self.sweep.config.scheduler.is_population
         found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
         stages = [
-            (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
+            (name, replace(artifact, cached=artifact.key not in self.computed))
             for name, artifact in found
             if artifact and not (is_member and name == "policy")
         ]
         result = self.result(trial)
         self._take(trial, result)
         write_trial(self.folder, trial, result.config, stages, self.output(trial))
-        self.tracking.log(self._tracked(trial, result), trial.plan["policy"].key)
+        output = self.output(trial)
+        film = film_of(result.config, output, self.folder / TRIALS / trial.folder_name)
+        tracked = replace(self._tracked(trial, result), curves=[("", output / "curves.parquet")], film=film)
+        self.tracking.log(tracked, trial.plan["policy"].key)
         return result
+
+    def publish_failure(self, trial: Trial, reason: str) -> None:
+        """Show trackers a trial that failed, with its metrics up to the last checkpoint."""
+        key = trial.plan["policy"].key
+        is_member = self.sweep.config.scheduler.is_population
+        work = self._member(trial) if is_member else self.store.work("policy", key)
+        history = recorded_history(work / CHECKPOINT)
+        self.tracking.log(replace(self._tracked(trial, self.result(trial)), history=history, failure=reason), key)
 
     def output(self, trial: Trial) -> Path:
         """The folder with the files of a finished trial's policy."""
@@ -171,7 +185,7 @@ class Results:
         return self.store.path("policy", trial.plan["policy"].key)
 
     def _tracked(self, trial: Trial, result: TrialResult) -> TrackedPolicy:
-        """What trackers get of a finished trial."""
+        """What trackers get of a trial, without its curves."""
         config = result.config.model_dump(mode="json")
         drawn = list(self.sweep.config.search.space) if self.sweep.config.search else []
         scores = {name: result.evaluation.get(name) for name in OBJECTIVES}
@@ -183,7 +197,7 @@ class Results:
             parameters=parameters(trial.labels, config, [*sorted(trial.labelled), *drawn]),
             tags={"task": result.task, "method": result.method, "seed": str(result.config.seed)},
             config=yaml.safe_dump(config, sort_keys=False),
-            curves=[("", self.output(trial) / "curves.parquet")],
+            curves=[],
             scores={name: score for name, score in scores.items() if score is not None},
         )
 
