@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 
+import v2a_ray
 from v2a_ray.experiments.experiment import method_config
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.settings.choices import choices_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
+        *(page for folder in ("docs", "cluster") for page in (ROOT / folder).rglob("*.md")),
+    ]
+)
 PLACES = (ROOT, ROOT / "v2a_ray", ROOT / "benchmarks")
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def exists(name: str) -> bool:
@@ -77,7 +83,7 @@ def test_settings_exist(page: Path) -> None:
 def test_relative_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert missing == [] and (links or page.name not in ("README.md", "index.md"))
+    assert missing == [] and (links or page not in (ROOT / "README.md", ROOT / "docs" / "index.md"))
 
 
 def test_readme_is_short() -> None:
@@ -92,3 +98,17 @@ def test_docs_checks_detect_missing_names() -> None:
 def test_every_method_has_a_page() -> None:
     pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md"))
     assert sorted(re.findall(r"^<!-- method: (\w+) -->$", pages, re.MULTILINE)) == sorted(METHODS)
+
+
+def test_one_version_everywhere() -> None:
+    """Images, the citation and the changelog's newest section have the package's version."""
+    tags = [
+        tag
+        for page in (ROOT / "cluster").rglob("*")
+        if page.is_file() and page.suffix in (".md", ".yaml", "")
+        for tag in re.findall(r"v2a-ray:(\d+\.\d+\.\d+)", page.read_text())
+    ]
+    assert len(tags) >= 10 and set(tags) == {v2a_ray.__version__}
+    assert f"\nversion: {v2a_ray.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1].rstrip(",") in (v2a_ray.__version__, "Unreleased")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from v2a_ray.api import experiment, load_policy, load_results, make_env, methods, run, sweep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["experiment", "load_policy", "load_results", "make_env", "methods", "run", "sweep"]
 
 

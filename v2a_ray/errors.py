@@ -13,10 +13,15 @@ class V2AError(Exception):
         self.what = what
         self.where = where
         self.remedy = remedy
-        lines = [f"{where}: {what}" if where else what]
+        lines = [self.reason]
         if remedy:
             lines.append(f"  try: {remedy}")
         super().__init__("\n".join(lines))
+
+    @property
+    def reason(self) -> str:
+        """Where and what, in one line without the remedy."""
+        return f"{self.where}: {self.what}" if self.where else self.what
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive default pickling, and these errors cross Ray processes.

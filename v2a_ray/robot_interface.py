@@ -32,3 +32,12 @@ class RobotInterface(Protocol):
     def observed_health(self, observation: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """For observations (N, O): (N,) bool, whether surely healthy, and (N,) bool, whether surely fallen."""
         ...
+
+
+class UnknownHealth:
+    """Mixed into robots that only their environment knows: no observation tells health or a fall."""
+
+    def observed_health(self, observation: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """See `RobotInterface`."""
+        unknown = np.zeros(len(observation), dtype=bool)
+        return unknown, unknown

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import v2a_here
+from tests.cli.command import v2a, v2a_here
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,13 @@ def test_the_zoo_is_a_table_and_a_page(tmp_path: Path) -> None:
     assert "| hopper/stock@d4rl | " in page
     assert "3226 ± 427" in page
     assert "v2a behaviors train hopper/stock@d4rl --num-steps 800000 --seed 0" in page
+
+
+def test_a_training_that_nobody_watches_says_where_it_is(tmp_path: Path) -> None:
+    small = ("train_batch_steps=256", "minibatch_steps=64", "num_epochs=1", "num_environments=2")
+    domain = "gym:InvertedPendulum-v5"
+    result = v2a("behaviors", "train", domain, *small, "--num-steps", "512", "--output", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if "of 512 steps" in line]
+    assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d 256 of 512 steps · [\d,]+ steps/s · return \d+", lines[0])
+    assert len(lines) == 2

@@ -52,6 +52,16 @@ def test_convert_and_export_every_format(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_table(exported, format=name).table.observation, table.observation)
 
 
+def test_convert_labels_with_the_behavior_that_is_stated_or_in_the_name(tmp_path: Path) -> None:
+    given = tmp_path / "hopper-medium-v2.hdf5"
+    export_table(hopper_like(), given)
+    for name, options in {"medium": (), "mine": ("--behavior", "mine")}.items():
+        done = call("convert", given, "--domain", "hopper", *options, "-o", tmp_path / name)
+        assert done.exit_code == 0 and set(read_table(tmp_path / name).table.behavior) == {name}
+    call("convert", tmp_path / "mine", "--domain", "hopper", "-o", tmp_path / "again")
+    assert set(read_table(tmp_path / "again").table.behavior) == {"mine"}, "a table's own labels are statements"
+
+
 def test_help_names_every_format() -> None:
     for command in ("convert", "export"):
         text = CliRunner().invoke(app, [command, "--help"], terminal_width=200).output

@@ -79,8 +79,8 @@ def test_select_orders_runs_and_reports_the_rank_correlation(tmp_path: Path) -> 
     done = v2a_here("select", "run0", "run1", "run2", "--steps", "5", "--critics", "2", "-o", "s.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "s.json").read_text())
-    values = [entry["lower_value"] for entry in content["policies"]]
-    assert values == sorted(values, reverse=True)
+    errors = [entry["td_error"] for entry in content["policies"]]
+    assert errors == sorted(errors)
     for entry in content["policies"]:
         assert entry["lower_value"] == pytest.approx(entry["value"] - np.std(entry["value_of_critic"]))
     assert {entry["policy"]: entry["true_return"] for entry in content["policies"]} == {

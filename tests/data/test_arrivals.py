@@ -163,3 +163,22 @@ def test_recorded_steps_drops_steps_without_a_recorded_arrival() -> None:
     assert kept.terminated.tolist() == [False, True] and kept.truncated.tolist() == [True, False]
     assert make_table().recorded_steps().num_transitions == make_table().num_transitions
     assert table.replace(terminated=np.zeros(3, dtype=bool)).recorded_steps().num_transitions == 6
+
+
+def test_a_goal_that_is_reached_many_times_in_a_row_is_named(falling: EpisodeTable, tmp_path: Path) -> None:
+    """As D4RL's AntMaze, -v0 to -v2, is recorded: terminal while the ant is at the goal, without an end."""
+    generator = np.random.default_rng(0)
+    walks = [np.cumsum(generator.normal(0.0, 0.1, (30, 29)), axis=0) + 20.0 * walk for walk in range(3)]
+    at_goal, ends = np.arange(30) >= 25, np.arange(30) == 29
+    arrays = {
+        "observations": np.concatenate(walks).astype(np.float32),
+        "actions": generator.uniform(-1.0, 1.0, (90, 8)).astype(np.float32),
+        "rewards": np.tile(at_goal, 3).astype(np.float32),
+        "terminals": np.tile(at_goal, 3),
+        "timeouts": np.tile(ends, 3),
+    }
+    _, findings = examine_table(write_hdf5(tmp_path / "antmaze-umaze-v2.hdf5", arrays))
+    (finding,) = [each for each in findings if each.check == "terminal_continues"]
+    assert finding.severity == "warning" and "row 26" in finding.where and "12 terminal steps" in finding.message
+    _, findings = examine_table(write_hdf5(tmp_path / "falls.hdf5", arrays_of(falling)), robot=HOPPER)
+    assert not [each for each in findings if each.check == "terminal_continues"]

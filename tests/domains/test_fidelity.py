@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.shared_data import needs_shared_data, shared_file
 from v2a_ray.cli.data_commands import app
-from v2a_ray.data.fidelity.recorded import compare, recordings
-from v2a_ray.data.fidelity.resimulation import resimulate
+from v2a_ray.data.fidelity.recorded import Comparison, compare, recordings
+from v2a_ray.data.fidelity.resimulation import FidelityReport, resimulate
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import all_robots, catalogue, make_environment, parse_domain
 from v2a_ray.domains.behaviors import load_behavior
 from v2a_ray.domains.file_names import domain_of_file_name
 from v2a_ray.errors import DomainError
+from v2a_ray.report.fidelity_table import render_comparisons
 
 FILES = {
     f"{robot}_{name}_{quality}.hdf5": f"{robot}/{shift}@d4rl"
@@ -216,6 +221,29 @@ def test_action_noise_cannot_be_resimulated() -> None:
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["fidelity", *arguments])
+
+
+def test_the_table_says_what_its_columns_mean_and_marks_what_is_alarming(tmp_path: Path) -> None:
+    path = tmp_path / "hopper_stock_expert.hdf5"
+    record(path, "hopper/stock", 3)
+    result = run(str(path), "--max-rows", "50")
+    words = " ".join(result.stdout.split())
+    assert "steps error here reward in stock in modern" in words and "left out 95 % error 95 % 95 %" in words
+    for explained in ("m, rad, m/s or rad/s", "a median of 1e-05 or more", "above 1e-03", "the reward's own unit"):
+        assert explained in words
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    fine = FidelityReport("hopper/stock@d4rl", 90, 10, 5e-7, 2e-6, 1e-7, "")
+    strange = replace(
+        fine, rows=10, rows_excluded=90, median_error=5e-2, p95_error=2e-1, reward_problem="is paid twice"
+    )
+    report = Comparison(path, strange, stock=strange, modern=strange, nearest=fine)
+    shown = io.StringIO()
+    Console(file=shown, force_terminal=True, width=80).print(render_comparisons([report]))
+    alarming = re.findall(r"\x1b\[1;31m *([0-9e+-]+)", shown.getvalue())
+    assert sorted(alarming) == ["1e-07", "2e-01", "5e-02", "90"], "of this domain alone"
+    shown = io.StringIO()
+    Console(file=shown, force_terminal=True, width=80).print(render_comparisons([replace(report, claimed=fine)]))
+    assert "\x1b[1;31m" not in shown.getvalue()
 
 
 def test_command_finds_a_mislabelled_file(tmp_path: Path) -> None:

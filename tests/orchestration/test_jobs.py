@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,40 @@ def test_list_and_logs(head: RayHead, workspace: Path, finished: subprocess.Comp
     elsewhere = env | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{free_port()}"}
     followed = v2a("jobs", "logs", name, "--follow", "--address", head.jobs, cwd=workspace, env=elsewhere)
     assert followed.returncode == 0 and "computed policy" in followed.stdout
+
+
+def test_a_variable_reaches_every_worker_and_its_value_is_shown_nowhere(head: RayHead, workspace: Path) -> None:
+    # A plugin runs in every process. It leaves a digest of what it sees.
+    (workspace / "seen").mkdir()
+    (workspace / "witness.py").write_text(
+        "import hashlib, os, pathlib, sys\n"
+        "kind = 'worker' if 'default_worker' in sys.argv[0] else 'driver'\n"
+        f"file = pathlib.Path({str(workspace / 'seen')!r}) / f'{{kind}}-{{os.getpid()}}'\n"
+        "file.write_text(hashlib.sha256(os.environ.get('A_SECRET', '').encode()).hexdigest())\n"
+    )
+    value = f'it\'s {secrets.token_hex(16)} = "two\nlines"'
+    yaml_folder(workspace, secret=TINY | {"name": "secret", "seed": 7, "plugins": ["witness.py"]})
+    there = to(head, workspace, "secret")
+    done = v2a(
+        *("submit", "secret.yaml", "--wait", "--env", "A_SECRET", *there),
+        cwd=workspace,
+        env=head.client | {"A_SECRET": value},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = {(file.name.split("-")[0], file.read_text()) for file in (workspace / "seen").iterdir()}
+    expected = hashlib.sha256(value.encode()).hexdigest()
+    assert seen == {("driver", expected), ("worker", expected)}
+    part = value.split()[1]
+    env = head.client | {"RAY_API_SERVER_ADDRESS": head.jobs}
+    asked = [v2a("jobs", *words, cwd=workspace, env=env) for words in (["list"], ["logs", job_id(done.stdout)])]
+    token = {"Authorization": f"Bearer {head.token}"}
+    request = urllib.request.Request(f"{head.jobs}/api/jobs/", headers=token)
+    listed = urllib.request.urlopen(request).read().decode()
+    assert job_id(done.stdout) in listed
+    assert not [text for text in (listed, *(each.stdout + each.stderr for each in (done, *asked))) if part in text]
+    files = [*workspace.glob("shared/**/*"), *head.folder.glob("ray/session_latest/logs/**/*")]
+    logs = [file for file in files if file.is_file()]
+    assert len(logs) > 10 and not [file for file in logs if part.encode() in file.read_bytes()]
 
 
 def test_a_job_that_fails_ends_the_command_with_its_status(head: RayHead, workspace: Path) -> None:

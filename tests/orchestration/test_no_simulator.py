@@ -89,7 +89,7 @@ def test_held_out_numbers_stand_for_returns(finished: dict[str, dict[str, Any]])
     for result in finished.values():
         target = result["target"]
         assert result["evaluation"] == "offline" and "return_mean" not in target
-        assert target["rank_by"] == "fitted_q_lower" and target["rank_score"] == target["fitted_q_lower"]
+        assert target["rank_by"] == "td_error" and target["rank_score"] == -target["td_error"]
         assert target["fitted_q_lower"] == pytest.approx(target["fitted_q_mean"] - target["fitted_q_std"])
         low, high = target["fitted_q_interval"]
         assert low < target["fitted_q_mean"] < high < 0.0 < target["td_error"]

@@ -16,12 +16,15 @@ import pytest
 import v2a_ray.leases
 import v2a_ray.mirror
 import v2a_ray.objects
+from tests.orchestration.tiny_sweeps import write_sweep
 from tests.storage.s3_server import S3Server, answers_500, every, kills, loses_answers, throttles, times_out
 from v2a_ray.checksums import folder_digests
 from v2a_ray.engine.object_store import ObjectStore
 from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.engine.stores import open_store
 from v2a_ray.errors import ConfigError, StorageError
+from v2a_ray.experiments.estimate import estimate
+from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.objects import ObjectFolder, cache_root
 
 WRITER = """
@@ -70,6 +73,19 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of killed processes end at once, and checkpoints are copied at once."""
     monkeypatch.setattr(v2a_ray.leases, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(v2a_ray.mirror, "BEAT_SECONDS", 0.1)
+
+
+def test_an_estimate_of_many_artifacts_costs_one_listing(s3: S3Server, address: str, tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, axes={"seed": list(range(30))}, settings={"store": address})
+    sweep = load_sweep(path)
+    store = open_store(address)
+    for trial in sweep.trials[:7]:
+        store.get_or_make("policy", trial.plan["policy"].key, fill, {})
+    elsewhere = other_node(address)
+    s3.requests.clear()
+    found = estimate(sweep.trials, elsewhere, 2)
+    assert [(each.num_artifacts, each.num_found) for each in found.stages if each.stage == "policy"] == [(30, 7)]
+    assert len(s3.requests) == 1 and "list-type" in s3.requests[0][1], s3.requests
 
 
 def test_an_artifact_is_the_same_on_every_node_and_as_on_a_disk(address: str, tmp_path: Path) -> None:

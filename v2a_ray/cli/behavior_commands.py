@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,11 +94,19 @@ def train(
     )
     with resumable(), Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=num_steps, note="")
+        told: set[int] = set()
 
         def report(state: TrainingProgress) -> None:
             best = "" if state.snapshot_return is None else f", snapshot {state.snapshot_return:.0f}"
             note = f"{state.steps_per_second:,.0f} steps/s · return {state.return_mean:.0f}{best}"
             bar.update(task, completed=state.num_steps, note=note)
+            tenth = 10 * state.num_steps // num_steps
+            if not console.is_terminal and tenth not in told:
+                told.add(tenth)
+                date = time.strftime("%Y-%m-%d %H:%M:%S")
+                console.print(
+                    f"{date} {state.num_steps:,} of {num_steps:,} steps · {note}", markup=False, soft_wrap=True
+                )
 
         behaviors = train_behavior(parsed, folder, num_steps, seed, num_environment_runners, report, resume, settings)
     if install:

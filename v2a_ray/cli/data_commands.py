@@ -88,7 +88,9 @@ def convert(
     path: DataPath,
     domain: DomainLabel,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder or URI of the episode table to write.")],
-    behavior: Annotated[str, typer.Option(help="Label of the policy that collected it.")] = "unknown",
+    behavior: Annotated[
+        str | None, typer.Option(help="Label of the policy that collected it; by default what the name says.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Label of the source; by default the file's name.")] = None,
     format: InputFormat = None,
     report: Report = None,
@@ -123,6 +125,7 @@ def convert(
     from v2a_ray.outputs import require_apart, require_replaceable
     from v2a_ray.report.datasets import render
     from v2a_ray.report.findings_file import write_findings
+    from v2a_ray.settings.behavior_names import UNKNOWN, behavior_of_name
 
     parsed, severities = parse_domain(domain), parse_severities(check or [])
     named = named_columns(columns)
@@ -131,6 +134,7 @@ def convert(
     require_replaceable(output)
     require_apart(output, [path])
     location = resolve_location(path)
+    called = behavior or behavior_of_name(path) or UNKNOWN
     if not report and named is None and rewards is None and bounds is None and is_worth_ray(location, format):
         from v2a_ray.orchestration.cluster.session import ray_session
         from v2a_ray.orchestration.data.convert import convert_hdf5
@@ -142,7 +146,7 @@ def convert(
                 local,
                 domain=parsed,
                 name=name or location.stem,
-                behavior=behavior,
+                behavior=called,
                 checks=severities,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
@@ -164,7 +168,8 @@ def convert(
         # Written before a check refuses the data, because that is when it is needed most.
         write_findings(report, findings, {"datasets": [path], "checked as": {path: parsed.name}})
     raise_errors(findings)
-    table = relabel(table, name or location.stem, parsed, behavior)
+    keeps_own = behavior is None and set(table.behavior) != {UNKNOWN}
+    table = relabel(table, name or location.stem, parsed, None if keeps_own else called)
     with publishing(locate(output)) as local:
         write_table(table, local, robot=parsed.robot, findings=findings)
     console.print(render(table, findings))

@@ -226,18 +226,15 @@ def _estimate(sweep: Sweep, num_cpus: int | None) -> Estimate:
     from v2a_ray.engine.stores import open_store
     from v2a_ray.experiments.estimate import estimate
 
-    store = open_store(sweep.trials[0].config.store)
-    trials = [*sweep.trials, *sweep.probes]
-    with store.surveyed({(node.stage, node.key) for trial in trials for node in trial.plan.values()}):
-        return estimate(
-            sweep.trials,
-            store,
-            num_cpus or len(os.sched_getaffinity(0)),
-            probes=sweep.probes,
-            policies_per_cell=sweep.num_trials // len(sweep.trials),
-            max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
-            gpus_per_trial=sweep.config.resources.gpus_per_trial,
-        )
+    return estimate(
+        sweep.trials,
+        open_store(sweep.trials[0].config.store),
+        num_cpus or len(os.sched_getaffinity(0)),
+        probes=sweep.probes,
+        policies_per_cell=sweep.num_trials // len(sweep.trials),
+        max_concurrent_trials=sweep.config.resources.max_concurrent_trials,
+        gpus_per_trial=sweep.config.resources.gpus_per_trial,
+    )
 
 
 def methods(

@@ -46,7 +46,7 @@ def submit(
         typer.Option(
             "--env",
             metavar="KEY[=VALUE]",
-            help="Variable of the job's command, e.g. WANDB_API_KEY; without a value this shell's. It is not shown.",
+            help="Variable of the job and all its workers, e.g. WANDB_API_KEY; by default this shell's. Not shown.",
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the log, and exit with the job's status.")] = False,

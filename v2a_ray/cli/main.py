@@ -17,8 +17,7 @@ from v2a_ray.errors import V2AError
 from v2a_ray.interrupts import catch_signals, exit_status
 
 app = typer.Typer(
-    help="Heterogeneous cross-domain offline reinforcement learning on Ray (V2A).\n\n"
-    "Start with `v2a run tune_configs/demo.yaml`.",
+    help="Heterogeneous cross-domain offline reinforcement learning on Ray (V2A).\n\nStart with `v2a run demo`.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -50,7 +49,7 @@ def main() -> None:
     show_warnings()
     catch_signals()
     try:
-        _commands()()
+        commands()()
     except V2AError as error:
         error_console.print(f"error: {error}", style="red")
         sys.exit(USER_ERROR)
@@ -62,7 +61,7 @@ def main() -> None:
 
 
 @cache
-def _commands() -> typer.Typer:
+def commands() -> typer.Typer:
     """The application with all of its commands, cached for processes that call `main` repeatedly."""
     from v2a_ray.cli import behavior_commands as behaviors
     from v2a_ray.cli import data_commands as data

@@ -10,7 +10,7 @@ import typer
 from v2a_ray.cli.console import console, error_console
 from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen
 from v2a_ray.objects import require_folder_name
-from v2a_ray.settings.measures import OFFLINE_MEASURES
+from v2a_ray.settings.measures import DEFAULT_MEASURE, OFFLINE_MEASURES
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def select(
     with_source: Annotated[
         bool, typer.Option("--with-source", help="Fit also to the first run's source, which has other dynamics.")
     ] = False,
-    by: Annotated[str, typer.Option(help=f"What ranks: {', '.join(OFFLINE_MEASURES)}.")] = OFFLINE_MEASURES[0],
+    by: Annotated[str, typer.Option(help=f"What ranks: {', '.join(OFFLINE_MEASURES)}.")] = DEFAULT_MEASURE,
     held_out: Annotated[
         float,
         typer.Option(min=0.01, max=0.9, help="Part of the target that is held out, where the runs held none out."),
@@ -49,12 +49,12 @@ def select(
     best: Best = False,
     every: Every = False,
 ) -> None:
-    """Rank policies by their estimated value on recorded target episodes (fitted Q evaluation), or by --by.
+    """Rank policies without a simulator, by numbers on recorded target episodes.
 
-    Use it if you have data of the target but no simulator. The value is the mean of Q(s, pi(s)) over first states of
-    episodes that Q was not fitted to. The policies themselves were trained on these episodes too, unless --data gives
-    others, or their target is `real`, whose runs hold episodes out. The ranking is by the mean minus the standard
-    deviation over critics. If true returns are known, the rank correlation measures its quality.
+    Critics are fitted to the policy's own actions (fitted Q evaluation). The ranking is by their TD error on episodes
+    that they were not fitted to, or by --by. The value is the mean of Q(s, pi(s)) over first states of these episodes.
+    The policies themselves were trained on them too, unless --data gives others, or their target is `real`, whose runs
+    hold episodes out. If true returns are known, the rank correlation measures the ranking's quality.
 
         v2a select runs/demo-v2a-seed0 runs/demo-iql-seed0 runs/demo-dvdf-seed0
 

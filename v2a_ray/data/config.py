@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from v2a_ray.settings.base import Name, Positive, Settings
+from v2a_ray.settings.behavior_names import UNKNOWN, behavior_of_name
 from v2a_ray.settings.environment_names import (
     RECORDED_SETTINGS,
     is_behavior_file,
@@ -38,6 +39,7 @@ CheckName = Literal[
     "videos_ignored",
     "fewer",
     "terminal_but_healthy",
+    "terminal_continues",
     "unhealthy_not_terminal",
     "time_limit_as_terminal",
     "reward_scale",
@@ -97,9 +99,10 @@ class DataSpec(Settings):
     `mjcf:ROBOT.yaml` is a robot that this file makes of a MuJoCo model (docs/own_robot.md).
     `real` (or `real:NAME`) is a robot of which there are recordings and no simulator; `observation_dim: O` and
     `action_dim: A` beside it become part of the name."""
-    behavior: str = "unknown"
+    behavior: str = UNKNOWN
     """Behaviour policy: `random`, `medium`, `expert`, `medium-replay`, `medium-expert`, a function `module:name` of an
-    observation, or a file, `.safetensors` of `v2a behaviors train` or `.onnx`. With `path`, only a label."""
+    observation, or a file, `.safetensors` of `v2a behaviors train` or `.onnx`. With `path`, only a label; by default
+    what the file's name says (`hopper_medium-replay.hdf5`)."""
     policy_domain: str | None = None
     """Domain whose behaviour policies act, for example stock policies on a shifted robot; by default `domain`."""
     path: str | None = None
@@ -167,7 +170,7 @@ class DataSpec(Settings):
     def _rollouts_need_a_length(self) -> DataSpec:
         if self.path is None and self.num_transitions is None and not self._is_weighted:
             raise ValueError("num_transitions is needed when there is no path (data are rolled out)")
-        if self.path is None and self.behavior == "unknown":
+        if self.path is None and self.behavior == UNKNOWN:
             raise ValueError("behavior is needed when there is no path (data are rolled out)")
         return self
 
@@ -185,6 +188,13 @@ class DataSpec(Settings):
         if self.subsample == "transitions" and self.num_episodes:
             raise ValueError("subsample=transitions takes num_transitions, not num_episodes")
         return self
+
+    @property
+    def labelled_behavior(self) -> str:
+        """What its episodes are labelled with: the behaviour, or where none is stated the one in the file's name."""
+        if self.path is None or self.behavior != UNKNOWN:
+            return self.behavior
+        return behavior_of_name(self.path) or UNKNOWN
 
     @property
     def _is_weighted(self) -> bool:

@@ -14,8 +14,8 @@ from v2a_ray.domains.domain import PHYSICS, parse_domain
 from v2a_ray.domains.robot_spec import all_robots
 from v2a_ray.domains.shifts.names import named_shifts, parse_shift
 from v2a_ray.errors import DomainError
+from v2a_ray.settings.behavior_names import QUALITIES
 
-QUALITIES = frozenset({"random", "simple", "medium", "expert", "replay", "full", "mixed", "hybrid"})
 SUFFIXES = (".hdf5", ".h5", ".parquet")
 # OTDF has one target of each kind, so its files name only the kind.
 _OTDF_KINDS = frozenset({"gravity", "kinematic", "morph"})

@@ -10,12 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from v2a_ray.domains.base import Domain
 from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.errors import DomainError
+from v2a_ray.robot_interface import UnknownHealth
 from v2a_ray.settings.environment_names import RECORDED_SETTINGS, split_recorded, with_dimensions
 
 _NO_LIMIT = 2**31 - 1
@@ -23,7 +21,7 @@ _NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class RecordedInterface:
+class RecordedInterface(UnknownHealth):
     """See `v2a_ray.robot_interface.RobotInterface`."""
 
     name: str
@@ -37,11 +35,6 @@ class RecordedInterface:
             f"{self.name} is said to have {self.observation_dim} observations and {self.action_dim} actions, the data "
             f"have {observation_dim} and {action_dim}: correct observation_dim and action_dim, or name other columns"
         )
-
-    def observed_health(self, observation: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Nothing is known."""
-        unknown = np.zeros(len(observation), dtype=bool)
-        return unknown, unknown
 
 
 @dataclass(frozen=True)

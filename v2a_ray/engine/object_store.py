@@ -90,6 +90,11 @@ class ObjectStore(ArtifactStore):
             return self._fetch(stage, key, record)
         return Artifact(stage, key, self.path(stage, key), float(record["seconds"]), cached=True)
 
+    def lookup(self) -> Callable[[str, str], bool]:
+        """See `ArtifactStore`: from one listing, so that records which are damaged count too."""
+        names = frozenset(self.objects.names("records"))
+        return lambda stage, key: _record_name(stage, key) in names
+
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact, in the cache. One that arrives damaged twice is taken out of the storage, with a warning."""
         cached = super().find(stage, key)

@@ -128,6 +128,10 @@ class ArtifactStore:
                 return Artifact(stage, key, self.path(stage, key), float(record["seconds"]), cached=True)
         return None
 
+    def lookup(self) -> Callable[[str, str], bool]:
+        """Says of many artifacts, by stage and key, whether each has a record, without a request for each."""
+        return lambda stage, key: self.look(stage, key) is not None
+
     def find(self, stage: str, key: str) -> Artifact | None:
         """The finished, intact artifact, or None. A damaged one is set aside with a warning."""
         path = self.path(stage, key)

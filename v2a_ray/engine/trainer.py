@@ -221,6 +221,16 @@ def load_checkpoint(
     return step, json.loads(metadata["history"])
 
 
+def recorded_history(path: Path) -> History:
+    """The metrics in a checkpoint, without reading its networks; empty where there is none or it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            history: History = json.loads((file.metadata() or {})["history"])
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return []
+    return history
+
+
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file from `save_checkpoint`. Raises DamagedCheckpointError if it is damaged."""
     try:

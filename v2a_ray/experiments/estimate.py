@@ -6,7 +6,7 @@ the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +31,8 @@ from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.registered import costs_of
 
 Floats = NDArray[np.floating[Any]]
+Present = Callable[[str, str], bool]
+"""Whether the store has an artifact, by stage and key."""
 Basis = Literal["store", "measured", "unknown"]
 """Source of an estimate: artifacts of the same kind in the store, the package's measured rates, or none."""
 SHORTEST_SHARE = 0.05
@@ -140,14 +142,14 @@ def estimate(
         max_concurrent_trials: limit for policies at a time, below the number of cores.
         rates: by default the package's rates.
     """
-    history = _History(store, rates or packaged_rates())
+    history, present = _History(store, rates or packaged_rates()), store.lookup()
     tables_by_key: dict[str, Tables] = {}
     gib: list[float | None] = []
     nodes: dict[str, dict[str, tuple[Node, ExperimentConfig, Tables]]] = {}
     for number, trial in enumerate([*trials, *probes]):
         key = mix_key(trial.plan) + trial.plan["data/target"].key
         if key not in tables_by_key:
-            tables_by_key[key] = _tables(trial.plan, store)
+            tables_by_key[key] = _tables(trial.plan, store, present)
             gib.append(_gib(trial.config, tables_by_key[key]))
         for node in trial.plan.values():
             if number < len(trials) or node.stage != "policy":
@@ -157,7 +159,7 @@ def estimate(
     for stage in (stage for stage in artifact_kinds() if stage in nodes):
         times = policies_per_cell if stage == "policy" else 1
         # Policies drawn by a search are not known beforehand, so assume that none is in the store.
-        missing = [key for key in nodes[stage] if times > 1 or not store.look(stage, key)]
+        missing = [key for key in nodes[stage] if times > 1 or not present(stage, key)]
         guesses = {key: history.guess(*nodes[stage][key]) for key in missing}
         seconds |= {key: guess.seconds or 0.0 for key, guess in guesses.items()}
         stages.append(
@@ -194,18 +196,20 @@ def estimate(
     )
 
 
-def _tables(plan: Mapping[str, Node], store: ArtifactStore) -> Tables:
+def _tables(plan: Mapping[str, Node], store: ArtifactStore, present: Present) -> Tables:
     """Numbers of transitions of the two tables: as requested, or as stored."""
     names = plan[SOURCE].inputs.values() if SOURCE in plan else ()
-    parts = [_num_transitions(plan[name], store) for name in names]
+    parts = [_num_transitions(plan[name], store, present) for name in names]
     known = [part for part in parts if part is not None]
-    return Tables(sum(known) if len(known) == len(parts) else None, _num_transitions(plan["data/target"], store))
+    return Tables(
+        sum(known) if len(known) == len(parts) else None, _num_transitions(plan["data/target"], store, present)
+    )
 
 
-def _num_transitions(node: Node, store: ArtifactStore) -> int | None:
+def _num_transitions(node: Node, store: ArtifactStore, present: Present) -> int | None:
     if node.spec and node.spec.num_transitions:
         return node.spec.num_transitions
-    if store.look(node.stage, node.key):
+    if present(node.stage, node.key):
         with suppress(DataError):  # a damaged table will be recomputed
             return int(read_manifest(store.path(node.stage, node.key) / "table")["num_transitions"])
     return None

@@ -15,7 +15,7 @@ from v2a_ray.experiments.methods import DEFAULT_METHOD, METHODS, Method, method_
 from v2a_ray.experiments.plugins import load_installed, load_shipped, require_loaded, sources_of
 from v2a_ray.settings.base import Name, Positive, Settings, leaves
 from v2a_ray.settings.environment_names import is_recorded
-from v2a_ray.settings.measures import OfflineMeasure
+from v2a_ray.settings.measures import DEFAULT_MEASURE, OfflineMeasure
 from v2a_ray.stages.advantage.config import ADVANTAGES, AdvantageConfig, NoAdvantageConfig
 from v2a_ray.stages.alignment.config import ALIGNMENTS, AlignmentConfig, NoAlignmentConfig
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -41,11 +41,11 @@ class OfflineConfig(Settings):
     """Part of the target's transitions, in whole episodes, that is held out before anything is trained."""
     seed: int = 0
     """Which episodes are held out, and the critics of fitted Q evaluation: the same for policies that are compared."""
-    rank_by: OfflineMeasure = "fitted_q_lower"
-    """The number that tables, sweeps and `v2a select` rank by: fitted Q evaluation's mean over critics, less their
-    standard deviation (`fitted_q_lower`) or not (`fitted_q_mean`); the TD error of the policy's critics on held-out
-    transitions, the least first (`td_error`); or the mean log-likelihood of held-out actions. Without rewards it is
-    the last."""
+    rank_by: OfflineMeasure = DEFAULT_MEASURE
+    """The number that tables, sweeps and `v2a select` rank by: the TD error of the policy's critics on held-out
+    transitions, the least first (`td_error`); the mean log-likelihood of held-out actions; or fitted Q evaluation's
+    mean over critics, less their standard deviation (`fitted_q_lower`) or not (`fitted_q_mean`). Without rewards it is
+    the log-likelihood. docs/no_simulator.md measures how well each ranks."""
     num_steps: Positive = 5000
     """Update steps of those critics, at every evaluation."""
     num_critics: Annotated[int, Field(ge=2)] = 4
@@ -72,6 +72,9 @@ class ExperimentConfig(ExperimentData):
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
     """Where the finished policy is logged beside TensorBoard; each needs its package and reads its environment
     variables."""
+    film_seconds: Annotated[float, Field(ge=0.0, le=60.0)] = 0.0
+    """Loggers get a film of the finished policy's first evaluation episode, at most this long, which takes as long to
+    draw. It is `film.gif` in the policy's folder. 0: none."""
     modality: ModalityConfig = ModalityConfig()
     advantage: Annotated[AdvantageConfig, ADVANTAGES] = NoAdvantageConfig()
     alignment: Annotated[AlignmentConfig, ALIGNMENTS] = NoAlignmentConfig()

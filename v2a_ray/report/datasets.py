@@ -60,14 +60,14 @@ def render_checks() -> Table:
 def render_list(listed: Sequence[Listed]) -> Table:
     """Two lines per dataset."""
     view = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    view.add_column(_over("dataset", "domain"), overflow="fold")
+    view.add_column(_over("dataset", "domain · behavior"), overflow="fold")
     view.add_column("format")
     for name in ("episodes", "transitions", "return"):
         view.add_column(name, justify="right", no_wrap=True)
     view.add_column("problems", overflow="fold")
     for each in listed:
         view.add_row(
-            _over(each.name, each.domain),
+            _over(each.name, " · ".join(label for label in (each.domain, each.behavior) if label)),
             each.format,
             *(f"{count:,}" if count is not None else "?" for count in (each.num_episodes, each.num_transitions)),
             f"{each.mean_return:.1f}" if each.mean_return is not None else "?",

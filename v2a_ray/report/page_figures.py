@@ -60,7 +60,7 @@ def figures(comparison: Comparison) -> list[tuple[str, str, str]]:
             "bands: 95 % bootstrap intervals of three policies and more."
         )
         made.append(("Response to λ and ξ", caption, lambda: _response_figure(comparison, responses)))
-    return [(title, caption, _svg(draw, f"{title}. {caption}")) for title, caption, draw in made]
+    return [(title, caption, as_svg(draw, f"{title}. {caption}")) for title, caption, draw in made]
 
 
 def _cells(comparison: Comparison) -> Cells:
@@ -151,7 +151,8 @@ def _profiles(comparison: Comparison) -> Figure:
     return figure
 
 
-def _svg(draw: Callable[[], Figure], label: str) -> str:
+def as_svg(draw: Callable[[], Figure], label: str) -> str:
+    """A figure for the page; `label` is the text that stands for it."""
     buffer = io.StringIO()
     # Ids inside one page must differ between its figures.
     with mpl.rc_context({**_STYLE, "svg.hashsalt": label}):

@@ -16,8 +16,9 @@ from v2a_ray.evaluation.aggregates import NUM_RESAMPLES
 from v2a_ray.outputs import new_file
 from v2a_ray.report.comparison import Comparison, tidy_rows
 from v2a_ray.report.markdown import table_lines
+from v2a_ray.report.modality_map import modality_section
 from v2a_ray.report.page import framed, section, table
-from v2a_ray.report.page_figures import figures, shown_colors
+from v2a_ray.report.page_figures import as_svg, figures, shown_colors
 
 _DEFINITIONS = (
     "Cells: mean ± sample standard deviation over n seeds. IQM: the mean of the middle half of all seeds of all tasks. "
@@ -37,11 +38,12 @@ def page(comparison: Comparison, title: str, commands: Sequence[str]) -> str:
     script = resources.files(__package__).joinpath("page.js").read_text()
     common, varying = comparison.settings()
     stages = [[name, f"{made}", f"{found}", f"{spent:,.1f}"] for name, made, found, spent in comparison.stages()]
-    failures = comparison.failures()
+    failures, modality = comparison.failures(), modality_section(comparison.finished, as_svg)
     sections = [
         ("What was run", "".join(f"<p>{escape(text)}</p>" for text in comparison.summary())),
         ("Results", _results(comparison)),
         *((name, _figure(caption, svg)) for name, caption, svg in figures(comparison)),
+        *([modality] if modality else []),
         ("Failures", _failures(failures)),
         ("Time and cache by stage", table(["stage", "computed", "found in the store", "seconds in all"], stages)),
         ("What the policies differ in", table(varying[0], varying[1:])),

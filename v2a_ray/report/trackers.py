@@ -1,4 +1,4 @@
-"""Finished policies in experiment trackers: TensorBoard, MLflow, Weights & Biases. A policy is a run of its own there.
+"""Policies in experiment trackers, finished or failed: TensorBoard, MLflow, Weights & Biases. Each is a run of its own.
 
 A policy that is logged again replaces what was logged of it: it has one identity, its results folder and its name.
 """
@@ -12,18 +12,22 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from v2a_ray.engine.trainer import History
 from v2a_ray.errors import ConfigError
+from v2a_ray.report.tracked_film import Film
 from v2a_ray.settings.yaml_files import at
 
 Scalar = bool | int | float | str
 MLFLOW_BATCH = 1000
 """Metrics of one request, MLflow's limit."""
+LONGEST_REASON = 2000
+"""Characters of a failure's reason; MLflow refuses tags above 5000."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class TrackedPolicy:
         config: the whole configuration as YAML.
         curves: (ending of the metrics' names, file of recorded metrics) of every stage that has them.
         scores: at the end of training.
+        history: recorded metrics besides `curves`, rows with `step`: what is known of a failed policy.
+        failure: why it failed; empty for a finished policy.
+        film: of the finished policy; trackers get its file, which is drawn before they are called.
     """
 
     folder: Path
@@ -51,6 +58,16 @@ class TrackedPolicy:
     config: str
     curves: Sequence[tuple[str, Path]]
     scores: Mapping[str, float]
+    history: History = field(default_factory=list)
+    failure: str = ""
+    film: Film | None = None
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Tags with the policy's state, `finished` or `failed`, and the reason of a failure."""
+        if not self.failure:
+            return {**self.tags, "state": "finished"}
+        return {**self.tags, "state": "failed", "reason": self.failure[:LONGEST_REASON]}
 
     @property
     def identity(self) -> str:
@@ -60,11 +77,15 @@ class TrackedPolicy:
     def points(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Metrics by step, steps in order."""
         merged: dict[int, dict[str, float]] = {}
-        for ending, file in self.curves:
-            for row in pq.read_table(file).to_pylist():
-                step = int(row.pop("step"))
-                values = {f"{name}{ending}": value for name, value in row.items() if value is not None}
-                merged.setdefault(step, {}).update(values)
+        for ending, rows in (
+            *((ending, pq.read_table(file).to_pylist()) for ending, file in self.curves),
+            ("", self.history),
+        ):
+            for row in rows:
+                values = {
+                    f"{name}{ending}": value for name, value in row.items() if name != "step" and value is not None
+                }
+                merged.setdefault(int(row["step"]), {}).update(values)
         yield from sorted(merged.items())
 
 
@@ -91,10 +112,25 @@ def to_tensorboard(policy: TrackedPolicy) -> None:
         for step, values in policy.points():
             for name, value in values.items():
                 writer.add_scalar(name, value, step)
+        if policy.failure:
+            writer.add_text("failed", policy.failure)
+        if policy.film:
+            # `add_video` encodes such an image itself, and needs another package for that.
+            writer.file_writer.add_summary(_film_summary(policy.film.path), 0)
         indented = "".join(f"    {line}\n" for line in policy.config.splitlines())
         writer.add_text("config", indented)
         final = {f"final/{name}": score for name, score in policy.scores.items()}
-        writer.add_hparams(dict(policy.parameters), final, run_name=".")
+        writer.add_hparams({**policy.parameters, "state": policy.about["state"]}, final, run_name=".")
+
+
+def _film_summary(path: Path) -> Any:
+    """A GIF as TensorBoard's `Summary`."""
+    import imageio.v3
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    *_, height, width, _channels = imageio.v3.improps(path).shape
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+    return Summary(value=[Summary.Value(tag="film", image=image)])
 
 
 def to_mlflow(policy: TrackedPolicy) -> None:
@@ -107,7 +143,7 @@ def to_mlflow(policy: TrackedPolicy) -> None:
     experiment = known.experiment_id if known else client.create_experiment(policy.group)
     for old in client.search_runs([experiment], filter_string=f"tags.`v2a.policy` = '{policy.identity}'"):
         client.delete_run(old.info.run_id)
-    tags = {"v2a.policy": policy.identity, "v2a.sweep": policy.group, **policy.tags}
+    tags = {"v2a.policy": policy.identity, "v2a.sweep": policy.group, **policy.about}
     run = client.create_run(experiment, run_name=policy.name, tags=tags).info.run_id
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, step) for step, values in policy.points() for name, value in values.items()]
@@ -116,7 +152,9 @@ def to_mlflow(policy: TrackedPolicy) -> None:
     for begin in range(0, len(metrics), MLFLOW_BATCH):
         client.log_batch(run, metrics=metrics[begin : begin + MLFLOW_BATCH])
     client.log_text(run, policy.config, "config.yaml")
-    client.set_terminated(run)
+    if policy.film:
+        client.log_artifact(run, str(policy.film.path))
+    client.set_terminated(run, "FAILED" if policy.failure else "FINISHED")
 
 
 def to_wandb(policy: TrackedPolicy) -> None:
@@ -131,16 +169,23 @@ def to_wandb(policy: TrackedPolicy) -> None:
         name=policy.name,
         # A run of this id is replaced.
         id=policy.identity,
-        tags=[f"{name}:{value}"[:64] for name, value in policy.tags.items()],
-        config={**policy.parameters, "config_yaml": policy.config},
+        tags=[f"{name}:{value}"[:64] for name, value in policy.about.items() if name != "reason"],
+        notes=policy.about.get("reason"),
+        config={**policy.parameters, **_outcome(policy), "config_yaml": policy.config},
         dir=str(policy.folder),
         reinit="create_new",
         settings=wandb.Settings(silent=True, console="off"),
     )
     for step, values in policy.points():
         run.log(values, step=step)
+    if policy.film:
+        run.log({"film": wandb.Video(str(policy.film.path), format="gif")})
     run.summary.update({f"final/{name}": score for name, score in policy.scores.items()})
-    run.finish()
+    run.finish(exit_code=1 if policy.failure else 0)
+
+
+def _outcome(policy: TrackedPolicy) -> dict[str, str]:
+    return {name: policy.about[name] for name in ("state", "reason") if name in policy.about}
 
 
 TENSORBOARD = "tensorboard"

@@ -11,6 +11,9 @@ from typing import Any, Literal, get_args
 
 OfflineMeasure = Literal["fitted_q_lower", "fitted_q_mean", "td_error", "action_log_likelihood"]
 OFFLINE_MEASURES: tuple[OfflineMeasure, ...] = get_args(OfflineMeasure)
+DEFAULT_MEASURE: OfflineMeasure = "td_error"
+"""It loses least where true returns are known (docs/no_simulator.md): values by fitted Q evaluation rank no better than
+chance there, because critics overestimate what no recording shows."""
 RANK_SCORE = "rank_score"
 SCORE_TITLE = "normalised score in the target"
 _TITLES = {

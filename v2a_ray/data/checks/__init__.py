@@ -17,6 +17,7 @@ from v2a_ray.data.checks.content import (
     check_lengths,
     check_order,
     check_repeated,
+    check_terminals_continue,
     check_unwritten,
 )
 from v2a_ray.data.checks.findings import Finding, place
@@ -71,6 +72,7 @@ def check_table(
         *(check_unwritten(table, locate) if robot else []),
         *check_repeated(table, where),
         *check_order(table, where),
+        *check_terminals_continue(table, locate),
         *(check_lengths(table, locate, robot) if robot else []),
         *(check_terminals(table, locate, robot) if robot and not sizes else []),
     ]

@@ -128,6 +128,12 @@ _ALL = (
         "store these ends as timeouts: a policy would learn that nothing follows",
     ),
     Check(
+        "terminal_continues",
+        "warning",
+        "steps are terminal although the recording goes on, as in D4RL's AntMaze while the ant is at its goal",
+        "keep the first terminal step of each run of them: the others are episodes of one step",
+    ),
+    Check(
         "reward_scale",
         "warning",
         "rewards have another scale than the domain's, or than the other sources'",

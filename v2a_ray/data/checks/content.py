@@ -17,6 +17,8 @@ from v2a_ray.data.table.segmentation import breaks, is_unordered
 from v2a_ray.robot_interface import RobotInterface
 
 ACTION_TOLERANCE = 1e-6
+CONTINUED_QUANTILE = 0.99
+"""Of the lengths of ordinary steps: a shorter way from a terminal step to the next row is no reset."""
 Locate = Callable[[int, str], str]
 """Row of the table and field to the place that a message names."""
 
@@ -121,6 +123,27 @@ def check_order(table: EpisodeTable, where: str) -> list[Finding]:
         return []
     message = f"{table.num_episodes} episodes in {table.num_transitions} rows: transitions are not in order of time"
     return [found("unordered", message, place(where))]
+
+
+def check_terminals_continue(table: EpisodeTable, locate: Locate) -> list[Finding]:
+    """A recording may not go on after a terminal step, as D4RL's of AntMaze do while the ant is at its goal.
+
+    Read row by row these are episodes of one terminal step that begin where a terminal episode ended. A reset leads
+    farther away than the steps of a recording, so that a robot which falls at once after its reset is not meant.
+    """
+    starts = table.offsets[1:-1]
+    again = table.terminal_rows[starts] * table.terminal_rows[starts - 1] * (table.lengths[1:] == 1) > 0
+    inside = np.ones(table.num_transitions, dtype=bool)
+    inside[table.offsets[1:] - 1] = False
+    if not again.any() or not inside.any():
+        return []
+    steps = np.linalg.norm(table.next_observation[inside] - table.observation[inside], axis=1)
+    gaps = np.linalg.norm(table.observation[starts] - table.observation[starts - 1], axis=1)
+    again &= gaps <= np.quantile(steps, CONTINUED_QUANTILE)
+    if not again.any():
+        return []
+    message = f"the recording goes on after a terminal step ({int(again.sum())} terminal steps that follow one in all)"
+    return [found("terminal_continues", message, locate(int(starts[again.argmax()]), "terminated"))]
 
 
 def row_hashes(table: EpisodeTable) -> NDArray[np.uint64]:

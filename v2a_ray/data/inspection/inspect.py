@@ -19,6 +19,7 @@ from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.domains import Domain
 from v2a_ray.domains.file_names import domain_of_file_name
 from v2a_ray.errors import DomainError
+from v2a_ray.settings.behavior_names import behavior_of_name
 
 UNLABELLED = "unknown"
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -110,7 +111,7 @@ def inspect_datasets(
         if told is not None:
             domains[name] = told
         findings += reading.findings
-        summaries += summarize(_described(table, name, told))
+        summaries += summarize(_described(table, name, told, path))
     usable = {name: table for name, table in tables.items() if _is_finite(table)}
     between = check_sources(usable, {name: each for name, each in domains.items() if name in usable})
     return Inspection(
@@ -181,13 +182,16 @@ def _is_finite(table: EpisodeTable) -> bool:
     return all(bool(np.isfinite(field).all()) for field in fields)
 
 
-def _described(table: EpisodeTable, name: str, domain: Domain | None) -> EpisodeTable:
-    """The table renamed to `name` if it has one source, and labelled with the assumed domain if it has no label."""
+def _described(table: EpisodeTable, name: str, domain: Domain | None, path: str) -> EpisodeTable:
+    """The table renamed to `name` if it has one source, and labelled with the assumed domain, and with the behaviour in
+    the name of its `path`, if it has no such labels."""
     count = table.num_episodes
     if len(set(table.source)) == 1:
         table = table.replace(source=(name,) * count)
     if domain is not None and set(table.domain) == {UNLABELLED}:
         table = table.replace(domain=(domain.name,) * count)
+    if set(table.behavior) == {UNLABELLED} and (behavior := behavior_of_name(path)):
+        table = table.replace(behavior=(behavior,) * count)
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,30 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from v2a_ray.data.checks.findings import place
 from v2a_ray.data.formats.arrays import check_keys
-from v2a_ray.data.formats.hdf5 import dataset, opened
+from v2a_ray.data.formats.folders import parquet_dataset
+from v2a_ray.data.formats.hdf5 import dataset, member, opened, subgroups
 from v2a_ray.data.formats.known_formats import FORMATS, detect_format
+from v2a_ray.data.formats.lerobot_files import INFO
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.minari_files import read_metadata
 from v2a_ray.data.formats.npz import require_stored
+from v2a_ray.data.formats.parquet_files import read_columns, schema_names
+from v2a_ray.data.formats.rllib_columns import EPISODE
+from v2a_ray.data.formats.robomimic import DATA as DEMONSTRATIONS
 from v2a_ray.data.table.folder import MANIFEST, read_manifest
 from v2a_ray.errors import DataError, V2AError
+from v2a_ray.files import parse_json
+from v2a_ray.settings.behavior_names import UNKNOWN, behavior_of_name
 
 ENDS = ("rewards", "terminals", "timeouts")
 """The keys of D4RL's layout that are read: rewards and the ends of episodes."""
 PROBLEM_SEVERITIES = ("error", "warning")
+LABELLED = ("domain", "behavior")
+"""The labels that are shown."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Listed:
         format: of the registry; empty if it cannot be read.
         num_episodes, num_transitions: counts.
         mean_return: undiscounted return per episode.
-        domain: from the labels or the name; empty if unknown.
+        domain, behavior: from the labels or the name; empty if unknown.
         problems: checks that fired when the table was made, with their counts, or why the data cannot be read.
         unreadable: whether the data cannot be read.
     """
@@ -52,6 +61,7 @@ class Listed:
     num_transitions: int | None = None
     mean_return: float | None = None
     domain: str = ""
+    behavior: str = ""
     problems: str = ""
     unreadable: bool = False
 
@@ -104,15 +114,24 @@ def _listed(path: Path, folder: Path) -> Listed:
         details = _details(path, entry.name)
     except V2AError as error:
         return Listed(name, str(path), problems=error.what, unreadable=True)
-    return Listed(name, str(path), entry.name, **({"domain": _domain_of_name(path)} | details))
+    told = {label: value for label, value in details.items() if value not in ("", UNKNOWN)}
+    named = {"domain": _domain_of_name(path), "behavior": behavior_of_name(str(path)) or ""}
+    return Listed(name, str(path), entry.name, **(named | told))
 
 
 def _details(path: Path, format_name: str) -> dict[str, Any]:
     try:
         if (path / MANIFEST).exists() and format_name == "parquet":
             return _of_manifest(read_manifest(path))
-        if format_name == "parquet" and path.is_file():
-            return _of_parquet(path)
+        if format_name == "parquet":
+            return _of_tables(path)
+        if format_name == "rllib-columns":
+            return _of_columns(path)
+        if format_name == "robomimic":
+            return _of_demonstrations(path)
+        if format_name == "lerobot":
+            told = parse_json((path / INFO).read_bytes())
+            return {"num_episodes": told.get("total_episodes"), "num_transitions": told.get("total_frames")}
         if format_name == "d4rl":
             return _of_hdf5(path)
         if format_name == "npz":
@@ -142,23 +161,56 @@ def _of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
         "num_episodes": manifest["num_episodes"],
         "num_transitions": manifest["num_transitions"],
         "mean_return": manifest["return"]["mean"],
-        "domain": ", ".join(dict.fromkeys(source["domain"] for source in manifest["sources"])),
+        **_labels({name: [source[name] for source in manifest["sources"]] for name in LABELLED}),
         "problems": ", ".join(
             f"{check} × {fired.count(check)}" if fired.count(check) > 1 else check for check in dict.fromkeys(fired)
         ),
     }
 
 
-def _of_parquet(path: Path) -> dict[str, Any]:
-    """Details of a table's file without manifest, from three columns."""
-    table = pq.read_table(path, columns=["length", "reward", "domain"])
+def _labels(values: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Distinct labels of each kind, joined; what nothing says is left out."""
+    return {name: ", ".join(each for each in dict.fromkeys(found) if each != UNKNOWN) for name, found in values.items()}
+
+
+def _of_tables(path: Path) -> dict[str, Any]:
+    """Details of a table's files without manifest, from four columns."""
+    table = _columns(path, ["length", "reward", *LABELLED])
     rewards = table.column("reward").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    domains = [label for label in pc.unique(table.column("domain")).to_pylist() if label != "unknown"]
     return {
         "num_episodes": table.num_rows,
         "num_transitions": int(pc.sum(table.column("length")).as_py() or 0),
         "mean_return": float(rewards.sum(dtype=np.float64)) / max(table.num_rows, 1),
-    } | ({"domain": ", ".join(domains)} if domains else {})
+        **_labels({name: pc.unique(table.column(name)).to_pylist() for name in LABELLED}),
+    }
+
+
+def _of_columns(path: Path) -> dict[str, Any]:
+    """Details of RLlib's recorded columns, a row per step; without ids, only observations show episodes' ends."""
+    first = parquet_dataset(locate(path))[0]
+    ids = [name for name in (EPISODE,) if name in schema_names(first)]
+    table = _columns(path, ["rewards", *ids])
+    known: dict[str, Any] = {"num_transitions": table.num_rows}
+    if not ids:
+        return known
+    count = len(pc.unique(table.column(EPISODE)))
+    total = float(pc.sum(table.column("rewards")).as_py() or 0.0)
+    return known | {"num_episodes": count, "mean_return": total / max(count, 1)}
+
+
+def _columns(path: Path, names: list[str]) -> pa.Table:
+    """These columns of a file, or of all files of a folder."""
+    return pa.concat_tables([read_columns(file, names) for file in parquet_dataset(locate(path))])
+
+
+def _of_demonstrations(path: Path) -> dict[str, Any]:
+    """Details of robomimic's file: the lengths of its groups' actions."""
+    where = str(path)
+    with opened(locate(path)) as file:
+        group = member(file, DEMONSTRATIONS, where)
+        demos = subgroups(group, place(where, group=DEMONSTRATIONS))
+        lengths = [len(dataset(group[demo], "actions", place(where, episode=demo))) for demo in demos]
+    return {"num_episodes": len(lengths), "num_transitions": sum(lengths)}
 
 
 def _of_hdf5(path: Path) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def load_data(spec: DataSpec, label: str, data_root: str | Path = ".", checks: S
     if spec.subsample == "transitions":
         message = "transitions were drawn one by one, as asked for"
         findings = [*findings, Finding("unordered", "info", message, place(path))]
-    return Reading(relabel(table, label, domain, spec.behavior), findings)
+    return Reading(relabel(table, label, domain, spec.labelled_behavior), findings)
 
 
 def take(table: EpisodeTable, spec: DataSpec) -> EpisodeTable:

@@ -18,6 +18,7 @@ import numpy as np
 from v2a_ray.domains.own.edits import OWN_KINDS, ModelEdit, apply_edits, parse_own_shift, shift_edits
 from v2a_ray.domains.own.environment import OwnInterface, adapt, make_bare, model_of, read_interface
 from v2a_ray.domains.own.mjcf import MJCFRobot
+from v2a_ray.domains.own.published_references import published_references
 from v2a_ray.domains.own.robot_file import read_robot
 from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.domains.shifts.kinds import Shift
@@ -97,11 +98,11 @@ class GymDomain:
 
     @property
     def references(self) -> Sequence[float] | None:
-        """Returns that score 0 and 100, from the settings or the robot's file."""
+        """Returns that score 0 and 100, from the settings, the robot's file, or D4RL."""
         given: Sequence[float] | None = self.settings.get("references")
         if given is None and is_robot_file(self.environment):
             given = read_robot(Path(self.environment.removeprefix(ROBOT_FILE))).references
-        return given
+        return given or published_references(self.environment, self.settings)
 
     @property
     def execution(self) -> Execution:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 from v2a_ray.domains.own.mjcf import MJCFRobot
 from v2a_ray.domains.shifts.execution import ActionChannel, Execution
 from v2a_ray.errors import DomainError, V2AError
+from v2a_ray.robot_interface import UnknownHealth
 from v2a_ray.settings.environment_names import ROBOT_FILE, is_robot_file
 
 OPTIONS = ("max_episode_steps", "observation_keys", "references")
@@ -33,7 +37,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class OwnInterface:
+class OwnInterface(UnknownHealth):
     """See `v2a_ray.domains.base.Interface`.
 
     Attributes:
@@ -59,11 +63,6 @@ class OwnInterface:
             f"{observation_dim} and {action_dim}: take data of this environment, or name the one they are of"
         )
 
-    def observed_health(self, observation: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Nothing is sure: only the environment knows when it ends."""
-        unknown = np.zeros(len(observation), dtype=bool)
-        return unknown, unknown
-
 
 def make_bare(
     environment: str, settings: Mapping[str, Any], where: str, render_mode: str | None = None
@@ -81,7 +80,10 @@ def make_bare(
             made = TimeLimit(made, limit or made.robot.max_episode_steps)
         elif _ENVIRONMENT_ID.fullmatch(environment):
             _register_extras(environment)
-            made = gymnasium.make(environment, max_episode_steps=limit, disable_env_checker=True, **kwargs)
+            with warnings.catch_warnings():
+                # Of an older version than the newest, which data often need.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                made = gymnasium.make(environment, max_episode_steps=limit, disable_env_checker=True, **kwargs)
         else:
             made = _factory(environment)(**kwargs)
             made = made if limit is None else TimeLimit(made, limit)
@@ -194,7 +196,9 @@ def _register_extras(environment: str) -> None:
         return
     for name in _EXTRAS:
         if importlib.util.find_spec(name):
-            importlib.import_module(name)
+            # It prints advice about versions, in every process of a run; docs/own_robot.md has it.
+            with redirect_stderr(io.StringIO()):
+                importlib.import_module(name)
 
 
 def _factory(environment: str) -> Any:

@@ -23,11 +23,11 @@ from v2a_ray.experiments.reading import Notify, load_experiment
 from v2a_ray.experiments.sweep import make_sweep, with_base, with_grid
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.objects import ObjectFolder, is_address
+from v2a_ray.orchestration.cluster.job_variables import VARIABLES_FILE, write_variables
 from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import merge, parse_overrides, read_yaml, validate
 
 CONFIG_FILE = "experiment.yaml"
-ENVIRONMENT_FILE = "environment.sh"
 SHARED = "an absolute path on storage that every node mounts"
 NO_DATA = {"data_root": "/"}
 """For jobs that read no data. The default is the job's working folder, which changes with each job; a sweep that
@@ -46,8 +46,8 @@ class JobSpec:
         overrides: `key=value` of the command line, which override the file.
         run_dir: absolute folder of the results, on storage that all nodes mount.
         plugins: files on this machine, shipped beside the configuration file, which refers to them by file name.
-        environment: variables of the job's command. They travel in a file, because the cluster shows commands,
-            metadata and runtime environments to everyone who may list jobs.
+        environment: variables of the job's command and workers. They travel in a file, because the cluster shows
+            commands, metadata and runtime environments to everyone who may list jobs.
     """
 
     kind: Literal["run", "sweep"]
@@ -72,7 +72,7 @@ class JobSpec:
         """
         arguments = [self.kind, CONFIG_FILE, *self.overrides, "--run-dir", self.run_dir]
         beside = shlex.quote(_beside(self.run_dir, "artifacts"))
-        before = f". ./{ENVIRONMENT_FILE}; " if self.environment else ""
+        before = f". ./{VARIABLES_FILE}; " if self.environment else ""
         return f"{before}V2A_STORE=${{V2A_STORE:-{beside}}} python -m v2a_ray.cli.main {shlex.join(arguments)}"
 
     def write(self, folder: Path) -> None:
@@ -81,10 +81,7 @@ class JobSpec:
         for plugin in self.plugins:
             (folder / Path(plugin).name).write_bytes(Path(plugin).read_bytes())
         if self.environment:
-            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
-            file = folder / ENVIRONMENT_FILE
-            file.touch(mode=0o600)
-            file.write_text("".join(lines))
+            write_variables(folder, self.environment)
 
 
 def job_environment(given: Sequence[str]) -> dict[str, str]:

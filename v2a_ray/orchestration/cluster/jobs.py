@@ -24,6 +24,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobTy
 
 import v2a_ray
 from v2a_ray.errors import ClusterError, ConfigError
+from v2a_ray.orchestration.cluster.job_variables import HOOK
 from v2a_ray.orchestration.cluster.join import require_cluster, token_error
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class JobServer:
         }
         with tempfile.TemporaryDirectory(prefix="v2a-job-") as folder, self._asking():
             spec.write(Path(folder))
+            hook = {"worker_process_setup_hook": HOOK} if spec.environment else {}
             try:
                 self._client.submit_job(
                     entrypoint=spec.entrypoint,
@@ -122,6 +124,7 @@ class JobServer:
                         "working_dir": folder,
                         "py_modules": [str(Path(v2a_ray.__file__).parent)],
                         "excludes": EXCLUDES,
+                        **hook,
                     },
                     metadata=metadata,
                     submission_id=name,

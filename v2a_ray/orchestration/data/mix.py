@@ -44,7 +44,7 @@ def preview_mix(config: ExperimentConfig) -> list[MixRow]:
     """Preview a mix: files are read and checked, nothing is rolled out or written. Raises DataError."""
     rows = []
     for spec in mix_sources(config):
-        labels = (spec.label, spec.domain, spec.behavior)
+        labels = (spec.label, spec.domain, spec.labelled_behavior)
         if spec.path is None:
             rows.append(MixRow(*labels, None, None, spec.num_transitions or 0))
             continue

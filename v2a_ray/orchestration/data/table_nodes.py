@@ -147,7 +147,7 @@ def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
         output,
         domain=parse_domain(spec.domain),
         name=work.node.name.removeprefix("data/"),
-        behavior=spec.behavior,
+        behavior=spec.labelled_behavior,
         checks=work.config.checks,
         extra={"spec": spec.model_dump()},
     )
@@ -172,7 +172,7 @@ def make_source(work: Work, store: ArtifactStore, progress_actor: Any) -> list[A
             inputs[spec.label] / "table",
             spec.label,
             parse_domain(spec.domain).name,
-            spec.behavior if spec.path else None,
+            spec.labelled_behavior if spec.path else None,
         )
         for spec in config.sources
         if not (inputs[spec.label] / REFUSED).exists()

@@ -98,6 +98,7 @@ class Recorder(Callback):
     def _fail(self, policy: str, reason: str) -> None:
         self.results.statuses.add(TrialStatus(policy, "failed", reason))
         for mine in self.results.trials_of(policy):
+            self.results.publish_failure(mine, reason)
             self._tell(mine, partial(self.listener.failed, _shown(mine), reason))
 
     def _tell(self, trial: Trial, call: Callable[[], None]) -> None:

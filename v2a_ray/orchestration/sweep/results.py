@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from v2a_ray.engine.context import CHECKPOINT
 from v2a_ray.engine.store import Artifact, ArtifactStore
+from v2a_ray.engine.trainer import recorded_history
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULTS_FILE, TRIALS
 from v2a_ray.experiments.sweep import SAMPLE, Sweep, Trial, layer_of
@@ -25,6 +27,7 @@ from v2a_ray.outputs import file_name
 from v2a_ray.report.curves import plot_cells
 from v2a_ray.report.result_tables import TrialResult, cells_markdown, result_row, write_rows
 from v2a_ray.report.search_table import search_markdown
+from v2a_ray.report.tracked_film import film_of
 from v2a_ray.report.trackers import TENSORBOARD, TrackedPolicy, parameters
 from v2a_ray.settings.yaml_files import merge
 
@@ -167,9 +170,11 @@ class Results:
         self._take(trial, result)
         if not is_written(self.folder / TRIALS / trial.folder_name, result.config, self.output(trial)):
             write_trial(self.folder, trial, result.config, self._stages(trial), self.output(trial))
-        key = trial.plan["policy"].key
-        if self.tracking.lacks(trial.folder_name, key):
-            self.tracking.log(self._tracked(trial, result), key)
+        key, output = trial.plan["policy"].key, self.output(trial)
+        film = film_of(result.config, output, self.folder / TRIALS / trial.folder_name)
+        if self.tracking.lacks(trial.folder_name, key, film):
+            tracked = replace(self._tracked(trial, result), curves=[("", output / CURVES)], film=film)
+            self.tracking.log(tracked, key)
         return result
 
     def _stages(self, trial: Trial) -> list[tuple[str, Artifact]]:
@@ -177,10 +182,18 @@ class Results:
         is_member = self.sweep.config.scheduler.is_population
         found = [(name, self.store.find(node.stage, node.key)) for name, node in trial.plan.items()]
         return [
-            (name, dataclasses.replace(artifact, cached=artifact.key not in self.computed))
+            (name, replace(artifact, cached=artifact.key not in self.computed))
             for name, artifact in found
             if artifact and not (is_member and name == "policy")
         ]
+
+    def publish_failure(self, trial: Trial, reason: str) -> None:
+        """Show trackers a trial that failed, with its metrics up to the last checkpoint."""
+        key = trial.plan["policy"].key
+        is_member = self.sweep.config.scheduler.is_population
+        work = self._member(trial) if is_member else self.store.work("policy", key)
+        history = recorded_history(work / CHECKPOINT)
+        self.tracking.log(replace(self._tracked(trial, self.result(trial)), history=history, failure=reason), key)
 
     def output(self, trial: Trial) -> Path:
         """The folder with the files of a finished trial's policy."""
@@ -189,7 +202,7 @@ class Results:
         return self.store.path("policy", trial.plan["policy"].key)
 
     def _tracked(self, trial: Trial, result: TrialResult) -> TrackedPolicy:
-        """What trackers get of a finished trial."""
+        """What trackers get of a trial, without its curves."""
         config = result.config.model_dump(mode="json")
         drawn = list(self.sweep.config.search.space) if self.sweep.config.search else []
         scores = {name: result.evaluation.get(name) for name in OBJECTIVES}
@@ -202,7 +215,7 @@ class Results:
             tags={"task": result.task, "method": result.method, "seed": str(result.config.seed)},
             # The pure Python dumper would take longer than all else of a short trial.
             config=yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False),
-            curves=[("", self.output(trial) / CURVES)],
+            curves=[],
             scores={name: score for name, score in scores.items() if score is not None},
         )
 

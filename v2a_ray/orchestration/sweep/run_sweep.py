@@ -171,7 +171,7 @@ def _identity(sweep: Sweep) -> dict[str, Any]:
     drawn = sweep.config.search.model_dump(mode="json", exclude={"num_trials"}) if sweep.config.search else None
     digest = hashlib.sha256()
     for trial in sweep.trials:
-        digest.update(as_json(trial, without={"loggers"}).encode() + b"\n")
+        digest.update(as_json(trial, without={"loggers", "film_seconds"}).encode() + b"\n")
     return {"num_trials": len(sweep.trials), "digest": digest.hexdigest(), "search": drawn}
 
 

@@ -113,5 +113,4 @@ def _progress(progress_actor: str, trial: Trial) -> Progress:
 
 def failure(policy: str, error: V2AError) -> dict[str, Any]:
     """The report of a failed policy: its key, where and why it failed, and whether all other trials would fail too."""
-    reason = f"{error.where}: {error.what}" if error.where else error.what
-    return {"policy": policy, "failed": reason, "unwritable": isinstance(error, StorageError)}
+    return {"policy": policy, "failed": error.reason, "unwritable": isinstance(error, StorageError)}

@@ -202,7 +202,7 @@ def _result(reference: Any, group: Sequence[Work], failures: Counter[str], liste
         if not mine and _may_start_again(error, group[0].node.key, failures):
             return None
         for work in group:
-            listener.failed(work.shown, str(mine or error).strip().splitlines()[-1])
+            listener.failed(work.shown, mine.reason if mine else str(error).strip().splitlines()[-1])
         if mine:
             raise mine from None
         raise

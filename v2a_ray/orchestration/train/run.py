@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from v2a_ray.checksums import file_digest
+from v2a_ray.engine.context import CHECKPOINT
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact
+from v2a_ray.engine.trainer import History, recorded_history
+from v2a_ray.errors import V2AError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.finished import RESULT_FILE
 from v2a_ray.experiments.reading import missing_nodes, store_of
@@ -31,6 +35,7 @@ from v2a_ray.orchestration.train.work import Work
 from v2a_ray.outputs import storage_errors
 from v2a_ray.report.curves import plot_run
 from v2a_ray.report.run_result import make_result, policy_files
+from v2a_ray.report.tracked_film import film_of
 from v2a_ray.report.trackers import TENSORBOARD, Scalar, TrackedPolicy, require_trackers
 
 
@@ -40,6 +45,8 @@ class _LiveCurves(Listener):
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self.folder, self.warn = folder, warn
         self.writer: SummaryWriter | None = None
+        self.history: History = []
+        """The same metrics, for a run that fails."""
         with self._room():
             # Events of an earlier, interrupted start would stand there twice.
             shutil.rmtree(folder, ignore_errors=True)
@@ -61,11 +68,26 @@ class _LiveCurves(Listener):
                 self.writer.close()
 
     def progressed(self, event: Event) -> None:
-        for name, value in event.metrics.items():
-            if name not in ("resumed", "discarded") and not name.startswith("streamed/"):
-                with self._room():
-                    if self.writer:
-                        self.writer.add_scalar(f"{name}{_ending(event.name)}", value, event.step)
+        metrics = {
+            f"{name}{_ending(event.name)}": value
+            for name, value in event.metrics.items()
+            if name not in ("resumed", "discarded") and not name.startswith("streamed/")
+        }
+        self.history.append({"step": event.step, **metrics})
+        with self._room():
+            for name, value in metrics.items():
+                if self.writer:
+                    self.writer.add_scalar(name, value, event.step)
+
+
+class _Failure(Listener):
+    """Remembers which stage failed, and why."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+
+    def failed(self, node: Node, reason: str) -> None:
+        self.reason = self.reason or f"{node.name}: {reason}"
 
 
 def _ending(node: str) -> str:
@@ -94,21 +116,32 @@ def run_experiment(
         StatusFile(run_dir, "run", config.name) as status,
         Tracking(run_dir, [TENSORBOARD, *config.loggers], mine.warned) as tracking,
     ):
-        extra: list[Listener] = [status]
+        failure = _Failure()
+        extra: list[Listener] = [status, failure]
         live = _LiveCurves(run_dir / TENSORBOARD, mine.warned) if missing else None
         if live:
             # If nothing is missing, there is no Ray, and there are no metrics or curves on the way.
             extra += [live, MetricsListener(config.name)]
         try:
             artifacts = _compute(config, plan, run_dir, Listeners([mine, *extra]), check=bool(missing))
+        except Exception:
+            if live and failure.reason:
+                live.close()
+                with suppress(V2AError):  # the store's own trouble would hide the reason
+                    failed = _failed(config, plan, run_dir, live.history, failure.reason)
+                    tracking.forget(failed, TENSORBOARD)
+                    tracking.log(failed, plan["policy"].key)
+            raise
         finally:
             if live:
                 live.close()
         result = _write_results(config, plan, artifacts, run_dir)
-        tracked = _tracked(config, plan, artifacts, run_dir, result["target"])
+        folders = {name: artifacts[node.key].path for name, node in plan.items()}
+        tracked = _tracked(config, folders, run_dir, result["target"])
         if live:
             tracking.forget(tracked, TENSORBOARD)
-        tracking.log(tracked, plan["policy"].key)
+        film = film_of(config, folders["policy"], run_dir)
+        tracking.log(replace(tracked, film=film), plan["policy"].key)
     return result
 
 
@@ -142,15 +175,24 @@ def _write_results(
     return result
 
 
-def _tracked(
-    config: ExperimentConfig,
-    plan: Mapping[str, Node],
-    artifacts: Mapping[str, Artifact],
-    run_dir: Path,
-    evaluation: Mapping[str, Any],
+def _failed(
+    config: ExperimentConfig, plan: Mapping[str, Node], run_dir: Path, heard: History, reason: str
 ) -> TrackedPolicy:
-    """What trackers get of a finished run."""
-    files = [(_ending(name), artifacts[node.key].path / "curves.parquet") for name, node in plan.items()]
+    """What trackers get of a run that failed: all that was `heard`, the curves of stages that had finished, and of the
+    policy what the checkpoint holds that it went on from.
+    """
+    store = store_of(config)
+    found = {name: store.find(node.stage, node.key) for name, node in plan.items()}
+    tracked = _tracked(config, {name: artifact.path for name, artifact in found.items() if artifact}, run_dir, {})
+    history = recorded_history(store.work("policy", plan["policy"].key) / CHECKPOINT)
+    return replace(tracked, history=[*history, *heard], failure=reason)
+
+
+def _tracked(
+    config: ExperimentConfig, folders: Mapping[str, Path], run_dir: Path, evaluation: Mapping[str, Any]
+) -> TrackedPolicy:
+    """What trackers get of a run; `folders` are the artifacts that there are, by name of the node."""
+    files = [(_ending(name), folder / "curves.parquet") for name, folder in folders.items()]
     scores = {name: evaluation.get(name) for name in ("normalized_score_mean", "return_mean")}
     return TrackedPolicy(
         folder=run_dir,
