@@ -34,7 +34,7 @@ def imported(*arguments: str, cwd: Path) -> tuple[set[str], str]:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     found, printed = imported("--help", cwd=tmp_path)
-    assert found == set() and "demo.yaml" in printed
+    assert found == set() and "v2a run demo" in printed
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])

@@ -1,15 +1,12 @@
-"""The film of a finished policy that trackers get."""
+"""The film of a finished policy that trackers get. Importing this module loads neither MuJoCo nor torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from v2a_ray.domains import parse_domain
 from v2a_ray.errors import ConfigError, DataError
-from v2a_ray.evaluation.video import frames, record, write_film
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.export.policies import load_actor
 from v2a_ray.settings.environment_names import is_recorded, label_of
 
 FILM = "film.gif"
@@ -36,6 +33,10 @@ class Film:
 
     def draw(self) -> None:
         """Write the file. Raises V2AError without a simulator, a MuJoCo model, or an actor of ours."""
+        from v2a_ray.domains import parse_domain
+        from v2a_ray.evaluation.video import frames, record, write_film
+        from v2a_ray.export.policies import load_actor
+
         if is_recorded(self.domain):
             raise ConfigError("there is no simulator", where=label_of(self.domain), remedy="leave film_seconds at 0")
         if not self.weights.exists():

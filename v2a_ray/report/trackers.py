@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from v2a_ray.engine.trainer import History
 from v2a_ray.errors import ConfigError
 from v2a_ray.report.tracked_film import Film
 from v2a_ray.settings.yaml_files import at
+
+if TYPE_CHECKING:
+    from v2a_ray.engine.trainer import History
 
 Scalar = bool | int | float | str
 MLFLOW_BATCH = 1000

@@ -17,6 +17,8 @@ from v2a_ray.data.table.segmentation import breaks, is_unordered
 from v2a_ray.robot_interface import RobotInterface
 
 ACTION_TOLERANCE = 1e-6
+LEAST_STEPS = 50
+"""Of which an ordinary step is known."""
 CONTINUED_QUANTILE = 0.99
 """Of the lengths of ordinary steps: a shorter way from a terminal step to the next row is no reset."""
 Locate = Callable[[int, str], str]
@@ -135,7 +137,7 @@ def check_terminals_continue(table: EpisodeTable, locate: Locate) -> list[Findin
     again = table.terminal_rows[starts] * table.terminal_rows[starts - 1] * (table.lengths[1:] == 1) > 0
     inside = np.ones(table.num_transitions, dtype=bool)
     inside[table.offsets[1:] - 1] = False
-    if not again.any() or not inside.any():
+    if not again.any() or inside.sum() < LEAST_STEPS:
         return []
     steps = np.linalg.norm(table.next_observation[inside] - table.observation[inside], axis=1)
     gaps = np.linalg.norm(table.observation[starts] - table.observation[starts - 1], axis=1)
