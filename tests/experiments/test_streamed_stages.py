@@ -138,9 +138,55 @@ def test_streamed_table_refuses_device_cuda(stage: str, tables: dict[str, Path],
     assert error.value.where == "loading.memory_gib"
 
 
-@pytest.mark.parametrize("stage", ["modality", "alignment"])
-def test_stage_that_cannot_stream_names_the_remedy(stage: str, tables: dict[str, Path], tmp_path: Path) -> None:
+def test_stage_that_cannot_stream_names_the_remedy(tables: dict[str, Path], tmp_path: Path) -> None:
     config = experiment("v2a_calibrated")
-    with pytest.raises(ConfigError, match=rf"the {stage} stage cannot stream(.|\n)*raise it") as error:
-        fit_of(stage, config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
+    with pytest.raises(ConfigError, match=r"the alignment stage cannot stream(.|\n)*raise it") as error:
+        fit_of("alignment", config)(Job(config, tables, tmp_path, tmp_path / "work", silent))
     assert error.value.where == "loading.memory_gib"
+
+
+MODALITY = {
+    "num_steps": 40,
+    "encoder_width": 8,
+    "decoder_width": 8,
+    "batch_size": 8,
+    "crop_steps": 20,
+    "patience_evaluations": 9,
+    "validation_interval_steps": 10,
+    "validation_fraction": 0.2,
+    "checkpoint_interval_steps": 10,
+    "log_interval_steps": 10,
+}
+
+
+@pytest.mark.parametrize("include_target", [False, True])
+def test_streamed_modality_is_that_of_memory(include_target: bool, tables: dict[str, Path], tmp_path: Path) -> None:
+    found = {}
+    for gib in (QUARTER_GIB, 1.0):
+        config = experiment("v2a", gib, modality=MODALITY | {"include_target": include_target})
+        output = fit("modality", config, tables, tmp_path / str(gib))
+        column = pq.read_table(output / "column.parquet")
+        found[gib] = load_file(output / "model.safetensors"), column, pq.read_table(output / "curves.parquet")
+    (weights, column, curves), (others, whole, history) = found.values()
+    for name, values in weights.items():
+        torch.testing.assert_close(values, others[name], rtol=1e-4, atol=1e-5)
+    assert column.column("episode_id").equals(whole.column("episode_id"))
+    z, expected = (np.stack(each.column("z").to_pylist()) for each in (column, whole))
+    assert np.ptp(expected) > 0.01 and np.allclose(z, expected, atol=1e-5)
+    assert np.allclose(curves["modality/validation_loss"], history["modality/validation_loss"], equal_nan=True)
+
+
+def test_streamed_modality_resumes_from_its_checkpoint(tables: dict[str, Path], tmp_path: Path) -> None:
+    config = experiment("v2a", modality=MODALITY)
+    whole = fit("modality", config, tables, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit("modality", config, tables, tmp_path / "broken", fail_at_step=30)
+    resumed = fit("modality", config, tables, tmp_path / "broken")
+    for name, values in load_file(whole / "model.safetensors").items():
+        assert torch.equal(values, load_file(resumed / "model.safetensors")[name]), name
+
+
+def test_streamed_modality_refuses_device_cuda(tables: dict[str, Path], tmp_path: Path) -> None:
+    config = experiment("v2a", modality=MODALITY | {"device": "cuda"})
+    with pytest.raises(ConfigError, match=r"it would be streamed, on the CPU"):
+        fit_of("modality", config)(Job(config, tables, tmp_path, tmp_path / "work", silent))

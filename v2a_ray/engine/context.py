@@ -124,20 +124,26 @@ def preprocessing(job: Job) -> Preprocessing:
     )
 
 
-def require_memory(job: Job, stage: str, *roles: str) -> int:
-    """The bytes of the tables `roles`. Raises ConfigError if they exceed the memory of a stage that cannot stream."""
+def table_bytes(job: Job, *roles: str) -> int:
+    """The bytes of the transitions of the tables `roles` in memory."""
     manifests = [job.manifest(role) for role in roles]
-    needed: int = sum(
-        manifest["num_transitions"] * row_bytes(manifest["observation_dim"], manifest["action_dim"])
+    return sum(
+        int(manifest["num_transitions"]) * row_bytes(manifest["observation_dim"], manifest["action_dim"])
         for manifest in manifests
     )
+
+
+def require_memory(job: Job, stage: str, *roles: str, remedy: str | None = None) -> int:
+    """The bytes of the tables `roles`. Raises ConfigError if they exceed the memory of a stage that cannot stream."""
+    needed = table_bytes(job, *roles)
     if needed > job.memory_bytes:
         raise ConfigError(
             f"{needed / 2**30:,.2f} GiB of transitions ({' and '.join(roles)}) are more than the "
             f"{job.memory_bytes / 2**30:,.2f} GiB allowed, and the {stage} stage cannot stream them",
             where="loading.memory_gib",
-            remedy="raise it on a node that has the memory, take less data with num_transitions, or choose a method "
-            "that streams its source: igdf, dvdf, iql_* (`v2a methods`)",
+            remedy=remedy
+            or "raise it on a node that has the memory, take less data with num_transitions, or choose a method that "
+            "streams its source: igdf, dvdf, iql_* (`v2a methods`)",
         )
     return needed
 

@@ -169,7 +169,9 @@ class ObjectStore(ArtifactStore):
         with ExitStack() as stack:
             for key in sorted({key for key in keys if (stage, key) not in self._held}):
                 if lease := self._leased(stage, key):
-                    mirror = Mirror(self.work(stage, key), self.objects / f"work/{stage}/{key}", without=["train"])
+                    mirror = Mirror(
+                        self.work(stage, key), self.objects / f"work/{stage}/{key}", without=["train", "streamed"]
+                    )
                     stack.callback(self._give_up, stage, key, lease, mirror)
                     self._held[stage, key] = mirror
                     if not lease.is_first:

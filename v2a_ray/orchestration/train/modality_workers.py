@@ -27,7 +27,7 @@ from v2a_ray.engine.data_parallel import Workers
 from v2a_ray.engine.trainer import use_threads
 from v2a_ray.orchestration.cluster.session import quiet_ray_data
 from v2a_ray.orchestration.train.workers import IN_ORDER, cpus_per_worker, fit_on_workers, with_gpus
-from v2a_ray.stages.modality.fit import COLUMN, load_modality, modality_tables, save_modality
+from v2a_ray.stages.modality.fit import COLUMN, load_modality, modality_tables, require_modality_memory, save_modality
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
 
@@ -36,6 +36,7 @@ def fit_modality_parallel(job: Job) -> None:
     """Fit the modality with `modality.num_workers` workers and write the column z. The caller must reserve no CPU."""
     config = job.config.modality
     job = with_gpus(job, config)
+    require_modality_memory(job)
     tables = modality_tables(job)
     with quiet_ray_data():
         datasets = {f"shard-{rank}": _episodes(mine) for rank, mine in enumerate(shards(tables, config.num_workers))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
-from v2a_ray.data.table.folder import read_episodes, read_table_folder
+from v2a_ray.data.table.folder import read_episodes, read_row_groups, read_table_folder
 from v2a_ray.engine.columns import one_hot, read_episode_column, read_labels, write_episode_column
-from v2a_ray.engine.context import Job, require_memory
+from v2a_ray.engine.context import Job, require_memory, table_bytes
 from v2a_ray.engine.trainer import use_threads
 from v2a_ray.files import read_json
 from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.learner import ModalityLearner
 from v2a_ray.stages.modality.model import ModalityModel, encode_episodes, moments
+from v2a_ray.stages.modality.streamed import fit_streamed
 
 COLUMN = "column.parquet"
 
@@ -25,7 +27,11 @@ COLUMN = "column.parquet"
 def fit_modality(job: Job) -> None:
     """Compute a node of the stage in this process: the shared fit, the fit of one source, or the joined column."""
     if job.config.modality.mode == "shared":
-        _fit(job, concatenate([read_table_folder(table) for table in modality_tables(job)]))
+        tables = modality_tables(job)
+        if is_streamed(job):
+            fit_streamed(job, lambda: _groups(tables), save_modality, job.output / COLUMN)
+        else:
+            _fit(job, concatenate([read_table_folder(table) for table in tables]))
     elif job.part is None:
         _join_sources(job)
     else:
@@ -50,8 +56,21 @@ def _fit_source(job: Job, source: str) -> None:
     """`_fit` to the episodes of one source; writes nothing if the mix contains none of them."""
     (folder,) = modality_tables(job)
     episodes = np.flatnonzero(np.asarray(_source_labels(job)) == source)
-    if len(episodes):
+    if not len(episodes):
+        return
+    if is_streamed(job):
+        fit_streamed(job, lambda: _groups([folder], source), save_modality, job.output / COLUMN)
+    else:
         _fit(job, read_episodes(folder, episodes))
+
+
+def _groups(tables: Sequence[Path], source: str | None = None) -> Iterator[EpisodeTable]:
+    """The episodes of table folders in order, or those of one source, some at a time."""
+    for folder in tables:
+        for table in read_row_groups(folder):
+            mine = range(table.num_episodes) if source is None else np.flatnonzero(np.asarray(table.source) == source)
+            if len(mine):
+                yield table if len(mine) == table.num_episodes else table.select(mine)
 
 
 def _join_sources(job: Job) -> None:
@@ -71,14 +90,24 @@ def _source_labels(job: Job) -> list[str]:
 
 
 def modality_tables(job: Job) -> list[Path]:
-    """Folders of the tables to fit the modality to: the source, and with `include_target` the target.
+    """Folders of the tables to fit the modality to: the source, and with `include_target` the target."""
+    return [job.inputs[role] / "table" for role in _roles(job)]
 
-    Raises:
-        ConfigError: together they exceed the memory of a stage.
-    """
-    roles = ["source", "target"] if job.config.modality.include_target else ["source"]
-    require_memory(job, "modality", *roles)
-    return [job.inputs[role] / "table" for role in roles]
+
+def require_modality_memory(job: Job) -> None:
+    """Raise ConfigError if the tables exceed the memory of a stage; several workers hold them."""
+    require_memory(
+        job, "modality", *_roles(job), remedy="raise it, or one worker, which streams (modality.num_workers)"
+    )
+
+
+def is_streamed(job: Job) -> bool:
+    """Whether the tables exceed the memory of a stage."""
+    return table_bytes(job, *_roles(job)) > job.memory_bytes
+
+
+def _roles(job: Job) -> list[str]:
+    return ["source", "target"] if job.config.modality.include_target else ["source"]
 
 
 def save_modality(job: Job, model: ModalityModel, history: list[dict[str, Any]]) -> None:

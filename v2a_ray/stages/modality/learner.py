@@ -5,10 +5,12 @@ Shape suffixes as in `model`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from v2a_ray.data.mixing.mixture import held_out_episodes
@@ -25,24 +27,32 @@ VALIDATION_LOSS = "modality/validation_loss"
 VALIDATION_BATCH_SIZE = 64
 
 
-class Crops:
-    """Standardised episodes and random crops of them, on the model's device; generators must be on it too."""
+@dataclass(frozen=True)
+class Steps:
+    """The standardised steps (N, X) of episodes, on the model's device, and the offsets (E + 1,) of the episodes."""
 
-    def __init__(self, table: EpisodeTable, model: ModalityModel, config: ModalityConfig) -> None:
-        self.steps_NX = model.steps(table)
-        self.offsets = torch.from_numpy(table.offsets).to(model.device)
-        self.device = model.device
+    steps_NX: Tensor
+    offsets: NDArray[np.int64]
+
+
+class Crops:
+    """Random crops of some episodes, on the device of their steps; generators must be on it too."""
+
+    def __init__(self, steps: Steps, episodes: NDArray[np.int64], config: ModalityConfig) -> None:
+        """`episodes` are indices."""
+        self.steps_NX, self.device = steps.steps_NX, steps.steps_NX.device
+        self.begins = torch.from_numpy(steps.offsets[:-1][episodes]).to(self.device)
+        self.ends = torch.from_numpy(steps.offsets[1:][episodes]).to(self.device)
         self.crop_steps, self.latent_dim = config.crop_steps, config.latent_dim
 
     def draw(self, num_trajectories: int, generator: torch.Generator) -> TrajectoryBatch:
         """Crops of random episodes; all episodes are equally likely."""
-        episodes = len(self.offsets) - 1
-        episodes_B = torch.randint(episodes, (num_trajectories,), generator=generator, device=self.device)
+        episodes_B = torch.randint(len(self.begins), (num_trajectories,), generator=generator, device=self.device)
         return self.of(episodes_B, generator)
 
     def of(self, episodes_B: Tensor, generator: torch.Generator) -> TrajectoryBatch:
         """One crop of each of these episodes, at a uniformly random position."""
-        begins, ends = self.offsets[episodes_B], self.offsets[episodes_B + 1]
+        begins, ends = self.begins[episodes_B], self.ends[episodes_B]
         lengths = (ends - begins).clamp(max=self.crop_steps) if self.crop_steps else ends - begins
         slack = ends - begins - lengths
         shift = (torch.rand(len(episodes_B), generator=generator, device=self.device) * (slack + 1)).long()
@@ -60,7 +70,7 @@ class ModalityLearner:
 
     def __init__(
         self,
-        table: EpisodeTable,
+        table: EpisodeTable | Steps,
         model: ModalityModel,
         config: ModalityConfig,
         seed: int,
@@ -68,9 +78,10 @@ class ModalityLearner:
     ) -> None:
         self.model, self.config, self.seed, self.workers = model, config, seed, workers
         self.num_trajectories = workers.share(config.batch_size)
-        fitted, held_out = _split(table, config, seed, workers.rank)
-        self.crops = Crops(fitted, model, config)
-        self.validation = _validation_batches(Crops(held_out, model, config), seed, workers.rank)
+        steps = table if isinstance(table, Steps) else Steps(model.steps(table), table.offsets)
+        fitted, held_out = _split(len(steps.offsets) - 1, config, seed, workers.rank)
+        self.crops = Crops(steps, fitted, config)
+        self.validation = _validation_batches(Crops(steps, held_out, config), seed, workers.rank)
         self.generator = torch.Generator(model.device)
         self.networks: dict[str, nn.Module] = {"model": model}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
@@ -160,19 +171,22 @@ class ModalityLearner:
             optimizer.step()
 
 
-def _split(table: EpisodeTable, config: ModalityConfig, seed: int, rank: int) -> tuple[EpisodeTable, EpisodeTable]:
-    """Training episodes, and held-out episodes for early stopping (none without it)."""
+def _split(
+    num_episodes: int, config: ModalityConfig, seed: int, rank: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Training episodes, and held-out episodes for early stopping (none without it), as indices."""
+    every = np.arange(num_episodes)
     if config.patience_evaluations is None:
-        return table, table.select([])
-    held_out = held_out_episodes(table.num_episodes, config.validation_fraction, seed, f"modality shard {rank}")
-    return table.select(np.setdiff1d(np.arange(table.num_episodes), held_out)), table.select(held_out)
+        return every, every[:0]
+    held_out = held_out_episodes(num_episodes, config.validation_fraction, seed, f"modality shard {rank}")
+    return np.setdiff1d(every, held_out), held_out
 
 
 def _validation_batches(crops: Crops, seed: int, rank: int) -> list[TrajectoryBatch]:
     """One crop of every episode, in batches of similar length."""
     entropy = np.random.SeedSequence([seed, rank]).generate_state(1)[0]
     generator = torch.Generator(crops.device).manual_seed(int(entropy))
-    order = crops.offsets.diff().argsort(stable=True)
+    order = (crops.ends - crops.begins).argsort(stable=True)
     return [
         crops.of(episodes_B, generator) for episodes_B in torch.split(order, VALIDATION_BATCH_SIZE) if len(episodes_B)
     ]
