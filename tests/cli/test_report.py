@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -124,3 +126,16 @@ def test_the_pages_script_is_javascript(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.js"
     script.write_text(text.rsplit("<script>", 1)[1].split("</script>")[0])
     assert subprocess.run(["node", "--check", str(script)], capture_output=True).returncode == 0
+
+
+def test_sources_that_differ_are_told_by_what_they_set(tmp_path: Path) -> None:
+    for seed, behavior in enumerate(("medium", "expert")):
+        folder = tmp_path / behavior
+        write_result(folder, {"mix": "a", "method": "iql_mixed", "seed": str(seed)}, 50.0)
+        result = json.loads((folder / "result.json").read_text())
+        result["config"]["sources"][0]["behavior"] = behavior
+        (folder / "result.json").write_text(json.dumps(result))
+    done = v2a_here("report", "medium", "expert", "-o", "page.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cells = re.findall(r"<td>(domain: hopper/stock[^<]*)</td>", (tmp_path / "page.html").read_text())
+    assert len(cells) == 2 and "behavior: expert" in cells[1] and "None" not in "".join(cells)

@@ -138,7 +138,7 @@ class Comparison:
         common = {key: flat[0][key] for key in keys if key not in varying}
         rows = [["policy", *varying]]
         for record, each in zip(self.finished, flat, strict=True):
-            rows.append([record.folder.name, *(str(each.get(key, "")) for key in varying)])
+            rows.append([record.folder.name, *(_in_words(each.get(key, "")) for key in varying)])
         return yaml.safe_dump(common, sort_keys=False, allow_unicode=True), rows
 
     def versions(self) -> dict[str, str]:
@@ -164,6 +164,15 @@ class Comparison:
             *(_rolled_out([record for record in done if record not in offline])),
             *(offline_sentences([record.result["target"] for record in offline])),
         ]
+
+
+def _in_words(value: object) -> str:
+    """A setting for a cell; of a list of parts, such as sources, only what they set."""
+    if isinstance(value, list):
+        return "; ".join(map(_in_words, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_in_words(each)}" for key, each in value.items() if each is not None)
+    return str(value)
 
 
 def _rolled_out(records: Sequence[PolicyRecord]) -> list[str]:
