@@ -1,6 +1,8 @@
 """Converting with many tasks gives the same bits and the same findings, word for word, as one process."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +58,26 @@ def repeated():
     return {key: np.concatenate([values[:480]] * 2) for key, values in recording().items()}
 
 
-FILES = {
+def standing(copies=0):
+    """States in which Hopper stands, so that no part of the file has a finding; the first rows may come again."""
+    generator = np.random.default_rng(0)
+    states = generator.normal(0, 0.01, (8, 101, 11)).astype(np.float32)
+    states[..., 0] += 1.25
+    arrays = {
+        "observations": states[:, :-1].reshape(-1, 11),
+        "next_observations": states[:, 1:].reshape(-1, 11),
+        "actions": generator.uniform(-1, 1, (800, 3)).astype(np.float32),
+        "rewards": np.ones(800, np.float32),
+        "terminals": np.zeros(800, bool),
+        "timeouts": np.arange(800) % 100 == 99,
+    }
+    return {key: np.concatenate([values, values[:copies]]) for key, values in arrays.items()}
+
+
+FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "clean": recording,
+    "standing": standing,
+    "standing, one episode twice": lambda: standing(100),
     "without timeouts": lambda: recording(timeouts=False),
     "without next observations": lambda: recording(next_observations=False),
     "without either": lambda: recording(timeouts=False, next_observations=False),
@@ -68,9 +88,16 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_many_tasks_and_one_process_agree(case, ray_cluster: None, tmp_path: Path) -> None:
+def test_many_tasks_and_one_process_agree(
+    case, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from v2a_ray.orchestration.data import convert
     from v2a_ray.orchestration.data.convert import convert_hdf5
 
+    # Several tasks look for transitions that repeat.
+    monkeypatch.setattr(convert, "HASHES_AT_ONCE", 300)
+    if case == "standing":
+        monkeypatch.delattr(convert, "read_parts")  # no process reads the whole table
     location = locate(write_hdf5(tmp_path / "a.hdf5", FILES[case]()))
     table, findings = examine_table(location, robot=HOPPER.robot_spec)
     table = relabel(table, "near", HOPPER, "medium")
@@ -91,6 +118,8 @@ def test_many_tasks_and_one_process_agree(case, ray_cluster: None, tmp_path: Pat
     assert manifest["findings"] == expected["findings"]
     assert manifest["content_hash"] == expected["content_hash"] == read_manifest(tmp_path / "many")["content_hash"]
     assert manifest["sources"] == expected["sources"]
+    if case == "standing, one episode twice":
+        assert "100 of 900 transitions are copies" in manifest["findings"][0]["message"]
     if case == "resets":
         assert "149, 599, 1049" in manifest["findings"][0]["message"]
 

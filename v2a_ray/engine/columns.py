@@ -7,6 +7,7 @@ The base table is never rewritten. `z` is one vector per episode; columns per st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,13 +24,17 @@ TARGET_COLUMN = "target.parquet"
 """File of the target's column, next to the source's, if a stage scores both tables."""
 
 
-class EpisodeIndex(Protocol):
-    """The episodes of a table: an `EpisodeTable` or a `MemoryMappedTransitions`."""
+class Named(Protocol):
+    """Something with names of episodes."""
 
     @property
-    def episode_id(self) -> tuple[str, ...]:
+    def episode_id(self) -> Sequence[str]:
         """E names."""
         ...
+
+
+class EpisodeIndex(Named, Protocol):
+    """The episodes of a table: an `EpisodeTable` or a `MemoryMappedTransitions`."""
 
     @property
     def offsets(self) -> NDArray[np.int64]:
@@ -42,12 +47,19 @@ class EpisodeIndex(Protocol):
         ...
 
 
-def write_episode_column(path: Path, name: str, table: EpisodeIndex, values_EZ: Float) -> None:
+@dataclass(frozen=True)
+class Names:
+    """Names of E episodes."""
+
+    episode_id: Sequence[str]
+
+
+def write_episode_column(path: Path, name: str, table: Named, values_EZ: Float) -> None:
     """Write one vector (Z,) per episode."""
     pq.write_table(episode_column(name, table, values_EZ), path)
 
 
-def episode_column(name: str, table: EpisodeIndex, values_EZ: Float) -> pa.Table:
+def episode_column(name: str, table: Named, values_EZ: Float) -> pa.Table:
     """The table for `write_episode_column`: each episode's id and its vector (Z,)."""
     flat = pa.array(np.ascontiguousarray(values_EZ).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, values_EZ.shape[1])

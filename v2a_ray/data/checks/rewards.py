@@ -183,9 +183,13 @@ def _differs(law: Law) -> bool:
     return not 1.0 / FITTED_FACTOR < law.factor < FITTED_FACTOR
 
 
-def sample_rewards(table: EpisodeTable) -> RewardSample:
-    """At most `FIT_ROWS` finite rows of a table."""
-    rows = np.linspace(0, table.num_transitions - 1, min(table.num_transitions, FIT_ROWS)).astype(np.int64)
+def sampled_rows(num_transitions: int) -> NDArray[np.int64]:
+    """The rows of a table whose rewards are compared."""
+    return np.linspace(0, num_transitions - 1, min(num_transitions, FIT_ROWS)).astype(np.int64)
+
+
+def sample_rewards(table: EpisodeTable, rows: NDArray[np.int64]) -> RewardSample:
+    """Those of the given rows of a table that are finite."""
     rows = rows[
         np.isfinite(table.observation[rows]).all(axis=1) & np.isfinite(table.next_observation[rows]).all(axis=1)
     ]

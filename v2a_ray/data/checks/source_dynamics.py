@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from v2a_ray.data.checks.catalogue import found
 from v2a_ray.data.checks.findings import Finding, place
@@ -86,12 +87,17 @@ class Fit:
         return self.median < REPRODUCED
 
 
-def fit_domains(table: EpisodeTable, domains: Sequence[Domain]) -> dict[Domain, Fit]:
-    """Re-simulate a sample of a table in each domain. Domains that cannot predict these data at all are left out."""
+def fit_domains(
+    table: EpisodeTable, domains: Sequence[Domain], rows: NDArray[np.int64] | None = None
+) -> dict[Domain, Fit]:
+    """Re-simulate a sample of a table, or `rows` of it, in each domain.
+
+    Domains that cannot predict these data at all are left out.
+    """
     fits = {}
     for domain in domains:
         try:
-            predictions = predict_table(table, domain, SAMPLE_ROWS)
+            predictions = predict_table(table, domain, SAMPLE_ROWS, rows)
         except DomainError:
             continue
         errors = predictions.errors(table)

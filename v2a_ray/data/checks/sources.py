@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from v2a_ray.data.checks.findings import Finding
 from v2a_ray.data.checks.overlap import Content, find_duplicates
-from v2a_ray.data.checks.rewards import RewardSample, check_rewards_between_sources, sample_rewards
+from v2a_ray.data.checks.rewards import RewardSample, check_rewards_between_sources, sample_rewards, sampled_rows
 from v2a_ray.data.table.episodes import EpisodeTable
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ REWARD_CHECKS = ("reward_scale", "rewards_unexplained")
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """The facts of one source that checks between sources need: 8 bytes per transition and a few thousand rows.
+    """The facts of one source that checks between sources need: 8 bytes per transition, at most 64 MiB, and rows.
 
     Attributes:
         dims: observation and action dimension.
@@ -48,9 +49,16 @@ class SourceFacts:
         return SourceFacts(
             (table.observation_dim, table.action_dim),
             Content.of(table),
-            sample_rewards(table) if np.isfinite(table.reward).any() else None,
+            sample_rewards(table, sampled_rows(table.num_transitions)) if np.isfinite(table.reward).any() else None,
             fit_domains(table, domains),
         )
+
+    @staticmethod
+    def of_folder(path: Path, domains: Sequence[Domain]) -> SourceFacts:
+        """The same of a table folder, a group of episodes in memory at a time."""
+        from v2a_ray.data.checks.source_facts import read_facts
+
+        return SourceFacts(*read_facts(path, domains))
 
 
 def check_sources(tables: Mapping[str, EpisodeTable], domains: Mapping[str, Domain]) -> list[Finding]:

@@ -96,12 +96,15 @@ def resimulate(table: EpisodeTable, domain: Domain | str, max_rows: int | None =
     )
 
 
-def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = None) -> Predictions:
+def predict_table(
+    table: EpisodeTable, domain: Domain, max_rows: int | None = None, rows: NDArray[np.int64] | None = None
+) -> Predictions:
     """Predict the transitions of `table` in `domain`, each from its own recorded observation.
 
     The root's horizontal position is not observed and set to zero, which changes neither dynamics nor rewards.
-    `max_rows` spreads that many rows evenly over the table. Raises DomainError if the dimensions do not fit, for a
-    domain with action noise (what was executed is not in the table), and for an environment that is not one of ours.
+    `max_rows` spreads that many rows evenly over the table; `rows` names them. Raises DomainError if the dimensions do
+    not fit, for a domain with action noise (what was executed is not in the table), and for an environment that is not
+    one of ours.
     """
     domain = require_robot(domain, "re-simulation")
     spec = domain.robot_spec
@@ -112,11 +115,10 @@ def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = No
             where=domain.name,
             remedy="the domain without action_noise, to see how far the noise moves the robot",
         )
-    known = _known(table, spec)
+    known = known_states(table, spec)
     usable = np.flatnonzero(known)
-    rows = usable
-    if max_rows is not None and len(usable) > max_rows:
-        rows = usable[np.linspace(0, len(usable) - 1, max_rows).astype(int)]
+    if rows is None:
+        rows = usable[spread(len(usable), max_rows)]
     if not len(rows):
         raise DomainError(
             "no transition has a known state", where=domain.name, remedy="data with unclipped, finite velocities"
@@ -130,6 +132,13 @@ def predict_table(table: EpisodeTable, domain: Domain, max_rows: int | None = No
         step = rows - table.offsets[table.episode_of_row[rows]]
         knows_reward &= step > domain.execution.delay_steps
     return Predictions(rows, table.num_transitions - len(usable), predicted, rewards, knows_reward)
+
+
+def spread(count: int, max_rows: int | None) -> NDArray[np.int64]:
+    """At most `max_rows` of the numbers from 0 to before `count`, evenly spread."""
+    if max_rows is None or count <= max_rows:
+        return np.arange(count)
+    return np.linspace(0, count - 1, max_rows).astype(np.int64)
 
 
 def check_dimensions(table: EpisodeTable, domain: Domain, where: str) -> None:
@@ -227,7 +236,7 @@ def _previous(
     return [(table.observation[row - 1], executed[row - 1]) if followed[row] else None for row in rows.tolist()]
 
 
-def _known(table: EpisodeTable, spec: RobotSpec) -> NDArray[np.bool_]:
+def known_states(table: EpisodeTable, spec: RobotSpec) -> NDArray[np.bool_]:
     """(N,) whether the states before and after are known; see `FidelityReport.rows_excluded`."""
     both = np.stack([table.observation, table.next_observation])
     known: NDArray[np.bool_] = np.asarray(np.isfinite(both).all(axis=(0, 2)))

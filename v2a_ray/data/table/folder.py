@@ -182,6 +182,28 @@ def read_row_groups(path: Path) -> Iterator[EpisodeTable]:
             raise _unreadable(file, error) from error
 
 
+def read_lengths(path: Path) -> NDArray[np.int64]:
+    """(E,) steps of every episode of a table folder or file. Raises DataError if it is not an episode table."""
+    return np.concatenate([values.astype(np.int64) for values in read_field(path, "length")])
+
+
+def read_field(path: Path, name: str) -> Iterator[NDArray[Any]]:
+    """The numbers of one field of a table folder or file in order, flat, in pieces of some episodes.
+
+    Raises DataError if it is not an episode table.
+    """
+    for file in part_files(path):
+        try:
+            parquet = _open(file)
+            for index in range(parquet.num_row_groups):
+                values = parquet.read_row_group(index, columns=[name]).column(name).combine_chunks()
+                while pa.types.is_nested(values.type):
+                    values = values.flatten()
+                yield values.to_numpy(zero_copy_only=False)
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise _unreadable(file, error) from error
+
+
 def count_episodes(path: Path) -> int:
     """Number of episodes of a table folder or file, from its metadata alone. Raises DataError if it is not Parquet."""
     return sum(_open(file).metadata.num_rows for file in part_files(path))

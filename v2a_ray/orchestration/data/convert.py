@@ -1,8 +1,9 @@
 """Converts one large HDF5 file with many Ray tasks; table and findings equal those of a single process.
 
 Every task checks its own episodes (`check_table`). Three facts concern the whole file and need few numbers per task:
-whether rows are in order of time (counts of episodes), whether transitions repeat (a 64-bit hash of each), and which
-rows hold another episode's reset (`data.defects.Survey`: episode starts and a sample). Only if one of these finds
+whether rows are in order of time (counts of episodes), whether transitions repeat (a 64-bit hash of each; tasks compare
+a range of hashes each), and which rows hold another episode's reset (`data.defects.Survey`: episode starts and a
+sample). Only if one of these finds
 something does one process check the whole table again, so that findings name the same places and counts as for a small
 file. So a file with findings has to fit into the driver's memory.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ from v2a_ray.outputs import new_folder
 from v2a_ray.robot_interface import RobotInterface
 
 Progress = Callable[[int, int], None]
+HASHES_AT_ONCE = 2**22
+"""Of a file, in one task."""
 
 
 def convert_hdf5(
@@ -86,7 +90,10 @@ def convert_hdf5(
             counts = _each(_count_episodes, [(block, detector, job) for block in blocks], report)
             firsts = np.cumsum([0, *counts]).tolist()
             tasks = [(block, detector, job, firsts[i], str(partial), i) for i, block in enumerate(blocks)]
-            parts = _each(_write, tasks, report)
+            # Numbers and hashes of all rows of a large file would fill this process.
+            references = [_write.options(num_returns=3).remote(*each) for each in tasks]
+            written, numbers, hashes = zip(*references, strict=True)
+            parts = _results(written, report)
         except ray.exceptions.RayError as error:
             if mine := user_error(error):
                 raise mine from None
@@ -95,7 +102,7 @@ def convert_hdf5(
         if reading:
             has_timeouts = all(finding.check != "episode_ends_unknown" for finding in reading)
             reading = derived_findings(found.num_rows - num_kept, has_timeouts, str(location))
-        findings = regrade([*reading, *_whole(parts, partial, ordered, job)], checks or {})
+        findings = regrade([*reading, *_whole(parts, numbers, hashes, partial, ordered, job)], checks or {})
         raise_errors(findings)
         summaries = [part.summary for part in parts]
         return finish_folder(partial, summaries, robot=domain.robot, findings=findings, extra=dict(extra or {}))
@@ -124,12 +131,11 @@ class _Surveyed:
 
 @dataclass(frozen=True)
 class _Part:
-    """A written part: its share of the manifest, its rows in the file, and the result of its own check."""
+    """A written part: its share of the manifest, and the result of its own check."""
 
     summary: PartSummary
-    row_number: NDArray[np.int64]
+    num_transitions: int
     bad: BadArrivals
-    hashes: NDArray[np.uint64]
     clean: bool
 
 
@@ -145,12 +151,15 @@ class _Counter:
 
 def _each(task: Any, arguments: Sequence[tuple[Any, ...]], report: _Counter) -> list[Any]:
     """Results of one task per tuple of arguments, in order."""
-    references = [task.remote(*each) for each in arguments]
+    return _results([task.remote(*each) for each in arguments], report)
+
+
+def _results(references: Sequence[Any], report: _Counter) -> list[Any]:
     waiting = list(references)
     while waiting:
         _, waiting = ray.wait(waiting, num_returns=1)
         report.step()
-    return list(ray.get(references))
+    return list(ray.get(list(references)))
 
 
 @ray.remote
@@ -169,7 +178,8 @@ def _count_episodes(block: pa.Table, detector: ResetDetector | None, job: _Job) 
 @ray.remote
 def _write(
     block: pa.Table, detector: ResetDetector | None, job: _Job, first_episode: int, folder: str, part: int
-) -> _Part:
+) -> tuple[_Part, NDArray[np.int64], NDArray[np.uint64]]:
+    """Write a part; returns also the numbers of its rows in the file, and their sorted hashes."""
     rows, bad = _mended(block, detector, job)
     require_rows(rows, job.where)
     table = relabel(rows.to_table(job.name), job.name, job.domain, job.behavior)
@@ -177,7 +187,34 @@ def _write(
     table = table.replace(episode_id=ids)
     write_part(table, Path(folder), part)
     clean = not check_table(table, where=job.where, robot=job.robot)
-    return _Part(summarize_part(table), rows.number, bad, row_hashes(table), clean)
+    made = _Part(summarize_part(table), table.num_transitions, bad, clean)
+    return made, rows.number, np.sort(row_hashes(table))
+
+
+def _all_distinct(hashes: Sequence[Any], count: int) -> bool:
+    """Whether none of `count` hashes occurs twice, by tasks that look at a range of hashes each.
+
+    Args:
+        hashes: references to the sorted hashes of each part.
+    """
+    num_ranges = -(-count // HASHES_AT_ONCE)
+    edges = [index * 2**64 // num_ranges for index in range(num_ranges)]
+    found = [_repeat.remote(hashes, low, high - 1) for low, high in pairwise([*edges, 2**64])]
+    return not any(ray.get(found))
+
+
+@ray.remote
+def _repeat(hashes: Sequence[Any], low: int, high: int) -> bool:
+    """Whether a hash in [low, high] occurs twice in arrays of sorted hashes, one of which is looked at at a time."""
+    within = []
+    for reference in hashes:
+        values = ray.get(reference)
+        begin = np.searchsorted(values, np.uint64(low), side="left")
+        end = np.searchsorted(values, np.uint64(high), side="right")
+        within.append(values[begin:end].copy())
+        del values
+    together = np.concatenate(within)
+    return num_distinct(together) < len(together)
 
 
 def _mended(block: pa.Table, detector: ResetDetector | None, job: _Job) -> tuple[Rows, BadArrivals]:
@@ -203,12 +240,23 @@ def _recorded(block: pa.Table) -> tuple[Rows, EpisodeTable]:
     return rows, table
 
 
-def _whole(parts: Sequence[_Part], folder: Path, ordered: bool, job: _Job) -> list[Finding]:
-    """The findings that one process would have in the whole file."""
+def _whole(
+    parts: Sequence[_Part],
+    numbers: Sequence[Any],
+    hashes: Sequence[Any],
+    folder: Path,
+    ordered: bool,
+    job: _Job,
+) -> list[Finding]:
+    """The findings that one process would have in the whole file.
+
+    Args:
+        numbers, hashes: references to what `_write` returns of each part.
+    """
     named = BadArrivals.merge([part.bad for part in parts]).findings(job.where)
-    hashes = np.concatenate([part.hashes for part in parts])
-    if ordered and all(part.clean for part in parts) and num_distinct(hashes) == len(hashes):
+    count = sum(part.num_transitions for part in parts)
+    if ordered and all(part.clean for part in parts) and _all_distinct(hashes, count):
         return named
     table = read_parts(part_files(folder))
-    row_number = np.concatenate([part.row_number for part in parts])
+    row_number = np.concatenate(ray.get(list(numbers)))
     return named + check_table(table, where=job.where, robot=job.robot, row_number=row_number)

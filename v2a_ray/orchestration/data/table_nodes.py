@@ -26,7 +26,7 @@ from v2a_ray.data.mixing.mixture import (
 )
 from v2a_ray.data.rewards import missing_rewards
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.data.table.folder import count_episodes, read_manifest, read_table_folder, write_table
+from v2a_ray.data.table.folder import count_episodes, read_manifest, write_table
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.engine.stage import TABLES
 from v2a_ray.engine.store import Artifact, ArtifactStore
@@ -157,7 +157,7 @@ def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
 
 def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
     """The facts of one source that are compared with the other sources."""
-    return SourceFacts.of(read_table_folder(table), domains)
+    return SourceFacts.of_folder(table, domains)
 
 
 @ray.remote

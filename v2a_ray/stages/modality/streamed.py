@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from v2a_ray.data.table.episodes import EpisodeTable
-from v2a_ray.engine.columns import episode_column
+from v2a_ray.engine.columns import Names, write_episode_column
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.trainer import use_threads
 from v2a_ray.errors import ConfigError
@@ -50,27 +48,37 @@ def fit_streamed(
     torch.manual_seed(seed)
     manifest = job.manifest("source")
     model = ModalityModel(manifest["observation_dim"], manifest["action_dim"], config)
-    model.set_statistics(torch.stack([moments(table.recorded_steps()) for table in read()]).sum(dim=0))
+    sums = torch.zeros(1 + 4 * model.observation_dim, dtype=torch.float64)
+    num_episodes = 0
+    for table in read():
+        num_episodes += table.num_episodes
+        sums += moments(table.recorded_steps())
+    model.set_statistics(sums)
     file = job.work / FOLDER / "steps"
     learner = ModalityLearner(write_steps(file, model, read), model, config, seed)
     job.progress(0, config.num_steps, {"streamed/source": 1.0})
     save(job, model, job.loop(config, **learner.stopping()).run(learner))
     file.unlink()
-    encoded = [episode_column("z", table, encode_episodes(model, table, config)) for table in read()]
-    pq.write_table(pa.concat_tables(encoded).combine_chunks(), column)
+    # Small arrays of each group would lie between the large ones of the next, whose memory could not be used again.
+    names, latent, end = list[str](), np.empty((num_episodes, config.latent_dim), dtype=np.float32), 0
+    for table in read():
+        begin, end = end, end + table.num_episodes
+        latent[begin:end] = encode_episodes(model, table, config)
+        names += table.episode_id
+    write_episode_column(column, "z", Names(names), latent)
 
 
 def write_steps(file: Path, model: ModalityModel, read: Read) -> Steps:
     """Write the standardised recorded steps (N, X) as float32, and map them. Raises StorageError."""
-    lengths = [np.zeros(1, dtype=np.int64)]
+    lengths = list[int]()
     file.parent.mkdir(parents=True, exist_ok=True)
     # Plain writes report a full disk as an error; writing through a memory map would kill the process.
     with storage_errors(file.parent), file.open("wb") as opened:
         for table in read():
             recorded = table.recorded_steps()
             opened.write(model.steps(recorded).numpy().data)
-            lengths.append(recorded.lengths)
-    offsets = np.cumsum(np.concatenate(lengths))
+            lengths += recorded.lengths.tolist()
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
     width = 2 * model.observation_dim + model.action_dim
     # Copy on write, because torch does not accept read-only memory. Nothing here writes to it.
     mapped = np.memmap(file, dtype=np.float32, mode="c", shape=(int(offsets[-1]), width))
