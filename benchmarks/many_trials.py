@@ -17,6 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -64,6 +65,9 @@ def run(bench: Bench, count: int) -> dict[str, float]:
     process = bench.sweep(f"axes.seed={bench.seeds(count)}")
     driver, quarter, last = psutil.Process(process.pid), (0.0, 0), (0.0, 0)
     cpu = 0.0
+    # Somebody has to read what it prints: a full pipe would stop it after some 700 trials.
+    reader = ThreadPoolExecutor(1)
+    said = reader.submit(process.communicate)
     # Whoever lists a folder of thousands of policies all the time slows down what is measured.
     while process.poll() is None:
         time.sleep(max(POLL_SECONDS, count / 500))
@@ -75,7 +79,10 @@ def run(bench: Bench, count: int) -> dict[str, float]:
             break
         if finished >= count // 4 and not quarter[1]:
             quarter = last
-    end(process)
+    output, _ = said.result()
+    reader.shutdown()
+    if process.returncode:
+        raise SystemExit(output)
     moments = sorted(moment for key, moment in bench.policies().items() if key not in before)
     grown, more = last[0] - quarter[0], last[1] - quarter[1]
     return {"wall": per_trial(moments), "driver": cpu / count, "memory": grown / more if more > 0 else float("nan")}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.data.builders import arrays_of, assert_same, write_hdf5
 from tests.data.test_mixture import hopper_table
+from v2a_ray.data.formats import d4rl
 from v2a_ray.data.formats.d4rl import Scan
 from v2a_ray.data.formats.location import locate
 from v2a_ray.data.formats.readers import examine_table
@@ -96,6 +97,7 @@ def test_many_tasks_and_one_process_agree(
 
     # Several tasks look for transitions that repeat.
     monkeypatch.setattr(convert, "HASHES_AT_ONCE", 300)
+    monkeypatch.setattr(d4rl, "SCAN_ROWS", 37)
     if case == "standing":
         monkeypatch.delattr(convert, "read_parts")  # no process reads the whole table
     location = locate(write_hdf5(tmp_path / "a.hdf5", FILES[case]()))

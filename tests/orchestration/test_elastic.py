@@ -84,6 +84,22 @@ print(json.dumps([cluster_gpus(), there.room({"CPU": 1}), share, got, [[w["CPU"]
 
 
 @pytest.mark.slow
+def test_a_head_without_cores_runs_no_task_that_reserves_none(empty: ElasticHead) -> None:
+    done = driver(
+        empty,
+        """
+import ray
+from v2a_ray.orchestration.cluster.away_from_head import away_from_head
+where = ray.remote(lambda: ray.get_runtime_context().get_node_id())
+there = {ray.get(where.options(num_cpus=0, **away_from_head()).remote()) for _ in range(4)}
+print([node["Resources"].get("CPU", 0) > 0 for node in ray.nodes() if node["NodeID"] in there])
+""",
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout.lower())) == {True}
+
+
+@pytest.mark.slow
 def test_what_no_node_type_has_is_refused_at_once(empty: ElasticHead) -> None:
     done = driver(
         empty,

@@ -77,6 +77,7 @@ def test_a_sweep_logs_a_run_per_policy_once(workspace: Path) -> None:
     assert yaml.safe_load(Path(text).read_text())["policy"]["learning_rate"] == 3e-4
     folder = path.with_suffix("")
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
+    assert len(list(folder.glob("tensorboard/*/events*"))) == 2, "one file a policy"
 
     # The same command logs nothing again, and what is logged again replaces what is there.
     sweep(path)

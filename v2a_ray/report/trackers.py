@@ -108,6 +108,7 @@ def to_tensorboard(policy: TrackedPolicy) -> None:
     """Write the policy's curves, parameters and configuration, instead of what is there."""
     # It imports torch, which a check of the trackers need not wait for.
     from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
 
     shutil.rmtree(policy.events, ignore_errors=True)
     with SummaryWriter(str(policy.events)) as writer:
@@ -122,7 +123,12 @@ def to_tensorboard(policy: TrackedPolicy) -> None:
         indented = "".join(f"    {line}\n" for line in policy.config.splitlines())
         writer.add_text("config", indented)
         final = {f"final/{name}": score for name, score in policy.scores.items()}
-        writer.add_hparams({**policy.parameters, "state": policy.about["state"]}, final, run_name=".")
+        # As `add_hparams`, which would write a second file: for thousands of policies too many.
+        about = {**policy.parameters, "state": policy.about["state"]}
+        for summary in hparams(about, final):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(summary)
+        for name, score in final.items():
+            writer.add_scalar(name, score)
 
 
 def _film_summary(path: Path) -> Any:

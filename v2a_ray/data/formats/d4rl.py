@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +77,28 @@ def write(table: EpisodeTable, path: Path) -> None:
 
 
 def scan(location: Location) -> Scan:
-    """Find where episodes end, from the flags alone.
+    """Find where episodes end, from the flags alone, block by block.
 
-    If the file has no `timeouts`, its observations are read block by block to find breaks between rows.
-    Raises DataError as `read` does for what it reads.
+    If the file has no `timeouts`, its observations are read to find breaks between rows. Raises DataError as `read`
+    does for what it reads.
     """
+    bounds, terminated = [np.zeros(1, dtype=np.int64)], []
     with _recording(location) as recording:
-        last = recording.group_ends.copy()
-        terminal = recording.values("terminals", 0, recording.num_rows)
-        last |= terminal
-        if "timeouts" in recording.keys:
-            last |= recording.values("timeouts", 0, recording.num_rows)
-        elif "next_observations" in recording.keys:
-            for begin in range(0, recording.num_rows - 1, SCAN_ROWS):
+        for begin in range(0, recording.num_rows, SCAN_ROWS):
+            end = min(begin + SCAN_ROWS, recording.num_rows)
+            terminal = recording.values("terminals", begin, end)
+            last = terminal | recording.group_ends(begin, end)
+            if "timeouts" in recording.keys:
+                last |= recording.values("timeouts", begin, end)
+            elif "next_observations" in recording.keys:
                 # One more row, because a break lies between two rows.
-                end = min(begin + SCAN_ROWS + 1, recording.num_rows)
-                pair = (recording.values(key, begin, end) for key in ("observations", "next_observations"))
-                last[begin:end] |= breaks(*pair)
-        ends = np.flatnonzero(last) + 1
-        return Scan(np.concatenate([[0], ends]).astype(np.int64), terminal[ends - 1])
+                more = min(end + 1, recording.num_rows)
+                pair = (recording.values(key, begin, more) for key in ("observations", "next_observations"))
+                last |= breaks(*pair)[: end - begin]
+            ends = np.flatnonzero(last)
+            bounds.append(begin + ends + 1)
+            terminated.append(terminal[ends])
+    return Scan(np.concatenate(bounds), np.concatenate(terminated))
 
 
 def read_rows(location: Location, begin: int = 0, end: int | None = None) -> tuple[Rows, list[Finding]]:
@@ -110,7 +112,7 @@ def read_rows(location: Location, begin: int = 0, end: int | None = None) -> tup
     with _recording(location) as recording:
         end = recording.num_rows if end is None else end
         arrays: Arrays = {key: recording.values(key, begin, end) for key in recording.keys}
-        group_ends = recording.group_ends[begin:end]
+        group_ends = recording.group_ends(begin, end)
         if len(recording.groups) > 1:
             # A trajectory ends with its group, whatever its flags say.
             arrays["timeouts"] = arrays.get("timeouts", np.zeros(end - begin, dtype=bool)) | group_ends
@@ -137,11 +139,11 @@ class _Recording:
     def num_rows(self) -> int:
         return sum(self.counts)
 
-    @cached_property
-    def group_ends(self) -> NDArray[np.bool_]:
-        """(N,) bool, true at the last row of every group."""
-        ends = np.zeros(self.num_rows, dtype=bool)
-        ends[np.cumsum(self.counts) - 1] = True
+    def group_ends(self, begin: int, end: int) -> NDArray[np.bool_]:
+        """(end - begin,) bool, true at the last row of every group."""
+        last = np.cumsum(self.counts) - 1
+        ends = np.zeros(end - begin, dtype=bool)
+        ends[last[(last >= begin) & (last < end)] - begin] = True
         return ends
 
     def values(self, key: str, begin: int, end: int) -> NDArray[Any]:

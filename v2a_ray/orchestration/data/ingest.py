@@ -27,7 +27,9 @@ from v2a_ray.data.table.folder import count_episodes, finish_folder, part_bounds
 from v2a_ray.data.table.manifest import PartSummary, summarize_part
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
+from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
+from v2a_ray.orchestration.train.memory import asked
 from v2a_ray.outputs import new_folder
 from v2a_ray.robot_interface import RobotInterface
 
@@ -35,6 +37,8 @@ MIN_FILES = 8
 """So that as many tasks can write or read a small table in parallel."""
 PART_BYTES = 256 * 2**20
 """About the uncompressed size of a part of a large table; one task holds several copies of its part."""
+COPIES_OF_PART = 3
+"""What such a task takes in memory."""
 ONE_PROCESS_BYTES = 8 * 2**20
 """Up to this uncompressed size, one process combines a table in a second, while Ray Data takes several to start."""
 VALIDATION = "validation"
@@ -122,7 +126,8 @@ def _combine(
             checks=checks,
         )
         every = {"id": np.arange(len(parts))}
-        written = write(every) if is_small(sources) else _written_by_ray_data(write, len(parts))
+        part_bytes = _total_bytes(sources) // max(1, len(parts))
+        written = write(every) if is_small(sources) else _written_by_ray_data(write, len(parts), part_bytes)
         summaries = dict(zip(written["part"], map(PartSummary.from_json, written["summary"]), strict=True))
         return finish_folder(
             partial,
@@ -142,10 +147,13 @@ def _total_bytes(sources: Sequence[IngestSource]) -> int:
     return sum(table_bytes(source.path) for source in sources)
 
 
-def _written_by_ray_data(write: Callable[[dict[str, Any]], dict[str, list[Any]]], num_parts: int) -> dict[str, Any]:
-    """The results of `write` for all parts, one task per part."""
+def _written_by_ray_data(
+    write: Callable[[dict[str, Any]], dict[str, list[Any]]], num_parts: int, part_bytes: int
+) -> dict[str, Any]:
+    """The results of `write` for all parts, one task per part of `part_bytes` bytes in memory."""
     with quiet_ray_data():
-        rows = ray.data.range(num_parts, override_num_blocks=num_parts).map_batches(write, batch_size=1)
+        options = asked(COPIES_OF_PART * part_bytes, capacity())
+        rows = ray.data.range(num_parts, override_num_blocks=num_parts).map_batches(write, batch_size=1, **options)
         try:
             found = rows.take_all()
         except ray.exceptions.RayError as error:

@@ -17,6 +17,7 @@ from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DivergenceError, StorageError
+from v2a_ray.orchestration.cluster.away_from_head import away_from_head
 from v2a_ray.orchestration.cluster.capacity import Capacity, capacity
 from v2a_ray.orchestration.cluster.gpus import (
     gpu_share,
@@ -31,7 +32,9 @@ from v2a_ray.orchestration.cluster.node_loss import node_was_lost
 from v2a_ray.orchestration.cluster.node_watch import NodeWatch
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.orchestration.data.table_nodes import make_data, make_source
+from v2a_ray.orchestration.train import memory
 from v2a_ray.orchestration.train.listener import Event, Listener
+from v2a_ray.orchestration.train.memory import file_memory, stage_memory
 from v2a_ray.orchestration.train.progress_actor import make_progress_actor, reporter
 from v2a_ray.orchestration.train.work import Work, input_paths, stage_threads
 from v2a_ray.stages.policy.batched_jobs import fit_policies
@@ -183,6 +186,12 @@ def _reservation(group: Sequence[Work], there: Capacity) -> _Reservation:
 def _submit(group: Sequence[Work], asked: _Reservation, store: ArtifactStore, progress_actor: Any) -> Any:
     node = group[0].node
     options: dict[str, Any] = {"max_retries": 0, "num_cpus": asked.cpus, "num_gpus": asked.gpus}
+    if not (asked.cpus or asked.gpus):
+        options |= away_from_head()
+    elif node.stage == "data":
+        options |= memory.asked(file_memory(group[0]), capacity())
+    else:
+        options |= memory.asked(stage_memory(group[0], store), capacity())
     if node.stage == "data":
         return make_data.options(**options).remote(group, store, progress_actor)
     if node.stage == "source":

@@ -25,6 +25,7 @@ from v2a_ray.engine.columns import episode_column
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.data_parallel import Workers
 from v2a_ray.engine.trainer import use_threads
+from v2a_ray.orchestration.cluster.away_from_head import away_from_head
 from v2a_ray.orchestration.cluster.session import quiet_ray_data
 from v2a_ray.orchestration.train.workers import IN_ORDER, cpus_per_worker, fit_on_workers, with_gpus
 from v2a_ray.stages.modality.fit import COLUMN, load_modality, modality_tables, require_modality_memory, save_modality
@@ -99,7 +100,8 @@ class _Encoder:
 def _episodes(parts: Sequence[Piece]) -> Dataset:
     """The episodes of `parts`, in order. Reading reserves no CPU, because the workers reserve them all."""
     numbers = ray.data.from_items(list(range(len(parts))), override_num_blocks=len(parts))
-    return numbers.map_batches(_read, fn_kwargs={"parts": parts}, batch_size=1, num_cpus=0)
+    options = {"num_cpus": 0, "ray_remote_args_fn": away_from_head}
+    return numbers.map_batches(_read, fn_kwargs={"parts": parts}, batch_size=1, **options)
 
 
 def _read(batch: dict[str, Any], parts: Sequence[Piece]) -> pa.Table:
