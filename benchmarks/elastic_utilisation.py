@@ -103,7 +103,8 @@ def measure(head: ElasticHead, path: Path) -> tuple[float, float, list[float]]:
             if node["Alive"] and cores:
                 joined.setdefault(node["NodeID"], now)
                 paid += cores * (now - last)
-                busy += (cores - free.get(node["NodeID"], {}).get("CPU", cores)) * (now - last)
+                left = free.get(node["NodeID"], {"CPU": cores})  # which names no resource that is all taken
+                busy += (cores - left.get("CPU", 0.0)) * (now - last)
         for actor in ray._private.state.actors().values():
             if actor["ActorClassName"] == TRIAL and actor["StartTime"]:
                 node_id, started = actor["Address"]["NodeID"], actor["StartTime"] / 1000
