@@ -3,7 +3,7 @@
 Every stage is fitted at two widths and two numbers of steps, on random tables of Hopper's dimensions. The difference
 between the numbers of steps gives the cost of a step, the difference between the widths the cost of its arithmetic.
 Roll-outs and evaluations are timed with the packaged expert of each stock robot. CPU time of one thread. Writes this
-processor's part of `v2a_ray/methods/stage_rates.json`; --quick writes nothing.
+processor's part of `v2a_ray/engine/stage_rates.json`; --quick writes nothing.
 """
 
 from __future__ import annotations
