@@ -18,6 +18,7 @@ import pytest
 
 from benchmarks.harm import HARMS
 from tests.orchestration.tiny_sweeps import rows_of, sweep, write_sweep
+from v2a_ray.errors import DivergenceError
 
 LONG: dict[str, Any] = {
     "policy": {"num_steps": 6000, "checkpoint_interval_steps": 100, "log_interval_steps": 100},
@@ -116,6 +117,25 @@ def test_a_loss_that_is_not_finite_ends_one_trial_and_says_why(ray_cluster: None
     # The trial would diverge again, so Tune made no second attempt.
     (trial,) = (path.with_suffix("") / "tune/diverges").glob("trial-0000")
     assert not list(trial.glob("error*"))
+
+
+def test_a_stage_that_fails_ends_the_policies_that_need_it_and_no_others(ray_cluster: None, tmp_path: Path) -> None:
+    path = write_sweep(
+        tmp_path, name="stage", settings={"alignment": {"learning_rate": 1e30}}, axes={"method": ["igdf", "iql_mixed"]}
+    )
+    for again in range(2):  # the failed policy is tried again, and the finished one found
+        failed, finished = sweep(path)
+        assert finished.status == "finished", again
+        assert failed.status.startswith("failed: a stage that it needs failed: ") and "alignment" in failed.status
+    assert [row["status"] for row in rows_of(path)] == [failed.status, "finished"]
+
+
+def test_a_sweep_of_which_nothing_can_be_trained_ends_with_the_reason(ray_cluster: None, tmp_path: Path) -> None:
+    path = write_sweep(
+        tmp_path, name="none", settings={"alignment": {"learning_rate": 1e30}, "method": "igdf"}, axes={"seed": [0, 1]}
+    )
+    with pytest.raises(DivergenceError, match="alignment"):
+        sweep(path)
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ class Recorder(Callback):
         self.last.pop(policy, None)
         with self._room():
             if "failed" in result:
-                self._fail(policy, result["failed"])
+                self.fail(policy, result["failed"])
                 return
             self.results.computed.add(policy)
             for mine in self.results.trials_of(policy):
@@ -88,14 +88,15 @@ class Recorder(Callback):
         lines = str(trial.get_error() or "its process or node died").strip().splitlines()
         with self._room():
             for policy in dict.fromkeys(mine.plan["policy"].key for mine in self._unfinished(trial)):
-                self._fail(policy, lines[-1])
+                self.fail(policy, lines[-1])
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """See `Callback`. Renews the tables when a trial has ended since they were written."""
         with self._room():
             self.results.refresh_if_due()
 
-    def _fail(self, policy: str, reason: str) -> None:
+    def fail(self, policy: str, reason: str) -> None:
+        """Record that a policy failed, by its key, and say so. Raises OSError."""
         self.results.statuses.add(TrialStatus(policy, "failed", reason))
         for mine in self.results.trials_of(policy):
             self.results.publish_failure(mine, reason)

@@ -43,7 +43,7 @@ from v2a_ray.orchestration.sweep.results import Results
 from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import as_json
 from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
-from v2a_ray.orchestration.train.compute import compute_all
+from v2a_ray.orchestration.train.compute import compute_all, failure_reason
 from v2a_ray.orchestration.train.listener import Listener, Listeners
 from v2a_ray.orchestration.train.metrics import MetricsListener
 from v2a_ray.orchestration.train.status import StatusFile
@@ -76,7 +76,7 @@ def open_sweep(folder: Path) -> Sweep:
 def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> list[TrialResult]:
     """Compute upstream artifacts once, then all trials; write table, curves and results into `folder`.
 
-    A failed trial does not stop the other trials. Raises ConfigError when the folder holds another sweep, and
+    A failed trial does not stop the other trials, nor does a failed stage stop those that do not need it. Raises ConfigError when the folder holds another sweep, and
     StorageError when a disk is full or another process runs the sweep.
     """
     loggers = loggers_of(sweep)
@@ -107,9 +107,21 @@ def _run(sweep: Sweep, folder: Path, listener: Listener, tracking: Tracking) -> 
     listener.planned("stages", len(upstream), "a free core", f"{sweep.num_trials:,} policies")
     named = Named.by(trial.config for trial in sweep.trials)
     with watching(shared_folders(store, folder), listener.warned, named) as watch:
-        artifacts = compute_all(upstream, store, listener, watch)
+        # A search needs every cell, and so does a population.
+        failed: dict[str, Exception] | None = None if sweep.suggests or sweep.config.scheduler.is_population else {}
+        artifacts = compute_all(upstream, store, listener, watch, failed)
+        hopeless = _without_inputs(sweep, failed or {})
+        if hopeless and all(trial.plan["policy"].key in hopeless for trial in sweep.trials):
+            raise next(iter(hopeless.values()))
         listener.planned("policies", sweep.num_trials, _waits_for(sweep, asked))
-        return _compute_policies(sweep, folder, store, artifacts, listener, tracking, watch)
+        return _compute_policies(sweep, folder, store, artifacts, hopeless, listener, tracking, watch)
+
+
+def _without_inputs(sweep: Sweep, failed: Mapping[str, Exception]) -> dict[str, Exception]:
+    """Policies, by key, that need a failed node, and its error."""
+    plans = [trial.plan for trial in sweep.trials]
+    found = ((plan["policy"].key, node.key) for plan in plans for node in plan.values() if node.key in failed)
+    return {policy: failed[key] for policy, key in found}
 
 
 def _compute_policies(
@@ -117,10 +129,12 @@ def _compute_policies(
     folder: Path,
     store: ArtifactStore,
     artifacts: Mapping[str, Artifact],
+    hopeless: Mapping[str, Exception],
     listener: Listener,
     tracking: Tracking,
     watch: NodeWatch,
 ) -> list[TrialResult]:
+    """Train the policies that are not in the store, but for the `hopeless` ones, whose inputs failed (by key)."""
     progress_actor = f"v2a-sweep-{uuid.uuid4()}"
     plugins = sorted({path for trial in sweep.trials for path in trial.config.plugins})
     common: dict[str, Any] = {"folder": str(folder), "progress_actor": progress_actor, "code": code_digest()}
@@ -138,6 +152,9 @@ def _compute_policies(
                     recorder.tell_finished(trial, found=True)
             elif results.over(trial):
                 recorder.tell_stopped(trial)
+            elif error := hopeless.get(trial.plan["policy"].key):
+                with storage_errors(folder):
+                    recorder.fail(trial.plan["policy"].key, f"a stage that it needs failed: {failure_reason(error)}")
             elif not search:
                 missing.append(number)
     if missing or (search and search.num_left > 0):

@@ -16,7 +16,7 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.engine.trainer import Progress
-from v2a_ray.errors import DivergenceError, StorageError
+from v2a_ray.errors import ClusterError, DivergenceError, StorageError, V2AError
 from v2a_ray.orchestration.cluster.away_from_head import away_from_head
 from v2a_ray.orchestration.cluster.capacity import Capacity, capacity
 from v2a_ray.orchestration.cluster.gpus import (
@@ -49,11 +49,18 @@ WATCH_SECONDS = 2.0
 
 
 def compute_all(
-    works: Sequence[Work], store: ArtifactStore, listener: Listener, watch: NodeWatch | None = None
+    works: Sequence[Work],
+    store: ArtifactStore,
+    listener: Listener,
+    watch: NodeWatch | None = None,
+    failed: dict[str, Exception] | None = None,
 ) -> dict[str, Artifact]:
     """Artifacts of all nodes, by key: found in the store, or computed as soon as their inputs exist.
 
     `works` must include every node's inputs. Nodes that several plans share are computed once.
+
+    Without `failed`, the first failure is raised. With it, nodes that failed or whose inputs did go there, by key, with
+    the error, and the others go on, unless the storage or the cluster is at fault.
 
     Raises:
         ConfigError: a node requires a GPU that the cluster lacks; raised before anything is computed.
@@ -98,7 +105,20 @@ def compute_all(
                 drained = progress_actor.drain.remote()
             for reference in ready:
                 group = running.pop(reference)
-                made = _result(reference, group, failures, listener)
+                try:
+                    made = _result(reference, group, failures)
+                except Exception as error:
+                    if failed is None or isinstance(error, StorageError | ClusterError):
+                        _say_failed(group, error, listener)
+                        raise
+                    if len(group) == 1:
+                        _say_failed(group, error, listener)
+                        _leave_out(group[0], error, waiting, failed)
+                        continue
+                    made = None  # whoever is at fault fails again, alone
+                    for work in group[1:]:
+                        running[_submit([work], _reservation([work], there), store, progress_actor)] = [work]
+                    group = group[:1]
                 if made is None:
                     running[_submit(group, _reservation(group, there), store, progress_actor)] = group
                     continue
@@ -199,23 +219,37 @@ def _submit(group: Sequence[Work], asked: _Reservation, store: ArtifactStore, pr
     return _make_stage.options(**options).remote(group[0], store, progress_actor)
 
 
-def _result(reference: Any, group: Sequence[Work], failures: Counter[str], listener: Listener) -> list[Artifact] | None:
-    """The artifacts of a task, or None if its process died and it is to be started again.
-
-    A failure is reported to the listener and raised.
-    """
+def _result(reference: Any, group: Sequence[Work], failures: Counter[str]) -> list[Artifact] | None:
+    """The artifacts of a task, or None if its process died and it is to be started again. A failure is raised."""
     try:
         artifacts: list[Artifact] = ray.get(reference)
     except ray.exceptions.RayError as error:
         mine = user_error(error)
         if not mine and _may_start_again(error, group[0].node.key, failures):
             return None
-        for work in group:
-            listener.failed(work.shown, mine.reason if mine else str(error).strip().splitlines()[-1])
         if mine:
             raise mine from None
         raise
     return artifacts
+
+
+def failure_reason(error: Exception) -> str:
+    """Why something failed, in one line."""
+    return error.reason if isinstance(error, V2AError) else str(error).strip().splitlines()[-1]
+
+
+def _say_failed(group: Sequence[Work], error: Exception, listener: Listener) -> None:
+    for work in group:
+        listener.failed(work.shown, failure_reason(error))
+
+
+def _leave_out(work: Work, error: Exception, waiting: dict[str, Work], failed: dict[str, Exception]) -> None:
+    """Count `work` as failed, and of what waits all that needs it."""
+    failed[work.node.key] = error
+    for other in list(waiting.values()):
+        if other.node.key in waiting and work.node.key in {other.plan[name].key for name in other.node.inputs.values()}:
+            del waiting[other.node.key]
+            _leave_out(other, error, waiting, failed)
 
 
 def _may_start_again(error: ray.exceptions.RayError, key: str, failures: Counter[str]) -> bool:
