@@ -46,7 +46,7 @@ class FunctionPolicy:
                 raise DomainError(
                     f"gives {action.tolist()} for an observation of {len(row)} numbers",
                     where=f"behaviour {self.name}",
-                    remedy=f"an action of {self.action_dim} finite numbers in [-1, 1]",
+                    remedy=f"a function of one observation that gives {self.action_dim} finite numbers in [-1, 1]",
                 )
             actions[index] = action
         return np.clip(actions, -1.0, 1.0)
