@@ -76,8 +76,9 @@ def open_sweep(folder: Path) -> Sweep:
 def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> list[TrialResult]:
     """Compute upstream artifacts once, then all trials; write table, curves and results into `folder`.
 
-    A failed trial does not stop the other trials, nor does a failed stage stop those that do not need it. Raises ConfigError when the folder holds another sweep, and
-    StorageError when a disk is full or another process runs the sweep.
+    A failed trial does not stop the other trials, nor does a failed stage stop those that do not need it. Raises
+    ConfigError when the folder holds another sweep, and StorageError when a disk is full or another process runs the
+    sweep.
     """
     loggers = loggers_of(sweep)
     require_trackers(loggers)
