@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import report, run
+from benchmarks.study import report, run, selection
 from benchmarks.study.design import METHODS, SEEDS, all_cells, effects
 
 ROOT = Path(__file__).parents[1]
@@ -127,3 +128,25 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     page = (tmp_path / "docs/study.md").read_text()
     assert "4 cells have a seed, 4 have all 3" in page and page.count("| cell ") == 4 and "P(improvement)" in page
     assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000
+
+
+def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path) -> None:
+    sweep = tmp_path / "tiny"
+    sweep.mkdir()
+    scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0, "v2a": 10.0}
+    values = {"iql_target": 3.0, "iql_mixed": 2.0, "v2a_supported": 1.0, "v2a": 9.0}
+    lacking = {method: [score] for method, score in scores.items() if method != "v2a"}
+    by_cell = {"near": {method: [score] for method, score in scores.items()}, "unfinished": lacking}
+    pq.write_table(rows(by_cell), sweep / "results.parquet")
+    policies = [
+        {"policy": f"elsewhere/trials/cell=near,method={method},seed=0", "lower_value": value, "td_error": value}
+        for method, value in values.items()
+    ]
+    (tmp_path / "tiny-near-0.json").write_text(json.dumps({"policies": policies}))
+    (group,) = selection.read_groups(sweep, tmp_path)
+    assert group.chosen(("iql_target", "iql_mixed"), "fitted_q_lower") == "iql_target"
+    assert group.chosen(("iql_target", "iql_mixed"), "td_error") == "iql_mixed"
+    text = selection.report([group])
+    assert "| near | 1 | 40.0 | 20.0 | 50.0 | 10.0 | 40.0 (iql_target 1) | 40.0 (iql_target 1) |" in text
+    assert "| iql_target, iql_mixed | fitted_q_lower | 1 | 0.0 | 0.0 |" in text
+    assert "| iql_target, iql_mixed, v2a_supported, v2a | fitted_q_lower | 1 | 40.0 | 30.0 |" in text
