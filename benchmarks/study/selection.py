@@ -3,7 +3,7 @@
     python -m benchmarks.study.selection runs/three_tasks --output DIR
 
 `v2a select --with-source` fits critics to the target's and the source's transitions for the policies of one task and
-seed. The policy with the highest value, less a standard deviation over critics, is chosen, and its true score compared
+seed of which the target has whole episodes. The policy with the highest value, less a standard deviation over critics, is chosen, and its true score compared
 with those that were to be chosen from. Policies that the source makes look good in dynamics that the target does not
 have are the danger. What is in DIR is not computed again.
 """
@@ -78,12 +78,16 @@ def read_groups(sweep: Path, output: Path) -> list[Group]:
         for method, row in by_method.items():
             folders[method] = sweep / "trials" / ",".join(f"{axis.removeprefix('axis/')}={row[axis]}" for axis in axes)
         numbers = _selected(folders, output / f"{sweep.name}-{task}-{seed}.json".replace("/", "_"))
+        if not numbers:
+            print(f"left out: {task}, seed {seed}", file=sys.stderr)
+            continue
         scores = {method: row["normalized_score_mean"] for method, row in by_method.items()}
         groups.append(Group(task, seed, scores, numbers))
     return groups
 
 
 def _selected(folders: Mapping[str, Path], path: Path) -> dict[str, dict[str, Any]]:
+    """Fields of `v2a select` by method; none where it refuses, which it says itself: a target without whole episodes."""
     if not path.exists():
         command = [sys.executable, "-m", "v2a_ray.cli.main", "select", *map(str, folders.values()), "--with-source"]
         steps = ["--steps", str(NUM_STEPS), "-o", str(path)]
