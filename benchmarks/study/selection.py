@@ -3,9 +3,9 @@
     python -m benchmarks.study.selection runs/three_tasks --output DIR
 
 `v2a select --with-source` fits critics to the target's and the source's transitions for the policies of one task and
-seed of which the target has whole episodes. The policy with the highest value, less a standard deviation over critics, is chosen, and its true score compared
-with those that were to be chosen from. Policies that the source makes look good in dynamics that the target does not
-have are the danger. What is in DIR is not computed again.
+seed, where the target has whole episodes. The policy with the highest value, less a standard deviation over critics, is
+chosen, and its true score compared with those that were to be chosen from. Policies that the source makes look good in
+dynamics that the target does not have are the danger. What is in DIR is not computed again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def read_groups(sweep: Path, output: Path) -> list[Group]:
 
 
 def _selected(folders: Mapping[str, Path], path: Path) -> dict[str, dict[str, Any]]:
-    """Fields of `v2a select` by method; none where it refuses, which it says itself: a target without whole episodes."""
+    """Fields of `v2a select` by method; none where it refuses, which it says: no whole episodes."""
     if not path.exists():
         command = [sys.executable, "-m", "v2a_ray.cli.main", "select", *map(str, folders.values()), "--with-source"]
         steps = ["--steps", str(NUM_STEPS), "-o", str(path)]
