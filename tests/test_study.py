@@ -133,9 +133,9 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
 def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path) -> None:
     sweep = tmp_path / "tiny"
     sweep.mkdir()
-    scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0, "v2a": 10.0}
-    values = {"iql_target": 3.0, "iql_mixed": 2.0, "v2a_supported": 1.0, "v2a": 9.0}
-    lacking = {method: [score] for method, score in scores.items() if method != "v2a"}
+    scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0}
+    values = {"iql_target": 3.0, "iql_mixed": 2.0, "v2a_supported": 1.0}
+    lacking = {method: [score] for method, score in scores.items() if method != "iql_mixed"}
     by_cell = {"near": {method: [score] for method, score in scores.items()}, "unfinished": lacking}
     pq.write_table(rows(by_cell), sweep / "results.parquet")
     policies = [
@@ -146,7 +146,9 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path
     (group,) = selection.read_groups(sweep, tmp_path)
     assert group.chosen(("iql_target", "iql_mixed"), "fitted_q_lower") == "iql_target"
     assert group.chosen(("iql_target", "iql_mixed"), "td_error") == "iql_mixed"
-    text = selection.report([group])
-    assert "| near | 1 | 40.0 | 20.0 | 50.0 | 10.0 | 40.0 (iql_target 1) | 40.0 (iql_target 1) |" in text
-    assert "| iql_target, iql_mixed | fitted_q_lower | 1 | 0.0 | 0.0 |" in text
-    assert "| iql_target, iql_mixed, v2a_supported, v2a | fitted_q_lower | 1 | 40.0 | 30.0 |" in text
+    selection.write_rows([group], tmp_path / "selection_tiny.parquet")
+    (again,) = selection.read_rows(tmp_path / "selection_tiny.parquet")
+    text = selection.report([again])
+    assert "| near | 1 | 40.0 | 20.0 | 50.0 | 40.0 (iql_target 1) | 20.0 (iql_mixed 1) | 40.0 (iql_target 1) |" in text
+    assert "| iql_target, iql_mixed | fitted_q_lower | 40.0 | 0.0 | 0.0 |" in text
+    assert "| v2a_supported, iql_mixed | fitted_q_lower | 20.0 | 30.0 | 20.0 |" in text

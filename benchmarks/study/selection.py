@@ -1,11 +1,12 @@
 """Can numbers without a simulator choose between the target alone, plain mixing and a filter? From finished sweeps.
 
-    python -m benchmarks.study.selection runs/three_tasks --output DIR
+    python -m benchmarks.study.selection runs/three_tasks --output DIR --name three_tasks
 
 `v2a select --with-source` fits critics to the target's and the source's transitions for the policies of one task and
 seed, where the target has whole episodes. The policy with the highest value, less a standard deviation over critics, is
 chosen, and its true score compared with those that were to be chosen from. Policies that the source makes look good in
-dynamics that the target does not have are the danger. What is in DIR is not computed again.
+dynamics that the target does not have are the danger. What is in DIR is not computed again. The numbers go to
+`benchmarks/study/rows/selection_NAME.parquet`, from which the study's page is written.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from v2a_ray.files import read_json
 
+ROWS = Path(__file__).parent / "rows"
 BASELINES = ("iql_target", "iql_mixed")
 CANDIDATES: tuple[tuple[str, ...], ...] = (
     BASELINES,
+    ("v2a_supported", "iql_mixed"),
     (*BASELINES, "v2a_supported"),
-    (*BASELINES, "v2a_supported", "v2a"),
 )
-"""What is chosen from."""
+"""What is chosen from; the last has all of them."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
 """Field of a policy in the output of `v2a select`, and whether more or less of it is better."""
 NUM_STEPS = 2000
@@ -44,7 +47,7 @@ class Group:
     Attributes:
         task: labels of all axes but method and seed, in words.
         scores: normalised score by method.
-        numbers: fields of `v2a select` by method.
+        numbers: by method, fields of `v2a select`: at least some of `MEASURES`.
     """
 
     task: str
@@ -52,11 +55,9 @@ class Group:
     scores: Mapping[str, float]
     numbers: Mapping[str, Mapping[str, Any]]
 
-    def chosen(self, among: Sequence[str], measure: str) -> str | None:
-        """The best of `among` by a measure; None if it is not known of all of them."""
+    def chosen(self, among: Sequence[str], measure: str) -> str:
+        """The best of `among` by a measure."""
         field, sign = MEASURES[measure]
-        if any(field not in self.numbers[method] for method in among):
-            return None
         return max(among, key=lambda method: sign * self.numbers[method][field])
 
 
@@ -90,37 +91,61 @@ def _selected(folders: Mapping[str, Path], path: Path) -> dict[str, dict[str, An
     """Fields of `v2a select` by method; none where it refuses, which it says: no whole episodes."""
     if not path.exists():
         command = [sys.executable, "-m", "v2a_ray.cli.main", "select", *map(str, folders.values()), "--with-source"]
-        steps = ["--steps", str(NUM_STEPS), "-o", str(path)]
-        subprocess.run(
-            [*command, *steps], check=True, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ}
-        )
+        command += ["--steps", str(NUM_STEPS), "-o", str(path)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
+        if done.returncode == 2:
+            return {}
+        done.check_returncode()
     by_folder = {Path(policy["policy"]).name: policy for policy in read_json(path)["policies"]}
     return {method: by_folder[folder.name] for method, folder in folders.items()}
 
 
+def write_rows(groups: Sequence[Group], path: Path) -> None:
+    """A row for each policy."""
+    fields = [field for field, _ in MEASURES.values()]
+    rows = [
+        {"task": group.task, "seed": group.seed, "method": method, "score": score}
+        | {field: group.numbers[method][field] for field in fields}
+        for group in groups
+        for method, score in group.scores.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def read_rows(path: Path) -> list[Group]:
+    """What `write_rows` wrote."""
+    rows = pq.read_table(path).to_pylist()
+    groups = []
+    for (task, seed), members in itertools.groupby(rows, key=lambda row: (row["task"], row["seed"])):
+        numbers = {row["method"]: row for row in members}
+        groups.append(Group(task, seed, {method: row["score"] for method, row in numbers.items()}, numbers))
+    return groups
+
+
 def report(groups: Sequence[Group]) -> str:
     """A table of tasks, and one of what choosing loses, in Markdown."""
-    lines = ["| task | seeds | " + " | ".join(CANDIDATES[-1]) + " | chosen of two | chosen of three |"]
-    lines.append("| --- " * (len(CANDIDATES[-1]) + 4) + "|")
+    chosen = ["target or mix", "filter or mix", "any of the three"]
+    lines = [f"| task | seeds | {' | '.join((*CANDIDATES[-1], *chosen))} |"]
+    lines.append("| --- " * (len(CANDIDATES[-1]) + len(chosen) + 2) + "|")
     for task, members in itertools.groupby(groups, key=lambda group: group.task):
         same = list(members)
         cells = [f"{np.mean([group.scores[method] for group in same]):.1f}" for method in CANDIDATES[-1]]
-        for among in CANDIDATES[:2]:
-            names = [group.chosen(among, "fitted_q_lower") or "" for group in same]
+        for among in CANDIDATES:
+            names = [group.chosen(among, "fitted_q_lower") for group in same]
             score = np.mean([group.scores[name] for group, name in zip(same, names, strict=True)])
             counts = ", ".join(f"{name} {names.count(name)}" for name in among if name in names)
             cells.append(f"{score:.1f} ({counts})")
         lines.append(f"| {task} | {len(same)} | {' | '.join(cells)} |")
-    lines += ["", "| chosen among | by | tasks and seeds | lost to the best of them | lost to the better baseline |"]
+    lines += ["", "| chosen among | by | mean score | lost to the best of them | lost to the better baseline |"]
     lines.append("| --- " * 5 + "|")
     for among, measure in itertools.product(CANDIDATES, MEASURES):
-        known = [(group, name) for group in groups if (name := group.chosen(among, measure))]
-        if known:
-            best = np.mean([max(group.scores[each] for each in among) - group.scores[name] for group, name in known])
-            over = np.mean(
-                [max(group.scores[each] for each in BASELINES) - group.scores[name] for group, name in known]
-            )
-            lines.append(f"| {', '.join(among)} | {measure} | {len(known)} | {best:.1f} | {over:.1f} |")
+        scores = np.asarray([group.scores[group.chosen(among, measure)] for group in groups])
+        best, better = (
+            np.asarray([max(group.scores[each] for each in others) for group in groups])
+            for others in (among, BASELINES)
+        )
+        lost = f"{(best - scores).mean():.1f} | {(better - scores).mean():.1f}"
+        lines.append(f"| {', '.join(among)} | {measure} | {scores.mean():.1f} | {lost} |")
     return "\n".join(lines)
 
 
@@ -129,9 +154,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP_DIR")
     parser.add_argument("--output", type=Path, required=True, help="folder for the outputs of v2a select")
+    parser.add_argument("--name", help="of the rows, which are printed alone without it")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    print(report([group for sweep in given.sweeps for group in read_groups(sweep, given.output)]))
+    groups = [group for sweep in given.sweeps for group in read_groups(sweep, given.output)]
+    if given.name:
+        write_rows(groups, ROWS / f"selection_{given.name}.parquet")
+    print(report(groups))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 from v2a_ray.cli.console import console, error_console
 from v2a_ray.cli.trial_options import Best, Every, TrialName, chosen
 from v2a_ray.objects import require_folder_name
-from v2a_ray.settings.measures import DEFAULT_MEASURE, OFFLINE_MEASURES
+from v2a_ray.settings.measures import DEFAULT_MEASURE, MEASURE_WITH_SOURCE, OFFLINE_MEASURES
 
 
 def register(app: typer.Typer) -> None:
@@ -30,9 +30,15 @@ def select(
         Path | None, typer.Option(help="Target episodes for the estimate; by default the runs' own target data.")
     ] = None,
     with_source: Annotated[
-        bool, typer.Option("--with-source", help="Fit also to the first run's source, which has other dynamics.")
+        bool, typer.Option("--with-source", help="Fit also to the source of the first run that has one.")
     ] = False,
-    by: Annotated[str, typer.Option(help=f"What ranks: {', '.join(OFFLINE_MEASURES)}.")] = DEFAULT_MEASURE,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What ranks: {', '.join(OFFLINE_MEASURES)}. By default {DEFAULT_MEASURE}; {MEASURE_WITH_SOURCE} with "
+            "--with-source."
+        ),
+    ] = None,
     held_out: Annotated[
         float,
         typer.Option(min=0.01, max=0.9, help="Part of the target that is held out, where the runs held none out."),
@@ -56,9 +62,14 @@ def select(
     The policies themselves were trained on them too, unless --data gives others, or their target is `real`, whose runs
     hold episodes out. If true returns are known, the rank correlation measures the ranking's quality.
 
+    With --with-source it chooses between methods that trust the source to different degrees, such as plain mixing and a
+    filter: a policy that the target's few episodes cannot judge is judged where the source has been.
+
         v2a select runs/demo-v2a-seed0 runs/demo-iql-seed0 runs/demo-dvdf-seed0
 
         v2a select runs/smoke --all
+
+        v2a select runs/mine --all --with-source
 
         v2a select policy.onnx hopper/stock:medium --data my_episodes.hdf5
 
@@ -72,6 +83,7 @@ def select(
     from v2a_ray.outputs import require_ours
     from v2a_ray.report.selection_table import render_selection, selection_in_words, write_selection
 
+    by = by or (MEASURE_WITH_SOURCE if with_source else DEFAULT_MEASURE)
     if by not in OFFLINE_MEASURES:
         raise ConfigError(f"no measure {by!r}", where="--by", remedy=f"one of {', '.join(OFFLINE_MEASURES)}")
     if output:

@@ -70,11 +70,12 @@ def selection_data(policies: Sequence[Policy], path: Path | None, with_source: b
     domain = runs[0].domain if runs else policies[0].domain
     for policy in policies:
         require_robot_of(policy, domain)
-    if with_source and not runs:
-        raise DataError("there is no run whose source could be taken", where="--with-source", remedy="leave it out")
-    if with_source and runs[0].source_data is None:
-        raise DataError("the run has no sources", where=str(runs[0].folder), remedy="leave --with-source out")
-    source = _stored(runs[0].source_data) if with_source and runs[0].source_data else None
+    source = None
+    if with_source:
+        folder = next((run.source_data for run in runs if run.source_data), None)
+        if folder is None:
+            raise DataError("no policy is a run with sources", where="--with-source", remedy="leave it out")
+        source = _stored(folder)
     if path is not None:
         reading = read_table(path, robot=domain.robot_spec)
         has_rewards = all(finding.check != MISSING for finding in reading.findings)

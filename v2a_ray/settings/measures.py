@@ -14,6 +14,9 @@ OFFLINE_MEASURES: tuple[OfflineMeasure, ...] = get_args(OfflineMeasure)
 DEFAULT_MEASURE: OfflineMeasure = "td_error"
 """It loses least where true returns are known (docs/no_simulator.md): values by fitted Q evaluation rank no better than
 chance there, because critics overestimate what no recording shows."""
+MEASURE_WITH_SOURCE: OfflineMeasure = "fitted_q_lower"
+"""Where critics are fitted to the source too, they have seen what policies of the source do; their TD error is then
+largest for the policies that go where the target has not been, which may be the best (docs/offline_selection.md)."""
 RANK_SCORE = "rank_score"
 SCORE_TITLE = "normalised score in the target"
 _TITLES = {
