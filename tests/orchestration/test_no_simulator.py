@@ -124,6 +124,22 @@ def test_runs_are_compared_selected_and_reported(workspace: Path, finished: dict
     assert all(each["num_held_out_episodes"] == 3 for each in policies)
 
 
+def test_with_the_source_the_value_ranks(workspace: Path, finished: dict[str, dict[str, Any]]) -> None:
+    names = ("runs/alone", "runs/filtered")  # the first has no source
+    options = ("--with-source", "--steps", "30", "--critics", "2")
+    chosen = v2a_here("select", *names, *options, "-o", "with.json", cwd=workspace)
+    assert chosen.returncode == 0, chosen.stderr
+    assert v2a_here("select", *names, *options[1:], "-o", "without.json", cwd=workspace).returncode == 0
+    found, without = (json.loads((workspace / name).read_text()) for name in ("with.json", "without.json"))
+    scores = [each["score"] for each in found["policies"]]
+    assert scores == [each["lower_value"] for each in found["policies"]] == sorted(scores, reverse=True)
+    assert found["settings"]["by"] == "fitted_q_lower" and without["settings"]["by"] == "td_error"
+    fitted, alone = ({each["policy"]: each["value"] for each in content["policies"]} for content in (found, without))
+    assert fitted.keys() == alone.keys() and fitted != alone  # more was fitted to
+    refused = v2a_here("select", "runs/alone", "--with-source", cwd=workspace)
+    assert refused.returncode == 2 and "no policy is a run with sources" in refused.stderr
+
+
 def test_a_policy_of_no_simulator_is_not_rolled_out(workspace: Path, finished: dict[str, dict[str, Any]]) -> None:
     done = v2a_here("evaluate", str(workspace / "runs/alone"), cwd=workspace)
     assert done.returncode == 2 and "has no simulator" in done.stderr
