@@ -20,7 +20,7 @@ def in_folder(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_crane_is_recorded_checked_and_trained_on(tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLE, tmp_path / "crane")
-    assert in_folder(folder, "record.py").returncode == 0
+    assert in_folder(folder, "crane.py").returncode == 0
     v2a = ("-m", "v2a_ray.cli.main")
     seen = in_folder(folder, *v2a, "data", "inspect", "crane.hdf5", "--domain", "gym:crane:Crane?max_episode_steps=150")
     assert seen.returncode == 0 and "all checks passed" in seen.stdout, seen.stdout + seen.stderr

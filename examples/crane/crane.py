@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import h5py
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+EPISODE_STEPS = 150
 XML = """<mujoco><option timestep="0.01"/><worldbody>
 <body name="trolley" pos="0 0 2"><joint name="rail" type="slide" axis="1 0 0" damping="2"/>
 <geom name="box" type="box" size=".15 .1 .05" mass="3"/>
@@ -53,3 +55,29 @@ def act(observation: NDArray[Any]) -> NDArray[Any]:
     """A careful hand: towards the goal, damped by the swing."""
     _, sine, _, velocity, swing, to_go = observation
     return np.clip([0.3 * to_go - 0.35 * velocity + 0.5 * sine + 0.2 * swing], -1, 1)
+
+
+def record() -> None:
+    """Twenty episodes by an unsteady hand, as D4RL's HDF5: crane.hdf5."""
+    crane, generator = Crane(), np.random.default_rng(0)
+    rows: dict[str, list[Any]] = {
+        key: [] for key in ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts")
+    }
+    for episode in range(20):
+        observation, _ = crane.reset(seed=episode)
+        for step in range(EPISODE_STEPS):
+            action = np.clip(act(observation) + generator.normal(0, 0.3, 1), -1, 1)
+            following, reward, terminated, _, _ = crane.step(action)
+            timeout = step == EPISODE_STEPS - 1 and not terminated
+            for key, value in zip(rows, (observation, following, action, reward, terminated, timeout), strict=True):
+                rows[key].append(value)
+            observation = following
+            if terminated:
+                break
+    with h5py.File("crane.hdf5", "w") as file:
+        for key, values in rows.items():
+            file[key] = np.asarray(values, dtype=bool if key in ("terminals", "timeouts") else "f4")
+
+
+if __name__ == "__main__":
+    record()
