@@ -183,8 +183,10 @@ No method is best everywhere: a filter helps beside far robots and throws away w
 trained, and `v2a select --with-source` chooses one without a simulator: it fits critics to the target's and the
 source's transitions for each policy, and takes the policy with the highest value in first states of held-out target
 episodes, less a standard deviation over critics. Scores are means over seeds; in brackets is what was chosen how often.
-The tasks are Hopper's, and **what is chosen from was named after these scores were seen**: it is a candidate for a
-default, and not a test of one. Cells of the map whose target is drawn row by row have no first states.
+On Hopper **what is chosen from was named after these scores were seen**: those tables develop a candidate for a
+default. `choice_walker2d` is its test: its sweep, the pair "filter or mix" and the number that chooses were committed
+(tag `study-d-frozen`) before any of its policies was trained, and it was run once. Cells of the map whose target is
+drawn row by row have no first states.
 
     python -m benchmarks.study.selection runs/NAME --output DIR --name NAME
 """
