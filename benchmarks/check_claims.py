@@ -32,7 +32,8 @@ def rows(text: str, heading: str) -> Iterator[list[str]]:
 def stale_ratios(text: str, results: list[dict[str, Any]]) -> Iterator[str]:
     """Ratios on pages that the results do not hold."""
     for page, shown, name, processor in rows(text, "Ratios"):
-        recorded = [row for row in results if row["name"] == name and processor in row["processor"]]
+        whole = re.compile(rf"{re.escape(processor)}\b")  # model 1 is not model 17
+        recorded = [row for row in results if row["name"] == name and whole.search(row["processor"])]
         digits = len(shown.partition(".")[2])
         if len(recorded) != 1:
             yield f"{page}: {len(recorded)} results are called {name!r} on {processor}"
