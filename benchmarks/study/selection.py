@@ -25,7 +25,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from v2a_ray.experiments.finished import TRIALS
+from v2a_ray.experiments.sweep import trial_folder_name
 from v2a_ray.files import read_json
+from v2a_ray.outputs import file_name
 
 ROWS = Path(__file__).parent / "rows"
 BASELINES = ("iql_target", "iql_mixed")
@@ -47,7 +50,7 @@ class Group:
     Attributes:
         task: labels of all axes but method and seed, in words.
         scores: normalised score by method.
-        numbers: by method, fields of `v2a select`: at least some of `MEASURES`.
+        numbers: by method, the fields of `MEASURES` in the output of `v2a select`.
     """
 
     task: str
@@ -77,8 +80,9 @@ def read_groups(sweep: Path, output: Path) -> list[Group]:
             continue
         folders = {}
         for method, row in by_method.items():
-            folders[method] = sweep / "trials" / ",".join(f"{axis.removeprefix('axis/')}={row[axis]}" for axis in axes)
-        numbers = _selected(folders, output / f"{sweep.name}-{task}-{seed}.json".replace("/", "_"))
+            labels = {axis.removeprefix("axis/"): row[axis] for axis in axes}
+            folders[method] = sweep / TRIALS / trial_folder_name(labels, sweep.name)
+        numbers = _selected(folders, output / file_name(f"{sweep.name}-{task}-{seed}.json"))
         if not numbers:
             print(f"left out: {task}, seed {seed}", file=sys.stderr)
             continue

@@ -15,7 +15,7 @@ from v2a_ray.engine.store import ArtifactStore
 from v2a_ray.experiments.reading import resolve
 from v2a_ray.orchestration.cluster import away_from_head
 from v2a_ray.orchestration.cluster.capacity import Capacity, NodeType
-from v2a_ray.orchestration.train.memory import asked, file_memory, stage_memory
+from v2a_ray.orchestration.train.memory import file_memory, reserved_memory, stage_memory
 from v2a_ray.orchestration.train.work import Work
 
 GIB = 2**30
@@ -44,10 +44,10 @@ def test_tasks_without_cores_avoid_a_head_without_and_spare_nodes_with_gpus(monk
 
 def test_small_tasks_ask_for_no_memory_and_large_ones_for_no_more_than_a_node_has() -> None:
     there = Capacity((NodeType("head", {"memory": 2 * GIB}, 1), NodeType("node", {"CPU": 4, "memory": 8 * GIB}, 9)))
-    assert asked(GIB // 4, there) == {}
-    assert asked(3 * GIB, there) == {"memory": 3 * GIB}
-    assert asked(99 * GIB, there) == {"memory": int(0.9 * 8 * GIB)}
-    assert asked(99 * GIB, Capacity((NodeType("node", {"CPU": 4}, 1),))) == {}
+    assert reserved_memory(GIB // 4, there) == {}
+    assert reserved_memory(3 * GIB, there) == {"memory": 3 * GIB}
+    assert reserved_memory(99 * GIB, there) == {"memory": int(0.9 * 8 * GIB)}
+    assert reserved_memory(99 * GIB, Capacity((NodeType("node", {"CPU": 4}, 1),))) == {}
 
 
 def test_a_stage_asks_for_its_tables_and_a_reader_for_its_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, row_bytes, write_rows
+from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions, transition_bytes, write_rows
 from v2a_ray.data.loading.sampler import Preprocessing, make_preprocessing
 from v2a_ray.data.loading.streaming import StreamedTransitions, is_streamed
 from v2a_ray.data.rewards import require_rewards
@@ -124,18 +124,14 @@ def preprocessing(job: Job) -> Preprocessing:
     )
 
 
-def table_bytes(job: Job, *roles: str) -> int:
+def input_bytes(job: Job, *roles: str) -> int:
     """The bytes of the transitions of the tables `roles` in memory."""
-    manifests = [job.manifest(role) for role in roles]
-    return sum(
-        int(manifest["num_transitions"]) * row_bytes(manifest["observation_dim"], manifest["action_dim"])
-        for manifest in manifests
-    )
+    return sum(transition_bytes(job.manifest(role)) for role in roles)
 
 
 def require_memory(job: Job, stage: str, *roles: str, remedy: str | None = None) -> int:
     """The bytes of the tables `roles`. Raises ConfigError if they exceed the memory of a stage that cannot stream."""
-    needed = table_bytes(job, *roles)
+    needed = input_bytes(job, *roles)
     if needed > job.memory_bytes:
         raise ConfigError(
             f"{needed / 2**30:,.2f} GiB of transitions ({' and '.join(roles)}) are more than the "

@@ -14,6 +14,7 @@ Shape suffixes: N transitions, E episodes, O observation dimension, A action dim
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,11 @@ _REMEDY = "remove the folder; it is made again from the table"
 def row_bytes(observation_dim: int, action_dim: int) -> int:
     """Bytes of one transition's row."""
     return (2 * observation_dim + action_dim + 2) * 4
+
+
+def transition_bytes(manifest: Mapping[str, Any]) -> int:
+    """Bytes of the transitions of a table in memory, from its manifest."""
+    return int(manifest["num_transitions"]) * row_bytes(manifest["observation_dim"], manifest["action_dim"])
 
 
 def raw_rows(table: EpisodeTable) -> NDArray[np.float32]:

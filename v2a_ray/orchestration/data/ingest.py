@@ -29,7 +29,7 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
-from v2a_ray.orchestration.train.memory import asked
+from v2a_ray.orchestration.train.memory import reserved_memory
 from v2a_ray.outputs import new_folder
 from v2a_ray.robot_interface import RobotInterface
 
@@ -152,7 +152,7 @@ def _written_by_ray_data(
 ) -> dict[str, Any]:
     """The results of `write` for all parts, one task per part of `part_bytes` bytes in memory."""
     with quiet_ray_data():
-        options = asked(COPIES_OF_PART * part_bytes, capacity())
+        options = reserved_memory(COPIES_OF_PART * part_bytes, capacity())
         rows = ray.data.range(num_parts, override_num_blocks=num_parts).map_batches(write, batch_size=1, **options)
         try:
             found = rows.take_all()

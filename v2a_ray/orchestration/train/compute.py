@@ -32,9 +32,8 @@ from v2a_ray.orchestration.cluster.node_loss import node_was_lost
 from v2a_ray.orchestration.cluster.node_watch import NodeWatch
 from v2a_ray.orchestration.cluster.session import user_error
 from v2a_ray.orchestration.data.table_nodes import make_data, make_source
-from v2a_ray.orchestration.train import memory
 from v2a_ray.orchestration.train.listener import Event, Listener
-from v2a_ray.orchestration.train.memory import file_memory, stage_memory
+from v2a_ray.orchestration.train.memory import file_memory, reserved_memory, stage_memory
 from v2a_ray.orchestration.train.progress_actor import make_progress_actor, reporter
 from v2a_ray.orchestration.train.work import Work, input_paths, stage_threads
 from v2a_ray.stages.policy.batched_jobs import fit_policies
@@ -97,7 +96,7 @@ def compute_all(
                 for work in group:
                     del waiting[work.node.key]
                     reports.queued(work.shown)
-                running[_submit(group, asked, store, progress_actor)] = group
+                running[_submit(group, there, store, progress_actor)] = group
             ready, _ = ray.wait([*running, drained], timeout=WATCH_SECONDS)
             if drained in ready:
                 ready.remove(drained)
@@ -115,12 +114,12 @@ def compute_all(
                         _say_failed(group, error, listener)
                         _leave_out(group[0], error, waiting, failed)
                         continue
-                    made = None  # whoever is at fault fails again, alone
-                    for work in group[1:]:
-                        running[_submit([work], _reservation([work], there), store, progress_actor)] = [work]
-                    group = group[:1]
+                    made, again = None, [[work] for work in group]  # whoever is at fault fails again, alone
+                else:
+                    again = [group]
                 if made is None:
-                    running[_submit(group, _reservation(group, there), store, progress_actor)] = group
+                    for each in again:
+                        running[_submit(each, there, store, progress_actor)] = each
                     continue
                 for work, artifact in zip(group, made, strict=True):
                     artifacts[work.node.key] = here = store.here(artifact)
@@ -203,15 +202,15 @@ def _reservation(group: Sequence[Work], there: Capacity) -> _Reservation:
     return _Reservation(stage_threads(group[0]), gpu_share(stage_device(config, node.stage), there.total("GPU")))
 
 
-def _submit(group: Sequence[Work], asked: _Reservation, store: ArtifactStore, progress_actor: Any) -> Any:
-    node = group[0].node
+def _submit(group: Sequence[Work], there: Capacity, store: ArtifactStore, progress_actor: Any) -> Any:
+    node, asked = group[0].node, _reservation(group, there)
     options: dict[str, Any] = {"max_retries": 0, "num_cpus": asked.cpus, "num_gpus": asked.gpus}
     if not (asked.cpus or asked.gpus):
         options |= away_from_head()
     elif node.stage == "data":
-        options |= memory.asked(file_memory(group[0]), capacity())
+        options |= reserved_memory(file_memory(group[0]), there)
     else:
-        options |= memory.asked(stage_memory(group[0], store), capacity())
+        options |= reserved_memory(stage_memory(group[0], store), there)
     if node.stage == "data":
         return make_data.options(**options).remote(group, store, progress_actor)
     if node.stage == "source":

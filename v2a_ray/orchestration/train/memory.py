@@ -5,7 +5,7 @@ Small tasks ask for none, as they did not before: a few hundred MB are what ever
 
 from __future__ import annotations
 
-from v2a_ray.data.loading.memory_mapped import row_bytes
+from v2a_ray.data.loading.memory_mapped import transition_bytes
 from v2a_ray.data.mixing.mixture import resolve
 from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.engine.store import ArtifactStore
@@ -31,8 +31,7 @@ def stage_memory(work: Work, store: ArtifactStore) -> int:
             manifest = read_manifest(store.path(node.stage, node.key) / "table")
         except DataError:
             continue  # an artifact without a table
-        width = row_bytes(manifest["observation_dim"], manifest["action_dim"])
-        total += int(manifest["num_transitions"]) * width
+        total += transition_bytes(manifest)
     return COPIES_OF_ROWS * min(total, int(work.config.loading.memory_gib * 2**30))
 
 
@@ -48,7 +47,7 @@ def file_memory(work: Work) -> int:
     return COPIES_OF_FILE * sum(file.stat().st_size for file in files)
 
 
-def asked(num_bytes: int, there: Capacity) -> dict[str, float]:
+def reserved_memory(num_bytes: int, there: Capacity) -> dict[str, float]:
     """Options of a task that takes so much memory; none for a small one."""
     most = LARGEST_SHARE * there.largest_node("memory")
     if num_bytes < SMALL_BYTES or not most:

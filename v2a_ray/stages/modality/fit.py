@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.data.table.folder import read_episodes, read_row_groups, read_table_folder
 from v2a_ray.engine.columns import one_hot, read_episode_column, read_labels, write_episode_column
-from v2a_ray.engine.context import Job, require_memory, table_bytes
+from v2a_ray.engine.context import Job, input_bytes, require_memory
 from v2a_ray.engine.trainer import use_threads
 from v2a_ray.files import read_json
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -103,7 +103,7 @@ def require_modality_memory(job: Job) -> None:
 
 def is_streamed(job: Job) -> bool:
     """Whether the tables exceed the memory of a stage."""
-    return table_bytes(job, *_roles(job)) > job.memory_bytes
+    return input_bytes(job, *_roles(job)) > job.memory_bytes
 
 
 def _roles(job: Job) -> list[str]:
