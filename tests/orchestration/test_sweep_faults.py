@@ -130,6 +130,16 @@ def test_a_stage_that_fails_ends_the_policies_that_need_it_and_no_others(ray_clu
     assert [row["status"] for row in rows_of(path)] == [failed.status, "finished"]
 
 
+def test_a_roll_out_that_fails_does_not_take_along_those_it_shares_a_task_with(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    source = {"domain": "hopper/gravity-0.5", "num_transitions": 100}
+    mixes = {name: {"sources": [source | {"behavior": name}]} for name in ("random", "statistics:mean")}
+    path = write_sweep(tmp_path, name="rolled", axes={"mix": mixes})
+    finished, failed = sweep(path)
+    assert finished.status == "finished" and "behaviour statistics:mean: gives " in failed.status
+
+
 def test_a_sweep_of_which_nothing_can_be_trained_ends_with_the_reason(ray_cluster: None, tmp_path: Path) -> None:
     path = write_sweep(
         tmp_path, name="none", settings={"alignment": {"learning_rate": 1e30}, "method": "igdf"}, axes={"seed": [0, 1]}
