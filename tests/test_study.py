@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import report, run, selection
+from benchmarks.study import report, run, selection, where_z_matters
 from benchmarks.study.design import METHODS, SEEDS, all_cells, effects
+from v2a_ray.stages.advantage.config import SparseQConfig
+from v2a_ray.stages.modality.config import ModalityConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -152,3 +154,33 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path
     assert "| near | 1 | 40.0 | 20.0 | 50.0 | 40.0 (iql_target 1) | 20.0 (iql_mixed 1) | 40.0 (iql_target 1) |" in text
     assert "| iql_target, iql_mixed | fitted_q_lower | 40.0 | 0.0 | 0.0 |" in text
     assert "| v2a_supported, iql_mixed | fitted_q_lower | 20.0 | 30.0 | 20.0 |" in text
+
+
+def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:
+    """The positive control: the commoner dynamics decide A(s, a), and z mends it, but z of other episodes does not."""
+    table = where_z_matters.laboratory({where_z_matters.RARE: 1_000, where_z_matters.COMMON: 4_000})
+    advantage, modality = SparseQConfig(width=32, learning_rate=3e-3), ModalityConfig(num_steps=50, learning_rate=1e-3)
+    screened = where_z_matters.screen(where_z_matters.LABORATORY, table, [200], tmp_path, advantage, modality)
+    rows = {row["candidate"]: row for row in screened}
+    assert rows["A(s, a)"]["probe"] == 1.0
+    for candidate in ("A(s, a)", "A(s, a), seed 1", "A(s, a, shuffled z)"):
+        assert rows[candidate]["rank_rare"] < -0.9
+        assert rows[candidate]["rank_common"] > 0.9
+    for candidate in ("A(s, a, z)", "A(s, a, true z)", "oracle 1 by oracle 2"):
+        assert rows[candidate]["rank_rare"] > 0.3, candidate
+        assert rows[candidate]["discordant"] < rows["A(s, a)"]["discordant"] - 0.1
+    assert rows["A(s, a), seed 1"]["agrees_with_a"] > rows["A(s, a, true z)"]["agrees_with_a"]
+
+
+def test_reversed_motors_are_the_stock_robot_with_opposite_actions() -> None:
+    table = where_z_matters.rolled_out("hopper, all motors reversed")
+    domain, behavior = np.asarray(table.domain), np.asarray(table.behavior)
+    for name in ("random", "medium"):
+        rare, common = (
+            table.select(np.flatnonzero((domain == label) & (behavior == name)))
+            for label in (where_z_matters.RARE, where_z_matters.COMMON)
+        )
+        count = rare.num_transitions
+        np.testing.assert_array_equal(rare.next_observation, common.next_observation[:count])
+        np.testing.assert_array_equal(rare.action, -common.action[:count])
+    assert len(set(table.episode_id)) == table.num_episodes

@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import selection
+from benchmarks.study import selection, where_z_matters
 from benchmarks.study.design import METHODS, SEEDS
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
@@ -177,6 +177,20 @@ def robot_section(path: Path) -> list[str]:
     return lines
 
 
+WHERE_Z = """## Part B, begun: where z matters
+
+Columns only; no policy is trained. A mix is two dynamics, of which the rarer has 6,000 of 30,000 transitions; the same
+policies of the stock robot drive both, half random actions and half its medium policy with action noise of 0.3. Cells
+are the rank correlation with the oracles in the rarer dynamics, and the share of pairs of transitions from the two
+dynamics that are ordered unlike the oracles (50 % is chance). The oracles are fitted to each dynamics alone; two of
+them that differ in their seed agree as the column "oracle 1 by oracle 2" says, which is the noise. The last column is
+the rank correlation of A(s, a) with A(s, a) of another seed, and with A(s, a) that is given the true dynamics: where
+the second is not lower, z has nothing to mend. `laboratory`, in which an action is worth the opposite in the rarer
+dynamics, is the positive control.
+
+    python -m benchmarks.study.where_z_matters --output DIR
+"""
+
 CHOICE = """## Part D, begun: choosing between the target, the mix and a filter
 
 No method is best everywhere: a filter helps beside far robots and throws away what a bad target needs. So several are
@@ -216,6 +230,8 @@ def main() -> None:
     for path in sorted(ROWS.glob("map_*.parquet")):
         if not path.stem.endswith("_ceiling"):
             lines += robot_section(path)
+    if rows := where_z_matters.read_rows():
+        lines += [WHERE_Z, where_z_matters.report(rows), ""]
     choices = sorted(ROWS.glob("selection_*.parquet"))
     for number, path in enumerate(choices):
         name = path.stem.removeprefix("selection_")
