@@ -31,15 +31,19 @@ from v2a_ray.files import read_json
 from v2a_ray.outputs import file_name
 
 ROWS = Path(__file__).parent / "rows"
-BASELINES = ("iql_target", "iql_mixed")
+FILTER, MIX = "v2a_supported", "iql_mixed"
+BASELINES = ("iql_target", MIX)
 CANDIDATES: tuple[tuple[str, ...], ...] = (
     BASELINES,
-    ("v2a_supported", "iql_mixed"),
-    (*BASELINES, "v2a_supported"),
+    (FILTER, MIX),
+    (*BASELINES, FILTER),
 )
 """What is chosen from; the last has all of them."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
 """Field of a policy in the output of `v2a select`, and whether more or less of it is better."""
+MARGIN = 0.25
+"""Critics have seen more of the source than of the target, so they favour the mix. It is preferred to the filter only
+if its value is higher by this part of the filter's."""
 NUM_STEPS = 2000
 
 
@@ -62,6 +66,12 @@ class Group:
         """The best of `among` by a measure."""
         field, sign = MEASURES[measure]
         return max(among, key=lambda method: sign * self.numbers[method][field])
+
+    @property
+    def preferred(self) -> str:
+        """The filter, unless the mix is worth more by `MARGIN`."""
+        cautious, bold = (float(self.numbers[method]["lower_value"]) for method in (FILTER, MIX))
+        return MIX if bold - cautious > MARGIN * abs(cautious) else FILTER
 
 
 def read_groups(sweep: Path, output: Path) -> list[Group]:
@@ -128,28 +138,33 @@ def read_rows(path: Path) -> list[Group]:
 
 def report(groups: Sequence[Group]) -> str:
     """A table of tasks, and one of what choosing loses, in Markdown."""
-    chosen = ["target or mix", "filter or mix", "any of the three"]
+    chosen = ["target or mix", "filter or mix", "any of the three", "filter, unless mix is worth a quarter more"]
     lines = [f"| task | seeds | {' | '.join((*CANDIDATES[-1], *chosen))} |"]
     lines.append("| --- " * (len(CANDIDATES[-1]) + len(chosen) + 2) + "|")
     for task, members in itertools.groupby(groups, key=lambda group: group.task):
         same = list(members)
         cells = [f"{np.mean([group.scores[method] for group in same]):.1f}" for method in CANDIDATES[-1]]
-        for among in CANDIDATES:
-            names = [group.chosen(among, "fitted_q_lower") for group in same]
+        choices = [[group.chosen(among, "fitted_q_lower") for group in same] for among in CANDIDATES]
+        for names in (*choices, [group.preferred for group in same]):
             score = np.mean([group.scores[name] for group, name in zip(same, names, strict=True)])
-            counts = ", ".join(f"{name} {names.count(name)}" for name in among if name in names)
+            counts = ", ".join(f"{name} {names.count(name)}" for name in CANDIDATES[-1] if name in names)
             cells.append(f"{score:.1f} ({counts})")
         lines.append(f"| {task} | {len(same)} | {' | '.join(cells)} |")
     lines += ["", "| chosen among | by | mean score | lost to the best of them | lost to the better baseline |"]
     lines.append("| --- " * 5 + "|")
-    for among, measure in itertools.product(CANDIDATES, MEASURES):
-        scores = np.asarray([group.scores[group.chosen(among, measure)] for group in groups])
+    rules = [
+        (among, measure, [group.chosen(among, measure) for group in groups])
+        for among, measure in itertools.product(CANDIDATES, MEASURES)
+    ]
+    rules.append((CANDIDATES[1], "fitted_q_lower, a quarter more", [group.preferred for group in groups]))
+    for among, rule, names in rules:
+        scores = np.asarray([group.scores[name] for group, name in zip(groups, names, strict=True)])
         best, better = (
             np.asarray([max(group.scores[each] for each in others) for group in groups])
             for others in (among, BASELINES)
         )
         lost = f"{(best - scores).mean():.1f} | {(better - scores).mean():.1f}"
-        lines.append(f"| {', '.join(among)} | {measure} | {scores.mean():.1f} | {lost} |")
+        lines.append(f"| {', '.join(among)} | {rule} | {scores.mean():.1f} | {lost} |")
     return "\n".join(lines)
 
 
