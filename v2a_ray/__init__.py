@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from v2a_ray.api import experiment, load_policy, load_results, make_env, methods, run, sweep
+    from v2a_ray.api import choose, experiment, load_policy, load_results, make_env, methods, run, sweep
 
 __version__ = "0.2.0"
-__all__ = ["experiment", "load_policy", "load_results", "make_env", "methods", "run", "sweep"]
+__all__ = ["choose", "experiment", "load_policy", "load_results", "make_env", "methods", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -91,6 +91,31 @@ def sweep(
         return load_results(folder)
 
 
+def choose(
+    path: str | Path, run_dir: str | Path | None = None, *, num_cpus: int | None = None, **overrides: Any
+) -> dict[str, Any]:
+    """Train `v2a_supported` and `iql_mixed` on the experiment in a YAML file, and choose one by recorded data alone.
+
+    Ray as for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the name of its folder in
+    `trials/` of the results, by default `runs/NAME-choice`. The rule is in `v2a_ray.experiments.choice`.
+    """
+    from v2a_ray.experiments.choice import choice_sweep
+    from v2a_ray.export.choice import CHOICE_FILE
+    from v2a_ray.export.choice import choose as choose_policy
+    from v2a_ray.files import read_json
+    from v2a_ray.orchestration.cluster.session import ray_session
+    from v2a_ray.orchestration.sweep.run_sweep import require_same_sweep, run_sweep
+    from v2a_ray.result_folders import results_folder
+
+    wanted = choice_sweep(Path(path), _as_overrides(overrides))
+    with results_folder(run_dir or Path("runs") / wanted.name) as folder, ray_session(num_cpus):
+        require_same_sweep(wanted, folder)
+        run_sweep(wanted, folder)
+        choose_policy(folder, wanted.trials[0].config.seed)
+        content: dict[str, Any] = read_json(folder / CHOICE_FILE)
+    return content
+
+
 def load_results(folder: str | Path) -> pd.DataFrame:
     """The policies of a run or sweep, one row each: task, method, seed, axes, status, score, return, seconds, folder.
 

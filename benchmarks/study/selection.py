@@ -25,13 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, preferred
 from v2a_ray.experiments.finished import TRIALS
 from v2a_ray.experiments.sweep import trial_folder_name
 from v2a_ray.files import read_json
 from v2a_ray.outputs import file_name
 
 ROWS = Path(__file__).parent / "rows"
-FILTER, MIX = "v2a_supported", "iql_mixed"
 BASELINES = ("iql_target", MIX)
 CANDIDATES: tuple[tuple[str, ...], ...] = (
     BASELINES,
@@ -41,10 +41,6 @@ CANDIDATES: tuple[tuple[str, ...], ...] = (
 """What is chosen from; the last has all of them."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
 """Field of a policy in the output of `v2a select`, and whether more or less of it is better."""
-MARGIN = 0.25
-"""Critics have seen more of the source than of the target, so they favour the mix. It is preferred to the filter only
-if its value is higher by this part of the filter's."""
-NUM_STEPS = 2000
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,8 @@ class Group:
 
     @property
     def preferred(self) -> str:
-        """The filter, unless the mix is worth more by `MARGIN`."""
-        cautious, bold = (float(self.numbers[method]["lower_value"]) for method in (FILTER, MIX))
-        return MIX if bold - cautious > MARGIN * abs(cautious) else FILTER
+        """What `v2a choose` chooses."""
+        return preferred(*(float(self.numbers[method]["lower_value"]) for method in (FILTER, MIX)))
 
 
 def read_groups(sweep: Path, output: Path) -> list[Group]:
@@ -105,7 +100,7 @@ def _selected(folders: Mapping[str, Path], path: Path) -> dict[str, dict[str, An
     """Fields of `v2a select` by method; none where it refuses, which it says: no whole episodes."""
     if not path.exists():
         command = [sys.executable, "-m", "v2a_ray.cli.main", "select", *map(str, folders.values()), "--with-source"]
-        command += ["--steps", str(NUM_STEPS), "-o", str(path)]
+        command += ["--steps", str(CRITIC_STEPS), "-o", str(path)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
         if done.returncode == 2:
             return {}

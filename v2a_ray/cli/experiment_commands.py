@@ -40,7 +40,7 @@ def notice(text: str) -> None:
     error_console.print(text, style="yellow")
 
 
-def _say_starting(address: str | None) -> None:
+def say_starting(address: str | None) -> None:
     """Print a line, because importing and starting Ray takes seconds in which nothing else is shown."""
     asked = address or os.environ.get("RAY_ADDRESS") or "local"
     text = "starting Ray" if asked == "local" else f"joining Ray at {asked}"
@@ -95,7 +95,7 @@ def run(
         console.print(f"results {address_of(folder) or folder}\nartifacts {store.address}", soft_wrap=True)
         needs_ray = bool(missing_nodes(store, plan))
         if needs_ray:
-            _say_starting(address)
+            say_starting(address)
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.orchestration.cluster.session import ray_session
         from v2a_ray.orchestration.train.run import run_experiment
@@ -171,7 +171,7 @@ def sweep(
         is_local = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
         expected = _estimate(experiment, num_cpus) if is_local else None
         start = time.monotonic()
-        _say_starting(address)
+        say_starting(address)
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.orchestration.cluster.session import ray_session
         from v2a_ray.orchestration.sweep.run_sweep import require_same_sweep, run_sweep

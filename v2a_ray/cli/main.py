@@ -64,6 +64,7 @@ def main() -> None:
 def commands() -> typer.Typer:
     """The application with all of its commands, cached for processes that call `main` repeatedly."""
     from v2a_ray.cli import behavior_commands as behaviors
+    from v2a_ray.cli import choose_command as choose
     from v2a_ray.cli import data_commands as data
     from v2a_ray.cli import diagnose_command as diagnosis
     from v2a_ray.cli import domain_commands as domains
@@ -78,7 +79,7 @@ def commands() -> typer.Typer:
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
     app.add_typer(domains.app, name="domains")
-    for part in (experiments, jobs, diagnosis, export, evaluate, select, report, status):
+    for part in (experiments, choose, jobs, diagnosis, export, evaluate, select, report, status):
         part.register(app)
     return app
 

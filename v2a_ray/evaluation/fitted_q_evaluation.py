@@ -93,7 +93,7 @@ def hold_out(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTa
 
     Raises DataError for single transitions, whose first states are not known, and for fewer than five episodes.
     """
-    if table.num_episodes < MIN_EPISODES or table.num_transitions == table.num_episodes:
+    if not has_whole_episodes(table):
         reason = (
             f"{table.num_episodes} episodes, of which none can be held out"
             if table.num_episodes < MIN_EPISODES
@@ -103,6 +103,11 @@ def hold_out(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTa
             reason, where="offline evaluation", remedy=f"give data of at least {MIN_EPISODES} whole episodes"
         )
     return split_target(table, fraction, seed)
+
+
+def has_whole_episodes(table: EpisodeTable) -> bool:
+    """Whether `split_target` holds whole episodes out of it: at least five, and not of one step each."""
+    return table.num_episodes >= MIN_EPISODES and table.num_transitions > table.num_episodes
 
 
 def first_states(table: EpisodeTable) -> Float:

@@ -4,7 +4,7 @@ None of them is a return. Fitted Q evaluation extrapolates where the policy does
 says whether its critics explain transitions they were not fitted to; the likelihood of recorded actions says how close
 the policy is to whoever acted in the recordings, which is not how good it is.
 
-Shape suffixes: N transitions, A action dimension.
+Shape suffixes: N transitions, E episodes, O observation dimension, A action dimension.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ class OfflineData:
         fitted: what critics are fitted to.
         held_out: of the target; no critic, and where a run held them out no policy, has seen them.
         has_rewards: whether rewards were recorded, or named.
+        first_EO: (E, O) states in which policies start; by default the first of every held-out episode.
     """
 
     fitted: EpisodeTable
     held_out: EpisodeTable
     has_rewards: bool = True
+    first_EO: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def evaluate_offline(
     value = td_error = None
     if data.has_rewards:
         critics = fit_critics(act, data.fitted, config, seed, progress)
-        value, td_error = critics.value(first_states(data.held_out)), critics.td_error(data.held_out)
+        first_EO = first_states(data.held_out) if data.first_EO is None else data.first_EO
+        value, td_error = critics.value(first_EO), critics.td_error(data.held_out)
     likelihood = action_log_likelihood(act, data.fitted, data.held_out)
     return OfflineNumbers(value, td_error, likelihood, data.held_out.num_episodes, data.held_out.num_transitions)
 

@@ -13,9 +13,15 @@ from v2a_ray.data.formats.readers import read_table
 from v2a_ray.data.rewards import MISSING, REMEDY, missing_rewards
 from v2a_ray.data.table.episodes import EpisodeTable, concatenate
 from v2a_ray.data.table.folder import read_manifest, read_table_folder
+from v2a_ray.data.table.splits import split_target
 from v2a_ray.domains import Domain
 from v2a_ray.errors import DataError
-from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, hold_out
+from v2a_ray.evaluation.fitted_q_evaluation import (
+    FittedQConfig,
+    first_states,
+    has_whole_episodes,
+    hold_out,
+)
 from v2a_ray.evaluation.offline import OfflineData, OfflineNumbers, evaluate_offline
 from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.export.policies import Policy, require_robot_of
@@ -43,6 +49,22 @@ class SelectionData:
     source: EpisodeTable | None
     has_rewards: bool
     domain: Domain
+
+    @property
+    def starts_in_source(self) -> bool:
+        """Whether first states are the source's, because the target's are not known: it has no five whole episodes."""
+        return self.source is not None and self.held_out is None and not has_whole_episodes(self.target)
+
+    def split(self, fraction: float, seed: int) -> OfflineData:
+        """What critics are fitted to and what is held out of the target. Raises DataError without first states."""
+        fitted, held_out = self.target, self.held_out
+        if held_out is None:
+            split = hold_out if self.source is None else split_target
+            fitted, held_out = split(self.target, fraction, seed)
+        if self.source is None:
+            return OfflineData(fitted, held_out, self.has_rewards)
+        first_EO = first_states(self.source) if self.starts_in_source else None
+        return OfflineData(concatenate([fitted, self.source]), held_out, self.has_rewards, first_EO)
 
 
 @dataclass(frozen=True)
@@ -116,15 +138,13 @@ def estimate(
     """All policies with their numbers, best by `measure` first; all are fitted to the same episodes and seed.
 
     The true return is from `num_true_episodes` rollouts in the target; with 0, it is the policy's run's evaluation.
-    Raises DataError for a measure that needs rewards if the data have none.
+    Raises DataError for a measure that needs rewards if the data have none, and without first states.
     """
     if not data.has_rewards and measure != "action_log_likelihood":
         raise DataError(
             f"no rewards, which {measure} needs", where="target", remedy=f"--by action_log_likelihood, or {REMEDY}"
         )
-    fitted, held_out = (data.target, data.held_out) if data.held_out else hold_out(data.target, held_out_fraction, seed)
-    table = concatenate([fitted, data.source]) if data.source else fitted
-    episodes = OfflineData(table, held_out, data.has_rewards)
+    episodes = data.split(held_out_fraction, seed)
     candidates = []
     for policy in policies:
 

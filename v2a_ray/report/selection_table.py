@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from v2a_ray.experiments.choice import FILTER, MARGIN, MIX
+from v2a_ray.export.choice import Choice
 from v2a_ray.export.selection import Candidate, rank_correlation
 from v2a_ray.files import write_json
 from v2a_ray.outputs import MARK, new_file
@@ -44,6 +46,22 @@ def selection_in_words(candidates: Sequence[Candidate]) -> str:
         lost = max(one.true_return for one in candidates if one.true_return is not None) - best.true_return
         words.append(f"lost by choosing it: {lost:,.0f} of true return")
     return "\n".join(words)
+
+
+def choice_in_words(choice: Choice) -> str:
+    """What was chosen, why, and its score where somebody measured it."""
+    values = {method: candidate.score for method, candidate in choice.candidates.items()}
+    place = "the source" if choice.starts_in_source else "held-out target episodes"
+    more = "more" if choice.method == MIX else "not more"
+    lines = [
+        f"chosen: {choice.method}",
+        f"{MIX} is worth {values[MIX]:,.1f} in first states of {place}, {FILTER} {values[FILTER]:,.1f}: "
+        f"{more} by {MARGIN:.0%}",
+    ]
+    if choice.records[choice.method].score is not None:
+        scores = ", ".join(f"{method} {record.score:.1f}" for method, record in choice.records.items())
+        lines.append(f"scores in the target, which the choice did not see: {scores}")
+    return "\n".join(lines)
 
 
 def write_selection(candidates: Sequence[Candidate], settings: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,104 @@
+"""`v2a choose`: a filter or plain mixing, chosen by recorded data alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.tables import random_episodes
+from tests.cli.command import CONFIG, v2a_here, yaml_folder
+from tests.cli.finished_folders import write_sweep_folder
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.domains import parse_domain
+from v2a_ray.errors import DataError
+from v2a_ray.experiments.choice import FILTER, MIX, preferred
+from v2a_ray.export.choice import choose
+from v2a_ray.export.selection import SelectionData
+
+SMALL: dict[str, Any] = {key: value for key, value in CONFIG.items() if key != "method"} | {
+    "density": {"num_steps": 20, "width": 16}
+}
+
+
+def single_transitions(table: EpisodeTable, count: int) -> EpisodeTable:
+    """The first `count` transitions, each an episode of its own, as a target drawn row by row has them."""
+    head = table.head(count)
+    whole = np.ones(count, bool)
+    labels = dict.fromkeys(("source", "domain", "behavior"), ("unknown",) * count)
+    ids = tuple(f"{index:06d}" for index in range(count))
+    return head.replace(offsets=np.arange(count + 1), terminated=~whole, truncated=whole, episode_id=ids, **labels)
+
+
+@pytest.mark.parametrize(
+    ("filter_value", "mix_value", "expected"),
+    [(100.0, 120.0, FILTER), (100.0, 130.0, MIX), (-100.0, -80.0, FILTER), (-100.0, -70.0, MIX), (0.0, 0.1, MIX)],
+)
+def test_mix_has_to_be_worth_a_quarter_more(filter_value: float, mix_value: float, expected: str) -> None:
+    assert preferred(filter_value, mix_value) == expected
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(1e-3, 1e3))
+def test_the_unit_of_rewards_changes_no_choice(filter_value: float, mix_value: float, unit: float) -> None:
+    gap = mix_value - filter_value - 0.25 * abs(filter_value)
+    if abs(gap) > 1e-6 * (abs(filter_value) + abs(mix_value)):  # no tie that rounding decides
+        assert preferred(filter_value * unit, mix_value * unit) == preferred(filter_value, mix_value)
+
+
+@pytest.mark.parametrize("rows", [True, False], ids=["single transitions", "whole episodes"])
+def test_first_states_are_the_sources_where_the_target_has_none(rows: bool) -> None:
+    whole, source = random_episodes(6), random_episodes(3, first=6)
+    target = single_transitions(whole, 40) if rows else whole
+    data = SelectionData(target, None, source, has_rewards=True, domain=parse_domain("hopper/stock"))
+    split = data.split(0.2, seed=0)
+    assert split.fitted.num_transitions + split.held_out.num_transitions == (
+        target.num_transitions + source.num_transitions
+    )
+    if rows:
+        assert split.first_EO is not None
+        np.testing.assert_array_equal(split.first_EO, source.observation[::1000])
+        alone = SelectionData(target, None, None, has_rewards=True, domain=data.domain)
+        with pytest.raises(DataError, match="single transitions"):
+            alone.split(0.2, seed=0)
+    else:
+        assert split.first_EO is None
+
+
+def test_policy_that_is_not_finished_is_not_chosen(tmp_path: Path) -> None:
+    scores: dict[str, dict[str, list[float]]] = {FILTER: {"a": []}, MIX: {"a": [12.0]}}
+    folder = write_sweep_folder(tmp_path / "sweep", scores, failed=("a disk was full",))
+    with pytest.raises(DataError, match=rf"{FILTER} is failed: a disk was full(?s:.*)--resume"):
+        choose(folder, seed=0)
+    assert not (folder / "choice.json").exists()
+
+
+def test_one_of_two_policies_is_chosen_and_the_same_command_chooses_it_again(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("v2a_ray.export.choice.CRITIC_STEPS", 20)
+    yaml_folder(tmp_path, small=SMALL)
+    first = v2a_here("choose", "small.yaml", "seed=3", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    path = tmp_path / "runs" / "tiny-choice" / "choice.json"
+    content = json.loads(path.read_text())
+    values = {method: policy["lower_value"] for method, policy in content["policies"].items()}
+    assert content["chosen"] == preferred(values[FILTER], values[MIX])
+    assert content["seed"] == 3 and values.keys() == {FILTER, MIX}
+    assert f"chosen: {content['chosen']}" in first.stdout
+    result = json.loads((path.parent / "trials" / content["trial"] / "result.json").read_text())
+    assert result["config"]["method"] == content["chosen"]
+    again = v2a_here("choose", "small.yaml", "seed=3", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "computed" not in again.stdout and json.loads(path.read_text()) == content
+
+
+def test_method_on_the_command_line_is_refused(tmp_path: Path) -> None:
+    yaml_folder(tmp_path, small=SMALL)
+    done = v2a_here("choose", "small.yaml", "method=dvdf", cwd=tmp_path)
+    assert done.returncode == 2 and "method" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,80 @@
+"""`v2a choose`: trains a filter and plain mixing, and chooses without a simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from v2a_ray.cli.console import console, error_console, next_step, resumable
+from v2a_ray.cli.experiment_commands import Address, ConfigFile, NumCpus, Overrides, Verbose, notice, say_starting
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the top level."""
+    app.command()(choose)
+
+
+def choose(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option("--run-dir", help="Results: a folder, or s3://BUCKET/PREFIX; by default runs/NAME-choice."),
+    ] = None,
+    num_cpus: NumCpus = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train v2a_supported and iql_mixed on an experiment, and choose one of them by recorded data alone.
+
+    A filter helps where the target can judge the source; where the target is too bad or too small for that, plain
+    mixing does. Critics of both policies are fitted to target and source. The mix is chosen if its value in first
+    states, less a standard deviation over critics, is higher by a quarter of the filter's. The same command goes on
+    where it stopped.
+
+        v2a choose tune_configs/demo.yaml
+
+        v2a choose mine.yaml policy.num_steps=20000 seed=1
+    """
+    from v2a_ray.experiments.choice import CRITIC_STEPS, choice_sweep
+    from v2a_ray.result_folders import address_of, results_folder
+
+    sweep = choice_sweep(config_file, overrides or [])
+    for text in sweep.notices:
+        notice(text)
+    with results_folder(run_dir or Path("runs") / sweep.name) as folder, resumable():
+        where = address_of(folder) or folder
+        console.print(Text.assemble((sweep.name, "bold"), f" · {' or '.join(sweep.axes['method'])}"))
+        console.print(f"results {where}", soft_wrap=True)
+        say_starting(address)
+        from v2a_ray.cli.bars import named_bars
+        from v2a_ray.cli.display import StageDisplay
+        from v2a_ray.export.choice import CHOICE_FILE
+        from v2a_ray.export.choice import choose as choose_policy
+        from v2a_ray.orchestration.cluster.session import ray_session
+        from v2a_ray.orchestration.sweep.run_sweep import require_same_sweep, run_sweep
+        from v2a_ray.report.selection_table import choice_in_words, render_selection
+
+        require_same_sweep(sweep, folder)
+        with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
+            run_sweep(sweep, folder, display)
+        with named_bars(error_console, transient=True) as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def progress(name: str, step: int, _: int) -> None:
+                if name not in tasks:
+                    tasks[name] = bar.add_task(name, total=CRITIC_STEPS)
+                bar.update(tasks[name], completed=step)
+
+            choice = choose_policy(folder, sweep.trials[0].config.seed, progress)
+    console.print(render_selection(list(choice.candidates.values())))
+    console.print(Text(choice_in_words(choice), style="bold"), soft_wrap=True)
+    console.print(f"{where}/{CHOICE_FILE}", soft_wrap=True)
+    trial = f"--trial '{choice.folder.name}'"
+    next_step(f"v2a evaluate {where} {trial}", f"v2a export {where} {trial} -o policy.onnx")

@@ -1,0 +1,100 @@
+"""The choice between the two policies of a finished `choice_sweep`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from v2a_ray.errors import DataError
+from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
+from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MARGIN, MIX, preferred
+from v2a_ray.experiments.finished import PolicyRecord, read_records
+from v2a_ray.export.find import find_policy
+from v2a_ray.export.selection import Candidate, OnProgress, SelectionData, estimate, selection_data
+from v2a_ray.files import write_json
+from v2a_ray.outputs import MARK, new_file
+from v2a_ray.settings.measures import MEASURE_WITH_SOURCE
+
+CHOICE_FILE = "choice.json"
+HELD_OUT_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A filter or the mix.
+
+    Attributes:
+        method: the chosen one.
+        candidates: by method, which is also their name.
+        records: of the sweep, by method.
+        starts_in_source: see `SelectionData`.
+    """
+
+    method: str
+    candidates: dict[str, Candidate]
+    records: dict[str, PolicyRecord]
+    starts_in_source: bool
+
+    @property
+    def folder(self) -> Path:
+        """Of the chosen policy."""
+        return self.records[self.method].folder
+
+
+def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step, num_steps: None) -> Choice:
+    """Fit critics for both policies of the sweep in `folder`, choose, and write `choice.json` there.
+
+    Raises DataError if one of them is not finished, or without rewards.
+    """
+    records = {record.labels["method"]: record for record in read_records(folder)}
+    for method, record in records.items():
+        if not record.finished:
+            raise DataError(
+                f"{method} is {record.status}, so nothing can be chosen",
+                where=str(folder),
+                remedy=f"the same command, or v2a sweep --resume {folder}",
+            )
+    policies = [find_policy(str(records[method].folder)) for method in (FILTER, MIX)]
+    data = selection_data(policies, None, with_source=True)
+    found = estimate(
+        policies,
+        data,
+        FittedQConfig(num_steps=CRITIC_STEPS),
+        measure=MEASURE_WITH_SOURCE,
+        held_out_fraction=HELD_OUT_FRACTION,
+        seed=seed,
+        num_true_episodes=0,
+        on_progress=on_progress,
+    )
+    by_name = {candidate.name: candidate for candidate in found}
+    candidates = {
+        method: replace(by_name[policy.name], name=method)
+        for method, policy in zip((FILTER, MIX), policies, strict=True)
+    }
+    method = preferred(candidates[FILTER].score, candidates[MIX].score)
+    choice = Choice(method, candidates, records, data.starts_in_source)
+    _write(choice, data, folder, seed)
+    return choice
+
+
+def _write(choice: Choice, data: SelectionData, folder: Path, seed: int) -> None:
+    content = {
+        "made_by": MARK,
+        "chosen": choice.method,
+        "trial": choice.folder.name,
+        "margin": MARGIN,
+        "critic_steps": CRITIC_STEPS,
+        "seed": seed,
+        "first_states_of": "source" if data.starts_in_source else "held-out target episodes",
+        "policies": {
+            method: {
+                "value": one.numbers.of("fitted_q_mean"),
+                "lower_value": one.score,
+                "td_error": one.numbers.td_error,
+                "true_return": one.true_return,
+            }
+            for method, one in choice.candidates.items()
+        },
+    }
+    with new_file(folder / CHOICE_FILE) as partial:
+        write_json(partial, content)
