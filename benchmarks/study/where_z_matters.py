@@ -1,6 +1,6 @@
 """Part B of the study: does knowing the dynamics change which transitions are thought good? Columns only, no policies.
 
-    python -m benchmarks.study.where_z_matters --output DIR [--mixes NAME ...] [--steps 5000 50000]
+    python -m benchmarks.study.where_z_matters --output DIR [--mixes NAME ...] [--steps 5000 20000]
 
 A mix is two dynamics, of which the rarer has a fifth of the rows. The same policies of the stock robot drive both: half
 random actions, half its medium policy with action noise of 0.3. So the same action is taken in similar states under
@@ -54,7 +54,7 @@ NUM_TRANSITIONS = {RARE: 6_000, COMMON: 24_000}
 NOISE_STD, KEEP_FRACTION = 0.3, 0.5
 ADVANTAGE, MODALITY = SparseQConfig(), ModalityConfig(num_steps=1000, learning_rate=1e-3)
 """As published, and as in Part A."""
-STEPS = (5_000, 50_000)
+STEPS = (5_000, 20_000)
 CANDIDATES = (
     "A(s, a)",
     "A(s, a), seed 1",
