@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.study import report, run, selection, where_z_matters
-from benchmarks.study.design import METHODS, SEEDS, all_cells, effects
+from benchmarks.study.design import METHODS, REAL_METHODS, SEEDS, all_cells, effects
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
 
@@ -44,9 +44,9 @@ def test_no_cell_uses_the_same_data_as_source_and_target() -> None:
     assert np.linalg.matrix_rank(effects(cells)) == effects(cells).shape[1]
 
 
-@pytest.mark.parametrize("robot", ["hopper", "ant"])
-def test_parts_of_a_map_cover_the_map(robot: str) -> None:
-    whole = yaml.safe_load((ROOT / f"tune_configs/study/map_{robot}.yaml").read_text())
+@pytest.mark.parametrize("name", ["map_hopper", "map_ant", "real"])
+def test_parts_of_a_map_cover_the_map(name: str) -> None:
+    whole = yaml.safe_load((ROOT / f"tune_configs/study/{name}.yaml").read_text())
     axes = whole["axes"]
     parts = [run.part_sweep(whole, cell, seed) for cell in axes["cell"] for seed in axes["seed"]]
     assert len({part["name"] for part in parts}) == len(parts)
@@ -124,11 +124,14 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     generator = np.random.default_rng(0)
     scores = {f"cell {i}": {method: generator.normal(50, 5, 3).tolist() for method in METHODS} for i in range(4)}
     pq.write_table(rows(scores), tmp_path / "map_hopper.parquet")
+    recorded = {f"robot {i}": {method: [50.0 + i, 52.0 + i] for method in REAL_METHODS} for i in range(3)}
+    pq.write_table(rows(recorded), tmp_path / "real.parquet")
     monkeypatch.setattr(report, "ROWS", tmp_path)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     report.main()
     page = (tmp_path / "docs/study.md").read_text()
     assert "4 cells have a seed, 4 have all 3" in page and page.count("| cell ") == 4 and "P(improvement)" in page
+    assert page.count("| robot ") == 3 and "| robot 2 | 2 | 53.0 ± 1.4 |" in page
     assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000
 
 

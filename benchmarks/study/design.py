@@ -1,19 +1,23 @@
-"""Part A of the study, the map of help: which cells are run, chosen before any of them is.
+"""Parts A and E of the study: which cells are run, chosen before any of them is.
 
     python -m benchmarks.study.design      # writes tune_configs/study/*.yaml, and prints the cells
 
-A cell is a target (quality, size, how it was drawn) and a source (dynamics, behaviour). All combinations are 288 per
-robot; those that are run are the ones from which the effects of all factors, and how quality and size of the target
-change what the dynamics of the source are worth, are estimated best: a D-optimal design of `NUM_CELLS`, found by
-exchanging cells until nothing improves. HalfCheetah and Ant have the corners alone.
+Part A, the map of help. A cell is a target (quality, size, how it was drawn) and a source (dynamics, behaviour). All
+combinations are 288 per robot; those that are run are the ones from which the effects of all factors, and how quality
+and size of the target change what the dynamics of the source are worth, are estimated best: a D-optimal design of
+`NUM_CELLS`, found by exchanging cells until nothing improves. HalfCheetah and Ant have the corners alone.
 
 Every cell has the same target rows, learner, steps and evaluation seeds for each method. A seed draws its own target,
 trains its own columns and its own policy, so a spread over seeds is that of everything.
+
+Part E, data of others. Both directions, shifted sources with the stock robot as target and the reverse, and a target of
+random actions, on OTDF's and our third-party files of Hopper and HalfCheetah.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +29,7 @@ from numpy.typing import NDArray
 
 FOLDER = Path(__file__).parents[2] / "tune_configs" / "study"
 NUM_CELLS, NUM_STARTS, SEEDS = 20, 20, (0, 1, 2)
+REAL_SEEDS = (0, 1, 2, 3, 4)
 METHODS = ("iql_target", "iql_mixed", "v2a", "v2a_residual", "v2a_supported")
 POOL_TRANSITIONS, SOURCE_TRANSITIONS = 100_000, 30_000
 QUALITIES = ("random", "medium-replay", "medium", "expert")
@@ -151,6 +156,36 @@ def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
     return {"name": f"map_{robot}_ceiling", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(["iql_mixed"])}}
 
 
+REAL_METHODS = ("iql_target", "iql_mixed", "igdf", "dvdf", "otdf", "v2a", "v2a_residual", "v2a_supported")
+REAL_SHIFTS = {"gravity_0.5": "gravity-0.5", "kinematic": "otdf-kinematic", "morph": "otdf-morph"}
+REAL_TARGET_TRANSITIONS = 5_000
+"""As many as every file of OTDF holds."""
+
+
+def real() -> dict[str, Any]:
+    """The sweep over all methods on recorded data; the files are named relative to `data_root`."""
+
+    def part(robot: str, file: str, domain: str, behavior: str) -> dict[str, Any]:
+        return {"domain": f"{robot}/{domain}", "behavior": behavior, "path": f"{robot}_{file}_{behavior}.hdf5"}
+
+    cells = {}
+    for robot in ("hopper", "halfcheetah"):
+        shifted = [
+            part(robot, file, domain, behavior)
+            for file, domain in REAL_SHIFTS.items()
+            for behavior in ("medium", "expert")
+        ]
+        stock = [part(robot, "stock", "stock", behavior) for behavior in ("random", "medium", "expert")]
+        first = {"num_transitions": REAL_TARGET_TRANSITIONS}
+        for behavior in ("medium", "random"):
+            target = part(robot, "stock", "stock", behavior) | first
+            cells[f"{robot} {behavior}, from three shifted robots"] = {"target": target, "sources": shifted}
+        target = part(robot, "kinematic", "otdf-kinematic", "medium")
+        cells[f"{robot} kinematic medium, from the stock robot"] = {"target": target, "sources": stock}
+    axes = {"method": list(REAL_METHODS), "seed": {str(seed): {"seed": seed} for seed in REAL_SEEDS}}
+    return {"name": "real", "settings": SETTINGS, "axes": {"cell": cells, **axes}}
+
+
 def _axes(methods: Sequence[str]) -> dict[str, Any]:
     seeds = {str(seed): {"seed": seed, "target": {"seed": seed}} for seed in SEEDS}
     return {"method": list(methods), "seed": seeds}
@@ -178,26 +213,32 @@ def pools() -> list[str]:
     ]
 
 
+def write(content: dict[str, Any], part: str) -> None:
+    """Write a sweep to its file."""
+    axes = content["axes"]
+    trials = math.prod(len(values) for values in axes.values())
+    sizes = " × ".join(f"{len(values)} {axis}s" for axis, values in axes.items())
+    head = (
+        f"# Part {part} of the study; written by `python -m benchmarks.study.design`, which says why these cells.\n"
+        f"#   v2a sweep tune_configs/study/{content['name']}.yaml data_root=DIR\n"
+        f"# {sizes} = {trials} trials.\n"
+    )
+    text = yaml.safe_dump(content, sort_keys=False, width=120)
+    (FOLDER / f"{content['name']}.yaml").write_text(head + text)
+    print(f"{content['name']}: {trials} trials")
+
+
 def main() -> None:
     """Write the sweeps and print the cells."""
     FOLDER.mkdir(exist_ok=True)
     for robot in NEAR:
         cells = design() if robot in ("hopper", "walker2d") else corners()
         for content in (sweep(robot, cells), ceiling(robot, cells)):
-            if not content["axes"]["cell"]:
-                continue
-            axes = content["axes"]
-            trials = len(axes["cell"]) * len(axes["method"]) * len(axes["seed"])
-            head = (
-                "# Part A of the study; written by `python -m benchmarks.study.design`, which says why these cells.\n"
-                f"#   v2a sweep tune_configs/study/{content['name']}.yaml data_root=DIR\n"
-                f"# {len(axes['cell'])} cells × {len(axes['method'])} methods × {len(SEEDS)} seeds = {trials} trials.\n"
-            )
-            text = yaml.safe_dump(content, sort_keys=False, width=120)
-            (FOLDER / f"{content['name']}.yaml").write_text(head + text)
-            print(f"{content['name']}: {trials} trials")
+            if content["axes"]["cell"]:
+                write(content, "A")
         for cell in cells:
             print(f"  {cell.label}")
+    write(real(), "E")
     print("\n".join(pools()))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study import selection, where_z_matters
-from benchmarks.study.design import METHODS, SEEDS
+from benchmarks.study.design import METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 
@@ -55,8 +55,8 @@ class Contrast:
     improvement: float
 
 
-def read_cells(path: Path) -> dict[str, Scores]:
-    """The cells of a robot, in the order of the rows, with the seeds that every method has; at least one."""
+def read_cells(path: Path, methods: Sequence[str] = METHODS, wanted: Sequence[int] = SEEDS) -> dict[str, Scores]:
+    """The cells in a file, in the order of the rows, with the seeds that every method has; at least one."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for row in pq.read_table(path).to_pylist():
         if row["status"] == "finished":
@@ -64,7 +64,7 @@ def read_cells(path: Path) -> dict[str, Scores]:
             by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
     cells: dict[str, Scores] = {}
     for cell, by_method in found.items():
-        seeds = [str(seed) for seed in SEEDS if all(str(seed) in by_method.get(method, {}) for method in METHODS)]
+        seeds = [str(seed) for seed in wanted if all(str(seed) in by_method.get(method, {}) for method in methods)]
         if seeds:
             cells[cell] = {method: np.asarray([scores[seed] for seed in seeds]) for method, scores in by_method.items()}
     return cells
@@ -104,40 +104,42 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def gain_interval(mine: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean difference of a cell, paired by seed, and the half width of its 95 % t interval (NaN for one seed)."""
+    """Mean difference of a cell, paired by seed, and the half width of its 95 % t interval (NaN below three seeds)."""
     difference = mine - others
-    if len(difference) < 2:
+    if len(difference) < 3:
         return float(difference.mean()), float("nan")
     half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
     return float(difference.mean()), float(half)
 
 
 def figure(robot: str, cells: Mapping[str, Scores], path: Path) -> None:
-    """The map of help: what every method gains over the target alone, cell by cell, with 95 % intervals."""
+    """The map of help: what every method gains over the target alone, cell by cell, the worst target first."""
     mpl.use("Agg")
-    shown = sorted(cells, key=lambda cell: float((cells[cell]["iql_mixed"] - cells[cell]["iql_target"]).mean()))
-    plot, axes = pyplot.subplots(figsize=(9, 1.2 + 0.45 * len(shown)), layout="constrained")
+    shown = sorted(cells, key=lambda cell: -float(cells[cell]["iql_target"].mean()))
+    plot, axes = pyplot.subplots(figsize=(10, 1.4 + 0.42 * len(shown)), layout="constrained")
     methods = [method for method in METHODS if method != "iql_target"]
-    for number, method in enumerate(methods):
+    for number, (method, marker) in enumerate(zip(methods, "os^D", strict=True)):
         pairs = [gain_interval(cells[cell][method], cells[cell]["iql_target"]) for cell in shown]
         places = np.arange(len(shown)) + 0.18 * (number - (len(methods) - 1) / 2)
-        axes.errorbar(
-            [mean for mean, _ in pairs], places, xerr=[half for _, half in pairs], fmt="o", ms=4, label=method
-        )
+        means, halves = np.asarray(pairs).T
+        axes.errorbar(means, places, xerr=halves, fmt=marker, ms=5, label=method)
     axes.axvline(0, color="0.5", lw=1)
-    axes.set_yticks(range(len(shown)), shown)
-    axes.set_xlabel(f"gain over the target alone, normalised score ({robot}); bars: 95 % over seeds")
+    axes.set_yticks(range(len(shown)), [f"{cell}   {cells[cell]['iql_target'].mean():.0f}" for cell in shown])
+    axes.set_title(f"{robot}: target, source, and the score of the target alone", loc="left", fontsize=10)
+    axes.set_xlabel("gain over the target alone, normalised score")
+    axes.grid(axis="y", color="0.93")
+    axes.set_axisbelow(True)
     axes.legend(loc="lower right", frameon=False)
     plot.savefig(path, dpi=120)
     pyplot.close(plot)
 
 
-def cell_table(cells: Mapping[str, Scores]) -> list[str]:
+def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) -> list[str]:
     """Score of every method in every cell."""
-    lines = [f"| target, from source | seeds | {' | '.join(METHODS)} |", "| --- " * (len(METHODS) + 2) + "|"]
+    lines = [f"| target, from source | seeds | {' | '.join(methods)} |", "| --- " * (len(methods) + 2) + "|"]
     for cell, scores in cells.items():
-        values = " | ".join(with_spread(scores[method], 1) for method in METHODS)
-        lines.append(f"| {cell} | {len(scores[METHODS[0]])} | {values} |")
+        values = " | ".join(with_spread(scores[method], 1) for method in methods)
+        lines.append(f"| {cell} | {len(scores[methods[0]])} | {values} |")
     return lines
 
 
@@ -150,10 +152,10 @@ def contrast_table(found: Sequence[Contrast]) -> list[str]:
     return lines
 
 
-def iqm_table(cells: Sequence[Scores]) -> list[str]:
+def iqm_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
     """Interquartile mean over cells and seeds of every method; no interval while a cell has fewer than three seeds."""
     lines = ["| method | interquartile mean [95 %] |", "| --- | --- |"]
-    for method in METHODS:
+    for method in methods:
         middle, low, high = interquartile_mean([scores[method] for scores in cells])
         interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
         lines.append(f"| {method} | {middle:.1f}{interval} |")
@@ -176,6 +178,22 @@ def robot_section(path: Path) -> list[str]:
         lines += [*iqm_table(every), "", *contrast_table(contrasts(every)), ""]
     return lines
 
+
+def real_section(path: Path) -> list[str]:
+    """What the rows on recorded data say."""
+    cells = read_cells(path, REAL_METHODS, REAL_SEEDS)
+    lines = [REAL, *cell_table(cells, REAL_METHODS), ""]
+    return [*lines, *iqm_table(list(cells.values()), REAL_METHODS), ""] if len(cells) >= 3 else lines
+
+
+REAL = """## Part E, begun: data of others
+
+Both directions on recorded data: the target is the stock robot and the source OTDF's three shifted robots (gravity,
+kinematic, morphology; medium and expert), or the target is OTDF's kinematic shift and the source the stock robot
+(random, medium, expert); and a target of random actions. 5,000 target transitions, the learners and steps of Part A.
+
+    python -m benchmarks.study.run tune_configs/study/real.yaml data_root=DIR
+"""
 
 WHERE_Z = """## Part B, begun: where z matters
 
@@ -230,12 +248,14 @@ def main() -> None:
     for path in sorted(ROWS.glob("map_*.parquet")):
         if not path.stem.endswith("_ceiling"):
             lines += robot_section(path)
-    if rows := where_z_matters.read_rows():
-        lines += [WHERE_Z, where_z_matters.report(rows), ""]
+    if (path := ROWS / where_z_matters.ROWS.name).exists():
+        lines += [WHERE_Z, where_z_matters.report(where_z_matters.read_rows(path)), ""]
     choices = sorted(ROWS.glob("selection_*.parquet"))
     for number, path in enumerate(choices):
         name = path.stem.removeprefix("selection_")
         lines += [*([CHOICE] if not number else []), f"### {name}", "", selection.report(selection.read_rows(path)), ""]
+    if (path := ROWS / "real.parquet").exists():
+        lines += real_section(path)
     (ROOT / "docs" / "study.md").write_text("\n".join(lines).rstrip() + "\n")
     print(ROOT / "docs" / "study.md")
 

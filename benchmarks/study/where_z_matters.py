@@ -262,9 +262,9 @@ def _numbers(agreement: Agreement) -> dict[str, Any]:
     }
 
 
-def read_rows() -> list[dict[str, Any]]:
+def read_rows(path: Path = ROWS) -> list[dict[str, Any]]:
     """The rows so far, by mix in the order of `MIXES` and by steps."""
-    rows = pq.read_table(ROWS).to_pylist() if ROWS.exists() else []
+    rows = pq.read_table(path).to_pylist() if path.exists() else []
     order = [LABORATORY, *MIXES]
     return sorted(rows, key=lambda row: (order.index(row["mix"]), row["steps"]))
 
