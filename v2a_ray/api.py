@@ -97,7 +97,7 @@ def choose(
     """Train `v2a_supported` and `iql_mixed` on the experiment in a YAML file, and choose one by recorded data alone.
 
     Ray as for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the name of its folder in
-    `trials/` of the results, by default `runs/NAME-choice`. The rule is in `v2a_ray.experiments.choice`.
+    `trials/` of the results, by default `runs/NAME-choice`.
     """
     from v2a_ray.experiments.choice import choice_sweep
     from v2a_ray.export.choice import CHOICE_FILE

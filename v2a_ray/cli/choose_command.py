@@ -34,9 +34,8 @@ def choose(
     """Train v2a_supported and iql_mixed on an experiment, and choose one of them by recorded data alone.
 
     A filter helps where the target can judge the source; where the target is too bad or too small for that, plain
-    mixing does. Critics of both policies are fitted to target and source. The mix is chosen if its value in first
-    states, less a standard deviation over critics, is higher by a quarter of the filter's. The same command goes on
-    where it stopped.
+    mixing does. Critics of both policies are fitted to target and source, and the policy with the higher value in first
+    states, less a standard deviation over critics, is chosen. The same command goes on where it stopped.
 
         v2a choose tune_configs/demo.yaml
 

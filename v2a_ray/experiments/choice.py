@@ -1,9 +1,8 @@
-"""Choosing between a filter and plain mixing without a simulator: what is trained, and the rule.
+"""Choosing between a filter and plain mixing without a simulator: what is trained.
 
 No method is best with every target (docs/study.md): a filter helps where the target can judge the source, and throws
 away what is needed where the target is too bad or too small for that. So both are trained, and critics that are fitted
-to target and source decide. They have seen more of the source than of the target, so they favour what trusts it: the
-mix is preferred only where its value is clearly higher.
+to target and source decide (`v2a_ray.export.choice`).
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import parse_overrides, validate
 
 FILTER, MIX = "v2a_supported", "iql_mixed"
-MARGIN = 0.25
-"""The part of the filter's value by which the mix has to be worth more."""
 CRITIC_STEPS = 2000
-"""Update steps of the critics in which the rule was measured."""
+"""Update steps of the critics with which choosing was measured."""
 
 
 def choice_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -31,8 +28,3 @@ def choice_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     name = over.pop("name", content["settings"].get("name", path.stem))
     config = validate(SweepConfig, {**content, "name": f"{name}-choice"}, path, over=over)
     return make_sweep(config, path, over, notices)
-
-
-def preferred(filter_value: float, mix_value: float) -> str:
-    """The method to use, by the values of their policies less a standard deviation over critics."""
-    return MIX if mix_value - filter_value > MARGIN * abs(filter_value) else FILTER

@@ -1,4 +1,7 @@
-"""The choice between the two policies of a finished `choice_sweep`."""
+"""The choice between the two policies of a finished `choice_sweep`: the one that is worth more in first states.
+
+Worth is Q, by critics of each policy that are fitted to target and source, less a standard deviation over critics.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
-from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MARGIN, MIX, preferred
+from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX
 from v2a_ray.experiments.finished import PolicyRecord, read_records
 from v2a_ray.export.find import find_policy
 from v2a_ray.export.selection import Candidate, OnProgress, SelectionData, estimate, selection_data
@@ -71,7 +74,7 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
         method: replace(by_name[policy.name], name=method)
         for method, policy in zip((FILTER, MIX), policies, strict=True)
     }
-    method = preferred(candidates[FILTER].score, candidates[MIX].score)
+    method = max(candidates, key=lambda method: candidates[method].score)
     choice = Choice(method, candidates, records, data.starts_in_source)
     _write(choice, data, folder, seed)
     return choice
@@ -82,7 +85,6 @@ def _write(choice: Choice, data: SelectionData, folder: Path, seed: int) -> None
         "made_by": MARK,
         "chosen": choice.method,
         "trial": choice.folder.name,
-        "margin": MARGIN,
         "critic_steps": CRITIC_STEPS,
         "seed": seed,
         "first_states_of": "source" if data.starts_in_source else "held-out target episodes",

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from v2a_ray.experiments.choice import FILTER, MARGIN, MIX
 from v2a_ray.export.choice import Choice
 from v2a_ray.export.selection import Candidate, rank_correlation
 from v2a_ray.files import write_json
@@ -52,14 +51,14 @@ def choice_in_words(choice: Choice) -> str:
     """What was chosen, why, and its score where somebody measured it."""
     values = {method: candidate.score for method, candidate in choice.candidates.items()}
     place = "the source" if choice.starts_in_source else "held-out target episodes"
-    more = "more" if choice.method == MIX else "not more"
     lines = [
         f"chosen: {choice.method}",
-        f"{MIX} is worth {values[MIX]:,.1f} in first states of {place}, {FILTER} {values[FILTER]:,.1f}: "
-        f"{more} by {MARGIN:.0%}",
+        f"worth in first states of {place}, less a standard deviation over critics: "
+        + ", ".join(f"{method} {value:,.1f}" for method, value in values.items()),
     ]
-    if choice.records[choice.method].score is not None:
-        scores = ", ".join(f"{method} {record.score:.1f}" for method, record in choice.records.items())
+    targets = {method: record.result["target"] for method, record in choice.records.items()}
+    if all(target.get("normalized_score_mean") is not None for target in targets.values()):
+        scores = ", ".join(f"{method} {target['normalized_score_mean']:.1f}" for method, target in targets.items())
         lines.append(f"scores in the target, which the choice did not see: {scores}")
     return "\n".join(lines)
 
