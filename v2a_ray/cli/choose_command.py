@@ -76,4 +76,5 @@ def choose(
     console.print(Text(choice_in_words(choice), style="bold"), soft_wrap=True)
     console.print(f"{where}/{CHOICE_FILE}", soft_wrap=True)
     trial = f"--trial '{choice.folder.name}'"
-    next_step(f"v2a evaluate {where} {trial}", f"v2a export {where} {trial} -o policy.onnx")
+    tries = [] if sweep.trials[0].config.is_offline else [f"v2a evaluate {where} {trial}"]
+    next_step(*tries, f"v2a export {where} {trial} -f onnx")
