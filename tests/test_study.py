@@ -135,6 +135,17 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000
 
 
+def test_standing_counts_cells_by_the_better_baseline() -> None:
+    same = {method: np.asarray([50.0]) for method in METHODS}
+    cells = [
+        same | {"v2a": np.asarray([54.0])},
+        same | {"v2a": np.asarray([54.0]), "iql_mixed": np.asarray([52.0])},
+        same | {"v2a": np.asarray([54.0]), "iql_target": np.asarray([90.0])},
+    ]
+    row = next(line for line in report.standing_table(cells) if line.startswith("| v2a |"))
+    assert row == "| v2a | 1 | 1 | 1 |"
+
+
 def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path) -> None:
     sweep = tmp_path / "tiny"
     sweep.mkdir()

@@ -32,6 +32,8 @@ CONTRASTS = (
     *((method, "better baseline") for method in FILTERS),
 )
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
+NOTICEABLE = 3
+"""Points of the normalised score, the goal's bound: smaller differences count as none."""
 Scores = Mapping[str, NDArray[np.float64]]
 """Of one cell: method to the final normalised scores, by seed."""
 
@@ -143,6 +145,17 @@ def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) ->
     return lines
 
 
+def standing_table(cells: Sequence[Scores]) -> list[str]:
+    """In how many cells the mean of a method is above the better baseline's, beside it, or below."""
+    lines = [f"| against the better baseline | ahead by more than {NOTICEABLE} | within {NOTICEABLE} | behind |"]
+    lines.append("| --- | --- | --- | --- |")
+    for method in METHODS:
+        gains = [scores[method].mean() - max(scores[name].mean() for name in BASELINES) for scores in cells]
+        ahead, behind = (sum(sign * gain > NOTICEABLE for gain in gains) for sign in (1, -1))
+        lines.append(f"| {method} | {ahead} | {len(gains) - ahead - behind} | {behind} |")
+    return lines
+
+
 def contrast_table(found: Sequence[Contrast]) -> list[str]:
     """The contrasts in the order in which they were named."""
     lines = ["| contrast | difference [95 %] | p (Holm) | P(improvement) |", "| --- | --- | --- | --- |"]
@@ -175,7 +188,7 @@ def robot_section(path: Path) -> list[str]:
     lines += [f"![gain over the target alone by cell]({picture})", "", *cell_table(cells), ""]
     if len(cells) >= 3:
         every = list(cells.values())
-        lines += [*iqm_table(every), "", *contrast_table(contrasts(every)), ""]
+        lines += [*standing_table(every), "", *iqm_table(every), "", *contrast_table(contrasts(every)), ""]
     return lines
 
 
@@ -263,6 +276,7 @@ whichever of `iql_target` and `iql_mixed` has the higher mean.
 
     v2a data collect ...                          # as the design prints, into DIR
     python -m benchmarks.study.run tune_configs/study/map_hopper.yaml data_root=DIR
+    v2a sweep tune_configs/study/map_hopper.yaml data_root=DIR 'axes.cell=[CELL]' 'axes.seed=[0]'    # one cell again
 """
 
 
