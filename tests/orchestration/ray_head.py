@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -11,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import v2a_ray
 
 REPOSITORY = Path(v2a_ray.__file__).parents[1]
-START_SECONDS = 180
+START_SECONDS, MAX_STARTS = 180, 3
 ANY_PORTS = [
     "--dashboard-agent-listen-port=0",
     "--runtime-env-agent-port=0",
@@ -58,26 +59,37 @@ class RayHead:
         return self._start([f"--address={self.address}", f"--num-cpus={num_cpus}"], within, **variables)
 
     def _start(self, options: list[str], within: Sequence[str] = (), **variables: str) -> subprocess.Popen[bytes]:
+        """Ray gives up when its own processes take half a minute to answer, as they may on a busy machine."""
+        for attempt in range(MAX_STARTS):
+            process, log = self._launch(options, within, variables, attempt)
+            deadline = time.monotonic() + START_SECONDS
+            while process.poll() is None and time.monotonic() < deadline:
+                if "Ray runtime started" in log.read_text():
+                    return process
+                time.sleep(0.2)
+            self.remove(process)
+        raise AssertionError(log.read_text())
+
+    def _launch(
+        self, options: list[str], within: Sequence[str], variables: Mapping[str, str], attempt: int
+    ) -> tuple[subprocess.Popen[bytes], Path]:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *ANY_PORTS]
-        log = self.folder / f"start-{len(self.processes)}.log"
+        log = self.folder / f"start-{len(self.processes)}-{attempt}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*within, *ray, *options],
-                env=self.client | variables,
+                env={**self.client, **variables},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self.processes.append(process)
-        deadline = time.monotonic() + START_SECONDS
-        while "Ray runtime started" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        return process
+        return process, log
 
     def remove(self, process: subprocess.Popen[bytes]) -> None:
         """Kill a node; its workers end when they notice. A graceful stop of Ray takes half a minute."""
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         self.processes.remove(process)
 
