@@ -126,11 +126,16 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     pq.write_table(rows(scores), tmp_path / "map_hopper.parquet")
     recorded = {f"robot {i}": {method: [50.0 + i, 52.0 + i] for method in REAL_METHODS} for i in range(3)}
     pq.write_table(rows(recorded), tmp_path / "real.parquet")
+    sweep = tmp_path / "where_z_pays"
+    sweep.mkdir()
+    pq.write_table(rows({"-": {"value alone": [40.0, 42.0, 44.0]}}), sweep / "results.parquet")
     monkeypatch.setattr(report, "ROWS", tmp_path)
     monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["report", "--add", str(sweep)])
     report.main()
     page = (tmp_path / "docs/study.md").read_text()
     assert "4 cells have a seed, 4 have all 3" in page and page.count("| cell ") == 4 and "P(improvement)" in page
+    assert "| value alone | 3 | 42.0 ± 2.0 |" in page
     assert page.count("| robot ") == 3 and "| robot 2 | 2 | 53.0 ± 1.4 |" in page
     assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000
 
