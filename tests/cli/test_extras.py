@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,34 @@ def test_methods_that_need_no_extra_run_without(bare: None, tmp_path: Path) -> N
     sweep = {"name": "m", "base": "tiny.yaml", "axes": {"method": methods}}
     (tmp_path / "methods.yaml").write_text(yaml.safe_dump(sweep))
     assert v2a_here("sweep", "methods.yaml", "--dry-run", cwd=tmp_path).returncode == 0
+
+
+OF_EXTRAS = (
+    "ot",
+    "sklearn",
+    "optuna",
+    "lz4",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "imageio_ffmpeg",
+    "mlflow",
+    "wandb",
+    "s3fs",
+)
+EVERY_COMMAND = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+import v2a_ray.api, v2a_ray.export.choice, v2a_ray.export.selection, v2a_ray.report.page
+import v2a_ray.orchestration.sweep.run_sweep, v2a_ray.orchestration.train.run
+from v2a_ray.cli.main import commands
+commands()
+"""
+
+
+def test_what_runs_and_compares_methods_imports_no_extra() -> None:
+    """In a process where the packages of all extras cannot be imported, as in an environment of the bare wheel."""
+    script = EVERY_COMMAND.format(blocked=OF_EXTRAS)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

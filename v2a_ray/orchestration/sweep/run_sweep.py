@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -40,7 +40,6 @@ from v2a_ray.orchestration.cluster.node_watch import NodeWatch, watching
 from v2a_ray.orchestration.cluster.requirements import check_cluster, require_resources, shared_folders
 from v2a_ray.orchestration.sweep.recorder import Recorder
 from v2a_ray.orchestration.sweep.results import Results
-from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import as_json
 from v2a_ray.orchestration.sweep.tuning import make_tuner, trial_resources, trial_workers
 from v2a_ray.orchestration.train.compute import compute_all, failure_reason
@@ -54,6 +53,9 @@ from v2a_ray.report.result_tables import TrialResult
 from v2a_ray.report.trackers import TENSORBOARD, require_trackers
 from v2a_ray.result_folders import address_of
 from v2a_ray.settings.yaml_files import read_yaml, validate
+
+if TYPE_CHECKING:
+    from v2a_ray.orchestration.sweep.search import Suggestions
 
 TRIALS_FILE = "trials.json"
 
@@ -89,6 +91,13 @@ def run_sweep(sweep: Sweep, folder: Path, listener: Listener | None = None) -> l
         Tracking(folder, [TENSORBOARD, *loggers], mine.warned) as tracking,
     ):
         return _run(sweep, folder, Listeners([mine, status, MetricsListener(sweep.name)]), tracking)
+
+
+def _suggestions(sweep: Sweep, folder: Path, common: Mapping[str, Any]) -> Suggestions:
+    # Optuna is an extra, which a grid does not need.
+    from v2a_ray.orchestration.sweep.search import Suggestions
+
+    return Suggestions(sweep, folder, common)
 
 
 def _run(sweep: Sweep, folder: Path, listener: Listener, tracking: Tracking) -> list[TrialResult]:
@@ -141,7 +150,7 @@ def _compute_policies(
     common: dict[str, Any] = {"folder": str(folder), "progress_actor": progress_actor, "code": code_digest()}
     if plugins:
         common["plugins"] = plugins
-    search = Suggestions(sweep, folder, common) if sweep.suggests else None
+    search = _suggestions(sweep, folder, common) if sweep.suggests else None
     results = Results(sweep, folder, store, search.trials if search else lambda: sweep.trials, tracking)
     results.computed |= {key for key, artifact in artifacts.items() if not artifact.cached}
     recorder = Recorder(results, listener, watch)

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -31,10 +31,12 @@ from v2a_ray.orchestration.cluster.gpus import (
 from v2a_ray.orchestration.sweep.population import member_settings, train_member
 from v2a_ray.orchestration.sweep.retries import Retries
 from v2a_ray.orchestration.sweep.schedulers import make_scheduler
-from v2a_ray.orchestration.sweep.search import Suggestions
 from v2a_ray.orchestration.sweep.trials import train_trial
 from v2a_ray.result_folders import TUNE, address_of
 from v2a_ray.stages.policy.batched_jobs import make_policy_batches, policy_batch_key
+
+if TYPE_CHECKING:
+    from v2a_ray.orchestration.sweep.search import Suggestions
 
 MAX_AUTO_POLICIES = 4
 """Largest automatic batch of policies: larger batches save little overhead and spread less evenly over cores."""
