@@ -100,9 +100,7 @@ def choose(
     `trials/` of the results, by default `runs/NAME-choice`.
     """
     from v2a_ray.experiments.choice import choice_sweep
-    from v2a_ray.export.choice import CHOICE_FILE
     from v2a_ray.export.choice import choose as choose_policy
-    from v2a_ray.files import read_json
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.sweep.run_sweep import require_same_sweep, run_sweep
     from v2a_ray.result_folders import results_folder
@@ -111,9 +109,7 @@ def choose(
     with results_folder(run_dir or Path("runs") / wanted.name) as folder, ray_session(num_cpus):
         require_same_sweep(wanted, folder)
         run_sweep(wanted, folder)
-        choose_policy(folder, wanted.trials[0].config.seed)
-        content: dict[str, Any] = read_json(folder / CHOICE_FILE)
-    return content
+        return choose_policy(folder, wanted.trials[0].config.seed).to_dict()
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:

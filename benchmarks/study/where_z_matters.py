@@ -47,7 +47,6 @@ from v2a_ray.stages.modality.config import ModalityConfig
 from v2a_ray.stages.modality.model import encode_episodes
 
 Float = NDArray[np.float32]
-Labels = NDArray[np.str_]
 ROWS = Path(__file__).parent / "rows" / "where_z_matters.parquet"
 RARE, COMMON = "rare", "common"
 NUM_TRANSITIONS = {RARE: 6_000, COMMON: 24_000}

@@ -12,7 +12,8 @@ import pytest
 from benchmarks.tables import random_episodes
 from tests.cli.command import CONFIG, v2a_here, yaml_folder
 from tests.cli.finished_folders import write_sweep_folder
-from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.data.config import TargetSpec
+from v2a_ray.data.mixing.mixture import take
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.choice import FILTER, MIX
@@ -22,21 +23,15 @@ from v2a_ray.export.selection import SelectionData
 SMALL: dict[str, Any] = {key: value for key, value in CONFIG.items() if key != "method"} | {
     "density": {"num_steps": 20, "width": 16}
 }
-
-
-def single_transitions(table: EpisodeTable, count: int) -> EpisodeTable:
-    """The first `count` transitions, each an episode of its own, as a target drawn row by row has them."""
-    head = table.head(count)
-    whole = np.ones(count, bool)
-    labels = dict.fromkeys(("source", "domain", "behavior"), ("unknown",) * count)
-    ids = tuple(f"{index:06d}" for index in range(count))
-    return head.replace(offsets=np.arange(count + 1), terminated=~whole, truncated=whole, episode_id=ids, **labels)
+ROW_BY_ROW = TargetSpec(
+    domain="hopper/stock", behavior="medium", path="file.hdf5", num_transitions=40, subsample="transitions"
+)
 
 
 @pytest.mark.parametrize("rows", [True, False], ids=["single transitions", "whole episodes"])
 def test_first_states_are_the_sources_where_the_target_has_none(rows: bool) -> None:
     whole, source = random_episodes(6), random_episodes(3, first=6)
-    target = single_transitions(whole, 40) if rows else whole
+    target = take(whole, ROW_BY_ROW) if rows else whole
     data = SelectionData(target, None, source, has_rewards=True, domain=parse_domain("hopper/stock"))
     split = data.split(0.2, seed=0)
     assert split.fitted.num_transitions + split.held_out.num_transitions == (

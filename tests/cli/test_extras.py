@@ -72,6 +72,10 @@ OF_EXTRAS = (
     "mlflow",
     "wandb",
     "s3fs",
+    "gcsfs",
+    "minari",
+    "msgpack_numpy",
+    "gymnasium_robotics",
 )
 EVERY_COMMAND = """
 import sys

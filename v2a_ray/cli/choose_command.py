@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from v2a_ray.cli.console import console, error_console, next_step, resumable
 from v2a_ray.cli.experiment_commands import Address, ConfigFile, NumCpus, Overrides, Verbose, notice, say_starting
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +38,7 @@ def choose(
 
         v2a choose mine.yaml policy.num_steps=20000 seed=1
     """
-    from v2a_ray.experiments.choice import CRITIC_STEPS, choice_sweep
+    from v2a_ray.experiments.choice import choice_sweep
     from v2a_ray.result_folders import address_of, results_folder
 
     sweep = choice_sweep(config_file, overrides or [])
@@ -52,7 +49,7 @@ def choose(
         console.print(Text.assemble((sweep.name, "bold"), f" · {' or '.join(sweep.axes['method'])}"))
         console.print(f"results {where}", soft_wrap=True)
         say_starting(address)
-        from v2a_ray.cli.bars import named_bars
+        from v2a_ray.cli.bars import bar_of_each_name, named_bars
         from v2a_ray.cli.display import StageDisplay
         from v2a_ray.export.choice import CHOICE_FILE
         from v2a_ray.export.choice import choose as choose_policy
@@ -63,15 +60,8 @@ def choose(
         require_same_sweep(sweep, folder)
         with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
             run_sweep(sweep, folder, display)
-        with named_bars(error_console, transient=True) as bar:
-            tasks: dict[str, TaskID] = {}
-
-            def progress(name: str, step: int, _: int) -> None:
-                if name not in tasks:
-                    tasks[name] = bar.add_task(name, total=CRITIC_STEPS)
-                bar.update(tasks[name], completed=step)
-
-            choice = choose_policy(folder, sweep.trials[0].config.seed, progress)
+        with named_bars(error_console, transient=True) as bars:
+            choice = choose_policy(folder, sweep.trials[0].config.seed, bar_of_each_name(bars))
     console.print(render_selection(list(choice.candidates.values())))
     console.print(Text(choice_in_words(choice), style="bold"), soft_wrap=True)
     console.print(f"{where}/{CHOICE_FILE}", soft_wrap=True)

@@ -43,7 +43,7 @@ def diagnose(
 def _diagnose(run_dir: Path, quick: bool, max_transitions: int) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from v2a_ray.cli.bars import plain
+    from v2a_ray.cli.bars import bar_of_each_name, plain
     from v2a_ray.imports import require_package
 
     require_package("sklearn", "diagnosis", "v2a diagnose")
@@ -59,13 +59,7 @@ def _diagnose(run_dir: Path, quick: bool, max_transitions: int) -> None:
         TimeRemainingColumn(),
     )
     with resumable(), Progress(*columns, console=error_console, transient=True) as bar:
-        tasks = {}
-
-        def progress(name: str, step: int, num_steps: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(f"fitting {name}", total=num_steps)
-            bar.update(tasks[name], completed=step)
-
+        progress = bar_of_each_name(bar, "fitting {}")
         diagnosis = diagnose_run(run, quick=quick, max_rows=max_transitions, progress=progress)
     files = write_diagnosis(diagnosis, run_dir / "diagnosis")
     console.print(render(diagnosis))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
 from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX
 from v2a_ray.experiments.finished import PolicyRecord, read_records
 from v2a_ray.export.find import find_policy
-from v2a_ray.export.selection import Candidate, OnProgress, SelectionData, estimate, selection_data
+from v2a_ray.export.selection import Candidate, OnProgress, estimate, selection_data
 from v2a_ray.files import write_json
 from v2a_ray.outputs import MARK, new_file
 from v2a_ray.settings.measures import MEASURE_WITH_SOURCE
@@ -31,17 +32,31 @@ class Choice:
         candidates: by method, which is also their name.
         records: of the sweep, by method.
         starts_in_source: see `SelectionData`.
+        seed: of the critics and of the held-out episodes.
     """
 
     method: str
     candidates: dict[str, Candidate]
     records: dict[str, PolicyRecord]
     starts_in_source: bool
+    seed: int
 
     @property
     def folder(self) -> Path:
         """Of the chosen policy."""
         return self.records[self.method].folder
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `choice.json`."""
+        return {
+            "made_by": MARK,
+            "chosen": self.method,
+            "trial": self.folder.name,
+            "critic_steps": CRITIC_STEPS,
+            "seed": self.seed,
+            "first_states_of": "source" if self.starts_in_source else "held-out target episodes",
+            "policies": {method: candidate.to_dict() for method, candidate in self.candidates.items()},
+        }
 
 
 def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step, num_steps: None) -> Choice:
@@ -75,28 +90,7 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
         for method, policy in zip((FILTER, MIX), policies, strict=True)
     }
     method = max(candidates, key=lambda method: candidates[method].score)
-    choice = Choice(method, candidates, records, data.starts_in_source)
-    _write(choice, data, folder, seed)
-    return choice
-
-
-def _write(choice: Choice, data: SelectionData, folder: Path, seed: int) -> None:
-    content = {
-        "made_by": MARK,
-        "chosen": choice.method,
-        "trial": choice.folder.name,
-        "critic_steps": CRITIC_STEPS,
-        "seed": seed,
-        "first_states_of": "source" if data.starts_in_source else "held-out target episodes",
-        "policies": {
-            method: {
-                "value": one.numbers.of("fitted_q_mean"),
-                "lower_value": one.score,
-                "td_error": one.numbers.td_error,
-                "true_return": one.true_return,
-            }
-            for method, one in choice.candidates.items()
-        },
-    }
+    choice = Choice(method, candidates, records, data.starts_in_source, seed)
     with new_file(folder / CHOICE_FILE) as partial:
-        write_json(partial, content)
+        write_json(partial, choice.to_dict())
+    return choice

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -16,12 +17,7 @@ from v2a_ray.data.table.folder import read_manifest, read_table_folder
 from v2a_ray.data.table.splits import split_target
 from v2a_ray.domains import Domain
 from v2a_ray.errors import DataError
-from v2a_ray.evaluation.fitted_q_evaluation import (
-    FittedQConfig,
-    first_states,
-    has_whole_episodes,
-    hold_out,
-)
+from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig, first_states, has_whole_episodes, hold_out
 from v2a_ray.evaluation.offline import OfflineData, OfflineNumbers, evaluate_offline
 from v2a_ray.evaluation.returns import evaluate
 from v2a_ray.export.policies import Policy, require_robot_of
@@ -59,7 +55,7 @@ class SelectionData:
         """What critics are fitted to and what is held out of the target. Raises DataError without first states."""
         fitted, held_out = self.target, self.held_out
         if held_out is None:
-            split = hold_out if self.source is None else split_target
+            split = split_target if self.starts_in_source else hold_out
             fitted, held_out = split(self.target, fraction, seed)
         if self.source is None:
             return OfflineData(fitted, held_out, self.has_rewards)
@@ -80,6 +76,20 @@ class Candidate:
     numbers: OfflineNumbers
     score: float
     true_return: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "policy": self.name,
+            "score": self.score,
+            "value": self.numbers.of("fitted_q_mean"),
+            "lower_value": self.numbers.of("fitted_q_lower"),
+            "value_of_critic": self.numbers.value.of_critic.tolist() if self.numbers.value else None,
+            "td_error": self.numbers.td_error,
+            "action_log_likelihood": self.numbers.action_log_likelihood,
+            "num_held_out_episodes": self.numbers.num_episodes,
+            "true_return": self.true_return,
+        }
 
 
 def selection_data(policies: Sequence[Policy], path: Path | None, with_source: bool) -> SelectionData:

@@ -71,20 +71,7 @@ def write_selection(candidates: Sequence[Candidate], settings: dict[str, Any], p
         "settings": settings,
         "rank_correlation": None if math.isnan(correlation) else correlation,
         "num_policies_with_true_return": count,
-        "policies": [
-            {
-                "policy": one.name,
-                "score": one.score,
-                "value": one.numbers.of("fitted_q_mean"),
-                "lower_value": one.numbers.of("fitted_q_lower"),
-                "value_of_critic": one.numbers.value.of_critic.tolist() if one.numbers.value else None,
-                "td_error": one.numbers.td_error,
-                "action_log_likelihood": one.numbers.action_log_likelihood,
-                "num_held_out_episodes": one.numbers.num_episodes,
-                "true_return": one.true_return,
-            }
-            for one in candidates
-        ],
+        "policies": [one.to_dict() for one in candidates],
     }
     with new_file(path) as partial:
         write_json(partial, content)
