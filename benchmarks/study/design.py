@@ -1,4 +1,4 @@
-"""Parts A and E of the study: which cells are run, chosen before any of them is.
+"""Parts A, C, D and E of the study: which cells are run, chosen before any of them is.
 
     python -m benchmarks.study.design      # writes tune_configs/study/*.yaml, and prints the cells
 
@@ -10,6 +10,10 @@ and size of the target change what the dynamics of the source are worth, are est
 Every cell has the same target rows, learner, steps and evaluation seeds for each method. A seed draws its own target,
 trains its own columns and its own policy, so a spread over seeds is that of everything.
 
+Part C, the published suite in the published setting. The target is a tenth of a pool of a million transitions, drawn row
+by row with replacement; the source is of the same quality and three dynamics, 300,000 transitions. Rewards and states
+are scaled as ours are, and raw as published code has them.
+
 Part E, data of others. Both directions, shifted sources with the stock robot as target and the reverse, and a target of
 random actions, on OTDF's and our third-party files of Hopper and HalfCheetah.
 """
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +128,8 @@ def source_domains(cell: Cell, robot: str) -> list[str]:
     return {"same": ["stock"], "near": near, "far": far, "both": [*near, *far]}[cell.dynamics]
 
 
-def layer(cell: Cell, robot: str, domains: Sequence[str]) -> dict[str, Any]:
-    """A cell's settings with the sources of `domains`, whose transitions are shared out equally."""
+def layer(cell: Cell, robot: str, domains: Sequence[str], size: int = SOURCE_TRANSITIONS) -> dict[str, Any]:
+    """A cell's settings with `size` source transitions, shared out equally among `domains`."""
     drawn: dict[str, dict[str, Any]] = {
         "rows": {"subsample": "transitions", "replacement": True},
         "episodes": {"subsample": "first"},
@@ -136,7 +140,7 @@ def layer(cell: Cell, robot: str, domains: Sequence[str]) -> dict[str, Any]:
         {
             "domain": f"{robot}/{domain}",
             "behavior": cell.behavior,
-            "num_transitions": SOURCE_TRANSITIONS // len(domains),
+            "num_transitions": size // len(domains),
             "seed": 1,
         }
         for domain in domains
@@ -155,6 +159,35 @@ def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
     labelled = {cell.label: layer(cell, robot, [NEAR[robot]]) for cell in cells if cell.dynamics == "both"}
     return {"name": f"map_{robot}_ceiling", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(["iql_mixed"])}}
 
+
+SUPPORT = {"policy": {"density_weight": 0.1}, "density": {"fit_to": "target"}}
+PARTS: dict[str, dict[str, Any]] = {
+    "iql_target, supported": {"method": "iql_target", **SUPPORT},
+    "iql_mixed, supported": {"method": "iql_mixed", **SUPPORT},
+    "v2a_supported, no support": {"method": "v2a_supported", "policy": {"density_weight": 0.0}},
+    "v2a_supported, support of the mix": {"method": "v2a_supported", "density": {"fit_to": "mixed"}},
+}
+"""Of the default method: the filter without the support term, the term without the filter, and its other form."""
+
+
+def parts(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Part D: the sweep over the parts of the default in a robot's cells, the ones with most to tell first."""
+    order = sorted(cells, key=lambda cell: PARTS_FIRST.index(cell.label) if cell.label in PARTS_FIRST else len(cells))
+    labelled = {cell.label: layer(cell, robot, source_domains(cell, robot)) for cell in order}
+    return {"name": f"parts_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(PARTS)}}
+
+
+PARTS_FIRST = (
+    "medium 1000 rows from near medium-replay",
+    "random 1000 episodes from same expert",
+    "expert 10000 episodes from same medium-replay",
+    "medium 10000 episodes from far medium",
+    "medium-replay 1000 rows from same medium",
+    "expert 1000 rows from far expert",
+    "random 100000 rows from same medium",
+    "medium-replay 10000 rows from near expert",
+)
+"""Where target, mix and default differ most in the map's first seed, which was known."""
 
 REAL_METHODS = ("iql_target", "iql_mixed", "igdf", "dvdf", "otdf", "v2a", "v2a_residual", "v2a_supported")
 REAL_SHIFTS = {"gravity_0.5": "gravity-0.5", "kinematic": "otdf-kinematic", "morph": "otdf-morph"}
@@ -186,9 +219,49 @@ def real() -> dict[str, Any]:
     return {"name": "real", "settings": SETTINGS, "axes": {"cell": cells, **axes}}
 
 
-def _axes(methods: Sequence[str]) -> dict[str, Any]:
-    seeds = {str(seed): {"seed": seed, "target": {"seed": seed}} for seed in SEEDS}
-    return {"method": list(methods), "seed": seeds}
+PUBLISHED_QUALITIES = ("medium-replay", "medium", "medium-expert")
+PUBLISHED_POOL, PUBLISHED_TARGET, PUBLISHED_SOURCE = 1_000_000, 100_000, 300_000
+PUBLISHED_DOMAINS = ("gravity-0.5", "otdf-kinematic", "otdf-morph")
+TRANSPORT = {"alignment": {"max_target_transitions": 5_000}}
+"""The plan to all of a target takes hours; its mean cost to a twentieth of it is the same but for noise."""
+PUBLISHED_METHODS: dict[str, dict[str, Any]] = {
+    "iql_target": {"method": "iql_target"},
+    "iql_mixed": {"method": "iql_mixed"},
+    "igdf": {"method": "igdf"},
+    "otdf": {"method": "otdf", **TRANSPORT},
+    "dvdf": {"method": "dvdf"},
+    "v2a": {"method": "v2a"},
+    "v2a without z": {"method": "v2a", "advantage": {"conditioning": "none"}},
+    "v2a_ot": {"method": "v2a_ot", **TRANSPORT},
+    "v2a_supported": {"method": "v2a_supported"},
+}
+PUBLISHED_FORMS: dict[str, dict[str, Any]] = {
+    "scaled": {},
+    "raw": {"preprocessing": {"reward_scale": 1.0, "standardize_observations": False}},
+}
+
+
+def published(robot: str) -> dict[str, Any]:
+    """The sweep over a robot's part of the published suite, raw as published; Hopper and Walker2d in our form too."""
+    cells = {}
+    forms = [form for form in PUBLISHED_FORMS if form == "raw" or robot in ("hopper", "walker2d")]
+    for form, quality in itertools.product(forms, PUBLISHED_QUALITIES):
+        cell = Cell(quality, PUBLISHED_TARGET, "rows", "far", quality)
+        own = layer(cell, robot, PUBLISHED_DOMAINS, PUBLISHED_SOURCE)
+        own["target"]["path"] += "_million"
+        cells[f"{quality}, {form}"] = own | PUBLISHED_FORMS[form]
+    settings = SETTINGS | {
+        "advantage": {"num_steps": 10_000},
+        "alignment": {"num_steps": 7_000},
+        "policy": {"num_steps": 10_000},
+    }
+    axes = _axes(PUBLISHED_METHODS, REAL_SEEDS)
+    return {"name": f"published_{robot}", "settings": settings, "axes": {"cell": cells, **axes}}
+
+
+def _axes(methods: Sequence[str] | Mapping[str, Any], seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
+    drawn = {str(seed): {"seed": seed, "target": {"seed": seed}} for seed in seeds}
+    return {"method": dict(methods) if isinstance(methods, Mapping) else list(methods), "seed": drawn}
 
 
 SETTINGS: dict[str, Any] = {
@@ -205,12 +278,16 @@ those of the other stages are what separates the domains of the demo at least (R
 
 def pools() -> list[str]:
     """The commands that make the data which targets are drawn from."""
-    return [
-        f"v2a data collect --domain {robot}/stock --behavior {quality} --num-transitions {POOL_TRANSITIONS} "
-        f"--output $DATA/{robot}_{quality}"
-        for robot in NEAR
-        for quality in QUALITIES
+
+    def command(robot: str, quality: str, number: int, suffix: str) -> str:
+        drawn = f"--domain {robot}/stock --behavior {quality} --num-transitions {number}"
+        return f"v2a data collect {drawn} --output $DATA/{robot}_{quality}{suffix}"
+
+    maps = [command(robot, quality, POOL_TRANSITIONS, "") for robot in NEAR for quality in QUALITIES]
+    suite = [
+        command(robot, quality, PUBLISHED_POOL, "_million") for robot in NEAR for quality in PUBLISHED_QUALITIES
     ]
+    return [*maps, *suite]
 
 
 def write(content: dict[str, Any], part: str) -> None:
@@ -236,8 +313,12 @@ def main() -> None:
         for content in (sweep(robot, cells), ceiling(robot, cells)):
             if content["axes"]["cell"]:
                 write(content, "A")
+        if robot == "hopper":
+            write(parts(robot, cells), "D")
         for cell in cells:
             print(f"  {cell.label}")
+    for robot in NEAR:
+        write(published(robot), "C")
     write(real(), "E")
     print("\n".join(pools()))
 
