@@ -10,9 +10,9 @@ and size of the target change what the dynamics of the source are worth, are est
 Every cell has the same target rows, learner, steps and evaluation seeds for each method. A seed draws its own target,
 trains its own columns and its own policy, so a spread over seeds is that of everything.
 
-Part C, the published suite in the published setting. The target is a tenth of a pool of a million transitions, drawn row
-by row with replacement; the source is of the same quality and three dynamics, 300,000 transitions. Rewards and states
-are scaled as ours are, and raw as published code has them.
+Part C, the published suite in the published setting. The target is a tenth of a pool of a million transitions, drawn
+row by row with replacement; the source is of the same quality and three dynamics, 300,000 transitions. Rewards and
+states are scaled as ours are, and raw as published code has them.
 
 Part E, data of others. Both directions, shifted sources with the stock robot as target and the reverse, and a target of
 random actions, on OTDF's and our third-party files of Hopper and HalfCheetah.
@@ -284,9 +284,7 @@ def pools() -> list[str]:
         return f"v2a data collect {drawn} --output $DATA/{robot}_{quality}{suffix}"
 
     maps = [command(robot, quality, POOL_TRANSITIONS, "") for robot in NEAR for quality in QUALITIES]
-    suite = [
-        command(robot, quality, PUBLISHED_POOL, "_million") for robot in NEAR for quality in PUBLISHED_QUALITIES
-    ]
+    suite = [command(robot, quality, PUBLISHED_POOL, "_million") for robot in NEAR for quality in PUBLISHED_QUALITIES]
     return [*maps, *suite]
 
 

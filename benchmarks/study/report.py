@@ -18,8 +18,8 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import selection, where_z_matters
-from benchmarks.study.design import METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
+from benchmarks.study import prose, selection, where_z_matters
+from benchmarks.study.design import METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from benchmarks.study.run import with_rows_of
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
@@ -148,11 +148,11 @@ def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) ->
     return lines
 
 
-def standing_table(cells: Sequence[Scores]) -> list[str]:
+def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
     """In how many cells the mean of a method is above the better baseline's, beside it, or below."""
     lines = [f"| against the better baseline | ahead by more than {NOTICEABLE} | within {NOTICEABLE} | behind |"]
     lines.append("| --- | --- | --- | --- |")
-    for method in METHODS:
+    for method in methods:
         gains = [scores[method].mean() - max(scores[name].mean() for name in BASELINES) for scores in cells]
         ahead, behind = (sum(sign * gain > NOTICEABLE for gain in gains) for sign in (1, -1))
         lines.append(f"| {method} | {ahead} | {len(gains) - ahead - behind} | {behind} |")
@@ -205,109 +205,25 @@ def policies_table(path: Path) -> list[str]:
     return [*lines, *(f"| {name} | {len(own)} | {with_spread(np.asarray(own), 1)} |" for name, own in scores.items())]
 
 
-def real_section(path: Path) -> list[str]:
-    """What the rows on recorded data say."""
-    cells = read_cells(path, REAL_METHODS, REAL_SEEDS)
-    lines = [REAL, *cell_table(cells, REAL_METHODS), ""]
-    return [*lines, *iqm_table(list(cells.values()), REAL_METHODS), ""] if len(cells) >= 3 else lines
+def methods_section(cells: Mapping[str, Scores], methods: Sequence[str]) -> list[str]:
+    """Scores by cell and method, and over cells from three on."""
+    lines = [*cell_table(cells, methods), ""]
+    return [*lines, *iqm_table(list(cells.values()), methods), ""] if len(cells) >= 3 else lines
 
 
-REAL = """## Part E, begun: data of others
-
-Both directions on recorded data: the target is the stock robot and the source OTDF's three shifted robots (gravity,
-kinematic, morphology; medium and expert), or the target is OTDF's kinematic shift and the source the stock robot
-(random, medium, expert); and a target of random actions. 5,000 target transitions, the learners and steps of Part A.
-
-    python -m benchmarks.study.run tune_configs/study/real.yaml data_root=DIR
-"""
-
-WHERE_Z = """## Part B, begun: where z matters
-
-Columns only; no policy is trained. A mix is two dynamics, of which the rarer has 6,000 of 30,000 transitions; the same
-policies of the stock robot drive both, half random actions and half its medium policy with action noise of 0.3. Cells
-are the rank correlation with the oracles in the rarer dynamics, and the share of pairs of transitions from the two
-dynamics that are ordered unlike the oracles (50 % is chance). The oracles are fitted to each dynamics alone; two of
-them that differ in their seed agree as the column "oracle 1 by oracle 2" says, which is the noise. The last column is
-the rank correlation of A(s, a) with A(s, a) of another seed, and with A(s, a) that is given the true dynamics: where
-the second is not lower, z has nothing to mend. `laboratory`, in which an action is worth the opposite in the rarer
-dynamics, is the positive control.
-
-So far: with all motors reversed A(s, a) loses the rarer dynamics, the more the longer it is trained, and z gives nearly
-all of it back, as much as the true dynamics do. With gravity 0.5 beside 2, z has nothing to mend.
-
-    python -m benchmarks.study.where_z_matters --output DIR
-"""
-
-Z_PAYS = """### Policies where z matters
-
-Hopper, 3,000 medium transitions of the target; the source is the mix "all motors reversed" of the screen. `value alone`
-is v2a whose filter looks at the advantage alone (λ = 0). The last two methods were added when the others were known.
-
-    v2a sweep tune_configs/study/where_z_pays.yaml
-    python -m benchmarks.study.report --add runs/where_z_pays
-"""
-
-CHOICE = """## Part D, begun: choosing between the target, the mix and a filter
-
-No method is best everywhere: a filter helps where the target can judge the source, and throws away what a bad target
-needs. So several are trained, and one is chosen without a simulator: critics are fitted to the target's and the
-source's transitions for each policy, and the policy with the highest value in first states of held-out target episodes,
-less a standard deviation over critics, is taken. Where the target is drawn row by row, first states are the source's.
-`v2a choose` does this with "filter or mix", the default's candidate. Scores are means over seeds; in brackets is what
-was chosen how often.
-
-On Hopper **what is chosen from was named after most of these scores were seen**: those tables develop the choice. Its
-tests are `choice_walker2d` and `choice_ant`: sweeps, the pair "filter or mix" and the number that chooses were
-committed (tags `study-d-frozen`, `study-d-frozen-ant`) before any of their policies was trained, and each was run once.
-
-What falls short: the choice is held back by what it chooses from. Beside far robots `v2a_supported` is behind the
-target alone on Walker2d and Ant, and with an expert's data of the target on Hopper; so is the choice. And critics that
-have seen more of the source than of the target take the mix in two cells of Hopper's map in which the filter or the
-target alone is better, both beside near robots. Tried against that, and left: the mix only where it is worth a quarter
-more (written down before Ant's values were known, tag `study-d-margin`; it mends those two cells and loses as much
-elsewhere), values of all recorded states instead of first ones, critics whose batches are half target, and a discount
-of 0.997: none tells these two cells from those in which mixing is right. The TD error chooses badly: it is largest
-where the target has not been.
-
-    python -m benchmarks.study.selection runs/NAME --output DIR --name NAME
-"""
-
-FINDINGS = """## Two findings in published code
-
-Tables of the field depend on both. Read at the named commits of the public repositories.
-
-- **ODRL's BOSA never bootstraps before a terminal.** Its replay buffer returns *not done* as the fifth column of a
-  batch (module algo.utils); algo.offline_offline.bosa takes that column for *done* and multiplies the next value by one
-  minus it (OffDynamicsRL/off-dynamics-rl, 0dddcc4 and dce52a9). So the TD target of every step but a terminal one is
-  its reward alone, and a terminal one bootstraps. Ours multiplies by *not terminated* ([BOSA](methods/bosa.md)).
-- **OTDF's training script keeps 0.8 of the source, whatever its configuration says.** `--proportion` has the default
-  0.8 and is written over the configuration (train_otdf, dmksjfl/OTDF, 41e2e62); README's command for reproducing and
-  its shell script do not set it, and README's example sets 0.8, where the paper keeps a quarter. Ours keeps a quarter;
-  `policy.filter.keep_fraction=0.8` is the other.
-"""
-
-HEAD = """# When does source data help, and when does knowing the dynamics matter?
-
-This page is generated by `python -m benchmarks.study.report` from the rows in `benchmarks/study/rows/`. **The study
-is under way**: what is not here yet has not been run, and one seed of a cell shows large differences only.
-
-## Part A: the map of help
-
-A cell is a target (quality, size, how it was drawn) and a source (dynamics, behaviour); `python -m
-benchmarks.study.design` says which cells are run and why, and was committed before any of them was. In a cell every
-method has the same target rows, learner, steps and evaluation seeds. Each of three seeds draws its own target and
-trains its own columns and policy; the first seed of every cell is run before the second of any. Scores are normalised,
-of the last policy, over 20 episodes; ± is the sample standard deviation over seeds. `better baseline` is, cell by cell,
-whichever of `iql_target` and `iql_mixed` has the higher mean.
-
-    v2a data collect ...                          # as the design prints, into DIR
-    python -m benchmarks.study.run tune_configs/study/map_hopper.yaml data_root=DIR
-    v2a sweep tune_configs/study/map_hopper.yaml data_root=DIR 'axes.cell=[CELL]' 'axes.seed=["0"]'  # one cell again
-
-The last command, on the machine of the rows (AMD EPYC, family 25 model 17) into a new store, gave the scores of the
-target alone, of mixing and of `v2a_supported` again to the last bit, in three cells: medium 1000 rows from near
-medium-replay, random 1000 episodes from same expert, expert 1000 rows from far expert.
-"""
+def parts_section(robot: str) -> list[str]:
+    """The parts of the default beside the methods of the map, in cells and seeds that have both."""
+    whole = read_cells(ROWS / f"map_{robot}.parquet")
+    parts = read_cells(ROWS / f"parts_{robot}.parquet", tuple(PARTS))
+    methods = (*BASELINES, "v2a_supported", *PARTS)
+    cells: dict[str, Scores] = {}
+    for cell in whole.keys() & parts.keys():
+        both = {**whole[cell], **parts[cell]}
+        number = min(map(len, both.values()))
+        cells[cell] = {method: scores[:number] for method, scores in both.items()}
+    ordered = {cell: cells[cell] for cell in whole if cell in cells}
+    standing = standing_table(list(ordered.values()), methods)
+    return [f"### {robot}", "", *methods_section(ordered, methods), *standing, ""]
 
 
 def main() -> None:
@@ -321,21 +237,29 @@ def main() -> None:
         pq.write_table(
             with_rows_of(None, pq.read_table(given.add / "results.parquet")), ROWS / f"{given.add.name}.parquet"
         )
-    lines = [HEAD]
+    lines = [prose.HEAD]
     for path in sorted(ROWS.glob("map_*.parquet")):
         if not path.stem.endswith("_ceiling"):
             lines += robot_section(path)
     if (path := ROWS / where_z_matters.ROWS.name).exists():
-        lines += [WHERE_Z, where_z_matters.report(where_z_matters.read_rows(path)), ""]
+        lines += [prose.WHERE_Z, where_z_matters.report(where_z_matters.read_rows(path)), ""]
     if (path := ROWS / "where_z_pays.parquet").exists():
-        lines += [Z_PAYS, *policies_table(path), ""]
+        lines += [prose.Z_PAYS, *policies_table(path), ""]
+    for number, path in enumerate(sorted(ROWS.glob("published_*.parquet"))):
+        cells = read_cells(path, tuple(PUBLISHED_METHODS), REAL_SEEDS)
+        heading = f"### {path.stem.removeprefix('published_')}"
+        lines += [*([prose.PUBLISHED] if not number else []), heading, ""]
+        lines += methods_section(cells, tuple(PUBLISHED_METHODS))
     choices = sorted(ROWS.glob("selection_*.parquet"))
     for number, path in enumerate(choices):
-        name = path.stem.removeprefix("selection_")
-        lines += [*([CHOICE] if not number else []), f"### {name}", "", selection.report(selection.read_rows(path)), ""]
+        table = selection.report(selection.read_rows(path))
+        heading = f"### {path.stem.removeprefix('selection_')}"
+        lines += [*([prose.CHOICE] if not number else []), heading, "", table, ""]
+    if (ROWS / "parts_hopper.parquet").exists():
+        lines += [prose.PARTS, *parts_section("hopper")]
     if (path := ROWS / "real.parquet").exists():
-        lines += real_section(path)
-    lines.append(FINDINGS)
+        lines += [prose.REAL, *methods_section(read_cells(path, REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
+    lines.append(prose.FINDINGS)
     (ROOT / "docs" / "study.md").write_text("\n".join(lines).rstrip() + "\n")
     print(ROOT / "docs" / "study.md")
 

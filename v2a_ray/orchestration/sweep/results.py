@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,6 +38,9 @@ CURVES = "curves.parquet"
 REFRESH_SHARE = 0.05
 """Part of the time that writing tables and curves may take: where trials end faster, one write is for several."""
 
+FIRST_TABLE_SECONDS = 5.0
+"""Before the first tables; a shorter sweep has them at its end. The first figure alone takes half a second."""
+
 
 class Results:
     """The result of every trial, from artifacts and the trial status log alone, so that a sweep can be resumed."""
@@ -58,10 +63,12 @@ class Results:
         self.results: dict[str, TrialResult] = {}
         self.changed: dict[str, Trial] = {}
         """By name: the trials that have ended since the tables were written."""
-        self.due = 0.0
+        self.due = time.monotonic() + FIRST_TABLE_SECONDS
         """When the tables may be written again, in monotonic seconds."""
         self._by_policy: dict[str, list[Trial]] = {}
         self._num_indexed = 0
+        # The tables' intervals need it. Workers start meanwhile; at the first table all of them would wait for it.
+        threading.Thread(target=importlib.import_module, args=("scipy.stats",), daemon=True).start()
 
     def finished(self, trial: Trial) -> bool:
         """Whether the trial was trained to its end."""

@@ -1,0 +1,206 @@
+"""Part A's rule: is mixing worth more than the target alone? Predicted from recorded data, without simulator or labels.
+
+    python -m benchmarks.study.rule data_root=DIR --output DIR [--sweeps map_hopper ...]
+
+The numbers of a task are those of its recorded data: size of the target, the return of target and source, and how well
+a classifier tells one from the other by (s, a), which is the overlap of behaviour, and by (s, a, s'), which is that of
+dynamics besides. The rule is fitted to Hopper's map and tested on tasks that it was not fitted to. Data come from the
+product itself: a policy of one update step in every task leaves the tables that all methods of the task share. The
+numbers go to `benchmarks/study/rows/numbers.parquet`, scores come from the rows of the study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier, export_text
+
+from benchmarks.study.design import FOLDER
+from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.experiments.finished import read_records
+from v2a_ray.export.find import find_policy
+from v2a_ray.export.selection import selection_data
+
+ROWS = Path(__file__).parent / "rows"
+NUMBERS = ROWS / "numbers.parquet"
+FITTED_TO = "map_hopper"
+TESTED_ON = ("map_walker2d", "choice_walker2d", "choice_ant", "published_hopper", "real")
+HORIZON = 1_000
+"""Steps after which every episode of the four robots is truncated."""
+COMPARED = 5_000
+"""Transitions of target and of source that the classifiers see, at most."""
+FEATURES = ("size", "advantage_of_source", "behavior_auc", "dynamics_auc")
+TARGET_ALONE, MIXED = "iql_target", "iql_mixed"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a user knows of a task before training.
+
+    Attributes:
+        sweep, task: its file, and the labels of its axes besides method and seed.
+        size: log10 of the target's transitions.
+        target_return, source_return: undiscounted, of an average episode: mean reward times steps between terminals.
+        behavior_auc, dynamics_auc: how well target and source are told apart by (s, a) and by (s, a, s' - s), in
+            transitions that the classifier was not fitted to; 0.5 is not at all.
+    """
+
+    sweep: str
+    task: str
+    size: float
+    target_return: float
+    source_return: float
+    behavior_auc: float
+    dynamics_auc: float
+
+    @property
+    def features(self) -> list[float]:
+        """In the order of `FEATURES`; of the returns their difference, relative to the larger of them."""
+        larger = max(abs(self.target_return), abs(self.source_return))
+        advantage = (self.source_return - self.target_return) / larger
+        return [self.size, advantage, self.behavior_auc, self.dynamics_auc]
+
+
+def mean_return(table: EpisodeTable) -> float:
+    """Return of an average episode, whether the table has episodes or transitions drawn one by one."""
+    return float(table.reward.mean() / max(table.terminal_rows.mean(), 1 / HORIZON))
+
+
+def told_apart(target: NDArray[np.float32], source: NDArray[np.float32], seed: int = 0) -> float:
+    """AUC on the half of the rows (N, features) that a gradient-boosted classifier was not fitted to."""
+    generator = np.random.default_rng(seed)
+    # A transition that was drawn twice would be in both halves.
+    drawn = [generator.permutation(np.unique(rows, axis=0))[:COMPARED] for rows in (target, source)]
+    rows, labels = np.concatenate(drawn), np.repeat([1, 0], [len(rows) for rows in drawn])
+    fitted = generator.random(len(rows)) < 0.5
+    classifier = HistGradientBoostingClassifier(class_weight="balanced", random_state=seed)
+    classifier.fit(rows[fitted], labels[fitted])
+    return float(roc_auc_score(labels[~fitted], classifier.predict_proba(rows[~fitted])[:, 1]))
+
+
+def numbers_of(sweep: str, task: str, target: EpisodeTable, source: EpisodeTable) -> Numbers:
+    """The numbers of a task from its tables."""
+
+    def columns(table: EpisodeTable, with_next: bool) -> NDArray[np.float32]:
+        change = [table.next_observation - table.observation] if with_next else []
+        return np.concatenate([table.observation, table.action, *change], axis=1)
+
+    behavior, dynamics = (
+        told_apart(columns(target, with_next), columns(source, with_next)) for with_next in (False, True)
+    )
+    size = float(np.log10(target.num_transitions))
+    return Numbers(sweep, task, size, mean_return(target), mean_return(source), behavior, dynamics)
+
+
+def measure(sweep: str, overrides: Sequence[str], output: Path) -> list[Numbers]:
+    """The numbers of every task of a sweep file with seed 0; policies of one step that are there are taken."""
+    run_dir = output / sweep
+    if not (run_dir / "results.parquet").exists():
+        small = ["policy.num_steps=1", "evaluation.num_episodes=1", f"store={output / 'artifacts'}"]
+        axes = [f"axes.method=[{MIXED}]", 'axes.seed=["0"]']
+        command = [sys.executable, "-m", "v2a_ray.cli.main", "sweep", str(FOLDER / f"{sweep}.yaml")]
+        subprocess.run([*command, *axes, *small, *overrides, "--run-dir", str(run_dir)], check=True)
+    found = []
+    for record in read_records(run_dir):
+        data = selection_data([find_policy(str(record.folder))], None, with_source=True)
+        assert data.source is not None  # of a policy on the mix
+        task = " · ".join(label for axis, label in record.labels.items() if axis not in ("method", "seed"))
+        found.append(numbers_of(sweep, task, data.target, data.source))
+    return found
+
+
+def gains(sweep: str, rows: Path = ROWS) -> dict[str, float]:
+    """By task, what mixing gains over the target alone, a mean over the seeds that both have."""
+    path = next(path for path in (rows / f"{sweep}.parquet", rows / f"selection_{sweep}.parquet") if path.exists())
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        plain = {name.removeprefix("axis/").replace("normalized_score_mean", "score"): row[name] for name in row}
+        if plain.get("status", "finished") == "finished":
+            task = scores.setdefault(plain.get("cell") or plain["task"], {})
+            task.setdefault(plain["method"], {})[plain["seed"]] = plain["score"]
+    differences = {
+        task: [by_method[MIXED][seed] - score for seed, score in by_method.get(TARGET_ALONE, {}).items()
+               if seed in by_method.get(MIXED, {})]
+        for task, by_method in scores.items()
+    }  # fmt: skip
+    return {task: float(np.mean(values)) for task, values in differences.items() if values}
+
+
+def models() -> dict[str, Pipeline | DecisionTreeClassifier]:
+    """The two rules: one that weighs all numbers, and one that can be said in a sentence."""
+    return {
+        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression()),
+        "tree of two questions": DecisionTreeClassifier(max_depth=2, min_samples_leaf=3, random_state=0),
+    }
+
+
+def report(numbers: Sequence[Numbers], rows: Path = ROWS) -> str:
+    """The tree in words, and how often each rule is right and what following it loses, in Markdown."""
+    by_sweep: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    for sweep in dict.fromkeys(each.sweep for each in numbers):
+        gained = gains(sweep, rows)
+        known = [each for each in numbers if each.sweep == sweep and each.task in gained]
+        if known:
+            features = np.asarray([each.features for each in known])
+            by_sweep[sweep] = (features, np.asarray([gained[each.task] for each in known]))
+    features, gained = by_sweep[FITTED_TO]
+    lines = ["| tasks | number | rule | sign is right | lost to the better baseline |", "| --- " * 5 + "|"]
+
+    def row(tasks: str, rule: str, predicted: NDArray[np.bool_], gained: NDArray[np.float64]) -> str:
+        right, lost = np.mean(predicted == (gained > 0)), np.where(predicted, -gained, gained).clip(min=0).mean()
+        return f"| {tasks} | {len(gained)} | {rule} | {right:.0%} | {lost:.1f} |"
+
+    for name, model in models().items():
+        left_out = np.asarray(
+            [
+                model.fit(np.delete(features, i, 0), np.delete(gained, i) > 0).predict(features[i : i + 1])[0]
+                for i in range(len(gained))
+            ]
+        )
+        lines.append(row(f"{FITTED_TO}, each left out once", name, left_out, gained))
+        model.fit(features, gained > 0)
+        lines += [
+            row(sweep, name, model.predict(own), true) for sweep, (own, true) in by_sweep.items() if sweep != FITTED_TO
+        ]
+    for name, always in (("always mix", True), ("never mix", False)):
+        lines += [row(sweep, name, np.full(len(true), always), true) for sweep, (_, true) in by_sweep.items()]
+    tree = models()["tree of two questions"].fit(features, gained > 0)
+    said = export_text(tree, feature_names=list(FEATURES), class_names=["target alone", "mix"]).rstrip()
+    return "\n".join([*lines, "", *(f"    {line}" for line in said.splitlines())])
+
+
+def read_numbers(path: Path = NUMBERS) -> list[Numbers]:
+    """What was measured."""
+    return [Numbers(**row) for row in pq.read_table(path).to_pylist()]
+
+
+def main() -> None:
+    """Measure what is asked for, beside what is there, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--sweeps", nargs="+", default=[FITTED_TO, *TESTED_ON])
+    parser.add_argument("--output", type=Path, required=True, help="folder for the tables and their store")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    old = [each for each in (read_numbers() if NUMBERS.exists() else []) if each.sweep not in given.sweeps]
+    new = [each for sweep in given.sweeps for each in measure(sweep, given.overrides, given.output)]
+    pq.write_table(pa.Table.from_pylist([asdict(each) for each in [*old, *new]]), NUMBERS)
+    print(report([*old, *new]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The study's rule: the numbers of a task, and what is said of a rule that is fitted to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.study import rule
+from benchmarks.study.rule import Numbers
+from tests.data.builders import make_table
+from v2a_ray.data.config import TargetSpec
+from v2a_ray.data.mixing.mixture import take
+from v2a_ray.data.table.episodes import EpisodeTable
+
+
+def test_return_is_known_without_episodes() -> None:
+    """Three episodes of 40 steps that end in a terminal state, with reward 2, are worth 80 each, drawn in any way."""
+    table = make_table([40, 40, 40], terminated=[True] * 3).replace(reward=np.full(120, 2.0, np.float32))
+    assert rule.mean_return(table) == pytest.approx(80.0)
+    spec = TargetSpec(
+        domain="hopper/stock", path="pool", num_transitions=60_000, subsample="transitions", replacement=True
+    )
+    assert rule.mean_return(take(table, spec)) == pytest.approx(80.0, rel=0.1)
+
+
+def test_episodes_without_terminal_last_as_long_as_the_robots_do() -> None:
+    table = make_table([100, 100], terminated=[False, False]).replace(reward=np.full(200, 0.5, np.float32))
+    assert rule.mean_return(table) == pytest.approx(500.0)
+
+
+def test_a_transition_that_was_drawn_often_is_not_recognised() -> None:
+    generator = np.random.default_rng(0)
+    once = generator.normal(size=(400, 4)).astype(np.float32)
+    other = generator.normal(size=(2_000, 4)).astype(np.float32)
+    assert rule.told_apart(np.repeat(once, 20, axis=0), other) == pytest.approx(0.5, abs=0.1)
+    assert rule.told_apart(once + 5, other) > 0.99
+
+
+def task_tables(shift: float) -> tuple[EpisodeTable, EpisodeTable]:
+    """Target and source whose states and actions are alike, and whose next states differ by `shift`."""
+    target = make_table([2] * 500)
+    source = make_table([2] * 500, seed=1)
+    return target, source.replace(next_observation=source.next_observation + np.float32(shift))
+
+
+def test_dynamics_are_told_apart_where_behaviour_is_not() -> None:
+    same, shifted = (rule.numbers_of("map", "task", *task_tables(shift)) for shift in (0.0, 6.0))
+    assert same.behavior_auc == shifted.behavior_auc == pytest.approx(0.5, abs=0.1)
+    assert same.dynamics_auc == pytest.approx(0.5, abs=0.1)
+    assert shifted.dynamics_auc > 0.95
+    assert same.size == pytest.approx(3.0)
+
+
+def numbers_and_rows(sweep: str, folder: Path, seed: int) -> list[Numbers]:
+    """Twelve tasks in which mixing gains 10 points if the source has the higher return, and costs 10 otherwise."""
+    generator, rows, found = np.random.default_rng(seed), [], []
+    for number in range(12):
+        target_return, source_return = generator.uniform(100, 3000, 2)
+        gain = 10.0 if source_return > target_return else -10.0
+        found.append(Numbers(sweep, f"task {number}", 3.0, target_return, source_return, 0.7, 0.8))
+        for method, score in (("iql_target", 50.0), ("iql_mixed", 50.0 + gain), ("v2a", 99.0)):
+            rows.append(
+                {
+                    "axis/cell": f"task {number}",
+                    "axis/method": method,
+                    "axis/seed": "0",
+                    "status": "finished",
+                    "normalized_score_mean": score,
+                }
+            )
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{sweep}.parquet")
+    return found
+
+
+def test_rule_is_judged_on_tasks_that_it_was_not_fitted_to(tmp_path: Path) -> None:
+    numbers = [
+        *numbers_and_rows("map_hopper", tmp_path, 0),
+        *numbers_and_rows("map_walker2d", tmp_path, 1),
+        # Its rows are not there yet, or are of another task.
+        Numbers("map_walker2d", "another", 3.0, 1.0, 2.0, 0.5, 0.5),
+    ]
+    lines = rule.report(numbers, tmp_path).splitlines()
+    tested = [line for line in lines if line.startswith("| map_walker2d | 12 |")]
+    assert any("| tree of two questions | 100% | 0.0 |" in line for line in tested), tested
+    gained = rule.gains("map_walker2d", tmp_path)
+    share = np.mean([gain > 0 for gain in gained.values()])
+    assert any(f"| always mix | {share:.0%} | {10 * (1 - share):.1f} |" in line for line in tested), tested
+    assert any("advantage_of_source" in line for line in lines[-6:])
