@@ -162,12 +162,14 @@ def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
 
 SUPPORT = {"policy": {"density_weight": 0.1}, "density": {"fit_to": "target"}}
 PARTS: dict[str, dict[str, Any]] = {
+    "iql_source": {"method": "iql_source"},
     "iql_target, supported": {"method": "iql_target", **SUPPORT},
     "iql_mixed, supported": {"method": "iql_mixed", **SUPPORT},
     "v2a_supported, no support": {"method": "v2a_supported", "policy": {"density_weight": 0.0}},
     "v2a_supported, support of the mix": {"method": "v2a_supported", "density": {"fit_to": "mixed"}},
 }
-"""Of the default method: the filter without the support term, the term without the filter, and its other form."""
+"""Of the default method: the filter without the support term, the term without the filter, and its other form. And the
+source alone, the other end of a mix: half of every mixed batch is the target, however bad it is."""
 
 
 def parts(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
     python -m benchmarks.study.rule data_root=DIR --output DIR [--sweeps map_hopper ...]
 
-The numbers of a task are those of its recorded data: size of the target, the return of target and source, and how well
-a classifier tells one from the other by (s, a), which is the overlap of behaviour, and by (s, a, s'), which is that of
-dynamics besides. The rule is fitted to Hopper's map and tested on tasks that it was not fitted to. Data come from the
-product itself: a policy of one update step in every task leaves the tables that all methods of the task share. The
-numbers go to `benchmarks/study/rows/numbers.parquet`, scores come from the rows of the study.
+The numbers of a task are those of its recorded data: size of the target, the return of target and source, the share of
+the source whose (s, a) the target has been near to, and how much more the nearest target transition misses the motion
+s' - s of a source transition than that of a held-out target transition. The rule is fitted to Hopper's map and tested
+on tasks that it was not fitted to. Data come from the product itself: a policy of one update step in every task leaves
+the tables that all methods of the task share. The numbers go to `benchmarks/study/rows/numbers.parquet`, scores come
+from the rows of the study.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, export_text
@@ -42,8 +42,11 @@ TESTED_ON = ("map_walker2d", "choice_walker2d", "choice_ant", "published_hopper"
 HORIZON = 1_000
 """Steps after which every episode of the four robots is truncated."""
 COMPARED = 5_000
-"""Transitions of target and of source that the classifiers see, at most."""
-FEATURES = ("size", "advantage_of_source", "behavior_auc", "dynamics_auc")
+"""Transitions of target and of source that are compared, at most."""
+NEAR_QUANTILE, NEAREST_PART = 0.95, 0.1
+"""Near is what this share of held-out target transitions is. Motion is compared for this part of the source, the
+nearest: far from the target nobody knows how it would move."""
+FEATURES = ("size", "advantage_of_source", "overlap", "mismatch")
 TARGET_ALONE, MIXED = "iql_target", "iql_mixed"
 
 
@@ -55,8 +58,8 @@ class Numbers:
         sweep, task: its file, and the labels of its axes besides method and seed.
         size: log10 of the target's transitions.
         target_return, source_return: undiscounted, of an average episode: mean reward times steps between terminals.
-        behavior_auc, dynamics_auc: how well target and source are told apart by (s, a) and by (s, a, s' - s), in
-            transitions that the classifier was not fitted to; 0.5 is not at all.
+        overlap: share of the source whose (s, a) the target has been near to, in [0, 1].
+        mismatch: log10 of the median error of motion in the nearest source over that in held-out target transitions.
     """
 
     sweep: str
@@ -64,15 +67,15 @@ class Numbers:
     size: float
     target_return: float
     source_return: float
-    behavior_auc: float
-    dynamics_auc: float
+    overlap: float
+    mismatch: float
 
     @property
     def features(self) -> list[float]:
         """In the order of `FEATURES`; of the returns their difference, relative to the larger of them."""
         larger = max(abs(self.target_return), abs(self.source_return))
         advantage = (self.source_return - self.target_return) / larger
-        return [self.size, advantage, self.behavior_auc, self.dynamics_auc]
+        return [self.size, advantage, self.overlap, self.mismatch]
 
 
 def mean_return(table: EpisodeTable) -> float:
@@ -80,30 +83,40 @@ def mean_return(table: EpisodeTable) -> float:
     return float(table.reward.mean() / max(table.terminal_rows.mean(), 1 / HORIZON))
 
 
-def told_apart(target: NDArray[np.float32], source: NDArray[np.float32], seed: int = 0) -> float:
-    """AUC on the half of the rows (N, features) that a gradient-boosted classifier was not fitted to."""
+def compared(target: EpisodeTable, source: EpisodeTable, seed: int = 0) -> tuple[float, float]:
+    """Overlap and mismatch (`Numbers`) of random transitions, a fifth of the target's held out."""
     generator = np.random.default_rng(seed)
-    # A transition that was drawn twice would be in both halves.
-    drawn = [generator.permutation(np.unique(rows, axis=0))[:COMPARED] for rows in (target, source)]
-    rows, labels = np.concatenate(drawn), np.repeat([1, 0], [len(rows) for rows in drawn])
-    fitted = generator.random(len(rows)) < 0.5
-    classifier = HistGradientBoostingClassifier(class_weight="balanced", random_state=seed)
-    classifier.fit(rows[fitted], labels[fitted])
-    return float(roc_auc_score(labels[~fitted], classifier.predict_proba(rows[~fitted])[:, 1]))
+
+    def drawn(table: EpisodeTable) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        rows = np.concatenate([table.observation, table.action, table.next_observation - table.observation], axis=1)
+        # A transition that was drawn twice would be its own neighbour.
+        rows = generator.permutation(np.unique(rows, axis=0))[:COMPARED].astype(np.float64)
+        width = table.observation.shape[1] + table.action.shape[1]
+        return rows[:, :width], rows[:, width:]
+
+    (inputs, motion), (source_inputs, source_motion) = drawn(target), drawn(source)
+    held_out = len(inputs) // 5
+    scale = StandardScaler().fit(inputs[held_out:])
+    unit = motion[held_out:].std(axis=0) + 1e-8
+    nearest = NearestNeighbors(n_neighbors=1).fit(scale.transform(inputs[held_out:]))
+
+    def seen(inputs: NDArray[np.float64], moved: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        """Distances to the nearest target transitions, and the median error of motion where they are smallest."""
+        distance, index = nearest.kneighbors(scale.transform(inputs))
+        error = np.abs((motion[held_out:][index[:, 0]] - moved) / unit).mean(axis=1)
+        close = distance[:, 0] <= np.quantile(distance, NEAREST_PART)
+        return distance[:, 0], float(np.median(error[close]))
+
+    own, own_error = seen(inputs[:held_out], motion[:held_out])
+    others, error = seen(source_inputs, source_motion)
+    overlap = float(np.mean(others <= np.quantile(own, NEAR_QUANTILE)))
+    return overlap, float(np.log10(error / own_error))
 
 
 def numbers_of(sweep: str, task: str, target: EpisodeTable, source: EpisodeTable) -> Numbers:
     """The numbers of a task from its tables."""
-
-    def columns(table: EpisodeTable, with_next: bool) -> NDArray[np.float32]:
-        change = [table.next_observation - table.observation] if with_next else []
-        return np.concatenate([table.observation, table.action, *change], axis=1)
-
-    behavior, dynamics = (
-        told_apart(columns(target, with_next), columns(source, with_next)) for with_next in (False, True)
-    )
     size = float(np.log10(target.num_transitions))
-    return Numbers(sweep, task, size, mean_return(target), mean_return(source), behavior, dynamics)
+    return Numbers(sweep, task, size, mean_return(target), mean_return(source), *compared(target, source))
 
 
 def measure(sweep: str, overrides: Sequence[str], output: Path) -> list[Numbers]:

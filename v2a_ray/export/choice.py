@@ -12,6 +12,7 @@ from typing import Any
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
 from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX
+from v2a_ray.experiments.experiment import OfflineConfig
 from v2a_ray.experiments.finished import PolicyRecord, read_records
 from v2a_ray.export.find import find_policy
 from v2a_ray.export.selection import Candidate, OnProgress, estimate, selection_data
@@ -20,7 +21,6 @@ from v2a_ray.outputs import MARK, new_file
 from v2a_ray.settings.measures import MEASURE_WITH_SOURCE
 
 CHOICE_FILE = "choice.json"
-HELD_OUT_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
         data,
         FittedQConfig(num_steps=CRITIC_STEPS),
         measure=MEASURE_WITH_SOURCE,
-        held_out_fraction=HELD_OUT_FRACTION,
+        held_out_fraction=OfflineConfig().held_out_fraction,
         seed=seed,
         num_true_episodes=0,
         on_progress=on_progress,
