@@ -60,7 +60,10 @@ class RayHead:
 
     def _start(self, options: list[str], within: Sequence[str] = (), **variables: str) -> subprocess.Popen[bytes]:
         """Ray gives up when its own processes take half a minute to answer, as they may on a busy machine."""
+        is_node = bool(self.processes)
         for attempt in range(MAX_STARTS):
+            if is_node and not self.is_alive:
+                break
             process, log = self._launch(options, within, variables, attempt)
             deadline = time.monotonic() + START_SECONDS
             while process.poll() is None and time.monotonic() < deadline:
@@ -68,7 +71,7 @@ class RayHead:
                     return process
                 time.sleep(0.2)
             self.remove(process)
-        raise AssertionError(log.read_text())
+        raise AssertionError(self.last_words())
 
     def _launch(
         self, options: list[str], within: Sequence[str], variables: Mapping[str, str], attempt: int
@@ -85,6 +88,16 @@ class RayHead:
             )
         self.processes.append(process)
         return process, log
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the head still runs. Ray ends all of it when one of its processes dies."""
+        return bool(self.processes) and self.processes[0].poll() is None
+
+    def last_words(self) -> str:
+        """The end of what each start printed, and what Ray wrote of processes of its that ended."""
+        logs = [*sorted(self.folder.glob("start-*.log")), *self.folder.glob("ray/session_2*/logs/ray_process_exit.log")]
+        return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in logs)
 
     def remove(self, process: subprocess.Popen[bytes]) -> None:
         """Kill a node; its workers end when they notice. A graceful stop of Ray takes half a minute."""
