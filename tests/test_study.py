@@ -151,20 +151,23 @@ def test_standing_counts_cells_by_the_better_baseline() -> None:
     assert row == "| v2a | 1 | 1 | 1 |"
 
 
+def finished_sweep(folder: Path, by_cell: dict[str, dict[str, list[float]]]) -> Path:
+    folder.mkdir()
+    pq.write_table(rows(by_cell), folder / "results.parquet")
+    return folder
+
+
 def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path) -> None:
-    sweep = tmp_path / "tiny"
-    sweep.mkdir()
     scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0}
-    values = {"iql_target": 3.0, "iql_mixed": 2.0, "v2a_supported": 1.0}
+    values = {"iql_target": 3.0, "iql_mixed": 2.0, "v2a_supported": 1.0, "iql_source": 4.0}
     lacking = {method: [score] for method, score in scores.items() if method != "iql_mixed"}
     by_cell = {"near": {method: [score] for method, score in scores.items()}, "unfinished": lacking}
-    pq.write_table(rows(by_cell), sweep / "results.parquet")
-    policies = [
-        {"policy": f"elsewhere/trials/cell=near,method={method},seed=0", "lower_value": value, "td_error": value}
-        for method, value in values.items()
-    ]
-    (tmp_path / "tiny-near-0.json").write_text(json.dumps({"policies": policies}))
-    (group,) = selection.read_groups(sweep, tmp_path)
+    tiny = finished_sweep(tmp_path / "tiny", by_cell)
+    more = finished_sweep(tmp_path / "more", {"near": {"iql_source": [30.0]}})
+    for method, value in values.items():
+        policy = {"policy": f"elsewhere/trials/{method}", "lower_value": value, "td_error": value}
+        (tmp_path / f"tiny-near-0-{method}.json").write_text(json.dumps({"policies": [policy]}))
+    (group,) = selection.read_groups([tiny], tmp_path)
     assert group.chosen(("iql_target", "iql_mixed"), "fitted_q_lower") == "iql_target"
     assert group.chosen(("iql_target", "iql_mixed"), "td_error") == "iql_mixed"
     selection.write_rows([group], tmp_path / "selection_tiny.parquet")
@@ -173,6 +176,10 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path
     assert "| near | 1 | 40.0 | 20.0 | 50.0 | 40.0 (iql_target 1) | 20.0 (iql_mixed 1) | 40.0 (iql_target 1) |" in text
     assert "| iql_target, iql_mixed | fitted_q_lower | 40.0 | 0.0 | 0.0 |" in text
     assert "| v2a_supported, iql_mixed | fitted_q_lower | 20.0 | 30.0 | 20.0 |" in text
+    assert "iql_source" not in text
+    (group,) = selection.read_groups([tiny, more], tmp_path)
+    text = selection.report([group])
+    assert "| v2a_supported, iql_mixed, iql_source | fitted_q_lower | 30.0 | 20.0 | 10.0 |" in text
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Can numbers without a simulator choose between the target alone, plain mixing and a filter? From finished sweeps.
 
-    python -m benchmarks.study.selection runs/three_tasks --output DIR --name three_tasks
+    python -m benchmarks.study.selection runs/three_tasks [runs/MORE ...] --output DIR --name three_tasks
 
-`v2a select --with-source` fits critics to the target's and the source's transitions for the policies of one task and
-seed, where the target has whole episodes. The policy with the highest value, less a standard deviation over critics, is
-chosen, and its true score compared with those that were to be chosen from. Policies that the source makes look good in
-dynamics that the target does not have are the danger. What is in DIR is not computed again. The numbers go to
-`benchmarks/study/rows/selection_NAME.parquet`, from which the study's page is written.
+Sweeps with the same tasks and seeds add to each other's candidates. `v2a select --with-source` fits critics of each
+policy to the target's and the source's transitions, where the target has whole episodes. The policy with the highest
+value, less a standard deviation over critics, is chosen, and its true score compared with those that were to be chosen
+from. Policies that the source makes look good in dynamics that the target does not have are the danger. What is in DIR
+is not computed again. The numbers go to `benchmarks/study/rows/selection_NAME.parquet`, from which the study's page is
+written.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ from v2a_ray.outputs import file_name
 
 ROWS = Path(__file__).parent / "rows"
 BASELINES = ("iql_target", MIX)
-CANDIDATES: tuple[tuple[str, ...], ...] = (
-    BASELINES,
-    (FILTER, MIX),
-    (*BASELINES, FILTER),
-)
-"""What is chosen from; the last has all of them."""
+SOURCE = "iql_source"
+CANDIDATES: dict[str, tuple[str, ...]] = {
+    "target or mix": BASELINES,
+    "filter or mix": (FILTER, MIX),
+    "any of the three": (*BASELINES, FILTER),
+    "filter, mix or source": (FILTER, MIX, SOURCE),
+}
+"""What is chosen from."""
+NEEDED = (*BASELINES, FILTER)
+"""Of every task; the source alone was added later, and is not everywhere."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
 """Field of a policy in the output of `v2a select`, and whether more or less of it is better."""
 
@@ -74,44 +79,43 @@ class Group:
         return MIX if bold - cautious > MARGIN * abs(cautious) else FILTER
 
 
-def read_groups(sweep: Path, output: Path) -> list[Group]:
-    """All tasks and seeds of a sweep in which every candidate is finished. Runs `v2a select` where it has to."""
-    rows = [row for row in pq.read_table(sweep / "results.parquet").to_pylist() if row["status"] == "finished"]
-    axes = [name for name in rows[0] if name.startswith("axis/")]
-
-    def place(row: Mapping[str, Any]) -> tuple[str, str]:
-        task = " · ".join(row[axis] for axis in axes if axis not in ("axis/method", "axis/seed"))
-        return task, row.get("axis/seed") or "0"
-
+def read_groups(sweeps: Sequence[Path], output: Path) -> list[Group]:
+    """All tasks and seeds of the sweeps in which the needed methods are finished. Runs `v2a select` where it has to."""
+    found: dict[tuple[str, str], dict[str, tuple[float, Path]]] = {}
+    for sweep in sweeps:
+        for row in pq.read_table(sweep / "results.parquet").to_pylist():
+            labels = {name.removeprefix("axis/"): row[name] for name in row if name.startswith("axis/")}
+            if row["status"] == "finished" and labels["method"] in (*NEEDED, SOURCE):
+                task = " · ".join(label for axis, label in labels.items() if axis not in ("method", "seed"))
+                folder = sweep / TRIALS / trial_folder_name(labels, sweep.name)
+                place = found.setdefault((task, labels.get("seed") or "0"), {})
+                place[labels["method"]] = (row["normalized_score_mean"], folder)
     groups = []
-    for (task, seed), members in itertools.groupby(sorted(rows, key=place), key=place):
-        by_method = {row["axis/method"]: row for row in members if row["axis/method"] in CANDIDATES[-1]}
-        if by_method.keys() != set(CANDIDATES[-1]):
+    for (task, seed), policies in sorted(found.items()):
+        if not policies.keys() >= set(NEEDED):
             continue
-        folders = {}
-        for method, row in by_method.items():
-            labels = {axis.removeprefix("axis/"): row[axis] for axis in axes}
-            folders[method] = sweep / TRIALS / trial_folder_name(labels, sweep.name)
-        numbers = _selected(folders, output / file_name(f"{sweep.name}-{task}-{seed}.json"))
-        if not numbers:
+        numbers = {}
+        for method, (_, folder) in policies.items():
+            name = file_name(f"{sweeps[0].name}-{task}-{seed}-{method}.json")
+            numbers[method] = _selected(folder, output / name)
+        if not all(numbers.values()):
             print(f"left out: {task}, seed {seed}", file=sys.stderr)
             continue
-        scores = {method: row["normalized_score_mean"] for method, row in by_method.items()}
-        groups.append(Group(task, seed, scores, numbers))
+        groups.append(Group(task, seed, {method: score for method, (score, _) in policies.items()}, numbers))
     return groups
 
 
-def _selected(folders: Mapping[str, Path], path: Path) -> dict[str, dict[str, Any]]:
-    """Fields of `v2a select` by method; none where it refuses, which it says: no whole episodes."""
+def _selected(folder: Path, path: Path) -> dict[str, Any]:
+    """Fields of `v2a select` for a policy; none where it refuses, which it says: no whole episodes."""
     if not path.exists():
-        command = [sys.executable, "-m", "v2a_ray.cli.main", "select", *map(str, folders.values()), "--with-source"]
+        command = [sys.executable, "-m", "v2a_ray.cli.main", "select", str(folder), "--with-source"]
         command += ["--steps", str(CRITIC_STEPS), "-o", str(path)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
         if done.returncode == 2:
             return {}
         done.check_returncode()
-    by_folder = {Path(policy["policy"]).name: policy for policy in read_json(path)["policies"]}
-    return {method: by_folder[folder.name] for method, folder in folders.items()}
+    (policy,) = read_json(path)["policies"]
+    return dict(policy)
 
 
 def write_rows(groups: Sequence[Group], path: Path) -> None:
@@ -138,34 +142,37 @@ def read_rows(path: Path) -> list[Group]:
 
 def report(groups: Sequence[Group]) -> str:
     """A table of tasks, and one of what choosing loses on average, in Markdown."""
-    chosen = ["target or mix", "filter or mix", "any of the three", "filter, unless mix is worth a quarter more"]
-    lines = [f"| task | seeds | {' | '.join((*CANDIDATES[-1], *chosen))} |"]
-    lines.append("| --- " * (len(CANDIDATES[-1]) + len(chosen) + 2) + "|")
+    methods = [method for method in (*NEEDED, SOURCE) if all(method in group.scores for group in groups)]
+    among = {name: candidates for name, candidates in CANDIDATES.items() if set(candidates) <= set(methods)}
+    unless = "filter, unless mix is worth a quarter more"
+    lines = [f"| task | seeds | {' | '.join((*methods, *among, unless))} |"]
+    lines.append("| --- " * (len(methods) + len(among) + 3) + "|")
     for task, members in itertools.groupby(groups, key=lambda group: group.task):
         same = list(members)
-        cells = [f"{np.mean([group.scores[method] for group in same]):.1f}" for method in CANDIDATES[-1]]
-        choices = [[group.chosen(among, "fitted_q_lower") for group in same] for among in CANDIDATES]
+        cells = [f"{np.mean([group.scores[method] for group in same]):.1f}" for method in methods]
+        choices = [[group.chosen(candidates, "fitted_q_lower") for group in same] for candidates in among.values()]
         for names in (*choices, [group.preferred for group in same]):
             score = np.mean([group.scores[name] for group, name in zip(same, names, strict=True)])
-            counts = ", ".join(f"{name} {names.count(name)}" for name in CANDIDATES[-1] if name in names)
+            counts = ", ".join(f"{name} {names.count(name)}" for name in methods if name in names)
             cells.append(f"{score:.1f} ({counts})")
         lines.append(f"| {task} | {len(same)} | {' | '.join(cells)} |")
     lines += ["", "| chosen among | by | mean score | lost to the best of them | lost to the better baseline |"]
     lines.append("| --- " * 5 + "|")
     rules = [
-        (among, measure, [group.chosen(among, measure) for group in groups])
-        for among, measure in itertools.product(CANDIDATES, MEASURES)
+        (candidates, measure, [group.chosen(candidates, measure) for group in groups])
+        for candidates, measure in itertools.product(among.values(), MEASURES)
     ]
-    rules.append((CANDIDATES[1], "fitted_q_lower, a quarter more", [group.preferred for group in groups]))
-    rules += [((method,), "nothing", [method] * len(groups)) for method in CANDIDATES[-1]]
-    for among, rule, names in rules:
+    quarter = [group.preferred for group in groups]
+    rules.append((CANDIDATES["filter or mix"], "fitted_q_lower, a quarter more", quarter))
+    rules += [((method,), "nothing", [method] * len(groups)) for method in methods]
+    for candidates, rule, names in rules:
         scores = np.asarray([group.scores[name] for group, name in zip(groups, names, strict=True)])
         best, better = (
             np.asarray([max(group.scores[each] for each in others) for group in groups])
-            for others in (among, BASELINES)
+            for others in (candidates, BASELINES)
         )
         lost = f"{(best - scores).mean():.1f} | {(better - scores).mean():.1f}"
-        lines.append(f"| {', '.join(among)} | {rule} | {scores.mean():.1f} | {lost} |")
+        lines.append(f"| {', '.join(candidates)} | {rule} | {scores.mean():.1f} | {lost} |")
     return "\n".join(lines)
 
 
@@ -177,7 +184,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the rows, which are printed alone without it")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    groups = [group for sweep in given.sweeps for group in read_groups(sweep, given.output)]
+    groups = read_groups(given.sweeps, given.output)
     if given.name:
         write_rows(groups, ROWS / f"selection_{given.name}.parquet")
     print(report(groups))
