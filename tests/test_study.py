@@ -157,7 +157,12 @@ def finished_sweep(folder: Path, by_cell: dict[str, dict[str, list[float]]]) -> 
     return folder
 
 
-def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source_earns_more", [True, False])
+def test_selection_takes_the_highest_value_and_says_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source_earns_more: bool
+) -> None:
+    # The policies have no data here.
+    monkeypatch.setattr(selection, "_source_earns_more", lambda folder: source_earns_more)
     scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0}
     values = {"iql_target": 3.0, "iql_mixed": 2.0, "v2a_supported": 1.0, "iql_source": 4.0}
     lacking = {method: [score] for method, score in scores.items() if method != "iql_mixed"}
@@ -178,8 +183,10 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(tmp_path: Path
     assert "| v2a_supported, iql_mixed | fitted_q_lower | 20.0 | 30.0 | 20.0 |" in text
     assert "iql_source" not in text
     (group,) = selection.read_groups([tiny, more], tmp_path)
-    text = selection.report([group])
-    assert "| v2a_supported, iql_mixed, iql_source | fitted_q_lower | 30.0 | 20.0 | 10.0 |" in text
+    selection.write_rows([group], tmp_path / "selection_tiny.parquet")
+    text = selection.report(selection.read_rows(tmp_path / "selection_tiny.parquet"))
+    chosen = "30.0 | 20.0 | 10.0" if source_earns_more else "20.0 | 30.0 | 20.0"
+    assert f"| v2a_supported, iql_mixed, iql_source | fitted_q_lower | {chosen} |" in text
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

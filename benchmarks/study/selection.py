@@ -26,9 +26,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.study.rule import mean_return
 from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX
 from v2a_ray.experiments.finished import TRIALS
 from v2a_ray.experiments.sweep import trial_folder_name
+from v2a_ray.export.find import find_policy
+from v2a_ray.export.selection import selection_data
 from v2a_ray.files import read_json
 from v2a_ray.outputs import file_name
 
@@ -41,7 +44,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "any of the three": (*BASELINES, FILTER),
     "filter, mix or source": (FILTER, MIX, SOURCE),
 }
-"""What is chosen from."""
+"""What is chosen from; the source alone only where its episodes have a higher return than the target's."""
 NEEDED = (*BASELINES, FILTER)
 """Of every task; the source alone was added later, and is not everywhere."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
@@ -60,17 +63,20 @@ class Group:
         task: labels of all axes but method and seed, in words.
         scores: normalised score by method.
         numbers: by method, the fields of `MEASURES` in the output of `v2a select`.
+        source_earns_more: whether the source's episodes have a higher return than the target's.
     """
 
     task: str
     seed: str
     scores: Mapping[str, float]
     numbers: Mapping[str, Mapping[str, Any]]
+    source_earns_more: bool
 
     def chosen(self, among: Sequence[str], measure: str) -> str:
         """The best of `among` by a measure."""
         field, sign = MEASURES[measure]
-        return max(among, key=lambda method: sign * self.numbers[method][field])
+        allowed = [method for method in among if method != SOURCE or self.source_earns_more]
+        return max(allowed, key=lambda method: sign * self.numbers[method][field])
 
     @property
     def preferred(self) -> str:
@@ -101,8 +107,15 @@ def read_groups(sweeps: Sequence[Path], output: Path) -> list[Group]:
         if not all(numbers.values()):
             print(f"left out: {task}, seed {seed}", file=sys.stderr)
             continue
-        groups.append(Group(task, seed, {method: score for method, (score, _) in policies.items()}, numbers))
+        scores = {method: score for method, (score, _) in policies.items()}
+        groups.append(Group(task, seed, scores, numbers, _source_earns_more(policies[MIX][1])))
     return groups
+
+
+def _source_earns_more(folder: Path) -> bool:
+    """By the data of a finished policy on the mix."""
+    data = selection_data([find_policy(str(folder))], None, with_source=True)
+    return data.source is not None and mean_return(data.source) > mean_return(data.target)
 
 
 def _selected(folder: Path, path: Path) -> dict[str, Any]:
@@ -123,6 +136,7 @@ def write_rows(groups: Sequence[Group], path: Path) -> None:
     fields = [field for field, _ in MEASURES.values()]
     rows = [
         {"task": group.task, "seed": group.seed, "method": method, "score": score}
+        | {"source_earns_more": group.source_earns_more}
         | {field: group.numbers[method][field] for field in fields}
         for group in groups
         for method, score in group.scores.items()
@@ -136,7 +150,9 @@ def read_rows(path: Path) -> list[Group]:
     groups = []
     for (task, seed), members in itertools.groupby(rows, key=lambda row: (row["task"], row["seed"])):
         numbers = {row["method"]: row for row in members}
-        groups.append(Group(task, seed, {method: row["score"] for method, row in numbers.items()}, numbers))
+        # Rows from before the source was a candidate do not say.
+        more = any(row.get("source_earns_more") for row in numbers.values())
+        groups.append(Group(task, seed, {method: row["score"] for method, row in numbers.items()}, numbers, more))
     return groups
 
 
