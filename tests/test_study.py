@@ -165,26 +165,29 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(
     monkeypatch.setattr(selection, "_source_earns_more", lambda folder: source_earns_more)
     scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0}
     values = {"iql_target": 3.0, "iql_mixed": 2.0, "v2a_supported": 1.0, "iql_source": 4.0}
-    lacking = {method: [score] for method, score in scores.items() if method != "iql_mixed"}
-    by_cell = {"near": {method: [score] for method, score in scores.items()}, "unfinished": lacking}
+    by_cell = {"near": {method: [score] for method, score in scores.items()}, "unfinished": {"iql_target": [40.0]}}
     tiny = finished_sweep(tmp_path / "tiny", by_cell)
     more = finished_sweep(tmp_path / "more", {"near": {"iql_source": [30.0]}})
+    (tmp_path / "tiny-unfinished-0-iql_target.json").write_text(
+        json.dumps({"policies": [{"policy": "elsewhere", "lower_value": 1.0, "td_error": 1.0}]})
+    )
     for method, value in values.items():
         policy = {"policy": f"elsewhere/trials/{method}", "lower_value": value, "td_error": value}
-        (tmp_path / f"tiny-near-0-{method}.json").write_text(json.dumps({"policies": [policy]}))
-    (group,) = selection.read_groups([tiny], tmp_path)
+        sweep = more if method == "iql_source" else tiny
+        (tmp_path / f"{sweep.name}-near-0-{method}.json").write_text(json.dumps({"policies": [policy]}))
+    written = tmp_path / "selection_tiny.parquet"
+    selection.write_rows(selection.measured([tiny], tmp_path), written)
+    (group,) = selection.read_groups(written)
     assert group.chosen(("iql_target", "iql_mixed"), "fitted_q_lower") == "iql_target"
     assert group.chosen(("iql_target", "iql_mixed"), "td_error") == "iql_mixed"
-    selection.write_rows([group], tmp_path / "selection_tiny.parquet")
-    (again,) = selection.read_rows(tmp_path / "selection_tiny.parquet")
-    text = selection.report([again])
+    text = selection.report([group])
     assert "| near | 1 | 40.0 | 20.0 | 50.0 | 40.0 (iql_target 1) | 20.0 (iql_mixed 1) | 40.0 (iql_target 1) |" in text
     assert "| iql_target, iql_mixed | fitted_q_lower | 40.0 | 0.0 | 0.0 |" in text
     assert "| v2a_supported, iql_mixed | fitted_q_lower | 20.0 | 30.0 | 20.0 |" in text
     assert "iql_source" not in text
-    (group,) = selection.read_groups([tiny, more], tmp_path)
-    selection.write_rows([group], tmp_path / "selection_tiny.parquet")
-    text = selection.report(selection.read_rows(tmp_path / "selection_tiny.parquet"))
+    # A later sweep adds a candidate.
+    selection.write_rows(selection.measured([more], tmp_path), written)
+    text = selection.report(selection.read_groups(written))
     chosen = "30.0 | 20.0 | 10.0" if source_earns_more else "20.0 | 30.0 | 20.0"
     assert f"| v2a_supported, iql_mixed, iql_source | fitted_q_lower | {chosen} |" in text
 

@@ -15,21 +15,27 @@ from tests.data.builders import make_table
 from v2a_ray.data.config import TargetSpec
 from v2a_ray.data.mixing.mixture import take
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.domains import parse_domain
+from v2a_ray.export.selection import SelectionData, mean_return
+
+
+def data_of(target: EpisodeTable, source: EpisodeTable) -> SelectionData:
+    return SelectionData(target, None, source, has_rewards=True, domain=parse_domain("hopper/stock"))
 
 
 def test_return_is_known_without_episodes() -> None:
     """Three episodes of 40 steps that end in a terminal state, with reward 2, are worth 80 each, drawn in any way."""
     table = make_table([40, 40, 40], terminated=[True] * 3).replace(reward=np.full(120, 2.0, np.float32))
-    assert rule.mean_return(table) == pytest.approx(80.0)
+    assert mean_return(table, 1000) == pytest.approx(80.0)
     spec = TargetSpec(
         domain="hopper/stock", path="pool", num_transitions=60_000, subsample="transitions", replacement=True
     )
-    assert rule.mean_return(take(table, spec)) == pytest.approx(80.0, rel=0.1)
+    assert mean_return(take(table, spec), 1000) == pytest.approx(80.0, rel=0.1)
 
 
 def test_episodes_without_terminal_last_as_long_as_the_robots_do() -> None:
     table = make_table([100, 100], terminated=[False, False]).replace(reward=np.full(200, 0.5, np.float32))
-    assert rule.mean_return(table) == pytest.approx(500.0)
+    assert mean_return(table, 1000) == pytest.approx(500.0)
 
 
 def moving(count: int, seed: int, factor: float = 1.0, offset: float = 0.0) -> EpisodeTable:
@@ -42,8 +48,8 @@ def moving(count: int, seed: int, factor: float = 1.0, offset: float = 0.0) -> E
 
 def test_numbers_tell_behaviour_and_dynamics_apart() -> None:
     target = moving(4_000, seed=0)
-    same, elsewhere = (rule.numbers_of("map", "task", target, moving(2_000, 1, offset=at)) for at in (0.0, 9.0))
-    reversed_motion = rule.numbers_of("map", "task", target, moving(2_000, 1, factor=-1.0))
+    sources = (moving(2_000, 1), moving(2_000, 1, offset=9.0), moving(2_000, 1, factor=-1.0))
+    same, elsewhere, reversed_motion = (rule.numbers_of("map", "task", data_of(target, each)) for each in sources)
     assert same.overlap == reversed_motion.overlap == pytest.approx(0.95, abs=0.02) and elsewhere.overlap < 0.01
     assert same.mismatch == pytest.approx(0.0, abs=0.1)
     assert reversed_motion.mismatch > 0.5

@@ -252,7 +252,7 @@ def main() -> None:
         lines += methods_section(cells, tuple(PUBLISHED_METHODS))
     choices = sorted(ROWS.glob("selection_*.parquet"))
     for number, path in enumerate(choices):
-        table = selection.report(selection.read_rows(path))
+        table = selection.report(selection.read_groups(path))
         heading = f"### {path.stem.removeprefix('selection_')}"
         lines += [*([prose.CHOICE] if not number else []), heading, "", table, ""]
     if (ROWS / "parts_hopper.parquet").exists():

@@ -33,14 +33,12 @@ from benchmarks.study.design import FOLDER
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.experiments.finished import read_records
 from v2a_ray.export.find import find_policy
-from v2a_ray.export.selection import selection_data
+from v2a_ray.export.selection import SelectionData, selection_data
 
 ROWS = Path(__file__).parent / "rows"
 NUMBERS = ROWS / "numbers.parquet"
 FITTED_TO = "map_hopper"
 TESTED_ON = ("map_walker2d", "choice_walker2d", "choice_ant", "published_hopper", "real")
-HORIZON = 1_000
-"""Steps after which every episode of the four robots is truncated."""
 COMPARED = 5_000
 """Transitions of target and of source that are compared, at most."""
 NEAR_QUANTILE, NEAREST_PART = 0.95, 0.1
@@ -78,11 +76,6 @@ class Numbers:
         return [self.size, advantage, self.overlap, self.mismatch]
 
 
-def mean_return(table: EpisodeTable) -> float:
-    """Return of an average episode, whether the table has episodes or transitions drawn one by one."""
-    return float(table.reward.mean() / max(table.terminal_rows.mean(), 1 / HORIZON))
-
-
 def compared(target: EpisodeTable, source: EpisodeTable, seed: int = 0) -> tuple[float, float]:
     """Overlap and mismatch (`Numbers`) of random transitions, a fifth of the target's held out."""
     generator = np.random.default_rng(seed)
@@ -113,10 +106,12 @@ def compared(target: EpisodeTable, source: EpisodeTable, seed: int = 0) -> tuple
     return overlap, float(np.log10(error / own_error))
 
 
-def numbers_of(sweep: str, task: str, target: EpisodeTable, source: EpisodeTable) -> Numbers:
-    """The numbers of a task from its tables."""
-    size = float(np.log10(target.num_transitions))
-    return Numbers(sweep, task, size, mean_return(target), mean_return(source), *compared(target, source))
+def numbers_of(sweep: str, task: str, data: SelectionData) -> Numbers:
+    """The numbers of a task from its tables, of which it has both."""
+    assert data.source is not None
+    size = float(np.log10(data.target.num_transitions))
+    returns = data.target_return, data.source_return
+    return Numbers(sweep, task, size, *returns, *compared(data.target, data.source))
 
 
 def measure(sweep: str, overrides: Sequence[str], output: Path) -> list[Numbers]:
@@ -130,9 +125,8 @@ def measure(sweep: str, overrides: Sequence[str], output: Path) -> list[Numbers]
     found = []
     for record in read_records(run_dir):
         data = selection_data([find_policy(str(record.folder))], None, with_source=True)
-        assert data.source is not None  # of a policy on the mix
         task = " · ".join(label for axis, label in record.labels.items() if axis not in ("method", "seed"))
-        found.append(numbers_of(sweep, task, data.target, data.source))
+        found.append(numbers_of(sweep, task, data))
     return found
 
 
@@ -165,13 +159,16 @@ def report(numbers: Sequence[Numbers], rows: Path = ROWS) -> str:
     """The tree in words, and how often each rule is right and what following it loses, in Markdown."""
     by_sweep: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for sweep in dict.fromkeys(each.sweep for each in numbers):
-        gained = gains(sweep, rows)
-        known = [each for each in numbers if each.sweep == sweep and each.task in gained]
+        by_task = gains(sweep, rows)
+        known = [each for each in numbers if each.sweep == sweep and each.task in by_task]
         if known:
-            features = np.asarray([each.features for each in known])
-            by_sweep[sweep] = (features, np.asarray([gained[each.task] for each in known]))
+            own = np.asarray([each.features for each in known])
+            by_sweep[sweep] = (own, np.asarray([by_task[each.task] for each in known]))
     features, gained = by_sweep[FITTED_TO]
     lines = ["| tasks | number | rule | sign is right | lost to the better baseline |", "| --- " * 5 + "|"]
+
+    def without(values: NDArray[np.float64], row: int) -> NDArray[np.float64]:
+        return values[np.arange(len(values)) != row]
 
     def row(tasks: str, rule: str, predicted: NDArray[np.bool_], gained: NDArray[np.float64]) -> str:
         right, lost = np.mean(predicted == (gained > 0)), np.where(predicted, -gained, gained).clip(min=0).mean()
@@ -180,7 +177,7 @@ def report(numbers: Sequence[Numbers], rows: Path = ROWS) -> str:
     for name, model in models().items():
         left_out = np.asarray(
             [
-                model.fit(np.delete(features, i, 0), np.delete(gained, i) > 0).predict(features[i : i + 1])[0]
+                model.fit(without(features, i), without(gained, i) > 0).predict(features[i : i + 1])[0]
                 for i in range(len(gained))
             ]
         )

@@ -2,12 +2,12 @@
 
     python -m benchmarks.study.selection runs/three_tasks [runs/MORE ...] --output DIR --name three_tasks
 
-Sweeps with the same tasks and seeds add to each other's candidates. `v2a select --with-source` fits critics of each
-policy to the target's and the source's transitions, where the target has whole episodes. The policy with the highest
-value, less a standard deviation over critics, is chosen, and its true score compared with those that were to be chosen
-from. Policies that the source makes look good in dynamics that the target does not have are the danger. What is in DIR
-is not computed again. The numbers go to `benchmarks/study/rows/selection_NAME.parquet`, from which the study's page is
-written.
+Later sweeps of the same tasks and seeds add to the candidates that the rows have. `v2a select --with-source` fits
+critics of each policy to the target's and the source's transitions, where the target has whole episodes. The policy
+with the highest value, less a standard deviation over critics, is chosen, and its true score compared with those that
+were to be chosen from. Policies that the source makes look good in dynamics that the target does not have are the
+danger. What is in DIR is not computed again. The numbers go to `benchmarks/study/rows/selection_NAME.parquet`, from
+which the study's page is written.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.study.rule import mean_return
-from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX
+from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, SOURCE
 from v2a_ray.experiments.finished import TRIALS
 from v2a_ray.experiments.sweep import trial_folder_name
 from v2a_ray.export.find import find_policy
@@ -37,7 +36,6 @@ from v2a_ray.outputs import file_name
 
 ROWS = Path(__file__).parent / "rows"
 BASELINES = ("iql_target", MIX)
-SOURCE = "iql_source"
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "target or mix": BASELINES,
     "filter or mix": (FILTER, MIX),
@@ -85,37 +83,25 @@ class Group:
         return MIX if bold - cautious > MARGIN * abs(cautious) else FILTER
 
 
-def read_groups(sweeps: Sequence[Path], output: Path) -> list[Group]:
-    """All tasks and seeds of the sweeps in which the needed methods are finished. Runs `v2a select` where it has to."""
-    found: dict[tuple[str, str], dict[str, tuple[float, Path]]] = {}
+def measured(sweeps: Sequence[Path], output: Path) -> list[dict[str, Any]]:
+    """A row for each finished candidate of the sweeps. Runs `v2a select` where it has to."""
+    rows = []
     for sweep in sweeps:
         for row in pq.read_table(sweep / "results.parquet").to_pylist():
             labels = {name.removeprefix("axis/"): row[name] for name in row if name.startswith("axis/")}
-            if row["status"] == "finished" and labels["method"] in (*NEEDED, SOURCE):
-                task = " · ".join(label for axis, label in labels.items() if axis not in ("method", "seed"))
-                folder = sweep / TRIALS / trial_folder_name(labels, sweep.name)
-                place = found.setdefault((task, labels.get("seed") or "0"), {})
-                place[labels["method"]] = (row["normalized_score_mean"], folder)
-    groups = []
-    for (task, seed), policies in sorted(found.items()):
-        if not policies.keys() >= set(NEEDED):
-            continue
-        numbers = {}
-        for method, (_, folder) in policies.items():
-            name = file_name(f"{sweeps[0].name}-{task}-{seed}-{method}.json")
-            numbers[method] = _selected(folder, output / name)
-        if not all(numbers.values()):
-            print(f"left out: {task}, seed {seed}", file=sys.stderr)
-            continue
-        scores = {method: score for method, (score, _) in policies.items()}
-        groups.append(Group(task, seed, scores, numbers, _source_earns_more(policies[MIX][1])))
-    return groups
-
-
-def _source_earns_more(folder: Path) -> bool:
-    """By the data of a finished policy on the mix."""
-    data = selection_data([find_policy(str(folder))], None, with_source=True)
-    return data.source is not None and mean_return(data.source) > mean_return(data.target)
+            if row["status"] != "finished" or labels["method"] not in (*NEEDED, SOURCE):
+                continue
+            task = " · ".join(label for axis, label in labels.items() if axis not in ("method", "seed"))
+            place = {"task": task, "seed": labels.get("seed") or "0", "method": labels["method"]}
+            folder = sweep / TRIALS / trial_folder_name(labels, sweep.name)
+            numbers = _selected(folder, output / file_name(f"{sweep.name}-{'-'.join(place.values())}.json"))
+            if not numbers:
+                print(f"left out: {', '.join(place.values())}", file=sys.stderr)
+                continue
+            more = _source_earns_more(folder) if labels["method"] == SOURCE else None
+            score = {"score": row["normalized_score_mean"], "source_earns_more": more}
+            rows.append(place | score | {field: numbers[field] for field, _ in MEASURES.values()})
+    return rows
 
 
 def _selected(folder: Path, path: Path) -> dict[str, Any]:
@@ -131,28 +117,41 @@ def _selected(folder: Path, path: Path) -> dict[str, Any]:
     return dict(policy)
 
 
-def write_rows(groups: Sequence[Group], path: Path) -> None:
-    """A row for each policy."""
-    fields = [field for field, _ in MEASURES.values()]
-    rows = [
-        {"task": group.task, "seed": group.seed, "method": method, "score": score}
-        | {"source_earns_more": group.source_earns_more}
-        | {field: group.numbers[method][field] for field in fields}
-        for group in groups
-        for method, score in group.scores.items()
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), path)
+def _source_earns_more(folder: Path) -> bool:
+    """By the data of a finished policy on the mix."""
+    data = selection_data([find_policy(str(folder))], None, with_source=True)
+    return data.source_return > data.target_return
 
 
-def read_rows(path: Path) -> list[Group]:
-    """What `write_rows` wrote."""
+def _selected(folder: Path, path: Path) -> dict[str, Any]:
+    """Fields of `v2a select` for a policy; none where it refuses, which it says: no whole episodes."""
+    if not path.exists():
+        command = [sys.executable, "-m", "v2a_ray.cli.main", "select", str(folder), "--with-source"]
+        command += ["--steps", str(CRITIC_STEPS), "-o", str(path)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
+        if done.returncode == 2:
+            return {}
+        done.check_returncode()
+    (policy,) = read_json(path)["policies"]
+    return dict(policy)
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write the rows in place of those that the file has of the same policies, beside its others."""
+    old = pq.read_table(path).to_pylist() if path.exists() else []
+    by_policy = {(row["task"], row["seed"], row["method"]): row for row in [*old, *rows]}
+    pq.write_table(pa.Table.from_pylist([by_policy[place] for place in sorted(by_policy)]), path)
+
+
+def read_groups(path: Path) -> list[Group]:
+    """The tasks and seeds in a file of rows of which every needed method is there."""
     rows = pq.read_table(path).to_pylist()
     groups = []
     for (task, seed), members in itertools.groupby(rows, key=lambda row: (row["task"], row["seed"])):
         numbers = {row["method"]: row for row in members}
-        # Rows from before the source was a candidate do not say.
-        more = any(row.get("source_earns_more") for row in numbers.values())
-        groups.append(Group(task, seed, {method: row["score"] for method, row in numbers.items()}, numbers, more))
+        if numbers.keys() >= set(NEEDED):
+            scores = {method: row["score"] for method, row in numbers.items()}
+            groups.append(Group(task, seed, scores, numbers, bool(numbers.get(SOURCE, {}).get("source_earns_more"))))
     return groups
 
 
@@ -197,13 +196,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP_DIR")
     parser.add_argument("--output", type=Path, required=True, help="folder for the outputs of v2a select")
-    parser.add_argument("--name", help="of the rows, which are printed alone without it")
+    parser.add_argument("--name", required=True, help="of the rows, which are written beside those that it has")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    groups = read_groups(given.sweeps, given.output)
-    if given.name:
-        write_rows(groups, ROWS / f"selection_{given.name}.parquet")
-    print(report(groups))
+    path = ROWS / f"selection_{given.name}.parquet"
+    write_rows(measured(given.sweeps, given.output), path)
+    print(report(read_groups(path)))
 
 
 if __name__ == "__main__":

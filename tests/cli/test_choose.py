@@ -1,4 +1,4 @@
-"""`v2a choose`: a filter or plain mixing, chosen by recorded data alone."""
+"""`v2a choose`: a filter, plain mixing or the source alone, chosen by recorded data alone."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from v2a_ray.data.config import TargetSpec
 from v2a_ray.data.mixing.mixture import take
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
-from v2a_ray.experiments.choice import FILTER, MIX
-from v2a_ray.export.choice import choose
-from v2a_ray.export.selection import SelectionData
+from v2a_ray.evaluation.offline import OfflineNumbers
+from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE
+from v2a_ray.experiments.finished import PolicyRecord
+from v2a_ray.export.choice import Choice, choose
+from v2a_ray.export.selection import Candidate, SelectionData
+from v2a_ray.report.selection_table import choice_in_words
 
 SMALL: dict[str, Any] = {key: value for key, value in CONFIG.items() if key != "method"} | {
     "density": {"num_steps": 20, "width": 16}
@@ -26,6 +29,8 @@ SMALL: dict[str, Any] = {key: value for key, value in CONFIG.items() if key != "
 ROW_BY_ROW = TargetSpec(
     domain="hopper/stock", behavior="medium", path="file.hdf5", num_transitions=40, subsample="transitions"
 )
+
+NO_NUMBERS = OfflineNumbers(None, None, 0.0, 5, 100)
 
 
 @pytest.mark.parametrize("rows", [True, False], ids=["single transitions", "whole episodes"])
@@ -48,14 +53,14 @@ def test_first_states_are_the_sources_where_the_target_has_none(rows: bool) -> N
 
 
 def test_policy_that_is_not_finished_is_not_chosen(tmp_path: Path) -> None:
-    scores: dict[str, dict[str, list[float]]] = {FILTER: {"a": []}, MIX: {"a": [12.0]}}
+    scores: dict[str, dict[str, list[float]]] = {FILTER: {"a": []}, MIX: {"a": [12.0]}, SOURCE: {"a": [3.0]}}
     folder = write_sweep_folder(tmp_path / "sweep", scores, failed=("a disk was full",))
     with pytest.raises(DataError, match=rf"{FILTER} is failed: a disk was full(?s:.*)--resume"):
         choose(folder, seed=0)
     assert not (folder / "choice.json").exists()
 
 
-def test_one_of_two_policies_is_chosen_and_the_same_command_chooses_it_again(
+def test_one_of_three_policies_is_chosen_and_the_same_command_chooses_it_again(
     tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("v2a_ray.export.choice.CRITIC_STEPS", 20)
@@ -65,7 +70,11 @@ def test_one_of_two_policies_is_chosen_and_the_same_command_chooses_it_again(
     path = tmp_path / "runs" / "tiny-choice" / "choice.json"
     content = json.loads(path.read_text())
     values = {method: policy["lower_value"] for method, policy in content["policies"].items()}
-    assert values.keys() == {FILTER, MIX} and values[content["chosen"]] == max(values.values())
+    assert values.keys() == set(CANDIDATES)
+    allowed = {method: value for method, value in values.items() if method not in content["left_out"]}
+    assert values[content["chosen"]] == max(allowed.values())
+    returns = content["returns"]
+    assert content["left_out"] == ([] if returns["source"] > returns["target"] else [SOURCE])
     assert content["seed"] == 3
     assert f"chosen: {content['chosen']}" in first.stdout
     result = json.loads((path.parent / "trials" / content["trial"] / "result.json").read_text())
@@ -80,3 +89,22 @@ def test_method_on_the_command_line_is_refused(tmp_path: Path) -> None:
     done = v2a_here("choose", "small.yaml", "method=dvdf", cwd=tmp_path)
     assert done.returncode == 2 and "method" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("source_return", "chosen"), [(900.0, SOURCE), (300.0, MIX)])
+def test_the_source_alone_is_chosen_only_where_it_earns_more(source_return: float, chosen: str) -> None:
+    """Critics like it best in both cases."""
+    candidates = {
+        method: Candidate(method, NO_NUMBERS, score, None)
+        for method, score in ((FILTER, 100.0), (MIX, 120.0), (SOURCE, 140.0))
+    }
+    records = {
+        method: PolicyRecord(Path(method), {"method": method}, method, "task", 0, "finished", {"target": {}})
+        for method in candidates
+    }
+    choice = Choice(candidates, records, False, target_return=600.0, source_return=source_return, seed=0)
+    assert choice.method == chosen and choice.folder == Path(chosen)
+    words = choice_in_words(choice)
+    assert ("iql_source is left out: an episode of the source earns 300, one of the target 600" in words) == (
+        chosen == MIX
+    )

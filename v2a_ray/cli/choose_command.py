@@ -1,4 +1,4 @@
-"""`v2a choose`: trains a filter and plain mixing, and chooses without a simulator."""
+"""`v2a choose`: trains a filter, plain mixing and the source alone, and chooses without a simulator."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def choose(
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train v2a_supported and iql_mixed on an experiment, and choose one of them by recorded data alone.
+    """Train v2a_supported, iql_mixed and iql_source on an experiment, and choose one by recorded data alone.
 
     A filter helps where the target can judge the source; where the target is too bad or too small for that, plain
-    mixing does. Critics of both policies are fitted to target and source, and the policy with the higher value in first
-    states, less a standard deviation over critics, is chosen. The same command goes on where it stopped.
+    mixing does, or the source alone. Critics of each policy are fitted to target and source, and the policy with the
+    highest value in first states, less a standard deviation over critics, is chosen; the source alone only where its
+    episodes have a higher return than the target's. The same command goes on where it stopped.
 
         v2a choose tune_configs/demo.yaml
 
@@ -46,7 +47,7 @@ def choose(
         notice(text)
     with results_folder(run_dir or Path("runs") / sweep.name) as folder, resumable():
         where = address_of(folder) or folder
-        console.print(Text.assemble((sweep.name, "bold"), f" · {' or '.join(sweep.axes['method'])}"))
+        console.print(Text.assemble((sweep.name, "bold"), f" · {', '.join(sweep.axes['method'])}"))
         console.print(f"results {where}", soft_wrap=True)
         say_starting(address)
         from v2a_ray.cli.bars import bar_of_each_name, named_bars

@@ -1,8 +1,9 @@
-"""Choosing between a filter and plain mixing without a simulator: what is trained.
+"""Choosing between a filter, plain mixing and the source alone without a simulator: what is trained.
 
 No method is best with every target (docs/study.md): a filter helps where the target can judge the source, and throws
-away what is needed where the target is too bad or too small for that. So both are trained, and critics that are fitted
-to target and source decide (`v2a_ray.export.choice`).
+away what is needed where the target is too bad or too small for that. Mixing keeps it, and half of every batch is still
+the bad target; the source alone is without. So all three are trained, and critics that are fitted to target and source
+decide (`v2a_ray.export.choice`).
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import parse_overrides, validate
 
-FILTER, MIX = "v2a_supported", "iql_mixed"
+FILTER, MIX, SOURCE = CANDIDATES = "v2a_supported", "iql_mixed", "iql_source"
 CRITIC_STEPS = 2000
 """Update steps of the critics with which choosing was measured."""
 
 
 def choice_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The two methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
+    """The three methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
     path = config_path(path)
     over = parse_overrides(overrides)
-    content, notices = with_base({"base": str(path.absolute()), "axes": {"method": [FILTER, MIX]}}, path)
+    content, notices = with_base({"base": str(path.absolute()), "axes": {"method": list(CANDIDATES)}}, path)
     name = over.pop("name", content["settings"].get("name", path.stem))
     config = validate(SweepConfig, {**content, "name": f"{name}-choice"}, path, over=over)
     return make_sweep(config, path, over, notices)

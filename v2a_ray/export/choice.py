@@ -1,6 +1,8 @@
-"""The choice between the two policies of a finished `choice_sweep`: the one that is worth more in first states.
+"""The choice between the policies of a finished `choice_sweep`: the one that is worth the most in first states.
 
 Worth is Q, by critics of each policy that are fitted to target and source, less a standard deviation over critics.
+The source alone is left out where its episodes have a lower return than the target's: critics that have seen more of
+the source than of the target would take it there.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
-from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX
+from v2a_ray.experiments.choice import CANDIDATES, CRITIC_STEPS, SOURCE
 from v2a_ray.experiments.experiment import OfflineConfig
 from v2a_ray.experiments.finished import PolicyRecord, read_records
 from v2a_ray.export.find import find_policy
@@ -25,21 +27,32 @@ CHOICE_FILE = "choice.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """A filter or the mix.
+    """A filter, the mix or the source alone.
 
     Attributes:
-        method: the chosen one.
         candidates: by method, which is also their name.
         records: of the sweep, by method.
-        starts_in_source: see `SelectionData`.
+        starts_in_source, target_return, source_return: see `SelectionData`.
         seed: of the critics and of the held-out episodes.
     """
 
-    method: str
     candidates: dict[str, Candidate]
     records: dict[str, PolicyRecord]
     starts_in_source: bool
+    target_return: float
+    source_return: float
     seed: int
+
+    @property
+    def method(self) -> str:
+        """The chosen one."""
+        allowed = [method for method in self.candidates if method not in self.left_out]
+        return max(allowed, key=lambda method: self.candidates[method].score)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The methods that are not to be chosen, whatever they are worth."""
+        return [] if self.source_return > self.target_return else [SOURCE]
 
     @property
     def folder(self) -> Path:
@@ -51,6 +64,8 @@ class Choice:
         return {
             "made_by": MARK,
             "chosen": self.method,
+            "left_out": self.left_out,
+            "returns": {"target": self.target_return, "source": self.source_return},
             "trial": self.folder.name,
             "critic_steps": CRITIC_STEPS,
             "seed": self.seed,
@@ -60,7 +75,7 @@ class Choice:
 
 
 def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step, num_steps: None) -> Choice:
-    """Fit critics for both policies of the sweep in `folder`, choose, and write `choice.json` there.
+    """Fit critics for every policy of the sweep in `folder`, choose, and write `choice.json` there.
 
     Raises DataError if one of them is not finished, or without rewards.
     """
@@ -72,7 +87,7 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
                 where=str(folder),
                 remedy=f"the same command, or v2a sweep --resume {folder}",
             )
-    policies = [find_policy(str(records[method].folder)) for method in (FILTER, MIX)]
+    policies = [find_policy(str(records[method].folder)) for method in CANDIDATES]
     data = selection_data(policies, None, with_source=True)
     found = estimate(
         policies,
@@ -86,11 +101,9 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
     )
     by_name = {candidate.name: candidate for candidate in found}
     candidates = {
-        method: replace(by_name[policy.name], name=method)
-        for method, policy in zip((FILTER, MIX), policies, strict=True)
+        method: replace(by_name[policy.name], name=method) for method, policy in zip(CANDIDATES, policies, strict=True)
     }
-    method = max(candidates, key=lambda method: candidates[method].score)
-    choice = Choice(method, candidates, records, data.starts_in_source, seed)
+    choice = Choice(candidates, records, data.starts_in_source, data.target_return, data.source_return, seed)
     with new_file(folder / CHOICE_FILE) as partial:
         write_json(partial, choice.to_dict())
     return choice

@@ -51,6 +51,17 @@ class SelectionData:
         """Whether first states are the source's, because the target's are not known: it has no five whole episodes."""
         return self.source is not None and self.held_out is None and not has_whole_episodes(self.target)
 
+    @property
+    def target_return(self) -> float:
+        """See `mean_return`."""
+        return mean_return(self.target, self.domain.robot_spec.max_episode_steps)
+
+    @property
+    def source_return(self) -> float:
+        """See `mean_return`; NaN without a source."""
+        limit = self.domain.robot_spec.max_episode_steps
+        return float("nan") if self.source is None else mean_return(self.source, limit)
+
     def split(self, fraction: float, seed: int) -> OfflineData:
         """What critics are fitted to and what is held out of the target. Raises DataError without first states."""
         fitted, held_out = self.target, self.held_out
@@ -90,6 +101,14 @@ class Candidate:
             "num_held_out_episodes": self.numbers.num_episodes,
             "true_return": self.true_return,
         }
+
+
+def mean_return(table: EpisodeTable, max_episode_steps: int) -> float:
+    """Undiscounted return of an average episode: mean reward times steps between terminals, at most an episode's limit.
+
+    So it is known of transitions that were drawn one by one too.
+    """
+    return float(table.reward.mean() / max(table.terminal_rows.mean(), 1 / max_episode_steps))
 
 
 def selection_data(policies: Sequence[Policy], path: Path | None, with_source: bool) -> SelectionData:
