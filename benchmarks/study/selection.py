@@ -123,23 +123,12 @@ def _source_earns_more(folder: Path) -> bool:
     return data.source_return > data.target_return
 
 
-def _selected(folder: Path, path: Path) -> dict[str, Any]:
-    """Fields of `v2a select` for a policy; none where it refuses, which it says: no whole episodes."""
-    if not path.exists():
-        command = [sys.executable, "-m", "v2a_ray.cli.main", "select", str(folder), "--with-source"]
-        command += ["--steps", str(CRITIC_STEPS), "-o", str(path)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
-        if done.returncode == 2:
-            return {}
-        done.check_returncode()
-    (policy,) = read_json(path)["policies"]
-    return dict(policy)
-
-
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write the rows in place of those that the file has of the same policies, beside its others."""
     old = pq.read_table(path).to_pylist() if path.exists() else []
-    by_policy = {(row["task"], row["seed"], row["method"]): row for row in [*old, *rows]}
+    # Rows from before the source was a candidate do not say what it earned.
+    every = [{"source_earns_more": None, **row} for row in [*old, *rows]]
+    by_policy = {(row["task"], row["seed"], row["method"]): row for row in every}
     pq.write_table(pa.Table.from_pylist([by_policy[place] for place in sorted(by_policy)]), path)
 
 
