@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import prose, selection, where_z_matters
+from benchmarks.study import prose, rule, selection, where_z_matters
 from benchmarks.study.design import METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from benchmarks.study.run import with_rows_of
 from v2a_ray.evaluation.aggregates import improvement
@@ -241,6 +241,8 @@ def main() -> None:
     for path in sorted(ROWS.glob("map_*.parquet")):
         if not path.stem.endswith("_ceiling"):
             lines += robot_section(path)
+    if (path := ROWS / rule.NUMBERS.name).exists():
+        lines += [prose.RULE, rule.report(rule.read_numbers(path), ROWS), ""]
     if (path := ROWS / where_z_matters.ROWS.name).exists():
         lines += [prose.WHERE_Z, where_z_matters.report(where_z_matters.read_rows(path)), ""]
     if (path := ROWS / "where_z_pays.parquet").exists():

@@ -186,8 +186,10 @@ def report(numbers: Sequence[Numbers], rows: Path = ROWS) -> str:
         lines += [
             row(sweep, name, model.predict(own), true) for sweep, (own, true) in by_sweep.items() if sweep != FITTED_TO
         ]
-    for name, always in (("always mix", True), ("never mix", False)):
-        lines += [row(sweep, name, np.full(len(true), always), true) for sweep, (_, true) in by_sweep.items()]
+    plain = {"mix where the source earned more": 0.0, "always mix": -np.inf, "never mix": np.inf}
+    for name, least in plain.items():
+        place = FEATURES.index("advantage_of_source")
+        lines += [row(sweep, name, own[:, place] > least, true) for sweep, (own, true) in by_sweep.items()]
     tree = models()["tree of two questions"].fit(features, gained > 0)
     said = export_text(tree, feature_names=list(FEATURES), class_names=["target alone", "mix"]).rstrip()
     return "\n".join([*lines, "", *(f"    {line}" for line in said.splitlines())])
