@@ -96,8 +96,8 @@ def choose(
 ) -> dict[str, Any]:
     """Train `v2a_supported`, `iql_mixed` and `iql_source` on the experiment in a YAML file, and choose one.
 
-    By recorded data alone; Ray as for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the name of its folder in
-    `trials/` of the results, by default `runs/NAME-choice`.
+    By recorded data alone. Ray as for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the
+    name of its folder in `trials/` of the results, by default `runs/NAME-choice`.
     """
     from v2a_ray.experiments.choice import choice_sweep
     from v2a_ray.export.choice import choose as choose_policy

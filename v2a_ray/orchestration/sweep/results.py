@@ -37,7 +37,6 @@ CURVES = "curves.parquet"
 """In a policy's folder."""
 REFRESH_SHARE = 0.05
 """Part of the time that writing tables and curves may take: where trials end faster, one write is for several."""
-
 FIRST_TABLE_SECONDS = 5.0
 """Before the first tables; a shorter sweep has them at its end. The first figure alone takes half a second."""
 
@@ -67,7 +66,7 @@ class Results:
         """When the tables may be written again, in monotonic seconds."""
         self._by_policy: dict[str, list[Trial]] = {}
         self._num_indexed = 0
-        # The tables' intervals need it. Workers start meanwhile; at the first table all of them would wait for it.
+        # The tables' intervals need it. Tune's workers start meanwhile; at the first table they would wait for it.
         threading.Thread(target=importlib.import_module, args=("scipy.stats",), daemon=True).start()
 
     def finished(self, trial: Trial) -> bool:
