@@ -74,10 +74,13 @@ target's quality. `raw` is as published code has rewards and states, `scaled` as
 
     python -m benchmarks.study.run tune_configs/study/published_hopper.yaml data_root=DIR
 
-Differences that are left, with a guess of their effect: our zoo's policies instead of D4RL's (large: other scores), the
-modality trained for 1,000 steps and advantages for 10,000 instead of 100,000 and a million (small: z names the
-dynamics, and A changes its order, which Part B shows to matter), transport to 5,000 of the target's transitions (none).
+Differences that are left, with a guess of their effect: our zoo's policies instead of D4RL's (large: other scores); the
+modality trained for 1,000 steps and advantages for 10,000 instead of 100,000 and a million (unknown: A changes its
+order with training, as Part B shows); transport to 5,000 of the target's transitions (none).
 Neither of the two largest is tested yet.
+
+So far, two cells and one seed: OTDF is the best of the nine in both, and `v2a` is behind its own form without z, or
+beside it, and behind IGDF. What OTDF and our default have and the others have not is the support term.
 """
 
 CHOICE = """## Part D, begun: choosing between the target, the mix, the source and a filter
@@ -90,17 +93,19 @@ the source alone only where its episodes have a higher return than the target's.
 first states are the source's. `v2a choose` does this with "filter, mix or source". Scores are means over seeds; in
 brackets is what was chosen how often.
 
-**Chosen among these three, the policy is better than the better baseline, known in every cell, on all four robots.**
+**Chosen among these three, the policy is better on average than the better baseline, known in every cell, on all four
+robots.**
 The source alone was added when Hopper's map had shown that it is worth more than mixing where the target is bad and the
 source near (58.1 instead of 17.9). On Hopper what is chosen from was named after most of the scores were seen, so those
 tables develop the choice. Its tests were written down before: `choice_walker2d` and `choice_ant` with "filter or mix"
 (tags `study-d-frozen`, `study-d-frozen-ant`), run once; then the source alone, and `choice_halfcheetah` with all of it
-(tag `study-d-source`), before any of those policies was trained.
+(tag `study-d-source`), before any of those policies was trained; two of its three seeds are whole.
 
 What falls short: the choice is held back by what it chooses from. Beside far robots all three are behind the target
 alone on Walker2d and Ant (by 3.2 and 4.6), and with an expert's data of the target on Hopper (by 39.0 and 0.2); so is
 the choice. And critics that have seen more of the source than of the target take the mix, or the source, in two cells
-of Hopper's map in which the filter or the target alone is better, both beside near robots. Tried against that, and
+of Hopper's map in which the filter or the target alone is better, and the source in a task of HalfCheetah in which
+mixing is (22.0 instead of 33.1), all beside near robots. Tried against that, and
 left: the mix only where it is worth a quarter more (written down before Ant's values were known, tag `study-d-margin`;
 it mends those two cells and loses as much elsewhere), values of all recorded states instead of first ones, critics
 whose batches are half target, and a discount of 0.997: none tells these two cells from those in which mixing is right.
