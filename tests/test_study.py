@@ -85,7 +85,7 @@ def test_only_seeds_of_all_methods_are_read(tmp_path: Path) -> None:
     whole = {method: [1.0, 2.0, 3.0] for method in METHODS}
     table = rows({"whole": whole, "a seed less": whole | {"v2a": [1.0, 2.0]}, "begun": {"v2a": [1.0, 2.0, 3.0]}})
     pq.write_table(pa.concat_tables([table, rows({"failed": whole}, status="failed: NaN")]), tmp_path / "rows")
-    cells = report.read_cells(tmp_path / "rows")
+    cells = run.read_cells([tmp_path / "rows"], METHODS, SEEDS)
     assert {name: cells[name]["v2a"].tolist() for name in cells} == {"whole": [1, 2, 3], "a seed less": [1, 2]}
     assert cells["a seed less"]["iql_target"].tolist() == [1, 2]
 

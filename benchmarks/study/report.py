@@ -7,7 +7,7 @@ python -m benchmarks.study.report --add runs/where_z_pays       # first makes ro
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,12 @@ from scipy import stats
 
 from benchmarks.study import prose, rule, selection, where_z_matters
 from benchmarks.study.design import METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
-from benchmarks.study.run import with_rows_of
+from benchmarks.study.run import ROWS, Scores, read_cells, with_rows_of
+from benchmarks.study.selection import BASELINES
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 
 ROOT = Path(__file__).parents[2]
-ROWS = Path(__file__).parent / "rows"
-BASELINES = ("iql_target", "iql_mixed")
 FILTERS = tuple(method for method in METHODS if method not in BASELINES)
 CONTRASTS = (
     ("iql_mixed", "iql_target"),
@@ -37,8 +36,6 @@ CONTRASTS = (
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
 NOTICEABLE = 3
 """Points of the normalised score, the goal's bound: smaller differences count as none."""
-Scores = Mapping[str, NDArray[np.float64]]
-"""Of one cell: method to the final normalised scores, by seed."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +55,6 @@ class Contrast:
     high: float
     p: float
     improvement: float
-
-
-def read_cells(path: Path, methods: Sequence[str] = METHODS, wanted: Sequence[int] = SEEDS) -> dict[str, Scores]:
-    """The cells in a file, in the order of the rows, with the seeds that every method has; at least one."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in pq.read_table(path).to_pylist():
-        if row["status"] == "finished":
-            by_method = found.setdefault(row["axis/cell"], {})
-            by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
-    cells: dict[str, Scores] = {}
-    for cell, by_method in found.items():
-        seeds = [str(seed) for seed in wanted if all(str(seed) in by_method.get(method, {}) for method in methods)]
-        if seeds:
-            cells[cell] = {method: np.asarray([scores[seed] for seed in seeds]) for method, scores in by_method.items()}
-    return cells
 
 
 def with_better_baseline(scores: Scores) -> Scores:
@@ -181,7 +163,7 @@ def iqm_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list
 def robot_section(path: Path) -> list[str]:
     """What a robot's rows say. Its figure is written beside the page."""
     robot = path.stem.removeprefix("map_")
-    cells = read_cells(path)
+    cells = read_cells([path], METHODS, SEEDS)
     whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
     lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
     if not cells:
@@ -213,17 +195,25 @@ def methods_section(cells: Mapping[str, Scores], methods: Sequence[str]) -> list
 
 def parts_section(robot: str) -> list[str]:
     """The parts of the default beside the methods of the map, in cells and seeds that have both."""
-    whole = read_cells(ROWS / f"map_{robot}.parquet")
-    parts = read_cells(ROWS / f"parts_{robot}.parquet", tuple(PARTS))
     methods = (*BASELINES, "v2a_supported", *PARTS)
-    cells: dict[str, Scores] = {}
-    for cell in whole.keys() & parts.keys():
-        both = {**whole[cell], **parts[cell]}
-        number = min(map(len, both.values()))
-        cells[cell] = {method: scores[:number] for method, scores in both.items()}
-    ordered = {cell: cells[cell] for cell in whole if cell in cells}
-    standing = standing_table(list(ordered.values()), methods)
-    return [f"### {robot}", "", *methods_section(ordered, methods), *standing, ""]
+    cells = read_cells([ROWS / f"{sweep}_{robot}.parquet" for sweep in ("map", "parts")], methods, SEEDS)
+    standing = standing_table(list(cells.values()), methods)
+    return [f"### {robot}", "", *methods_section(cells, methods), *standing, ""]
+
+
+def published_section(path: Path) -> list[str]:
+    """What the rows of a robot in the published setting say."""
+    methods = tuple(PUBLISHED_METHODS)
+    return methods_section(read_cells([path], methods, REAL_SEEDS), methods)
+
+
+def sections(start: str, head: str, section: Callable[[Path], list[str]]) -> list[str]:
+    """A part of the page: `head`, and a section for each file of rows whose name begins with `start`."""
+    paths = sorted(ROWS.glob(f"{start}*.parquet"))
+    lines = [head] if paths else []
+    for path in paths:
+        lines += [f"### {path.stem.removeprefix(start)}", "", *section(path)]
+    return lines
 
 
 def main() -> None:
@@ -247,20 +237,12 @@ def main() -> None:
         lines += [prose.WHERE_Z, where_z_matters.report(where_z_matters.read_rows(path)), ""]
     if (path := ROWS / "where_z_pays.parquet").exists():
         lines += [prose.Z_PAYS, *policies_table(path), ""]
-    for number, path in enumerate(sorted(ROWS.glob("published_*.parquet"))):
-        cells = read_cells(path, tuple(PUBLISHED_METHODS), REAL_SEEDS)
-        heading = f"### {path.stem.removeprefix('published_')}"
-        lines += [*([prose.PUBLISHED] if not number else []), heading, ""]
-        lines += methods_section(cells, tuple(PUBLISHED_METHODS))
-    choices = sorted(ROWS.glob("selection_*.parquet"))
-    for number, path in enumerate(choices):
-        table = selection.report(selection.read_groups(path))
-        heading = f"### {path.stem.removeprefix('selection_')}"
-        lines += [*([prose.CHOICE] if not number else []), heading, "", table, ""]
+    lines += sections("published_", prose.PUBLISHED, published_section)
+    lines += sections("selection_", prose.CHOICE, lambda path: [selection.report(selection.read_groups(path)), ""])
     if (ROWS / "parts_hopper.parquet").exists():
         lines += [prose.PARTS, *parts_section("hopper")]
     if (path := ROWS / "real.parquet").exists():
-        lines += [prose.REAL, *methods_section(read_cells(path, REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
+        lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
     lines.append(prose.FINDINGS)
     (ROOT / "docs" / "study.md").write_text("\n".join(lines).rstrip() + "\n")
     print(ROOT / "docs" / "study.md")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,13 +28,15 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, export_text
 
-from benchmarks.study.design import FOLDER
+from benchmarks.study.design import FOLDER, REAL_SEEDS
+from benchmarks.study.run import ROWS, V2A, read_cells
+from benchmarks.study.selection import BASELINES, read_groups
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.experiments.choice import MIX
 from v2a_ray.experiments.finished import read_records
 from v2a_ray.export.find import find_policy
 from v2a_ray.export.selection import SelectionData, selection_data
 
-ROWS = Path(__file__).parent / "rows"
 NUMBERS = ROWS / "numbers.parquet"
 FITTED_TO = "map_hopper"
 TESTED_ON = ("map_walker2d", "choice_walker2d", "choice_ant", "published_hopper", "real")
@@ -45,7 +46,6 @@ NEAR_QUANTILE, NEAREST_PART = 0.95, 0.1
 """Near is what this share of held-out target transitions is. Motion is compared for this part of the source, the
 nearest: far from the target nobody knows how it would move."""
 FEATURES = ("size", "advantage_of_source", "overlap", "mismatch")
-TARGET_ALONE, MIXED = "iql_target", "iql_mixed"
 
 
 @dataclass(frozen=True)
@@ -119,32 +119,26 @@ def measure(sweep: str, overrides: Sequence[str], output: Path) -> list[Numbers]
     run_dir = output / sweep
     if not (run_dir / "results.parquet").exists():
         small = ["policy.num_steps=1", "evaluation.num_episodes=1", f"store={output / 'artifacts'}"]
-        axes = [f"axes.method=[{MIXED}]", 'axes.seed=["0"]']
-        command = [sys.executable, "-m", "v2a_ray.cli.main", "sweep", str(FOLDER / f"{sweep}.yaml")]
+        axes = [f"axes.method=[{MIX}]", 'axes.seed=["0"]']
+        command = [*V2A, "sweep", str(FOLDER / f"{sweep}.yaml")]
         subprocess.run([*command, *axes, *small, *overrides, "--run-dir", str(run_dir)], check=True)
     found = []
     for record in read_records(run_dir):
         data = selection_data([find_policy(str(record.folder))], None, with_source=True)
-        task = " · ".join(label for axis, label in record.labels.items() if axis not in ("method", "seed"))
-        found.append(numbers_of(sweep, task, data))
+        found.append(numbers_of(sweep, record.task, data))
     return found
 
 
 def gains(sweep: str, rows: Path = ROWS) -> dict[str, float]:
     """By task, what mixing gains over the target alone, a mean over the seeds that both have."""
-    path = next(path for path in (rows / f"{sweep}.parquet", rows / f"selection_{sweep}.parquet") if path.exists())
-    scores: dict[str, dict[str, dict[str, float]]] = {}
-    for row in pq.read_table(path).to_pylist():
-        plain = {name.removeprefix("axis/").replace("normalized_score_mean", "score"): row[name] for name in row}
-        if plain.get("status", "finished") == "finished":
-            task = scores.setdefault(plain.get("cell") or plain["task"], {})
-            task.setdefault(plain["method"], {})[plain["seed"]] = plain["score"]
-    differences = {
-        task: [by_method[MIXED][seed] - score for seed, score in by_method.get(TARGET_ALONE, {}).items()
-               if seed in by_method.get(MIXED, {})]
-        for task, by_method in scores.items()
-    }  # fmt: skip
-    return {task: float(np.mean(values)) for task, values in differences.items() if values}
+    path, (target, mixed) = rows / f"{sweep}.parquet", BASELINES
+    if path.exists():
+        cells = read_cells([path], BASELINES, REAL_SEEDS)
+        return {task: float(np.mean(scores[mixed] - scores[target])) for task, scores in cells.items()}
+    found: dict[str, list[float]] = {}
+    for group in read_groups(rows / f"selection_{sweep}.parquet"):
+        found.setdefault(group.task, []).append(group.scores[mixed] - group.scores[target])
+    return {task: float(np.mean(values)) for task, values in found.items()}
 
 
 def models() -> dict[str, Pipeline | DecisionTreeClassifier]:

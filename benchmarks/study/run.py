@@ -16,12 +16,15 @@ import itertools
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from numpy.typing import NDArray
 
 from v2a_ray.experiments.sweep import with_grid
 
@@ -42,6 +45,8 @@ KEPT = (
     "data_kept",
 )
 """Columns of results.parquet that a row of the study keeps."""
+Scores = Mapping[str, NDArray[np.float64]]
+"""Of one cell: method to the final normalised scores, by seed."""
 
 
 def part_sweep(content: dict[str, Any], cell: str, seed: str) -> dict[str, Any]:
@@ -70,6 +75,21 @@ def with_rows_of(rows: pa.Table | None, results: pa.Table) -> pa.Table:
     places = zip(rows["axis/cell"].to_pylist(), rows["axis/seed"].to_pylist(), strict=True)
     kept = rows.filter(pa.array([place not in replaced for place in places], pa.bool_()))
     return pa.concat_tables([kept, new], promote_options="permissive")
+
+
+def read_cells(paths: Sequence[Path], methods: Sequence[str], wanted: Sequence[int]) -> dict[str, Scores]:
+    """The cells in files of rows, in their order, with the wanted seeds that each of the methods has; at least one."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in (row for path in paths for row in pq.read_table(path).to_pylist()):
+        if row["status"] == "finished":
+            by_method = found.setdefault(row["axis/cell"], {})
+            by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
+    cells: dict[str, Scores] = {}
+    for cell, by_method in found.items():
+        seeds = [str(seed) for seed in wanted if all(str(seed) in by_method.get(method, {}) for method in methods)]
+        if seeds:
+            cells[cell] = {method: np.asarray([by_method[method][seed] for seed in seeds]) for method in methods}
+    return cells
 
 
 def main() -> None:

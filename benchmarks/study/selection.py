@@ -26,15 +26,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.study.run import ROWS, V2A
 from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, SOURCE
 from v2a_ray.experiments.finished import TRIALS
-from v2a_ray.experiments.sweep import trial_folder_name
+from v2a_ray.experiments.sweep import task_of, trial_folder_name
 from v2a_ray.export.find import find_policy
 from v2a_ray.export.selection import selection_data
 from v2a_ray.files import read_json
 from v2a_ray.outputs import file_name
 
-ROWS = Path(__file__).parent / "rows"
 BASELINES = ("iql_target", MIX)
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "target or mix": BASELINES,
@@ -91,8 +91,7 @@ def measured(sweeps: Sequence[Path], output: Path) -> list[dict[str, Any]]:
             labels = {name.removeprefix("axis/"): row[name] for name in row if name.startswith("axis/")}
             if row["status"] != "finished" or labels["method"] not in (*NEEDED, SOURCE):
                 continue
-            task = " · ".join(label for axis, label in labels.items() if axis not in ("method", "seed"))
-            place = {"task": task, "seed": labels.get("seed") or "0", "method": labels["method"]}
+            place = {"task": task_of(labels), "seed": labels.get("seed") or "0", "method": labels["method"]}
             folder = sweep / TRIALS / trial_folder_name(labels, sweep.name)
             numbers = _selected(folder, output / file_name(f"{sweep.name}-{'-'.join(place.values())}.json"))
             if not numbers:
@@ -107,7 +106,7 @@ def measured(sweeps: Sequence[Path], output: Path) -> list[dict[str, Any]]:
 def _selected(folder: Path, path: Path) -> dict[str, Any]:
     """Fields of `v2a select` for a policy; none where it refuses, which it says: no whole episodes."""
     if not path.exists():
-        command = [sys.executable, "-m", "v2a_ray.cli.main", "select", str(folder), "--with-source"]
+        command = [*V2A, "select", str(folder), "--with-source"]
         command += ["--steps", str(CRITIC_STEPS), "-o", str(path)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", **os.environ})
         if done.returncode == 2:
@@ -118,7 +117,7 @@ def _selected(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def _source_earns_more(folder: Path) -> bool:
-    """By the data of a finished policy on the mix."""
+    """By the data of a finished policy."""
     data = selection_data([find_policy(str(folder))], None, with_source=True)
     return data.source_return > data.target_return
 

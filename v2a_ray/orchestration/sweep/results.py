@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -66,8 +64,6 @@ class Results:
         """When the tables may be written again, in monotonic seconds."""
         self._by_policy: dict[str, list[Trial]] = {}
         self._num_indexed = 0
-        # The tables' intervals need it. Tune's workers start meanwhile; at the first table they would wait for it.
-        threading.Thread(target=importlib.import_module, args=("scipy.stats",), daemon=True).start()
 
     def finished(self, trial: Trial) -> bool:
         """Whether the trial was trained to its end."""

@@ -14,6 +14,8 @@ where the sweep stopped.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -246,6 +248,8 @@ def _train(
     watch: NodeWatch,
 ) -> None:
     """Run Tune over the trials with the numbers `missing`, or over the suggestions of `search`."""
+    # The tables' intervals need it. Tune's workers start meanwhile; at the first table they would wait for it.
+    threading.Thread(target=importlib.import_module, args=("scipy.stats",), daemon=True).start()
     tuner = make_tuner(sweep, folder, missing, common, [recorder], recorder.stopper, search)
     with recorder.listening(common["progress_actor"], sources_of(common.get("plugins", []))):
         tuner.fit()
