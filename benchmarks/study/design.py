@@ -35,6 +35,7 @@ FOLDER = Path(__file__).parents[2] / "tune_configs" / "study"
 NUM_CELLS, NUM_STARTS, SEEDS = 20, 20, (0, 1, 2)
 REAL_SEEDS = (0, 1, 2, 3, 4)
 METHODS = ("iql_target", "iql_mixed", "v2a", "v2a_residual", "v2a_supported")
+BASELINE_METHODS = ("iql_target", "iql_mixed", "iql_source")
 POOL_TRANSITIONS, SOURCE_TRANSITIONS = 100_000, 30_000
 QUALITIES = ("random", "medium-replay", "medium", "expert")
 SIZES = (1_000, 10_000, 100_000)
@@ -152,6 +153,12 @@ def sweep(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
     """The sweep over all methods in a robot's cells."""
     labelled = {cell.label: layer(cell, robot, source_domains(cell, robot)) for cell in cells}
     return {"name": f"map_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(METHODS)}}
+
+
+def baselines(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The map without filters: what trains in minutes has all seeds on all robots long before the map has."""
+    content = sweep(robot, cells)
+    return content | {"name": f"baselines_{robot}", "axes": content["axes"] | {"method": list(BASELINE_METHODS)}}
 
 
 def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -310,7 +317,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for robot in NEAR:
         cells = design() if robot in ("hopper", "walker2d") else corners()
-        for content in (sweep(robot, cells), ceiling(robot, cells)):
+        for content in (sweep(robot, cells), baselines(robot, cells), ceiling(robot, cells)):
             if content["axes"]["cell"]:
                 write(content, "A")
         if robot == "hopper":
