@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +20,8 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import DivergenceError
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.stages.policy import batched_jobs
+from v2a_ray.stages.policy.batched import train_together
 from v2a_ray.stages.policy.batched_jobs import fit_policies, make_policy_batches, policy_batch_key
 
 
@@ -39,16 +43,19 @@ def key(method: str, *overrides: str) -> str | None:
         "policy.reward_correction=0.2",
         "policy.filter.alignment_weight=0.2",
         "policy.filter.keep_fraction=0.25",
+        "upstream_seed=1",
+        "target.num_transitions=60",
+        "alignment.width=16",
+        "advantage.conditioning=none",
     ],
 )
-def test_policies_that_differ_in_seed_and_scalars_share_a_batch(override: str) -> None:
+def test_policies_that_differ_in_seed_data_and_scalars_share_a_batch(override: str) -> None:
     assert key("dvdf", override) == key("dvdf") is not None
 
 
 @pytest.mark.parametrize(
     "override",
     [
-        "upstream_seed=1",
         "policy.num_steps=5",
         "policy.batch_size=16",
         "policy.width=16",
@@ -61,12 +68,10 @@ def test_policies_that_differ_in_seed_and_scalars_share_a_batch(override: str) -
         "policy.correct_transitions=true",
         "preprocessing.reward_scale=1",
         "evaluation.num_episodes=2",
-        "target.num_transitions=60",
-        "alignment.width=16",
         "loading.memory_gib=0.5",
     ],
 )
-def test_settings_of_shapes_data_and_evaluation_separate_batches(override: str) -> None:
+def test_settings_of_shapes_and_evaluation_separate_batches(override: str) -> None:
     assert key("dvdf", override) != key("dvdf")
 
 
@@ -117,12 +122,13 @@ def test_policy_batches_contain_every_policy_once_and_are_even(keys: list[str | 
     assert all(len(policy_batch) == 1 for policy_batch in policy_batches if keys[policy_batch[0]] is None)
 
 
-def jobs_of(configs: list[ExperimentConfig], inputs: dict[str, Path], folder: Path) -> list[Job]:
-    """Policy jobs with equal inputs, in separate folders."""
+def jobs_of(configs: list[ExperimentConfig], artifacts: list[dict[str, Path]], folder: Path) -> list[Job]:
+    """Policy jobs on the artifacts of each, in separate folders."""
     jobs = []
-    for index, config in enumerate(configs):
+    for index, (config, folders) in enumerate(zip(configs, artifacts, strict=True)):
         output = folder / "pack" / str(index)
         output.mkdir(parents=True)
+        inputs = {role: folders[name] for role, name in make_plan(config)["policy"].inputs.items()}
         jobs.append(Job(config, inputs, output, folder / "work" / str(index)))
     return jobs
 
@@ -135,22 +141,57 @@ OTHERS = {
     "stc": [["seed=1"], ["policy.discount=0.9"]],
 }
 """Settings in which the other members of a batch differ from the first, by method."""
+OTHER_DATA = [["seed=1", "upstream_seed=1"], ["seed=1", "upstream_seed=1", "policy.expectile=0.9"]]
 
 
-@pytest.mark.parametrize(("method", "streamed"), [*((method, False) for method in OTHERS), ("iql_mixed", True)])
-def test_policy_batch_writes_the_files_of_separate_runs(
-    method: str, streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", OTHERS)
+def test_policy_batch_writes_the_files_of_separate_runs(method: str, tmp_path: Path) -> None:
+    assert_batch_equals_separate_runs(method, [[], *OTHERS[method]], tmp_path)
+
+
+@pytest.mark.parametrize("method", ["v2a", "iql_target"])
+def test_policy_batch_on_other_data_writes_the_files_of_separate_runs(method: str, tmp_path: Path) -> None:
+    assert_batch_equals_separate_runs(method, [[], *OTHER_DATA, ["target.num_transitions=60"]], tmp_path)
+
+
+def test_streamed_policies_of_a_batch_are_trained_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
+    memory = f"loading.memory_gib={8000 / 2**30}"
+    different = [[memory, "upstream_seed=0", *overrides] for overrides in ([], ["seed=1"])]
+    assert_batch_equals_separate_runs("iql_mixed", different, tmp_path, streamed=True)
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(1, [1, 2]), (2, [3])])
+def test_tables_of_a_batch_fit_in_the_memory_of_one_policy(
+    limit: int, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    different: list[list[str]] = [[], *OTHERS[method]]
-    if streamed:
-        monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
-        monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
-        different = [[f"loading.memory_gib={8000 / 2**30}", *overrides] for overrides in different]
-    configs = [experiment(method, "upstream_seed=0", *overrides) for overrides in different]
+    configs = [experiment("iql_mixed", *overrides) for overrides in ([], *OTHER_DATA)]
+    one, other = (run(config, tmp_path / str(index)) for index, config in enumerate(configs[:2]))
+    alone = [one, other, other]
+    first = jobs_of(configs[:1], alone[:1], tmp_path / "first")[0]
+    needed = sum(first.rows(role).num_bytes for role in ("target", "source"))
+    memory = f"loading.memory_gib={limit * needed * 1.01 / 2**30}"
+    limited = [experiment("iql_mixed", memory, *overrides) for overrides in ([], *OTHER_DATA)]
+    together: list[int] = []
+
+    def counted(loops: Sequence[Any], *others: Any) -> list[DivergenceError | None]:
+        together.append(len(loops))
+        return train_together(loops, *others)
+
+    monkeypatch.setattr(batched_jobs, "train_together", counted)
+    assert fit_policies(jobs_of(limited, alone, tmp_path)) == [None] * 3
+    # A batch of one is trained alone.
+    assert together == [size for size in sizes if size > 1]
+
+
+def assert_batch_equals_separate_runs(
+    method: str, different: list[list[str]], folder: Path, *, streamed: bool = False
+) -> None:
+    configs = [experiment(method, *overrides) for overrides in different]
     assert len({policy_batch_key(config, make_plan(config)) for config in configs} - {None}) == 1
-    alone = [run(config, tmp_path / str(index)) for index, config in enumerate(configs)]
-    inputs = {role: alone[0][name] for role, name in make_plan(configs[0])["policy"].inputs.items()}
-    jobs = jobs_of(configs, inputs, tmp_path)
+    alone = [run(config, folder / str(index)) for index, config in enumerate(configs)]
+    jobs = jobs_of(configs, alone, folder)
     assert fit_policies(jobs) == [None] * len(jobs)
     for job, folders in zip(jobs, alone, strict=True):
         separate = folders["policy"]
@@ -171,9 +212,7 @@ def test_policy_batch_writes_the_files_of_separate_runs(
 
 def test_diverging_policy_does_not_affect_the_others(tmp_path: Path) -> None:
     configs = [experiment("iql_mixed"), experiment("iql_mixed", "seed=1", "policy.learning_rate=1e30")]
-    folders = run(configs[0], tmp_path / "alone")
-    inputs = {role: folders[name] for role, name in make_plan(configs[0])["policy"].inputs.items()}
-    jobs = jobs_of(configs, inputs, tmp_path)
+    jobs = jobs_of(configs, [run(configs[0], tmp_path / "alone")] * 2, tmp_path)
     errors = fit_policies(jobs)
     assert errors[0] is None and isinstance(errors[1], DivergenceError)
     assert (jobs[0].output / "evaluation.json").exists() and not list(jobs[1].output.iterdir())

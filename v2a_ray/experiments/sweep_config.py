@@ -159,9 +159,9 @@ class SweepConfig(Settings):
     scheduler: Annotated[SchedulerConfig, SCHEDULERS] = FIFOConfig()
     resources: ResourcesConfig = ResourcesConfig()
     policies_per_trial: Positive | Literal["auto"] = "auto"
-    """Policies that one process trains as one batch, if they differ only in seed and scalar settings of IQL. `auto`: at
-    most 4, and few enough that every core gets a batch; 1 with a scheduler or Optuna, which decide trial by trial.
-    Policies of a batch equal separate runs up to rounding; 1 gives bit-identical ones."""
+    """Policies that one process trains as one batch, if they differ only in seed, data and scalar settings of
+    IQL. `auto`: at most 4, and few enough that every core gets a batch; 1 with a scheduler or Optuna, which decide
+    trial by trial. Policies of a batch equal separate runs up to rounding; 1 gives bit-identical ones."""
     loggers: list[Literal["mlflow", "wandb"]] = Field(default_factory=list)
     """Where finished policies are logged beside TensorBoard, each as a run of its own; each needs its package and reads
     its environment variables (MLFLOW_TRACKING_URI, WANDB_API_KEY, WANDB_MODE, ...)."""

@@ -1,4 +1,4 @@
-"""Trains many IQL policies as one batch: seeds and scalar settings become a leading dimension P.
+"""Trains many IQL policies as one batch: seeds, data and scalar settings become a leading dimension P.
 
 A policy batch consists of ordinary learners and has no state of its own. Their networks are stacked in memory, so that
 one batched matrix product per layer computes all of them; each learner's parameters become views of the stack. Each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from v2a_ray.data.loading.memory_mapped import MemoryMappedTransitions
 from v2a_ray.data.loading.sampler import Column, Preprocessing, TransitionSampler
-from v2a_ray.data.loading.streaming import StreamedTransitions, open_transitions
+from v2a_ray.data.loading.streaming import StreamedTransitions, is_streamed, open_transitions
 from v2a_ray.engine.columns import TARGET_COLUMN, read_step_column
 from v2a_ray.engine.context import Job, preprocessing
 from v2a_ray.engine.data_parallel import ONE_WORKER, Workers
@@ -64,7 +64,7 @@ def policy_batch_preparation(config: PolicyConfig, tables: PolicyTables) -> Call
 
 @dataclass(frozen=True)
 class PolicyTables:
-    """The training data of policies. Jobs with equal `policy_batch_key` can share it, unless a table is streamed.
+    """The training data of policies. Jobs with equal inputs in one batch share it, unless a table is streamed.
 
     Attributes:
         target, source: the tables with the columns for filter, corrections and groups.
@@ -109,11 +109,19 @@ class PolicyTables:
         return [role for role, table in tables.items() if isinstance(table, StreamedTransitions)]
 
 
-def memory_of_tables(job: Job) -> dict[str, int]:
-    """Memory limit of each table in bytes, by role; a larger table is streamed."""
+def memory_of_tables(job: Job, num_sharing: int = 1) -> dict[str, int]:
+    """Memory limit of each table in bytes, by role; a larger table is streamed. Jobs may share their memory equally."""
+    memory = job.memory_bytes // num_sharing
     # The target is usually small; a large one leaves half of the memory to the source.
-    target = min(job.rows("target").num_bytes, job.memory_bytes // 2)
-    return {"target": target, "source": job.memory_bytes - target}
+    target = min(job.rows("target").num_bytes, memory // 2)
+    return {"target": target, "source": memory - target}
+
+
+def fit_in_memory(jobs: Sequence[Job]) -> bool:
+    """Whether the tables of all jobs fit in the memory that one of them may use."""
+    return not any(
+        is_streamed(job.rows(role), memory) for job in jobs for role, memory in memory_of_tables(job, len(jobs)).items()
+    )
 
 
 class PolicyTraining:
