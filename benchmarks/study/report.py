@@ -202,8 +202,9 @@ def parts_section(robot: str) -> list[str]:
 
 
 def published_section(path: Path) -> list[str]:
-    """What the rows of a robot in the published setting say."""
-    methods = tuple(PUBLISHED_METHODS)
+    """What the rows of a robot in the published setting say, of the methods that were run."""
+    known = set(pq.read_table(path)["axis/method"].to_pylist())
+    methods = [method for method in PUBLISHED_METHODS if method in known]
     return methods_section(read_cells([path], methods, REAL_SEEDS), methods)
 
 

@@ -43,6 +43,8 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "filter, mix or source": (FILTER, MIX, SOURCE),
 }
 """What is chosen from; the source alone only where its episodes have a higher return than the target's."""
+SHOWN = ("filter, mix or source", "filter or mix")
+"""What is chosen by `v2a choose`, and by its form from before the source alone was a candidate."""
 NEEDED = (*BASELINES, FILTER)
 """Of every task; the source alone was added later, and is not everywhere."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
@@ -147,18 +149,17 @@ def report(groups: Sequence[Group]) -> str:
     """A table of tasks, and one of what choosing loses on average, in Markdown."""
     methods = [method for method in (*NEEDED, SOURCE) if all(method in group.scores for group in groups)]
     among = {name: candidates for name, candidates in CANDIDATES.items() if set(candidates) <= set(methods)}
-    unless = "filter, unless mix is worth a quarter more"
-    lines = [f"| task | seeds | {' | '.join((*methods, *among, unless))} |"]
-    lines.append("| --- " * (len(methods) + len(among) + 3) + "|")
+    name = next(name for name in SHOWN if name in among)
+    lines = [f"| task | {name} | better baseline | {' | '.join(methods)} |", "| --- " * (len(methods) + 3) + "|"]
     for task, members in itertools.groupby(groups, key=lambda group: group.task):
         same = list(members)
-        cells = [f"{np.mean([group.scores[method] for group in same]):.1f}" for method in methods]
-        choices = [[group.chosen(candidates, "fitted_q_lower") for group in same] for candidates in among.values()]
-        for names in (*choices, [group.preferred for group in same]):
-            score = np.mean([group.scores[name] for group, name in zip(same, names, strict=True)])
-            counts = ", ".join(f"{name} {names.count(name)}" for name in methods if name in names)
-            cells.append(f"{score:.1f} ({counts})")
-        lines.append(f"| {task} | {len(same)} | {' | '.join(cells)} |")
+        means = {method: float(np.mean([group.scores[method] for group in same])) for method in methods}
+        names = [group.chosen(among[name], "fitted_q_lower") for group in same]
+        score = np.mean([group.scores[chosen] for group, chosen in zip(same, names, strict=True)])
+        counts = ", ".join(f"{method} {names.count(method)}" for method in methods if method in names)
+        better = max(means[method] for method in BASELINES)
+        values = " | ".join(f"{means[method]:.1f}" for method in methods)
+        lines.append(f"| {task} | {score:.1f} ({counts}) | {better:.1f} | {values} |")
     lines += ["", "| chosen among | by | mean score | lost to the best of them | lost to the better baseline |"]
     lines.append("| --- " * 5 + "|")
     rules = [
