@@ -180,20 +180,22 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(
     written = tmp_path / "selection_tiny.parquet"
     selection.write_rows(selection.measured([tiny], tmp_path), written)
     (group,) = selection.read_groups(written)
-    assert group.chosen(("iql_target", "iql_mixed"), "fitted_q_lower") == "iql_target"
-    assert group.chosen(("iql_target", "iql_mixed"), "td_error") == "iql_mixed"
+    assert group.chosen("target or mix", "fitted_q_lower") == "iql_target"
+    assert group.chosen("target or mix", "td_error") == "iql_mixed"
     text = selection.report([group])
     assert "| near | 20.0 (iql_mixed 1) | 40.0 | 40.0 | 20.0 | 50.0 |" in text
-    assert "| iql_target, iql_mixed | fitted_q_lower | 40.0 | 0.0 | 0.0 |" in text
-    assert "| v2a_supported, iql_mixed | fitted_q_lower | 20.0 | 30.0 | 20.0 |" in text
+    assert "| target or mix | fitted_q_lower | 40.0 | 40.0 | 0.0 |" in text
+    assert "| filter or mix | fitted_q_lower | 20.0 | 40.0 | 20.0 |" in text
     assert "iql_source" not in text
     # A later sweep adds a candidate.
     selection.write_rows(selection.measured([more], tmp_path), written)
     text = selection.report(selection.read_groups(written))
     best = "30.0 (iql_source 1)" if source_earns_more else "20.0 (iql_mixed 1)"
     assert f"| near | {best} | 40.0 | 40.0 | 20.0 | 50.0 | 30.0 |" in text
-    chosen = "30.0 | 20.0 | 10.0" if source_earns_more else "20.0 | 30.0 | 20.0"
-    assert f"| v2a_supported, iql_mixed, iql_source | fitted_q_lower | {chosen} |" in text
+    chosen = "30.0 | 40.0 | 10.0" if source_earns_more else "20.0 | 40.0 | 20.0"
+    assert f"| filter, mix or source | fitted_q_lower | {chosen} |" in text
+    chosen = "30.0 | 40.0 | 10.0" if source_earns_more else "40.0 | 40.0 | 0.0"
+    assert f"| filter, mix or source; else target or filter | fitted_q_lower | {chosen} |" in text
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

@@ -36,13 +36,15 @@ from v2a_ray.files import read_json
 from v2a_ray.outputs import file_name
 
 BASELINES = ("iql_target", MIX)
-CANDIDATES: dict[str, tuple[str, ...]] = {
-    "target or mix": BASELINES,
-    "filter or mix": (FILTER, MIX),
-    "any of the three": (*BASELINES, FILTER),
-    "filter, mix or source": (FILTER, MIX, SOURCE),
+TARGET = BASELINES[0]
+CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "target or mix": (BASELINES, BASELINES),
+    "filter or mix": ((FILTER, MIX), (FILTER, MIX)),
+    "any of the three": ((*BASELINES, FILTER), (*BASELINES, FILTER)),
+    "filter, mix or source": ((FILTER, MIX, SOURCE), (FILTER, MIX)),
+    "filter, mix or source; else target or filter": ((FILTER, MIX, SOURCE), (TARGET, FILTER)),
 }
-"""What is chosen from; the source alone only where its episodes have a higher return than the target's."""
+"""What is chosen from where the source's episodes have a higher return than the target's, and where they have not."""
 SHOWN = ("filter, mix or source", "filter or mix")
 """What is chosen by `v2a choose`, and by its form from before the source alone was a candidate."""
 NEEDED = (*BASELINES, FILTER)
@@ -72,11 +74,11 @@ class Group:
     numbers: Mapping[str, Mapping[str, Any]]
     source_earns_more: bool
 
-    def chosen(self, among: Sequence[str], measure: str) -> str:
-        """The best of `among` by a measure."""
+    def chosen(self, among: str, measure: str) -> str:
+        """The best of the candidates of that name by a measure."""
         field, sign = MEASURES[measure]
-        allowed = [method for method in among if method != SOURCE or self.source_earns_more]
-        return max(allowed, key=lambda method: sign * self.numbers[method][field])
+        good, bad = CANDIDATES[among]
+        return max(good if self.source_earns_more else bad, key=lambda method: sign * self.numbers[method][field])
 
     @property
     def preferred(self) -> str:
@@ -146,38 +148,43 @@ def read_groups(path: Path) -> list[Group]:
 
 
 def report(groups: Sequence[Group]) -> str:
-    """A table of tasks, and one of what choosing loses on average, in Markdown."""
+    """A table of tasks, and one of what choosing loses, in Markdown."""
     methods = [method for method in (*NEEDED, SOURCE) if all(method in group.scores for group in groups)]
-    among = {name: candidates for name, candidates in CANDIDATES.items() if set(candidates) <= set(methods)}
+    among = [name for name, (good, bad) in CANDIDATES.items() if {*good, *bad} <= set(methods)]
+    return "\n".join([*tasks_table(groups, methods, among), "", *loss_table(groups, methods, among)])
+
+
+def tasks_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:
+    """What is chosen in every task, beside the means over seeds."""
     name = next(name for name in SHOWN if name in among)
     lines = [f"| task | {name} | better baseline | {' | '.join(methods)} |", "| --- " * (len(methods) + 3) + "|"]
     for task, members in itertools.groupby(groups, key=lambda group: group.task):
         same = list(members)
         means = {method: float(np.mean([group.scores[method] for group in same])) for method in methods}
-        names = [group.chosen(among[name], "fitted_q_lower") for group in same]
-        score = np.mean([group.scores[chosen] for group, chosen in zip(same, names, strict=True)])
-        counts = ", ".join(f"{method} {names.count(method)}" for method in methods if method in names)
+        chosen = [group.chosen(name, "fitted_q_lower") for group in same]
+        score = np.mean([group.scores[method] for group, method in zip(same, chosen, strict=True)])
+        counts = ", ".join(f"{method} {chosen.count(method)}" for method in methods if method in chosen)
         better = max(means[method] for method in BASELINES)
         values = " | ".join(f"{means[method]:.1f}" for method in methods)
         lines.append(f"| {task} | {score:.1f} ({counts}) | {better:.1f} | {values} |")
-    lines += ["", "| chosen among | by | mean score | lost to the best of them | lost to the better baseline |"]
-    lines.append("| --- " * 5 + "|")
+    return lines
+
+
+def loss_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:
+    """Score of every way to choose, and what it loses to the better baseline of a task and seed."""
     rules = [
-        (candidates, measure, [group.chosen(candidates, measure) for group in groups])
-        for candidates, measure in itertools.product(among.values(), MEASURES)
+        (name, measure, [group.chosen(name, measure) for group in groups])
+        for name, measure in itertools.product(among, MEASURES)
     ]
-    quarter = [group.preferred for group in groups]
-    rules.append((CANDIDATES["filter or mix"], "fitted_q_lower, a quarter more", quarter))
-    rules += [((method,), "nothing", [method] * len(groups)) for method in methods]
-    for candidates, rule, names in rules:
-        scores = np.asarray([group.scores[name] for group, name in zip(groups, names, strict=True)])
-        best, better = (
-            np.asarray([max(group.scores[each] for each in others) for group in groups])
-            for others in (candidates, BASELINES)
-        )
-        lost = f"{(best - scores).mean():.1f} | {(better - scores).mean():.1f}"
-        lines.append(f"| {', '.join(candidates)} | {rule} | {scores.mean():.1f} | {lost} |")
-    return "\n".join(lines)
+    rules.append(("filter or mix", "fitted_q_lower, a quarter more", [group.preferred for group in groups]))
+    rules += [(method, "nothing", [method] * len(groups)) for method in methods]
+    better = np.asarray([max(group.scores[method] for method in BASELINES) for group in groups])
+    lines = ["| chosen among | by | mean score | better baseline | most lost to it |", "| --- " * 5 + "|"]
+    for name, rule, chosen in rules:
+        scores = np.asarray([group.scores[method] for group, method in zip(groups, chosen, strict=True)])
+        most = (better - scores).max()
+        lines.append(f"| {name} | {rule} | {scores.mean():.1f} | {better.mean():.1f} | {most:.1f} |")
+    return lines
 
 
 def main() -> None:
