@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import report, run, selection, where_z_matters
-from benchmarks.study.design import METHODS, REAL_METHODS, SEEDS, all_cells, effects
+from benchmarks.study import cost, report, run, selection, where_z_matters
+from benchmarks.study.design import BASELINE_METHODS, METHODS, REAL_METHODS, SEEDS, all_cells, effects
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
 
@@ -128,6 +128,8 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     pq.write_table(rows(scores), tmp_path / "map_hopper.parquet")
     recorded = {f"robot {i}": {method: [50.0 + i, 52.0 + i] for method in REAL_METHODS} for i in range(3)}
     pq.write_table(rows(recorded), tmp_path / "real.parquet")
+    plain = {f"plain {i}": {method: [10.0 * i] for method in BASELINE_METHODS} for i in range(2)}
+    pq.write_table(rows(plain), tmp_path / "baselines_ant.parquet")
     sweep = tmp_path / "where_z_pays"
     sweep.mkdir()
     pq.write_table(rows({"-": {"value alone": [40.0, 42.0, 44.0]}}), sweep / "results.parquet")
@@ -139,7 +141,9 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     assert "4 cells have a seed, 4 have all 3" in page and page.count("| cell ") == 4 and "P(improvement)" in page
     assert "| value alone | 3 | 42.0 ± 2.0 |" in page
     assert page.count("| robot ") == 3 and "| robot 2 | 2 | 53.0 ± 1.4 |" in page
-    assert (tmp_path / "docs/study_map_hopper.png").stat().st_size > 5000
+    assert "| plain 1 | 1 | 10.0 | 10.0 | 10.0 |" in page
+    for name in ("map_hopper", "baselines_ant"):
+        assert (tmp_path / f"docs/study_{name}.png").stat().st_size > 5000
 
 
 def test_standing_counts_cells_by_the_better_baseline() -> None:
@@ -226,3 +230,24 @@ def test_reversed_motors_are_the_stock_robot_with_opposite_actions() -> None:
         np.testing.assert_array_equal(rare.next_observation, common.next_observation[:count])
         np.testing.assert_array_equal(rare.action, -common.action[:count])
     assert len(set(table.episode_id)) == table.num_episodes
+
+
+def test_cost_counts_an_artifact_once_and_names_its_sweep(tmp_path: Path) -> None:
+    def record(store: str, key: str, stage: str, name: str, seconds: float) -> None:
+        folder = tmp_path / store / stage / key
+        folder.mkdir(parents=True)
+        content = {"key": key, "stage": stage, "seconds": seconds, "config": {"name": name}}
+        (folder / "artifact.json").write_text(json.dumps(content))
+
+    record("one", "a", "policy", "map_hopper_some_cell_0", 3600.0)
+    record("one", "b", "alignment", "map_hopper_ceiling_cell_0", 1800.0)
+    record("one", "c", "policy", "demo", 3600.0)
+    record("other", "a", "policy", "map_hopper_some_cell_0", 3600.0)
+    record("other", "d", "policy", "map_hopper", 7200.0)
+    sweeps = ["map_hopper", "map_hopper_ceiling", "real"]
+    rows = {row["key"]: row for store in ("one", "other") for row in cost.cost_of(tmp_path / store, sweeps)}
+    assert cost.report(list(rows.values())).splitlines()[2:] == [
+        "| map_hopper | 2 | 3.0 | 0.0 |",
+        "| map_hopper_ceiling | 0 | 0.0 | 0.5 |",
+        "| all | 2 | 3.0 | 0.5 |",
+    ]

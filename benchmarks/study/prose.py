@@ -25,6 +25,14 @@ target alone, of mixing and of `v2a_supported` again to the last bit, in three c
 medium-replay, random 1000 episodes from same expert, expert 1000 rows from far expert.
 """
 
+BASELINES = """### What a source is worth without a filter
+
+The same cells on Walker2d, and the corners of the design on HalfCheetah and Ant: the target alone, plain mixing, and
+the source alone. Filters follow in Part D.
+
+    python -m benchmarks.study.run tune_configs/study/baselines_walker2d.yaml data_root=DIR
+"""
+
 RULE = """### A rule for mixing
 
 Is mixing worth more than the target alone? Predicted from recorded data: log10 of the target's transitions; by how much
@@ -149,4 +157,14 @@ Tables of the field depend on both. Read at the named commits of the public repo
   0.8 and is written over the configuration (train_otdf, dmksjfl/OTDF, 41e2e62); README's command for reproducing and
   its shell script do not set it, and README's example sets 0.8, where the paper keeps a quarter. Ours keeps a quarter;
   `policy.filter.keep_fraction=0.8` is the other.
+"""
+
+COST = """
+## What it took
+
+Hours of one core, as the artifacts' records say; one or two trainings ran at a time on two cores of an AMD EPYC (family
+25 model 17), at times beside other work, so they are upper bounds. Not counted: collecting data, the screen of Part B
+(some 12 minutes a mix) and the critics of Part D (some 20 seconds a policy).
+
+    python -m benchmarks.study.cost runs/artifacts
 """

@@ -18,8 +18,8 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import prose, rule, selection, where_z_matters
-from benchmarks.study.design import METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
+from benchmarks.study import cost, prose, rule, selection, where_z_matters
+from benchmarks.study.design import BASELINE_METHODS, METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from benchmarks.study.run import ROWS, Scores, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES
 from v2a_ray.evaluation.aggregates import improvement
@@ -99,13 +99,13 @@ def gain_interval(mine: NDArray[np.float64], others: NDArray[np.float64]) -> tup
     return float(difference.mean()), float(half)
 
 
-def figure(robot: str, cells: Mapping[str, Scores], path: Path) -> None:
+def figure(robot: str, cells: Mapping[str, Scores], path: Path, shown_methods: Sequence[str] = METHODS) -> None:
     """The map of help: what every method gains over the target alone, cell by cell, the worst target first."""
     mpl.use("Agg")
     shown = sorted(cells, key=lambda cell: -float(cells[cell]["iql_target"].mean()))
     plot, axes = pyplot.subplots(figsize=(10, 1.4 + 0.42 * len(shown)), layout="constrained")
-    methods = [method for method in METHODS if method != "iql_target"]
-    for number, (method, marker) in enumerate(zip(methods, "os^D", strict=True)):
+    methods = [method for method in shown_methods if method != "iql_target"]
+    for number, (method, marker) in enumerate(zip(methods, "os^D", strict=False)):
         pairs = [gain_interval(cells[cell][method], cells[cell]["iql_target"]) for cell in shown]
         places = np.arange(len(shown)) + 0.18 * (number - (len(methods) - 1) / 2)
         means, halves = np.asarray(pairs).T
@@ -201,6 +201,24 @@ def parts_section(robot: str) -> list[str]:
     return [f"### {robot}", "", *methods_section(cells, methods), *standing, ""]
 
 
+def baselines_section(path: Path) -> list[str]:
+    """What a robot's source is worth without a filter. Its figure is written beside the page."""
+    robot, cells = path.stem.removeprefix("baselines_"), read_cells([path], BASELINE_METHODS, SEEDS)
+    if not cells:
+        return []
+    picture = f"study_{path.stem}.png"
+    figure(robot, cells, ROOT / "docs" / picture, BASELINE_METHODS)
+    counts = standing_table(list(cells.values()), BASELINE_METHODS)
+    return [
+        f"![gain over the target alone by cell]({picture})",
+        "",
+        *cell_table(cells, BASELINE_METHODS),
+        "",
+        *counts,
+        "",
+    ]
+
+
 def published_section(path: Path) -> list[str]:
     """What the rows of a robot in the published setting say, of the methods that were run."""
     known = set(pq.read_table(path)["axis/method"].to_pylist())
@@ -232,6 +250,7 @@ def main() -> None:
     for path in sorted(ROWS.glob("map_*.parquet")):
         if not path.stem.endswith("_ceiling"):
             lines += robot_section(path)
+    lines += sections("baselines_", prose.BASELINES, baselines_section)
     if (path := ROWS / rule.NUMBERS.name).exists():
         lines += [prose.RULE, rule.report(rule.read_numbers(path), ROWS), ""]
     if (path := ROWS / where_z_matters.ROWS.name).exists():
@@ -245,6 +264,8 @@ def main() -> None:
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
     lines.append(prose.FINDINGS)
+    if (path := ROWS / cost.COST.name).exists():
+        lines += [prose.COST, cost.report(cost.read_rows(path))]
     (ROOT / "docs" / "study.md").write_text("\n".join(lines).rstrip() + "\n")
     print(ROOT / "docs" / "study.md")
 
