@@ -18,9 +18,9 @@ whichever of `iql_target` and `iql_mixed` has the higher mean.
 
     v2a data collect ...                          # as the design prints, into DIR
     python -m benchmarks.study.run tune_configs/study/map_hopper.yaml data_root=DIR
-    v2a sweep tune_configs/study/map_hopper.yaml data_root=DIR 'axes.cell=[CELL]' 'axes.seed=["0"]'  # one cell again
+    v2a sweep tune_configs/study/map_hopper.yaml data_root=DIR policies_per_trial=1 'axes.cell=[CELL]' 'axes.seed=["0"]'
 
-The last command, on the machine of the rows (AMD EPYC, family 25 model 17) into a new store, gave the scores of the
+The last command runs one cell again; on the machine of the rows (AMD EPYC, family 25 model 17), into a new store, it gave the scores of the
 target alone, of mixing and of `v2a_supported` again to the last bit, in three cells: medium 1000 rows from near
 medium-replay, random 1000 episodes from same expert, expert 1000 rows from far expert.
 """

@@ -6,13 +6,14 @@ A sweep computes all columns before its first policy; a map has days of them. So
 of the axis `seed` is a sweep of its own, with one store for all: the first seed of every cell comes before the second
 of any. After each the rows so far are written to `benchmarks/study/rows/NAME.parquet`, without the settings, which the
 file has. What that file holds whole is not run again: the same command goes on where it stopped, on this machine from
-its last checkpoint and on another one from the rows that were committed. With `--all-seeds` a part is a cell with all
-its seeds, which a sweep trains in one batch: three seeds of a baseline take less than two apart.
+its last checkpoint and on another one from the rows that were committed. Each policy is trained alone, so that a cell
+that is run again by itself has the same numbers to the bit.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import time
@@ -49,16 +50,10 @@ Scores = Mapping[str, NDArray[np.float64]]
 """Of one cell: method to the final normalised scores, by seed."""
 
 
-def parts_of(content: dict[str, Any], all_seeds: bool) -> list[tuple[str, list[str]]]:
-    """A cell and its seeds for each part, in the order in which they are run."""
-    cells, seeds = content["axes"]["cell"], list(content["axes"]["seed"])
-    return [(cell, seeds) for cell in cells] if all_seeds else [(cell, [seed]) for seed in seeds for cell in cells]
-
-
-def part_sweep(content: dict[str, Any], cell: str, seeds: Sequence[str]) -> dict[str, Any]:
-    """The sweep of one cell of a map with some of its seeds."""
-    name = f"{content['name']}_{cell.replace(' ', '_')}_{'-'.join(seeds)}"
-    return with_grid(content, {"name": name, "axes": {"cell": [cell], "seed": list(seeds)}})
+def part_sweep(content: dict[str, Any], cell: str, seed: str) -> dict[str, Any]:
+    """The sweep of one cell of a map with one seed."""
+    name = f"{content['name']}_{cell.replace(' ', '_')}_{seed}"
+    return with_grid(content, {"name": name, "axes": {"cell": [cell], "seed": [seed]}})
 
 
 def is_whole(rows: pa.Table | None, content: dict[str, Any], cell: str, seed: str) -> bool:
@@ -104,7 +99,6 @@ def main() -> None:
     parser.add_argument("sweep", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--num-cpus", type=int, default=1)
-    parser.add_argument("--all-seeds", action="store_true", help="one sweep for all seeds of a cell")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="results of the parts, and their store")
     arguments = parser.parse_args()
     content = yaml.safe_load(arguments.sweep.read_text())
@@ -113,17 +107,24 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = pq.read_table(path) if path.exists() else None
     failed: list[str] = []
-    for cell, seeds in parts_of(content, arguments.all_seeds):
-        if all(is_whole(rows, content, cell, seed) for seed in seeds):
+    for seed, cell in itertools.product(content["axes"]["seed"], content["axes"]["cell"]):
+        if is_whole(rows, content, cell, seed):
             continue
-        own = part_sweep(content, cell, seeds)
+        own = part_sweep(content, cell, seed)
         file, run_dir = folder / f"{own['name']}.yaml", folder / own["name"]
         file.write_text(yaml.safe_dump(own, sort_keys=False, width=120))
-        command = [*V2A, "sweep", str(file), *arguments.overrides, f"store={arguments.runs / 'artifacts'}"]
+        command = [
+            *V2A,
+            "sweep",
+            str(file),
+            *arguments.overrides,
+            f"store={arguments.runs / 'artifacts'}",
+            "policies_per_trial=1",
+        ]
         command += ["--run-dir", str(run_dir), "--num-cpus", str(arguments.num_cpus)]
         start = time.perf_counter()
         status = subprocess.run(command, check=False).returncode
-        print(f"{cell}, seeds {', '.join(seeds)}: status {status}, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{cell}, seed {seed}: status {status}, {time.perf_counter() - start:.0f} s", flush=True)
         if status != 0:
             failed.append(own["name"])
         if (results := run_dir / "results.parquet").exists():
