@@ -18,7 +18,8 @@ Part D on Walker2d's map: a frozen test of two rules, whichever candidates have 
 source`, which is what `v2a choose` does; and `filter, mix or source; else target or filter`, which was found on
 Hopper's map: what earned less than the target is not mixed, and the target alone is a candidate there. There it has
 41.4 instead of 41.5 on average, and its largest loss to the better baseline is 18 instead of 39. The tag
-`study-d-gate` is from before any of these values was known.
+`study-d-gate` is from before any of these values was known. On HalfCheetah's corners a third rule is tested, `any of
+the four; else target or filter`, which was found on Walker2d's map; tag `study-d-four`.
 
 Part E, data of others. Both directions, shifted sources with the stock robot as target and the reverse, and a target of
 random actions, on OTDF's and our third-party files of Hopper and HalfCheetah.

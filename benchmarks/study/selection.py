@@ -43,6 +43,7 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "any of the three": ((*BASELINES, FILTER), (*BASELINES, FILTER)),
     "filter, mix or source": ((FILTER, MIX, SOURCE), (FILTER, MIX)),
     "filter, mix or source; else target or filter": ((FILTER, MIX, SOURCE), (TARGET, FILTER)),
+    "any of the four; else target or filter": ((TARGET, FILTER, MIX, SOURCE), (TARGET, FILTER)),
 }
 """What is chosen from where the source's episodes have a higher return than the target's, and where they have not."""
 SHOWN = ("filter, mix or source", "filter or mix")
