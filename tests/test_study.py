@@ -192,12 +192,26 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(
     # A later sweep adds a candidate.
     selection.write_rows(selection.measured([more], tmp_path), written)
     text = selection.report(selection.read_groups(written))
-    best = "30.0 (iql_source 1)" if source_earns_more else "20.0 (iql_mixed 1)"
+    best = "30.0 (iql_source 1)" if source_earns_more else "40.0 (iql_target 1)"
     assert f"| near | {best} | 40.0 | 40.0 | 20.0 | 50.0 | 30.0 |" in text
     chosen = "30.0 | 40.0 | 10.0" if source_earns_more else "20.0 | 40.0 | 20.0"
     assert f"| filter, mix or source | fitted_q_lower | {chosen} |" in text
     chosen = "30.0 | 40.0 | 10.0" if source_earns_more else "40.0 | 40.0 | 0.0"
     assert f"| filter, mix or source; else target or filter | fitted_q_lower | {chosen} |" in text
+
+
+def test_overview_by_hand() -> None:
+    def group(task: str, seed: int, source: float, more: bool) -> selection.Group:
+        scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0, "iql_source": source}
+        values = {"iql_target": 3.0, "iql_mixed": 5.0, "v2a_supported": 2.0, "iql_source": 4.0 + seed}
+        return selection.Group(task, str(seed), scores, {m: {"lower_value": v} for m, v in values.items()}, more)
+
+    # Chosen: mix 20, source 90, target 40; the better baseline has 40 everywhere.
+    groups = [group("a", 0, 70.0, True), group("a", 2, 90.0, True), group("b", 0, 70.0, False)]
+    text = selection.overview({"tiny": groups, "without a source": []})
+    row = text.splitlines()[-1]
+    assert text.count("tiny") == 1 and "without" not in text
+    assert row.startswith("| tiny | 3 | 40.0 | 43.3, 20.0 | 50.0, 20.0 | 50.0, 20.0 | +7.5 [")
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def sweep(
 def choose(
     path: str | Path, run_dir: str | Path | None = None, *, num_cpus: int | None = None, **overrides: Any
 ) -> dict[str, Any]:
-    """Train `v2a_supported`, `iql_mixed` and `iql_source` on the experiment in a YAML file, and choose one.
+    """Train `iql_target`, `v2a_supported`, `iql_mixed` and `iql_source` on a YAML file's experiment; choose one.
 
     By recorded data alone. Ray as for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the
     name of its folder in `trials/` of the results, by default `runs/NAME-choice`.

@@ -115,30 +115,38 @@ CHOICE = """## Part D, begun: choosing between the target, the mix, the source a
 No method is best everywhere: a filter helps where the target can judge the source, and throws away what a bad target
 needs; half of every mixed batch is the target, however bad it is. So several policies are trained, and one is chosen
 without a simulator: critics are fitted to the target's and the source's transitions for each policy, and the policy
-with the highest value in first states of held-out target episodes, less a standard deviation over critics, is taken;
-the source alone only where its episodes have a higher return than the target's. Where the target is drawn row by row,
-first states are the source's. `v2a choose` does this with "filter, mix or source". Scores are means over seeds; in
-brackets is what was chosen how often.
+with the highest value in first states of held-out target episodes, less a standard deviation over critics, is taken.
+Where the target is drawn row by row, first states are the source's.
 
-**Chosen among these three, the policy is better on average than the better baseline, known in every cell, on all four
-robots.**
-The source alone was added when Hopper's map had shown that it is worth more than mixing where the target is bad and the
-source near (58.1 instead of 17.9). On Hopper what is chosen from was named after most of the scores were seen, so those
-tables develop the choice. Its tests were written down before: `choice_walker2d` and `choice_ant` with "filter or mix"
-(tags `study-d-frozen`, `study-d-frozen-ant`), run once; then the source alone, and `choice_halfcheetah` with all of it
-(tag `study-d-source`), before any of those policies was trained.
+What is chosen from was changed three times. Each form was written down, and tagged, before the values of its test were
+known.
 
-What falls short: the choice is held back by what it chooses from. Beside far robots all three are behind the target
-alone on Walker2d and Ant (by 3.2 and 4.6), and with an expert's data of the target on Hopper (by 39.0 and 0.2); so is
-the choice. And critics that have seen more of the source than of the target take the mix, or the source, in two cells
-of Hopper's map in which the filter or the target alone is better, and the source in a task of HalfCheetah in which
-mixing is (21.9 instead of 35.6), all beside near robots. Tried against that, and
-left: the mix only where it is worth a quarter more (written down before Ant's values were known, tag `study-d-margin`;
-it mends those two cells and loses as much elsewhere), values of all recorded states instead of first ones, critics
-whose batches are half target, and a discount of 0.997: none tells these two cells from those in which mixing is right.
-The TD error chooses badly: it is largest where the target has not been.
+- "filter or mix": developed on Hopper, tested once on three tasks of Walker2d and of Ant (tags `study-d-frozen`,
+  `study-d-frozen-ant`).
+- "filter, mix or source": the source alone is worth more than mixing where the target is bad and the source near. It is
+  left out where the source's episodes earn less than the target's, for critics would take it there. Tested on the same
+  tasks and five of HalfCheetah, before any policy on the source alone was trained (tag `study-d-source`).
+- "filter, mix or source; else target or filter": where the source's episodes earn less, mixing is left out too, and the
+  target alone comes in. Found on Hopper's map, tested on Walker2d's (tag `study-d-gate`).
+- "any of the four; else target or filter": the target alone is a candidate everywhere. Found on Walker2d's map, tested
+  on HalfCheetah's corners (tag `study-d-four`). This is what `v2a choose` does.
 
     python -m benchmarks.study.selection runs/NAME --output DIR --name NAME
+
+Means of what is chosen, and the most that it loses to the better of target alone and mixing, which is known here for
+every task and seed. The last column is the mean difference of the last way to that better baseline, with a 95 % t
+interval over tasks:
+"""
+
+CHOICE_SHORTFALL = """What falls short: in single tasks the choice still loses to the better baseline. Beside far
+robots whose episodes earn more, the mix is taken on Ant where the target alone is better (35.0 instead of 39.6); beside
+near robots the source is taken on Hopper where the target alone is better (14.7 instead of 29.2), and on HalfCheetah
+where mixing is (21.9 instead of 35.6). And critics take Hopper's target alone in two cells in which the filter is
+better, with few rows of an expert and beside far robots (53.4 instead of 85.5, 38.6 instead of 53.4).
+
+Tried against the losses, and left: the mix only where it is worth a quarter more (tag `study-d-margin`), values of all
+recorded states instead of first ones, critics whose batches are half target, and a discount of 0.997. The TD error
+chooses badly: it is largest where the target has not been.
 """
 
 PARTS = """## Part D: which part of the default helps

@@ -258,7 +258,12 @@ def main() -> None:
     if (path := ROWS / "where_z_pays.parquet").exists():
         lines += [prose.Z_PAYS, *policies_table(path), ""]
     lines += sections("published_", prose.PUBLISHED, published_section)
-    lines += sections("selection_", prose.CHOICE, lambda path: [selection.report(selection.read_groups(path)), ""])
+    choices = {path.stem.removeprefix("selection_"): path for path in sorted(ROWS.glob("selection_*.parquet"))}
+    if choices:
+        by_name = {name: selection.read_groups(path) for name, path in choices.items()}
+        lines += [prose.CHOICE, selection.overview(by_name), "", prose.CHOICE_SHORTFALL]
+        for name, groups in by_name.items():
+            lines += [f"### {name}", "", selection.report(groups), ""]
     if (ROWS / "parts_hopper.parquet").exists():
         lines += [prose.PARTS, *parts_section("hopper")]
     if (path := ROWS / "real.parquet").exists():

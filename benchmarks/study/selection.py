@@ -25,9 +25,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy import stats
 
 from benchmarks.study.run import ROWS, V2A
-from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, SOURCE
+from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, SOURCE, TARGET
 from v2a_ray.experiments.finished import TRIALS
 from v2a_ray.experiments.sweep import task_of, trial_folder_name
 from v2a_ray.export.find import find_policy
@@ -35,8 +37,7 @@ from v2a_ray.export.selection import selection_data
 from v2a_ray.files import read_json
 from v2a_ray.outputs import file_name
 
-BASELINES = ("iql_target", MIX)
-TARGET = BASELINES[0]
+BASELINES = (TARGET, MIX)
 CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "target or mix": (BASELINES, BASELINES),
     "filter or mix": ((FILTER, MIX), (FILTER, MIX)),
@@ -46,7 +47,7 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "any of the four; else target or filter": ((TARGET, FILTER, MIX, SOURCE), (TARGET, FILTER)),
 }
 """What is chosen from where the source's episodes have a higher return than the target's, and where they have not."""
-SHOWN = ("filter, mix or source", "filter or mix")
+SHOWN = ("any of the four; else target or filter", "filter or mix")
 """What is chosen by `v2a choose`, and by its form from before the source alone was a candidate."""
 NEEDED = (*BASELINES, FILTER)
 """Of every task; the source alone was added later, and is not everywhere."""
@@ -153,6 +154,34 @@ def report(groups: Sequence[Group]) -> str:
     methods = [method for method in (*NEEDED, SOURCE) if all(method in group.scores for group in groups)]
     among = [name for name, (good, bad) in CANDIDATES.items() if {*good, *bad} <= set(methods)]
     return "\n".join([*tasks_table(groups, methods, among), "", *loss_table(groups, methods, among)])
+
+
+def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
+    """Every way to choose that needs the source alone, in all tasks and seeds that have it, in Markdown."""
+    ways = [name for name, (good, bad) in CANDIDATES.items() if SOURCE in {*good, *bad}]
+    head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]")
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for tasks, groups in by_name.items():
+        own = [group for group in groups if SOURCE in group.scores]
+        if not own:
+            continue
+        better = np.asarray([max(group.scores[method] for method in BASELINES) for group in own])
+        gains = [
+            np.asarray([group.scores[group.chosen(way, "fitted_q_lower")] for group in own]) - better for way in ways
+        ]
+        cells = [f"{(better + gain).mean():.1f}, {-gain.min():.1f}" for gain in gains]
+        lines.append(
+            f"| {tasks} | {len(own)} | {better.mean():.1f} | {' | '.join(cells)} | {gain_over_tasks(own, gains[-1])} |"
+        )
+    return "\n".join(lines)
+
+
+def gain_over_tasks(groups: Sequence[Group], gains: NDArray[np.float64]) -> str:
+    """Mean over tasks of the mean gain over seeds, with its 95 % t interval; NaN for a single task."""
+    tasks = np.asarray([group.task for group in groups])
+    means = [float(gains[tasks == task].mean()) for task in dict.fromkeys(tasks.tolist())]
+    interval = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+    return f"{np.mean(means):+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
 
 
 def tasks_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:

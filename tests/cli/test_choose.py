@@ -1,4 +1,4 @@
-"""`v2a choose`: a filter, plain mixing or the source alone, chosen by recorded data alone."""
+"""`v2a choose`: target, filter, mix or source, chosen by recorded data alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from v2a_ray.data.mixing.mixture import take
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.offline import OfflineNumbers
-from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE
+from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE, TARGET
 from v2a_ray.experiments.finished import PolicyRecord
 from v2a_ray.export.choice import Choice, choose
 from v2a_ray.export.selection import Candidate, SelectionData
@@ -53,14 +53,17 @@ def test_first_states_are_the_sources_where_the_target_has_none(rows: bool) -> N
 
 
 def test_policy_that_is_not_finished_is_not_chosen(tmp_path: Path) -> None:
-    scores: dict[str, dict[str, list[float]]] = {FILTER: {"a": []}, MIX: {"a": [12.0]}, SOURCE: {"a": [3.0]}}
+    scores: dict[str, dict[str, list[float]]] = {
+        FILTER: {"a": []},
+        **{method: {"a": [12.0]} for method in (TARGET, MIX, SOURCE)},
+    }
     folder = write_sweep_folder(tmp_path / "sweep", scores, failed=("a disk was full",))
     with pytest.raises(DataError, match=rf"{FILTER} is failed: a disk was full(?s:.*)--resume"):
         choose(folder, seed=0)
     assert not (folder / "choice.json").exists()
 
 
-def test_one_of_three_policies_is_chosen_and_the_same_command_chooses_it_again(
+def test_one_policy_is_chosen_and_the_same_command_chooses_it_again(
     tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("v2a_ray.export.choice.CRITIC_STEPS", 20)
@@ -74,7 +77,7 @@ def test_one_of_three_policies_is_chosen_and_the_same_command_chooses_it_again(
     allowed = {method: value for method, value in values.items() if method not in content["left_out"]}
     assert values[content["chosen"]] == max(allowed.values())
     returns = content["returns"]
-    assert content["left_out"] == ([] if returns["source"] > returns["target"] else [SOURCE])
+    assert content["left_out"] == ([] if returns["source"] > returns["target"] else [MIX, SOURCE])
     assert content["seed"] == 3
     assert f"chosen: {content['chosen']}" in first.stdout
     result = json.loads((path.parent / "trials" / content["trial"] / "result.json").read_text())
@@ -91,12 +94,12 @@ def test_method_on_the_command_line_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("source_return", "chosen"), [(900.0, SOURCE), (300.0, MIX)])
-def test_the_source_alone_is_chosen_only_where_it_earns_more(source_return: float, chosen: str) -> None:
+@pytest.mark.parametrize(("source_return", "chosen"), [(900.0, SOURCE), (300.0, TARGET)])
+def test_the_whole_source_is_taken_only_where_it_earns_more(source_return: float, chosen: str) -> None:
     """Critics like it best in both cases."""
     candidates = {
         method: Candidate(method, NO_NUMBERS, score, None)
-        for method, score in ((FILTER, 100.0), (MIX, 120.0), (SOURCE, 140.0))
+        for method, score in ((TARGET, 110.0), (FILTER, 100.0), (MIX, 120.0), (SOURCE, 140.0))
     }
     records = {
         method: PolicyRecord(Path(method), {"method": method}, method, "task", 0, "finished", {"target": {}})
@@ -105,6 +108,5 @@ def test_the_source_alone_is_chosen_only_where_it_earns_more(source_return: floa
     choice = Choice(candidates, records, False, target_return=600.0, source_return=source_return, seed=0)
     assert choice.method == chosen and choice.folder == Path(chosen)
     words = choice_in_words(choice)
-    assert ("iql_source is left out: an episode of the source earns 300, one of the target 600" in words) == (
-        chosen == MIX
-    )
+    left_out = "left out: iql_mixed and iql_source, because an episode of the source earns 300, one of the target 600"
+    assert (left_out in words) == (chosen == TARGET)

@@ -28,12 +28,12 @@ def choose(
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train v2a_supported, iql_mixed and iql_source on an experiment, and choose one by recorded data alone.
+    """Train iql_target, v2a_supported, iql_mixed and iql_source on an experiment; choose one by recorded data alone.
 
     A filter helps where the target can judge the source; where the target is too bad or too small for that, plain
     mixing does, or the source alone. Critics of each policy are fitted to target and source, and the policy with the
-    highest value in first states, less a standard deviation over critics, is chosen; the source alone only where its
-    episodes have a higher return than the target's. The same command goes on where it stopped.
+    highest value in first states, less a standard deviation over critics, is chosen; mixing and the source alone only
+    where the source's episodes have a higher return than the target's. The same command goes on where it stopped.
 
         v2a choose tune_configs/demo.yaml
 

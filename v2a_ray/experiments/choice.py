@@ -1,9 +1,9 @@
-"""Choosing between a filter, plain mixing and the source alone without a simulator: what is trained.
+"""Choosing between the target alone, a filter, plain mixing and the source alone without a simulator: what is trained.
 
 No method is best with every target (docs/study.md): a filter helps where the target can judge the source, and throws
 away what is needed where the target is too bad or too small for that. Mixing keeps it, and half of every batch is still
-the bad target; the source alone is without. So all three are trained, and critics that are fitted to target and source
-decide (`v2a_ray.export.choice`).
+the bad target; the source alone is without. Where the source earned less, it is no help at all. So all four are
+trained, and what both earned, and critics that are fitted to target and source, decide (`v2a_ray.export.choice`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.settings.shipped import config_path
 from v2a_ray.settings.yaml_files import parse_overrides, validate
 
-FILTER, MIX, SOURCE = CANDIDATES = "v2a_supported", "iql_mixed", "iql_source"
+TARGET, FILTER, MIX, SOURCE = CANDIDATES = "iql_target", "v2a_supported", "iql_mixed", "iql_source"
+TAKE_IT_WHOLE = MIX, SOURCE
+"""What takes the whole source is left out where the source earned less than the target did."""
 CRITIC_STEPS = 2000
 """Update steps of the critics with which choosing was measured."""
 
 
 def choice_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The three methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
+    """The four methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
     path = config_path(path)
     over = parse_overrides(overrides)
     content, notices = with_base({"base": str(path.absolute()), "axes": {"method": list(CANDIDATES)}}, path)

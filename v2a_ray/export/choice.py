@@ -1,8 +1,8 @@
 """The choice between the policies of a finished `choice_sweep`: the one that is worth the most in first states.
 
 Worth is Q, by critics of each policy that are fitted to target and source, less a standard deviation over critics.
-The source alone is left out where its episodes have a lower return than the target's: critics that have seen more of
-the source than of the target would take it there.
+What takes the whole source is left out where the source's episodes have a lower return than the target's: critics that
+have seen more of the source than of the target would take it there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
-from v2a_ray.experiments.choice import CANDIDATES, CRITIC_STEPS, SOURCE
+from v2a_ray.experiments.choice import CANDIDATES, CRITIC_STEPS, TAKE_IT_WHOLE
 from v2a_ray.experiments.experiment import OfflineConfig
 from v2a_ray.experiments.finished import PolicyRecord, read_records
 from v2a_ray.export.find import find_policy
@@ -27,7 +27,7 @@ CHOICE_FILE = "choice.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """A filter, the mix or the source alone.
+    """The target alone, a filter, the mix or the source alone.
 
     Attributes:
         candidates: by method, which is also their name.
@@ -52,7 +52,7 @@ class Choice:
     @property
     def left_out(self) -> list[str]:
         """The methods that are not to be chosen, whatever they are worth."""
-        return [] if self.source_return > self.target_return else [SOURCE]
+        return [] if self.source_return > self.target_return else list(TAKE_IT_WHOLE)
 
     @property
     def folder(self) -> Path:

@@ -56,11 +56,11 @@ def choice_in_words(choice: Choice) -> str:
         f"worth in first states of {place}, less a standard deviation over critics: "
         + ", ".join(f"{method} {value:,.1f}" for method, value in values.items()),
     ]
-    lines += [
-        f"{method} is left out: an episode of the source earns {choice.source_return:,.0f}, one of the target "
-        f"{choice.target_return:,.0f}"
-        for method in choice.left_out
-    ]
+    if choice.left_out:
+        lines.append(
+            f"left out: {' and '.join(choice.left_out)}, because an episode of the source earns "
+            f"{choice.source_return:,.0f}, one of the target {choice.target_return:,.0f}"
+        )
     targets = {method: record.result["target"] for method, record in choice.records.items()}
     if all(target.get("normalized_score_mean") is not None for target in targets.values()):
         scores = ", ".join(f"{method} {target['normalized_score_mean']:.1f}" for method, target in targets.items())
