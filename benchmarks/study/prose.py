@@ -100,8 +100,11 @@ target's quality. `raw` is as published code has rewards and states, `scaled` as
 
 Differences that are left, with a guess of their effect: our zoo's policies instead of D4RL's (large: other scores); the
 modality trained for 1,000 steps and advantages for 10,000 instead of 100,000 and a million (unknown: A changes its
-order with training, as Part B shows); transport to 5,000 of the target's transitions (none).
-Neither of the two largest is tested yet.
+order with training, as Part B shows); transport to 5,000 of the target's transitions (none). The first is tested by
+`published_hopper_recorded.yaml`: 20,000 rows drawn from a medium dataset that others recorded, and OTDF's three medium
+datasets of 5,000 each. The order is the same there: the target alone, OTDF and our default lead, and `v2a` is behind
+its form without z, and all of these. The second is a sweep that has not been run (`published_hopper_longer_columns`),
+and so are 100,000 policy steps (`published_hopper_longer_policies`).
 
 So far, one seed of three cells of Hopper: `v2a` and `dvdf` are behind the target alone in all three, by 3 to 86 points,
 and `v2a` is level with its own form without z, or behind it. OTDF is the best of the nine in all three. What it and our
