@@ -209,8 +209,8 @@ def test_overview_by_hand() -> None:
     # Chosen: mix 20, source 90, target 40; the better baseline has 40 everywhere.
     groups = [group("a", 0, 70.0, True), group("a", 2, 90.0, True), group("b", 0, 70.0, False)]
     text = selection.overview({"tiny": groups, "without a source": []})
-    row = text.splitlines()[-1]
-    assert text.count("tiny") == 1 and "without" not in text
+    row, every = text.splitlines()[-2:]
+    assert text.count("tiny") == 1 and "without" not in text and every == row.replace("tiny", "all")
     assert row.startswith("| tiny | 3 | 40.0 | 43.3, 20.0 | 50.0, 20.0 | 50.0, 20.0 | +7.5 [")
 
 

@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +161,9 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     ways = [name for name, (good, bad) in CANDIDATES.items() if SOURCE in {*good, *bad}]
     head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    for tasks, groups in by_name.items():
-        own = [group for group in groups if SOURCE in group.scores]
+    by_name = {name: [group for group in groups if SOURCE in group.scores] for name, groups in by_name.items()}
+    every = [replace(group, task=f"{name}: {group.task}") for name, groups in by_name.items() for group in groups]
+    for tasks, own in {**by_name, "all": every}.items():
         if not own:
             continue
         better = np.asarray([max(group.scores[method] for method in BASELINES) for group in own])
