@@ -212,6 +212,9 @@ def test_overview_by_hand() -> None:
     row, every = text.splitlines()[-2:]
     assert text.count("tiny") == 1 and "without" not in text and every == row.replace("tiny", "all")
     assert row.startswith("| tiny | 3 | 40.0 | 43.3, 20.0 | 50.0, 20.0 | 50.0, 20.0 | +7.5 [")
+    # Task a: (20 + 90) / 2 is chosen; task b: 40, which is the better baseline.
+    assert row.endswith("| 0 of 2 |")
+    assert selection.tasks_behind(groups[:1], "filter, mix or source") == "1 of 1"
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

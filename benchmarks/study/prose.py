@@ -143,8 +143,8 @@ known.
     python -m benchmarks.study.selection runs/NAME --output DIR --name NAME
 
 Means of what is chosen, and the most that it loses to the better of target alone and mixing, which is known here for
-every task and seed. The last column is the mean difference of the last way to that better baseline, with a 95 % t
-interval over tasks:
+every task and seed. Then the mean difference of the last way to that better baseline, with a 95 % t interval over
+tasks, and the tasks in which its mean is behind both baselines' better mean by more than 3 points:
 """
 
 CHOICE_SHORTFALL = """What falls short: in single tasks the choice still loses to the better baseline. Beside far

@@ -21,7 +21,7 @@ from scipy import stats
 from benchmarks.study import cost, prose, rule, selection, where_z_matters
 from benchmarks.study.design import BASELINE_METHODS, METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from benchmarks.study.run import ROWS, Scores, read_cells, with_rows_of
-from benchmarks.study.selection import BASELINES
+from benchmarks.study.selection import BASELINES, NOTICEABLE
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 
@@ -34,8 +34,6 @@ CONTRASTS = (
     *((method, "better baseline") for method in FILTERS),
 )
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
-NOTICEABLE = 3
-"""Points of the normalised score, the goal's bound: smaller differences count as none."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """What is chosen from where the source's episodes have a higher return than the target's, and where they have not."""
 SHOWN = ("any of the four; else target or filter", "filter or mix")
 """What is chosen by `v2a choose`, and by its form from before the source alone was a candidate."""
+NOTICEABLE = 3
+"""Points of the normalised score, the goal's bound: smaller differences count as none."""
 NEEDED = (*BASELINES, FILTER)
 """Of every task; the source alone was added later, and is not everywhere."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
@@ -159,7 +161,7 @@ def report(groups: Sequence[Group]) -> str:
 def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     """Every way to choose that needs the source alone, in all tasks and seeds that have it, in Markdown."""
     ways = [name for name, (good, bad) in CANDIDATES.items() if SOURCE in {*good, *bad}]
-    head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]")
+    head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]", "tasks behind")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     by_name = {name: [group for group in groups if SOURCE in group.scores] for name, groups in by_name.items()}
     every = [replace(group, task=f"{name}: {group.task}") for name, groups in by_name.items() for group in groups]
@@ -171,9 +173,8 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
             np.asarray([group.scores[group.chosen(way, "fitted_q_lower")] for group in own]) - better for way in ways
         ]
         cells = [f"{(better + gain).mean():.1f}, {-gain.min():.1f}" for gain in gains]
-        lines.append(
-            f"| {tasks} | {len(own)} | {better.mean():.1f} | {' | '.join(cells)} | {gain_over_tasks(own, gains[-1])} |"
-        )
+        cells += [gain_over_tasks(own, gains[-1]), tasks_behind(own, ways[-1])]
+        lines.append(f"| {tasks} | {len(own)} | {better.mean():.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -183,6 +184,17 @@ def gain_over_tasks(groups: Sequence[Group], gains: NDArray[np.float64]) -> str:
     means = [float(gains[tasks == task].mean()) for task in dict.fromkeys(tasks.tolist())]
     interval = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
     return f"{np.mean(means):+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+
+
+def tasks_behind(groups: Sequence[Group], way: str) -> str:
+    """In how many tasks the mean of what is chosen is behind the better mean of the baselines by more than 3 points."""
+    by_task = [list(members) for _, members in itertools.groupby(groups, key=lambda group: group.task)]
+    behind = 0
+    for same in by_task:
+        chosen = np.mean([group.scores[group.chosen(way, "fitted_q_lower")] for group in same])
+        better = max(np.mean([group.scores[method] for group in same]) for method in BASELINES)
+        behind += bool(better - chosen > NOTICEABLE)
+    return f"{behind} of {len(by_task)}"
 
 
 def tasks_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:
