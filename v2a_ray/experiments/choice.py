@@ -2,8 +2,9 @@
 
 No method is best with every target (docs/study.md): a filter helps where the target can judge the source, and throws
 away what is needed where the target is too bad or too small for that. Mixing keeps it, and half of every batch is still
-the bad target; the source alone is without. Where the source earned less, it is no help at all. So all four are
-trained, and what both earned, and critics that are fitted to target and source, decide (`v2a_ray.export.choice`).
+the bad target; the source alone is without. A source that earned less than the target is seldom worth mixing. So all
+four are trained, and what both earned, and critics that are fitted to target and source, decide
+(`v2a_ray.export.choice`).
 """
 
 from __future__ import annotations
