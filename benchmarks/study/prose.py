@@ -15,8 +15,9 @@ The unfavourable first; each is shown below, with how much it was seen of.
   average so is every filter. In the published setting it is behind the target alone as well.
 - What helps in our default, `v2a_supported`, is the support term of the policy's loss more than the filter; it costs as
   much where the target's behaviour is bad, or an expert's of few episodes.
-- z mends A where the same action is worth the opposite, and has nothing to mend under shifts of gravity. Where it does
-  mend A, policies on the filtered mix are still no better than on the target alone.
+- z mends A where the same action does something else (motors reversed, actions late), the more the longer A is trained,
+  and has nothing to mend between gravities. Where it does mend A, policies on the filtered mix are still no better than
+  on the target alone.
 - Whether mixing helps is told by who collected the data: it does where the source earned more than the target did. That
   is right in 18 of 20 cells of a robot on which it was not found.
 - No method is best everywhere. A choice among four policies by recorded data alone is ahead of the better of both
@@ -78,8 +79,11 @@ the rank correlation of A(s, a) with A(s, a) of another seed, and with A(s, a) t
 the second is not lower, z has nothing to mend. `laboratory`, in which an action is worth the opposite in the rarer
 dynamics, is the positive control.
 
-So far: with all motors reversed A(s, a) loses the rarer dynamics, the more the longer it is trained, and z gives nearly
-all of it back, as much as the true dynamics do. With gravity 0.5 beside 2, z has nothing to mend.
+So far, on Hopper: A(s, a) loses the rarer dynamics the more the longer it is trained, and the more the actions differ.
+After 20,000 steps its rank correlation there is 0.16 with all motors reversed, 0.53 with one, 0.59 with actions four
+steps late; z brings it to 0.74, 0.78 and 0.72, nearly what the true dynamics do (0.77, 0.82, 0.77), and z of other
+episodes brings nothing. After 5,000 steps there is little to mend but with all motors reversed. With gravity 0.5 beside
+2 there is nothing after either.
 
     python -m benchmarks.study.where_z_matters --output DIR
 """
