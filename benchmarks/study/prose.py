@@ -75,9 +75,9 @@ policies of the stock robot drive both, half random actions and half its medium 
 are the rank correlation with the oracles in the rarer dynamics, and the share of pairs of transitions from the two
 dynamics that are ordered unlike the oracles (50 % is chance). The oracles are fitted to each dynamics alone; two of
 them that differ in their seed agree as the column "oracle 1 by oracle 2" says, which is the noise. The last column is
-the rank correlation of A(s, a) with A(s, a) of another seed, and with A(s, a) that is given the true dynamics: where
-the second is not lower, z has nothing to mend. `laboratory`, in which an action is worth the opposite in the rarer
-dynamics, is the positive control.
+the rank correlation of A(s, a) with A(s, a) of another seed, and with A(s, a) that is given the true dynamics, over the
+whole mix: where the second is lower, z has something to mend; where it is not, the rarer fifth may still be wrong.
+`laboratory`, in which an action is worth the opposite in the rarer dynamics, is the positive control.
 
 So far, on Hopper: A(s, a) loses the rarer dynamics the more the longer it is trained, and the more the actions differ.
 After 20,000 steps its rank correlation there is 0.16 with all motors reversed, 0.53 with one, 0.59 with actions four
