@@ -43,6 +43,7 @@ NUM_CELLS, NUM_STARTS, SEEDS = 20, 20, (0, 1, 2)
 REAL_SEEDS = (0, 1, 2, 3, 4)
 METHODS = ("iql_target", "iql_mixed", "v2a", "v2a_residual", "v2a_supported")
 BASELINE_METHODS = ("iql_target", "iql_mixed", "iql_source")
+"""What trains without columns, so that it is known of a robot long before its map is."""
 POOL_TRANSITIONS, SOURCE_TRANSITIONS = 100_000, 30_000
 QUALITIES = ("random", "medium-replay", "medium", "expert")
 SIZES = (1_000, 10_000, 100_000)
@@ -156,22 +157,10 @@ def layer(cell: Cell, robot: str, domains: Sequence[str], size: int = SOURCE_TRA
     return {"target": target | drawn[cell.draw] | {"path": f"{robot}_{cell.quality}"}, "sources": sources}
 
 
-def sweep(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """The sweep over all methods in a robot's cells."""
+def sweep(robot: str, cells: Sequence[Cell], part: str = "map", methods: Sequence[str] = METHODS) -> dict[str, Any]:
+    """The sweep over methods in a robot's cells: all of the map, or a part of it that has a file of its own."""
     labelled = {cell.label: layer(cell, robot, source_domains(cell, robot)) for cell in cells}
-    return {"name": f"map_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(METHODS)}}
-
-
-def baselines(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """The map without filters: what trains in minutes has all seeds on all robots long before the map has."""
-    content = sweep(robot, cells)
-    return content | {"name": f"baselines_{robot}", "axes": content["axes"] | {"method": list(BASELINE_METHODS)}}
-
-
-def default(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Part D: the default in a robot's cells, which `v2a choose` compares with the baselines of the same seeds."""
-    content = sweep(robot, cells)
-    return content | {"name": f"default_{robot}", "axes": content["axes"] | {"method": ["v2a_supported"]}}
+    return {"name": f"{part}_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(methods)}}
 
 
 def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -358,10 +347,11 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for robot in NEAR:
         cells = design() if robot in ("hopper", "walker2d") else corners()
-        for content in (sweep(robot, cells), baselines(robot, cells), ceiling(robot, cells)):
+        baselines = sweep(robot, cells, "baselines", BASELINE_METHODS)
+        for content in (sweep(robot, cells), baselines, ceiling(robot, cells)):
             if content["axes"]["cell"]:
                 write(content, "A")
-        write(parts(robot, cells) if robot == "hopper" else default(robot, cells), "D")
+        write(parts(robot, cells) if robot == "hopper" else sweep(robot, cells, "default", ("v2a_supported",)), "D")
         for cell in cells:
             print(f"  {cell.label}")
     for robot in NEAR:

@@ -103,7 +103,7 @@ def figure(robot: str, cells: Mapping[str, Scores], path: Path, shown_methods: S
     shown = sorted(cells, key=lambda cell: -float(cells[cell]["iql_target"].mean()))
     plot, axes = pyplot.subplots(figsize=(10, 1.4 + 0.42 * len(shown)), layout="constrained")
     methods = [method for method in shown_methods if method != "iql_target"]
-    for number, (method, marker) in enumerate(zip(methods, "os^D", strict=False)):
+    for number, (method, marker) in enumerate(zip(methods, "os^D"[: len(methods)], strict=True)):
         pairs = [gain_interval(cells[cell][method], cells[cell]["iql_target"]) for cell in shown]
         places = np.arange(len(shown)) + 0.18 * (number - (len(methods) - 1) / 2)
         means, halves = np.asarray(pairs).T

@@ -178,38 +178,45 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     return "\n".join(lines)
 
 
+def by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The seeds of every task, which stand together."""
+    return {task: list(members) for task, members in itertools.groupby(groups, key=lambda group: group.task)}
+
+
+def chosen_mean(seeds: Sequence[Group], way: str) -> float:
+    """Mean score over the seeds of a task of what is chosen in each."""
+    return float(np.mean([group.scores[group.chosen(way, "fitted_q_lower")] for group in seeds]))
+
+
+def better_mean(seeds: Sequence[Group]) -> float:
+    """The higher of the baselines' mean scores over the seeds of a task."""
+    return max(float(np.mean([group.scores[method] for group in seeds])) for method in BASELINES)
+
+
 def gain_over_tasks(groups: Sequence[Group], gains: NDArray[np.float64]) -> str:
     """Mean over tasks of the mean gain over seeds, with its 95 % t interval; NaN for a single task."""
-    tasks = np.asarray([group.task for group in groups])
-    means = [float(gains[tasks == task].mean()) for task in dict.fromkeys(tasks.tolist())]
+    edges = np.cumsum([len(seeds) for seeds in by_task(groups).values()])[:-1]
+    means = [float(own.mean()) for own in np.split(gains, edges)]
     interval = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
     return f"{np.mean(means):+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
 
 
 def tasks_behind(groups: Sequence[Group], way: str) -> str:
     """In how many tasks the mean of what is chosen is behind the better mean of the baselines by more than 3 points."""
-    by_task = [list(members) for _, members in itertools.groupby(groups, key=lambda group: group.task)]
-    behind = 0
-    for same in by_task:
-        chosen = np.mean([group.scores[group.chosen(way, "fitted_q_lower")] for group in same])
-        better = max(np.mean([group.scores[method] for group in same]) for method in BASELINES)
-        behind += bool(better - chosen > NOTICEABLE)
-    return f"{behind} of {len(by_task)}"
+    tasks = by_task(groups).values()
+    behind = sum(better_mean(seeds) - chosen_mean(seeds, way) > NOTICEABLE for seeds in tasks)
+    return f"{behind} of {len(tasks)}"
 
 
 def tasks_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:
     """What is chosen in every task, beside the means over seeds."""
     name = next(name for name in SHOWN if name in among)
     lines = [f"| task | {name} | better baseline | {' | '.join(methods)} |", "| --- " * (len(methods) + 3) + "|"]
-    for task, members in itertools.groupby(groups, key=lambda group: group.task):
-        same = list(members)
-        means = {method: float(np.mean([group.scores[method] for group in same])) for method in methods}
-        chosen = [group.chosen(name, "fitted_q_lower") for group in same]
-        score = np.mean([group.scores[method] for group, method in zip(same, chosen, strict=True)])
+    for task, seeds in by_task(groups).items():
+        chosen = [group.chosen(name, "fitted_q_lower") for group in seeds]
         counts = ", ".join(f"{method} {chosen.count(method)}" for method in methods if method in chosen)
-        better = max(means[method] for method in BASELINES)
-        values = " | ".join(f"{means[method]:.1f}" for method in methods)
-        lines.append(f"| {task} | {score:.1f} ({counts}) | {better:.1f} | {values} |")
+        values = " | ".join(f"{np.mean([group.scores[method] for group in seeds]):.1f}" for method in methods)
+        lines.append(f"| {task} | {chosen_mean(seeds, name):.1f} ({counts}) | {better_mean(seeds):.1f} | {values} |")
     return lines
 
 
