@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--num-cpus", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="results of the parts, and their store")
+    parser.add_argument("--seeds", nargs="+", metavar="SEED", help="these alone; all of the sweep's without it")
     arguments = parser.parse_args()
     content = yaml.safe_load(arguments.sweep.read_text())
     ROWS.mkdir(exist_ok=True)
@@ -107,7 +108,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = pq.read_table(path) if path.exists() else None
     failed: list[str] = []
-    for seed, cell in itertools.product(content["axes"]["seed"], content["axes"]["cell"]):
+    seeds = [seed for seed in content["axes"]["seed"] if arguments.seeds is None or seed in arguments.seeds]
+    for seed, cell in itertools.product(seeds, content["axes"]["cell"]):
         if is_whole(rows, content, cell, seed):
             continue
         own = part_sweep(content, cell, seed)
