@@ -57,6 +57,18 @@ def test_packs_train_missing_policies_and_isolate_failures(workspace: Path) -> N
     assert rows[kept]["seconds"] == before[kept]["seconds"]  # not trained again
 
 
+@pytest.mark.slow
+def test_a_policy_whose_data_needs_more_memory_fails_alone(workspace: Path) -> None:
+    sizes = {"name": "sizes", "axes": {"policy.data": ["target"], "target.num_transitions": [100, 20_000], "seed": [0]}}
+    yaml_folder(workspace, sizes=SWEEP | sizes)
+    limited = ["settings.loading.memory_gib=0.004", "--run-dir", "sizes", "--num-cpus", "1"]
+    done = v2a("sweep", "sizes.yaml", *limited, cwd=workspace)
+    assert len(list((workspace / "sizes/tune/sizes").glob("trial-*"))) == 1, done.stdout + done.stderr
+    rows = pq.read_table(workspace / "sizes/results.parquet").to_pylist()
+    status = {row["axis/target.num_transitions"]: row["status"] for row in rows}
+    assert status["100"] == "finished" and "too little to shuffle 20,000 transitions" in status["20000"]
+
+
 @pytest.mark.parametrize("value", ["0", "many", "1.5"])
 def test_a_wrong_number_of_policies_is_one_message(workspace: Path, value: str) -> None:
     done = v2a_here("sweep", "packed.yaml", f"policies_per_trial={value}", "--run-dir", "none", cwd=workspace)

@@ -18,7 +18,7 @@ from tests.experiments.tiny_experiments import OURS, experiment, run
 from v2a_ray.data.loading import streaming
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.errors import DivergenceError
+from v2a_ray.errors import DataError, DivergenceError, StorageError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.policy import batched_jobs
 from v2a_ray.stages.policy.batched import train_together
@@ -216,3 +216,27 @@ def test_diverging_policy_does_not_affect_the_others(tmp_path: Path) -> None:
     errors = fit_policies(jobs)
     assert errors[0] is None and isinstance(errors[1], DivergenceError)
     assert (jobs[0].output / "evaluation.json").exists() and not list(jobs[1].output.iterdir())
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_policy_with_damaged_data_does_not_affect_the_others(damaged: int, tmp_path: Path) -> None:
+    configs = [experiment("iql_mixed"), experiment("iql_mixed", *OTHER_DATA[0])]
+    jobs = jobs_of(configs, [run(config, tmp_path / str(index)) for index, config in enumerate(configs)], tmp_path)
+    for file in jobs[damaged].inputs["source_rows"].glob("*.npy"):
+        file.write_bytes(file.read_bytes()[:-100])
+    errors = fit_policies(jobs)
+    assert isinstance(errors[damaged], DataError) and str(jobs[damaged].inputs["source_rows"]) in str(errors[damaged])
+    assert errors[1 - damaged] is None and not list(jobs[damaged].output.iterdir())
+    assert (jobs[1 - damaged].output / "evaluation.json").exists()
+
+
+def test_full_disk_ends_all_policies_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = experiment("iql_mixed")
+    jobs = jobs_of([config, config], [run(config, tmp_path / "alone")] * 2, tmp_path)
+
+    def full(*_: Any) -> None:
+        raise StorageError("no space left on device", where=str(tmp_path))
+
+    monkeypatch.setattr(batched_jobs, "train_together", full)
+    with pytest.raises(StorageError, match="no space left"):
+        fit_policies(jobs)

@@ -53,12 +53,13 @@ def train_trial(settings: dict[str, Any]) -> None:
             make_stage(works[0], input_paths(works[0], store), store, progress[0])
         else:
             errors = make_policies(works, store, progress)
-    except V2AError as shared:
-        errors = [shared] * len(works)
-    for trial, error in zip(trials, errors, strict=True):
+    except V2AError as error:
+        # Of a batch: what no policy can go on after. An error of one policy is its own in `errors`.
+        errors = [error] * len(works)
+    for trial, found in zip(trials, errors, strict=True):
         policy = trial.plan["policy"].key
-        if error:
-            tune.report(failure(policy, error))
+        if found:
+            tune.report(failure(policy, found))
             continue
         evaluation = read_json(store.path("policy", policy) / "evaluation.json")
         tune.report({"policy": policy, "finished": True, **objectives(evaluation, trial.config.policy.num_steps)})

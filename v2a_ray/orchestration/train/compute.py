@@ -16,7 +16,7 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.engine.trainer import Progress
-from v2a_ray.errors import ClusterError, DivergenceError, StorageError, V2AError
+from v2a_ray.errors import ClusterError, StorageError, V2AError
 from v2a_ray.orchestration.cluster.away_from_head import away_from_head
 from v2a_ray.orchestration.cluster.capacity import Capacity, capacity
 from v2a_ray.orchestration.cluster.gpus import (
@@ -286,9 +286,7 @@ def make_stage(
     return store.get_or_make(node.stage, node.key, make, _about(work, inputs))
 
 
-def make_policies(
-    works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
-) -> list[DivergenceError | None]:
+def make_policies(works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]) -> list[V2AError | None]:
     """Train policies with equal `policy_batch_key` in this process, batched; policies in the store are left out.
 
     Each policy reports to its own `progress`. Returns the error of each policy, None if its artifact exists.
@@ -299,8 +297,8 @@ def make_policies(
 
 def _make_missing_policies(
     works: Sequence[Work], store: ArtifactStore, progress: Sequence[Progress]
-) -> list[DivergenceError | None]:
-    errors: list[DivergenceError | None] = [None] * len(works)
+) -> list[V2AError | None]:
+    errors: list[V2AError | None] = [None] * len(works)
     missing = [index for index, work in enumerate(works) if not store.find("policy", work.node.key)]
     if not missing:
         return errors

@@ -12,7 +12,7 @@ from typing import Any
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.trainer import use_threads
-from v2a_ray.errors import DivergenceError
+from v2a_ray.errors import ClusterError, DivergenceError, StorageError, V2AError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.policy.batched import train_together
 from v2a_ray.stages.policy.iql import IQLLearner
@@ -68,34 +68,47 @@ def make_policy_batches(keys: Sequence[str | None], largest: int) -> list[list[i
     return policy_batches
 
 
-def fit_policies(jobs: Sequence[Job]) -> list[DivergenceError | None]:
+def fit_policies(jobs: Sequence[Job]) -> list[V2AError | None]:
     """Train the policies of jobs with equal `policy_batch_key` together; each writes the files of `fit_policy`.
 
     Jobs with equal inputs share their tables. Where the tables of all do not fit in the memory of one job, those with
     equal inputs are trained together; where even theirs have to be streamed, policies are trained one by one, because
-    each needs its own stream.
+    each needs its own stream. They are also trained one by one where the data of any of them is at fault.
 
     Returns:
         The error of each job, None if it succeeded.
+
+    Raises:
+        StorageError, ClusterError: no job can go on.
     """
     if len(jobs) == 1:
         return [_alone(jobs[0])]
+    try:
+        return _together(jobs)
+    except (StorageError, ClusterError):
+        raise
+    except V2AError:
+        return [_alone(job) for job in jobs]  # whoever is at fault fails again, alone
+
+
+def _together(jobs: Sequence[Job]) -> list[V2AError | None]:
+    """`fit_policies` of two jobs or more."""
     same_inputs: dict[tuple[tuple[str, Path], ...], list[int]] = {}
     for number, job in enumerate(jobs):
         same_inputs.setdefault(tuple(sorted(job.inputs.items())), []).append(number)
     groups = list(same_inputs.values())
-    if not fit_in_memory([jobs[group[0]] for group in groups]):
-        parts = groups if len(groups) > 1 else [[number] for number in groups[0]]
-        errors = {
-            number: error
-            for part in parts
-            for number, error in zip(part, fit_policies([jobs[number] for number in part]), strict=True)
-        }
-        return [errors[number] for number in range(len(jobs))]
-    return _together(jobs, groups)
+    if fit_in_memory([jobs[group[0]] for group in groups]):
+        return [*_in_memory(jobs, groups)]
+    parts = groups if len(groups) > 1 else [[number] for number in groups[0]]
+    errors = {
+        number: error
+        for part in parts
+        for number, error in zip(part, fit_policies([jobs[number] for number in part]), strict=True)
+    }
+    return [errors[number] for number in range(len(jobs))]
 
 
-def _together(jobs: Sequence[Job], groups: Sequence[Sequence[int]]) -> list[DivergenceError | None]:
+def _in_memory(jobs: Sequence[Job], groups: Sequence[Sequence[int]]) -> list[DivergenceError | None]:
     """Train all jobs as one batch; the jobs whose numbers are in a group share their tables."""
     config = jobs[0].config.policy
     use_threads(config.num_threads)
@@ -113,9 +126,11 @@ def _together(jobs: Sequence[Job], groups: Sequence[Sequence[int]]) -> list[Dive
     return errors
 
 
-def _alone(job: Job) -> DivergenceError | None:
+def _alone(job: Job) -> V2AError | None:
     try:
         fit_policy(job)
-    except DivergenceError as error:
+    except (StorageError, ClusterError):
+        raise
+    except V2AError as error:
         return error
     return None
