@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -194,8 +195,12 @@ def test_a_table_that_fits_is_mapped_and_one_that_does_not_is_streamed(file: Mem
 
     assert isinstance(opened(file.num_bytes), Transitions)
     assert isinstance(opened(file.num_bytes - 1), StreamedTransitions)
-    with pytest.raises(ConfigError, match=r"too little to shuffle 4,000 transitions\n.*loading.memory_gib"):
+    with pytest.raises(
+        ConfigError, match=r"too little to shuffle 4,000 transitions, .*\n.*loading.memory_gib"
+    ) as error:
         opened(1000)
+    times = float(re.findall(r"to ([\d.]+) times", str(error.value).replace(",", ""))[0])
+    assert isinstance(opened(int(1000 * times)), Transitions | StreamedTransitions)
 
 
 def test_a_truncated_or_foreign_file_gives_one_message(table: EpisodeTable, tmp_path: Path) -> None:

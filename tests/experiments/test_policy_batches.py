@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.experiments.tiny_experiments import OURS, experiment, run
 from v2a_ray.data.loading import streaming
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.errors import DataError, DivergenceError, StorageError
+from v2a_ray.errors import ConfigError, DataError, DivergenceError, StorageError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.policy import batched_jobs
 from v2a_ray.stages.policy.batched import train_together
@@ -183,6 +184,19 @@ def test_tables_of_a_batch_fit_in_the_memory_of_one_policy(
     assert fit_policies(jobs_of(limited, alone, tmp_path)) == [None] * 3
     # A batch of one is trained alone.
     assert together == [size for size in sizes if size > 1]
+
+
+def test_what_is_advised_against_too_little_memory_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(streaming, "OVERHEAD_BYTES", 0)
+    given = 3000 / 2**30
+    little, unlimited = experiment("iql_mixed", f"loading.memory_gib={given}"), experiment("iql_mixed")
+    artifacts = [run(unlimited, tmp_path / "alone")]
+    (error,) = fit_policies(jobs_of([little], artifacts, tmp_path / "little"))
+    assert isinstance(error, ConfigError)
+    times = float(re.findall(r"to ([\d.]+) times", error.remedy)[0])
+    enough = experiment("iql_mixed", f"loading.memory_gib={given * times}")
+    assert fit_policies(jobs_of([enough], artifacts, tmp_path / "enough")) == [None]
 
 
 def assert_batch_equals_separate_runs(

@@ -21,6 +21,7 @@ Shape suffixes: N transitions of the table, M rows of the buffer, B batch, W wid
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -102,10 +103,13 @@ class StreamedTransitions:
         available = (self._memory_bytes - fixed) // per_row - held
         if available < min(MIN_BUFFER_BLOCKS * self._block_rows, self._length):
             least = fixed + (MIN_BUFFER_BLOCKS * self._block_rows + held) * per_row
+            # The limit is this table's share of `loading.memory_gib`, which several tables of a stage have together.
+            times = math.ceil(10 * least / self._memory_bytes) / 10
             raise ConfigError(
-                f"{self._memory_bytes / 2**20:,.0f} MiB are too little to shuffle {self._length:,} transitions",
+                f"{self._memory_bytes / 2**20:,.1f} MiB are too little to shuffle {self._length:,} transitions, "
+                f"which takes {least / 2**20:,.1f}",
                 where=str(self._file.path),
-                remedy=f"give it at least {least / 2**20:,.0f} MiB by `loading.memory_gib`",
+                remedy=f"raise `loading.memory_gib` to {times:,.1f} times its value",
             )
         self.buffer_rows = min(self._length, available)
         self._buffer_MW: Tensor | None = None
