@@ -96,19 +96,21 @@ def choose(
 ) -> dict[str, Any]:
     """Train `iql_target`, `v2a_supported`, `iql_mixed` and `iql_source` on a YAML file's experiment; choose one.
 
-    By recorded data alone. Ray as for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the
-    name of its folder in `trials/` of the results, by default `runs/NAME-choice`.
+    By recorded data alone. The last two are left out where the source's episodes earn less than the target's. Ray as
+    for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the name of its folder in `trials/`
+    of the results, by default `runs/NAME-choice`.
     """
     from v2a_ray.experiments.choice import choice_sweep
     from v2a_ray.export.choice import choose as choose_policy
     from v2a_ray.orchestration.cluster.session import ray_session
-    from v2a_ray.orchestration.sweep.run_sweep import require_same_sweep, run_sweep
+    from v2a_ray.orchestration.sweep.candidates import train_candidates
     from v2a_ray.result_folders import results_folder
 
-    wanted = choice_sweep(Path(path), _as_overrides(overrides))
-    with results_folder(run_dir or Path("runs") / wanted.name) as folder, ray_session(num_cpus):
-        require_same_sweep(wanted, folder)
-        run_sweep(wanted, folder)
+    over = _as_overrides(overrides)
+    wanted = choice_sweep(Path(path), over)
+    with results_folder(run_dir or Path("runs") / wanted.name) as folder:
+        with ray_session(num_cpus):
+            train_candidates(Path(path), over, folder)
         return choose_policy(folder, wanted.trials[0].config.seed).to_dict()
 
 

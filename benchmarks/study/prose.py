@@ -51,6 +51,15 @@ the source alone. Filters follow in Part D.
     python -m benchmarks.study.run tune_configs/study/baselines_walker2d.yaml data_root=DIR
 """
 
+CEILING = """### What an oracle would choose of a source
+
+In five cells of each map the source is one near and two far dynamics. An oracle would take the near one: the same
+number of transitions, all from there, mixed with the target. Its gain over the better of target alone and mixing all,
+and how much of it `v2a choose` has (Part D), where it is 5 points or more; both in the same seeds.
+
+    python -m benchmarks.study.run tune_configs/study/map_hopper_ceiling.yaml data_root=DIR
+"""
+
 RULE = """### A rule for mixing
 
 Is mixing worth more than the target alone? Predicted from recorded data: log10 of the target's transitions; by how much

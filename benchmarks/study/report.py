@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import cost, prose, rule, selection, where_z_matters
+from benchmarks.study import ceiling, cost, prose, rule, selection, where_z_matters
 from benchmarks.study.design import BASELINE_METHODS, METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from benchmarks.study.run import ROWS, Scores, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES, NOTICEABLE
@@ -249,6 +249,10 @@ def main() -> None:
         if not path.stem.endswith("_ceiling"):
             lines += robot_section(path)
     lines += sections("baselines_", prose.BASELINES, baselines_section)
+    ceilings = sorted(ROWS.glob("map_*_ceiling.parquet"))
+    lines += [prose.CEILING] if ceilings else []
+    for path in ceilings:
+        lines += [f"#### {path.stem.removeprefix('map_').removesuffix('_ceiling')}", "", ceiling.report(path), ""]
     if (path := ROWS / rule.NUMBERS.name).exists():
         lines += [prose.RULE, rule.report(rule.read_numbers(path), ROWS), ""]
     if (path := ROWS / where_z_matters.ROWS.name).exists():

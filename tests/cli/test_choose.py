@@ -17,7 +17,7 @@ from v2a_ray.data.mixing.mixture import take
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.offline import OfflineNumbers
-from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE, TARGET
+from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE, TARGET, allowed
 from v2a_ray.experiments.finished import PolicyRecord
 from v2a_ray.export.choice import Choice, choose
 from v2a_ray.export.selection import Candidate, SelectionData
@@ -63,21 +63,37 @@ def test_policy_that_is_not_finished_is_not_chosen(tmp_path: Path) -> None:
     assert not (folder / "choice.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("behaviors", "trained"),
+    [(("random", "expert"), CANDIDATES), (("expert", "random"), (TARGET, FILTER))],
+    ids=["the source earns more", "the target earns more"],
+)
 def test_one_policy_is_chosen_and_the_same_command_chooses_it_again(
-    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+    behaviors: tuple[str, str],
+    trained: tuple[str, ...],
+    tmp_path: Path,
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("v2a_ray.export.choice.CRITIC_STEPS", 20)
-    yaml_folder(tmp_path, small=SMALL)
+    target, source = (
+        {"domain": domain, "behavior": behavior, "num_transitions": 600}
+        for domain, behavior in zip(("hopper/stock", "hopper/gravity-0.5"), behaviors, strict=True)
+    )
+    yaml_folder(tmp_path, small=SMALL | {"target": target, "sources": [source]})
     first = v2a_here("choose", "small.yaml", "seed=3", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     path = tmp_path / "runs" / "tiny-choice" / "choice.json"
     content = json.loads(path.read_text())
     values = {method: policy["lower_value"] for method, policy in content["policies"].items()}
-    assert values.keys() == set(CANDIDATES)
-    allowed = {method: value for method, value in values.items() if method not in content["left_out"]}
-    assert values[content["chosen"]] == max(allowed.values())
-    returns = content["returns"]
-    assert content["left_out"] == ([] if returns["source"] > returns["target"] else [MIX, SOURCE])
+    assert (
+        set(trained)
+        == values.keys()
+        == {folder.name.removeprefix("method=") for folder in (path.parent / "trials").iterdir()}
+    )
+    assert values[content["chosen"]] == max(values.values())
+    assert content["left_out"] == [method for method in CANDIDATES if method not in trained]
+    assert (content["returns"]["source"] > content["returns"]["target"]) == (MIX in trained)
     assert content["seed"] == 3
     assert f"chosen: {content['chosen']}" in first.stdout
     result = json.loads((path.parent / "trials" / content["trial"] / "result.json").read_text())
@@ -94,19 +110,35 @@ def test_method_on_the_command_line_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("source_return", "chosen"), [(900.0, SOURCE), (300.0, TARGET)])
-def test_the_whole_source_is_taken_only_where_it_earns_more(source_return: float, chosen: str) -> None:
-    """Critics like it best in both cases."""
+@pytest.mark.parametrize(("source_return", "whole"), [(900.0, True), (600.0, False), (300.0, False)])
+def test_the_whole_source_may_be_taken_only_where_it_earns_more(source_return: float, whole: bool) -> None:
+    methods = allowed(600.0, source_return)
+    assert (MIX in methods, SOURCE in methods) == (whole, whole) and {TARGET, FILTER} <= set(methods)
+
+
+def test_what_was_left_out_is_said_with_its_reason() -> None:
     candidates = {
-        method: Candidate(method, NO_NUMBERS, score, None)
-        for method, score in ((TARGET, 110.0), (FILTER, 100.0), (MIX, 120.0), (SOURCE, 140.0))
+        method: Candidate(method, NO_NUMBERS, score, None) for method, score in ((TARGET, 110.0), (FILTER, 100.0))
     }
     records = {
         method: PolicyRecord(Path(method), {"method": method}, method, "task", 0, "finished", {"target": {}})
         for method in candidates
     }
-    choice = Choice(candidates, records, False, target_return=600.0, source_return=source_return, seed=0)
-    assert choice.method == chosen and choice.folder == Path(chosen)
-    words = choice_in_words(choice)
+    choice = Choice(candidates, records, False, target_return=600.0, source_return=300.0, seed=0)
+    assert choice.method == TARGET and choice.folder == Path(TARGET)
     left_out = "left out: iql_mixed and iql_source, because an episode of the source earns 300, one of the target 600"
-    assert (left_out in words) == (chosen == TARGET)
+    assert left_out in choice_in_words(choice)
+
+
+def test_a_target_without_rewards_is_refused_before_anything_is_trained(tmp_path: Path, ray_cluster: None) -> None:
+    table = random_episodes(6)
+    episode = np.repeat(np.arange(table.num_episodes), table.lengths)
+    rows = np.column_stack([table.observation, table.action, episode])
+    names = [*(f"s{index}" for index in range(11)), *(f"a{index}" for index in range(3)), "run"]
+    np.savetxt(tmp_path / "silent.csv", rows, delimiter=",", header=",".join(names), comments="")
+    columns = {"observation": "s*", "action": "a*", "episode": "run"}
+    target = {"domain": "hopper/stock", "path": str(tmp_path / "silent.csv"), "columns": columns}
+    yaml_folder(tmp_path, silent=SMALL | {"target": target})
+    done = v2a_here("choose", "silent.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "has no rewards, which v2a choose needs" in " ".join(done.stderr.split())
+    assert "policy" not in done.stdout

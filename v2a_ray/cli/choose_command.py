@@ -1,4 +1,4 @@
-"""`v2a choose`: trains a filter, plain mixing and the source alone, and chooses without a simulator."""
+"""`v2a choose`: trains the target alone, a filter, a mix and the source alone, and chooses without a simulator."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def choose(
 
     A filter helps where the target can judge the source; where the target is too bad or too small for that, plain
     mixing does, or the source alone. Critics of each policy are fitted to target and source, and the policy with the
-    highest value in first states, less a standard deviation over critics, is chosen; mixing and the source alone only
-    where the source's episodes have a higher return than the target's. The same command goes on where it stopped.
+    highest value in first states, less a standard deviation over critics, is chosen. Mixing and the source alone are
+    left out where the source's episodes have a lower return than the target's. The same command goes on where it
+    stopped.
 
         v2a choose tune_configs/demo.yaml
 
@@ -47,7 +48,7 @@ def choose(
         notice(text)
     with results_folder(run_dir or Path("runs") / sweep.name) as folder, resumable():
         where = address_of(folder) or folder
-        console.print(Text.assemble((sweep.name, "bold"), f" · {', '.join(sweep.axes['method'])}"))
+        console.print(Text.assemble((sweep.name, "bold"), f" · at most {', '.join(sweep.axes['method'])}"))
         console.print(f"results {where}", soft_wrap=True)
         say_starting(address)
         from v2a_ray.cli.bars import bar_of_each_name, named_bars
@@ -55,12 +56,11 @@ def choose(
         from v2a_ray.export.choice import CHOICE_FILE
         from v2a_ray.export.choice import choose as choose_policy
         from v2a_ray.orchestration.cluster.session import ray_session
-        from v2a_ray.orchestration.sweep.run_sweep import require_same_sweep, run_sweep
+        from v2a_ray.orchestration.sweep.candidates import train_candidates
         from v2a_ray.report.selection_table import choice_in_words, render_selection
 
-        require_same_sweep(sweep, folder)
         with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
-            run_sweep(sweep, folder, display)
+            train_candidates(config_file, overrides or [], folder, display)
         with named_bars(error_console, transient=True) as bars:
             choice = choose_policy(folder, sweep.trials[0].config.seed, bar_of_each_name(bars))
     console.print(render_selection(list(choice.candidates.values())))

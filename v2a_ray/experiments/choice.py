@@ -2,8 +2,8 @@
 
 No method is best with every target (docs/study.md): a filter helps where the target can judge the source, and throws
 away what is needed where the target is too bad or too small for that. Mixing keeps it, and half of every batch is still
-the bad target; the source alone is without. A source that earned less than the target is seldom worth mixing. So all
-four are trained, and what both earned, and critics that are fitted to target and source, decide
+the bad target; the source alone is without. A source that earned less than the target is seldom worth mixing. So what
+both earned says which are trained (`allowed`), and critics that are fitted to target and source decide among them
 (`v2a_ray.export.choice`).
 """
 
@@ -24,11 +24,18 @@ CRITIC_STEPS = 2000
 """Update steps of the critics with which choosing was measured."""
 
 
-def choice_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The four methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
+def allowed(target_return: float, source_return: float) -> tuple[str, ...]:
+    """What is to be chosen from, given the mean return of an episode of the target and of one of the source."""
+    if source_return > target_return:
+        return CANDIDATES
+    return tuple(method for method in CANDIDATES if method not in TAKE_IT_WHOLE)
+
+
+def choice_sweep(path: Path, overrides: Sequence[str] = (), methods: Sequence[str] = CANDIDATES) -> Sweep:
+    """The methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
     path = config_path(path)
     over = parse_overrides(overrides)
-    content, notices = with_base({"base": str(path.absolute()), "axes": {"method": list(CANDIDATES)}}, path)
+    content, notices = with_base({"base": str(path.absolute()), "axes": {"method": list(methods)}}, path)
     name = over.pop("name", content["settings"].get("name", path.stem))
     config = validate(SweepConfig, {**content, "name": f"{name}-choice"}, path, over=over)
     return make_sweep(config, path, over, notices)

@@ -1,8 +1,8 @@
 """The choice between the policies of a finished `choice_sweep`: the one that is worth the most in first states.
 
 Worth is Q, by critics of each policy that are fitted to target and source, less a standard deviation over critics.
-What takes the whole source is left out where the source's episodes have a lower return than the target's: critics that
-have seen more of the source than of the target would take it there.
+What takes the whole source is not trained where the source's episodes have a lower return than the target's: critics
+that have seen more of the source than of the target would take it there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
-from v2a_ray.experiments.choice import CANDIDATES, CRITIC_STEPS, TAKE_IT_WHOLE
+from v2a_ray.experiments.choice import CANDIDATES, CRITIC_STEPS
 from v2a_ray.experiments.experiment import OfflineConfig
 from v2a_ray.experiments.finished import PolicyRecord, read_records
 from v2a_ray.export.find import find_policy
@@ -30,7 +30,7 @@ class Choice:
     """The target alone, a filter, the mix or the source alone.
 
     Attributes:
-        candidates: by method, which is also their name.
+        candidates: by method, which is also their name; what was left out is not among them.
         records: of the sweep, by method.
         starts_in_source, target_return, source_return: see `SelectionData`.
         seed: of the critics and of the held-out episodes.
@@ -46,13 +46,12 @@ class Choice:
     @property
     def method(self) -> str:
         """The chosen one."""
-        allowed = [method for method in self.candidates if method not in self.left_out]
-        return max(allowed, key=lambda method: self.candidates[method].score)
+        return max(self.candidates, key=lambda method: self.candidates[method].score)
 
     @property
     def left_out(self) -> list[str]:
-        """The methods that are not to be chosen, whatever they are worth."""
-        return [] if self.source_return > self.target_return else list(TAKE_IT_WHOLE)
+        """The methods that were not to be chosen, whatever they would be worth."""
+        return [method for method in CANDIDATES if method not in self.candidates]
 
     @property
     def folder(self) -> Path:
@@ -87,7 +86,7 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
                 where=str(folder),
                 remedy=f"the same command, or v2a sweep --resume {folder}",
             )
-    policies = [find_policy(str(records[method].folder)) for method in CANDIDATES]
+    policies = [find_policy(str(record.folder)) for record in records.values()]
     data = selection_data(policies, None, with_source=True)
     found = estimate(
         policies,
@@ -101,7 +100,7 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
     )
     by_name = {candidate.name: candidate for candidate in found}
     candidates = {
-        method: replace(by_name[policy.name], name=method) for method, policy in zip(CANDIDATES, policies, strict=True)
+        method: replace(by_name[policy.name], name=method) for method, policy in zip(records, policies, strict=True)
     }
     choice = Choice(candidates, records, data.starts_in_source, data.target_return, data.source_return, seed)
     with new_file(folder / CHOICE_FILE) as partial:

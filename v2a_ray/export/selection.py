@@ -46,6 +46,12 @@ class SelectionData:
     has_rewards: bool
     domain: Domain
 
+    @staticmethod
+    def stored(target: Path, held_out: Path | None, source: Path | None, domain: Domain) -> SelectionData:
+        """From the folders of tables that an experiment has made. Raises DataError where one is gone."""
+        unseen, others = (None if folder is None else _stored(folder) for folder in (held_out, source))
+        return SelectionData(_stored(target), unseen, others, not missing_rewards(read_manifest(target)), domain)
+
     @property
     def starts_in_source(self) -> bool:
         """Whether first states are the source's, because the target's are not known: it has no five whole episodes."""
@@ -123,14 +129,13 @@ def selection_data(policies: Sequence[Policy], path: Path | None, with_source: b
         require_robot_of(policy, domain)
     source = None
     if with_source:
-        folder = next((run.source_data for run in runs if run.source_data), None)
-        if folder is None:
+        source = next((run.source_data for run in runs if run.source_data), None)
+        if source is None:
             raise DataError("no policy is a run with sources", where="--with-source", remedy="leave it out")
-        source = _stored(folder)
     if path is not None:
         reading = read_table(path, robot=domain.robot_spec)
         has_rewards = all(finding.check != MISSING for finding in reading.findings)
-        return SelectionData(reading.table, None, source, has_rewards, domain)
+        return SelectionData(reading.table, None, None if source is None else _stored(source), has_rewards, domain)
     if not runs:
         raise DataError(
             "none of the policies is a run, whose target data could be taken", where="select", remedy="give --data FILE"
@@ -142,9 +147,7 @@ def selection_data(policies: Sequence[Policy], path: Path | None, with_source: b
             where=str(other.folder),
             remedy="values on different data do not compare: give --data FILE for all, or runs of one target",
         )
-    target, unseen = _stored(runs[0].target_data), runs[0].held_out_data
-    has_rewards = not missing_rewards(read_manifest(runs[0].target_data))
-    return SelectionData(target, None if unseen is None else _stored(unseen), source, has_rewards, domain)
+    return SelectionData.stored(runs[0].target_data, runs[0].held_out_data, source, domain)
 
 
 def _stored(folder: Path) -> EpisodeTable:

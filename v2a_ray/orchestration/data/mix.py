@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,20 @@ def make_mix(config: ExperimentConfig, output: Path, listener: Listener) -> dict
     Held-out episodes go to the table folder `validation` inside it. Artifacts in the store are reused, and new ones are
     kept there for `v2a run`.
     """
-    plan = make_plan(config)
-    inputs = plan["source"].inputs.values()
-    store = store_of(config)
-    store.prepare()
-    works = [Work(config, plan, plan[name]) for name in (*inputs, "source")]
-    listener.planned("stages", len(works), "a free core")
-    made = compute_all(works, store, listener)[plan["source"].key].path
+    made = compute_tables(config, ["source"], listener)["source"]
     with new_folder(output.absolute()) as partial:
         shutil.copytree(made / "table", partial, dirs_exist_ok=True)
         if (made / VALIDATION).exists():
             shutil.copytree(made / VALIDATION, partial / VALIDATION)
     return read_manifest(output)
+
+
+def compute_tables(config: ExperimentConfig, names: Sequence[str], listener: Listener) -> dict[str, Path]:
+    """The artifacts' folders of these tables in an experiment's plan, and of no other stage; Ray must be running."""
+    plan, store = make_plan(config), store_of(config)
+    store.prepare()
+    needed = dict.fromkeys([*(given for name in names for given in plan[name].inputs.values()), *names])
+    works = [Work(config, plan, plan[name]) for name in needed]
+    listener.planned("stages", len(works), "a free core")
+    made = compute_all(works, store, listener)
+    return {name: made[plan[name].key].path for name in names}
