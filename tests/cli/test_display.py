@@ -76,6 +76,23 @@ def test_nodes_of_one_name_are_told_apart_by_their_artifacts(plain: StageDisplay
     assert (state["done"], state["num_running"]) == (1, 1)
 
 
+def test_what_a_later_plan_finds_again_is_not_told_twice(plain: StageDisplay) -> None:
+    old, new, other = policy(0), policy(1), policy(2)
+    with plain:
+        plain.planned("stages", 2)
+        plain.done(old, made(old, cached=True))
+        plain.done(new, made(new))
+        plain.planned("policies", 3)
+        for node in (old, new, other):
+            plain.done(node, made(node, cached=True))
+    assert [" ".join(line[20:].split()[:5]) for line in said(plain)] == [
+        "reused policy near 0 ·",
+        "computed policy near 1 ·",
+        "reused policy near 2 ·",
+    ]
+    assert plain.tally.num_over == 3
+
+
 def test_bars_end_when_their_work_ends_and_cost_the_same_however_many_there_were() -> None:
     display = StageDisplay(Console(file=io.StringIO(), width=120, force_terminal=True))
 

@@ -72,6 +72,8 @@ class StageDisplay(Listener):
             console=console,
             auto_refresh=False,
         )
+        self._told: set[str] = set()
+        """Keys of artifacts that were told of: a later plan of the same command that finds one again is silent."""
         self.bars: dict[str, TaskID] = {}
         """By key of the artifact; a node without a bar gets one when another's ends."""
         self.live = Live(
@@ -128,6 +130,9 @@ class StageDisplay(Listener):
         with self._updating():
             self.tally.finish(node.key, node.name, artifact.cached, score)
             self._end_bar(node.key)
+            if artifact.cached and node.key in self._told:
+                return
+            self._told.add(node.key)
             result = "" if score is None else f" · score {score:.1f}"
             count = f" · {self.tally.num_over:,} of {self.tally.total:,}" if self.tally.total else ""
             if artifact.cached:
