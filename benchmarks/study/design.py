@@ -169,6 +169,17 @@ def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
     return {"name": f"map_{robot}_ceiling", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(["iql_mixed"])}}
 
 
+def far_alone(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The ceiling's control: the same mix with either of the far dynamics alone. One behaviour, the wrong dynamics."""
+    labelled = {
+        f"{cell.label}, {domain} alone": layer(cell, robot, [domain])
+        for cell in cells
+        if cell.dynamics == "both"
+        for domain in FAR
+    }
+    return {"name": f"map_{robot}_far_alone", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(["iql_mixed"])}}
+
+
 SUPPORT = {"policy": {"density_weight": 0.1}, "density": {"fit_to": "target"}}
 PARTS: dict[str, dict[str, Any]] = {
     "iql_source": {"method": "iql_source"},
@@ -348,7 +359,7 @@ def main() -> None:
     for robot in NEAR:
         cells = design() if robot in ("hopper", "walker2d") else corners()
         baselines = sweep(robot, cells, "baselines", BASELINE_METHODS)
-        for content in (sweep(robot, cells), baselines, ceiling(robot, cells)):
+        for content in (sweep(robot, cells), baselines, ceiling(robot, cells), far_alone(robot, cells)):
             if content["axes"]["cell"]:
                 write(content, "A")
         write(parts(robot, cells) if robot == "hopper" else sweep(robot, cells, "default", ("v2a_supported",)), "D")
