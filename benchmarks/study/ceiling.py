@@ -29,7 +29,11 @@ def report(path: Path) -> str:
         seeds = tasks.get(cell, [])[: len(scores[MIX])]
         if not seeds:
             continue
-        ceiling, better, chosen = float(scores[MIX][: len(seeds)].mean()), better_mean(seeds), chosen_mean(seeds, SHOWN[0])
+        ceiling, better, chosen = (
+            float(scores[MIX][: len(seeds)].mean()),
+            better_mean(seeds),
+            chosen_mean(seeds, SHOWN[0]),
+        )
         means = [float(np.mean([group.scores[method] for group in seeds])) for method in (*BASELINES, FILTER)]
         values = [*means[:2], ceiling, means[2], chosen]
         gain = ceiling - better

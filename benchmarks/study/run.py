@@ -56,6 +56,14 @@ def part_sweep(content: dict[str, Any], cell: str, seed: str) -> dict[str, Any]:
     return with_grid(content, {"name": name, "axes": {"cell": [cell], "seed": [seed]}})
 
 
+def wanted(content: dict[str, Any], axis: str, labels: Sequence[str] | None) -> list[str]:
+    """The labels of an axis that are to be run. Ends the program where the sweep has no such label."""
+    known = list(content["axes"][axis])
+    if unknown := [label for label in labels or [] if label not in known]:
+        raise SystemExit(f"{content['name']} has no {axis} {unknown[0]!r}; it has: {'; '.join(known)}")
+    return known if labels is None else list(labels)
+
+
 def is_whole(rows: pa.Table | None, content: dict[str, Any], cell: str, seed: str) -> bool:
     """Whether the rows have a finished policy of every method of this cell and seed."""
     if rows is None:
@@ -100,7 +108,10 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--num-cpus", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="results of the parts, and their store")
-    parser.add_argument("--seeds", nargs="+", metavar="SEED", help="these alone; all of the sweep's without it")
+    for axis in ("cell", "seed"):
+        parser.add_argument(
+            f"--{axis}s", nargs="+", metavar=axis.upper(), help="these alone; all of the sweep's without"
+        )
     arguments = parser.parse_args()
     content = yaml.safe_load(arguments.sweep.read_text())
     ROWS.mkdir(exist_ok=True)
@@ -108,8 +119,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = pq.read_table(path) if path.exists() else None
     failed: list[str] = []
-    seeds = [seed for seed in content["axes"]["seed"] if arguments.seeds is None or seed in arguments.seeds]
-    for seed, cell in itertools.product(seeds, content["axes"]["cell"]):
+    places = (wanted(content, "seed", arguments.seeds), wanted(content, "cell", arguments.cells))
+    for seed, cell in itertools.product(*places):
         if is_whole(rows, content, cell, seed):
             continue
         own = part_sweep(content, cell, seed)
