@@ -1,43 +1,54 @@
-"""What an oracle would choose of a source: the near dynamics alone, where there are near and far ones. From rows."""
+"""What an oracle would choose of a source: one of its dynamics alone, where there are near and far ones. From rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.study.design import SEEDS
+from benchmarks.study.design import FAR, NEAR, SEEDS
 from benchmarks.study.run import ROWS, read_cells
-from benchmarks.study.selection import BASELINES, SHOWN, better_mean, by_task, chosen_mean, read_groups
+from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
+from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.experiments.choice import FILTER, MIX
 
+UNFILTERED = {"hopper": "map", "walker2d": "baselines"}
+"""Which sweep has the baselines of a robot's map."""
 LARGE = 5
 """Points of the normalised score: the part that is had of a smaller gain is not stated."""
 
 
 def report(path: Path) -> str:
-    """In the cells and seeds of the ceiling's rows that the choice has too, a table in Markdown.
+    """The cells and seeds of the ceiling's rows that the baselines and the choice have too, a table in Markdown.
 
-    The gain is that of mixing the near source alone over the better of target alone and mixing all.
+    The gain is that of mixing the near source alone over the better of target alone and mixing all. ± is the sample
+    standard deviation over seeds.
     """
     robot = path.stem.removeprefix("map_").removesuffix("_ceiling")
     tasks = by_task(read_groups(ROWS / f"selection_{robot}_map.parquet"))
-    head = (*BASELINES, f"{MIX}, near alone", FILTER, "v2a choose", "gain of the near alone", "had of it by v2a choose")
-    lines = [f"| target, from source | seeds | {' | '.join(head)} |", "| --- " * (len(head) + 2) + "|"]
-    for cell, scores in read_cells([path], [MIX], SEEDS).items():
-        # The first seeds of both are the same ones.
-        seeds = tasks.get(cell, [])[: len(scores[MIX])]
-        if not seeds:
-            continue
-        ceiling, better, chosen = (
-            float(scores[MIX][: len(seeds)].mean()),
-            better_mean(seeds),
-            chosen_mean(seeds, SHOWN[0]),
-        )
-        means = [float(np.mean([group.scores[method] for group in seeds])) for method in (*BASELINES, FILTER)]
-        values = [*means[:2], ceiling, means[2], chosen]
-        gain = ceiling - better
-        had = f"{100 * (chosen - better) / gain:.0f} %" if gain >= LARGE else ""
-        shown = " | ".join(f"{value:.1f}" for value in values)
-        lines.append(f"| {cell} | {len(seeds)} | {shown} | {gain:+.1f} | {had} |")
+    near = read_cells([path], [MIX], SEEDS)
+    others = path.with_name(f"map_{robot}_far_alone.parquet")
+    far = read_cells([others], [MIX], SEEDS) if others.exists() else {}
+    baselines = read_cells([path.with_name(f"{UNFILTERED[robot]}_{robot}.parquet")], BASELINES, SEEDS)
+    mixes = [f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
+    head = ("target, from source", "seeds", *BASELINES, *mixes, "gain", FILTER, "v2a choose", "had of the gain")
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for cell, own in near.items():
+        alone = [own[MIX], *(far.get(f"{cell}, {name} alone", {MIX: np.empty(0)})[MIX] for name in FAR)]
+        shown = [with_spread(baselines[cell][method], 1) for method in BASELINES]
+        shown += [with_spread(scores, 1) if len(scores) else "" for scores in alone]
+        seeds = min(len(own[MIX]), len(baselines[cell][MIX]))
+        gain = float(own[MIX][:seeds].mean()) - max(float(baselines[cell][name][:seeds].mean()) for name in BASELINES)
+        chosen = tasks.get(cell, [])[:seeds]
+        last = _had(chosen, float(own[MIX][: len(chosen)].mean())) if chosen else ("", "", "")
+        lines.append(f"| {cell} | {seeds} | {' | '.join(shown)} | {gain:+.1f} | {' | '.join(last)} |")
     return "\n".join(lines)
+
+
+def _had(seeds: Sequence[Group], ceiling: float) -> tuple[str, str, str]:
+    """The score of the default, and of what `v2a choose` takes, and the part of a large gain that the latter has."""
+    better, chosen = better_mean(seeds), chosen_mean(seeds, SHOWN[0])
+    default = float(np.mean([group.scores[FILTER] for group in seeds]))
+    had = f"{100 * (chosen - better) / (ceiling - better):.0f} %" if ceiling - better >= LARGE else ""
+    return f"{default:.1f}", f"{chosen:.1f}", had

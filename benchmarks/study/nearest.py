@@ -9,7 +9,9 @@ them is to the target:
 - "told the dynamics": a model of s' - s from s, a and the name of the dynamics, fitted to the source. Nearest is the
   name with which it predicts the target's transitions best. No learner is told the names, so this is a favourable form
   of "which z explains the target";
-- "simulator": the target's transitions again in each dynamics, which nobody has; what is to be estimated.
+- "simulator, target's steps": the target's transitions again in each dynamics, which nobody has: what there is to be
+  seen in the target's data;
+- "simulator, source's steps": the transitions of each source again in the target's dynamics: what h is to estimate.
 
 The rows go to `benchmarks/study/rows/nearest.parquet`, beside those of other stores.
 """
@@ -43,9 +45,9 @@ from v2a_ray.networks.modules import adam
 from v2a_ray.networks.perceptrons import MLP
 
 PATH = ROWS / "nearest.parquet"
-TOLD, SIMULATOR = "told the dynamics", "simulator"
+TOLD, SIMULATOR = "told the dynamics", "simulator, {}'s steps"
 NUM_FITS, NUM_STEPS, BATCH_SIZE, WIDTH, LEARNING_RATE = 4, 3000, 256, 256, 1e-3
-MAX_TARGET_TRANSITIONS = 5_000
+MAX_TRANSITIONS = 5_000
 Float = NDArray[np.float64]
 
 
@@ -125,12 +127,26 @@ class ToldModel:
         return found
 
 
-def simulated(source: EpisodeTable, target: EpisodeTable) -> dict[str, float]:
-    """Minus the mean true mismatch of the target's transitions in each dynamics of the source."""
-    unit = one_step(target)
+def some(table: EpisodeTable) -> EpisodeTable:
+    """Whole episodes, or single rows, of about `MAX_TRANSITIONS` transitions."""
+    order = np.random.default_rng(0).permutation(table.num_episodes)
+    count = int(np.searchsorted(np.cumsum(table.lengths[order]), MAX_TRANSITIONS)) + 1
+    return table.select(np.sort(order[:count]))
+
+
+def simulated(source: EpisodeTable, target: EpisodeTable) -> dict[str, dict[str, float]]:
+    """By estimator, minus the mean true mismatch of every dynamics, in standard deviations of the target's s' - s."""
+    unit, (stock, *_) = one_step(target), target.domain
+    names, domain = np.unique(source.domain), np.asarray(source.domain)
+    parts = {name: some(source.select(np.flatnonzero(domain == name))) for name in names}
     return {
-        name: -float(np.nanmean(true_mismatch(target, unit, parse_domain(name)))) for name in np.unique(source.domain)
+        SIMULATOR.format("target"): {name: -_mean_mismatch(target, unit, name) for name in names},
+        SIMULATOR.format("source"): {name: -_mean_mismatch(parts[name], unit, stock) for name in names},
     }
+
+
+def _mean_mismatch(table: EpisodeTable, unit: Float, domain: str) -> float:
+    return float(np.nanmean(true_mismatch(table, unit, parse_domain(domain))))
 
 
 def _inputs(table: EpisodeTable) -> Float:
@@ -151,22 +167,15 @@ def rows_of(store: Path) -> Iterator[dict[str, Any]]:
         found = {f"h, {record['config']['alignment']['kind']}": mean_alignment(folder, source)}
         if tuple(place.values()) not in seen:
             seen.add(tuple(place.values()))
-            few = _some(target)
+            few = some(target)
             if inputs["source"] not in models:
                 models[inputs["source"]] = [ToldModel.fit(source, seed) for seed in range(NUM_FITS)]
             for number, model in enumerate(models[inputs["source"]], 1):
                 found[f"{TOLD}, fit {number}"] = model.explained(few)
-            found[SIMULATOR] = simulated(source, few)
+            found |= simulated(source, few)
         for estimator, scores in found.items():
             for domain, score in scores.items():
                 yield {**place, "estimator": estimator, "domain": short_name(domain), "score": score}
-
-
-def _some(target: EpisodeTable) -> EpisodeTable:
-    """Whole episodes, or single rows, of about `MAX_TARGET_TRANSITIONS` transitions."""
-    order = np.random.default_rng(0).permutation(target.num_episodes)
-    count = int(np.searchsorted(np.cumsum(target.lengths[order]), MAX_TARGET_TRANSITIONS)) + 1
-    return target.select(np.sort(order[:count]))
 
 
 def read_rows(path: Path = PATH) -> list[dict[str, Any]]:

@@ -51,13 +51,15 @@ the source alone. Filters follow in Part D.
     python -m benchmarks.study.run tune_configs/study/baselines_walker2d.yaml data_root=DIR
 """
 
-CEILING = """### What an oracle would choose of a source
+CEILING = """### Where knowing the dynamics would pay
 
-In five cells of each map the source is one near and two far dynamics. An oracle would take the near one: the same
-number of transitions, all from there, mixed with the target. Its gain over the better of target alone and mixing all,
-and how much of it `v2a choose` has (Part D), where it is 5 points or more; both in the same seeds.
+In five cells of each map the source is one near and two far dynamics. Here the same number of transitions is from one
+of them alone, mixed with the target. `gain` is that of the near one over the better of target alone and mixing all
+three; beside it is what the default and `v2a choose` (Part D) have in the same seeds, and how much of a gain of 5
+points or more the choice has.
 
-    python -m benchmarks.study.run tune_configs/study/map_hopper_ceiling.yaml data_root=DIR
+    python -m benchmarks.study.run tune_configs/study/map_walker2d_ceiling.yaml data_root=DIR
+    python -m benchmarks.study.run tune_configs/study/map_walker2d_far_alone.yaml data_root=DIR
 """
 
 RULE = """### A rule for mixing
