@@ -48,7 +48,7 @@ PATH = ROWS / "nearest.parquet"
 TOLD, SIMULATOR = "told the dynamics", "simulator, {}'s steps"
 NUM_FITS, NUM_STEPS, BATCH_SIZE, WIDTH, LEARNING_RATE = 4, 3000, 256, 256, 1e-3
 MAX_TRANSITIONS = 5_000
-Float = NDArray[np.float64]
+Float = NDArray[np.floating[Any]]
 
 
 def records_of(store: Path) -> Iterator[tuple[dict[str, Any], Path]]:

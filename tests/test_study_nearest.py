@@ -1,0 +1,74 @@
+"""Where knowing the dynamics would pay: the table of single sources, and what tells which of them is near."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.study import ceiling, nearest, run, selection
+from benchmarks.study.where_z_matters import COMMON, RARE, laboratory
+from tests.test_study import rows
+from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE, TARGET
+
+
+@pytest.mark.parametrize("near", [RARE, COMMON])
+def test_model_that_is_told_the_dynamics_explains_the_target_by_its_own(
+    near: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "NUM_STEPS", 300)
+    table = laboratory({RARE: 1_000, COMMON: 1_000})
+    target = table.select(np.flatnonzero(np.asarray(table.domain) == near))
+    explained = nearest.ToldModel.fit(table, seed=0).explained(nearest.some(target))
+    assert explained.keys() == {RARE, COMMON}
+    assert max(explained, key=lambda name: explained[name]) == near
+
+
+def test_part_of_a_table_is_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = laboratory({RARE: 1_000, COMMON: 1_000}, episode_steps=50)
+    monkeypatch.setattr(nearest, "MAX_TRANSITIONS", 120)
+    assert nearest.some(table).lengths.tolist() == [50, 50, 50]
+    monkeypatch.setattr(nearest, "MAX_TRANSITIONS", 10_000)
+    assert nearest.some(table).num_transitions == table.num_transitions
+
+
+def test_what_every_estimator_puts_first_by_hand() -> None:
+    def row(estimator: str, domain: str, score: float, seed: str = "0") -> dict[str, Any]:
+        place = {"robot": "walker2d", "cell": "random 1 rows from both expert", "seed": seed}
+        return {**place, "estimator": estimator, "domain": domain, "score": score}
+
+    found = [
+        *(row("h, modality", domain, score) for domain, score in (("friction-0.5", -2.0), ("otdf-morph", -1.0))),
+        *(row("told, fit 1", domain, score) for domain, score in (("friction-0.5", -1.0), ("otdf-morph", -2.0))),
+        *(row("told, fit 2", domain, score) for domain, score in (("friction-0.5", -1.0), ("otdf-morph", -2.0))),
+        *(row("told, fit 1", domain, score, "1") for domain, score in (("friction-0.5", -3.0), ("otdf-morph", -2.0))),
+    ]
+    head, _, line = nearest.report(found).splitlines()
+    assert head == "| target, from source | h, modality | told |"
+    assert line == "| walker2d: random 1 rows from both expert | otdf-morph | **friction-0.5** 2, otdf-morph 1 |"
+
+
+def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceiling, "ROWS", tmp_path)
+    pq.write_table(rows({"bad": {TARGET: [1.0], MIX: [10.0]}}), tmp_path / "baselines_walker2d.parquet")
+    pq.write_table(rows({"bad": {MIX: [42.0]}}), tmp_path / "map_walker2d_ceiling.parquet")
+    pq.write_table(rows({"bad, gravity-0.5 alone": {MIX: [9.0]}}), tmp_path / "map_walker2d_far_alone.parquet")
+    scores = {TARGET: 1.0, FILTER: 2.0, MIX: 10.0, SOURCE: 18.0}
+    found = [
+        {"task": "bad", "seed": "0", "method": method, "score": scores[method], "lower_value": scores[method]}
+        | {"td_error": 1.0, "source_earns_more": True if method == SOURCE else None}
+        for method in CANDIDATES
+    ]
+    selection.write_rows(found, tmp_path / "selection_walker2d_map.parquet")
+    *_, line = ceiling.report(tmp_path / "map_walker2d_ceiling.parquet").splitlines()
+    assert line == "| bad | 1 | 1.0 | 10.0 | 42.0 | 9.0 |  | +32.0 | 2.0 | 18.0 | 25 % |"
+
+
+def test_unknown_cell_is_refused_with_those_that_there_are() -> None:
+    content = {"name": "map", "axes": {"cell": {"near": {}, "far": {}}, "seed": {"0": {}}}}
+    assert run.wanted(content, "cell", None) == ["near", "far"] and run.wanted(content, "cell", ["far"]) == ["far"]
+    with pytest.raises(SystemExit, match="map has no cell 'middle'; it has: near; far"):
+        run.wanted(content, "cell", ["middle"])
