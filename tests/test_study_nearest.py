@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -63,8 +64,16 @@ def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, mon
         for method in CANDIDATES
     ]
     selection.write_rows(found, tmp_path / "selection_walker2d_map.parquet")
+    place = {
+        "robot": "walker2d",
+        "cell": "bad",
+        "estimator": nearest.SIMULATOR.format("source"),
+        "domain": "gravity-0.5",
+    }
+    measured = [place | {"seed": str(seed), "score": -0.02 - 0.01 * seed} for seed in range(3)]
+    pq.write_table(pa.Table.from_pylist(measured), tmp_path / "nearest.parquet")
     *_, line = ceiling.report(tmp_path / "map_walker2d_ceiling.parquet").splitlines()
-    assert line == "| bad | 1 | 1.0 | 10.0 | 42.0 | 9.0 |  | +32.0 | 2.0 | 18.0 | 25 % |"
+    assert line == "| bad | 1 | 1.0 | 10.0 | 42.0 | 9.0 (0.030) |  | +32.0 | 2.0 | 18.0 | 25 % |"
 
 
 def test_unknown_cell_is_refused_with_those_that_there_are() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.study import nearest
 from benchmarks.study.design import FAR, NEAR, SEEDS
 from benchmarks.study.run import ROWS, read_cells
 from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
@@ -23,7 +24,7 @@ def report(path: Path) -> str:
     """The cells and seeds of the ceiling's rows that the baselines and the choice have too, a table in Markdown.
 
     The gain is that of mixing the near source alone over the better of target alone and mixing all. ± is the sample
-    standard deviation over seeds.
+    standard deviation over seeds. In brackets is the true one-step mismatch of a source, where it is known.
     """
     robot = path.stem.removeprefix("map_").removesuffix("_ceiling")
     tasks = by_task(read_groups(ROWS / f"selection_{robot}_map.parquet"))
@@ -34,16 +35,28 @@ def report(path: Path) -> str:
     mixes = [f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
     head = ("target, from source", "seeds", *BASELINES, *mixes, "gain", FILTER, "v2a choose", "had of the gain")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    mismatch = true_mismatches(robot)
     for cell, own in near.items():
-        alone = [own[MIX], *(far.get(f"{cell}, {name} alone", {MIX: np.empty(0)})[MIX] for name in FAR)]
+        alone = {NEAR[robot]: own} | {name: far.get(f"{cell}, {name} alone", {MIX: np.empty(0)}) for name in FAR}
         shown = [with_spread(baselines[cell][method], 1) for method in BASELINES]
-        shown += [with_spread(scores, 1) if len(scores) else "" for scores in alone]
+        for name, scores in alone.items():
+            bracket = f" ({mismatch[cell, name]:.3f})" if (cell, name) in mismatch else ""
+            shown.append(f"{with_spread(scores[MIX], 1)}{bracket}" if len(scores[MIX]) else "")
         seeds = min(len(own[MIX]), len(baselines[cell][MIX]))
         gain = float(own[MIX][:seeds].mean()) - max(float(baselines[cell][name][:seeds].mean()) for name in BASELINES)
         chosen = tasks.get(cell, [])[:seeds]
         last = _had(chosen, float(own[MIX][: len(chosen)].mean())) if chosen else ("", "", "")
         lines.append(f"| {cell} | {seeds} | {' | '.join(shown)} | {gain:+.1f} | {' | '.join(last)} |")
     return "\n".join(lines)
+
+
+def true_mismatches(robot: str) -> dict[tuple[str, str], float]:
+    """By cell and dynamics, of the source's transitions in the target's simulator, averaged over seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in nearest.read_rows(ROWS / nearest.PATH.name):
+        if row["robot"] == robot and row["estimator"] == nearest.SIMULATOR.format("source"):
+            found.setdefault((row["cell"], row["domain"]), []).append(-row["score"])
+    return {place: float(np.mean(values)) for place, values in found.items()}
 
 
 def _had(seeds: Sequence[Group], ceiling: float) -> tuple[str, str, str]:

@@ -56,10 +56,21 @@ CEILING = """### Where knowing the dynamics would pay
 In five cells of each map the source is one near and two far dynamics. Here the same number of transitions is from one
 of them alone, mixed with the target. `gain` is that of the near one over the better of target alone and mixing all
 three; beside it is what the default and `v2a choose` (Part D) have in the same seeds, and how much of a gain of 5
-points or more the choice has.
+points or more the choice has. In brackets: how far, in standard deviations of the target's s' - s, the source's s' are
+from the target's next state, the root mean square over dimensions, averaged over transitions.
 
     python -m benchmarks.study.run tune_configs/study/map_walker2d_ceiling.yaml data_root=DIR
     python -m benchmarks.study.run tune_configs/study/map_walker2d_far_alone.yaml data_root=DIR
+"""
+
+NEAREST = """#### Can the target's data tell which source is near?
+
+Which dynamics each estimator puts first, over seeds and fits; the one that the design calls near is bold. `told the
+dynamics` is a model of s' - s that is given the name of the dynamics, which no learner has; nearest is the name by
+which it predicts the target's transitions best. `simulator` is what nobody has: the target's transitions repeated in
+each of the dynamics, or the source's in the target's.
+
+    python -m benchmarks.study.nearest STORE [STORE ...]
 """
 
 RULE = """### A rule for mixing

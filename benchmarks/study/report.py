@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import ceiling, cost, prose, rule, selection, where_z_matters
+from benchmarks.study import ceiling, cost, nearest, prose, rule, selection, where_z_matters
 from benchmarks.study.design import BASELINE_METHODS, METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from benchmarks.study.run import ROWS, Scores, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES, NOTICEABLE
@@ -253,6 +253,8 @@ def main() -> None:
     lines += [prose.CEILING] if ceilings else []
     for path in ceilings:
         lines += [f"#### {path.stem.removeprefix('map_').removesuffix('_ceiling')}", "", ceiling.report(path), ""]
+    if (path := ROWS / nearest.PATH.name).exists():
+        lines += [prose.NEAREST, nearest.report(nearest.read_rows(path)), ""]
     if (path := ROWS / rule.NUMBERS.name).exists():
         lines += [prose.RULE, rule.report(rule.read_numbers(path), ROWS), ""]
     if (path := ROWS / where_z_matters.ROWS.name).exists():
