@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.modality_quality import roll_out
 from benchmarks.study import ceiling, nearest, run, selection
 from benchmarks.study.where_z_matters import COMMON, RARE, laboratory
 from tests.test_study import rows
+from v2a_ray.data.mixing.mixture import CollectionRequest
 from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE, TARGET
 
 
@@ -34,6 +36,17 @@ def test_part_of_a_table_is_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> N
     assert nearest.some(table).lengths.tolist() == [50, 50, 50]
     monkeypatch.setattr(nearest, "MAX_TRANSITIONS", 10_000)
     assert nearest.some(table).num_transitions == table.num_transitions
+
+
+def test_replay_is_exact_in_the_dynamics_of_the_recording() -> None:
+    """And one step tells the far dynamics apart from the recorded ones too."""
+    recorded = roll_out(CollectionRequest("hopper/stock", "hopper/stock", "expert", 300, 0, 0.0))
+    unit = recorded.observation.std(axis=0) + 1e-6
+    near, far = (nearest.replay_distance(recorded, unit, f"hopper/{name}") for name in ("stock", "gravity-0.5"))
+    assert near < 1e-3 < 0.1 < far
+    near, far = (nearest.mean_mismatch(recorded, unit, f"hopper/{name}") for name in ("stock", "gravity-0.5"))
+    assert near < 1e-3 < far
+    assert np.isnan(nearest.replay_distance(recorded.head(20), unit, "hopper/stock"))
 
 
 def test_what_every_estimator_puts_first_by_hand() -> None:
@@ -64,16 +77,15 @@ def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, mon
         for method in CANDIDATES
     ]
     selection.write_rows(found, tmp_path / "selection_walker2d_map.parquet")
-    place = {
-        "robot": "walker2d",
-        "cell": "bad",
-        "estimator": nearest.SIMULATOR.format("source"),
-        "domain": "gravity-0.5",
-    }
-    measured = [place | {"seed": str(seed), "score": -0.02 - 0.01 * seed} for seed in range(3)]
+    place = {"robot": "walker2d", "cell": "bad", "domain": "gravity-0.5"}
+    measured = [
+        place | {"seed": str(seed), "estimator": estimator, "score": -far * (1 + seed)}
+        for estimator, far in ((nearest.SIMULATED_SOURCE, 0.015), (nearest.REPLAYED, 1.0))
+        for seed in range(3)
+    ]
     pq.write_table(pa.Table.from_pylist(measured), tmp_path / "nearest.parquet")
     *_, line = ceiling.report(tmp_path / "map_walker2d_ceiling.parquet").splitlines()
-    assert line == "| bad | 1 | 1.0 | 10.0 | 42.0 | 9.0 (0.030) |  | +32.0 | 2.0 | 18.0 | 25 % |"
+    assert line == "| bad | 1 | 1.0 | 10.0 | 42.0 | 9.0 (0.030, 2.0) |  | +32.0 | 2.0 | 18.0 | 25 % |"
 
 
 def test_unknown_cell_is_refused_with_those_that_there_are() -> None:

@@ -24,7 +24,7 @@ def report(path: Path) -> str:
     """The cells and seeds of the ceiling's rows that the baselines and the choice have too, a table in Markdown.
 
     The gain is that of mixing the near source alone over the better of target alone and mixing all. ± is the sample
-    standard deviation over seeds. In brackets is the true one-step mismatch of a source, where it is known.
+    standard deviation over seeds. In brackets is how far a source is, see `distances`, where it is known.
     """
     robot = path.stem.removeprefix("map_").removesuffix("_ceiling")
     tasks = by_task(read_groups(ROWS / f"selection_{robot}_map.parquet"))
@@ -35,12 +35,12 @@ def report(path: Path) -> str:
     mixes = [f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
     head = ("target, from source", "seeds", *BASELINES, *mixes, "gain", FILTER, "v2a choose", "had of the gain")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    mismatch = true_mismatches(robot)
+    far_off = distances(robot)
     for cell, own in near.items():
         alone = {NEAR[robot]: own} | {name: far.get(f"{cell}, {name} alone", {MIX: np.empty(0)}) for name in FAR}
         shown = [with_spread(baselines[cell][method], 1) for method in BASELINES]
         for name, scores in alone.items():
-            bracket = f" ({mismatch[cell, name]:.3f})" if (cell, name) in mismatch else ""
+            bracket = f" ({far_off[cell, name]})" if (cell, name) in far_off else ""
             shown.append(f"{with_spread(scores[MIX], 1)}{bracket}" if len(scores[MIX]) else "")
         seeds = min(len(own[MIX]), len(baselines[cell][MIX]))
         gain = float(own[MIX][:seeds].mean()) - max(float(baselines[cell][name][:seeds].mean()) for name in BASELINES)
@@ -50,13 +50,19 @@ def report(path: Path) -> str:
     return "\n".join(lines)
 
 
-def true_mismatches(robot: str) -> dict[tuple[str, str], float]:
-    """By cell and dynamics, of the source's transitions in the target's simulator, averaged over seeds."""
-    found: dict[tuple[str, str], list[float]] = {}
+def distances(robot: str) -> dict[tuple[str, str], str]:
+    """By cell and dynamics: how far the source is from the target's simulator after one step, and after fifty."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in nearest.read_rows(ROWS / nearest.PATH.name):
-        if row["robot"] == robot and row["estimator"] == nearest.SIMULATOR.format("source"):
-            found.setdefault((row["cell"], row["domain"]), []).append(-row["score"])
-    return {place: float(np.mean(values)) for place, values in found.items()}
+        if row["robot"] == robot:
+            by_estimator = found.setdefault((row["cell"], row["domain"]), {})
+            by_estimator.setdefault(row["estimator"], []).append(-row["score"])
+    wanted = {nearest.SIMULATED_SOURCE: 3, nearest.REPLAYED: 1}
+    return {
+        place: ", ".join(f"{np.mean(by_estimator[name]):.{digits}f}" for name, digits in wanted.items())
+        for place, by_estimator in found.items()
+        if by_estimator.keys() >= wanted.keys()
+    }
 
 
 def _had(seeds: Sequence[Group], ceiling: float) -> tuple[str, str, str]:

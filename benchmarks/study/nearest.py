@@ -11,9 +11,11 @@ them is to the target:
   of "which z explains the target";
 - "simulator, target's steps": the target's transitions again in each dynamics, which nobody has: what there is to be
   seen in the target's data;
-- "simulator, source's steps": the transitions of each source again in the target's dynamics: what h is to estimate.
+- "simulator, source's steps": the transitions of each source again in the target's dynamics: what h is to estimate;
+- "simulator, 50 of the source's steps": the same over fifty actions in a row, from a recorded state.
 
-The rows go to `benchmarks/study/rows/nearest.parquet`, beside those of other stores.
+The rows go to `benchmarks/study/rows/nearest.parquet`, beside those of other stores; what is there is not computed
+again.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from numpy.typing import NDArray
 from benchmarks.study.design import FOLDER, NEAR
 from benchmarks.study.run import ROWS
 from v2a_ray.checksums import read_sealed
+from v2a_ray.data.fidelity.resimulation import predict
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import read_table_folder
 from v2a_ray.diagnosis.evidence import short_name
@@ -45,9 +49,15 @@ from v2a_ray.networks.modules import adam
 from v2a_ray.networks.perceptrons import MLP
 
 PATH = ROWS / "nearest.parquet"
-TOLD, SIMULATOR = "told the dynamics", "simulator, {}'s steps"
+TOLD, SIMULATED_TARGET, SIMULATED_SOURCE, REPLAYED = (
+    "told the dynamics",
+    "simulator, target's steps",
+    "simulator, source's steps",
+    "simulator, 50 of the source's steps",
+)
 NUM_FITS, NUM_STEPS, BATCH_SIZE, WIDTH, LEARNING_RATE = 4, 3000, 256, 256, 1e-3
 MAX_TRANSITIONS = 5_000
+REPLAY_STEPS, NUM_REPLAYS = 50, 200
 Float = NDArray[np.floating[Any]]
 
 
@@ -135,18 +145,39 @@ def some(table: EpisodeTable) -> EpisodeTable:
 
 
 def simulated(source: EpisodeTable, target: EpisodeTable) -> dict[str, dict[str, float]]:
-    """By estimator, minus the mean true mismatch of every dynamics, in standard deviations of the target's s' - s."""
+    """By estimator, minus how far every dynamics is from the target's; see `mean_mismatch` and `replay_distance`."""
     unit, (stock, *_) = one_step(target), target.domain
-    names, domain = np.unique(source.domain), np.asarray(source.domain)
-    parts = {name: some(source.select(np.flatnonzero(domain == name))) for name in names}
+    domain = np.asarray(source.domain)
+    parts = {str(name): source.select(np.flatnonzero(domain == name)) for name in np.unique(domain)}
+    spread = target.observation.std(axis=0) + 1e-6
     return {
-        SIMULATOR.format("target"): {name: -_mean_mismatch(target, unit, name) for name in names},
-        SIMULATOR.format("source"): {name: -_mean_mismatch(parts[name], unit, stock) for name in names},
+        SIMULATED_TARGET: {name: -mean_mismatch(target, unit, name) for name in parts},
+        SIMULATED_SOURCE: {name: -mean_mismatch(some(part), unit, stock) for name, part in parts.items()},
+        REPLAYED: {name: -replay_distance(part, spread, stock) for name, part in parts.items()},
     }
 
 
-def _mean_mismatch(table: EpisodeTable, unit: Float, domain: str) -> float:
+def mean_mismatch(table: EpisodeTable, unit: Float, domain: str) -> float:
+    """Of one step in a domain, in standard deviations of the target's s' - s (`unit`, (O,)), averaged over steps."""
     return float(np.nanmean(true_mismatch(table, unit, parse_domain(domain))))
+
+
+def replay_distance(table: EpisodeTable, unit: Float, domain: str) -> float:
+    """Median over replays of the distance in state after `REPLAY_STEPS` recorded actions in a domain.
+
+    In standard deviations of the target's states (`unit`, (O,)), the root mean square over dimensions; NaN without an
+    episode that is long enough.
+    """
+    last = np.repeat(table.offsets[1:], table.lengths)
+    starts = np.flatnonzero(np.arange(table.num_transitions) + REPLAY_STEPS <= last)
+    starts = np.random.default_rng(0).permutation(starts)[:NUM_REPLAYS]
+    if not len(starts):
+        return float("nan")
+    observation: Float = table.observation[starts]
+    for step in range(REPLAY_STEPS):
+        observation, _ = predict(parse_domain(domain), observation, table.action[starts + step])
+    difference = (observation - table.next_observation[starts + REPLAY_STEPS - 1]) / unit
+    return float(np.median(np.sqrt(np.square(difference).mean(axis=1))))
 
 
 def _inputs(table: EpisodeTable) -> Float:
@@ -157,22 +188,31 @@ def _change(table: EpisodeTable) -> Float:
     return table.next_observation.astype(np.float64) - table.observation
 
 
-def rows_of(store: Path) -> Iterator[dict[str, Any]]:
-    """A row for each estimator and dynamics of every cell in a store."""
+def rows_of(store: Path, known: AbstractSet[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
+    """A row for each estimator and dynamics of every cell in a store.
+
+    Not again for (robot, cell, seed, estimator) in `known`, but for alignments, which are there to be read.
+    """
     seen = set()
     models: dict[str, list[ToldModel]] = {}
     for record, folder in records_of(store):
         place, inputs = place_of(record), record["inputs"]
         source, target = (read_table_folder(Path(inputs[role]) / "table") for role in ("source", "target"))
+
+        def is_new(estimator: str, own: tuple[str, ...] = tuple(place.values())) -> bool:
+            return (*own, estimator) not in known
+
         found = {f"h, {record['config']['alignment']['kind']}": mean_alignment(folder, source)}
         if tuple(place.values()) not in seen:
             seen.add(tuple(place.values()))
             few = some(target)
-            if inputs["source"] not in models:
-                models[inputs["source"]] = [ToldModel.fit(source, seed) for seed in range(NUM_FITS)]
-            for number, model in enumerate(models[inputs["source"]], 1):
-                found[f"{TOLD}, fit {number}"] = model.explained(few)
-            found |= simulated(source, few)
+            if is_new(f"{TOLD}, fit {NUM_FITS}"):
+                if inputs["source"] not in models:
+                    models[inputs["source"]] = [ToldModel.fit(source, seed) for seed in range(NUM_FITS)]
+                for number, model in enumerate(models[inputs["source"]], 1):
+                    found[f"{TOLD}, fit {number}"] = model.explained(few)
+            if is_new(REPLAYED):
+                found |= simulated(source, few)
         for estimator, scores in found.items():
             for domain, score in scores.items():
                 yield {**place, "estimator": estimator, "domain": short_name(domain), "score": score}
@@ -218,7 +258,8 @@ def main() -> None:
     torch.set_num_threads(1)
     key = ("robot", "cell", "seed", "estimator", "domain")
     found = {tuple(row[name] for name in key): row for row in read_rows()}
-    for row in itertools.chain.from_iterable(rows_of(store) for store in given.stores):
+    known = {place[:-1] for place in found}
+    for row in itertools.chain.from_iterable(rows_of(store, known) for store in given.stores):
         found[tuple(row[name] for name in key)] = row
     pq.write_table(pa.Table.from_pylist([found[place] for place in sorted(found)]), PATH)
     print(report(read_rows()))

@@ -56,8 +56,8 @@ CEILING = """### Where knowing the dynamics would pay
 In five cells of each map the source is one near and two far dynamics. Here the same number of transitions is from one
 of them alone, mixed with the target. `gain` is that of the near one over the better of target alone and mixing all
 three; beside it is what the default and `v2a choose` (Part D) have in the same seeds, and how much of a gain of 5
-points or more the choice has. In brackets: how far, in standard deviations of the target's s' - s, the source's s' are
-from the target's next state, the root mean square over dimensions, averaged over transitions.
+points or more the choice has. In brackets is how far the source is from the target in its simulator: after one step, in
+standard deviations of the target's s' - s; and after fifty recorded actions, in standard deviations of its states.
 
     python -m benchmarks.study.run tune_configs/study/map_walker2d_ceiling.yaml data_root=DIR
     python -m benchmarks.study.run tune_configs/study/map_walker2d_far_alone.yaml data_root=DIR
