@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -37,12 +37,13 @@ from numpy.typing import NDArray
 from benchmarks.study.design import FOLDER, NEAR
 from benchmarks.study.run import ROWS
 from v2a_ray.checksums import read_sealed
-from v2a_ray.data.fidelity.resimulation import predict
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import read_table_folder
 from v2a_ray.diagnosis.evidence import short_name
 from v2a_ray.diagnosis.mismatch import one_step, true_mismatch
 from v2a_ray.domains import parse_domain
+from v2a_ray.domains.domain import require_robot
+from v2a_ray.domains.environments import make_environment
 from v2a_ray.engine.columns import read_step_column
 from v2a_ray.engine.store import RECORD
 from v2a_ray.networks.modules import adam
@@ -171,13 +172,18 @@ def replay_distance(table: EpisodeTable, unit: Float, domain: str) -> float:
     last = np.repeat(table.offsets[1:], table.lengths)
     starts = np.flatnonzero(np.arange(table.num_transitions) + REPLAY_STEPS <= last)
     starts = np.random.default_rng(0).permutation(starts)[:NUM_REPLAYS]
-    if not len(starts):
-        return float("nan")
-    observation: Float = table.observation[starts]
-    for step in range(REPLAY_STEPS):
-        observation, _ = predict(parse_domain(domain), observation, table.action[starts + step])
-    difference = (observation - table.next_observation[starts + REPLAY_STEPS - 1]) / unit
-    return float(np.median(np.sqrt(np.square(difference).mean(axis=1))))
+    robot = require_robot(parse_domain(domain), "a replay")
+    spec, environment = robot.robot_spec, cast(Any, make_environment(robot).unwrapped)
+    hidden = np.zeros(spec.num_unobserved_positions)
+    distances = []
+    for start in starts.tolist():
+        position, velocity = np.split(table.observation[start].astype(np.float64), [spec.num_positions])
+        environment.reset()
+        environment.set_state(np.concatenate([hidden, position]), velocity[: spec.num_velocities])
+        for row in range(start, start + REPLAY_STEPS):
+            arrived, *_ = environment.step(table.action[row])
+        distances.append(np.sqrt(np.square((arrived - table.next_observation[row]) / unit).mean()))
+    return float(np.median(distances)) if distances else float("nan")
 
 
 def _inputs(table: EpisodeTable) -> Float:
