@@ -57,7 +57,7 @@ def distances(robot: str) -> dict[tuple[str, str], str]:
         if row["robot"] == robot:
             by_estimator = found.setdefault((row["cell"], row["domain"]), {})
             by_estimator.setdefault(row["estimator"], []).append(-row["score"])
-    wanted = {nearest.SIMULATED_SOURCE: 3, nearest.REPLAYED: 1}
+    wanted = {nearest.SIMULATED_SOURCE: 3, nearest.REPLAYED_SOURCE: 1}
     return {
         place: ", ".join(f"{np.mean(by_estimator[name]):.{digits}f}" for name, digits in wanted.items())
         for place, by_estimator in found.items()

@@ -170,11 +170,17 @@ def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def far_alone(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """The ceiling's control: the same mix with either of the far dynamics alone. One behaviour, the wrong dynamics."""
+    """Either of the far dynamics alone where a source has both: one behaviour, and dynamics that are far all the same.
+
+    Beside the near one, the ceiling's control. Where there are no others, a test of a rule that was found on Hopper's
+    and Walker2d's cells with a near source: a source that earned more than the target is mixed from the one dynamics
+    alone in which the target's recorded actions lead nearest to where they led (`v2a data replay`; tag
+    `study-nearest`).
+    """
     labelled = {
         f"{cell.label}, {domain} alone": layer(cell, robot, [domain])
         for cell in cells
-        if cell.dynamics == "both"
+        if cell.dynamics in ("both", "far")
         for domain in FAR
     }
     return {"name": f"map_{robot}_far_alone", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(["iql_mixed"])}}

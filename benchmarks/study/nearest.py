@@ -12,7 +12,9 @@ them is to the target:
 - "simulator, target's steps": the target's transitions again in each dynamics, which nobody has: what there is to be
   seen in the target's data;
 - "simulator, source's steps": the transitions of each source again in the target's dynamics: what h is to estimate;
-- "simulator, 50 of the source's steps": the same over fifty actions in a row, from a recorded state.
+- "simulator, 50 of the source's steps": the same over fifty actions in a row, from a recorded state;
+- "simulator, 20 of the target's steps": so many of the target's actions in a row in each dynamics, where it has
+  episodes. Whoever has simulators of the sources has this.
 
 The rows go to `benchmarks/study/rows/nearest.parquet`, beside those of other stores; what is there is not computed
 again.
@@ -26,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,28 +39,28 @@ from numpy.typing import NDArray
 from benchmarks.study.design import FOLDER, NEAR
 from benchmarks.study.run import ROWS
 from v2a_ray.checksums import read_sealed
+from v2a_ray.data.fidelity.replays import NUM_STEPS, replay_episodes
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import read_table_folder
 from v2a_ray.diagnosis.evidence import short_name
 from v2a_ray.diagnosis.mismatch import one_step, true_mismatch
 from v2a_ray.domains import parse_domain
-from v2a_ray.domains.domain import require_robot
-from v2a_ray.domains.environments import make_environment
 from v2a_ray.engine.columns import read_step_column
 from v2a_ray.engine.store import RECORD
 from v2a_ray.networks.modules import adam
 from v2a_ray.networks.perceptrons import MLP
 
 PATH = ROWS / "nearest.parquet"
-TOLD, SIMULATED_TARGET, SIMULATED_SOURCE, REPLAYED = (
+SOURCE_STEPS = 50
+TOLD, SIMULATED_TARGET, SIMULATED_SOURCE, REPLAYED_SOURCE, REPLAYED_TARGET = (
     "told the dynamics",
     "simulator, target's steps",
     "simulator, source's steps",
-    "simulator, 50 of the source's steps",
+    f"simulator, {SOURCE_STEPS} of the source's steps",
+    f"simulator, {NUM_STEPS} of the target's steps",
 )
-NUM_FITS, NUM_STEPS, BATCH_SIZE, WIDTH, LEARNING_RATE = 4, 3000, 256, 256, 1e-3
+NUM_FITS, FIT_STEPS, BATCH_SIZE, WIDTH, LEARNING_RATE = 4, 3000, 256, 256, 1e-3
 MAX_TRANSITIONS = 5_000
-REPLAY_STEPS, NUM_REPLAYS = 50, 200
 Float = NDArray[np.floating[Any]]
 
 
@@ -115,8 +117,8 @@ class ToldModel:
         torch.manual_seed(seed)
         model = MLP(inputs_NX.shape[1], [WIDTH, WIDTH], change.shape[1])
         optimizer = adam(model.parameters(), LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, NUM_STEPS)
-        for _ in range(NUM_STEPS):
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FIT_STEPS)
+        for _ in range(FIT_STEPS):
             rows_B = torch.randint(len(inputs_NX), (BATCH_SIZE,))
             loss = (model(inputs_NX[rows_B]) - change_NO[rows_B]).square().mean()
             optimizer.zero_grad()
@@ -146,44 +148,30 @@ def some(table: EpisodeTable) -> EpisodeTable:
 
 
 def simulated(source: EpisodeTable, target: EpisodeTable) -> dict[str, dict[str, float]]:
-    """By estimator, minus how far every dynamics is from the target's; see `mean_mismatch` and `replay_distance`."""
+    """By estimator, minus how far every dynamics is from the target's; see `mean_mismatch` and `replayed`."""
     unit, (stock, *_) = one_step(target), target.domain
     domain = np.asarray(source.domain)
     parts = {str(name): source.select(np.flatnonzero(domain == name)) for name in np.unique(domain)}
-    spread = target.observation.std(axis=0) + 1e-6
-    return {
+    spread = target.observation.std(axis=0)
+    found = {
         SIMULATED_TARGET: {name: -mean_mismatch(target, unit, name) for name in parts},
         SIMULATED_SOURCE: {name: -mean_mismatch(some(part), unit, stock) for name, part in parts.items()},
-        REPLAYED: {name: -replay_distance(part, spread, stock) for name, part in parts.items()},
+        REPLAYED_SOURCE: {name: -replayed(part, stock, SOURCE_STEPS, spread) for name, part in parts.items()},
     }
+    if int(target.lengths.max()) >= NUM_STEPS:
+        found[REPLAYED_TARGET] = {name: -replayed(target, name, NUM_STEPS, spread) for name in parts}
+    return found
+
+
+def replayed(table: EpisodeTable, domain: str, num_steps: int, unit_O: Float) -> float:
+    """Median distance from the recorded states after so many recorded actions in a domain, in `unit_O`."""
+    (found,) = replay_episodes(table, [parse_domain(domain)], num_steps, unit_O=unit_O)
+    return found.after(num_steps)
 
 
 def mean_mismatch(table: EpisodeTable, unit: Float, domain: str) -> float:
     """Of one step in a domain, in standard deviations of the target's s' - s (`unit`, (O,)), averaged over steps."""
     return float(np.nanmean(true_mismatch(table, unit, parse_domain(domain))))
-
-
-def replay_distance(table: EpisodeTable, unit: Float, domain: str) -> float:
-    """Median over replays of the distance in state after `REPLAY_STEPS` recorded actions in a domain.
-
-    In standard deviations of the target's states (`unit`, (O,)), the root mean square over dimensions; NaN without an
-    episode that is long enough.
-    """
-    last = np.repeat(table.offsets[1:], table.lengths)
-    starts = np.flatnonzero(np.arange(table.num_transitions) + REPLAY_STEPS <= last)
-    starts = np.random.default_rng(0).permutation(starts)[:NUM_REPLAYS]
-    robot = require_robot(parse_domain(domain), "a replay")
-    spec, environment = robot.robot_spec, cast(Any, make_environment(robot).unwrapped)
-    hidden = np.zeros(spec.num_unobserved_positions)
-    distances = []
-    for start in starts.tolist():
-        position, velocity = np.split(table.observation[start].astype(np.float64), [spec.num_positions])
-        environment.reset()
-        environment.set_state(np.concatenate([hidden, position]), velocity[: spec.num_velocities])
-        for row in range(start, start + REPLAY_STEPS):
-            arrived, *_ = environment.step(table.action[row])
-        distances.append(np.sqrt(np.square((arrived - table.next_observation[row]) / unit).mean()))
-    return float(np.median(distances)) if distances else float("nan")
 
 
 def _inputs(table: EpisodeTable) -> Float:
@@ -217,7 +205,7 @@ def rows_of(store: Path, known: AbstractSet[tuple[str, ...]]) -> Iterator[dict[s
                     models[inputs["source"]] = [ToldModel.fit(source, seed) for seed in range(NUM_FITS)]
                 for number, model in enumerate(models[inputs["source"]], 1):
                     found[f"{TOLD}, fit {number}"] = model.explained(few)
-            if is_new(REPLAYED):
+            if is_new(REPLAYED_SOURCE):
                 found |= simulated(source, few)
         for estimator, scores in found.items():
             for domain, score in scores.items():

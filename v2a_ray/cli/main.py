@@ -72,10 +72,12 @@ def commands() -> typer.Typer:
     from v2a_ray.cli import experiment_commands as experiments
     from v2a_ray.cli import export_command as export
     from v2a_ray.cli import job_commands as jobs
+    from v2a_ray.cli import replay_command as replay
     from v2a_ray.cli import report_command as report
     from v2a_ray.cli import select_command as select
     from v2a_ray.cli import status_command as status
 
+    replay.register(data.app)
     app.add_typer(data.app, name="data")
     app.add_typer(behaviors.app, name="behaviors")
     app.add_typer(domains.app, name="domains")

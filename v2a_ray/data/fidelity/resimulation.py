@@ -109,12 +109,7 @@ def predict_table(
     domain = require_robot(domain, "re-simulation")
     spec = domain.robot_spec
     check_dimensions(table, domain, domain.name)
-    if domain.execution.noise_std:
-        raise DomainError(
-            "no transition can be re-simulated, because the noise on its action was not recorded",
-            where=domain.name,
-            remedy="the domain without action_noise, to see how far the noise moves the robot",
-        )
+    require_exact(domain)
     known = known_states(table, spec)
     usable = np.flatnonzero(known)
     if rows is None:
@@ -191,6 +186,34 @@ def predict(
         next_observation, reward, *_ = environment.step(action[index])
         next_observations[index], rewards[index] = next_observation, float(reward)
     return next_observations, rewards
+
+
+def replay(domain: Domain, observation: NDArray[Any], action: NDArray[Any]) -> Float:
+    """(N, H, O): the observations that H actions in a row (N, H, A) lead to from the states of `observation` (N, O).
+
+    A delay begins with its usual zeros, because the actions before are not given. See `predict` for positions that are
+    not observed. Raises DomainError for a domain with action noise, or an environment that is not one of ours.
+    """
+    domain = require_robot(domain, "a replay")
+    require_exact(domain)
+    environment: Any = make_environment(domain).unwrapped
+    observations = np.empty((*action.shape[:2], observation.shape[1]))
+    for index, actions in enumerate(action):
+        environment.reset(seed=0)
+        _restart(environment, *_state(observation[index], domain.robot_spec), domain.robot_spec.reward_lags)
+        for step, executed in enumerate(actions):
+            observations[index, step], *_ = environment.step(executed)
+    return observations
+
+
+def require_exact(domain: Domain) -> None:
+    """Raise DomainError for a domain that adds noise to actions."""
+    if domain.execution.noise_std:
+        raise DomainError(
+            "no transition can be re-simulated, because the noise on its action was not recorded",
+            where=domain.name,
+            remedy="the domain without action_noise, to see how far the noise moves the robot",
+        )
 
 
 class _Recorded:
