@@ -163,10 +163,10 @@ def sweep(robot: str, cells: Sequence[Cell], part: str = "map", methods: Sequenc
     return {"name": f"{part}_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(methods)}}
 
 
-def ceiling(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
+def ceiling(robot: str, cells: Sequence[Cell], suffix: str = "ceiling", method: str = "iql_mixed") -> dict[str, Any]:
     """IQL on the mix of what an oracle would choose of a source: the near dynamics alone, where there are others."""
     labelled = {cell.label: layer(cell, robot, [NEAR[robot]]) for cell in cells if cell.dynamics == "both"}
-    return {"name": f"map_{robot}_ceiling", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(["iql_mixed"])}}
+    return {"name": f"map_{robot}_{suffix}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes([method])}}
 
 
 def far_alone(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -365,7 +365,8 @@ def main() -> None:
     for robot in NEAR:
         cells = design() if robot in ("hopper", "walker2d") else corners()
         baselines = sweep(robot, cells, "baselines", BASELINE_METHODS)
-        for content in (sweep(robot, cells), baselines, ceiling(robot, cells), far_alone(robot, cells)):
+        near_source = ceiling(robot, cells, "near_source", "iql_source")
+        for content in (sweep(robot, cells), baselines, ceiling(robot, cells), near_source, far_alone(robot, cells)):
             if content["axes"]["cell"]:
                 write(content, "A")
         write(parts(robot, cells) if robot == "hopper" else sweep(robot, cells, "default", ("v2a_supported",)), "D")

@@ -246,7 +246,7 @@ def main() -> None:
         )
     lines = [prose.HEAD]
     for path in sorted(ROWS.glob("map_*.parquet")):
-        if not path.stem.endswith(("_ceiling", "_alone")):
+        if not path.stem.endswith(("_ceiling", "_alone", "_near_source")):
             lines += robot_section(path)
     lines += sections("baselines_", prose.BASELINES, baselines_section)
     ceilings = sorted(ROWS.glob("map_*_ceiling.parquet"))
