@@ -272,7 +272,7 @@ def main() -> None:
         lines += [prose.PARTS, *parts_section("hopper")]
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
-    lines.append(prose.FINDINGS)
+    lines += [prose.FAILED, prose.FINDINGS]
     if (path := ROWS / cost.COST.name).exists():
         lines += [prose.COST, cost.report(cost.read_rows(path))]
     (ROOT / "docs" / "study.md").write_text("\n".join(lines).rstrip() + "\n")
