@@ -65,8 +65,10 @@ def test_policy_that_is_not_finished_is_not_chosen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("behaviors", "trained"),
-    [(("random", "expert"), CANDIDATES), (("expert", "random"), (TARGET, FILTER))],
-    ids=["the source earns more", "the target earns more"],
+    [
+        pytest.param(("random", "expert"), CANDIDATES, id="the source earns more", marks=pytest.mark.slow),
+        pytest.param(("expert", "random"), (TARGET, FILTER), id="the target earns more"),
+    ],
 )
 def test_one_policy_is_chosen_and_the_same_command_chooses_it_again(
     behaviors: tuple[str, str],
