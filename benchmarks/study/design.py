@@ -247,6 +247,17 @@ def real() -> dict[str, Any]:
     return {"name": "real", "settings": SETTINGS, "axes": {"cell": cells, **axes}}
 
 
+def real_alone() -> dict[str, Any]:
+    """Each of the three shifted robots alone, where the target acted at random; see `far_alone`."""
+    cells = {}
+    for label, cell in real()["axes"]["cell"].items():
+        for file in REAL_SHIFTS if " random, " in label else ():
+            sources = [source for source in cell["sources"] if f"_{file}_" in source["path"]]
+            cells[f"{label}, {file} alone"] = cell | {"sources": sources}
+    axes = {"method": ["iql_mixed"], "seed": {str(seed): {"seed": seed} for seed in REAL_SEEDS}}
+    return {"name": "real_alone", "settings": SETTINGS, "axes": {"cell": cells, **axes}}
+
+
 PUBLISHED_QUALITIES = ("medium-replay", "medium", "medium-expert")
 PUBLISHED_POOL, PUBLISHED_TARGET, PUBLISHED_SOURCE = 1_000_000, 100_000, 300_000
 PUBLISHED_DOMAINS = ("gravity-0.5", "otdf-kinematic", "otdf-morph")
@@ -376,7 +387,8 @@ def main() -> None:
         write(published(robot), "C")
     for content in published_differences():
         write(content, "C")
-    write(real(), "E")
+    for content in (real(), real_alone()):
+        write(content, "E")
     print("\n".join(pools()))
 
 
