@@ -80,3 +80,14 @@ def test_unknown_cell_is_refused_with_those_that_there_are() -> None:
     assert run.wanted(content, "cell", None) == ["near", "far"] and run.wanted(content, "cell", ["far"]) == ["far"]
     with pytest.raises(SystemExit, match="map has no cell 'middle'; it has: near; far"):
         run.wanted(content, "cell", ["middle"])
+
+
+def test_far_sources_stand_beside_the_mix_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceiling, "ROWS", tmp_path)
+    pq.write_table(
+        rows({"bad": {TARGET: [1.0], MIX: [10.0]}, "good": {TARGET: [9.0], MIX: [8.0]}}), tmp_path / "real.parquet"
+    )
+    alone = {"bad, gravity_0.5 alone": {MIX: [12.0]}, "bad, kinematic alone": {MIX: [4.0]}}
+    pq.write_table(rows(alone), tmp_path / "real_alone.parquet")
+    *_, line = ceiling.far_report().splitlines()
+    assert line == "| bad | 1.0 | 10.0 | **12.0** | 4.0 |  |"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.study import nearest
-from benchmarks.study.design import FAR, NEAR, SEEDS
+from benchmarks.study.design import FAR, NEAR, REAL_SHIFTS, SEEDS
 from benchmarks.study.run import ROWS, read_cells
 from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
 from v2a_ray.evaluation.interval import with_spread
@@ -18,6 +18,10 @@ UNFILTERED = {"hopper": "map", "walker2d": "baselines"}
 """Which sweep has the baselines of a robot's map."""
 LARGE = 5
 """Points of the normalised score: the part that is had of a smaller gain is not stated."""
+
+
+REPLAYS_NEAREST = "gravity-0.5"
+"""Of the far dynamics, by `v2a data replay` on the random pools of HalfCheetah and Ant, and on recorded random data."""
 
 
 def report(path: Path) -> str:
@@ -47,6 +51,35 @@ def report(path: Path) -> str:
         chosen = tasks.get(cell, [])[:seeds]
         last = _had(chosen, float(own[MIX][: len(chosen)].mean())) if chosen else ("", "", "")
         lines.append(f"| {cell} | {seeds} | {' | '.join(shown)} | {gain:+.1f} | {' | '.join(last)} |")
+    return "\n".join(lines)
+
+
+def far_report() -> str:
+    """Where all sources are far, every one alone beside the mix of all, in Markdown; what replays nearest is bold."""
+    names = list(REAL_SHIFTS.values())
+    head = ("target, from source", "iql_target", "mixing all", *names)
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for robot, whole, alone in (
+        ("halfcheetah: ", "baselines_halfcheetah", "map_halfcheetah_far_alone"),
+        ("ant: ", "baselines_ant", "map_ant_far_alone"),
+        ("", "real", "real_alone"),
+    ):
+        paths = [ROWS / f"{name}.parquet" for name in (whole, alone)]
+        if not all(path.exists() for path in paths):
+            continue
+        both, single = (
+            read_cells([path], methods, SEEDS) for path, methods in zip(paths, (BASELINES, [MIX]), strict=True)
+        )
+        found: dict[str, dict[str, float]] = {}
+        for cell, scores in single.items():
+            task, _, name = cell.removesuffix(" alone").rpartition(", ")
+            found.setdefault(task, {})[REAL_SHIFTS.get(name, name)] = float(scores[MIX][0])
+        for task, by_source in found.items():
+            shown = [f"{both[task][method][0]:.1f}" for method in BASELINES]
+            for name in names:
+                value = f"{by_source[name]:.1f}" if name in by_source else ""
+                shown.append(f"**{value}**" if value and name == REPLAYS_NEAREST else value)
+            lines.append(f"| {robot}{task} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -254,7 +254,7 @@ def main() -> None:
     for path in ceilings:
         lines += [f"#### {path.stem.removeprefix('map_').removesuffix('_ceiling')}", "", ceiling.report(path), ""]
     if (path := ROWS / nearest.PATH.name).exists():
-        lines += [prose.NEAREST, nearest.report(nearest.read_rows(path)), ""]
+        lines += [prose.NEAREST, nearest.report(nearest.read_rows(path)), "", prose.ALL_FAR, ceiling.far_report(), ""]
     if (path := ROWS / rule.NUMBERS.name).exists():
         lines += [prose.RULE, rule.report(rule.read_numbers(path), ROWS), ""]
     if (path := ROWS / where_z_matters.ROWS.name).exists():
