@@ -1,8 +1,8 @@
 """Which domain is nearest to recorded episodes? Each replays their actions, from one of their states, for many steps.
 
-What a shift does to one step is small, and adds up: after one step of its expert, Walker2d under half the gravity is as
-near to the stock robot as with half the friction, after fifty it is almost four times as far, and its data are worth nothing
-to the stock robot (docs/study.md).
+What a shift does to one step is small, and adds up: after one step of its expert, Walker2d under half the gravity is
+as near to the stock robot as with half the friction, after fifty it is almost four times as far, and its data are
+worth nothing to the stock robot (docs/study.md).
 
 Shape suffixes: R replays, H steps, O observation dimension.
 """
