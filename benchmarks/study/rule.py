@@ -39,7 +39,10 @@ from v2a_ray.export.selection import SelectionData, selection_data
 
 NUMBERS = ROWS / "numbers.parquet"
 FITTED_TO = "map_hopper"
-TESTED_ON = ("baselines_walker2d", "baselines_halfcheetah", "choice_walker2d", "choice_ant", "published_hopper", "real")
+TESTED_ON = (
+    *("baselines_walker2d", "baselines_halfcheetah", "baselines_ant"),
+    *("choice_walker2d", "choice_ant", "published_hopper", "real"),
+)
 COMPARED = 5_000
 """Transitions of target and of source that are compared, at most."""
 NEAR_QUANTILE, NEAREST_PART = 0.95, 0.1
