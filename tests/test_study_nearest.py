@@ -56,6 +56,7 @@ def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, mon
     monkeypatch.setattr(ceiling, "ROWS", tmp_path)
     pq.write_table(rows({"bad": {TARGET: [1.0], MIX: [10.0]}}), tmp_path / "baselines_walker2d.parquet")
     pq.write_table(rows({"bad": {MIX: [42.0]}}), tmp_path / "map_walker2d_ceiling.parquet")
+    pq.write_table(rows({"bad": {SOURCE: [60.0]}}), tmp_path / "map_walker2d_near_source.parquet")
     pq.write_table(rows({"bad, gravity-0.5 alone": {MIX: [9.0]}}), tmp_path / "map_walker2d_far_alone.parquet")
     scores = {TARGET: 1.0, FILTER: 2.0, MIX: 10.0, SOURCE: 18.0}
     found = [
@@ -72,7 +73,7 @@ def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, mon
     ]
     pq.write_table(pa.Table.from_pylist(measured), tmp_path / "nearest.parquet")
     *_, line = ceiling.report(tmp_path / "map_walker2d_ceiling.parquet").splitlines()
-    assert line == "| bad | 1 | 1.0 | 10.0 | 42.0 | 9.0 (0.030, 2.0) |  | +32.0 | 2.0 | 18.0 | 25 % |"
+    assert line == "| bad | 1 | 1.0 | 10.0 | 60.0 | 42.0 | 9.0 (0.030, 2.0) |  | +32.0 | 2.0 | 18.0 | 25 % |"
 
 
 def test_unknown_cell_is_refused_with_those_that_there_are() -> None:

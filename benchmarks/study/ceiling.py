@@ -9,10 +9,10 @@ import numpy as np
 
 from benchmarks.study import nearest
 from benchmarks.study.design import FAR, NEAR, REAL_SHIFTS, SEEDS
-from benchmarks.study.run import ROWS, read_cells
+from benchmarks.study.run import ROWS, Scores, read_cells
 from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
 from v2a_ray.evaluation.interval import with_spread
-from v2a_ray.experiments.choice import FILTER, MIX
+from v2a_ray.experiments.choice import FILTER, MIX, SOURCE
 
 UNFILTERED = {"hopper": "map", "walker2d": "baselines"}
 """Which sweep has the baselines of a robot's map."""
@@ -33,16 +33,17 @@ def report(path: Path) -> str:
     robot = path.stem.removeprefix("map_").removesuffix("_ceiling")
     tasks = by_task(read_groups(ROWS / f"selection_{robot}_map.parquet"))
     near = read_cells([path], [MIX], SEEDS)
-    others = path.with_name(f"map_{robot}_far_alone.parquet")
-    far = read_cells([others], [MIX], SEEDS) if others.exists() else {}
+    far = _cells(path.with_name(f"map_{robot}_far_alone.parquet"), MIX)
+    without = _cells(path.with_name(f"map_{robot}_near_source.parquet"), SOURCE)
     baselines = read_cells([path.with_name(f"{UNFILTERED[robot]}_{robot}.parquet")], BASELINES, SEEDS)
-    mixes = [f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
+    mixes = ["near without the target", f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
     head = ("target, from source", "seeds", *BASELINES, *mixes, "gain", FILTER, "v2a choose", "had of the gain")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     far_off = distances(robot)
     for cell, own in near.items():
         alone = {NEAR[robot]: own} | {name: far.get(f"{cell}, {name} alone", {MIX: np.empty(0)}) for name in FAR}
         shown = [with_spread(baselines[cell][method], 1) for method in BASELINES]
+        shown.append(with_spread(without[cell][SOURCE], 1) if cell in without else "")
         for name, scores in alone.items():
             bracket = f" ({far_off[cell, name]})" if (cell, name) in far_off else ""
             shown.append(f"{with_spread(scores[MIX], 1)}{bracket}" if len(scores[MIX]) else "")
@@ -52,6 +53,11 @@ def report(path: Path) -> str:
         last = _had(chosen, float(own[MIX][: len(chosen)].mean())) if chosen else ("", "", "")
         lines.append(f"| {cell} | {seeds} | {' | '.join(shown)} | {gain:+.1f} | {' | '.join(last)} |")
     return "\n".join(lines)
+
+
+def _cells(path: Path, method: str) -> dict[str, Scores]:
+    """The cells of a sweep of one method; none if it was not run."""
+    return read_cells([path], [method], SEEDS) if path.exists() else {}
 
 
 def far_report() -> str:

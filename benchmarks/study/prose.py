@@ -44,18 +44,20 @@ the source alone. Filters follow in Part D.
 CEILING = """### Where knowing the dynamics would pay
 
 In five cells of each map the source is one near and two far dynamics. Here the same number of transitions is from one
-of them alone, mixed with the target. `gain` is that of the near one over the better of target alone and mixing all
-three; beside it is what the default and `v2a choose` (Part D) have in the first seed, and how much of a gain of 5
-points or more the choice has. In brackets is how far the source is from the target in its simulator: after one step,
-in standard deviations of the target's s' - s; and after fifty recorded actions, in standard deviations of its states.
+of them alone, mixed with the target, and from the near one without the target. `gain` is that of the mix with the
+near one over the better of target alone and mixing all three; beside it is what the default and `v2a choose` (Part D)
+have in the first seed, and how much of a gain of 5 points or more the choice has. In brackets is how far the source
+is from the target in its simulator: after one step, in standard deviations of the target's s' - s; and after fifty
+recorded actions, in standard deviations of its states.
 
     python -m benchmarks.study.run tune_configs/study/map_walker2d_ceiling.yaml data_root=DIR
     python -m benchmarks.study.run tune_configs/study/map_walker2d_far_alone.yaml data_root=DIR
 
 With a bad target the near source is worth more alone than all three together: on Walker2d 18, 55 and 31 points
-instead of 11, 11 and 9, over three seeds; on Hopper, one seed, up to 12.0 instead of 6.5. Either far one alone is
-worth no more than the mix. `v2a choose`, which has the mix and the whole source to choose from, has a twentieth of
-that or nothing on Walker2d. With a target that can be used there is no such gain.
+instead of 11, 11 and 9, over three seeds, and without the target 66 and 55 where it is an expert's, one seed; on
+Hopper, one seed, up to 12.0 instead of 6.5. Either far one alone is worth no more than the mix. `v2a choose`, which
+has the mix and the whole source to choose from, has a twentieth of that or nothing on Walker2d. With a target that
+can be used there is no such gain.
 
 What a source is worth goes by fifty steps and not by one: after fifty the near source is the nearest in every cell,
 after one gravity 0.5 is half as far on Hopper, and as near as friction 0.5 on Walker2d but for a hair. Every h
