@@ -49,7 +49,7 @@ def test_what_every_estimator_puts_first_by_hand() -> None:
     ]
     head, _, line = nearest.report(found).splitlines()
     assert head == "| target, from source | h, modality | told |"
-    assert line == "| walker2d: random 1 rows from both expert | otdf-morph | **friction-0.5** 2, otdf-morph 1 |"
+    assert line == "| walker2d: random 1 rows from both expert | otdf-morph | **near** 2, otdf-morph 1 |"
 
 
 def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +72,9 @@ def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, mon
         for seed in range(3)
     ]
     pq.write_table(pa.Table.from_pylist(measured), tmp_path / "nearest.parquet")
-    *_, line = ceiling.report(tmp_path / "map_walker2d_ceiling.parquet").splitlines()
-    assert line == "| bad | 1 | 1.0 | 10.0 | 60.0 | 42.0 | 9.0 (0.030, 2.0) |  | +32.0 | 2.0 | 18.0 | 25 % |"
+    *_, line, _, _, _, distances = ceiling.report(tmp_path / "map_walker2d_ceiling.parquet").splitlines()
+    assert line == "| bad | 1 | 1.0 | 10.0 | 60.0 | 42.0 | 9.0 |  | +32.0 | 18.0 (25 %) |"
+    assert distances == "| bad |  | 0.030, 2.0 |  |"
 
 
 def test_unknown_cell_is_refused_with_those_that_there_are() -> None:

@@ -12,7 +12,7 @@ from benchmarks.study.design import FAR, NEAR, REAL_SHIFTS, SEEDS
 from benchmarks.study.run import ROWS, Scores, read_cells
 from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
 from v2a_ray.evaluation.interval import with_spread
-from v2a_ray.experiments.choice import FILTER, MIX, SOURCE
+from v2a_ray.experiments.choice import MIX, SOURCE
 
 UNFILTERED = {"hopper": "map", "walker2d": "baselines"}
 """Which sweep has the baselines of a robot's map."""
@@ -28,7 +28,7 @@ def report(path: Path) -> str:
     """The cells and seeds of the ceiling's rows that the baselines and the choice have too, a table in Markdown.
 
     The gain is that of mixing the near source alone over the better of target alone and mixing all. ± is the sample
-    standard deviation over seeds. In brackets is how far a source is, see `distances`, where it is known.
+    standard deviation over seeds. A second table says how far the sources are, see `distances`.
     """
     robot = path.stem.removeprefix("map_").removesuffix("_ceiling")
     tasks = by_task(read_groups(ROWS / f"selection_{robot}_map.parquet"))
@@ -37,21 +37,24 @@ def report(path: Path) -> str:
     without = _cells(path.with_name(f"map_{robot}_near_source.parquet"), SOURCE)
     baselines = read_cells([path.with_name(f"{UNFILTERED[robot]}_{robot}.parquet")], BASELINES, SEEDS)
     mixes = ["near without the target", f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
-    head = ("target, from source", "seeds", *BASELINES, *mixes, "gain", FILTER, "v2a choose", "had of the gain")
+    head = ("target, from source", "seeds", *BASELINES, *mixes, "gain", "v2a choose")
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    far_off = distances(robot)
     for cell, own in near.items():
-        alone = {NEAR[robot]: own} | {name: far.get(f"{cell}, {name} alone", {MIX: np.empty(0)}) for name in FAR}
+        alone = [own, *(far.get(f"{cell}, {name} alone", {MIX: np.empty(0)}) for name in FAR)]
         shown = [with_spread(baselines[cell][method], 1) for method in BASELINES]
         shown.append(with_spread(without[cell][SOURCE], 1) if cell in without else "")
-        for name, scores in alone.items():
-            bracket = f" ({far_off[cell, name]})" if (cell, name) in far_off else ""
-            shown.append(f"{with_spread(scores[MIX], 1)}{bracket}" if len(scores[MIX]) else "")
+        shown += [with_spread(scores[MIX], 1) if len(scores[MIX]) else "" for scores in alone]
         seeds = min(len(own[MIX]), len(baselines[cell][MIX]))
         gain = float(own[MIX][:seeds].mean()) - max(float(baselines[cell][name][:seeds].mean()) for name in BASELINES)
         chosen = tasks.get(cell, [])[:seeds]
-        last = _had(chosen, float(own[MIX][: len(chosen)].mean())) if chosen else ("", "", "")
-        lines.append(f"| {cell} | {seeds} | {' | '.join(shown)} | {gain:+.1f} | {' | '.join(last)} |")
+        had = _had(chosen, float(own[MIX][: len(chosen)].mean())) if chosen else ""
+        lines.append(f"| {cell} | {seeds} | {' | '.join(shown)} | {gain:+.1f} | {had} |")
+    far_off = distances(robot)
+    lines += ["", f"| how far | {' | '.join(mixes[1:])} |", "| --- " * 4 + "|"]
+    for cell in near:
+        found = [far_off.get((cell, name), "") for name in (NEAR[robot], *FAR)]
+        if any(found):
+            lines.append(f"| {cell} | {' | '.join(found)} |")
     return "\n".join(lines)
 
 
@@ -104,9 +107,8 @@ def distances(robot: str) -> dict[tuple[str, str], str]:
     }
 
 
-def _had(seeds: Sequence[Group], ceiling: float) -> tuple[str, str, str]:
-    """The score of the default, and of what `v2a choose` takes, and the part of a large gain that the latter has."""
+def _had(seeds: Sequence[Group], ceiling: float) -> str:
+    """The score of what `v2a choose` takes, and the part of a large gain that it has."""
     better, chosen = better_mean(seeds), chosen_mean(seeds, SHOWN[0])
-    default = float(np.mean([group.scores[FILTER] for group in seeds]))
-    had = f"{100 * (chosen - better) / (ceiling - better):.0f} %" if ceiling - better >= LARGE else ""
-    return f"{default:.1f}", f"{chosen:.1f}", had
+    large = ceiling - better >= LARGE
+    return f"{chosen:.1f}" + (f" ({100 * (chosen - better) / (ceiling - better):.0f} %)" if large else "")

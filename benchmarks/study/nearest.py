@@ -219,7 +219,7 @@ def read_rows(path: Path = PATH) -> list[dict[str, Any]]:
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
-    """Which dynamics every estimator puts first, cell by cell, in Markdown; the near one in bold."""
+    """Which dynamics every estimator puts first, cell by cell, in Markdown."""
     estimators = sorted({row["estimator"].partition(", fit")[0] for row in rows})
     lines = [f"| target, from source | {' | '.join(estimators)} |", "| --- " * (len(estimators) + 1) + "|"]
     ordered = sorted(rows, key=lambda row: (row["robot"], row["cell"]))
@@ -236,12 +236,12 @@ def _firsts(rows: Sequence[dict[str, Any]], near: str) -> str:
     """How often each dynamics is the nearest, over seeds and fits."""
     tries: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
-        tries.setdefault((row["seed"], row["estimator"]), {})[row["domain"]] = row["score"]
+        name = "**near**" if row["domain"] == near else row["domain"]
+        tries.setdefault((row["seed"], row["estimator"]), {})[name] = row["score"]
     first = [max(scores, key=lambda name: scores[name]) for scores in tries.values()]
-    shown = {
-        name: f"**{name}**" if name == near else name for name in sorted(set(first), key=first.count, reverse=True)
-    }
-    return ", ".join(f"{shown[name]} {first.count(name)}" if len(first) > 1 else shown[name] for name in shown)
+    # In the order of their names where they are as often first.
+    by_count = sorted(sorted(set(first)), key=first.count, reverse=True)
+    return ", ".join(f"{name} {first.count(name)}" if len(first) > 1 else name for name in by_count)
 
 
 def main() -> None:

@@ -45,9 +45,9 @@ CEILING = """### Where knowing the dynamics would pay
 
 In five cells of each map the source is one near and two far dynamics. Here the same number of transitions is from one
 of them alone, mixed with the target, and from the near one without the target. `gain` is that of the mix with the
-near one over the better of target alone and mixing all three; beside it is what the default and `v2a choose` (Part D)
-have in the first seed, and how much of a gain of 5 points or more the choice has. In brackets is how far the source
-is from the target in its simulator: after one step, in standard deviations of the target's s' - s; and after fifty
+near one over the better of target alone and mixing all three; beside it is what `v2a choose` (Part D) has in the
+first seed, and in brackets how much of a gain of 5 points or more. The second table says how far the source is from
+the target in the target's simulator: after one step, in standard deviations of the target's s' - s; and after fifty
 recorded actions, in standard deviations of its states.
 
     python -m benchmarks.study.run tune_configs/study/map_walker2d_ceiling.yaml data_root=DIR
@@ -66,7 +66,7 @@ here is of one step, so that even a perfect one would let gravity in.
 
 NEAREST = """#### Can the target's data tell which source is near?
 
-Which dynamics each estimator puts first, over seeds and fits; the one that the design calls near is bold. `told the
+Which dynamics each estimator puts first, over seeds and fits; the one that the design calls near is `near`. `told the
 dynamics` is a model of s' - s that is given the name of the dynamics, which no learner has; nearest is the name by
 which it predicts the target's transitions best. `simulator` is the target's transitions repeated in each of the
 dynamics, or the source's in the target's.
