@@ -69,7 +69,7 @@ NEAREST = """#### Can the target's data tell which source is near?
 Which dynamics each estimator puts first, over seeds and fits; the one that the design calls near is `near`. `told the
 dynamics` is a model of s' - s that is given the name of the dynamics, which no learner has; nearest is the name by
 which it predicts the target's transitions best. `simulator` is the target's transitions repeated in each of the
-dynamics, or the source's in the target's.
+dynamics.
 
     python -m benchmarks.study.nearest STORE [STORE ...]
 
