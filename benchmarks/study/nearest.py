@@ -219,7 +219,7 @@ def read_rows(path: Path = PATH) -> list[dict[str, Any]]:
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
-    """Which dynamics every estimator puts first, cell by cell, in Markdown; but for `ceiling.distances`, which has more."""
+    """Which dynamics every estimator puts first, cell by cell, in Markdown; `ceiling.distances` has the other ones."""
     names = {row["estimator"].partition(", fit")[0] for row in rows}
     estimators = sorted(names - {SIMULATED_SOURCE, REPLAYED_SOURCE})
     lines = [f"| target, from source | {' | '.join(estimators)} |", "| --- " * (len(estimators) + 1) + "|"]
