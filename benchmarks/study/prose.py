@@ -54,10 +54,10 @@ recorded actions, in standard deviations of its states.
     python -m benchmarks.study.run tune_configs/study/map_walker2d_far_alone.yaml data_root=DIR
 
 With a bad target the near source is worth more alone than all three together: on Walker2d 18, 55 and 31 points
-instead of 11, 11 and 9, over three seeds, and without the target 66 and 55 where it is an expert's, one seed; on
-Hopper, one seed, up to 12.0 instead of 6.5. Either far one alone is worth no more than the mix. `v2a choose`, which
-has the mix and the whole source to choose from, has a twentieth of that or nothing on Walker2d. With a target that
-can be used there is no such gain.
+instead of 11, 11 and 9, and without the target 63 and 57 where it is an expert's, over three seeds; on Hopper, one
+seed, up to 12.0 instead of 6.5. Either far one alone is worth no more than the mix. `v2a choose`, which has the mix
+and the whole source to choose from, has a twentieth of that or nothing on Walker2d. With a target that can be used
+there is no such gain.
 
 What a source is worth goes by fifty steps and not by one: after fifty the near source is the nearest in every cell,
 after one gravity 0.5 is half as far on Hopper, and as near as friction 0.5 on Walker2d but for a hair. Every h
@@ -73,10 +73,11 @@ dynamics.
 
     python -m benchmarks.study.nearest STORE [STORE ...]
 
-The default's h, `modality`, never puts Walker2d's near source first, and no kind puts Hopper's first in more than two
-cells of four. The told model does in most fits where the source acted much like the target (medium-replay beside
-random), and in no more than half where it is an expert's. In simulators the target's own actions tell it: `v2a data
-replay` repeats them, and names the near source in every cell that has episodes.
+The default's h, `modality`, never puts Walker2d's near source first, nor do the others in the cell in which they were
+fitted, and no kind puts Hopper's first in more than two cells of four. The told model does in most fits where the
+source acted much like the target (medium-replay beside random), and in no more than half where it is an expert's. In
+simulators the target's own actions tell it: `v2a data replay` repeats them, and names the near source in every cell
+that has episodes.
 """
 
 ALL_FAR = """#### Where no source is near
