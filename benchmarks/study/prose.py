@@ -158,14 +158,15 @@ datasets of 5,000 each. The order is the same there: the target alone, OTDF and 
 its form without z, and all of these. The second is a sweep that has not been run (`published_hopper_longer_columns`),
 and so are 100,000 policy steps (`published_hopper_longer_policies`).
 
-So far, one seed of three cells of Hopper: `v2a` and `dvdf` are behind the target alone in all three, by 3 to 86 points,
-and z makes no difference that one seed could show (12.7, 25.6 and 9.7 with it; 12.5, 36.3 and 5.6 without). OTDF is the
-best of the nine in all three. What it and our default have and the others have not is the support term. Why, by `v2a
-diagnose --quick` on the trial of `v2a` in "medium-expert, scaled": z names the dynamics of every episode, but h tells
-only target from source (it follows the true mismatch with a rank correlation of -0.10, the means of the three dynamics
-are -0.60 to -0.80), so value decides what passes: 77 % of the expert with kinematic shift, whose episodes earn the most
-and whose dynamics are the farthest. What passes misses the target's motion by more than what is refused, 0.376 against
-0.295 standard deviations.
+So far, one seed of four cells of Hopper: on scaled rewards `v2a` and `dvdf` are behind the target alone in all three,
+by 3 to 86 points; on raw ones `v2a` is by 5 and `dvdf` 1 ahead. z makes no difference that one seed could show (12.7,
+25.6, 9.7 and 6.2 with it; 12.5, 36.3, 5.6 and 6.6 without). OTDF is the best of the nine in the three scaled cells.
+What it and our default have and the others have not is the support term. Why, by `v2a diagnose --quick` on the trial
+of `v2a` in "medium-expert, scaled": z names the dynamics of every episode, but h tells only target from source (it
+follows the true mismatch with a rank correlation of -0.10, the means of the three dynamics are -0.60 to -0.80), so
+value decides what passes: 77 % of the expert with kinematic shift, whose episodes earn the most and whose dynamics
+are the farthest. What passes misses the target's motion by more than what is refused, 0.376 against 0.295 standard
+deviations.
 """
 
 CHOICE = """## Part D, begun: choosing between the target, the mix, the source and a filter
