@@ -72,7 +72,7 @@ def test_gain_of_the_near_source_is_over_the_better_baseline(tmp_path: Path, mon
         for seed in range(3)
     ]
     pq.write_table(pa.Table.from_pylist(measured), tmp_path / "nearest.parquet")
-    *_, line, _, _, _, distances = ceiling.report(tmp_path / "map_walker2d_ceiling.parquet").splitlines()
+    *_, line, _, _, _, distances = ceiling.report("walker2d").splitlines()
     assert line == "| bad | 1 | 1.0 | 10.0 | 60.0 | 42.0 | 9.0 |  | +32.0 | 18.0 (25 %) |"
     assert distances == "| bad |  | 0.030, 2.0 |  |"
 

@@ -13,32 +13,33 @@ from benchmarks.study.run import ROWS, Scores, read_cells
 from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
 from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.experiments.choice import MIX, SOURCE
+from v2a_ray.report.markdown import table_lines
 
 UNFILTERED = {"hopper": "map", "walker2d": "baselines"}
 """Which sweep has the baselines of a robot's map."""
 LARGE = 5
 """Points of the normalised score: the part that is had of a smaller gain is not stated."""
-
-
 REPLAYS_NEAREST = "gravity-0.5"
 """Of the far dynamics, by `v2a data replay` on the random pools of HalfCheetah and Ant, and on recorded random data."""
 
 
-def report(path: Path) -> str:
+def was_run(robot: str) -> bool:
+    """Whether there are rows of the near source alone."""
+    return _path("ceiling", robot).exists()
+
+
+def report(robot: str) -> str:
     """The cells and seeds of the ceiling's rows that the baselines and the choice have too, a table in Markdown.
 
     The gain is that of mixing the near source alone over the better of target alone and mixing all. ± is the sample
     standard deviation over seeds. A second table says how far the sources are, see `distances`.
     """
-    robot = path.stem.removeprefix("map_").removesuffix("_ceiling")
     tasks = by_task(read_groups(ROWS / f"selection_{robot}_map.parquet"))
-    near = read_cells([path], [MIX], SEEDS)
-    far = _cells(path.with_name(f"map_{robot}_far_alone.parquet"), MIX)
-    without = _cells(path.with_name(f"map_{robot}_near_source.parquet"), SOURCE)
-    baselines = read_cells([path.with_name(f"{UNFILTERED[robot]}_{robot}.parquet")], BASELINES, SEEDS)
-    mixes = ["near without the target", f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
-    head = ("target, from source", "seeds", *BASELINES, *mixes, "gain", "v2a choose")
-    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    near, far = (_cells(_path(part, robot), MIX) for part in ("ceiling", "far_alone"))
+    without = _cells(_path("near_source", robot), SOURCE)
+    baselines = read_cells([ROWS / f"{UNFILTERED[robot]}_{robot}.parquet"], BASELINES, SEEDS)
+    mixes = [f"near: {NEAR[robot]}", *(f"far: {name}" for name in FAR)]
+    lines = []
     for cell, own in near.items():
         alone = [own, *(far.get(f"{cell}, {name} alone", {MIX: np.empty(0)}) for name in FAR)]
         shown = [with_spread(baselines[cell][method], 1) for method in BASELINES]
@@ -48,14 +49,16 @@ def report(path: Path) -> str:
         gain = float(own[MIX][:seeds].mean()) - max(float(baselines[cell][name][:seeds].mean()) for name in BASELINES)
         chosen = tasks.get(cell, [])[:seeds]
         had = _had(chosen, float(own[MIX][: len(chosen)].mean())) if chosen else ""
-        lines.append(f"| {cell} | {seeds} | {' | '.join(shown)} | {gain:+.1f} | {had} |")
+        lines.append((cell, str(seeds), *shown, f"{gain:+.1f}", had))
+    head = ("target, from source", "seeds", *BASELINES, "near without the target", *mixes, "gain", "v2a choose")
     far_off = distances(robot)
-    lines += ["", f"| how far | {' | '.join(mixes[1:])} |", "| --- " * 4 + "|"]
-    for cell in near:
-        found = [far_off.get((cell, name), "") for name in (NEAR[robot], *FAR)]
-        if any(found):
-            lines.append(f"| {cell} | {' | '.join(found)} |")
-    return "\n".join(lines)
+    places = {cell: [far_off.get((cell, name), "") for name in (NEAR[robot], *FAR)] for cell in near}
+    known = [(cell, *found) for cell, found in places.items() if any(found)]
+    return "\n".join([*table_lines(head, lines), "", *table_lines(("how far", *mixes), known)])
+
+
+def _path(part: str, robot: str) -> Path:
+    return ROWS / f"map_{robot}_{part}.parquet"
 
 
 def _cells(path: Path, method: str) -> dict[str, Scores]:
@@ -66,30 +69,24 @@ def _cells(path: Path, method: str) -> dict[str, Scores]:
 def far_report() -> str:
     """Where all sources are far, every one alone beside the mix of all, in Markdown; what replays nearest is bold."""
     names = list(REAL_SHIFTS.values())
-    head = ("target, from source", "iql_target", "mixing all", *names)
-    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    lines = []
     for robot, whole, alone in (
         ("halfcheetah: ", "baselines_halfcheetah", "map_halfcheetah_far_alone"),
         ("ant: ", "baselines_ant", "map_ant_far_alone"),
         ("", "real", "real_alone"),
     ):
-        paths = [ROWS / f"{name}.parquet" for name in (whole, alone)]
-        if not all(path.exists() for path in paths):
-            continue
-        both, single = (
-            read_cells([path], methods, SEEDS) for path, methods in zip(paths, (BASELINES, [MIX]), strict=True)
-        )
         found: dict[str, dict[str, float]] = {}
-        for cell, scores in single.items():
+        for cell, scores in _cells(ROWS / f"{alone}.parquet", MIX).items():
             task, _, name = cell.removesuffix(" alone").rpartition(", ")
             found.setdefault(task, {})[REAL_SHIFTS.get(name, name)] = float(scores[MIX][0])
+        both = read_cells([ROWS / f"{whole}.parquet"], BASELINES, SEEDS) if found else {}
         for task, by_source in found.items():
             shown = [f"{both[task][method][0]:.1f}" for method in BASELINES]
             for name in names:
                 value = f"{by_source[name]:.1f}" if name in by_source else ""
                 shown.append(f"**{value}**" if value and name == REPLAYS_NEAREST else value)
-            lines.append(f"| {robot}{task} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+            lines.append((f"{robot}{task}", *shown))
+    return "\n".join(table_lines(("target, from source", "iql_target", "mixing all", *names), lines))
 
 
 def distances(robot: str) -> dict[tuple[str, str], str]:

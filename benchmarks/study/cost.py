@@ -22,6 +22,7 @@ from benchmarks.study.design import FOLDER
 from benchmarks.study.run import ROWS
 from v2a_ray.engine.store import RECORD
 from v2a_ray.files import read_json
+from v2a_ray.report.markdown import table_lines
 
 COST = ROWS / "cost.parquet"
 
@@ -47,16 +48,16 @@ def read_rows(path: Path = COST) -> list[dict[str, Any]]:
 
 def report(rows: Sequence[Mapping[str, Any]]) -> str:
     """Hours by sweep, in Markdown."""
-    lines = ["| sweep | policies | hours of policies | hours of columns and data |", "| --- " * 4 + "|"]
 
-    def line(name: str, own: Sequence[Mapping[str, Any]]) -> str:
+    def line(name: str, own: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         policies = [row["seconds"] for row in own if row["stage"] == "policy"]
         others = sum(row["seconds"] for row in own) - sum(policies)
-        return f"| {name} | {len(policies)} | {sum(policies) / 3600:.1f} | {others / 3600:.1f} |"
+        return name, str(len(policies)), f"{sum(policies) / 3600:.1f}", f"{others / 3600:.1f}"
 
-    for sweep in sorted({row["sweep"] for row in rows}):
-        lines.append(line(sweep, [row for row in rows if row["sweep"] == sweep]))
-    return "\n".join([*lines, line("all", rows)])
+    sweeps = sorted({row["sweep"] for row in rows})
+    lines = [line(sweep, [row for row in rows if row["sweep"] == sweep]) for sweep in sweeps]
+    head = ("sweep", "policies", "hours of policies", "hours of columns and data")
+    return "\n".join(table_lines(head, [*lines, line("all", rows)]))
 
 
 def main() -> None:

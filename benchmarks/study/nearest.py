@@ -49,6 +49,7 @@ from v2a_ray.engine.columns import read_step_column
 from v2a_ray.engine.store import RECORD
 from v2a_ray.networks.modules import adam
 from v2a_ray.networks.perceptrons import MLP
+from v2a_ray.report.markdown import table_lines
 
 PATH = ROWS / "nearest.parquet"
 SOURCE_STEPS = 50
@@ -191,21 +192,18 @@ def rows_of(store: Path, known: AbstractSet[tuple[str, ...]]) -> Iterator[dict[s
     models: dict[str, list[ToldModel]] = {}
     for record, folder in records_of(store):
         place, inputs = place_of(record), record["inputs"]
+        here = tuple(place.values())
         source, target = (read_table_folder(Path(inputs[role]) / "table") for role in ("source", "target"))
-
-        def is_new(estimator: str, own: tuple[str, ...] = tuple(place.values())) -> bool:
-            return (*own, estimator) not in known
-
         found = {f"h, {record['config']['alignment']['kind']}": mean_alignment(folder, source)}
-        if tuple(place.values()) not in seen:
-            seen.add(tuple(place.values()))
+        if here not in seen:
+            seen.add(here)
             few = some(target)
-            if is_new(f"{TOLD}, fit {NUM_FITS}"):
+            if (*here, f"{TOLD}, fit {NUM_FITS}") not in known:
                 if inputs["source"] not in models:
                     models[inputs["source"]] = [ToldModel.fit(source, seed) for seed in range(NUM_FITS)]
                 for number, model in enumerate(models[inputs["source"]], 1):
                     found[f"{TOLD}, fit {number}"] = model.explained(few)
-            if is_new(REPLAYED_SOURCE):
+            if (*here, REPLAYED_SOURCE) not in known:
                 found |= simulated(source, few)
         for estimator, scores in found.items():
             for domain, score in scores.items():
@@ -222,15 +220,15 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     """Which dynamics every estimator puts first, cell by cell, in Markdown; `ceiling.distances` has the other ones."""
     names = {row["estimator"].partition(", fit")[0] for row in rows}
     estimators = sorted(names - {SIMULATED_SOURCE, REPLAYED_SOURCE})
-    lines = [f"| target, from source | {' | '.join(estimators)} |", "| --- " * (len(estimators) + 1) + "|"]
+    lines = []
     ordered = sorted(rows, key=lambda row: (row["robot"], row["cell"]))
     for (robot, cell), members in itertools.groupby(ordered, key=lambda row: (row["robot"], row["cell"])):
         own = list(members)
         firsts = [
             _firsts([row for row in own if row["estimator"].startswith(name)], NEAR[robot]) for name in estimators
         ]
-        lines.append(f"| {robot}: {cell} | {' | '.join(firsts)} |")
-    return "\n".join(lines)
+        lines.append((f"{robot}: {cell}", *firsts))
+    return "\n".join(table_lines(("target, from source", *estimators), lines))
 
 
 def _firsts(rows: Sequence[dict[str, Any]], near: str) -> str:

@@ -19,11 +19,21 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study import ceiling, cost, nearest, prose, rule, selection, where_z_matters
-from benchmarks.study.design import BASELINE_METHODS, METHODS, PARTS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
+from benchmarks.study.design import (
+    BASELINE_METHODS,
+    METHODS,
+    NEAR,
+    PARTS,
+    PUBLISHED_METHODS,
+    REAL_METHODS,
+    REAL_SEEDS,
+    SEEDS,
+)
 from benchmarks.study.run import ROWS, Scores, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES, NOTICEABLE
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
+from v2a_ray.report.markdown import table_lines
 
 ROOT = Path(__file__).parents[2]
 FILTERS = tuple(method for method in METHODS if method not in BASELINES)
@@ -121,46 +131,48 @@ def figure(robot: str, cells: Mapping[str, Scores], path: Path, shown_methods: S
 
 def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) -> list[str]:
     """Score of every method in every cell."""
-    lines = [f"| target, from source | seeds | {' | '.join(methods)} |", "| --- " * (len(methods) + 2) + "|"]
-    for cell, scores in cells.items():
-        values = " | ".join(with_spread(scores[method], 1) for method in methods)
-        lines.append(f"| {cell} | {len(scores[methods[0]])} | {values} |")
-    return lines
+    lines = [
+        (cell, str(len(scores[methods[0]])), *(with_spread(scores[method], 1) for method in methods))
+        for cell, scores in cells.items()
+    ]
+    return table_lines(("target, from source", "seeds", *methods), lines)
 
 
 def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
     """In how many cells the mean of a method is above the better baseline's, beside it, or below."""
-    lines = [f"| against the better baseline | ahead by more than {NOTICEABLE} | within {NOTICEABLE} | behind |"]
-    lines.append("| --- | --- | --- | --- |")
+    lines = []
     for method in methods:
         gains = [scores[method].mean() - max(scores[name].mean() for name in BASELINES) for scores in cells]
         ahead, behind = (sum(sign * gain > NOTICEABLE for gain in gains) for sign in (1, -1))
-        lines.append(f"| {method} | {ahead} | {len(gains) - ahead - behind} | {behind} |")
-    return lines
+        lines.append((method, str(ahead), str(len(gains) - ahead - behind), str(behind)))
+    head = ("against the better baseline", f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind")
+    return table_lines(head, lines)
 
 
 def contrast_table(found: Sequence[Contrast]) -> list[str]:
     """The contrasts in the order in which they were named."""
-    lines = ["| contrast | difference [95 %] | p (Holm) | P(improvement) |", "| --- | --- | --- | --- |"]
+    lines = []
     for row in found:
         interval = f"{row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-        lines.append(f"| {row.method} − {row.other} | {interval} | {row.p:.3g} | {row.improvement:.2f} |")
-    return lines
+        lines.append((f"{row.method} − {row.other}", interval, f"{row.p:.3g}", f"{row.improvement:.2f}"))
+    return table_lines(("contrast", "difference [95 %]", "p (Holm)", "P(improvement)"), lines)
 
 
 def iqm_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
     """Interquartile mean over cells and seeds of every method; no interval while a cell has fewer than three seeds."""
-    lines = ["| method | interquartile mean [95 %] |", "| --- | --- |"]
+    lines = []
     for method in methods:
         middle, low, high = interquartile_mean([scores[method] for scores in cells])
         interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
-        lines.append(f"| {method} | {middle:.1f}{interval} |")
-    return lines
+        lines.append((method, f"{middle:.1f}{interval}"))
+    return table_lines(("method", "interquartile mean [95 %]"), lines)
 
 
-def robot_section(path: Path) -> list[str]:
-    """What a robot's rows say. Its figure is written beside the page."""
-    robot = path.stem.removeprefix("map_")
+def robot_section(robot: str) -> list[str]:
+    """What the rows of a robot's map say, if it was run. Its figure is written beside the page."""
+    path = ROWS / f"map_{robot}.parquet"
+    if not path.exists():
+        return []
     cells = read_cells([path], METHODS, SEEDS)
     whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
     lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
@@ -181,8 +193,8 @@ def policies_table(path: Path) -> list[str]:
     for row in pq.read_table(path).to_pylist():
         if row["status"] == "finished":
             scores.setdefault(row["axis/method"], []).append(row["normalized_score_mean"])
-    lines = ["| method | seeds | score |", "| --- | --- | --- |"]
-    return [*lines, *(f"| {name} | {len(own)} | {with_spread(np.asarray(own), 1)} |" for name, own in scores.items())]
+    lines = [(name, str(len(own)), with_spread(np.asarray(own), 1)) for name, own in scores.items()]
+    return table_lines(("method", "seeds", "score"), lines)
 
 
 def methods_section(cells: Mapping[str, Scores], methods: Sequence[str]) -> list[str]:
@@ -245,14 +257,13 @@ def main() -> None:
             with_rows_of(None, pq.read_table(given.add / "results.parquet")), ROWS / f"{given.add.name}.parquet"
         )
     lines = [prose.HEAD]
-    for path in sorted(ROWS.glob("map_*.parquet")):
-        if not path.stem.endswith(("_ceiling", "_alone", "_near_source")):
-            lines += robot_section(path)
+    for robot in sorted(NEAR):
+        lines += robot_section(robot)
     lines += sections("baselines_", prose.BASELINES, baselines_section)
-    ceilings = sorted(ROWS.glob("map_*_ceiling.parquet"))
+    ceilings = {robot: ceiling.report(robot) for robot in sorted(NEAR) if ceiling.was_run(robot)}
     lines += [prose.CEILING] if ceilings else []
-    for path in ceilings:
-        lines += [f"#### {path.stem.removeprefix('map_').removesuffix('_ceiling')}", "", ceiling.report(path), ""]
+    for robot, tables in ceilings.items():
+        lines += [f"#### {robot}", "", tables, ""]
     if (path := ROWS / nearest.PATH.name).exists():
         lines += [prose.NEAREST, nearest.report(nearest.read_rows(path)), "", prose.ALL_FAR, ceiling.far_report(), ""]
     if (path := ROWS / rule.NUMBERS.name).exists():

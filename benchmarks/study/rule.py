@@ -36,6 +36,7 @@ from v2a_ray.experiments.choice import MIX
 from v2a_ray.experiments.finished import read_records
 from v2a_ray.export.find import find_policy
 from v2a_ray.export.selection import SelectionData, selection_data
+from v2a_ray.report.markdown import table_lines
 
 NUMBERS = ROWS / "numbers.parquet"
 FITTED_TO = "map_hopper"
@@ -162,14 +163,14 @@ def report(numbers: Sequence[Numbers], rows: Path = ROWS) -> str:
             own = np.asarray([each.features for each in known])
             by_sweep[sweep] = (own, np.asarray([by_task[each.task] for each in known]))
     features, gained = by_sweep[FITTED_TO]
-    lines = ["| tasks | number | rule | sign is right | lost to the better baseline |", "| --- " * 5 + "|"]
+    lines = []
 
     def without(values: NDArray[np.float64], row: int) -> NDArray[np.float64]:
         return values[np.arange(len(values)) != row]
 
-    def row(tasks: str, rule: str, predicted: NDArray[np.bool_], gained: NDArray[np.float64]) -> str:
+    def row(tasks: str, rule: str, predicted: NDArray[np.bool_], gained: NDArray[np.float64]) -> list[str]:
         right, lost = np.mean(predicted == (gained > 0)), np.where(predicted, -gained, gained).clip(min=0).mean()
-        return f"| {tasks} | {len(gained)} | {rule} | {right:.0%} | {lost:.1f} |"
+        return [tasks, str(len(gained)), rule, f"{right:.0%}", f"{lost:.1f}"]
 
     for name, model in models().items():
         left_out = np.asarray(
@@ -189,7 +190,8 @@ def report(numbers: Sequence[Numbers], rows: Path = ROWS) -> str:
         lines += [row(sweep, name, own[:, place] > least, true) for sweep, (own, true) in by_sweep.items()]
     tree = models()["tree of two questions"].fit(features, gained > 0)
     said = export_text(tree, feature_names=list(FEATURES), class_names=["target alone", "mix"]).rstrip()
-    return "\n".join([*lines, "", *(f"    {line}" for line in said.splitlines())])
+    table = table_lines(("tasks", "number", "rule", "sign is right", "lost to the better baseline"), lines)
+    return "\n".join([*table, "", *(f"    {line}" for line in said.splitlines())])
 
 
 def read_numbers(path: Path = NUMBERS) -> list[Numbers]:

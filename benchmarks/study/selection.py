@@ -36,6 +36,7 @@ from v2a_ray.export.find import find_policy
 from v2a_ray.export.selection import selection_data
 from v2a_ray.files import read_json
 from v2a_ray.outputs import file_name
+from v2a_ray.report.markdown import table_lines
 
 BASELINES = (TARGET, MIX)
 CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -162,7 +163,7 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     """Every way to choose that needs the source alone, in all tasks and seeds that have it, in Markdown."""
     ways = [name for name, (good, bad) in CANDIDATES.items() if SOURCE in {*good, *bad}]
     head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]", "tasks behind")
-    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    lines = []
     by_name = {name: [group for group in groups if SOURCE in group.scores] for name, groups in by_name.items()}
     every = [replace(group, task=f"{name}: {group.task}") for name, groups in by_name.items() for group in groups]
     for tasks, own in {**by_name, "all": every}.items():
@@ -174,8 +175,8 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
         ]
         cells = [f"{(better + gain).mean():.1f}, {-gain.min():.1f}" for gain in gains]
         cells += [gain_over_tasks(own, gains[-1]), tasks_behind(own, ways[-1])]
-        lines.append(f"| {tasks} | {len(own)} | {better.mean():.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append((tasks, str(len(own)), f"{better.mean():.1f}", *cells))
+    return "\n".join(table_lines(head, lines))
 
 
 def by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -211,13 +212,13 @@ def tasks_behind(groups: Sequence[Group], way: str) -> str:
 def tasks_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:
     """What is chosen in every task, beside the means over seeds."""
     name = next(name for name in SHOWN if name in among)
-    lines = [f"| task | {name} | better baseline | {' | '.join(methods)} |", "| --- " * (len(methods) + 3) + "|"]
+    lines = []
     for task, seeds in by_task(groups).items():
         chosen = [group.chosen(name, "fitted_q_lower") for group in seeds]
         counts = ", ".join(f"{method} {chosen.count(method)}" for method in methods if method in chosen)
-        values = " | ".join(f"{np.mean([group.scores[method] for group in seeds]):.1f}" for method in methods)
-        lines.append(f"| {task} | {chosen_mean(seeds, name):.1f} ({counts}) | {better_mean(seeds):.1f} | {values} |")
-    return lines
+        values = [f"{np.mean([group.scores[method] for group in seeds]):.1f}" for method in methods]
+        lines.append((task, f"{chosen_mean(seeds, name):.1f} ({counts})", f"{better_mean(seeds):.1f}", *values))
+    return table_lines(("task", name, "better baseline", *methods), lines)
 
 
 def loss_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:
@@ -229,12 +230,12 @@ def loss_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[
     rules.append(("filter or mix", "fitted_q_lower, a quarter more", [group.preferred for group in groups]))
     rules += [(method, "nothing", [method] * len(groups)) for method in methods]
     better = np.asarray([max(group.scores[method] for method in BASELINES) for group in groups])
-    lines = ["| chosen among | by | mean score | better baseline | most lost to it |", "| --- " * 5 + "|"]
+    lines = []
     for name, rule, chosen in rules:
         scores = np.asarray([group.scores[method] for group, method in zip(groups, chosen, strict=True)])
         most = (better - scores).max()
-        lines.append(f"| {name} | {rule} | {scores.mean():.1f} | {better.mean():.1f} | {most:.1f} |")
-    return lines
+        lines.append((name, rule, f"{scores.mean():.1f}", f"{better.mean():.1f}", f"{most:.1f}"))
+    return table_lines(("chosen among", "by", "mean score", "better baseline", "most lost to it"), lines)
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ from v2a_ray.diagnosis.value_audit import Agreement, audit_value
 from v2a_ray.engine.columns import one_hot
 from v2a_ray.engine.trainer import use_threads
 from v2a_ray.outputs import file_name, new_file
+from v2a_ray.report.markdown import table_lines
 from v2a_ray.stages.advantage.config import AdvantageConfig, SparseQConfig
 from v2a_ray.stages.advantage.learner import AdvantageLearner
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -271,14 +272,14 @@ def read_rows(path: Path = ROWS) -> list[dict[str, Any]]:
 def report(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row for each mix and number of steps, in Markdown."""
     shown = [name for name in CANDIDATES if name != "A(s, a), seed 1"]
-    lines = [f"| mix | steps | z names the dynamics | {' | '.join(shown)} | A(s, a) and its other seed, and true z |"]
-    lines.append("| --- " * (len(shown) + 4) + "|")
+    lines = []
     for mix, count in dict.fromkeys((row["mix"], row["steps"]) for row in rows):
         own = {row["candidate"]: row for row in rows if (row["mix"], row["steps"]) == (mix, count)}
         cells = [f"{own[name]['rank_rare']:+.2f}, {own[name]['discordant']:.0%}" for name in shown]
         apart = ", ".join(f"{own[name]['agrees_with_a']:+.2f}" for name in ("A(s, a), seed 1", "A(s, a, true z)"))
-        lines.append(f"| {mix} | {count:,} | {own['A(s, a)']['probe']:.0%} | {' | '.join([*cells, apart])} |")
-    return "\n".join(lines)
+        lines.append((mix, f"{count:,}", f"{own['A(s, a)']['probe']:.0%}", *cells, apart))
+    head = ("mix", "steps", "z names the dynamics", *shown, "A(s, a) and its other seed, and true z")
+    return "\n".join(table_lines(head, lines))
 
 
 def main() -> None:
