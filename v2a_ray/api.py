@@ -106,11 +106,10 @@ def choose(
     from v2a_ray.orchestration.sweep.candidates import train_candidates
     from v2a_ray.result_folders import results_folder
 
-    over = _as_overrides(overrides)
-    wanted = choice_sweep(Path(path), over)
+    wanted = choice_sweep(Path(path), _as_overrides(overrides))
     with results_folder(run_dir or Path("runs") / wanted.name) as folder:
         with ray_session(num_cpus):
-            train_candidates(Path(path), over, folder)
+            train_candidates(wanted, folder)
         return choose_policy(folder, wanted.trials[0].config.seed).to_dict()
 
 

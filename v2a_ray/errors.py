@@ -56,6 +56,10 @@ class ClusterError(V2AError):
     """A Ray cluster cannot be reached, refuses the connection, or runs another version."""
 
 
+ENDS_ALL = (StorageError, ClusterError)
+"""Errors after which no other work can go on either, unlike those of one stage's settings or data."""
+
+
 def told(error: Exception) -> str:
     """An error that reading a file raised, in words for the user."""
     match error:

@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.modality_quality import roll_out
 from tests.cli.command import v2a_here
+from v2a_ray.data.config import TargetSpec
 from v2a_ray.data.fidelity.replays import replay_episodes
-from v2a_ray.data.mixing.mixture import CollectionRequest
+from v2a_ray.data.mixing.mixture import CollectionRequest, take
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import parse_domain
@@ -74,16 +75,10 @@ def test_command_names_the_nearest_of_all_named_domains_first(tmp_path: Path) ->
 
 
 def test_command_says_that_single_transitions_cannot_be_replayed(tmp_path: Path) -> None:
-    table = recorded("hopper/stock")
-    rows = table.replace(
-        offsets=np.arange(table.num_transitions + 1),
-        terminated=np.zeros(table.num_transitions, bool),
-        truncated=np.ones(table.num_transitions, bool),
-        episode_id=tuple(str(row) for row in range(table.num_transitions)),
-        source=("rows",) * table.num_transitions,
-        domain=("hopper/stock",) * table.num_transitions,
-        behavior=("random",) * table.num_transitions,
+    drawn = TargetSpec(
+        domain="hopper/stock", behavior="random", path="file", num_transitions=400, subsample="transitions"
     )
+    rows = take(recorded("hopper/stock"), drawn)
     write_table(rows, tmp_path / "rows", robot="hopper")
     done = v2a_here("data", "replay", "rows", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr

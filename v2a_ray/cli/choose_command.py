@@ -60,7 +60,7 @@ def choose(
         from v2a_ray.report.selection_table import choice_in_words, render_selection
 
         with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
-            train_candidates(config_file, overrides or [], folder, display)
+            train_candidates(sweep, folder, display)
         with named_bars(error_console, transient=True) as bars:
             choice = choose_policy(folder, sweep.trials[0].config.seed, bar_of_each_name(bars))
     console.print(render_selection(list(choice.candidates.values())))

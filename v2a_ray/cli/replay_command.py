@@ -52,9 +52,10 @@ def replay(
                 f"episodes of {len(found)} domains: {names}", where=str(path), remedy="a file of one domain"
             )
         (recording,) = found
-        claimed = require_robot(recording.domain, "a replay")
-        every = [each for each in catalogue(claimed.robot, claimed.physics) if not each.execution.noise_std]
-        replays = replay_episodes(recording.table, asked or every, steps, max_replays)
+        if not asked:
+            claimed = require_robot(recording.domain, "a replay")
+            asked = [each for each in catalogue(claimed.robot, claimed.physics) if not each.execution.noise_std]
+        replays = replay_episodes(recording.table, asked, steps, max_replays)
     if as_json:
         console.print_json(data=[each.to_dict() for each in replays])
     else:

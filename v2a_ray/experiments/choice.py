@@ -31,11 +31,17 @@ def allowed(target_return: float, source_return: float) -> tuple[str, ...]:
     return tuple(method for method in CANDIDATES if method not in TAKE_IT_WHOLE)
 
 
-def choice_sweep(path: Path, overrides: Sequence[str] = (), methods: Sequence[str] = CANDIDATES) -> Sweep:
-    """The methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
+def choice_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """The four methods on the experiment in a file, as a sweep called NAME-choice. Raises ConfigError."""
     path = config_path(path)
     over = parse_overrides(overrides)
-    content, notices = with_base({"base": str(path.absolute()), "axes": {"method": list(methods)}}, path)
+    content, notices = with_base({"base": str(path.absolute()), "axes": {"method": list(CANDIDATES)}}, path)
     name = over.pop("name", content["settings"].get("name", path.stem))
     config = validate(SweepConfig, {**content, "name": f"{name}-choice"}, path, over=over)
     return make_sweep(config, path, over, notices)
+
+
+def narrowed(sweep: Sweep, methods: Sequence[str]) -> Sweep:
+    """A `choice_sweep` with some of its methods only."""
+    config = sweep.config.model_copy(update={"axes": {"method": list(methods)}})
+    return make_sweep(config, Path(sweep.name), sweep.content["over"])

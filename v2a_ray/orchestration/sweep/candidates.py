@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from v2a_ray.data.rewards import require_rewards
 from v2a_ray.data.table.folder import read_manifest
 from v2a_ray.domains import parse_domain
 from v2a_ray.evaluation.offline import HELD_OUT
-from v2a_ray.experiments.choice import FILTER, allowed, choice_sweep
+from v2a_ray.experiments.choice import FILTER, allowed, narrowed
 from v2a_ray.experiments.sweep import Sweep
 from v2a_ray.export.selection import SelectionData
 from v2a_ray.orchestration.data.mix import compute_tables
@@ -17,16 +16,14 @@ from v2a_ray.orchestration.sweep.run_sweep import run_sweep
 from v2a_ray.orchestration.train.listener import Listener
 
 
-def train_candidates(
-    config_file: Path, overrides: Sequence[str], folder: Path, listener: Listener | None = None
-) -> None:
-    """Train what is to be chosen from on the experiment in a file, into `folder`; Ray must be running.
+def train_candidates(sweep: Sweep, folder: Path, listener: Listener | None = None) -> None:
+    """Train what is to be chosen from of a `choice_sweep`, into `folder`; Ray must be running.
 
     Raises DataError before anything is trained if the target has no rewards, and what `run_sweep` raises.
     """
     listener = listener or Listener()
-    data = _make_data(choice_sweep(config_file, overrides), listener)
-    run_sweep(choice_sweep(config_file, overrides, allowed(data.target_return, data.source_return)), folder, listener)
+    data = _make_data(sweep, listener)
+    run_sweep(narrowed(sweep, allowed(data.target_return, data.source_return)), folder, listener)
 
 
 def _make_data(sweep: Sweep, listener: Listener) -> SelectionData:

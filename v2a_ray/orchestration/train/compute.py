@@ -16,7 +16,7 @@ from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.store import Artifact, ArtifactStore
 from v2a_ray.engine.trainer import Progress
-from v2a_ray.errors import ClusterError, StorageError, V2AError
+from v2a_ray.errors import ENDS_ALL, StorageError, V2AError
 from v2a_ray.orchestration.cluster.away_from_head import away_from_head
 from v2a_ray.orchestration.cluster.capacity import Capacity, capacity
 from v2a_ray.orchestration.cluster.gpus import (
@@ -107,7 +107,7 @@ def compute_all(
                 try:
                     made = _result(reference, group, failures)
                 except Exception as error:
-                    if failed is None or isinstance(error, StorageError | ClusterError):
+                    if failed is None or isinstance(error, ENDS_ALL):
                         _say_failed(group, error, listener)
                         raise
                     if len(group) == 1:

@@ -12,7 +12,7 @@ from typing import Any
 from v2a_ray.engine.context import Job
 from v2a_ray.engine.plan import Node
 from v2a_ray.engine.trainer import use_threads
-from v2a_ray.errors import ClusterError, DivergenceError, StorageError, V2AError
+from v2a_ray.errors import ENDS_ALL, DivergenceError, V2AError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.stages.policy.batched import train_together
 from v2a_ray.stages.policy.iql import IQLLearner
@@ -85,7 +85,7 @@ def fit_policies(jobs: Sequence[Job]) -> list[V2AError | None]:
         return [_alone(jobs[0])]
     try:
         return _together(jobs)
-    except (StorageError, ClusterError):
+    except ENDS_ALL:
         raise
     except V2AError:
         return [_alone(job) for job in jobs]  # whoever is at fault fails again, alone
@@ -129,7 +129,7 @@ def _in_memory(jobs: Sequence[Job], groups: Sequence[Sequence[int]]) -> list[Div
 def _alone(job: Job) -> V2AError | None:
     try:
         fit_policy(job)
-    except (StorageError, ClusterError):
+    except ENDS_ALL:
         raise
     except V2AError as error:
         return error
