@@ -59,26 +59,36 @@ def test_parts_of_a_map_cover_the_map(name: str) -> None:
 
 
 def test_part_is_run_again_until_every_method_has_finished() -> None:
-    content = {"axes": {"method": list(METHODS)}}
     missing_one = {method: [1.0, 2.0] for method in METHODS} | {"v2a": [1.0]}
     table = pa.concat_tables(
         [rows({"a": missing_one}), rows({"b": {method: [1.0] for method in METHODS}}, status="failed: NaN")]
     )
     places = [("a", "0"), ("a", "1"), ("b", "0"), ("c", "0")]
-    assert [run.is_whole(table, content, *place) for place in places] == [True, False, False, False]
-    assert not run.is_whole(None, content, "a", "0")
+    assert [run.is_whole(table, METHODS, *place) for place in places] == [True, False, False, False]
+    assert run.is_whole(table, ["iql_target"], "a", "1")
+    assert not run.is_whole(None, METHODS, "a", "0")
 
 
 def test_rows_of_a_part_replace_only_its_own() -> None:
-    def part(cell: str, seed: str, **values: float) -> dict[str, object]:
-        return {"axis/cell": cell, "axis/seed": seed, "config/seed": 0, **values}
+    def part(seed: str, method: str, **values: float) -> dict[str, object]:
+        return {"axis/cell": "a", "axis/method": method, "axis/seed": seed, "config/seed": 0, **values}
 
-    first = run.with_rows_of(None, pa.Table.from_pylist([part("a", "0", data_kept=0.5), part("a", "1", data_kept=0.1)]))
-    second = run.with_rows_of(first, pa.Table.from_pylist([part("a", "1", return_mean=9.0)]))
-    assert second.to_pylist() == [
-        {"axis/cell": "a", "axis/seed": "0", "data_kept": 0.5, "return_mean": None},
-        {"axis/cell": "a", "axis/seed": "1", "data_kept": None, "return_mean": 9.0},
-    ]
+    before = [part("0", "v2a", data_kept=0.5), part("1", "v2a", data_kept=0.1), part("1", "otdf", data_kept=0.2)]
+    first = run.with_rows_of(None, pa.Table.from_pylist(before))
+    second = run.with_rows_of(first, pa.Table.from_pylist([part("1", "v2a", return_mean=9.0)]))
+    found = [tuple(row[name] for name in ("axis/seed", "axis/method", "data_kept")) for row in second.to_pylist()]
+    assert found == [("0", "v2a", 0.5), ("1", "otdf", 0.2), ("1", "v2a", None)]
+    assert second["return_mean"].to_pylist() == [None, None, 9.0]
+
+
+@pytest.mark.parametrize(("name", "method"), [("map_hopper", "v2a"), ("published_hopper", "v2a without z")])
+def test_part_of_one_method_has_that_method_alone(name: str, method: str) -> None:
+    whole = yaml.safe_load((ROOT / f"tune_configs/study/{name}.yaml").read_text())
+    cell, *_ = whole["axes"]["cell"]
+    part, every = run.part_sweep(whole, cell, "0", [method]), run.part_sweep(whole, cell, "0")
+    assert list(part["axes"]["method"]) == [method]
+    assert part["name"] != every["name"]
+    assert part["axes"]["cell"] == every["axes"]["cell"]
 
 
 def test_only_seeds_of_all_methods_are_read(tmp_path: Path) -> None:

@@ -50,10 +50,11 @@ Scores = Mapping[str, NDArray[np.float64]]
 """Of one cell: method to the final normalised scores, by seed."""
 
 
-def part_sweep(content: dict[str, Any], cell: str, seed: str) -> dict[str, Any]:
-    """The sweep of one cell of a map with one seed."""
-    name = f"{content['name']}_{cell.replace(' ', '_')}_{seed}"
-    return with_grid(content, {"name": name, "axes": {"cell": [cell], "seed": [seed]}})
+def part_sweep(content: dict[str, Any], cell: str, seed: str, methods: Sequence[str] = ()) -> dict[str, Any]:
+    """The sweep of one cell of a map with one seed: of the methods that are named, all of the map's if none is."""
+    name = "_".join([content["name"], cell, seed, *methods]).replace(" ", "_")
+    axes = {"cell": [cell], "seed": [seed], **({"method": list(methods)} if methods else {})}
+    return with_grid(content, {"name": name, "axes": axes})
 
 
 def wanted(content: dict[str, Any], axis: str, labels: Sequence[str] | None) -> list[str]:
@@ -64,24 +65,25 @@ def wanted(content: dict[str, Any], axis: str, labels: Sequence[str] | None) -> 
     return known if labels is None else list(labels)
 
 
-def is_whole(rows: pa.Table | None, content: dict[str, Any], cell: str, seed: str) -> bool:
-    """Whether the rows have a finished policy of every method of this cell and seed."""
+def is_whole(rows: pa.Table | None, methods: Sequence[str], cell: str, seed: str) -> bool:
+    """Whether the rows have a finished policy of every one of the methods of this cell and seed."""
     if rows is None:
         return False
     columns = (rows[name].to_pylist() for name in ("axis/cell", "axis/seed", "axis/method", "status"))
     finished = {
         method for *place, method, status in zip(*columns, strict=True) if (place, status) == ([cell, seed], "finished")
     }
-    return finished >= set(content["axes"]["method"])
+    return finished >= set(methods)
 
 
 def with_rows_of(rows: pa.Table | None, results: pa.Table) -> pa.Table:
-    """The rows, with those of `results` in place of what they had of the same cell and seed."""
+    """The rows, with those of `results` in place of what they had of the same cell, seed and method."""
     new = results.select([name for name in KEPT if name in results.column_names])
     if rows is None:
         return new
-    replaced = {(row["axis/cell"], row["axis/seed"]) for row in new.to_pylist()}
-    places = zip(rows["axis/cell"].to_pylist(), rows["axis/seed"].to_pylist(), strict=True)
+    axes = ("axis/cell", "axis/seed", "axis/method")
+    replaced = set(zip(*(new[axis].to_pylist() for axis in axes), strict=True))
+    places = zip(*(rows[axis].to_pylist() for axis in axes), strict=True)
     kept = rows.filter(pa.array([place not in replaced for place in places], pa.bool_()))
     return pa.concat_tables([kept, new], promote_options="permissive")
 
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--num-cpus", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="results of the parts, and their store")
-    for axis in ("cell", "seed"):
+    for axis in ("cell", "seed", "method"):
         parser.add_argument(
             f"--{axis}s", nargs="+", metavar=axis.upper(), help="these alone; all of the sweep's without"
         )
@@ -120,10 +122,11 @@ def main() -> None:
     rows = pq.read_table(path) if path.exists() else None
     failed: list[str] = []
     places = (wanted(content, "seed", arguments.seeds), wanted(content, "cell", arguments.cells))
+    methods = wanted(content, "method", arguments.methods)
     for seed, cell in itertools.product(*places):
-        if is_whole(rows, content, cell, seed):
+        if is_whole(rows, methods, cell, seed):
             continue
-        own = part_sweep(content, cell, seed)
+        own = part_sweep(content, cell, seed, methods if arguments.methods else ())
         file, run_dir = folder / f"{own['name']}.yaml", folder / own["name"]
         file.write_text(yaml.safe_dump(own, sort_keys=False, width=120))
         command = [
