@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from benchmarks.study import cost, report, run, selection, where_z_matters
-from benchmarks.study.design import BASELINE_METHODS, METHODS, REAL_METHODS, SEEDS, all_cells, effects
+from benchmarks.study.cells import all_cells, effects
+from benchmarks.study.design import BASELINE_METHODS, METHODS, REAL_METHODS, SEEDS
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
 

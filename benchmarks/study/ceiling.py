@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.study import nearest
-from benchmarks.study.design import FAR, NEAR, REAL_SHIFTS, SEEDS
+from benchmarks.study.cells import FAR, NEAR
+from benchmarks.study.design import REAL_SHIFTS, SEEDS
 from benchmarks.study.run import ROWS, Scores, read_cells
 from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
 from v2a_ray.evaluation.interval import with_spread

@@ -19,7 +19,8 @@ source`, which is what `v2a choose` does; and `filter, mix or source; else targe
 Hopper's map: what earned less than the target is not mixed, and the target alone is a candidate there. There it has
 41.4 instead of 41.5 on average, and its largest loss to the better baseline is 18 instead of 39. The tag
 `study-d-gate` is from before any of these values was known. On HalfCheetah's corners a third rule is tested, `any of
-the four; else target or filter`, which was found on Walker2d's map; tag `study-d-four`.
+the four; else target or filter`, which was found on Walker2d's map; tag `study-d-four`. It is what `v2a choose` does
+now, and is tested in Hopper's part of the published suite, beside the published methods; tag `study-d-published`.
 
 Part E, data of others. Both directions, shifted sources with the stock robot as target and the reverse, and a target of
 random actions, on OTDF's and our third-party files of Hopper and HalfCheetah.
@@ -30,131 +31,29 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
+
+from benchmarks.study.cells import (
+    FAR,
+    NEAR,
+    QUALITIES,
+    Cell,
+    corners,
+    design,
+    layer,
+    source_domains,
+)
 
 FOLDER = Path(__file__).parents[2] / "tune_configs" / "study"
-NUM_CELLS, NUM_STARTS, SEEDS = 20, 20, (0, 1, 2)
+SEEDS = (0, 1, 2)
 REAL_SEEDS = (0, 1, 2, 3, 4)
 METHODS = ("iql_target", "iql_mixed", "v2a", "v2a_residual", "v2a_supported")
 BASELINE_METHODS = ("iql_target", "iql_mixed", "iql_source")
 """What trains without columns, so that it is known of a robot long before its map is."""
-POOL_TRANSITIONS, SOURCE_TRANSITIONS = 100_000, 30_000
-QUALITIES = ("random", "medium-replay", "medium", "expert")
-SIZES = (1_000, 10_000, 100_000)
-DRAWS = ("rows", "episodes")
-DYNAMICS = ("same", "near", "far", "both")
-BEHAVIORS = ("medium-replay", "medium", "expert")
-NEAR = {
-    "hopper": "kinematic-footjnt-easy",
-    "walker2d": "friction-0.5",
-    "halfcheetah": "friction-0.5",
-    "ant": "friction-0.5",
-}
-FAR = ("gravity-0.5", "otdf-morph")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a policy is trained from.
-
-    Attributes:
-        quality, size, draw: of the target: who collected it, how many transitions, single rows or the first episodes.
-        dynamics, behavior: of the source. `same` is the target's dynamics, with another behaviour: the control.
-    """
-
-    quality: str
-    size: int
-    draw: str
-    dynamics: str
-    behavior: str
-
-    @property
-    def label(self) -> str:
-        """Names the cell in tables."""
-        return f"{self.quality} {self.size} {self.draw} from {self.dynamics} {self.behavior}"
-
-
-def all_cells() -> list[Cell]:
-    """Every combination but those in which source and target are the same data."""
-    cells = [Cell(*levels) for levels in itertools.product(QUALITIES, SIZES, DRAWS, DYNAMICS, BEHAVIORS)]
-    return [cell for cell in cells if not (cell.dynamics == "same" and cell.behavior == cell.quality)]
-
-
-def effects(cells: Sequence[Cell]) -> NDArray[np.float64]:
-    """(cells, terms) model matrix: main effects, and dynamics × (log10 of the size, random target)."""
-
-    def is_level(name: str, levels: Sequence[str | int]) -> list[list[float]]:
-        return [[float(getattr(cell, name) == level) for cell in cells] for level in levels[1:]]
-
-    size = [np.log10(cell.size) - 4.0 for cell in cells]
-    dynamics = is_level("dynamics", DYNAMICS)
-    random = [float(cell.quality == "random") for cell in cells]
-    products = [np.multiply(one, other) for one in dynamics for other in (size, random)]
-    factors = (("quality", QUALITIES), ("size", SIZES), ("draw", DRAWS), ("behavior", BEHAVIORS))
-    main = [column for name, levels in factors for column in is_level(name, levels)]
-    return np.asarray([np.ones(len(cells)), *main, *dynamics, *products]).T
-
-
-def design(num_cells: int = NUM_CELLS, seed: int = 0) -> list[Cell]:
-    """The cells whose model matrix has the largest determinant, by exchange from `NUM_STARTS` random beginnings."""
-    cells, generator = all_cells(), np.random.default_rng(seed)
-    matrix = effects(cells)
-    best: tuple[float, list[int]] = (-np.inf, [])
-    for _ in range(NUM_STARTS):
-        chosen = generator.choice(len(cells), num_cells, replace=False).tolist()
-        value, improved = _log_determinant(matrix[chosen]), True
-        while improved:
-            improved = False
-            for place in range(num_cells):
-                for other in set(range(len(cells))) - set(chosen):
-                    tried = [*chosen[:place], other, *chosen[place + 1 :]]
-                    if (new := _log_determinant(matrix[tried])) > value + 1e-9:
-                        chosen, value, improved = tried, new, True
-        best = max(best, (value, sorted(chosen)))
-    return [cells[index] for index in best[1]]
-
-
-def _log_determinant(matrix: NDArray[np.float64]) -> float:
-    # What is singular is compared too: no start is lost.
-    return float(np.linalg.slogdet(matrix.T @ matrix + 1e-6 * np.eye(matrix.shape[1]))[1])
-
-
-def corners() -> list[Cell]:
-    """The ends of what is asked: a bad and a middling target, little and much, from near and from far."""
-    combinations = itertools.product(("random", "medium"), (1_000, 100_000), ("near", "far"))
-    return [Cell(quality, size, "rows", dynamics, "medium") for quality, size, dynamics in combinations]
-
-
-def source_domains(cell: Cell, robot: str) -> list[str]:
-    """The dynamics of a cell's source."""
-    near, far = [NEAR[robot]], list(FAR)
-    return {"same": ["stock"], "near": near, "far": far, "both": [*near, *far]}[cell.dynamics]
-
-
-def layer(cell: Cell, robot: str, domains: Sequence[str], size: int = SOURCE_TRANSITIONS) -> dict[str, Any]:
-    """A cell's settings with `size` source transitions, shared out equally among `domains`."""
-    drawn: dict[str, dict[str, Any]] = {
-        "rows": {"subsample": "transitions", "replacement": True},
-        "episodes": {"subsample": "first"},
-    }
-    target = {"domain": f"{robot}/stock", "behavior": cell.quality, "num_transitions": cell.size}
-    # A source of the target's own dynamics is another draw of its policies than the target's pool.
-    sources = [
-        {
-            "domain": f"{robot}/{domain}",
-            "behavior": cell.behavior,
-            "num_transitions": size // len(domains),
-            "seed": 1,
-        }
-        for domain in domains
-    ]
-    return {"target": target | drawn[cell.draw] | {"path": f"{robot}_{cell.quality}"}, "sources": sources}
+POOL_TRANSITIONS = 100_000
 
 
 def sweep(robot: str, cells: Sequence[Cell], part: str = "map", methods: Sequence[str] = METHODS) -> dict[str, Any]:
@@ -293,6 +192,13 @@ def published(robot: str) -> dict[str, Any]:
     return {"name": f"published_{robot}", "settings": PUBLISHED_SETTINGS, "axes": {"cell": cells, **axes}}
 
 
+def published_choice() -> dict[str, Any]:
+    """The policies that `v2a choose` chooses from, in Hopper's cells of the published suite."""
+    suite = published("hopper")
+    axes = _axes(("iql_target", "iql_mixed", "v2a_supported", "iql_source"), REAL_SEEDS)
+    return suite | {"name": "choice_published_hopper", "axes": {"cell": suite["axes"]["cell"], **axes}}
+
+
 def published_differences() -> list[dict[str, Any]]:
     """What the differences to the published setting that are left do, on Hopper's cells.
 
@@ -387,6 +293,7 @@ def main() -> None:
         write(published(robot), "C")
     for content in published_differences():
         write(content, "C")
+    write(published_choice(), "D")
     for content in (real(), real_alone()):
         write(content, "E")
     print("\n".join(pools()))

@@ -36,7 +36,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.study.design import FOLDER, NEAR
+from benchmarks.study.cells import NEAR
+from benchmarks.study.design import FOLDER
 from benchmarks.study.run import ROWS
 from v2a_ray.checksums import read_sealed
 from v2a_ray.data.fidelity.replays import NUM_STEPS, replay_episodes

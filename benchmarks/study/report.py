@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study import ceiling, cost, nearest, prose, rule, selection, where_z_matters
+from benchmarks.study.cells import NEAR
 from benchmarks.study.design import (
     BASELINE_METHODS,
     METHODS,
-    NEAR,
     PARTS,
     PUBLISHED_METHODS,
     REAL_METHODS,
