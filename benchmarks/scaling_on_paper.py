@@ -14,6 +14,7 @@ import torch
 from benchmarks.learners import PUBLISHED_MODALITY
 from benchmarks.record import measured_on, read_results
 from benchmarks.tables import ACTION_DIM, OBSERVATION_DIM, ROW_BYTES
+from v2a_ray.report.markdown import table_lines
 from v2a_ray.stages.modality.model import ModalityModel
 
 WEAK = "modality on 2 workers against 1, one batch each (weak)"
@@ -37,8 +38,6 @@ def main() -> None:
     step_floats = 2 * OBSERVATION_DIM + ACTION_DIM
     held = transitions * 4 * step_floats
     trajectories_per_second = _measured(WEAK)
-    print(f"| {workers} workers, {transitions:.0e} transitions | |")
-    print("| --- | --- |")
     rows = [
         ("table on disk, uncompressed", f"{transitions * ROW_BYTES / GIB:,.0f} GiB"),
         ("read once by all workers together", f"{held / GIB:,.0f} GiB"),
@@ -57,8 +56,7 @@ def main() -> None:
             ("part of it that the all-reduce would be", f"{100 * (sent / link) / step:.2f} %"),
             ("a worker this much faster would spend half its time sending", f"{step / (sent / link):,.0f} times"),
         ]
-    for name, value in rows:
-        print(f"| {name} | {value} |")
+    print("\n".join(table_lines((f"{workers} workers, {transitions:.0e} transitions", ""), rows)))
 
 
 def _num_parameters() -> int:
