@@ -200,6 +200,11 @@ every task and seed. Then the mean difference of the last way to that better bas
 tasks, and the tasks in which its mean is behind both baselines' better mean by more than 3 points:
 """
 
+AGAINST_FILTERS = """The choice beside every filter that was run on the same tasks and seeds: interquartile means over
+tasks, and the probability that a seed of the choice beats one of the filter. The goal was to be ahead of every
+published form with a probability of 0.75.
+"""
+
 CHOICE_SHORTFALL = """What falls short: in single tasks the choice still loses to the better baseline. Beside far
 robots whose episodes earn more, the mix is taken on Ant where the target alone is better (35.0 instead of 39.6); beside
 near robots the source is taken on Hopper where the target alone is better (14.7 instead of 29.2), and on HalfCheetah

@@ -45,6 +45,13 @@ CONTRASTS = (
 )
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
 
+FILTERED = {
+    "hopper_map": ("map_hopper",),
+    "walker2d_map": ("map_walker2d", "default_walker2d"),
+    "published_hopper": ("published_hopper",),
+}
+"""Tasks of which the choice and filters are known: rows of the choice, and those of the filters."""
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -173,7 +180,9 @@ def robot_section(robot: str) -> list[str]:
     path = ROWS / f"map_{robot}.parquet"
     if not path.exists():
         return []
-    cells = read_cells([path], METHODS, SEEDS)
+    # Baselines and the default were run before the map on some robots.
+    paths = [ROWS / f"{part}_{robot}.parquet" for part in ("map", "baselines", "default")]
+    cells = read_cells([path for path in paths if path.exists()], METHODS, SEEDS)
     whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
     lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
     if not cells:
@@ -276,7 +285,11 @@ def main() -> None:
     choices = {path.stem.removeprefix("selection_"): path for path in sorted(ROWS.glob("selection_*.parquet"))}
     if choices:
         by_name = {name: selection.read_groups(path) for name, path in choices.items()}
-        lines += [prose.CHOICE, selection.overview(by_name), "", prose.CHOICE_SHORTFALL]
+        lines += [prose.CHOICE, selection.overview(by_name), "", prose.AGAINST_FILTERS]
+        for name in (name for name in FILTERED if name in by_name):
+            paths = [ROWS / f"{part}.parquet" for part in FILTERED[name]]
+            lines += [f"#### {name}", "", *selection.against_filters(by_name[name], paths), ""]
+        lines += [prose.CHOICE_SHORTFALL]
         for name, groups in by_name.items():
             lines += [f"### {name}", "", selection.report(groups), ""]
     if (ROWS / "parts_hopper.parquet").exists():

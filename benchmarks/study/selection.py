@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study.run import ROWS, V2A
+from v2a_ray.evaluation.aggregates import improvement
+from v2a_ray.evaluation.interval import interquartile_mean
 from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, SOURCE, TARGET
 from v2a_ray.experiments.finished import TRIALS
 from v2a_ray.experiments.sweep import task_of, trial_folder_name
@@ -177,6 +179,27 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
         cells += [gain_over_tasks(own, gains[-1]), tasks_behind(own, ways[-1])]
         lines.append((tasks, str(len(own)), f"{better.mean():.1f}", *cells))
     return "\n".join(table_lines(head, lines))
+
+
+def against_filters(groups: Sequence[Group], paths: Sequence[Path]) -> list[str]:
+    """What is chosen against each filter that rows in `paths` have of the same tasks and seeds, as a table."""
+    scores: dict[str, dict[tuple[str, str], float]] = {}
+    for row in (row for path in paths for row in pq.read_table(path).to_pylist()):
+        if row["status"] == "finished" and row["axis/method"] not in (*BASELINES, SOURCE):
+            own = scores.setdefault(row["axis/method"], {})
+            own[row["axis/cell"], row["axis/seed"]] = row["normalized_score_mean"]
+    lines = []
+    for method, by_place in scores.items():
+        tasks = by_task([group for group in groups if SOURCE in group.scores and (group.task, group.seed) in by_place])
+        theirs = [np.asarray([by_place[group.task, group.seed] for group in seeds]) for seeds in tasks.values()]
+        mine = [
+            np.asarray([group.scores[group.chosen(SHOWN[0], "fitted_q_lower")] for group in seeds])
+            for seeds in tasks.values()
+        ]
+        if tasks:
+            middles = [f"{interquartile_mean(strata)[0]:.1f}" for strata in (theirs, mine)]
+            lines.append((method, str(len(tasks)), *middles, f"{improvement(mine, theirs).value:.2f}"))
+    return table_lines(("filter", "tasks", "its IQM", "IQM of v2a choose", "P(improvement)"), lines)
 
 
 def by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
