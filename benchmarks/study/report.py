@@ -1,4 +1,4 @@
-"""Writes docs/study.md and its figures from the rows that were committed. Nothing is run here.
+"""Writes docs/study.md, docs/study_choices.md and their figures from the rows that were committed. Nothing is run here.
 
 python -m benchmarks.study.report
 python -m benchmarks.study.report --add runs/where_z_pays       # first makes rows of a finished sweep
@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import ceiling, cost, nearest, prose, rule, selection, where_z_matters
+from benchmarks.study import ceiling, cost, extent, nearest, prose, rule, selection, where_z_matters
 from benchmarks.study.cells import NEAR
 from benchmarks.study.design import (
     BASELINE_METHODS,
@@ -217,7 +217,7 @@ def parts_section(robot: str) -> list[str]:
     methods = (*BASELINES, "v2a_supported", *PARTS)
     cells = read_cells([ROWS / f"{sweep}_{robot}.parquet" for sweep in ("map", "parts")], methods, SEEDS)
     standing = standing_table(list(cells.values()), methods)
-    return [f"### {robot}", "", *methods_section(cells, methods), *standing, ""]
+    return [f"#### {robot}", "", *methods_section(cells, methods), *standing, ""]
 
 
 def baselines_section(path: Path) -> list[str]:
@@ -265,7 +265,7 @@ def main() -> None:
         pq.write_table(
             with_rows_of(None, pq.read_table(given.add / "results.parquet")), ROWS / f"{given.add.name}.parquet"
         )
-    lines = [prose.HEAD]
+    lines = [prose.HEAD, prose.DESIGN, *extent.report(ROWS), prose.MAP]
     for robot in sorted(NEAR):
         lines += robot_section(robot)
     lines += sections("baselines_", prose.BASELINES, baselines_section)
@@ -290,17 +290,23 @@ def main() -> None:
             paths = [ROWS / f"{part}.parquet" for part in FILTERED[name]]
             lines += [f"#### {name}", "", *selection.against_filters(by_name[name], paths), ""]
         lines += [prose.CHOICE_SHORTFALL]
-        for name, groups in by_name.items():
-            lines += [f"### {name}", "", selection.report(groups), ""]
+        tables = [line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")]
+        write_page("study_choices", [prose.CHOICES, *tables])
     if (ROWS / "parts_hopper.parquet").exists():
         lines += [prose.PARTS, *parts_section("hopper")]
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
-    lines += [prose.FAILED, prose.FINDINGS]
+    lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS]
     if (path := ROWS / cost.COST.name).exists():
         lines += [prose.COST, cost.report(cost.read_rows(path))]
-    (ROOT / "docs" / "study.md").write_text("\n".join(lines).rstrip() + "\n")
-    print(ROOT / "docs" / "study.md")
+    write_page("study", lines)
+
+
+def write_page(name: str, lines: Sequence[str]) -> None:
+    """Write a page of the documentation, and say where."""
+    path = ROOT / "docs" / f"{name}.md"
+    path.write_text("\n".join(lines).rstrip() + "\n")
+    print(path)
 
 
 if __name__ == "__main__":
