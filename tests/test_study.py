@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import cost, report, run, selection, where_z_matters
+from benchmarks.study import cost, extent, report, run, selection, where_z_matters
 from benchmarks.study.cells import all_cells, effects
-from benchmarks.study.design import BASELINE_METHODS, METHODS, REAL_METHODS, SEEDS
+from benchmarks.study.design import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
 
@@ -139,6 +139,8 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     pq.write_table(rows(recorded), tmp_path / "real.parquet")
     plain = {f"plain {i}": {method: [10.0 * i] for method in BASELINE_METHODS} for i in range(2)}
     pq.write_table(rows(plain), tmp_path / "baselines_ant.parquet")
+    suite = {f"suite {i}": {method: [10.0 + i] for method in PUBLISHED_METHODS} | {"v2a": [7.0]} for i in range(3)}
+    pq.write_table(rows(suite), tmp_path / "published_hopper.parquet")
     sweep = tmp_path / "where_z_pays"
     sweep.mkdir()
     pq.write_table(rows({"-": {"value alone": [40.0, 42.0, 44.0]}}), sweep / "results.parquet")
@@ -151,6 +153,7 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     assert "| value alone | 3 | 42.0 ± 2.0 |" in page
     assert page.count("| robot ") == 3 and "| robot 2 | 2 | 53.0 ± 1.4 |" in page
     assert "| plain 1 | 1 | 10.0 | 10.0 | 10.0 |" in page
+    assert "| v2a − v2a without z | -4.0 [" in page and "| C | published_hopper | 3 of 6 | 1 of 5 | 27 of 270 |" in page
     for name in ("map_hopper", "baselines_ant"):
         assert (tmp_path / f"docs/study_{name}.png").stat().st_size > 5000
 
@@ -226,6 +229,36 @@ def test_overview_by_hand() -> None:
     # Task a: (20 + 90) / 2 is chosen; task b: 40, which is the better baseline.
     assert row.endswith("| 0 of 2 |")
     assert selection.tasks_behind(groups[:1], "filter, mix or source") == "1 of 1"
+
+
+def test_choice_is_held_against_the_filters_of_the_same_tasks(tmp_path: Path) -> None:
+    def group(task: str, chosen: float) -> selection.Group:
+        scores = {"iql_target": 0.0, "iql_mixed": chosen, "v2a_supported": 0.0, "iql_source": 0.0}
+        values = {method: {"lower_value": float(method == "iql_mixed")} for method in scores}
+        return selection.Group(task, "0", scores, values, source_earns_more=True)
+
+    filters = {"a": {"v2a": [10.0, 99.0], "iql_mixed": [1.0]}, "b": {"v2a": [50.0]}, "elsewhere": {"v2a": [90.0]}}
+    pq.write_table(rows(filters), tmp_path / "rows")
+    pq.write_table(rows({"a": {"otdf": [1.0]}}, status="failed: NaN"), tmp_path / "failed")
+    groups = [group("a", 20.0), group("b", 40.0), group("c", 70.0)]
+    *_, row = lines = selection.against_filters(groups, [tmp_path / "rows", tmp_path / "failed"])
+    # Seed 1 of task a and task c are known on one side alone.
+    assert row == "| v2a | 2 | 30.0 | 30.0 | 0.50 |" and len(lines) == 3
+
+
+def test_extent_counts_what_was_finished_of_what_was_designed(tmp_path: Path) -> None:
+    sweep = {"axes": {"cell": {"a": {}, "b": {}}, "method": ["v2a", "otdf"], "seed": {"0": {}, "1": {}, "2": {}}}}
+    for name in ("map_tiny", "choice_tiny", "choice_begun"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(sweep))
+    run_so_far = [rows({"a": {"v2a": [1.0, 2.0]}, "b": {"iql": [1.0]}}), rows({"b": {"otdf": [1.0]}}, "failed: NaN")]
+    pq.write_table(pa.concat_tables(run_so_far), tmp_path / "map_tiny.parquet")
+    chosen_from = [{"task": "a", "seed": "0", "method": "v2a"}, {"task": "b", "seed": "0", "method": "v2a"}]
+    pq.write_table(pa.Table.from_pylist(chosen_from), tmp_path / "selection_choice_tiny.parquet")
+    assert extent.report(tmp_path, tmp_path)[2:] == [
+        "| A | map_tiny | 1 of 2 | 2 of 3 | 2 of 12 |",
+        "| D | choice_begun | 0 of 2 | 0 of 3 | 0 of 12 |",
+        "| D | choice_tiny | 2 of 2 | 1 of 3 | 2 of 12 |",
+    ]
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

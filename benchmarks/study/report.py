@@ -44,6 +44,12 @@ CONTRASTS = (
     *((method, "better baseline") for method in FILTERS),
 )
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
+PUBLISHED_CONTRASTS = (
+    ("v2a", "v2a without z"),
+    ("v2a", "iql_mixed"),
+    *((method, "better baseline") for method in PUBLISHED_METHODS if method not in BASELINES),
+)
+"""The same for the published suite: does z help, does the filter, and is any filter ahead of the better baseline."""
 
 FILTERED = {
     "hopper_map": ("map_hopper",),
@@ -78,11 +84,11 @@ def with_better_baseline(scores: Scores) -> Scores:
     return {**scores, "better baseline": scores[better]}
 
 
-def contrasts(cells: Sequence[Scores]) -> list[Contrast]:
-    """All of `CONTRASTS` over the cells, at least three."""
+def contrasts(cells: Sequence[Scores], pairs: Sequence[tuple[str, str]] = CONTRASTS) -> list[Contrast]:
+    """Each method against the other of its pair over the cells, at least three."""
     cells = [with_better_baseline(scores) for scores in cells]
     rows, raw = [], []
-    for method, other in CONTRASTS:
+    for method, other in pairs:
         difference = np.asarray([scores[method].mean() - scores[other].mean() for scores in cells])
         tested = stats.ttest_1samp(difference, 0.0)
         interval = tested.confidence_interval(0.95)
@@ -242,7 +248,11 @@ def published_section(path: Path) -> list[str]:
     """What the rows of a robot in the published setting say, of the methods that were run."""
     known = set(pq.read_table(path)["axis/method"].to_pylist())
     methods = [method for method in PUBLISHED_METHODS if method in known]
-    return methods_section(read_cells([path], methods, REAL_SEEDS), methods)
+    cells = read_cells([path], methods, REAL_SEEDS)
+    lines = methods_section(cells, methods)
+    if len(cells) >= 3 and known >= set(PUBLISHED_METHODS):
+        lines += [*contrast_table(contrasts(list(cells.values()), PUBLISHED_CONTRASTS)), ""]
+    return lines
 
 
 def sections(start: str, head: str, section: Callable[[Path], list[str]]) -> list[str]:
