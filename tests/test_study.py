@@ -87,8 +87,7 @@ def test_part_of_one_method_has_that_method_alone(name: str, method: str) -> Non
     whole = yaml.safe_load((ROOT / f"tune_configs/study/{name}.yaml").read_text())
     cell, *_ = whole["axes"]["cell"]
     part, every = run.part_sweep(whole, cell, "0", [method]), run.part_sweep(whole, cell, "0")
-    assert list(part["axes"]["method"]) == [method]
-    assert part["name"] != every["name"]
+    assert list(part["axes"]["method"]) == [method] and len(every["axes"]["method"]) > 1
     assert part["axes"]["cell"] == every["axes"]["cell"]
 
 

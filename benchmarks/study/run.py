@@ -52,7 +52,7 @@ Scores = Mapping[str, NDArray[np.float64]]
 
 def part_sweep(content: dict[str, Any], cell: str, seed: str, methods: Sequence[str] = ()) -> dict[str, Any]:
     """The sweep of one cell of a map with one seed: of the methods that are named, all of the map's if none is."""
-    name = "_".join([content["name"], cell, seed, *methods]).replace(" ", "_")
+    name = f"{content['name']}_{cell.replace(' ', '_')}_{seed}"
     axes = {"cell": [cell], "seed": [seed], **({"method": list(methods)} if methods else {})}
     return with_grid(content, {"name": name, "axes": axes})
 
@@ -126,8 +126,10 @@ def main() -> None:
     for seed, cell in itertools.product(*places):
         if is_whole(rows, methods, cell, seed):
             continue
-        own = part_sweep(content, cell, seed, methods if arguments.methods else ())
-        file, run_dir = folder / f"{own['name']}.yaml", folder / own["name"]
+        chosen = methods if arguments.methods else []
+        own = part_sweep(content, cell, seed, chosen)
+        run_dir = folder / "_".join([own["name"], *chosen]).replace(" ", "_")
+        file = run_dir.with_name(f"{run_dir.name}.yaml")
         file.write_text(yaml.safe_dump(own, sort_keys=False, width=120))
         command = [
             *V2A,
