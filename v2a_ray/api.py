@@ -92,13 +92,19 @@ def sweep(
 
 
 def choose(
-    path: str | Path, run_dir: str | Path | None = None, *, num_cpus: int | None = None, **overrides: Any
+    path: str | Path,
+    run_dir: str | Path | None = None,
+    *,
+    replay: bool = False,
+    num_cpus: int | None = None,
+    **overrides: Any,
 ) -> dict[str, Any]:
     """Train `iql_target`, `v2a_supported`, `iql_mixed` and `iql_source` on a YAML file's experiment; choose one.
 
-    By recorded data alone. The last two are left out where the source's episodes earn less than the target's. Ray as
-    for `run`. Returns the content of `choice.json`: `chosen` is the method, `trial` the name of its folder in `trials/`
-    of the results, by default `runs/NAME-choice`.
+    By recorded data alone. The last two are left out where the source's episodes earn less than the target's. With
+    `replay`, sources in whose simulators the target's recorded actions lead far from where they led are left out
+    first (`replay_episodes`). Ray as for `run`. Returns the content of `choice.json`: `chosen` is the method,
+    `trial` the name of its folder in `trials/` of the results, by default `runs/NAME-choice`.
     """
     from v2a_ray.experiments.choice import choice_sweep
     from v2a_ray.export.choice import choose as choose_policy
@@ -109,8 +115,8 @@ def choose(
     wanted = choice_sweep(Path(path), _as_overrides(overrides))
     with results_folder(run_dir or Path("runs") / wanted.name) as folder:
         with ray_session(num_cpus):
-            train_candidates(wanted, folder)
-        return choose_policy(folder, wanted.trials[0].config.seed).to_dict()
+            replays = train_candidates(wanted, folder, leave_out_far=replay)
+        return choose_policy(folder, wanted.trials[0].config.seed, replays=replays).to_dict()
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from tests.cli.command import CONFIG, v2a_here, yaml_folder
 from tests.cli.finished_folders import write_sweep_folder
 from v2a_ray.data.config import TargetSpec
 from v2a_ray.data.mixing.mixture import take
+from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.offline import OfflineNumbers
@@ -64,26 +65,29 @@ def test_policy_that_is_not_finished_is_not_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviors", "trained"),
+    ("behaviors", "options", "trained"),
     [
-        pytest.param(("random", "expert"), CANDIDATES, id="the source earns more", marks=pytest.mark.slow),
-        pytest.param(("expert", "random"), (TARGET, FILTER), id="the target earns more"),
+        pytest.param(("random", "expert"), (), CANDIDATES, id="the source earns more", marks=pytest.mark.slow),
+        pytest.param(("expert", "random"), ("--replay",), (TARGET, FILTER), id="the target earns more, replayed"),
     ],
 )
 def test_one_policy_is_chosen_and_the_same_command_chooses_it_again(
     behaviors: tuple[str, str],
+    options: tuple[str, ...],
     trained: tuple[str, ...],
     tmp_path: Path,
     ray_cluster: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("v2a_ray.export.choice.CRITIC_STEPS", 20)
-    target, source = (
-        {"domain": domain, "behavior": behavior, "num_transitions": 600}
-        for domain, behavior in zip(("hopper/stock", "hopper/gravity-0.5"), behaviors, strict=True)
+    target, far, near = (
+        {"domain": f"hopper/{shift}", "behavior": behavior, "num_transitions": 600}
+        for shift, behavior in (("stock", behaviors[0]), ("gravity-0.5", behaviors[1]), ("gravity-0.99", behaviors[1]))
     )
-    yaml_folder(tmp_path, small=SMALL | {"target": target, "sources": [source]})
-    first = v2a_here("choose", "small.yaml", "seed=3", cwd=tmp_path)
+    near |= {"policy_domain": "hopper/stock"}
+    yaml_folder(tmp_path, small=SMALL | {"target": target, "sources": [far, near]})
+    command = ("choose", "small.yaml", "seed=3", *options)
+    first = v2a_here(*command, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     path = tmp_path / "runs" / "tiny-choice" / "choice.json"
     content = json.loads(path.read_text())
@@ -100,9 +104,26 @@ def test_one_policy_is_chosen_and_the_same_command_chooses_it_again(
     assert f"chosen: {content['chosen']}" in first.stdout
     result = json.loads((path.parent / "trials" / content["trial"] / "result.json").read_text())
     assert result["config"]["method"] == content["chosen"]
-    again = v2a_here("choose", "small.yaml", "seed=3", cwd=tmp_path)
+    replayed = [(each["domain"], each["left_out"]) for each in content["replayed"]]
+    names = [parse_domain(f"hopper/gravity-{factor}").name for factor in (0.99, 0.5)]
+    assert replayed == (list(zip(names, (False, True), strict=True)) if options else [])
+    assert [source["domain"] for source in result["config"]["sources"]] == (
+        ["hopper/gravity-0.99"] if options else ["hopper/gravity-0.5", "hopper/gravity-0.99"]
+    )
+    assert (f"sources left out: {names[1]}" in " ".join(first.stdout.split())) == bool(options)
+    again = v2a_here(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "computed" not in again.stdout and json.loads(path.read_text()) == content
+
+
+def test_single_transitions_cannot_be_replayed(tmp_path: Path, ray_cluster: None) -> None:
+    write_table(random_episodes(2), tmp_path / "episodes", robot="hopper")
+    target = {"domain": "hopper/stock", "path": str(tmp_path / "episodes"), "subsample": "transitions"}
+    yaml_folder(tmp_path, small=SMALL | {"target": target | {"num_transitions": 400}})
+    done = v2a_here("choose", "small.yaml", "--replay", cwd=tmp_path)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2 and "Traceback" not in done.stderr, said
+    assert "20 steps in a row" in said and "without --replay" in said and "computed policy" not in done.stdout
 
 
 def test_method_on_the_command_line_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.modality_quality import roll_out
 from tests.cli.command import v2a_here
 from v2a_ray.data.config import TargetSpec
-from v2a_ray.data.fidelity.replays import replay_episodes
+from v2a_ray.data.fidelity.replays import Replays, far, replay_episodes
 from v2a_ray.data.mixing.mixture import CollectionRequest, take
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.data.table.folder import write_table
@@ -40,6 +40,18 @@ def test_distance_grows_with_the_steps_and_the_shift() -> None:
     assert [each.domain.partition("@")[0] for each in found] == [f"walker2d/gravity-{x}" for x in (0.9, 0.5, 0.1)]
     for each in found:
         assert each.after(1) < each.after(5) < each.after(20)
+
+
+def test_far_is_what_is_far_beside_the_nearest() -> None:
+    def found(*distances: float) -> list[float]:
+        replays = [Replays(f"domain {distance}", np.full((2, 3), distance)) for distance in distances]
+        return [each.distance for each in far(replays)]
+
+    assert found(0.2, 0.59, 0.61, 2.0) == [0.61, 2.0]
+    assert found(0.4, 0.5, 1.1) == []
+    # The target's own dynamics replay to rounding; a tenth of a standard deviation is near all the same.
+    assert found(1e-7, 0.09, 0.11) == [0.11]
+    assert found() == []
 
 
 def test_the_same_parts_are_replayed_again_with_the_same_seed() -> None:

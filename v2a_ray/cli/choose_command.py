@@ -24,6 +24,14 @@ def choose(
         str | None,
         typer.Option("--run-dir", help="Results: a folder, or s3://BUCKET/PREFIX; by default runs/NAME-choice."),
     ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="First leave out sources in whose simulator the target's recorded actions lead more than three times "
+            "as far from where they led as in the nearest's.",
+        ),
+    ] = False,
     num_cpus: NumCpus = None,
     address: Address = None,
     verbose: Verbose = False,
@@ -39,6 +47,8 @@ def choose(
         v2a choose tune_configs/demo.yaml
 
         v2a choose mine.yaml policy.num_steps=20000 seed=1
+
+        v2a choose mine.yaml --replay
     """
     from v2a_ray.experiments.choice import choice_sweep
     from v2a_ray.result_folders import address_of, results_folder
@@ -60,9 +70,9 @@ def choose(
         from v2a_ray.report.selection_table import choice_in_words, render_selection
 
         with ray_session(num_cpus, verbose, address), StageDisplay(console) as display:
-            train_candidates(sweep, folder, display)
+            replays = train_candidates(sweep, folder, display, leave_out_far=replay)
         with named_bars(error_console, transient=True) as bars:
-            choice = choose_policy(folder, sweep.trials[0].config.seed, bar_of_each_name(bars))
+            choice = choose_policy(folder, sweep.trials[0].config.seed, bar_of_each_name(bars), replays=replays)
     console.print(render_selection(list(choice.candidates.values())))
     console.print(Text(choice_in_words(choice), style="bold"), soft_wrap=True)
     console.print(f"{where}/{CHOICE_FILE}", soft_wrap=True)

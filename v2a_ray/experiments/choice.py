@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from v2a_ray.data.config import SourceSpec
 from v2a_ray.experiments.sweep import Sweep, make_sweep, with_base
 from v2a_ray.experiments.sweep_config import SweepConfig
 from v2a_ray.settings.shipped import config_path
@@ -41,7 +42,10 @@ def choice_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     return make_sweep(config, path, over, notices)
 
 
-def narrowed(sweep: Sweep, methods: Sequence[str]) -> Sweep:
-    """A `choice_sweep` with some of its methods only."""
+def narrowed(sweep: Sweep, methods: Sequence[str] = CANDIDATES, sources: Sequence[SourceSpec] | None = None) -> Sweep:
+    """A `choice_sweep` with some of its methods and sources only."""
     config = sweep.config.model_copy(update={"axes": {"method": list(methods)}})
-    return make_sweep(config, Path(sweep.name), sweep.content["over"])
+    over = dict(sweep.content["over"])
+    if sources is not None:
+        over["sources"] = [source.model_dump(mode="json", exclude_unset=True) for source in sources]
+    return make_sweep(config, Path(sweep.name), over)

@@ -7,10 +7,12 @@ that have seen more of the source than of the target would take it there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from v2a_ray.data.fidelity.replays import Replays, far
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import FittedQConfig
 from v2a_ray.experiments.choice import CANDIDATES, CRITIC_STEPS
@@ -34,6 +36,8 @@ class Choice:
         records: of the sweep, by method.
         starts_in_source, target_return, source_return: see `SelectionData`.
         seed: of the critics and of the held-out episodes.
+        replays: of the target's episodes in the domains of the sources, the nearest first; what is `far` among them was
+            left out of the source. Empty if nobody asked.
     """
 
     candidates: dict[str, Candidate]
@@ -42,6 +46,7 @@ class Choice:
     target_return: float
     source_return: float
     seed: int
+    replays: Sequence[Replays] = ()
 
     @property
     def method(self) -> str:
@@ -60,10 +65,20 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `choice.json`."""
+        away = {each.domain for each in far(self.replays)}
         return {
             "made_by": MARK,
             "chosen": self.method,
             "left_out": self.left_out,
+            "replayed": [
+                {
+                    "domain": each.domain,
+                    "steps": each.num_steps,
+                    "distance": each.distance,
+                    "left_out": each.domain in away,
+                }
+                for each in self.replays
+            ],
             "returns": {"target": self.target_return, "source": self.source_return},
             "trial": self.folder.name,
             "critic_steps": CRITIC_STEPS,
@@ -73,8 +88,16 @@ class Choice:
         }
 
 
-def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step, num_steps: None) -> Choice:
+def choose(
+    folder: Path,
+    seed: int,
+    on_progress: OnProgress = lambda name, step, num_steps: None,
+    *,
+    replays: Sequence[Replays] = (),
+) -> Choice:
     """Fit critics for every policy of the sweep in `folder`, choose, and write `choice.json` there.
+
+    `replays` is what `train_candidates` returned.
 
     Raises DataError if one of them is not finished, or without rewards.
     """
@@ -102,7 +125,8 @@ def choose(folder: Path, seed: int, on_progress: OnProgress = lambda name, step,
     candidates = {
         method: replace(by_name[policy.name], name=method) for method, policy in zip(records, policies, strict=True)
     }
-    choice = Choice(candidates, records, data.starts_in_source, data.target_return, data.source_return, seed)
+    returns = data.target_return, data.source_return
+    choice = Choice(candidates, records, data.starts_in_source, *returns, seed, replays)
     with new_file(folder / CHOICE_FILE) as partial:
         write_json(partial, choice.to_dict())
     return choice

@@ -15,7 +15,7 @@ SHOWN_STEPS = (1, 5, 10, 20, 50, 100)
 
 def render_replays(replays: Sequence[Replays]) -> RenderableType:
     """A row for each domain, the nearest first, with the median distance after some numbers of steps."""
-    last = replays[0].distance_RH.shape[1]
+    last = replays[0].num_steps
     steps = [*(step for step in SHOWN_STEPS if step < last), last]
     table = Table(box=None)
     table.add_column("domain", overflow="fold")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from v2a_ray.data.fidelity.replays import far
 from v2a_ray.export.choice import Choice
 from v2a_ray.export.selection import Candidate, rank_correlation
 from v2a_ray.files import write_json
@@ -56,6 +57,13 @@ def choice_in_words(choice: Choice) -> str:
         f"worth in first states of {place}, less a standard deviation over critics: "
         + ", ".join(f"{method} {value:,.1f}" for method, value in values.items()),
     ]
+    if choice.replays:
+        nearest, away = choice.replays[0], far(choice.replays)
+        apart = ", ".join(f"{each.domain} {each.distance:.2g}" for each in away) or "nothing"
+        lines.append(
+            f"sources left out: {apart}, in standard deviations after {nearest.num_steps} of the target's actions; "
+            f"nearest: {nearest.domain} {nearest.distance:.2g}"
+        )
     if choice.left_out:
         lines.append(
             f"left out: {' and '.join(choice.left_out)}, because an episode of the source earns "

@@ -24,6 +24,8 @@ from v2a_ray.errors import DataError
 
 Float = NDArray[np.floating[Any]]
 NUM_STEPS, MAX_REPLAYS = 20, 200
+FAR, NEVER_FAR = 3.0, 0.1
+"""Far is what is more than `FAR` times as far as the nearest domain, and more than `NEVER_FAR` standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,23 @@ class Replays:
     domain: str
     distance_RH: Float
 
+    @property
+    def num_steps(self) -> int:
+        """Recorded actions in a row of a replay."""
+        return int(self.distance_RH.shape[1])
+
     def after(self, num_steps: int) -> float:
         """Median distance over replays after so many steps."""
         return float(np.median(self.distance_RH[:, num_steps - 1]))
 
+    @property
+    def distance(self) -> float:
+        """Median distance over replays after the last step."""
+        return self.after(self.num_steps)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: medians over replays."""
-        medians = [self.after(step) for step in range(1, self.distance_RH.shape[1] + 1)]
+        medians = [self.after(step) for step in range(1, self.num_steps + 1)]
         return {"domain": self.domain, "replays": len(self.distance_RH), "median_distance": medians}
 
 
@@ -89,4 +101,9 @@ def replay_episodes(
         arrived = replay(domain, table.observation[starts], table.action[rows_RH])
         difference = (arrived - table.next_observation[rows_RH])[..., moves] / unit[moves]
         found.append(Replays(domain.name, np.sqrt(np.square(difference).mean(axis=-1))))
-    return sorted(found, key=lambda each: each.after(num_steps))
+    return sorted(found, key=lambda each: each.distance)
+
+
+def far(replays: Sequence[Replays]) -> list[Replays]:
+    """Those that are far beside the nearest, which comes first; none where all are about as far as it."""
+    return [each for each in replays if each.distance > max(FAR * replays[0].distance, NEVER_FAR)]
