@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.study import cost, extent, report, run, selection, where_z_matters
 from benchmarks.study.cells import all_cells, effects
-from benchmarks.study.design import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
+from benchmarks.study.design import BASELINE_METHODS, LEFT_OUT, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
 
@@ -228,6 +228,17 @@ def test_overview_by_hand() -> None:
     # Task a: (20 + 90) / 2 is chosen; task b: 40, which is the better baseline.
     assert row.endswith("| 0 of 2 |")
     assert selection.tasks_behind(groups[:1], "filter, mix or source") == "1 of 1"
+
+
+def test_choice_without_what_replays_far_stands_beside_that_of_the_whole_source() -> None:
+    def group(task: str, seed: int, source: float) -> selection.Group:
+        scores = {"iql_target": 4.0, "iql_mixed": 10.0, "v2a_supported": 1.0, "iql_source": source}
+        values = {method: {"lower_value": score} for method, score in scores.items()}
+        return selection.Group(task, str(seed), scores, values, source_earns_more=True)
+
+    groups = [group("a", 0, 8.0), group("a", 1, 30.0), group(f"a{LEFT_OUT}", 0, 50.0), group("b", 0, 9.0)]
+    (row,) = selection.replayed_table({"robot": groups})[2:]
+    assert row == "| robot: a | 1 | 10.0 | 20.0 (iql_mixed 1, iql_source 1) | 50.0 (iql_source 1) |"
 
 
 def test_choice_is_held_against_the_filters_of_the_same_tasks(tmp_path: Path) -> None:

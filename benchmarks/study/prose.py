@@ -283,6 +283,18 @@ Hopper's target acted at random (12.8 and 8.5 instead of 2.7). Our default is ne
 by 5.5; `v2a` is by 23 to 38 points in three cells of six, and mixing in the same three.
 """
 
+REPLAYED = """### Where one source is near
+
+Knowing the dynamics would pay where one source of several is near (Part A). `v2a choose --replay` first replays twenty
+of the target's recorded actions in the simulator of each source, and leaves out what is more than three times as far as
+the nearest. In these cells that leaves the near one alone, and in Ant's corners nothing is left out. The first two
+cells of Walker2d are those in which it was found that the near source is worth more alone; the others had not been run
+when the rule was written down (tag `study-d-replayed`).
+
+    python -m benchmarks.study.run tune_configs/study/choice_replayed_walker2d.yaml data_root=DIR
+    python -m benchmarks.study.selection runs/choice_replayed_walker2d/* --output DIR --name choice_replayed_walker2d
+"""
+
 CHOICES = """# What was chosen, task by task
 
 Part D of [the study](study.md), which says how the choice is made; generated with it. Ways to choose are by the value

@@ -51,6 +51,7 @@ PUBLISHED_CONTRASTS = (
 )
 """The same for the published suite: does z help, does the filter, and is any filter ahead of the better baseline."""
 
+REPLAYED = "choice_replayed_"
 FILTERED = {
     "hopper_map": ("map_hopper",),
     "walker2d_map": ("map_walker2d", "default_walker2d"),
@@ -294,12 +295,16 @@ def main() -> None:
     lines += sections("published_", prose.PUBLISHED, published_section)
     choices = {path.stem.removeprefix("selection_"): path for path in sorted(ROWS.glob("selection_*.parquet"))}
     if choices:
-        by_name = {name: selection.read_groups(path) for name, path in choices.items()}
+        every = {name: selection.read_groups(path) for name, path in choices.items()}
+        replayed = {name.removeprefix(REPLAYED): own for name, own in every.items() if name.startswith(REPLAYED)}
+        by_name = {name: own for name, own in every.items() if not name.startswith(REPLAYED)}
         lines += [prose.CHOICE, selection.overview(by_name), "", prose.AGAINST_FILTERS]
         for name in (name for name in FILTERED if name in by_name):
             paths = [ROWS / f"{part}.parquet" for part in FILTERED[name]]
             lines += [f"#### {name}", "", *selection.against_filters(by_name[name], paths), ""]
         lines += [prose.CHOICE_SHORTFALL]
+        if replayed:
+            lines += [prose.REPLAYED, *selection.replayed_table(replayed), ""]
         tables = [line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")]
         write_page("study_choices", [prose.CHOICES, *tables])
     if (ROWS / "parts_hopper.parquet").exists():

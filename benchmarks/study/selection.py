@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.study.design import LEFT_OUT
 from benchmarks.study.run import ROWS, V2A
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean
@@ -212,6 +213,12 @@ def chosen_mean(seeds: Sequence[Group], way: str) -> float:
     return float(np.mean([group.scores[group.chosen(way, "fitted_q_lower")] for group in seeds]))
 
 
+def chosen_methods(seeds: Sequence[Group], way: str = SHOWN[0]) -> str:
+    """The methods that are chosen, each with the number of its seeds."""
+    chosen = [group.chosen(way, "fitted_q_lower") for group in seeds]
+    return ", ".join(f"{method} {chosen.count(method)}" for method in (*NEEDED, SOURCE) if method in chosen)
+
+
 def better_mean(seeds: Sequence[Group]) -> float:
     """The higher of the baselines' mean scores over the seeds of a task."""
     return max(float(np.mean([group.scores[method] for group in seeds])) for method in BASELINES)
@@ -237,11 +244,23 @@ def tasks_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence
     name = next(name for name in SHOWN if name in among)
     lines = []
     for task, seeds in by_task(groups).items():
-        chosen = [group.chosen(name, "fitted_q_lower") for group in seeds]
-        counts = ", ".join(f"{method} {chosen.count(method)}" for method in methods if method in chosen)
         values = [f"{np.mean([group.scores[method] for group in seeds]):.1f}" for method in methods]
-        lines.append((task, f"{chosen_mean(seeds, name):.1f} ({counts})", f"{better_mean(seeds):.1f}", *values))
+        chosen = f"{chosen_mean(seeds, name):.1f} ({chosen_methods(seeds, name)})"
+        lines.append((task, chosen, f"{better_mean(seeds):.1f}", *values))
     return table_lines(("task", name, "better baseline", *methods), lines)
+
+
+def replayed_table(by_name: Mapping[str, Sequence[Group]]) -> list[str]:
+    """What is chosen with the whole source, and without what replays far, in tasks that have both."""
+    lines = []
+    for name, groups in by_name.items():
+        tasks = by_task(groups)
+        for task, whole in tasks.items():
+            if near := tasks.get(f"{task}{LEFT_OUT}"):
+                chosen = [f"{chosen_mean(seeds, SHOWN[0]):.1f} ({chosen_methods(seeds)})" for seeds in (whole, near)]
+                lines.append((f"{name}: {task}", str(len(near)), f"{better_mean(whole):.1f}", *chosen))
+    head = ("target, from source", "seeds", "better baseline", "v2a choose", "v2a choose --replay")
+    return table_lines(head, lines)
 
 
 def loss_table(groups: Sequence[Group], methods: Sequence[str], among: Sequence[str]) -> list[str]:
