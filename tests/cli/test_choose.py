@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import v2a_ray
 from benchmarks.tables import random_episodes
 from tests.cli.command import CONFIG, v2a_here, yaml_folder
 from tests.cli.finished_folders import write_sweep_folder
@@ -114,6 +115,8 @@ def test_one_policy_is_chosen_and_the_same_command_chooses_it_again(
     again = v2a_here(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "computed" not in again.stdout and json.loads(path.read_text()) == content
+    monkeypatch.chdir(tmp_path)
+    assert v2a_ray.choose("small.yaml", path.parent, replay=bool(options), seed=3) == content
 
 
 def test_single_transitions_cannot_be_replayed(tmp_path: Path, ray_cluster: None) -> None:
