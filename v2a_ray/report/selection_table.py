@@ -58,11 +58,11 @@ def choice_in_words(choice: Choice) -> str:
         + ", ".join(f"{method} {value:,.1f}" for method, value in values.items()),
     ]
     if choice.replays:
-        nearest, away = choice.replays[0], far(choice.replays)
-        apart = ", ".join(f"{each.domain} {each.distance:.2g}" for each in away) or "nothing"
+        names = [f"{each.domain} ({each.distance:.2g})" for each in choice.replays]
+        away = names[len(names) - len(far(choice.replays)) :]
         lines.append(
-            f"sources left out: {apart}, in standard deviations after {nearest.num_steps} of the target's actions; "
-            f"nearest: {nearest.domain} {nearest.distance:.2g}"
+            f"sources left out: {', '.join(away) or 'none is far'}; nearest: {names[0]}, in standard deviations after "
+            f"{choice.replays[0].num_steps} of the target's recorded actions"
         )
     if choice.left_out:
         lines.append(
