@@ -75,7 +75,7 @@ What each method gains over the target alone, cell by cell. `v2a` is behind the 
 cells and in 10 of Walker2d's, and ahead of it by more than 3 points in one of each; on average -11.8 [-17.4, -6.3]
 and -17.2 [-31.4, -3.0]. With residual h it is behind in 14 and 8, and ahead in 1 and 3. Our default is behind in 8
 and 11, ahead in 4 and 0: on Walker2d it is the target alone but for a little (-0.6 [-3.7, +2.5]), so that it loses
-where mixing is better, and nothing where an expert's target has to be kept, where `v2a` loses 34 to 98 points.
+where mixing is better. Where an expert's target has to be kept it loses 0 to 18 points, `v2a` 34 to 98.
 """
 
 BASELINES = """### What a source is worth without a filter
