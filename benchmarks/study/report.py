@@ -138,7 +138,7 @@ def figure(robot: str, cells: Mapping[str, Scores], path: Path, shown_methods: S
     axes.set_xlabel("gain over the target alone, normalised score")
     axes.grid(axis="y", color="0.93")
     axes.set_axisbelow(True)
-    plot.legend(loc="outside right upper", frameon=False)
+    plot.legend(loc="outside lower center", ncols=len(methods), frameon=False)
     plot.savefig(path, dpi=120)
     pyplot.close(plot)
 
