@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import cost, extent, report, run, selection, where_z_matters
+from benchmarks.study import cost, extent, repeated, report, run, selection, where_z_matters
 from benchmarks.study.cells import all_cells, effects
 from benchmarks.study.design import BASELINE_METHODS, LEFT_OUT, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
 from v2a_ray.stages.advantage.config import SparseQConfig
@@ -269,6 +269,30 @@ def test_extent_counts_what_was_finished_of_what_was_designed(tmp_path: Path) ->
         "| D | choice_begun | 0 of 2 | 0 of 3 | 0 of 12 |",
         "| D | choice_tiny | 2 of 2 | 1 of 3 | 2 of 12 |",
     ]
+
+
+def test_a_policy_that_was_trained_twice_is_compared_with_itself(tmp_path: Path) -> None:
+    near, far = {"target": {"path": "near"}}, {"target": {"path": "far"}}
+    sweeps = {
+        "one": {"cell": {"a": near, "b": far}, "method": ["v2a", "otdf"], "seed": {"0": {"seed": 0}}},
+        "two": {"cell": {"elsewhere": near}, "method": {"ours": {"method": "v2a"}}, "seed": {"0": {"seed": 0}}},
+    }
+    for name, axes in sweeps.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"settings": {"policy": {}}, "axes": axes}))
+
+    def write(name: str, *policies: tuple[str, str, float, list[float]]) -> None:
+        table = [
+            {"axis/cell": cell, "axis/method": method, "axis/seed": "0", "status": "finished"}
+            | {"seconds": seconds, "returns": returns}
+            for cell, method, seconds, returns in policies
+        ]
+        pq.write_table(pa.Table.from_pylist(table), tmp_path / f"{name}.parquet")
+
+    write("one", ("a", "v2a", 1.0, [5.0, 6.0]), ("b", "v2a", 1.5, [5.0, 6.0]), ("a", "otdf", 1.0, [5.0]))
+    for seconds, returns, line in ((2.0, [5.0, 6.0], "1 | 1"), (2.0, [5.0, 6.5], "1 | 0"), (1.0, [5.0, 6.0], None)):
+        write("two", ("elsewhere", "ours", seconds, returns))
+        text = repeated.report(tmp_path, tmp_path)
+        assert (f"| one | two | {line} |" in text) if line else "| one |" not in text
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

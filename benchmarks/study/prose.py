@@ -362,8 +362,16 @@ What was tried for this study and is not used, so that nobody has to try it agai
 - **Three seeds as one batch** on this processor: they take as long as one after the other.
 """
 
-COST = """
-## What it took
+REPEATED = """
+## What was trained twice
+
+Sweeps have cells in common, and those that were run on another day were so from an empty store, on a machine of the
+same kind: data, columns and policies anew. Do they have the same returns, to the bit?
+
+    python -m benchmarks.study.repeated
+"""
+
+COST = """## What it took
 
 Hours of one core, as the artifacts' records say; one or two trainings ran at a time on two cores of an AMD EPYC (family
 25 model 17), at times beside other work, so they are upper bounds. Not counted: collecting data, the screen of Part B

@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import ceiling, cost, extent, nearest, prose, rule, selection, where_z_matters
+from benchmarks.study import ceiling, cost, extent, nearest, prose, repeated, rule, selection, where_z_matters
 from benchmarks.study.cells import NEAR
 from benchmarks.study.design import (
     BASELINE_METHODS,
@@ -312,6 +312,7 @@ def main() -> None:
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
     lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS]
+    lines += [prose.REPEATED, repeated.report(ROWS), ""]
     if (path := ROWS / cost.COST.name).exists():
         lines += [prose.COST, cost.report(cost.read_rows(path))]
     write_page("study", lines)
