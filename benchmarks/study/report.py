@@ -55,7 +55,7 @@ REPLAYED = "choice_replayed_"
 FILTERED = {
     "hopper_map": ("map_hopper",),
     "walker2d_map": ("map_walker2d", "default_walker2d"),
-    "published_hopper": ("published_hopper",),
+    "choice_published_hopper": ("published_hopper",),
 }
 """Tasks of which the choice and filters are known: rows of the choice, and those of the filters."""
 

@@ -28,7 +28,7 @@ def replay(
     """Replay recorded actions in several domains: in which does the robot stay nearest to where it was?
 
     For choosing a source: with a bad target and one near source among far ones, mixing that one alone was worth up to
-    five times as much as mixing all of them, and no filter had that (docs/study.md).
+    five times as much as mixing all of them, and no filter had that (docs/study.md). `v2a choose --replay` does both.
 
         v2a data replay mine.hdf5 -d walker2d/friction-0.5@d4rl -d walker2d/gravity-0.5@d4rl
 
