@@ -123,7 +123,7 @@ dynamics.
     python -m benchmarks.study.nearest STORE [STORE ...]
 
 The default's h, `modality`, never puts Walker2d's near source first, and neither does `residual`; `contrastive` does
-in two cells of three, by 0.002 and 0.03 of a cosine, and no kind puts Hopper's first in more than two cells of four.
+in two cells of five, by 0.002 and 0.03 of a cosine, and no kind puts Hopper's first in more than two cells of four.
 None is right on both robots, and the filters have little more than mixing at best (v2a 9.5, 3.3 and 7.8 in Walker2d's
 three cells with a bad target, v2a_residual 9.4, 2.1 and 11.7, first seed). The told model is right in most fits where
 the source acted much like the target (medium-replay beside random), and in no more than half where it is an expert's.
