@@ -305,8 +305,8 @@ def main() -> None:
         lines += [prose.CHOICE_SHORTFALL]
         if replayed:
             lines += [prose.REPLAYED, *selection.replayed_table(replayed), ""]
-        tables = [line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")]
-        write_page("study_choices", [prose.CHOICES, *tables])
+        by_task = [line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")]
+        write_page("study_choices", [prose.CHOICES, *by_task])
     if (ROWS / "parts_hopper.parquet").exists():
         lines += [prose.PARTS, *parts_section("hopper")]
     if (path := ROWS / "real.parquet").exists():
