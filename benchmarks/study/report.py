@@ -305,7 +305,9 @@ def main() -> None:
         lines += [prose.CHOICE_SHORTFALL]
         if replayed:
             lines += [prose.REPLAYED, *selection.replayed_table(replayed), ""]
-        by_task = [line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")]
+        by_task = [
+            line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")
+        ]
         write_page("study_choices", [prose.CHOICES, *by_task])
     if (ROWS / "parts_hopper.parquet").exists():
         lines += [prose.PARTS, *parts_section("hopper")]
