@@ -17,12 +17,13 @@ from v2a_ray.data.config import TargetSpec
 from v2a_ray.data.mixing.mixture import take
 from v2a_ray.data.table.folder import write_table
 from v2a_ray.domains import parse_domain
-from v2a_ray.errors import DataError
+from v2a_ray.errors import DataError, DomainError
 from v2a_ray.evaluation.offline import OfflineNumbers
-from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE, TARGET, allowed
+from v2a_ray.experiments.choice import CANDIDATES, FILTER, MIX, SOURCE, TARGET, allowed, choice_sweep
 from v2a_ray.experiments.finished import PolicyRecord
 from v2a_ray.export.choice import Choice, choose
 from v2a_ray.export.selection import Candidate, SelectionData
+from v2a_ray.orchestration.sweep.candidates import train_candidates
 from v2a_ray.report.selection_table import choice_in_words
 
 SMALL: dict[str, Any] = {key: value for key, value in CONFIG.items() if key != "method"} | {
@@ -127,6 +128,17 @@ def test_single_transitions_cannot_be_replayed(tmp_path: Path, ray_cluster: None
     said = " ".join(done.stderr.split())
     assert done.returncode == 2 and "Traceback" not in done.stderr, said
     assert "20 steps in a row" in said and "without --replay" in said and "computed policy" not in done.stdout
+
+
+def test_source_without_a_simulator_of_ours_is_refused_before_the_data_are_made(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = {"domain": "gym:Hopper-v5", "behavior": "random", "num_transitions": 400}
+    yaml_folder(tmp_path, small=SMALL | {"sources": [*SMALL["sources"], source]})
+    with pytest.raises(DomainError, match="a replay needs one of our robots"):
+        train_candidates(choice_sweep(tmp_path / "small.yaml"), tmp_path / "runs", leave_out_far=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
 def test_method_on_the_command_line_is_refused(tmp_path: Path) -> None:

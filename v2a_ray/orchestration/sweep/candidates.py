@@ -11,6 +11,7 @@ from v2a_ray.data.fidelity.replays import Replays, far, replay_episodes
 from v2a_ray.data.rewards import require_rewards
 from v2a_ray.data.table.folder import read_manifest, read_table_folder
 from v2a_ray.domains import parse_domain
+from v2a_ray.domains.domain import require_robot
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.offline import HELD_OUT
 from v2a_ray.experiments.choice import FILTER, allowed, narrowed
@@ -52,10 +53,12 @@ def _config(sweep: Sweep) -> ExperimentConfig:
 def _replay(sweep: Sweep, listener: Listener) -> list[Replays]:
     """The target's episodes in the domains of the sources, the nearest first."""
     config = _config(sweep)
-    made = compute_tables(config, ("data/target",), listener)
-    domains = {domain.name: domain for source in config.sources if (domain := parse_domain(source.domain))}
+    # Refused before the target's data are made.
+    sources = [require_robot(parse_domain(source.domain), "a replay") for source in config.sources]
+    domains = {domain.name: domain for domain in sources}
+    target = read_table_folder(compute_tables(config, ("data/target",), listener)["data/target"] / "table")
     try:
-        return replay_episodes(read_table_folder(made["data/target"] / "table"), list(domains.values()))
+        return replay_episodes(target, list(domains.values()))
     except DataError as error:
         remedy = "whole target episodes (target.subsample=first), or v2a choose without --replay"
         raise DataError(error.what, where=error.where, remedy=remedy) from error
