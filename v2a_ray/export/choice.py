@@ -59,13 +59,18 @@ class Choice:
         return [method for method in CANDIDATES if method not in self.candidates]
 
     @property
+    def far_sources(self) -> list[Replays]:
+        """The sources that were left out because they replay far."""
+        return far(self.replays)
+
+    @property
     def folder(self) -> Path:
         """Of the chosen policy."""
         return self.records[self.method].folder
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `choice.json`."""
-        away = {each.domain for each in far(self.replays)}
+        away = {each.domain for each in self.far_sources}
         return {
             "made_by": MARK,
             "chosen": self.method,

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from v2a_ray.data.fidelity.replays import far
 from v2a_ray.export.choice import Choice
 from v2a_ray.export.selection import Candidate, rank_correlation
 from v2a_ray.files import write_json
@@ -58,11 +57,11 @@ def choice_in_words(choice: Choice) -> str:
         + ", ".join(f"{method} {value:,.1f}" for method, value in values.items()),
     ]
     if choice.replays:
-        names = [f"{each.domain} ({each.distance:.2g})" for each in choice.replays]
-        away = names[len(names) - len(far(choice.replays)) :]
+        nearest = choice.replays[0]
+        away = ", ".join(f"{each.domain} ({each.distance:.2g})" for each in choice.far_sources)
         lines.append(
-            f"sources left out: {', '.join(away) or 'none is far'}; nearest: {names[0]}, in standard deviations after "
-            f"{choice.replays[0].num_steps} of the target's recorded actions"
+            f"sources left out: {away or 'none is far'}; nearest: {nearest.domain} ({nearest.distance:.2g}), in "
+            f"standard deviations after {nearest.num_steps} of the target's recorded actions"
         )
     if choice.left_out:
         lines.append(
