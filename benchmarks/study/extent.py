@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.study.design import FOLDER
+from benchmarks.study.run import finished_rows
 from v2a_ray.report.markdown import table_lines
 
 PARTS = {
@@ -40,9 +41,8 @@ def report(rows: Path, folder: Path = FOLDER) -> list[str]:
 def _finished(sweep: str, rows: Path) -> set[tuple[str, str, str]]:
     """Cell, seed and method of a sweep's finished policies."""
     if (path := rows / f"{sweep}.parquet").exists():
-        table = pq.read_table(path).to_pylist()
         axes = ("axis/cell", "axis/seed", "axis/method")
-        return {tuple(row.get(axis, "-") for axis in axes) for row in table if row["status"] == "finished"}
+        return {tuple(row.get(axis, "-") for axis in axes) for row in finished_rows(path)}
     # Sweeps whose policies were only chosen from have no rows but those of the choice.
     path = rows / f"selection_{sweep}.parquet"
     table = pq.read_table(path).to_pylist() if path.exists() else []

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.study.design import FOLDER
-from benchmarks.study.run import ROWS
+from benchmarks.study.run import ROWS, finished_rows
 from v2a_ray.report.markdown import table_lines
 
 
@@ -30,9 +29,9 @@ def policies(rows: Path, folder: Path) -> Iterator[tuple[str, str, Mapping[str, 
             continue
         content = yaml.safe_load(path.read_text())
         axes = content["axes"]
-        for row in pq.read_table(rows / f"{path.stem}.parquet").to_pylist():
+        for row in finished_rows(rows / f"{path.stem}.parquet"):
             labels = {axis: row.get(f"axis/{axis}") for axis in axes}
-            if row["status"] == "finished" and all(label in axes[axis] for axis, label in labels.items()):
+            if all(label in axes[axis] for axis, label in labels.items()):
                 # An axis of plain values sets the setting of its name.
                 chosen = [
                     axes[axis][label] if isinstance(axes[axis], Mapping) else {axis: label}

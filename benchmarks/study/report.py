@@ -29,7 +29,7 @@ from benchmarks.study.design import (
     REAL_SEEDS,
     SEEDS,
 )
-from benchmarks.study.run import ROWS, Scores, read_cells, with_rows_of
+from benchmarks.study.run import ROWS, Scores, finished_rows, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES, NOTICEABLE
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
@@ -206,9 +206,8 @@ def robot_section(robot: str) -> list[str]:
 def policies_table(path: Path) -> list[str]:
     """Mean and spread of every method of a sweep without cells."""
     scores: dict[str, list[float]] = {}
-    for row in pq.read_table(path).to_pylist():
-        if row["status"] == "finished":
-            scores.setdefault(row["axis/method"], []).append(row["normalized_score_mean"])
+    for row in finished_rows(path):
+        scores.setdefault(row["axis/method"], []).append(row["normalized_score_mean"])
     lines = [(name, str(len(own)), with_spread(np.asarray(own), 1)) for name, own in scores.items()]
     return table_lines(("method", "seeds", "score"), lines)
 

@@ -88,13 +88,17 @@ def with_rows_of(rows: pa.Table | None, results: pa.Table) -> pa.Table:
     return pa.concat_tables([kept, new], promote_options="permissive")
 
 
+def finished_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of the finished policies in a file."""
+    return [row for row in pq.read_table(path).to_pylist() if row["status"] == "finished"]
+
+
 def read_cells(paths: Sequence[Path], methods: Sequence[str], wanted: Sequence[int]) -> dict[str, Scores]:
     """The cells in files of rows, in their order, with the wanted seeds that each of the methods has; at least one."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in (row for path in paths for row in pq.read_table(path).to_pylist()):
-        if row["status"] == "finished":
-            by_method = found.setdefault(row["axis/cell"], {})
-            by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
+    for row in (row for path in paths for row in finished_rows(path)):
+        by_method = found.setdefault(row["axis/cell"], {})
+        by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
     cells: dict[str, Scores] = {}
     for cell, by_method in found.items():
         seeds = [str(seed) for seed in wanted if all(str(seed) in by_method.get(method, {}) for method in methods)]
@@ -123,10 +127,10 @@ def main() -> None:
     failed: list[str] = []
     places = (wanted(content, "seed", arguments.seeds), wanted(content, "cell", arguments.cells))
     methods = wanted(content, "method", arguments.methods)
+    chosen = methods if arguments.methods else []
     for seed, cell in itertools.product(*places):
         if is_whole(rows, methods, cell, seed):
             continue
-        chosen = methods if arguments.methods else []
         own = part_sweep(content, cell, seed, chosen)
         run_dir = folder / "_".join([own["name"], *chosen]).replace(" ", "_")
         file = run_dir.with_name(f"{run_dir.name}.yaml")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study.design import LEFT_OUT
-from benchmarks.study.run import ROWS, V2A
+from benchmarks.study.run import ROWS, V2A, finished_rows
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean
 from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, SOURCE, TARGET
@@ -99,9 +99,9 @@ def measured(sweeps: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     """A row for each finished candidate of the sweeps. Runs `v2a select` where it has to."""
     rows = []
     for sweep in sweeps:
-        for row in pq.read_table(sweep / "results.parquet").to_pylist():
+        for row in finished_rows(sweep / "results.parquet"):
             labels = {name.removeprefix("axis/"): row[name] for name in row if name.startswith("axis/")}
-            if row["status"] != "finished" or labels["method"] not in (*NEEDED, SOURCE):
+            if labels["method"] not in (*NEEDED, SOURCE):
                 continue
             place = {"task": task_of(labels), "seed": labels.get("seed") or "0", "method": labels["method"]}
             folder = sweep / TRIALS / trial_folder_name(labels, sweep.name)
@@ -173,9 +173,7 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
         if not own:
             continue
         better = np.asarray([max(group.scores[method] for method in BASELINES) for group in own])
-        gains = [
-            np.asarray([group.scores[group.chosen(way, "fitted_q_lower")] for group in own]) - better for way in ways
-        ]
+        gains = [chosen_scores(own, way) - better for way in ways]
         cells = [f"{(better + gain).mean():.1f}, {-gain.min():.1f}" for gain in gains]
         cells += [gain_over_tasks(own, gains[-1]), tasks_behind(own, ways[-1])]
         lines.append((tasks, str(len(own)), f"{better.mean():.1f}", *cells))
@@ -185,18 +183,15 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
 def against_filters(groups: Sequence[Group], paths: Sequence[Path]) -> list[str]:
     """What is chosen against each filter that rows in `paths` have of the same tasks and seeds, as a table."""
     scores: dict[str, dict[tuple[str, str], float]] = {}
-    for row in (row for path in paths for row in pq.read_table(path).to_pylist()):
-        if row["status"] == "finished" and row["axis/method"] not in (*BASELINES, SOURCE):
+    for row in (row for path in paths for row in finished_rows(path)):
+        if row["axis/method"] not in (*BASELINES, SOURCE):
             own = scores.setdefault(row["axis/method"], {})
             own[row["axis/cell"], row["axis/seed"]] = row["normalized_score_mean"]
     lines = []
     for method, by_place in scores.items():
         tasks = by_task([group for group in groups if SOURCE in group.scores and (group.task, group.seed) in by_place])
         theirs = [np.asarray([by_place[group.task, group.seed] for group in seeds]) for seeds in tasks.values()]
-        mine = [
-            np.asarray([group.scores[group.chosen(SHOWN[0], "fitted_q_lower")] for group in seeds])
-            for seeds in tasks.values()
-        ]
+        mine = [chosen_scores(seeds, SHOWN[0]) for seeds in tasks.values()]
         if tasks:
             middles = [f"{interquartile_mean(strata)[0]:.1f}" for strata in (theirs, mine)]
             lines.append((method, str(len(tasks)), *middles, f"{improvement(mine, theirs).value:.2f}"))
@@ -208,9 +203,14 @@ def by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return {task: list(members) for task, members in itertools.groupby(groups, key=lambda group: group.task)}
 
 
+def chosen_scores(groups: Sequence[Group], way: str) -> NDArray[np.float64]:
+    """The score of what is chosen in each of the groups."""
+    return np.asarray([group.scores[group.chosen(way, "fitted_q_lower")] for group in groups])
+
+
 def chosen_mean(seeds: Sequence[Group], way: str) -> float:
     """Mean score over the seeds of a task of what is chosen in each."""
-    return float(np.mean([group.scores[group.chosen(way, "fitted_q_lower")] for group in seeds]))
+    return float(chosen_scores(seeds, way).mean())
 
 
 def chosen_methods(seeds: Sequence[Group], way: str = SHOWN[0]) -> str:
