@@ -198,7 +198,9 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(
     assert group.chosen("target or mix", "fitted_q_lower") == "iql_target"
     assert group.chosen("target or mix", "td_error") == "iql_mixed"
     text = selection.report([group])
-    assert "| near | 20.0 (iql_mixed 1) | 40.0 | 40.0 | 20.0 | 50.0 |" in text
+    # Without the source alone, the way of `v2a choose` is known only where that is none of its candidates.
+    shown = "20.0 (iql_mixed 1)" if source_earns_more else "40.0 (iql_target 1)"
+    assert f"| near | {shown} | 40.0 | 40.0 | 20.0 | 50.0 |" in text
     assert "| target or mix | fitted_q_lower | 40.0 | 40.0 | 0.0 |" in text
     assert "| filter or mix | fitted_q_lower | 20.0 | 40.0 | 20.0 |" in text
     assert "iql_source" not in text
@@ -211,6 +213,15 @@ def test_selection_takes_the_highest_value_and_says_what_it_costs(
     assert f"| filter, mix or source | fitted_q_lower | {chosen} |" in text
     chosen = "30.0 | 40.0 | 10.0" if source_earns_more else "40.0 | 40.0 | 0.0"
     assert f"| filter, mix or source; else target or filter | fitted_q_lower | {chosen} |" in text
+
+
+def test_a_way_that_asks_what_the_source_earned_needs_to_know_it() -> None:
+    scores = dict.fromkeys(("iql_target", "iql_mixed", "v2a_supported", "iql_source"), 1.0)
+    for earns_more, known in ((True, True), (False, True), (None, False)):
+        group = selection.Group("a", "0", scores, {}, earns_more)
+        assert group.has("target or mix") and group.has("any of the four; else target or filter") == known
+        # OTDF is a candidate only where the source earned less.
+        assert group.has("any of the four; else target or OTDF") == (earns_more is True)
 
 
 def test_overview_by_hand() -> None:

@@ -118,22 +118,6 @@ PARTS_FIRST = (
 )
 """Where target, mix and default differ most in the map's first seed, which was known."""
 
-CANNOT_EARN_MORE = ("medium", "expert")
-"""Targets beside which the map has sources that earned less."""
-
-
-def transported(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """OTDF in a robot's cells of the map, first where the target is medium or an expert's.
-
-    It leads in Hopper's part of the published suite, whose sources earn no more than the target, and where `v2a choose`
-    fails. Is it the filter to choose where the source earned no more?
-    """
-    order = sorted(cells, key=lambda cell: cell.quality not in CANNOT_EARN_MORE)
-    labelled = {cell.label: layer(cell, robot, source_domains(cell, robot)) for cell in order}
-    axes = _axes({"otdf": {"method": "otdf", **TRANSPORT}})
-    return {"name": f"otdf_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **axes}}
-
-
 REAL_METHODS = ("iql_target", "iql_mixed", "igdf", "dvdf", "otdf", "v2a", "v2a_residual", "v2a_supported")
 REAL_SHIFTS = {"gravity_0.5": "gravity-0.5", "kinematic": "otdf-kinematic", "morph": "otdf-morph"}
 REAL_TARGET_TRANSITIONS = 5_000
@@ -210,11 +194,39 @@ def published(robot: str) -> dict[str, Any]:
     return {"name": f"published_{robot}", "settings": PUBLISHED_SETTINGS, "axes": {"cell": cells, **axes}}
 
 
-def published_choice() -> dict[str, Any]:
-    """The policies that `v2a choose` chooses from, in Hopper's cells of the published suite."""
-    suite = published("hopper")
-    axes = _axes(CANDIDATES, REAL_SEEDS)
-    return suite | {"name": "choice_published_hopper", "axes": {"cell": suite["axes"]["cell"], **axes}}
+OTDF: dict[str, dict[str, Any]] = {"otdf": {"method": "otdf", **TRANSPORT}}
+MAY_EARN_LESS = ("medium", "expert")
+"""Targets beside which the map has sources that earned less."""
+
+
+def transported(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """OTDF in a robot's cells of the map, first where the source may have earned less than the target.
+
+    It leads in Hopper's part of the published suite, whose sources earn no more than the target, and where `v2a choose`
+    fails. In Hopper's six cells of the map with a medium or an expert's target and a source that earned less, it has 60
+    points, the target alone 50, the default 56 and the better baseline 54; it is ahead of the target alone in five, and
+    52 points behind it beside ten episodes of an expert. So two rules are tested on the other robots: where the source
+    earned no more, OTDF; or whichever of OTDF and the target alone has the higher value. Tag `study-d-otdf`.
+    """
+    order = sorted(cells, key=lambda cell: cell.quality not in MAY_EARN_LESS)
+    labelled = {cell.label: layer(cell, robot, source_domains(cell, robot)) for cell in order}
+    return {"name": f"otdf_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(OTDF)}}
+
+
+def transported_task() -> dict[str, Any]:
+    """The same for the one task of `choice_halfcheetah.yaml` whose source earned less."""
+    content = yaml.safe_load((FOLDER / "choice_halfcheetah.yaml").read_text())
+    task = "expert target, near robots"
+    axes = content["axes"] | {"task": {task: content["axes"]["task"][task]}, "method": OTDF}
+    return content | {"name": "otdf_choice_halfcheetah", "axes": axes}
+
+
+def published_choice(robot: str) -> dict[str, Any]:
+    """The policies to choose from in a robot's cells of the published suite; on Hopper OTDF is among the others."""
+    suite = published(robot)
+    with_otdf = {method: {"method": method} for method in CANDIDATES} | OTDF
+    axes = _axes(CANDIDATES if robot == "hopper" else with_otdf, REAL_SEEDS)
+    return suite | {"name": f"choice_published_{robot}", "axes": {"cell": suite["axes"]["cell"], **axes}}
 
 
 REPLAYED = {
@@ -335,14 +347,16 @@ def main() -> None:
             if content["axes"]["cell"]:
                 write(content, "A")
         write(parts(robot, cells) if robot == "hopper" else sweep(robot, cells, "default", ("v2a_supported",)), "D")
+        write(transported(robot, cells), "D")
         for cell in cells:
             print(f"  {cell.label}")
     for robot in NEAR:
         write(published(robot), "C")
     for content in published_differences():
         write(content, "C")
-    for content in (transported("hopper", design()), published_choice(), *map(replayed, REPLAYED)):
+    for content in (published_choice("hopper"), published_choice("walker2d"), *map(replayed, REPLAYED)):
         write(content, "D")
+    write(transported_task(), "D")
     for content in (real(), real_alone()):
         write(content, "E")
     print("\n".join(pools()))

@@ -42,6 +42,7 @@ from v2a_ray.outputs import file_name
 from v2a_ray.report.markdown import table_lines
 
 BASELINES = (TARGET, MIX)
+OTDF = "otdf"
 CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "target or mix": (BASELINES, BASELINES),
     "filter or mix": ((FILTER, MIX), (FILTER, MIX)),
@@ -49,6 +50,8 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "filter, mix or source": ((FILTER, MIX, SOURCE), (FILTER, MIX)),
     "filter, mix or source; else target or filter": ((FILTER, MIX, SOURCE), (TARGET, FILTER)),
     "any of the four; else target or filter": ((TARGET, FILTER, MIX, SOURCE), (TARGET, FILTER)),
+    "any of the four; else target or OTDF": ((TARGET, FILTER, MIX, SOURCE), (TARGET, OTDF)),
+    "any of the four; else OTDF": ((TARGET, FILTER, MIX, SOURCE), (OTDF,)),
 }
 """What is chosen from where the source's episodes have a higher return than the target's, and where they have not."""
 SHOWN = ("any of the four; else target or filter", "filter or mix")
@@ -56,7 +59,7 @@ SHOWN = ("any of the four; else target or filter", "filter or mix")
 NOTICEABLE = 3
 """Points of the normalised score, the goal's bound: smaller differences count as none."""
 NEEDED = (*BASELINES, FILTER)
-"""Of every task; the source alone was added later, and is not everywhere."""
+"""Of every task; the source alone and OTDF were added later, and are not everywhere."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
 """Field of a policy in the output of `v2a select`, and whether more or less of it is better."""
 
@@ -73,20 +76,29 @@ class Group:
         task: labels of all axes but method and seed, in words.
         scores: normalised score by method.
         numbers: by method, the fields of `MEASURES` in the output of `v2a select`.
-        source_earns_more: whether the source's episodes have a higher return than the target's.
+        source_earns_more: whether the source's episodes have a higher return than the target's; None where the rows
+            do not say it.
     """
 
     task: str
     seed: str
     scores: Mapping[str, float]
     numbers: Mapping[str, Mapping[str, Any]]
-    source_earns_more: bool
+    source_earns_more: bool | None
+
+    def candidates(self, among: str) -> tuple[str, ...]:
+        """What a way of that name chooses from here."""
+        return CANDIDATES[among][0 if self.source_earns_more else 1]
+
+    def has(self, among: str) -> bool:
+        """Whether it is known what a way of that name chooses from here, and all of that was trained."""
+        good, bad = CANDIDATES[among]
+        return (self.source_earns_more is not None or good == bad) and self.scores.keys() >= set(self.candidates(among))
 
     def chosen(self, among: str, measure: str) -> str:
         """The best of the candidates of that name by a measure."""
         field, sign = MEASURES[measure]
-        good, bad = CANDIDATES[among]
-        return max(good if self.source_earns_more else bad, key=lambda method: sign * self.numbers[method][field])
+        return max(self.candidates(among), key=lambda method: sign * self.numbers[method][field])
 
     @property
     def preferred(self) -> str:
@@ -101,7 +113,7 @@ def measured(sweeps: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     for sweep in sweeps:
         for row in finished_rows(sweep / "results.parquet"):
             labels = {name.removeprefix("axis/"): row[name] for name in row if name.startswith("axis/")}
-            if labels["method"] not in (*NEEDED, SOURCE):
+            if labels["method"] not in (*NEEDED, SOURCE, OTDF):
                 continue
             place = {"task": task_of(labels), "seed": labels.get("seed") or "0", "method": labels["method"]}
             folder = sweep / TRIALS / trial_folder_name(labels, sweep.name)
@@ -109,7 +121,7 @@ def measured(sweeps: Sequence[Path], output: Path) -> list[dict[str, Any]]:
             if not numbers:
                 print(f"left out: {', '.join(place.values())}", file=sys.stderr)
                 continue
-            more = _source_earns_more(folder) if labels["method"] == SOURCE else None
+            more = _source_earns_more(folder) if labels["method"] in (MIX, SOURCE) else None
             score = {"score": row["normalized_score_mean"], "source_earns_more": more}
             rows.append(place | score | {field: numbers[field] for field, _ in MEASURES.values()})
     return rows
@@ -151,23 +163,24 @@ def read_groups(path: Path) -> list[Group]:
         numbers = {row["method"]: row for row in members}
         if numbers.keys() >= set(NEEDED):
             scores = {method: row["score"] for method, row in numbers.items()}
-            groups.append(Group(task, seed, scores, numbers, bool(numbers.get(SOURCE, {}).get("source_earns_more"))))
+            said = {row.get("source_earns_more") for row in numbers.values()} - {None}
+            groups.append(Group(task, seed, scores, numbers, said.pop() if said else None))
     return groups
 
 
 def report(groups: Sequence[Group]) -> str:
     """A table of tasks, and one of what choosing loses, in Markdown."""
-    methods = [method for method in (*NEEDED, SOURCE) if all(method in group.scores for group in groups)]
-    among = [name for name, (good, bad) in CANDIDATES.items() if {*good, *bad} <= set(methods)]
+    methods = [method for method in (*NEEDED, SOURCE, OTDF) if all(method in group.scores for group in groups)]
+    among = [name for name in CANDIDATES if all(group.has(name) for group in groups)]
     return "\n".join([*tasks_table(groups, methods, among), "", *loss_table(groups, methods, among)])
 
 
 def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     """Every way to choose that needs the source alone, in all tasks and seeds that have it, in Markdown."""
-    ways = [name for name, (good, bad) in CANDIDATES.items() if SOURCE in {*good, *bad}]
+    ways = [name for name, (good, bad) in CANDIDATES.items() if SOURCE in good and OTDF not in bad]
     head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]", "tasks behind")
     lines = []
-    by_name = {name: [group for group in groups if SOURCE in group.scores] for name, groups in by_name.items()}
+    by_name = {name: [group for group in groups if all(map(group.has, ways))] for name, groups in by_name.items()}
     every = [replace(group, task=f"{name}: {group.task}") for name, groups in by_name.items() for group in groups]
     for tasks, own in {**by_name, "all": every}.items():
         if not own:
@@ -189,7 +202,7 @@ def against_filters(groups: Sequence[Group], paths: Sequence[Path]) -> list[str]
             own[row["axis/cell"], row["axis/seed"]] = row["normalized_score_mean"]
     lines = []
     for method, by_place in scores.items():
-        tasks = by_task([group for group in groups if SOURCE in group.scores and (group.task, group.seed) in by_place])
+        tasks = by_task([group for group in groups if group.has(SHOWN[0]) and (group.task, group.seed) in by_place])
         theirs = [np.asarray([by_place[group.task, group.seed] for group in seeds]) for seeds in tasks.values()]
         mine = [chosen_scores(seeds, SHOWN[0]) for seeds in tasks.values()]
         if tasks:

@@ -145,6 +145,7 @@ def test_a_run_that_fails_is_logged_and_keeps_its_curves(workspace: Path) -> Non
     assert [event.step for event in events.Scalars("policy/value_loss")] == [1]
 
 
+@pytest.mark.slow
 def test_the_film_of_a_finished_policy_is_logged_where_it_is_asked_for(workspace: Path) -> None:
     path = write_sweep(workspace, name="filmed", axes={"seed": [0]}, loggers=LOGGERS)
     sweep(path)
@@ -162,6 +163,7 @@ def test_the_film_of_a_finished_policy_is_logged_where_it_is_asked_for(workspace
     assert sent.read_bytes() == film
 
 
+@pytest.mark.slow
 def test_where_no_film_can_be_drawn_one_message_says_so(workspace: Path) -> None:
     write_table(recording(8, seed=0), workspace / "target", robot="real")
     settings = {**ARM, **ALONE, "data_root": str(workspace), "store": str(workspace / "store"), "film_seconds": 1}
