@@ -224,6 +224,22 @@ def test_a_way_that_asks_what_the_source_earned_needs_to_know_it() -> None:
         assert group.has("any of the four; else target or OTDF") == (earns_more is True)
 
 
+def test_otdf_table_by_hand() -> None:
+    def group(task: str, otdf: float, more: bool = False) -> selection.Group:
+        scores = {"iql_target": 40.0, "iql_mixed": 50.0, "v2a_supported": 30.0, "iql_source": 90.0, "otdf": otdf}
+        values = {"iql_target": 3.0, "iql_mixed": 9.0, "v2a_supported": 4.0, "iql_source": 9.0, "otdf": 2.0}
+        return selection.Group(task, "0", scores, {m: {"lower_value": v} for m, v in values.items()}, more)
+
+    # Where the source earned more, OTDF is no candidate. Elsewhere the filter is chosen, the target alone, or OTDF.
+    groups = [group("a", 60.0), group("b", 44.0), group("c", 0.0, more=True)]
+    _, _, row, every = selection.otdf_table({"tiny": groups, "nothing": []})
+    assert row.startswith(
+        "| tiny | 2 | 50.0 | 40.0, 10.0 | 50.0, 0.0 | 30.0, 20.0 | 30.0, 20.0 | 40.0, 10.0 | 52.0, 6.0 | +2.0 ["
+    )
+    assert row.endswith("| 1 of 2 |")
+    assert every == row.replace("tiny", "all")
+
+
 def test_overview_by_hand() -> None:
     def group(task: str, seed: int, source: float, more: bool) -> selection.Group:
         scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0, "iql_source": source}

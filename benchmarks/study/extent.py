@@ -16,7 +16,7 @@ PARTS = {
     "A": ("baselines_", "map_"),
     "B": ("where_z_",),
     "C": ("published_",),
-    "D": ("default_", "parts_", "otdf_", "choice_"),
+    "D": ("default_", "parts_", "otdf_", "supported_", "choice_"),
     "E": ("real",),
 }
 """How the names of a part's sweeps begin."""

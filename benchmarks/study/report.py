@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import ceiling, cost, extent, nearest, prose, repeated, rule, selection, where_z_matters
+from benchmarks.study import ceiling, cost, extent, nearest, prose, prose_choice, repeated, rule, selection, where_z_matters
 from benchmarks.study.cells import NEAR
 from benchmarks.study.design import (
     BASELINE_METHODS,
@@ -52,10 +52,12 @@ PUBLISHED_CONTRASTS = (
 """The same for the published suite: does z help, does the filter, and is any filter ahead of the better baseline."""
 
 REPLAYED = "choice_replayed_"
+MAP_PARTS = ("map", "baselines", "default")
+"""Sweeps of the map: baselines and the default were run before it on some robots."""
 FILTERED = {
-    "hopper_map": ("map_hopper",),
-    "walker2d_map": ("map_walker2d", "default_walker2d"),
+    **{f"{robot}_map": (f"map_{robot}", f"default_{robot}") for robot in NEAR},
     "choice_published_hopper": ("published_hopper",),
+    "choice_published_walker2d": ("choice_published_walker2d",),
 }
 """Tasks of which the choice and filters are known: rows of the choice, and those of the filters."""
 
@@ -187,8 +189,7 @@ def robot_section(robot: str) -> list[str]:
     path = ROWS / f"map_{robot}.parquet"
     if not path.exists():
         return []
-    # Baselines and the default were run before the map on some robots.
-    paths = [ROWS / f"{part}_{robot}.parquet" for part in ("map", "baselines", "default")]
+    paths = [ROWS / f"{part}_{robot}.parquet" for part in MAP_PARTS]
     cells = read_cells([path for path in paths if path.exists()], METHODS, SEEDS)
     whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
     lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
@@ -224,6 +225,18 @@ def parts_section(robot: str) -> list[str]:
     cells = read_cells([ROWS / f"{sweep}_{robot}.parquet" for sweep in ("map", "parts")], methods, SEEDS)
     standing = standing_table(list(cells.values()), methods)
     return [f"#### {robot}", "", *methods_section(cells, methods), *standing, ""]
+
+
+def otdf_section() -> list[str]:
+    """OTDF in the cells of every robot's map in which it was run, and its support term without a source, if it was."""
+    lines = []
+    for robot in NEAR:
+        known = [path for part in ("otdf", "parts", *MAP_PARTS) if (path := ROWS / f"{part}_{robot}.parquet").exists()]
+        if known and known[0].stem.startswith("otdf_"):
+            alone = ["iql_target, supported"] if f"parts_{robot}" in [path.stem for path in known] else []
+            methods = (*BASELINES, *alone, "v2a_supported", "otdf")
+            lines += [f"#### {robot}", "", *methods_section(read_cells(known, methods, SEEDS), methods)]
+    return lines
 
 
 def baselines_section(path: Path) -> list[str]:
@@ -297,19 +310,19 @@ def main() -> None:
         every = {name: selection.read_groups(path) for name, path in choices.items()}
         replayed = {name.removeprefix(REPLAYED): own for name, own in every.items() if name.startswith(REPLAYED)}
         by_name = {name: own for name, own in every.items() if not name.startswith(REPLAYED)}
-        lines += [prose.CHOICE, selection.overview(by_name), "", prose.AGAINST_FILTERS]
+        lines += [prose_choice.CHOICE, selection.overview(by_name), "", prose_choice.AGAINST_FILTERS]
         for name in (name for name in FILTERED if name in by_name):
-            paths = [ROWS / f"{part}.parquet" for part in FILTERED[name]]
+            paths = [path for part in FILTERED[name] if (path := ROWS / f"{part}.parquet").exists()]
             lines += [f"#### {name}", "", *selection.against_filters(by_name[name], paths), ""]
-        lines += [prose.CHOICE_SHORTFALL]
+        lines += [prose_choice.CHOICE_SHORTFALL, prose_choice.OTDF, *selection.otdf_table(by_name), "", *otdf_section()]
         if replayed:
-            lines += [prose.REPLAYED, *selection.replayed_table(replayed), ""]
+            lines += [prose_choice.REPLAYED, *selection.replayed_table(replayed), ""]
         by_task = [
             line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")
         ]
-        write_page("study_choices", [prose.CHOICES, *by_task])
+        write_page("study_choices", [prose_choice.CHOICES, *by_task])
     if (ROWS / "parts_hopper.parquet").exists():
-        lines += [prose.PARTS, *parts_section("hopper")]
+        lines += [prose_choice.PARTS, *parts_section("hopper")]
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
     lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS]

@@ -193,6 +193,32 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     return "\n".join(table_lines(head, lines))
 
 
+def otdf_table(by_name: Mapping[str, Sequence[Group]]) -> list[str]:
+    """Where the source earned no more: the ways with OTDF beside `v2a choose` and single methods, as a table."""
+    ways = {
+        "v2a choose": SHOWN[0],
+        "target or OTDF": "any of the four; else target or OTDF",
+        "OTDF": "any of the four; else OTDF",
+    }
+    by_name = {
+        name: [group for group in groups if group.source_earns_more is False and all(map(group.has, ways.values()))]
+        for name, groups in by_name.items()
+    }
+    every = [replace(group, task=f"{name}: {group.task}") for name, groups in by_name.items() for group in groups]
+    lines = []
+    for tasks, own in {**by_name, "all": every}.items():
+        if not own:
+            continue
+        better = np.asarray([max(group.scores[method] for method in BASELINES) for group in own])
+        scores = [np.asarray([group.scores[method] for group in own]) for method in NEEDED]
+        scores += [chosen_scores(own, way) for way in ways.values()]
+        cells = [f"{each.mean():.1f}, {(better - each).max():.1f}" for each in scores]
+        shown = gain_over_tasks(own, scores[-1] - better), tasks_behind(own, ways["OTDF"])
+        lines.append((tasks, str(len(own)), f"{better.mean():.1f}", *cells, *shown))
+    head = ("tasks", "policies", "better baseline", *NEEDED, *ways, "gain of OTDF [95 %]", "tasks behind")
+    return table_lines(head, lines)
+
+
 def against_filters(groups: Sequence[Group], paths: Sequence[Path]) -> list[str]:
     """What is chosen against each filter that rows in `paths` have of the same tasks and seeds, as a table."""
     scores: dict[str, dict[tuple[str, str], float]] = {}
