@@ -11,9 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import cost, extent, repeated, report, run, selection, where_z_matters
+from benchmarks.study import cost, earned_less, extent, repeated, report, run, selection, where_z_matters
 from benchmarks.study.cells import all_cells, effects
-from benchmarks.study.design import BASELINE_METHODS, LEFT_OUT, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
+from benchmarks.study.design import (
+    BASELINE_METHODS,
+    LEFT_OUT,
+    METHODS,
+    PUBLISHED_METHODS,
+    REAL_METHODS,
+    SEEDS,
+    SUPPORTED,
+)
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
 
@@ -220,24 +228,7 @@ def test_a_way_that_asks_what_the_source_earned_needs_to_know_it() -> None:
     for earns_more, known in ((True, True), (False, True), (None, False)):
         group = selection.Group("a", "0", scores, {}, earns_more)
         assert group.has("target or mix") and group.has("any of the four; else target or filter") == known
-        # OTDF is a candidate only where the source earned less.
-        assert group.has("any of the four; else target or OTDF") == (earns_more is True)
-
-
-def test_otdf_table_by_hand() -> None:
-    def group(task: str, otdf: float, more: bool = False) -> selection.Group:
-        scores = {"iql_target": 40.0, "iql_mixed": 50.0, "v2a_supported": 30.0, "iql_source": 90.0, "otdf": otdf}
-        values = {"iql_target": 3.0, "iql_mixed": 9.0, "v2a_supported": 4.0, "iql_source": 9.0, "otdf": 2.0}
-        return selection.Group(task, "0", scores, {m: {"lower_value": v} for m, v in values.items()}, more)
-
-    # Where the source earned more, OTDF is no candidate. Elsewhere the filter is chosen, the target alone, or OTDF.
-    groups = [group("a", 60.0), group("b", 44.0), group("c", 0.0, more=True)]
-    _, _, row, every = selection.otdf_table({"tiny": groups, "nothing": []})
-    assert row.startswith(
-        "| tiny | 2 | 50.0 | 40.0, 10.0 | 50.0, 0.0 | 30.0, 20.0 | 30.0, 20.0 | 40.0, 10.0 | 52.0, 6.0 | +2.0 ["
-    )
-    assert row.endswith("| 1 of 2 |")
-    assert every == row.replace("tiny", "all")
+    assert not selection.Group("a", "0", {"iql_target": 1.0}, {}, True).has("target or mix")
 
 
 def test_overview_by_hand() -> None:
@@ -281,6 +272,33 @@ def test_choice_is_held_against_the_filters_of_the_same_tasks(tmp_path: Path) ->
     *_, row = lines = selection.against_filters(groups, [tmp_path / "rows", tmp_path / "failed"])
     # Seed 1 of task a and task c are known on one side alone.
     assert row == "| v2a | 2 | 30.0 | 30.0 | 0.50 |" and len(lines) == 3
+
+
+def test_where_the_source_earned_less_methods_are_held_against_the_better_baseline(tmp_path: Path) -> None:
+    scores = {"iql_target": 40.0, "iql_mixed": 50.0, "v2a_supported": 30.0}
+    values = {"iql_target": 3.0, "iql_mixed": 9.0, "v2a_supported": 4.0, "otdf": 2.0}
+
+    def policies(task: str, more: bool, others: dict[str, float]) -> list[dict[str, object]]:
+        return [
+            {"task": task, "seed": "0", "method": method, "score": score, "source_earns_more": more}
+            | {"lower_value": values[method], "td_error": 1.0}
+            for method, score in {**scores, **others}.items()
+        ]
+
+    known = [*policies("a", False, {"otdf": 60.0}), *policies("b", False, {}), *policies("c", True, {"otdf": 0.0})]
+    selection.write_rows(known, tmp_path / "selection_walker2d_map.parquet")
+    alone = {task: {SUPPORTED: [score]} for task, score in {"a": 44.0, "b": 48.0, "c": 0.0}.items()}
+    pq.write_table(rows(alone), tmp_path / "supported_walker2d.parquet")
+    pq.write_table(rows({"b": {"otdf": [52.0]}, "elsewhere": {"otdf": [1.0]}}), tmp_path / "otdf_walker2d.parquet")
+    tasks = earned_less.read_tasks(tmp_path)
+    # The choice takes the filter, which has the higher value; critics of OTDF were fitted in task a alone.
+    assert earned_less.cell_table(tasks)[2:] == [
+        "| walker2d_map: a | 50.0 | 40.0 | 44.0 | 30.0 | 60.0 | 30.0 | iql_target |",
+        "| walker2d_map: b | 50.0 | 40.0 | 48.0 | 30.0 | 52.0 | 30.0 |  |",
+    ]
+    row, *_, elsewhere = earned_less.summary_table(tasks)[2:]
+    means = "50.0 | 40.0, 10.0, 2 | 46.0, 6.0, 1 | 30.0, 20.0, 2 | 56.0, -2.0, 0 | 30.0, 20.0, 2"
+    assert row == f"| walker2d_map | 2 | {means} |" and elsewhere == row.replace("walker2d_map", "not hopper")
 
 
 def test_extent_counts_what_was_finished_of_what_was_designed(tmp_path: Path) -> None:

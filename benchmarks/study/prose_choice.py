@@ -57,7 +57,7 @@ source alone by a little: there the choice is 0.6 behind on average, never by mo
 less would have been worth mixing in two cells of eight, by 0.6 and 1.7.
 """
 
-OTDF = """### Where the source earned no more: is OTDF the filter?
+EARNED_LESS = """### Where the source earned no more: is OTDF the filter?
 
 Under way: rows of Walker2d's published suite and of the support term without a source are still missing.
 """

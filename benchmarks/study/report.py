@@ -18,7 +18,19 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.study import ceiling, cost, extent, nearest, prose, prose_choice, repeated, rule, selection, where_z_matters
+from benchmarks.study import (
+    ceiling,
+    cost,
+    earned_less,
+    extent,
+    nearest,
+    prose,
+    prose_choice,
+    repeated,
+    rule,
+    selection,
+    where_z_matters,
+)
 from benchmarks.study.cells import NEAR
 from benchmarks.study.design import (
     BASELINE_METHODS,
@@ -227,18 +239,6 @@ def parts_section(robot: str) -> list[str]:
     return [f"#### {robot}", "", *methods_section(cells, methods), *standing, ""]
 
 
-def otdf_section() -> list[str]:
-    """OTDF in the cells of every robot's map in which it was run, and its support term without a source, if it was."""
-    lines = []
-    for robot in NEAR:
-        known = [path for part in ("otdf", "parts", *MAP_PARTS) if (path := ROWS / f"{part}_{robot}.parquet").exists()]
-        if known and known[0].stem.startswith("otdf_"):
-            alone = ["iql_target, supported"] if f"parts_{robot}" in [path.stem for path in known] else []
-            methods = (*BASELINES, *alone, "v2a_supported", "otdf")
-            lines += [f"#### {robot}", "", *methods_section(read_cells(known, methods, SEEDS), methods)]
-    return lines
-
-
 def baselines_section(path: Path) -> list[str]:
     """What a robot's source is worth without a filter. Its figure is written beside the page."""
     robot, cells = path.stem.removeprefix("baselines_"), read_cells([path], BASELINE_METHODS, SEEDS)
@@ -314,7 +314,15 @@ def main() -> None:
         for name in (name for name in FILTERED if name in by_name):
             paths = [path for part in FILTERED[name] if (path := ROWS / f"{part}.parquet").exists()]
             lines += [f"#### {name}", "", *selection.against_filters(by_name[name], paths), ""]
-        lines += [prose_choice.CHOICE_SHORTFALL, prose_choice.OTDF, *selection.otdf_table(by_name), "", *otdf_section()]
+        lines += [prose_choice.CHOICE_SHORTFALL]
+        if tasks := earned_less.read_tasks(ROWS):
+            lines += [
+                prose_choice.EARNED_LESS,
+                *earned_less.summary_table(tasks),
+                "",
+                *earned_less.cell_table(tasks),
+                "",
+            ]
         if replayed:
             lines += [prose_choice.REPLAYED, *selection.replayed_table(replayed), ""]
         by_task = [

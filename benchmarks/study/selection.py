@@ -50,8 +50,6 @@ CANDIDATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "filter, mix or source": ((FILTER, MIX, SOURCE), (FILTER, MIX)),
     "filter, mix or source; else target or filter": ((FILTER, MIX, SOURCE), (TARGET, FILTER)),
     "any of the four; else target or filter": ((TARGET, FILTER, MIX, SOURCE), (TARGET, FILTER)),
-    "any of the four; else target or OTDF": ((TARGET, FILTER, MIX, SOURCE), (TARGET, OTDF)),
-    "any of the four; else OTDF": ((TARGET, FILTER, MIX, SOURCE), (OTDF,)),
 }
 """What is chosen from where the source's episodes have a higher return than the target's, and where they have not."""
 SHOWN = ("any of the four; else target or filter", "filter or mix")
@@ -177,7 +175,7 @@ def report(groups: Sequence[Group]) -> str:
 
 def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     """Every way to choose that needs the source alone, in all tasks and seeds that have it, in Markdown."""
-    ways = [name for name, (good, bad) in CANDIDATES.items() if SOURCE in good and OTDF not in bad]
+    ways = [name for name, (good, _) in CANDIDATES.items() if SOURCE in good]
     head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]", "tasks behind")
     lines = []
     by_name = {name: [group for group in groups if all(map(group.has, ways))] for name, groups in by_name.items()}
@@ -193,41 +191,22 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     return "\n".join(table_lines(head, lines))
 
 
-def otdf_table(by_name: Mapping[str, Sequence[Group]]) -> list[str]:
-    """Where the source earned no more: the ways with OTDF beside `v2a choose` and single methods, as a table."""
-    ways = {
-        "v2a choose": SHOWN[0],
-        "target or OTDF": "any of the four; else target or OTDF",
-        "OTDF": "any of the four; else OTDF",
-    }
-    by_name = {
-        name: [group for group in groups if group.source_earns_more is False and all(map(group.has, ways.values()))]
-        for name, groups in by_name.items()
-    }
-    every = [replace(group, task=f"{name}: {group.task}") for name, groups in by_name.items() for group in groups]
-    lines = []
-    for tasks, own in {**by_name, "all": every}.items():
-        if not own:
-            continue
-        better = np.asarray([max(group.scores[method] for method in BASELINES) for group in own])
-        scores = [np.asarray([group.scores[method] for group in own]) for method in NEEDED]
-        scores += [chosen_scores(own, way) for way in ways.values()]
-        cells = [f"{each.mean():.1f}, {(better - each).max():.1f}" for each in scores]
-        shown = gain_over_tasks(own, scores[-1] - better), tasks_behind(own, ways["OTDF"])
-        lines.append((tasks, str(len(own)), f"{better.mean():.1f}", *cells, *shown))
-    head = ("tasks", "policies", "better baseline", *NEEDED, *ways, "gain of OTDF [95 %]", "tasks behind")
-    return table_lines(head, lines)
+def scores_of(paths: Sequence[Path]) -> dict[str, dict[tuple[str, str], float]]:
+    """Scores in files of rows: by method, and by cell and seed."""
+    scores: dict[str, dict[tuple[str, str], float]] = {}
+    for row in (row for path in paths for row in finished_rows(path)):
+        own = scores.setdefault(row["axis/method"], {})
+        own[row["axis/cell"], row["axis/seed"]] = row["normalized_score_mean"]
+    return scores
 
 
 def against_filters(groups: Sequence[Group], paths: Sequence[Path]) -> list[str]:
     """What is chosen against each filter that rows in `paths` have of the same tasks and seeds, as a table."""
-    scores: dict[str, dict[tuple[str, str], float]] = {}
-    for row in (row for path in paths for row in finished_rows(path)):
-        if row["axis/method"] not in (*BASELINES, SOURCE):
-            own = scores.setdefault(row["axis/method"], {})
-            own[row["axis/cell"], row["axis/seed"]] = row["normalized_score_mean"]
+    scores = scores_of(paths)
     lines = []
     for method, by_place in scores.items():
+        if method in (*BASELINES, SOURCE):
+            continue
         tasks = by_task([group for group in groups if group.has(SHOWN[0]) and (group.task, group.seed) in by_place])
         theirs = [np.asarray([by_place[group.task, group.seed] for group in seeds]) for seeds in tasks.values()]
         mine = [chosen_scores(seeds, SHOWN[0]) for seeds in tasks.values()]
