@@ -320,6 +320,7 @@ def main() -> None:
                 prose_choice.EARNED_LESS,
                 *earned_less.summary_table(tasks),
                 "",
+                prose_choice.EARNED_LESS_SAYS,
                 *earned_less.cell_table(tasks),
                 "",
             ]

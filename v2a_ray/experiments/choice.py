@@ -4,8 +4,8 @@ No method is best with every target (docs/study.md): a filter helps where the ta
 away what is needed where the target is too bad or too small for that. Mixing keeps it, and half of every batch is still
 the bad target; the source alone is without. A source that earned less than the target is seldom worth mixing. So what
 both earned says which are trained (`allowed`), and critics that are fitted to target and source decide among them
-(`v2a_ray.export.choice`). They fail beside a usable target of 100,000 single transitions, where the target alone is
-better than what they choose (docs/offline_selection.md).
+(`v2a_ray.export.choice`). On Hopper they fail beside a usable target of 100,000 single transitions, where the target
+alone is better than what they choose (docs/offline_selection.md).
 """
 
 from __future__ import annotations
