@@ -186,9 +186,10 @@ After 20,000 steps its rank correlation there is 0.16 with all motors reversed, 
 steps late; z brings it to 0.74, 0.78 and 0.72, nearly what the true dynamics do (0.77, 0.82, 0.77), and z of other
 episodes brings nothing. After 5,000 steps there is little to mend but with all motors reversed. With gravity 0.5 beside
 2, gravity 0.9, or a foot joint of a tenth of its range there is nothing after either, z does not name the last two (51
-and 58 %), and costs some order there (0.73 instead of 0.79, 0.74 instead of 0.82). On HalfCheetah with all motors
-reversed it is the same at a lower level, for two oracles agree by 0.53 only: z brings 0.12 to 0.24, the true dynamics
-to 0.25.
+and 58 %), and costs some order there (0.73 instead of 0.79, 0.74 instead of 0.82). On HalfCheetah it is the same at a
+lower level, for two oracles agree less: with all motors reversed z brings 0.12 to 0.24 and the true dynamics to 0.25,
+where oracles agree by 0.53; with gravity 0.5 beside 2 there is nothing to mend (0.29, true dynamics 0.28), and z
+costs some order (0.21).
 
     python -m benchmarks.study.where_z_matters --output DIR
 """

@@ -74,13 +74,13 @@ tasks it loses more than 3 points:
 
 EARNED_LESS_SAYS = """**OTDF's lead is its support term's.** On Hopper's map OTDF has 63.4 points and the target alone
 with the term 63.5, instead of 53.3, most of it in one cell (104.4 and 94.1 instead of 37.6); in the published suite
-50.1 and 52.2, instead of 43.7. In the ten tasks of the other robots, on which this was not found, they have 50.4 and
-50.2, and the target alone 51.1.
+50.1 and 52.2, instead of 43.7. In the twelve tasks of the other robots, on which this was not found, they have 43.7
+and 43.5, and the target alone 44.2.
 
 The source is worth something to OTDF in one kind of cell, on both robots: a thousand rows of an expert beside far
 robots' experts (88.3 and 99.2, with the term alone 49.8 and 65.6, with neither 53.4 and 64.9); and once in the
 published suite (49.9, 25.6 and 18.9). It costs most beside ten episodes of an expert (49.0 and 85.3 instead of 100.8
-and 101.4), where the term costs 11 and 3 without a source. Fitted critics prefer the target alone to OTDF in 17 of 18
+and 101.4), where the term costs 11 and 3 without a source. Fitted critics prefer the target alone to OTDF in 18 of 20
 tasks, whichever is better. So `v2a choose` is as it was.
 """
 
