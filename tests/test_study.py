@@ -286,11 +286,11 @@ def test_where_the_source_earned_less_methods_are_held_against_the_better_baseli
         ]
 
     known = [*policies("a", False, {"otdf": 60.0}), *policies("b", False, {}), *policies("c", True, {"otdf": 0.0})]
-    selection.write_rows(known, tmp_path / "selection_walker2d_map.parquet")
+    selection.write_rows(known, tmp_path / "choice.parquet")
     alone = {task: {SUPPORTED: [score]} for task, score in {"a": 44.0, "b": 48.0, "c": 0.0}.items()}
     pq.write_table(rows(alone), tmp_path / "supported_walker2d.parquet")
     pq.write_table(rows({"b": {"otdf": [52.0]}, "elsewhere": {"otdf": [1.0]}}), tmp_path / "otdf_walker2d.parquet")
-    tasks = earned_less.read_tasks(tmp_path)
+    tasks = earned_less.read_tasks({"walker2d_map": selection.read_groups(tmp_path / "choice.parquet")}, tmp_path)
     # The choice takes the filter, which has the higher value; critics of OTDF were fitted in task a alone.
     assert earned_less.cell_table(tasks)[2:] == [
         "| walker2d_map: a | 50.0 | 40.0 | 44.0 | 30.0 | 60.0 | 30.0 | iql_target |",

@@ -195,7 +195,7 @@ def published(robot: str) -> dict[str, Any]:
     return {"name": f"published_{robot}", "settings": PUBLISHED_SETTINGS, "axes": {"cell": cells, **axes}}
 
 
-OTDF: dict[str, dict[str, Any]] = {"otdf": {"method": "otdf", **TRANSPORT}}
+TRANSPORTED = {"otdf": PUBLISHED_METHODS["otdf"]}
 MAY_EARN_LESS = ("medium", "expert")
 """Targets beside which the map has sources that earned less."""
 
@@ -211,14 +211,14 @@ def transported(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
     """
     order = sorted(cells, key=lambda cell: cell.quality not in MAY_EARN_LESS)
     labelled = {cell.label: layer(cell, robot, source_domains(cell, robot)) for cell in order}
-    return {"name": f"otdf_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(OTDF)}}
+    return {"name": f"otdf_{robot}", "settings": SETTINGS, "axes": {"cell": labelled, **_axes(TRANSPORTED)}}
 
 
 def transported_task() -> dict[str, Any]:
     """The same for the one task of `choice_halfcheetah.yaml` whose source earned less."""
     content = yaml.safe_load((FOLDER / "choice_halfcheetah.yaml").read_text())
     task = "expert target, near robots"
-    axes = content["axes"] | {"task": {task: content["axes"]["task"][task]}, "method": OTDF}
+    axes = content["axes"] | {"task": {task: content["axes"]["task"][task]}, "method": TRANSPORTED}
     return content | {"name": "otdf_choice_halfcheetah", "axes": axes}
 
 
@@ -230,14 +230,14 @@ def supported(suite: Mapping[str, Any]) -> dict[str, Any]:
     suite too? There the rule is: where the source earned no more, the target alone with the term. Tag
     `study-d-supported`.
     """
-    own = {"name": f"supported_{suite['name'].removeprefix('map_')}"}
-    return {**suite, **own, "axes": suite["axes"] | {"method": {SUPPORTED: PARTS[SUPPORTED]}}}
+    name = f"supported_{suite['name'].removeprefix('map_')}"
+    return {**suite, "name": name, "axes": suite["axes"] | {"method": {SUPPORTED: PARTS[SUPPORTED]}}}
 
 
 def published_choice(robot: str) -> dict[str, Any]:
     """The policies to choose from in a robot's cells of the published suite; on Hopper OTDF is among the others."""
     suite = published(robot)
-    with_otdf = {method: {"method": method} for method in CANDIDATES} | OTDF
+    with_otdf = {method: {"method": method} for method in CANDIDATES} | TRANSPORTED
     axes = _axes(CANDIDATES if robot == "hopper" else with_otdf, REAL_SEEDS)
     return suite | {"name": f"choice_published_{robot}", "axes": {"cell": suite["axes"]["cell"], **axes}}
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.study.design import SUPPORTED
+from benchmarks.study.run import files_of
 from benchmarks.study.selection import (
     BASELINES,
     NOTICEABLE,
     OTDF,
     SHOWN,
     Group,
-    read_groups,
     scores_of,
 )
 from v2a_ray.experiments.choice import FILTER, TARGET
@@ -40,14 +40,15 @@ Task = tuple[str, Group, dict[str, float]]
 """Name of the tasks, the policies to choose from, and the score of each of `SHOWN_METHODS`."""
 
 
-def read_tasks(rows: Path) -> list[Task]:
-    """The tasks and seeds in the files of `rows` whose source earned no more, and that have all methods."""
+def read_tasks(by_name: Mapping[str, Sequence[Group]], rows: Path) -> list[Task]:
+    """The tasks and seeds whose source earned no more, and of which the choice or the files in `rows` have all methods.
+
+    `by_name` are the policies that are chosen from, by name of the tasks.
+    """
     found = []
     for name, sweeps in SWEEPS.items():
-        files = [rows / f"{sweep}.parquet" for sweep in sweeps]
-        more = scores_of([file for file in files if file.exists()])
-        path = rows / f"selection_{name}.parquet"
-        for group in read_groups(path) if path.exists() else []:
+        more = scores_of(files_of(sweeps, rows))
+        for group in by_name.get(name, ()):
             place = group.task, group.seed
             scores = {**group.scores, **{method: own[place] for method, own in more.items() if place in own}}
             if group.source_earns_more is False and group.has(SHOWN[0]) and scores.keys() >= set(SINGLE):

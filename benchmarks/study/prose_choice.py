@@ -84,20 +84,6 @@ and 101.4), where the term costs 11 and 3 without a source. Fitted critics prefe
 tasks, whichever is better. So `v2a choose` is as it was.
 """
 
-PARTS = """### Which part of the default helps
-
-The default `v2a_supported` is a filter and a support term in the actor's loss, - 0.1 log pi(a | s) under the target's
-behaviour. On the cells of Part A's map: the source alone, the term without any source, the term on the unfiltered mix,
-the filter without the term, and the term fitted to the behaviour of target and source in equal parts.
-
-    python -m benchmarks.study.run tune_configs/study/parts_hopper.yaml data_root=DIR
-
-What three cells show, one seed: the term does what the default does, for better and for worse. With 1,000 medium rows
-it is worth more than 40 points, on the filtered mix and on the whole one. With ten episodes of an expert it costs 60
-beside the source (98.1 without it, 37.4 with it) and 11 without a source. What it holds to a random behaviour cannot
-rise. Fitted to the behaviour of both it does none of this.
-"""
-
 REPLAYED = """### Where one source is near
 
 Knowing the dynamics would pay where one source of several is near (Part A). `v2a choose --replay` first replays
@@ -110,6 +96,20 @@ HalfCheetah the choice from the whole source has most of it.
 
     python -m benchmarks.study.run tune_configs/study/choice_replayed_walker2d.yaml data_root=DIR
     python -m benchmarks.study.selection runs/choice_replayed_walker2d/* --output DIR --name choice_replayed_walker2d
+"""
+
+PARTS = """### Which part of the default helps
+
+The default `v2a_supported` is a filter and a support term in the actor's loss, - 0.1 log pi(a | s) under the target's
+behaviour. On the cells of Part A's map: the source alone, the term without any source, the term on the unfiltered mix,
+the filter without the term, and the term fitted to the behaviour of target and source in equal parts.
+
+    python -m benchmarks.study.run tune_configs/study/parts_hopper.yaml data_root=DIR
+
+What three cells show, one seed: the term does what the default does, for better and for worse. With 1,000 medium rows
+it is worth more than 40 points, on the filtered mix and on the whole one. With ten episodes of an expert it costs 60
+beside the source (98.1 without it, 37.4 with it) and 11 without a source. What it holds to a random behaviour cannot
+rise. Fitted to the behaviour of both it does none of this.
 """
 
 CHOICES = """# What was chosen, task by task

@@ -41,7 +41,7 @@ from benchmarks.study.design import (
     REAL_SEEDS,
     SEEDS,
 )
-from benchmarks.study.run import ROWS, Scores, finished_rows, read_cells, with_rows_of
+from benchmarks.study.run import ROWS, Scores, files_of, finished_rows, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES, NOTICEABLE
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
@@ -64,8 +64,6 @@ PUBLISHED_CONTRASTS = (
 """The same for the published suite: does z help, does the filter, and is any filter ahead of the better baseline."""
 
 REPLAYED = "choice_replayed_"
-MAP_PARTS = ("map", "baselines", "default")
-"""Sweeps of the map: baselines and the default were run before it on some robots."""
 FILTERED = {
     **{f"{robot}_map": (f"map_{robot}", f"default_{robot}") for robot in NEAR},
     "choice_published_hopper": ("published_hopper",),
@@ -201,8 +199,9 @@ def robot_section(robot: str) -> list[str]:
     path = ROWS / f"map_{robot}.parquet"
     if not path.exists():
         return []
-    paths = [ROWS / f"{part}_{robot}.parquet" for part in MAP_PARTS]
-    cells = read_cells([path for path in paths if path.exists()], METHODS, SEEDS)
+    # Baselines and the default were run before the map on some robots.
+    sweeps = [f"{part}_{robot}" for part in ("map", "baselines", "default")]
+    cells = read_cells(files_of(sweeps, ROWS), METHODS, SEEDS)
     whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
     lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
     if not cells:
@@ -312,10 +311,10 @@ def main() -> None:
         by_name = {name: own for name, own in every.items() if not name.startswith(REPLAYED)}
         lines += [prose_choice.CHOICE, selection.overview(by_name), "", prose_choice.AGAINST_FILTERS]
         for name in (name for name in FILTERED if name in by_name):
-            paths = [path for part in FILTERED[name] if (path := ROWS / f"{part}.parquet").exists()]
-            lines += [f"#### {name}", "", *selection.against_filters(by_name[name], paths), ""]
+            table = selection.against_filters(by_name[name], files_of(FILTERED[name], ROWS))
+            lines += [f"#### {name}", "", *table, ""]
         lines += [prose_choice.CHOICE_SHORTFALL]
-        if tasks := earned_less.read_tasks(ROWS):
+        if tasks := earned_less.read_tasks(by_name, ROWS):
             lines += [
                 prose_choice.EARNED_LESS,
                 *earned_less.summary_table(tasks),

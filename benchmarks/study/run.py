@@ -88,6 +88,11 @@ def with_rows_of(rows: pa.Table | None, results: pa.Table) -> pa.Table:
     return pa.concat_tables([kept, new], promote_options="permissive")
 
 
+def files_of(sweeps: Sequence[str], rows: Path) -> list[Path]:
+    """The files in `rows` of those of the sweeps that have one."""
+    return [path for sweep in sweeps if (path := rows / f"{sweep}.parquet").exists()]
+
+
 def finished_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of the finished policies in a file."""
     return [row for row in pq.read_table(path).to_pylist() if row["status"] == "finished"]

@@ -119,7 +119,7 @@ def measured(sweeps: Sequence[Path], output: Path) -> list[dict[str, Any]]:
             if not numbers:
                 print(f"left out: {', '.join(place.values())}", file=sys.stderr)
                 continue
-            more = _source_earns_more(folder) if labels["method"] in (MIX, SOURCE) else None
+            more = _source_earns_more(folder) if labels["method"] == MIX else None
             score = {"score": row["normalized_score_mean"], "source_earns_more": more}
             rows.append(place | score | {field: numbers[field] for field, _ in MEASURES.values()})
     return rows
