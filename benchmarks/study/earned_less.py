@@ -11,15 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.study.design import SUPPORTED
-from benchmarks.study.run import files_of
-from benchmarks.study.selection import (
-    BASELINES,
-    NOTICEABLE,
-    OTDF,
-    SHOWN,
-    Group,
-    scores_of,
-)
+from benchmarks.study.run import files_of, read_scores
+from benchmarks.study.selection import BASELINES, NOTICEABLE, OTDF, SHOWN, Group
 from v2a_ray.experiments.choice import FILTER, TARGET
 from v2a_ray.report.markdown import table_lines
 
@@ -47,10 +40,9 @@ def read_tasks(by_name: Mapping[str, Sequence[Group]], rows: Path) -> list[Task]
     """
     found = []
     for name, sweeps in SWEEPS.items():
-        more = scores_of(files_of(sweeps, rows))
+        more = read_scores(files_of(sweeps, rows))
         for group in by_name.get(name, ()):
-            place = group.task, group.seed
-            scores = {**group.scores, **{method: own[place] for method, own in more.items() if place in own}}
+            scores = {**group.scores, **more.get((group.task, group.seed), {})}
             if group.source_earns_more is False and group.has(SHOWN[0]) and scores.keys() >= set(SINGLE):
                 scores[CHOSEN] = scores[group.chosen(SHOWN[0], "fitted_q_lower")]
                 scores[BETTER] = max(scores[method] for method in BASELINES)

@@ -98,17 +98,22 @@ def finished_rows(path: Path) -> list[dict[str, Any]]:
     return [row for row in pq.read_table(path).to_pylist() if row["status"] == "finished"]
 
 
+def read_scores(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, float]]:
+    """Scores of the finished policies in files of rows: of each cell and seed, by method."""
+    scores: dict[tuple[str, str], dict[str, float]] = {}
+    for row in (row for path in paths for row in finished_rows(path)):
+        scores.setdefault((row["axis/cell"], row["axis/seed"]), {})[row["axis/method"]] = row["normalized_score_mean"]
+    return scores
+
+
 def read_cells(paths: Sequence[Path], methods: Sequence[str], wanted: Sequence[int]) -> dict[str, Scores]:
     """The cells in files of rows, in their order, with the wanted seeds that each of the methods has; at least one."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in (row for path in paths for row in finished_rows(path)):
-        by_method = found.setdefault(row["axis/cell"], {})
-        by_method.setdefault(row["axis/method"], {})[row["axis/seed"]] = row["normalized_score_mean"]
+    scores = {place: own for place, own in read_scores(paths).items() if own.keys() >= set(methods)}
     cells: dict[str, Scores] = {}
-    for cell, by_method in found.items():
-        seeds = [str(seed) for seed in wanted if all(str(seed) in by_method.get(method, {}) for method in methods)]
+    for cell in dict.fromkeys(cell for cell, _ in scores):
+        seeds = [scores[cell, str(seed)] for seed in wanted if (cell, str(seed)) in scores]
         if seeds:
-            cells[cell] = {method: np.asarray([by_method[method][seed] for seed in seeds]) for method in methods}
+            cells[cell] = {method: np.asarray([own[method] for own in seeds]) for method in methods}
     return cells
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study.design import LEFT_OUT
-from benchmarks.study.run import ROWS, V2A, finished_rows
+from benchmarks.study.run import ROWS, V2A, finished_rows, read_scores
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean
 from v2a_ray.experiments.choice import CRITIC_STEPS, FILTER, MIX, SOURCE, TARGET
@@ -191,24 +191,15 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     return "\n".join(table_lines(head, lines))
 
 
-def scores_of(paths: Sequence[Path]) -> dict[str, dict[tuple[str, str], float]]:
-    """Scores in files of rows: by method, and by cell and seed."""
-    scores: dict[str, dict[tuple[str, str], float]] = {}
-    for row in (row for path in paths for row in finished_rows(path)):
-        own = scores.setdefault(row["axis/method"], {})
-        own[row["axis/cell"], row["axis/seed"]] = row["normalized_score_mean"]
-    return scores
-
-
 def against_filters(groups: Sequence[Group], paths: Sequence[Path]) -> list[str]:
     """What is chosen against each filter that rows in `paths` have of the same tasks and seeds, as a table."""
-    scores = scores_of(paths)
+    scores = read_scores(paths)
+    filters = dict.fromkeys(method for own in scores.values() for method in own if method not in (*BASELINES, SOURCE))
     lines = []
-    for method, by_place in scores.items():
-        if method in (*BASELINES, SOURCE):
-            continue
-        tasks = by_task([group for group in groups if group.has(SHOWN[0]) and (group.task, group.seed) in by_place])
-        theirs = [np.asarray([by_place[group.task, group.seed] for group in seeds]) for seeds in tasks.values()]
+    for method in filters:
+        theirs_of = {place: own[method] for place, own in scores.items() if method in own}
+        tasks = by_task([group for group in groups if group.has(SHOWN[0]) and (group.task, group.seed) in theirs_of])
+        theirs = [np.asarray([theirs_of[group.task, group.seed] for group in seeds]) for seeds in tasks.values()]
         mine = [chosen_scores(seeds, SHOWN[0]) for seeds in tasks.values()]
         if tasks:
             middles = [f"{interquartile_mean(strata)[0]:.1f}" for strata in (theirs, mine)]
