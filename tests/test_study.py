@@ -13,15 +13,8 @@ import yaml
 
 from benchmarks.study import cost, earned_less, extent, repeated, report, run, selection, where_z_matters
 from benchmarks.study.cells import all_cells, effects
-from benchmarks.study.design import (
-    BASELINE_METHODS,
-    LEFT_OUT,
-    METHODS,
-    PUBLISHED_METHODS,
-    REAL_METHODS,
-    SEEDS,
-    SUPPORTED,
-)
+from benchmarks.study.design import LEFT_OUT, SUPPORTED
+from benchmarks.study.suites import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
 

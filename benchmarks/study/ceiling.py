@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.study import nearest
 from benchmarks.study.cells import FAR, NEAR
-from benchmarks.study.design import REAL_SHIFTS, SEEDS
 from benchmarks.study.run import ROWS, Scores, read_cells
 from benchmarks.study.selection import BASELINES, SHOWN, Group, better_mean, by_task, chosen_mean, read_groups
+from benchmarks.study.suites import REAL_SHIFTS, SEEDS
 from v2a_ray.evaluation.interval import with_spread
 from v2a_ray.experiments.choice import MIX, SOURCE
 from v2a_ray.report.markdown import table_lines

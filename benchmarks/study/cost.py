@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.study.design import FOLDER
 from benchmarks.study.run import ROWS
+from benchmarks.study.suites import FOLDER
 from v2a_ray.engine.store import RECORD
 from v2a_ray.files import read_json
 from v2a_ray.report.markdown import table_lines

@@ -8,15 +8,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.study.design import FOLDER
 from benchmarks.study.run import finished_rows
+from benchmarks.study.suites import FOLDER
 from v2a_ray.report.markdown import table_lines
 
 PARTS = {
     "A": ("baselines_", "map_"),
     "B": ("where_z_",),
     "C": ("published_",),
-    "D": ("default_", "parts_", "otdf_", "supported_", "choice_"),
+    "D": ("default_", "parts_", "otdf_", "supported_", "choice_", "learners_"),
     "E": ("real",),
 }
 """How the names of a part's sweeps begin."""

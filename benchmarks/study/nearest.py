@@ -37,8 +37,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.study.cells import NEAR
-from benchmarks.study.design import FOLDER
 from benchmarks.study.run import ROWS
+from benchmarks.study.suites import FOLDER
 from v2a_ray.checksums import read_sealed
 from v2a_ray.data.fidelity.replays import NUM_STEPS, replay_episodes
 from v2a_ray.data.table.episodes import EpisodeTable

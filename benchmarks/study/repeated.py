@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.study.design import FOLDER
 from benchmarks.study.run import ROWS, finished_rows
+from benchmarks.study.suites import FOLDER
 from v2a_ray.report.markdown import table_lines
 
 

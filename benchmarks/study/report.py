@@ -32,17 +32,10 @@ from benchmarks.study import (
     where_z_matters,
 )
 from benchmarks.study.cells import NEAR
-from benchmarks.study.design import (
-    BASELINE_METHODS,
-    METHODS,
-    PARTS,
-    PUBLISHED_METHODS,
-    REAL_METHODS,
-    REAL_SEEDS,
-    SEEDS,
-)
+from benchmarks.study.design import PARTS
 from benchmarks.study.run import ROWS, Scores, files_of, finished_rows, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES, NOTICEABLE
+from benchmarks.study.suites import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
 from v2a_ray.report.markdown import table_lines

@@ -28,9 +28,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, export_text
 
-from benchmarks.study.design import FOLDER, REAL_SEEDS
 from benchmarks.study.run import ROWS, V2A, read_cells
 from benchmarks.study.selection import BASELINES, read_groups
+from benchmarks.study.suites import FOLDER, REAL_SEEDS
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.experiments.choice import MIX
 from v2a_ray.experiments.finished import read_records
