@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.study import cost, earned_less, extent, repeated, report, run, selection, where_z_matters
 from benchmarks.study.cells import all_cells, effects
-from benchmarks.study.design import LEFT_OUT, SUPPORTED
+from benchmarks.study.design import LEFT_OUT, SUPPORTED, UNDER
 from benchmarks.study.suites import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
 from v2a_ray.stages.advantage.config import SparseQConfig
 from v2a_ray.stages.modality.config import ModalityConfig
@@ -115,6 +115,21 @@ def test_contrasts_by_hand() -> None:
     assert against.improvement == pytest.approx(np.mean([(0 + 0.5 + 1) / 3, (1 + 1 + 0.5) / 3, 1.0]))
     assert found["iql_mixed", "iql_target"].mean == pytest.approx((10 - 20 + 0) / 3)
     assert against.low < against.mean < against.high
+
+
+def test_filter_is_compared_with_the_baselines_of_its_own_learner() -> None:
+    def cell(target: float, mix: float, filtered: float) -> dict[str, np.ndarray]:
+        """IQL's scores as given; those of the other learners are twice, three and four times as high."""
+        names = [(name, factor) for factor, names in enumerate(UNDER.values(), 1) for name in names]
+        values = (target, mix, filtered) * len(UNDER)
+        return {name: np.full(3, factor * value) for (name, factor), value in zip(names, values, strict=True)}
+
+    table = report.learners_table([cell(10, 0, 9), cell(0, 4, 2), cell(1, 1, 1)])
+    first, second, *_ = (line.strip("| ").split(" | ") for line in table[2:])
+    # The better baselines are 10, 4, 1; the filter's gains -1, -2, 0, and twice that.
+    assert first[:5] == ["iql", "3.7", "1.7", "4.0", "5.0"] and first[6] == "0 of 3"
+    assert second[:5] == ["td3_bc", "7.3", "3.3", "8.0", "10.0"] and second[6] == "1 of 3"
+    assert first[5].startswith("-1.0 [") and second[5].startswith("-2.0 [")
 
 
 def test_holm_by_hand() -> None:

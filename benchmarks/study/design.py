@@ -77,21 +77,20 @@ MAY_EARN_LESS = ("medium", "expert")
 """Targets beside which the map has sources that earned less."""
 
 
-LEARNERS = ("td3_bc", "rebrac", "awac")
-
-
-def of_learners() -> dict[str, dict[str, Any]]:
-    """The target alone, plain mixing and V2A's filter, under each base learner that is not IQL."""
-    methods: dict[str, dict[str, Any]] = {}
-    for learner in LEARNERS:
-        methods |= {f"{learner}_{data}": {"method": f"{learner}_{data}"} for data in ("target", "mixed")}
-        methods[f"v2a, {learner}"] = {"method": "v2a", "policy": {"learner": learner}}
-    return methods
+UNDER: dict[str, tuple[str, str, str]] = {"iql": ("iql_target", "iql_mixed", "v2a")} | {
+    learner: (f"{learner}_target", f"{learner}_mixed", f"v2a, {learner}") for learner in ("td3_bc", "rebrac", "awac")
+}
+"""By base learner: the target alone, plain mixing and V2A's filter. IQL's are the map's."""
 
 
 def learners(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
     """Part D: is it IQL that the filter does not help, and is another learner the better baseline?"""
-    return sweep(robot, cells, "learners", of_learners())
+    methods: dict[str, dict[str, Any]] = {}
+    for learner, (target, mix, filtered) in UNDER.items():
+        if learner != "iql":
+            methods |= {target: {"method": target}, mix: {"method": mix}}
+            methods[filtered] = {"method": "v2a", "policy": {"learner": learner}}
+    return sweep(robot, cells, "learners", methods)
 
 
 def transported(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -112,6 +112,15 @@ beside the source (98.1 without it, 37.4 with it) and 11 without a source. What 
 rise. Fitted to the behaviour of both it does none of this.
 """
 
+LEARNERS = """### Other base learners
+
+All else of the study is trained with IQL. Is it IQL that the filter does not help, and is another learner the better
+baseline? The target alone, plain mixing and V2A's filter under TD3+BC, ReBRAC and AWAC, on cells of Part A's map. Means
+over cells; the better baseline is that of the same learner.
+
+    python -m benchmarks.study.run tune_configs/study/learners_hopper.yaml data_root=DIR
+"""
+
 CHOICES = """# What was chosen, task by task
 
 Part D of [the study](study.md), which says how the choice is made; generated with it. Ways to choose are by the value

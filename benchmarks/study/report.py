@@ -32,7 +32,7 @@ from benchmarks.study import (
     where_z_matters,
 )
 from benchmarks.study.cells import NEAR
-from benchmarks.study.design import PARTS
+from benchmarks.study.design import PARTS, UNDER
 from benchmarks.study.run import ROWS, Scores, files_of, finished_rows, read_cells, with_rows_of
 from benchmarks.study.selection import BASELINES, NOTICEABLE
 from benchmarks.study.suites import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, REAL_SEEDS, SEEDS
@@ -56,6 +56,7 @@ PUBLISHED_CONTRASTS = (
 )
 """The same for the published suite: does z help, does the filter, and is any filter ahead of the better baseline."""
 
+LEARNER_SHOWN = (*BASELINES, "v2a", "better baseline")
 REPLAYED = "choice_replayed_"
 FILTERED = {
     **{f"{robot}_map": (f"map_{robot}", f"default_{robot}") for robot in NEAR},
@@ -168,12 +169,16 @@ def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) ->
     return table_lines(head, lines)
 
 
+def interval_of(row: Contrast) -> str:
+    """The mean difference with its interval."""
+    return f"{row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+
+
 def contrast_table(found: Sequence[Contrast]) -> list[str]:
     """The contrasts in the order in which they were named."""
     lines = []
     for row in found:
-        interval = f"{row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-        lines.append((f"{row.method} − {row.other}", interval, f"{row.p:.3g}", f"{row.improvement:.2f}"))
+        lines.append((f"{row.method} − {row.other}", interval_of(row), f"{row.p:.3g}", f"{row.improvement:.2f}"))
     return table_lines(("contrast", "difference [95 %]", "p (Holm)", "P(improvement)"), lines)
 
 
@@ -231,6 +236,33 @@ def parts_section(robot: str) -> list[str]:
     return [f"#### {robot}", "", *methods_section(cells, methods), *standing, ""]
 
 
+def learners_table(cells: Sequence[Scores]) -> list[str]:
+    """V2A's filter and both baselines under each base learner: means over cells, and the filter's gain."""
+    lines = []
+    for learner, (target, mix, filtered) in UNDER.items():
+        own = [
+            with_better_baseline({"iql_target": scores[target], "iql_mixed": scores[mix], "v2a": scores[filtered]})
+            for scores in cells
+        ]
+        (gain,) = contrasts(own, [("v2a", "better baseline")])
+        means = {name: np.asarray([scores[name].mean() for scores in own]) for name in LEARNER_SHOWN}
+        behind = np.count_nonzero(means["better baseline"] - means["v2a"] > NOTICEABLE)
+        columns = [f"{column.mean():.1f}" for column in means.values()]
+        lines.append((learner, *columns, interval_of(gain), f"{behind} of {len(cells)}"))
+    head = ("learner", "target alone", "plain mixing", "v2a", "better baseline", "v2a − better baseline [95 %]")
+    return table_lines((*head, f"behind by more than {NOTICEABLE}"), lines)
+
+
+def learners_section(path: Path) -> list[str]:
+    """The other base learners beside IQL, in cells and seeds that have all."""
+    robot = path.stem.removeprefix("learners_")
+    methods = [name for names in UNDER.values() for name in names]
+    sweeps = [f"{part}_{robot}" for part in ("map", "baselines", "learners")]
+    cells = read_cells(files_of(sweeps, ROWS), methods, SEEDS)
+    lines = [*learners_table(list(cells.values())), ""] if len(cells) >= 3 else []
+    return [*lines, *cell_table(cells, methods), ""]
+
+
 def baselines_section(path: Path) -> list[str]:
     """What a robot's source is worth without a filter. Its figure is written beside the page."""
     robot, cells = path.stem.removeprefix("baselines_"), read_cells([path], BASELINE_METHODS, SEEDS)
@@ -260,12 +292,12 @@ def published_section(path: Path) -> list[str]:
     return lines
 
 
-def sections(start: str, head: str, section: Callable[[Path], list[str]]) -> list[str]:
+def sections(start: str, head: str, section: Callable[[Path], list[str]], level: str = "###") -> list[str]:
     """A part of the page: `head`, and a section for each file of rows whose name begins with `start`."""
     paths = sorted(ROWS.glob(f"{start}*.parquet"))
     lines = [head] if paths else []
     for path in paths:
-        lines += [f"### {path.stem.removeprefix(start)}", "", *section(path)]
+        lines += [f"{level} {path.stem.removeprefix(start)}", "", *section(path)]
     return lines
 
 
@@ -324,6 +356,7 @@ def main() -> None:
         write_page("study_choices", [prose_choice.CHOICES, *by_task])
     if (ROWS / "parts_hopper.parquet").exists():
         lines += [prose_choice.PARTS, *parts_section("hopper")]
+    lines += sections("learners_", prose_choice.LEARNERS, learners_section, "####")
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
     lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS]
