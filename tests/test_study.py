@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import cost, earned_less, extent, repeated, report, run, selection, where_z_matters
+from benchmarks.study import cost, earned_less, extent, figures, repeated, report, run, selection, where_z_matters
 from benchmarks.study.cells import all_cells, effects
 from benchmarks.study.design import LEFT_OUT, SUPPORTED, UNDER
 from benchmarks.study.suites import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
@@ -139,9 +139,9 @@ def test_holm_by_hand() -> None:
 
 def test_interval_of_a_gain_is_paired() -> None:
     mine, others = np.asarray([11.0, 22.0, 33.0]), np.asarray([10.0, 20.0, 30.0])
-    mean, half = report.gain_interval(mine, others)
+    mean, half = figures.gain_interval(mine, others)
     # Differences 1, 2, 3: s = 1, and t(0.975, 2) = 4.303.
-    assert np.isnan(report.gain_interval(mine[:1], others[:1])[1])
+    assert np.isnan(figures.gain_interval(mine[:1], others[:1])[1])
     assert mean == pytest.approx(2.0) and half == pytest.approx(4.303 / np.sqrt(3), abs=1e-3)
 
 
@@ -169,7 +169,7 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     assert page.count("| robot ") == 3 and "| robot 2 | 2 | 53.0 ± 1.4 |" in page
     assert "| plain 1 | 1 | 10.0 | 10.0 | 10.0 |" in page
     assert "| v2a − v2a without z | -4.0 [" in page and "| C | published_hopper | 3 of 6 | 1 of 5 | 27 of 270 |" in page
-    for name in ("map_hopper", "baselines_ant"):
+    for name in ("map_hopper", "baselines_ant", "overview"):
         assert (tmp_path / f"docs/study_{name}.png").stat().st_size > 5000
 
 
@@ -254,6 +254,18 @@ def test_overview_by_hand() -> None:
     # Task a: (20 + 90) / 2 is chosen; task b: 40, which is the better baseline.
     assert row.endswith("| 0 of 2 |")
     assert selection.tasks_behind(groups[:1], "filter, mix or source") == "1 of 1"
+
+
+def test_gains_of_the_picture_by_hand() -> None:
+    cells = {name: {method: np.asarray([50.0]) for method in METHODS} for name in ("a", "b")}
+    cells["a"] |= {"iql_mixed": np.asarray([60.0, 70.0]), "v2a": np.asarray([68.0])}
+    scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0, "iql_source": 0.0}
+    values = {method: {"lower_value": value} for method, value in scores.items()}
+    groups = [selection.Group("a", seed, scores, values, more) for seed, more in (("0", True), ("1", None))]
+    gains = {way: own.tolist() for way, own in report.gains_of(cells, groups).items()}
+    assert gains["v2a"] == [3.0, 0.0] and gains["iql_target"] == [-15.0, 0.0] and gains["iql_mixed"] == [0.0, 0.0]
+    # The filter has the highest value; of the second seed it is not known what the source earned.
+    assert gains["v2a choose"] == [10.0] and "v2a choose" not in report.gains_of(cells, ())
 
 
 def test_choice_without_what_replays_far_stands_beside_that_of_the_whole_source() -> None:

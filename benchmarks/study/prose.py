@@ -46,6 +46,11 @@ The unfavourable first; each is shown below, with how much it was seen of.
   included on which the rule was found.
 """
 
+OVERVIEW = """On Part A's map, every method beside the better of the target alone and plain mixing, which nobody knows
+beforehand: a point for each cell, the mean and its 95 % interval over cells. `v2a choose` is Part D's,
+without the one cell of Hopper in which the source alone was not trained.
+"""
+
 DESIGN = """## Design
 
 The target is a stock robot of MuJoCo. A cell is a target (who collected it, how many transitions, drawn as single rows

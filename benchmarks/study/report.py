@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
-from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -23,6 +21,7 @@ from benchmarks.study import (
     cost,
     earned_less,
     extent,
+    figures,
     nearest,
     prose,
     prose_choice,
@@ -64,6 +63,10 @@ FILTERED = {
     "choice_published_walker2d": ("choice_published_walker2d",),
 }
 """Tasks of which the choice and filters are known: rows of the choice, and those of the filters."""
+
+
+Choices = Mapping[str, Sequence[selection.Group]]
+"""By name of the tasks: the policies that are chosen from."""
 
 
 @dataclass(frozen=True)
@@ -118,37 +121,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def gain_interval(mine: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean difference of a cell, paired by seed, and the half width of its 95 % t interval (NaN below three seeds)."""
-    difference = mine - others
-    if len(difference) < 3:
-        return float(difference.mean()), float("nan")
-    half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
-    return float(difference.mean()), float(half)
-
-
-def figure(robot: str, cells: Mapping[str, Scores], path: Path, shown_methods: Sequence[str] = METHODS) -> None:
-    """The map of help: what every method gains over the target alone, cell by cell, the worst target first."""
-    mpl.use("Agg")
-    shown = sorted(cells, key=lambda cell: -float(cells[cell]["iql_target"].mean()))
-    plot, axes = pyplot.subplots(figsize=(10, 1.4 + 0.42 * len(shown)), layout="constrained")
-    methods = [method for method in shown_methods if method != "iql_target"]
-    for number, (method, marker) in enumerate(zip(methods, "os^D"[: len(methods)], strict=True)):
-        pairs = [gain_interval(cells[cell][method], cells[cell]["iql_target"]) for cell in shown]
-        places = np.arange(len(shown)) + 0.18 * (number - (len(methods) - 1) / 2)
-        means, halves = np.asarray(pairs).T
-        axes.errorbar(means, places, xerr=halves, fmt=marker, ms=5, label=method)
-    axes.axvline(0, color="0.5", lw=1)
-    axes.set_yticks(range(len(shown)), [f"{cell}   {cells[cell]['iql_target'].mean():.0f}" for cell in shown])
-    axes.set_title(f"{robot}: target, source, and the score of the target alone", loc="left", fontsize=10)
-    axes.set_xlabel("gain over the target alone, normalised score")
-    axes.grid(axis="y", color="0.93")
-    axes.set_axisbelow(True)
-    plot.legend(loc="outside lower center", ncols=len(methods), frameon=False)
-    plot.savefig(path, dpi=120)
-    pyplot.close(plot)
-
-
 def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) -> list[str]:
     """Score of every method in every cell."""
     lines = [
@@ -192,20 +164,36 @@ def iqm_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list
     return table_lines(("method", "interquartile mean [95 %]"), lines)
 
 
+def map_cells(robot: str) -> dict[str, Scores]:
+    """The cells of a robot's map; baselines and the default were run before the map on some robots."""
+    return read_cells(files_of([f"{part}_{robot}" for part in ("map", "baselines", "default")], ROWS), METHODS, SEEDS)
+
+
+def gains_of(cells: Mapping[str, Scores], choices: Sequence[selection.Group]) -> dict[str, NDArray[np.float64]]:
+    """What every method, and `v2a choose`, gain over the better baseline in each cell that has it."""
+    better = {cell: max(float(scores[name].mean()) for name in BASELINES) for cell, scores in cells.items()}
+    gains = {
+        method: np.asarray([scores[method].mean() - better[cell] for cell, scores in cells.items()])
+        for method in METHODS
+    }
+    chosen = [
+        selection.chosen_mean(seeds, selection.SHOWN[0]) - selection.better_mean(seeds)
+        for seeds in selection.by_task([group for group in choices if group.has(selection.SHOWN[0])]).values()
+    ]
+    return gains | ({"v2a choose": np.asarray(chosen)} if chosen else {})
+
+
 def robot_section(robot: str) -> list[str]:
     """What the rows of a robot's map say, if it was run. Its figure is written beside the page."""
-    path = ROWS / f"map_{robot}.parquet"
-    if not path.exists():
+    if not (ROWS / f"map_{robot}.parquet").exists():
         return []
-    # Baselines and the default were run before the map on some robots.
-    sweeps = [f"{part}_{robot}" for part in ("map", "baselines", "default")]
-    cells = read_cells(files_of(sweeps, ROWS), METHODS, SEEDS)
+    cells = map_cells(robot)
     whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
     lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
     if not cells:
         return lines
-    picture = f"study_{path.stem}.png"
-    figure(robot, cells, ROOT / "docs" / picture)
+    picture = f"study_map_{robot}.png"
+    figures.map_of_help(robot, cells, ROOT / "docs" / picture)
     lines += [f"![gain over the target alone by cell]({picture})", "", *cell_table(cells), ""]
     if len(cells) >= 3:
         every = list(cells.values())
@@ -269,7 +257,7 @@ def baselines_section(path: Path) -> list[str]:
     if not cells:
         return []
     picture = f"study_{path.stem}.png"
-    figure(robot, cells, ROOT / "docs" / picture, BASELINE_METHODS)
+    figures.map_of_help(robot, cells, ROOT / "docs" / picture, BASELINE_METHODS)
     counts = standing_table(list(cells.values()), BASELINE_METHODS)
     return [
         f"![gain over the target alone by cell]({picture})",
@@ -301,18 +289,22 @@ def sections(start: str, head: str, section: Callable[[Path], list[str]], level:
     return lines
 
 
-def main() -> None:
-    """Write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--add", type=Path, metavar="SWEEP_DIR", help="a finished sweep, which becomes rows/NAME.parquet"
-    )
-    given = parser.parse_args()
-    if given.add:
-        pq.write_table(
-            with_rows_of(None, pq.read_table(given.add / "results.parquet")), ROWS / f"{given.add.name}.parquet"
-        )
-    lines = [prose.HEAD, prose.DESIGN, *extent.report(ROWS), prose.MAP]
+def overview_section(choices: Choices) -> list[str]:
+    """The picture of all maps, of the robots whose map has at least three cells."""
+    gains = {}
+    for robot in NEAR:
+        cells = map_cells(robot)
+        if len(cells) >= 3:
+            gains[robot] = gains_of(cells, choices.get(f"{robot}_map", ()))
+    if not gains:
+        return []
+    figures.overview(gains, ROOT / "docs" / "study_overview.png")
+    return [prose.OVERVIEW, "![what each method gains over the better baseline](study_overview.png)", ""]
+
+
+def map_part() -> list[str]:
+    """Part A."""
+    lines = [prose.MAP]
     for robot in sorted(NEAR):
         lines += robot_section(robot)
     lines += sections("baselines_", prose.BASELINES, baselines_section)
@@ -324,43 +316,60 @@ def main() -> None:
         lines += [prose.NEAREST, nearest.report(nearest.read_rows(path)), "", prose.ALL_FAR, ceiling.far_report(), ""]
     if (path := ROWS / rule.NUMBERS.name).exists():
         lines += [prose.RULE, rule.report(rule.read_numbers(path), ROWS), ""]
+    return lines
+
+
+def z_part() -> list[str]:
+    """Part B."""
+    lines = []
     if (path := ROWS / where_z_matters.ROWS.name).exists():
         lines += [prose.WHERE_Z, where_z_matters.report(where_z_matters.read_rows(path)), ""]
     if (path := ROWS / "where_z_pays.parquet").exists():
         lines += [prose.Z_PAYS, *policies_table(path), ""]
+    return lines
+
+
+def choice_part(choices: Choices) -> list[str]:
+    """Part D, and the page of its own that has every task."""
+    replayed = {name.removeprefix(REPLAYED): own for name, own in choices.items() if name.startswith(REPLAYED)}
+    by_name = {name: own for name, own in choices.items() if not name.startswith(REPLAYED)}
+    lines = [prose_choice.CHOICE, selection.overview(by_name), "", prose_choice.AGAINST_FILTERS]
+    for name in (name for name in FILTERED if name in by_name):
+        table = selection.against_filters(by_name[name], files_of(FILTERED[name], ROWS))
+        lines += [f"#### {name}", "", *table, ""]
+    lines += [prose_choice.CHOICE_SHORTFALL]
+    if tasks := earned_less.read_tasks(by_name, ROWS):
+        lines += [prose_choice.EARNED_LESS, *earned_less.summary_table(tasks), ""]
+        lines += [prose_choice.EARNED_LESS_SAYS, *earned_less.cell_table(tasks), ""]
+    if replayed:
+        lines += [prose_choice.REPLAYED, *selection.replayed_table(replayed), ""]
+    by_task = [line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")]
+    write_page("study_choices", [prose_choice.CHOICES, *by_task])
+    return lines
+
+
+def main() -> None:
+    """Write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--add", type=Path, metavar="SWEEP_DIR", help="a finished sweep, which becomes rows/NAME.parquet"
+    )
+    given = parser.parse_args()
+    if given.add:
+        pq.write_table(
+            with_rows_of(None, pq.read_table(given.add / "results.parquet")), ROWS / f"{given.add.name}.parquet"
+        )
+    paths = sorted(ROWS.glob("selection_*.parquet"))
+    choices = {path.stem.removeprefix("selection_"): selection.read_groups(path) for path in paths}
+    lines = [prose.HEAD, *overview_section(choices), prose.DESIGN, *extent.report(ROWS), *map_part(), *z_part()]
     lines += sections("published_", prose.PUBLISHED, published_section)
-    choices = {path.stem.removeprefix("selection_"): path for path in sorted(ROWS.glob("selection_*.parquet"))}
-    if choices:
-        every = {name: selection.read_groups(path) for name, path in choices.items()}
-        replayed = {name.removeprefix(REPLAYED): own for name, own in every.items() if name.startswith(REPLAYED)}
-        by_name = {name: own for name, own in every.items() if not name.startswith(REPLAYED)}
-        lines += [prose_choice.CHOICE, selection.overview(by_name), "", prose_choice.AGAINST_FILTERS]
-        for name in (name for name in FILTERED if name in by_name):
-            table = selection.against_filters(by_name[name], files_of(FILTERED[name], ROWS))
-            lines += [f"#### {name}", "", *table, ""]
-        lines += [prose_choice.CHOICE_SHORTFALL]
-        if tasks := earned_less.read_tasks(by_name, ROWS):
-            lines += [
-                prose_choice.EARNED_LESS,
-                *earned_less.summary_table(tasks),
-                "",
-                prose_choice.EARNED_LESS_SAYS,
-                *earned_less.cell_table(tasks),
-                "",
-            ]
-        if replayed:
-            lines += [prose_choice.REPLAYED, *selection.replayed_table(replayed), ""]
-        by_task = [
-            line for name, groups in by_name.items() for line in (f"## {name}", "", selection.report(groups), "")
-        ]
-        write_page("study_choices", [prose_choice.CHOICES, *by_task])
+    lines += choice_part(choices) if choices else []
     if (ROWS / "parts_hopper.parquet").exists():
         lines += [prose_choice.PARTS, *parts_section("hopper")]
     lines += sections("learners_", prose_choice.LEARNERS, learners_section, "####")
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
-    lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS]
-    lines += [prose.REPEATED, repeated.report(ROWS), ""]
+    lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS, prose.REPEATED, repeated.report(ROWS), ""]
     if (path := ROWS / cost.COST.name).exists():
         lines += [prose.COST, cost.report(cost.read_rows(path))]
     write_page("study", lines)
