@@ -38,6 +38,7 @@ from benchmarks.study.suites import (
     real,
     real_alone,
     sweep,
+    where_z_policies,
 )
 from v2a_ray.experiments.choice import CANDIDATES
 
@@ -209,6 +210,7 @@ def main() -> None:
             write(supported(sweep(robot, cells)), "D")
         for cell in cells:
             print(f"  {cell.label}")
+    write(where_z_policies(), "B")
     for robot in NEAR:
         write(published(robot), "C")
     for robot in ("hopper", "walker2d"):

@@ -1,4 +1,4 @@
-"""Parts A, C and E of the study: which cells are run, chosen before any of them was.
+"""Parts A, B, C and E of the study: which cells are run, chosen before any of them was.
 
 Part A, the map of help. A cell is a target (quality, size, how it was drawn) and a source (dynamics, behaviour). All
 combinations are 288 per robot; those that are run are the ones from which the effects of all factors, and how quality
@@ -7,6 +7,9 @@ and size of the target change what the dynamics of the source are worth, are est
 
 Every cell has the same target rows, learner, steps and evaluation seeds for each method. A seed draws its own target,
 trains its own columns and its own policy, so a spread over seeds is that of everything.
+
+Part B, policies. The mixes of the screen (`where_z_matters`) in which z brings A nearer to the oracles
+after 20,000 steps, for which the advantages here are trained too. The target's robot is the rarer dynamics.
 
 Part C, the published suite in the published setting. The target is a tenth of a pool of a million transitions, drawn
 row by row with replacement; the source is of the same quality and three dynamics, 300,000 transitions. Rewards and
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.cells import FAR, NEAR, Cell, layer, source_domains
+from benchmarks.study.where_z_matters import COMMON, MIXES, NOISE_STD, NUM_TRANSITIONS, RARE, Dynamics
 
 FOLDER = Path(__file__).parents[2] / "tune_configs" / "study"
 SEEDS = (0, 1, 2)
@@ -69,6 +73,49 @@ def far_alone(robot: str, cells: Sequence[Cell]) -> dict[str, Any]:
         "settings": SETTINGS,
         "axes": {"cell": labelled, **axes_of(["iql_mixed"])},
     }
+
+
+Z_MIXES = (
+    "hopper, actions 4 steps late",
+    "halfcheetah, legs exchanged",
+    "halfcheetah, actions 4 steps late",
+    "hopper, one motor reversed",
+    "halfcheetah, all motors reversed",
+)
+NO_Z: dict[str, Any] = {"advantage": {"conditioning": "none"}}
+VALUE_ALONE: dict[str, Any] = {"policy": {"filter": {"alignment_weight": 0.0}}}
+Z_METHODS: dict[str, dict[str, Any]] = {
+    "iql_target": {"method": "iql_target"},
+    "iql_mixed": {"method": "iql_mixed"},
+    "v2a": {"method": "v2a"},
+    "v2a without z": {"method": "v2a", **NO_Z},
+    "value alone": {"method": "v2a", **VALUE_ALONE},
+    "value alone without z": {"method": "v2a", **NO_Z, **VALUE_ALONE},
+    "v2a_supported": {"method": "v2a_supported"},
+}
+
+
+def where_z_policies() -> dict[str, Any]:
+    """The sweep over policies in mixes of the screen where z mends A; see `where_z_pays.yaml` for the largest."""
+
+    def source(label: str, dynamics: Dynamics, behavior: str, seed: int) -> dict[str, Any]:
+        stock = f"{dynamics.domain.split('/')[0]}/stock"
+        drawn = {"domain": dynamics.domain, "policy_domain": stock, "behavior": behavior, "seed": seed}
+        own: dict[str, Any] = {"name": f"{label} {behavior}", **drawn, "num_transitions": NUM_TRANSITIONS[label] // 2}
+        own |= {} if behavior == "random" else {"noise_std": NOISE_STD}
+        return own | ({"action_map": [list(row) for row in dynamics.wiring]} if dynamics.wiring else {})
+
+    cells = {}
+    for name in Z_MIXES:
+        own, other = MIXES[name]
+        target = {"domain": own.domain, "behavior": "medium", "num_transitions": NUM_TRANSITIONS[RARE] // 2}
+        pairs = itertools.product(((RARE, own, 1), (COMMON, other, 2)), ("random", "medium"))
+        cells[name] = {
+            "target": target,
+            "sources": [source(label, dynamics, behavior, seed) for (label, dynamics, seed), behavior in pairs],
+        }
+    settings = SETTINGS | {"advantage": {"num_steps": 20_000}}
+    return {"name": "where_z_policies", "settings": settings, "axes": {"cell": cells, **axes_of(Z_METHODS)}}
 
 
 REAL_METHODS = ("iql_target", "iql_mixed", "igdf", "dvdf", "otdf", "v2a", "v2a_residual", "v2a_supported")
@@ -124,7 +171,7 @@ PUBLISHED_METHODS: dict[str, dict[str, Any]] = {
     "otdf": {"method": "otdf", **TRANSPORT},
     "dvdf": {"method": "dvdf"},
     "v2a": {"method": "v2a"},
-    "v2a without z": {"method": "v2a", "advantage": {"conditioning": "none"}},
+    "v2a without z": {"method": "v2a", **NO_Z},
     "v2a_ot": {"method": "v2a_ot", **TRANSPORT},
     "v2a_supported": {"method": "v2a_supported"},
 }
