@@ -145,15 +145,9 @@ def main() -> None:
         run_dir = folder / "_".join([own["name"], *chosen]).replace(" ", "_")
         file = run_dir.with_name(f"{run_dir.name}.yaml")
         file.write_text(yaml.safe_dump(own, sort_keys=False, width=120))
-        command = [
-            *V2A,
-            "sweep",
-            str(file),
-            *arguments.overrides,
-            f"store={arguments.runs / 'artifacts'}",
-            "policies_per_trial=1",
-        ]
-        command += ["--run-dir", str(run_dir), "--num-cpus", str(arguments.num_cpus)]
+        settings = [f"store={arguments.runs / 'artifacts'}", "policies_per_trial=1", *arguments.overrides]
+        command = [*V2A, "sweep", str(file), *settings, "--run-dir", str(run_dir)]
+        command += ["--num-cpus", str(arguments.num_cpus)]
         start = time.perf_counter()
         status = subprocess.run(command, check=False).returncode
         print(f"{cell}, seed {seed}: status {status}, {time.perf_counter() - start:.0f} s", flush=True)
