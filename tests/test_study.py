@@ -358,6 +358,9 @@ def test_a_policy_that_was_trained_twice_is_compared_with_itself(tmp_path: Path)
         write("two", ("elsewhere", "ours", seconds, returns))
         text = repeated.report(tmp_path, tmp_path)
         assert (f"| one | two | {line} |" in text) if line else "| one |" not in text
+    (tmp_path / "again").mkdir()
+    write("again/one", ("a", "otdf", 3.0, [5.0]), ("b", "v2a", 3.0, [5.0, 6.1]))
+    assert "| one | one, run again | 2 | 1 |" in repeated.report(tmp_path, tmp_path)
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

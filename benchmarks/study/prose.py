@@ -315,7 +315,8 @@ REPEATED = """
 ## What was trained twice
 
 Sweeps have cells in common, and those that were run on another day were so from an empty store, on a machine of the
-same kind: data, columns and policies anew. Do they have the same returns, to the bit?
+same kind: data, columns and policies anew. A cell of Hopper's map was run again to see. Do they have the same returns,
+to the bit?
 
     python -m benchmarks.study.repeated
 """

@@ -2,9 +2,9 @@
 
     python -m benchmarks.study.repeated
 
-Several sweeps have cells in common. Where one found the other's policy in its store, the training time of both rows is
-the same; where the times differ, the policy was trained again, on another day and often on another machine, from data
-that were collected again.
+Several sweeps have cells in common, and `rows/again/` has policies of cells that were run a second time for this
+question. Where one found the other's policy in its store, the training time of both rows is the same; where the times
+differ, the policy was trained again, on another day and often on another machine, from data that were collected again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from benchmarks.study.run import ROWS, finished_rows
 from benchmarks.study.suites import FOLDER
 from v2a_ray.report.markdown import table_lines
 
+AGAIN = "again"
+"""Folder of rows, beside those that were trained first."""
+
 
 def policies(rows: Path, folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Of every finished policy: its settings in one line, the name of its sweep, and its row."""
-    for path in sorted(folder.glob("*.yaml")):
-        if not (rows / f"{path.stem}.parquet").exists():
+    for path, again in itertools.product(sorted(folder.glob("*.yaml")), (False, True)):
+        file = rows / (AGAIN if again else ".") / f"{path.stem}.parquet"
+        if not file.exists():
             continue
         content = yaml.safe_load(path.read_text())
-        axes = content["axes"]
-        for row in finished_rows(rows / f"{path.stem}.parquet"):
+        axes, name = content["axes"], f"{path.stem}, run again" if again else path.stem
+        for row in finished_rows(file):
             labels = {axis: row.get(f"axis/{axis}") for axis in axes}
             if all(label in axes[axis] for axis, label in labels.items()):
                 # An axis of plain values sets the setting of its name.
@@ -37,7 +41,7 @@ def policies(rows: Path, folder: Path) -> Iterator[tuple[str, str, Mapping[str, 
                     axes[axis][label] if isinstance(axes[axis], Mapping) else {axis: label}
                     for axis, label in sorted(labels.items())
                 ]
-                yield json.dumps([content["settings"], *chosen], sort_keys=True), path.stem, row
+                yield json.dumps([content["settings"], *chosen], sort_keys=True), name, row
 
 
 def report(rows: Path = ROWS, folder: Path = FOLDER) -> str:
