@@ -11,7 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from benchmarks.study import cost, earned_less, extent, figures, repeated, report, run, selection, where_z_matters
+from benchmarks.study import (
+    cost,
+    earned_less,
+    extent,
+    figures,
+    repeated,
+    report,
+    run,
+    selection,
+    tables,
+    where_z_matters,
+)
 from benchmarks.study.cells import all_cells, effects
 from benchmarks.study.design import LEFT_OUT, SUPPORTED, UNDER
 from benchmarks.study.suites import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
@@ -108,7 +119,7 @@ def test_contrasts_by_hand() -> None:
         base | {"iql_target": np.full(3, 20.0), "v2a": np.asarray([21.0, 22.0, 20.0])},
         base | {"v2a": np.asarray([2.0, 3.0, 1.0])},
     ]
-    found = {(row.method, row.other): row for row in report.contrasts(cells)}
+    found = {(row.method, row.other): row for row in tables.contrasts(cells)}
     against = found["v2a", "better baseline"]
     # 11 - 10, 21 - 20, 2 - 0; the second cell's third seed ties with all three of the target's.
     assert against.mean == pytest.approx((1 + 1 + 2) / 3)
@@ -124,8 +135,8 @@ def test_filter_is_compared_with_the_baselines_of_its_own_learner() -> None:
         values = (target, mix, filtered) * len(UNDER)
         return {name: np.full(3, factor * value) for (name, factor), value in zip(names, values, strict=True)}
 
-    table = report.learners_table([cell(10, 0, 9), cell(0, 4, 2), cell(1, 1, 1)])
-    first, second, *_ = (line.strip("| ").split(" | ") for line in table[2:])
+    lines = tables.learners_table([cell(10, 0, 9), cell(0, 4, 2), cell(1, 1, 1)])
+    first, second, *_ = (line.strip("| ").split(" | ") for line in lines[2:])
     # The better baselines are 10, 4, 1; the filter's gains -1, -2, 0, and twice that.
     assert first[:5] == ["iql", "3.7", "1.7", "4.0", "5.0"] and first[6] == "0 of 3"
     assert second[:5] == ["td3_bc", "7.3", "3.3", "8.0", "10.0"] and second[6] == "1 of 3"
@@ -133,8 +144,8 @@ def test_filter_is_compared_with_the_baselines_of_its_own_learner() -> None:
 
 
 def test_holm_by_hand() -> None:
-    assert report.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert report.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert tables.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert tables.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
 
 
 def test_interval_of_a_gain_is_paired() -> None:
@@ -180,7 +191,7 @@ def test_standing_counts_cells_by_the_better_baseline() -> None:
         same | {"v2a": np.asarray([54.0]), "iql_mixed": np.asarray([52.0])},
         same | {"v2a": np.asarray([54.0]), "iql_target": np.asarray([90.0])},
     ]
-    row = next(line for line in report.standing_table(cells) if line.startswith("| v2a |"))
+    row = next(line for line in tables.standing_table(cells) if line.startswith("| v2a |"))
     assert row == "| v2a | 1 | 1 | 1 |"
 
 

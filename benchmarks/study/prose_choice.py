@@ -34,7 +34,7 @@ tasks, and the tasks in which its mean is behind both baselines' better mean by 
 
 AGAINST_FILTERS = """The choice beside every filter that was run on the same tasks and seeds: interquartile means over
 tasks, and the probability that a seed of the choice beats one of the filter. The goal was to be ahead of every
-published form with a probability of 0.75. It is ahead of `v2a` with 0.89 on Hopper's map, 0.75 on Walker2d's, 0.75 on
+published form with a probability of 0.75. It is ahead of `v2a` with 0.90 on Hopper's map, 0.75 on Walker2d's, 0.75 on
 HalfCheetah's, 0.88 on Ant's, and 0.83 in Hopper's part of the published suite; there of IGDF and V2A-OT with 0.83, of
 DVDF with 0.67, and of OTDF with 0.17, which has 48 where the choice has 22. In Walker2d's it is level with OTDF.
 """

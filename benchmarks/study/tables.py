@@ -1,0 +1,139 @@
+"""Tables of the study's page, and the statistics in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.study.design import UNDER
+from benchmarks.study.run import Scores
+from benchmarks.study.selection import BASELINES, NOTICEABLE
+from benchmarks.study.suites import METHODS
+from v2a_ray.evaluation.aggregates import improvement
+from v2a_ray.evaluation.interval import interquartile_mean, with_spread
+from v2a_ray.report.markdown import table_lines
+
+FILTERS = tuple(method for method in METHODS if method not in BASELINES)
+CONTRASTS = (
+    ("iql_mixed", "iql_target"),
+    *((method, "iql_mixed") for method in FILTERS),
+    *((method, "iql_target") for method in FILTERS),
+    *((method, "better baseline") for method in FILTERS),
+)
+"""Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
+LEARNER_SHOWN = (*BASELINES, "v2a", "better baseline")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A method against another over cells.
+
+    Attributes:
+        mean, low, high: of the difference of scores, averaged over seeds and then over cells, with its 95 % t interval.
+        p: two-sided, of the t test that it is 0 over cells, after Holm's correction for all contrasts.
+        improvement: probability that a seed of the method beats one of the other, averaged over cells (2108.13264).
+    """
+
+    method: str
+    other: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    improvement: float
+
+
+def with_better_baseline(scores: Scores) -> Scores:
+    """With `better baseline`: the scores of whichever baseline has the higher mean in this cell, which favours it."""
+    better = max(BASELINES, key=lambda name: float(scores[name].mean()))
+    return {**scores, "better baseline": scores[better]}
+
+
+def contrasts(cells: Sequence[Scores], pairs: Sequence[tuple[str, str]] = CONTRASTS) -> list[Contrast]:
+    """Each method against the other of its pair over the cells, at least three."""
+    cells = [with_better_baseline(scores) for scores in cells]
+    rows, raw = [], []
+    for method, other in pairs:
+        difference = np.asarray([scores[method].mean() - scores[other].mean() for scores in cells])
+        tested = stats.ttest_1samp(difference, 0.0)
+        interval = tested.confidence_interval(0.95)
+        better = improvement([scores[method] for scores in cells], [scores[other] for scores in cells]).value
+        rows.append((method, other, float(difference.mean()), float(interval.low), float(interval.high), better))
+        raw.append(float(tested.pvalue))
+    return [
+        Contrast(method, other, mean, low, high, p, better)
+        for (method, other, mean, low, high, better), p in zip(rows, holm(raw), strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p-values."""
+    order = np.argsort(p_values)
+    corrected, largest = np.empty(len(p_values)), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected.tolist()
+
+
+def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) -> list[str]:
+    """Score of every method in every cell."""
+    lines = [
+        (cell, str(len(scores[methods[0]])), *(with_spread(scores[method], 1) for method in methods))
+        for cell, scores in cells.items()
+    ]
+    return table_lines(("target, from source", "seeds", *methods), lines)
+
+
+def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
+    """In how many cells the mean of a method is above the better baseline's, beside it, or below."""
+    lines = []
+    for method in methods:
+        gains = [scores[method].mean() - max(scores[name].mean() for name in BASELINES) for scores in cells]
+        ahead, behind = (sum(sign * gain > NOTICEABLE for gain in gains) for sign in (1, -1))
+        lines.append((method, str(ahead), str(len(gains) - ahead - behind), str(behind)))
+    head = ("against the better baseline", f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind")
+    return table_lines(head, lines)
+
+
+def interval_of(row: Contrast) -> str:
+    """The mean difference with its interval."""
+    return f"{row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+
+
+def contrast_table(found: Sequence[Contrast]) -> list[str]:
+    """The contrasts in the order in which they were named."""
+    lines = []
+    for row in found:
+        lines.append((f"{row.method} − {row.other}", interval_of(row), f"{row.p:.3g}", f"{row.improvement:.2f}"))
+    return table_lines(("contrast", "difference [95 %]", "p (Holm)", "P(improvement)"), lines)
+
+
+def iqm_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
+    """Interquartile mean over cells and seeds of every method; no interval while a cell has fewer than three seeds."""
+    lines = []
+    for method in methods:
+        middle, low, high = interquartile_mean([scores[method] for scores in cells])
+        interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+        lines.append((method, f"{middle:.1f}{interval}"))
+    return table_lines(("method", "interquartile mean [95 %]"), lines)
+
+
+def learners_table(cells: Sequence[Scores]) -> list[str]:
+    """V2A's filter and both baselines under each base learner: means over cells, and the filter's gain."""
+    lines = []
+    for learner, (target, mix, filtered) in UNDER.items():
+        own = [
+            with_better_baseline({"iql_target": scores[target], "iql_mixed": scores[mix], "v2a": scores[filtered]})
+            for scores in cells
+        ]
+        (gain,) = contrasts(own, [("v2a", "better baseline")])
+        means = {name: np.asarray([scores[name].mean() for scores in own]) for name in LEARNER_SHOWN}
+        behind = np.count_nonzero(means["better baseline"] - means["v2a"] > NOTICEABLE)
+        columns = [f"{column.mean():.1f}" for column in means.values()]
+        lines.append((learner, *columns, interval_of(gain), f"{behind} of {len(cells)}"))
+    head = ("learner", "target alone", "plain mixing", "v2a", "better baseline", "v2a − better baseline [95 %]")
+    return table_lines((*head, f"behind by more than {NOTICEABLE}"), lines)
