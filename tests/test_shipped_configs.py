@@ -129,6 +129,24 @@ def test_shipped_file_is_found_by_name_from_any_folder(
     assert load_experiment(Path("demo")).name == "mine"
 
 
+@pytest.mark.parametrize("written", ["demo", "tune_configs/demo.yaml"])
+def test_a_sweep_is_laid_over_a_shipped_experiment_of_that_name(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    sweep = tmp_path / "mine.yaml"
+    sweep.write_text(f"name: mine\nbase: {written}\naxes: {{seed: [0, 1]}}\n")
+    (trial, _) = load_sweep(Path("../mine.yaml")).trials
+    assert trial.config.target.num_transitions == 3000
+    # The file beside the sweep takes precedence, whatever lies in the working directory.
+    beside = tmp_path / written
+    beside.parent.mkdir(exist_ok=True)
+    for file, count in ((beside, 2000), (tmp_path / "elsewhere" / "demo", 1000)):
+        file.write_text((FOLDER / "demo.yaml").read_text().replace("num_transitions: 3000", f"num_transitions: {count}"))
+    assert load_sweep(Path("../mine.yaml")).trials[0].config.target.num_transitions == 2000
+
+
 def test_unknown_shipped_name_lists_the_shipped_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for load in (load_experiment, load_sweep):

@@ -273,7 +273,8 @@ class LoadingConfig(Settings):
     memory_gib: Annotated[float, Field(gt=0.0)] = 16.0
     """Memory that a stage may use for transitions, in GiB. A larger table is streamed through a shuffle buffer of this
     size, which changes the batches (see `v2a_ray.data.loading.streaming`). The default does not depend on the machine,
-    so that results do not. The table of the modality stage and the target of the alignment stage have to fit."""
+    so that results do not. The target of the alignment stage has to fit, and the source where several workers fit the
+    modality, or `alignment.kind=modality` does."""
 
 
 class ExperimentData(Settings):

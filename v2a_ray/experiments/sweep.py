@@ -186,14 +186,15 @@ def _chosen(axis: str, labelled: Mapping[Any, Any], labels: Sequence[Any]) -> di
 def with_base(raw: Mapping[str, Any], path: Path, below: Layer | None = None) -> tuple[dict[str, Any], list[str]]:
     """Merge a sweep file's settings into the experiment named by its `base`; returns the content and notices.
 
-    `below` are settings below that experiment. Raises ConfigError if the base is not a file name.
+    The base is a file beside the sweep's, or the name of a shipped one. `below` are settings below that experiment.
+    Raises ConfigError if the base is not a file name.
     """
     content, notices, settings = dict(raw), [], dict(below or {})
     base = content.pop("base", None)
     if base is not None:
         if not isinstance(base, str):
             raise ConfigError(f"expected a file, got {base!r}", where=f"{path} · base")
-        file = (path.parent / base).resolve()
+        file = config_path(Path(base), path.parent).resolve()
         settings = merge(settings, with_plugins(read_yaml(file), file))
     if over := content.get("settings"):
         over = with_plugins(over, path) if isinstance(over, Mapping) else over

@@ -15,14 +15,14 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
-def config_path(path: Path) -> Path:
-    """The file at a path, or the shipped one of that name if there is none: `demo` or `tune_configs/demo.yaml`.
+def config_path(path: Path, folder: Path = Path()) -> Path:
+    """The file at a path in `folder`, or the shipped one of that name: `demo` or `tune_configs/demo.yaml`.
 
     A path that is neither is returned as it is, so that reading it says what is wrong.
     """
-    if path.exists():
-        return path
+    if (folder / path).exists():
+        return folder / path
     in_folder = path.parts[:-1] == ("tune_configs",) and path.suffix == ".yaml"
     if in_folder or (not path.suffix and len(path.parts) == 1):
-        return shipped_configs().get(path.stem, path)
-    return path
+        return shipped_configs().get(path.stem, folder / path)
+    return folder / path
