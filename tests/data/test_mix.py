@@ -27,6 +27,7 @@ from v2a_ray.data.table.manifest import content_hash
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.reading import resolve
 from v2a_ray.settings.yaml_files import validate
 
 TARGET = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 50}
@@ -198,6 +199,23 @@ def test_data_by_uri_are_the_same_data(tmp_path: Path) -> None:
     assert len(keys) == 1
     tables = [load_source(config.sources[0], config.data_root).table for config in (by_path, by_uri, by_root)]
     assert len({content_hash(table) for table in tables}) == 1
+
+
+@pytest.mark.parametrize("root", [".", "~/mine"])
+def test_relative_data_are_those_of_the_command_not_of_the_workers(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    """Workers of Ray stay in the folder in which it was started: a file of the same name there is another one."""
+    from v2a_ray.orchestration.data.mix import make_mix
+    from v2a_ray.orchestration.train.listener import Listener
+
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_hdf5(Path("a.hdf5"), arrays_of(hopper_table()))
+    raw = {"name": "mixed", "method": "iql", "target": TARGET, "sources": [file_source()], "data_root": root}
+    manifest = make_mix(resolve(raw | {"store": str(tmp_path / "store")}), tmp_path / "mix", Listener())
+    assert manifest["num_transitions"] == hopper_table().num_transitions
 
 
 @pytest.mark.slow

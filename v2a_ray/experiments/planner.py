@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2a_ray.data.config import ExperimentData
 from v2a_ray.engine.stores import store_address
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.reading import require_domains
+from v2a_ray.experiments.reading import require_domains, with_absolute_root
 from v2a_ray.settings.yaml_files import validate
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ class Planner:
         Raises:
             ConfigError, DomainError, DataError: as `reading.resolve` and `plan.make_plan`.
         """
-        config = _absolute(validate(ExperimentConfig, raw))
+        config = with_absolute_root(validate(ExperimentConfig, raw))
+        config = config.model_copy(update={"store": store_address(config.store)})
         data = config.model_dump_json(include=set(DATA))
         if data not in self._known:
             require_domains(config)
@@ -45,9 +45,3 @@ class Planner:
         shared, tables = self._known[data]
         config = config.model_copy(update=shared)
         return config, make_plan(config, tables)
-
-
-def _absolute(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with absolute folders, because Tune runs every trial in a working directory of its own."""
-    root = config.data_root if "://" in config.data_root else str(Path(config.data_root).expanduser().absolute())
-    return config.model_copy(update={"store": store_address(config.store), "data_root": root})
