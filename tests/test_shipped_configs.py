@@ -143,7 +143,9 @@ def test_a_sweep_is_laid_over_a_shipped_experiment_of_that_name(
     beside = tmp_path / written
     beside.parent.mkdir(exist_ok=True)
     for file, count in ((beside, 2000), (tmp_path / "elsewhere" / "demo", 1000)):
-        file.write_text((FOLDER / "demo.yaml").read_text().replace("num_transitions: 3000", f"num_transitions: {count}"))
+        file.write_text(
+            (FOLDER / "demo.yaml").read_text().replace("num_transitions: 3000", f"num_transitions: {count}")
+        )
     assert load_sweep(Path("../mine.yaml")).trials[0].config.target.num_transitions == 2000
 
 
