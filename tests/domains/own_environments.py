@@ -32,6 +32,18 @@ class Cart(gymnasium.Env[Any, Any]):
         return {"goal": self.goal.astype(np.float32), "state": self.state.astype(np.float32)}
 
 
+class InArrays(Cart):
+    """Rewards as arrays, of as many elements as it is told."""
+
+    def __init__(self, elements: int = 1) -> None:
+        super().__init__()
+        self.elements = elements
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, np.full(self.elements, reward), *rest
+
+
 class Pictures(Cart):
     """Sees pictures."""
 

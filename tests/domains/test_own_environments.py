@@ -248,3 +248,12 @@ print({name: node.key for name, node in plan.items()})
         found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
         keys.append(found.stdout)
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_reward_in_an_array_of_one_element_is_a_number() -> None:
+    name = f"{OWN}:InArrays?max_episode_steps=5"
+    table = collect_episodes(parse_domain(name), "random", [0])
+    goal, place = table.next_observation[:, 0], table.next_observation[:, 1]
+    np.testing.assert_allclose(table.reward, -abs(goal - place), atol=1e-6)
+    with pytest.raises(DomainError, match=r"(?s)InArrays.*the reward is array\(\[.*return one number"):
+        collect_episodes(parse_domain(f"{name}&elements=2"), "random", [0])

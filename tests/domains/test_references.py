@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from v2a_ray.domains import catalogue, normalized_score, parse_domain, references
+from v2a_ray.domains import catalogue, normalized_score, parse_domain, references, robot_spec
 from v2a_ray.domains.references import OWN_REFERENCES, published_references
 
 MEASURED = json.loads(OWN_REFERENCES.read_text())["domains"]
@@ -64,3 +65,11 @@ def test_scores_of_arrays_are_those_of_their_elements() -> None:
     returns = np.asarray([0.0, 1000.0, 4000.0])
     scores = normalized_score(domain, returns)
     assert scores.tolist() == [normalized_score(domain, float(value)) for value in returns]
+
+
+def test_a_robot_of_a_plugin_has_no_references_and_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_spec, "_ROBOTS", dict(robot_spec._ROBOTS))
+    robot_spec.register_robot(replace(robot_spec.robot("hopper"), name="somebodys_hopper"))
+    for name in ("somebodys_hopper/stock", "somebodys_hopper/gravity-0.5", "somebodys_hopper/stock@modern"):
+        assert references(parse_domain(name)) is None
+        assert normalized_score(parse_domain(name), 100.0) is None

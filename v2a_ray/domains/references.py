@@ -81,6 +81,9 @@ def references(domain: Domain) -> References | None:
         return References(float(given[0]), float(given[1]), "given with the environment") if given else None
     domain = require_robot(domain, "a table of references")
     base = domain.base
+    if base.robot not in _D4RL:
+        # A robot of a plugin.
+        return None
     found = published_references(base) or _own_references(base)
     if found is None:
         found = References(*_D4RL[base.robot], "D4RL's stock robot; none is published for this shift")
@@ -92,6 +95,8 @@ def references(domain: Domain) -> References | None:
 def published_references(domain: RobotDomain) -> References | None:
     """What D4RL, OTDF or ODRL published for a domain of a robot in its own right; None where they have nothing."""
     domain = domain.base
+    if domain.robot not in _D4RL:
+        return None
     random, expert = _D4RL[domain.robot]
     if not domain.shifts:
         return References(random, expert, "D4RL")

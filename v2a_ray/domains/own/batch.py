@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2a_ray.domains.own.domain import GymDomain
+from v2a_ray.errors import DomainError
 
 Step = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 
@@ -40,10 +41,21 @@ class EnvironmentLoop:
         observations, rewards, terminated, truncated, _ = zip(*steps, strict=True)
         return (
             np.stack(observations).astype(np.float64),
-            np.array(rewards, dtype=np.float64),
+            np.array([self._number(reward) for reward in rewards], dtype=np.float64),
             np.array(terminated, dtype=bool),
             np.array(truncated, dtype=bool),
         )
+
+    def _number(self, reward: Any) -> float:
+        """A reward, also as an array of one element. Raises DomainError for any other."""
+        values = np.asarray(reward)
+        if values.size != 1 or values.dtype.kind not in "biuf":
+            raise DomainError(
+                f"the reward is {reward!r} in a step",
+                where=f"environment {self.domain.name}",
+                remedy="return one number as the reward",
+            )
+        return float(values.item())
 
     def close(self) -> None:
         """Free what the environments hold."""
