@@ -111,6 +111,19 @@ def test_draws_after_a_damaged_journal_line_are_repeated(
     assert Suggestions(drawn, tmp_path, {}).num_left == 0
 
 
+def test_a_kill_in_the_middle_of_a_draw_does_not_hide_the_trial(workspace: Path, tmp_path: Path) -> None:
+    search = {"algorithm": "optuna", "num_trials": 1, "space": {"policy.width": {"choice": [8, 16]}, **RATES}}
+    drawn = load_sweep(write_sweep(workspace, name="halved", axes={"seed": [0]}, search=search))
+    first = Suggestions(drawn, tmp_path, {})
+    first.studies[0].ask().suggest_categorical("policy.width", [8, 16])
+    again = Suggestions(drawn, tmp_path, {})
+    assert again.trials() == [], "a sweep asks for the trials so far before it goes on"
+    settings = again.suggest("0")
+    assert isinstance(settings, dict) and settings["suggestion"]["values"].keys() == {"policy.width", *RATES}
+    (mine,), (truth,) = again.trials(), Suggestions(drawn, tmp_path, {}).trials()
+    assert mine.config == truth.config and mine.plan["policy"].key == truth.plan["policy"].key
+
+
 def _finished(path: Path, results: list[Any]) -> list[dict[str, Any]]:
     rows = rows_of(path)
     assert len(rows) == len(results) and {row["status"] for row in rows} == {"finished"}

@@ -50,11 +50,12 @@ class Suggestions(Searcher):
         return self.search.num_trials * len(self.studies) - over
 
     def trials(self) -> list[Trial]:
-        """The draws so far, as trials."""
+        """The draws so far, as trials; without draws that a kill interrupted and `suggest` has yet to complete."""
         for cell, study in enumerate(self.studies):
             for drawn in study.get_trials(deepcopy=False):
                 # Planning a trial takes milliseconds, and this method is called whenever a trial ends.
-                if drawn.params and (cell, drawn.number) not in self.known:
+                whole = self.search.space.keys() <= drawn.params.keys()
+                if whole and (cell, drawn.number) not in self.known:
                     self.known[cell, drawn.number] = suggested(
                         self.sweep.trials[cell], drawn.number, drawn.params, self.planner
                     )
