@@ -124,9 +124,9 @@ def environment(**variables: str) -> dict[str, str]:
     }
 
 
-def v2a(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def v2a(*arguments: str, cwd: Path, env: dict[str, str], timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """The command as a user calls it; the text of errors in one line."""
     command = [sys.executable, "-m", "v2a_ray.cli.main", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
     done.stderr = " ".join(done.stderr.split())
     return done

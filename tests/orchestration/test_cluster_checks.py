@@ -85,6 +85,40 @@ def test_a_sweep_with_too_many_gpus_is_refused(ray_cluster: None, tmp_path: Path
     assert not (tmp_path / "store").exists()
 
 
+@pytest.fixture(scope="module")
+def coreless() -> Iterator[RayHead]:
+    """A cluster of a head that computes nothing."""
+    head = RayHead(num_cpus=0)
+    yield head
+    head.stop()
+
+
+COLLECT = ["data", "collect", "--domain", "hopper/stock", "--behavior", "random", "--num-transitions", "50"]
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ([*COLLECT, "-o", "table"], "v2a data collect"),
+        ([*COLLECT, "-o", "table", "--num-actors", "1"], "v2a data collect"),
+        (["data", "mix", "run.yaml", "-o", "table"], "data"),
+        (["choose", "run.yaml", "--run-dir", "choice"], "data"),
+        (["run", "run.yaml", "--run-dir", "run"], "data"),
+    ],
+    ids=["collect", "collect by one actor", "mix", "choose", "run"],
+)
+def test_nothing_waits_for_cores_that_never_come(
+    coreless: RayHead, tmp_path: Path, command: list[str], where: str
+) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN | {"store": str(tmp_path / "store")}))
+    env = coreless.client | {"RAY_ADDRESS": coreless.address}
+    done = v2a(*command, cwd=tmp_path, env=env, timeout=150)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"{where}: one process asks for 1 CPU, and the largest node has 0 CPU" in done.stderr
+    assert "give the cluster a node that has as much" in done.stderr and "lower it" not in done.stderr
+    assert not (tmp_path / "table").exists()
+
+
 def test_a_cluster_of_machines_is_not_scaled(head: RayHead) -> None:
     script = (
         "import sys\n"

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.orchestration.elastic_head import ElasticHead, node_type
-from tests.orchestration.ray_head import REPOSITORY, RayHead
+from tests.orchestration.ray_head import REPOSITORY, RayHead, v2a
 from tests.orchestration.tiny_sweeps import rows_of, write_sweep
 from v2a_ray.orchestration.cluster.capacity import Capacity, NodeType
 
@@ -114,6 +115,23 @@ require_resources({"CPU": 5}, "policy.num_threads", print)
         in done.stderr
     )
     assert "up to 8 of cpu (1 CPU)" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.slow
+def test_data_are_collected_by_nodes_that_come(tmp_path: Path) -> None:
+    head = ElasticHead(cpu=node_type(1, CPU=1))
+    data = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 50}
+    run = {"name": "tiny", "method": "bc_target", "target": data, "sources": [data | {"name": "other"}]}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run | {"store": str(tmp_path / "store")}))
+    env = head.client | {"RAY_ADDRESS": head.address}
+    collect = ["--domain", "hopper/stock", "--behavior", "random", "--num-transitions", "50"]
+    try:
+        for command in (["collect", *collect], ["mix", "run.yaml"]):
+            done = v2a("data", *command, "-o", command[0], cwd=tmp_path, env=env)
+            assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        head.stop()
+    assert (tmp_path / "collect").is_dir() and (tmp_path / "mix").is_dir()
 
 
 class Running:

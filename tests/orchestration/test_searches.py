@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from v2a_ray.experiments.sweep_config import SearchConfig
 from v2a_ray.files import sole_writer
 from v2a_ray.orchestration.sweep.population import finished_member, member_settings
 from v2a_ray.orchestration.sweep.run_sweep import open_sweep, run_sweep
-from v2a_ray.orchestration.sweep.search import Suggestions
+from v2a_ray.orchestration.sweep.search import SealedJournal, Suggestions
 from v2a_ray.report.search_table import pareto_front, search_markdown
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -109,6 +112,58 @@ def test_draws_after_a_damaged_journal_line_are_repeated(
     assert len(again.trials()) == 3
     # The lines that follow are whole: another process reads all of them.
     assert Suggestions(drawn, tmp_path, {}).num_left == 0
+
+
+def test_a_kill_in_the_middle_of_a_draw_does_not_hide_the_trial(workspace: Path, tmp_path: Path) -> None:
+    search = {"algorithm": "optuna", "num_trials": 1, "space": {"policy.width": {"choice": [8, 16]}, **RATES}}
+    drawn = load_sweep(write_sweep(workspace, name="halved", axes={"seed": [0]}, search=search))
+    first = Suggestions(drawn, tmp_path, {})
+    first.studies[0].ask().suggest_categorical("policy.width", [8, 16])
+    again = Suggestions(drawn, tmp_path, {})
+    assert again.trials() == [], "a sweep asks for the trials so far before it goes on"
+    settings = again.suggest("0")
+    assert isinstance(settings, dict) and settings["suggestion"]["values"].keys() == {"policy.width", *RATES}
+    (mine,), (truth,) = again.trials(), Suggestions(drawn, tmp_path, {}).trials()
+    assert mine.config == truth.config and mine.plan["policy"].key == truth.plan["policy"].key
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def die_at(patch: pytest.MonkeyPatch, call: int) -> list[str]:
+    """From the `call`-th system call that changes files on, every one fails. Returns the calls, as they come."""
+    calls: list[str] = []
+
+    def dying(name: str, real: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            calls.append(name)
+            if len(calls) > call:
+                raise Killed(name)
+            return real(*arguments, **options)
+
+        return wrapped
+
+    for name in ("open", "fsync", "link", "rename", "replace", "unlink"):
+        patch.setattr(os, name, dying(name, getattr(os, name)))
+    return calls
+
+
+def test_a_kill_during_the_repair_of_a_journal_loses_nothing(tmp_path: Path) -> None:
+    for call in itertools.count():
+        path = tmp_path / str(call) / "0000.jsonl"
+        path.parent.mkdir()
+        logs = [{"op": number} for number in range(5)]
+        SealedJournal(path).append_logs(logs)
+        torn = path.read_bytes() + b'{"op": 5, "chec'
+        path.write_bytes(torn)
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            calls = die_at(patch, call)
+            SealedJournal(path)
+        assert SealedJournal(path).logs == logs, f"killed at {calls}"
+        assert torn in [file.read_bytes() for file in path.parent.glob("0000.jsonl.damaged-*")]
+        if len(calls) <= call:
+            return
 
 
 def _finished(path: Path, results: list[Any]) -> list[dict[str, Any]]:

@@ -48,10 +48,12 @@ def collect(
     """
     import shutil
 
+    from v2a_ray.cli.experiment_commands import notice
     from v2a_ray.data.config import SourceSpec
     from v2a_ray.data.table.folder import write_table
     from v2a_ray.domains import parse_domain
     from v2a_ray.files import prepare_folder
+    from v2a_ray.orchestration.cluster.requirements import require_resources
     from v2a_ray.orchestration.cluster.session import ray_session
     from v2a_ray.orchestration.data.collect import collect_data
     from v2a_ray.report.datasets import render
@@ -71,6 +73,7 @@ def collect(
     prepare_folder(output.parent)
     journal = output.absolute().with_name(f".{output.name}.collecting")
     with resumable(), ray_session(), console.status("collecting") as status:
+        require_resources({"CPU": 1}, "v2a data collect", notice)
         (table,) = collect_data(
             [spec],
             num_actors=num_actors,

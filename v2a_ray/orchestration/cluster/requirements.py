@@ -19,12 +19,12 @@ from v2a_ray.result_folders import address_of
 Warn = Callable[[str], None]
 
 
-def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], warn: Warn) -> None:
+def check_cluster(store: ArtifactStore, folder: Path | None, works: Sequence[Work], warn: Warn) -> None:
     """Raise ConfigError or StorageError if the cluster cannot compute the nodes that the store lacks.
 
     Args:
         store: must be the same on all nodes of the cluster.
-        folder: of the results; must also be the same on all nodes.
+        folder: of the results, if nodes write there; must also be the same on all nodes.
         works: nodes of plans.
         warn: takes what cannot be checked, as one line.
     """
@@ -32,9 +32,9 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
         missing = [work for work in works if store.find(work.node.stage, work.node.key) is None]
     asked: dict[tuple[str, int, int], None] = {}
     for work in missing:
-        if work.node.stage not in STAGES:
-            continue
-        asked[f"{work.node.stage}.num_threads", stage_threads(work), stage_workers(work.config, work.node.stage)] = None
+        stage = work.node.stage
+        where = f"{stage}.num_threads" if stage in STAGES else stage
+        asked[where, stage_threads(work), stage_workers(work.config, stage)] = None
     for where, threads, count in asked:
         require_resources({"CPU": threads}, where, warn, count=count)
     require_importable(Named.by(work.config for work in missing))
@@ -49,10 +49,10 @@ def check_cluster(store: ArtifactStore, folder: Path, works: Sequence[Work], war
     require_shared_storage(shared_folders(store, folder), sorted(data))
 
 
-def shared_folders(store: ArtifactStore, folder: Path) -> list[Path]:
+def shared_folders(store: ArtifactStore, folder: Path | None) -> list[Path]:
     """Those that every node must see: of artifacts and of results, unless they are in object storage."""
     artifacts = [store.root] if store.is_shared_folder else []
-    return artifacts + ([folder] if address_of(folder) is None else [])
+    return artifacts + ([folder] if folder and address_of(folder) is None else [])
 
 
 def require_resources(resources: Mapping[str, float], where: str, warn: Warn, count: int = 1) -> None:
@@ -62,7 +62,7 @@ def require_resources(resources: Mapping[str, float], where: str, warn: Warn, co
 
     Args:
         resources: name to amount, as Ray counts them: `{"CPU": 4, "GPU": 0.5}`.
-        where: the setting that needs them.
+        where: the setting, table or command that needs them.
         warn: takes one line.
         count: processes that run at the same time.
     """
@@ -79,14 +79,16 @@ def require_resources(resources: Mapping[str, float], where: str, warn: Warn, co
     if there.unknown:
         warn(f"{where}: {what}; it waits for the autoscaler, whose node types cannot be read: {there.unknown}")
         return
+    # Nothing runs on less than a core.
+    less = "" if count == 1 and resources == {"CPU": 1} else "lower it, or "
     if there.elastic:
         types = ", ".join(f"up to {kind.largest} of {kind.describe()}" for kind in there.types[1:])
         raise ConfigError(
             f"{what}, of all that the autoscaler may start: {types}",
             where=where,
-            remedy="lower it, or give the cluster's definition a node type that has as much",
+            remedy=f"{less}give the cluster's definition a node type that has as much",
         )
-    raise ConfigError(what, where=where, remedy="lower it, or give the cluster a node that has as much")
+    raise ConfigError(what, where=where, remedy=f"{less}give the cluster a node that has as much")
 
 
 def _data_path(work: Work) -> Path | None:

@@ -14,6 +14,7 @@ from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import DataError
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.reading import store_of
+from v2a_ray.orchestration.cluster.requirements import check_cluster
 from v2a_ray.orchestration.data.ingest import VALIDATION
 from v2a_ray.orchestration.train.compute import compute_all
 from v2a_ray.orchestration.train.listener import Listener
@@ -76,11 +77,15 @@ def make_mix(config: ExperimentConfig, output: Path, listener: Listener) -> dict
 
 
 def compute_tables(config: ExperimentConfig, names: Sequence[str], listener: Listener) -> dict[str, Path]:
-    """The artifacts' folders of these tables in an experiment's plan, and of no other stage; Ray must be running."""
+    """The artifacts' folders of these tables in an experiment's plan, and of no other stage; Ray must be running.
+
+    Raises ConfigError or StorageError, as `check_cluster`, before anything is computed.
+    """
     plan, store = make_plan(config), store_of(config)
     store.prepare()
     needed = dict.fromkeys([*(given for name in names for given in plan[name].inputs.values()), *names])
     works = [Work(config, plan, plan[name]) for name in needed]
+    check_cluster(store, None, works, listener.warned)
     listener.planned("stages", len(works), "a free core")
     made = compute_all(works, store, listener)
     return {name: made[plan[name].key].path for name in names}

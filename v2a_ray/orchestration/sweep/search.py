@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 from v2a_ray.checksums import append_sealed, read_sealed_lines
 from v2a_ray.experiments.planner import Planner
 from v2a_ray.experiments.sweep import Sweep, Trial, draw, suggested
+from v2a_ray.files import copy_whole, replacing
 
 _log = logging.getLogger(__name__)
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
@@ -50,11 +51,12 @@ class Suggestions(Searcher):
         return self.search.num_trials * len(self.studies) - over
 
     def trials(self) -> list[Trial]:
-        """The draws so far, as trials."""
+        """The draws so far, as trials; without draws that a kill interrupted and `suggest` has yet to complete."""
         for cell, study in enumerate(self.studies):
             for drawn in study.get_trials(deepcopy=False):
                 # Planning a trial takes milliseconds, and this method is called whenever a trial ends.
-                if drawn.params and (cell, drawn.number) not in self.known:
+                whole = self.search.space.keys() <= drawn.params.keys()
+                if whole and (cell, drawn.number) not in self.known:
                     self.known[cell, drawn.number] = suggested(
                         self.sweep.trials[cell], drawn.number, drawn.params, self.planner
                     )
@@ -125,8 +127,9 @@ class SealedJournal(BaseJournalBackend):
         self.logs = [line for line in itertools.takewhile(lambda line: line is not None, lines) if line is not None]
         if len(self.logs) < len(lines):
             aside = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
-            path.rename(aside)
-            append_sealed(path, self.logs)
+            copy_whole(path, aside)
+            with replacing(path) as fresh:
+                append_sealed(fresh, self.logs)
             if len(self.logs) < len(lines) - 1:  # else a kill tore the last one
                 _log.warning(
                     "%s: line %d is damaged: what the search did since is done again; the file is set aside as %s",
