@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from v2a_ray.errors import ConfigError
@@ -17,15 +13,6 @@ def import_named(name: str) -> Any:
     """The object that `module:attribute` names. Raises whatever its module raises, AttributeError, or ValueError."""
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)
-
-
-@cache
-def module_digest(name: str) -> str:
-    """SHA-256 of a module's source file, by which a key knows the user's code. Raises what importing it raises."""
-    module = sys.modules.get(name) or import_module(name)
-    source, file = getattr(module, "PLUGIN_SOURCE", None), getattr(module, "__file__", None)
-    content = source.encode() if isinstance(source, str) else Path(file).read_bytes() if file else b""
-    return hashlib.sha256(content).hexdigest()
 
 
 def require_package(module: str, extra: str, where: str) -> None:

@@ -25,8 +25,7 @@ from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.job_spec import make_job
 from v2a_ray.stages.alignment.config import ALIGNMENTS
-from v2a_ray.stages.modality.config import ENCODERS
-from v2a_ray.stages.policy.config import FILTERS, LEARNERS
+from v2a_ray.stages.policy.config import LEARNERS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 SMALL = {
@@ -38,7 +37,7 @@ SMALL = {
 @pytest.fixture(scope="module", autouse=True)
 def leave_nothing_registered() -> Iterator[None]:
     """What plugins register here would be there for the other tests of this process."""
-    registers: list[dict[str, Any]] = [METHODS, ALIGNMENTS._kinds, LEARNERS._kinds, FILTERS._kinds, ENCODERS]
+    registers: list[dict[str, Any]] = [METHODS, ALIGNMENTS._kinds, LEARNERS._kinds]
     before = [dict(register) for register in registers]
     yield
     for register, content in zip(registers, before, strict=True):
@@ -95,56 +94,6 @@ def test_a_changed_plugin_makes_new_artifacts(plugin: Path) -> None:
     file.write_text(file.read_text().replace("-distances.mean", "-2 * distances.mean"))
     after = keys()
     assert {name for name in before if before[name] != after[name]} == {"alignment", "policy"}
-
-
-FILTER = """
-from typing import Literal
-from v2a_ray.stages.policy.config import FILTERS, FilterConfig
-from v2a_ray.stages.policy.filtering import KeepAll
-
-class Half(KeepAll):
-    PART = 2
-
-@FILTERS.add
-class HalfConfig(FilterConfig):
-    selects = Half
-    needs_score = False
-    rule: Literal["half"] = "half"
-"""
-ENCODER = """
-from v2a_ray.networks import PooledEncoder
-from v2a_ray.stages.modality.config import register_encoder
-
-class Mine(PooledEncoder):
-    PART = 2
-
-register_encoder("mine", Mine)
-"""
-
-
-@pytest.mark.parametrize(
-    ("source", "settings", "renewed"),
-    [
-        (FILTER, {"method": "iql_mixed", "policy": {"filter": {"rule": "half"}}}, {"policy"}),
-        (ENCODER, {"method": "v2a", "modality": {"encoder": "mine"}}, {"modality", "advantage", "policy"}),
-    ],
-)
-def test_a_changed_part_of_a_section_makes_new_artifacts(
-    tmp_path: Path, source: str, settings: dict[str, Any], renewed: set[str]
-) -> None:
-    """A filter is a part of the policy's settings, and an encoder is named by the modality's."""
-    data = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 100}
-    content = {"name": "x", "plugins": ["part.py"], "target": data, "sources": [data | {"seed": 1}], **settings}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-
-    def keys() -> dict[str, str]:
-        return {name: node.key for name, node in make_plan(load_experiment(tmp_path / "run.yaml")).items()}
-
-    (tmp_path / "part.py").write_text(source)
-    before = keys()
-    (tmp_path / "part.py").write_text(source.replace("PART = 2", "PART = 3"))
-    after = keys()
-    assert {name for name in before if before[name] != after[name]} == renewed
 
 
 @pytest.mark.parametrize(

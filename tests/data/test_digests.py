@@ -122,11 +122,3 @@ def flip_digit(note) -> None:
     digest = json.loads(note.read_text())["sha256"]
     other = digest.translate(str.maketrans("0246", "1357"))
     note.write_text(note.read_text().replace(digest, other))
-
-
-def test_labels_in_folder_names_are_content_and_other_names_are_not(tmp_path: Path) -> None:
-    for folder in ("a/behavior=medium", "b/behavior=expert", "c/part-1", "d/part-2"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "rows.parquet").write_bytes(b"one")
-    medium, expert, one, two = (digest_path(tmp_path / name) for name in "abcd")
-    assert medium != expert and one == two

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -230,24 +228,6 @@ def test_functions_that_are_no_policies_are_refused() -> None:
 
 def test_our_own_robots_are_what_they_were() -> None:
     assert [str(domain) for domain in catalogue("hopper")][:2] == ["hopper/stock@d4rl", "hopper/friction-0.1@d4rl"]
-
-
-def test_data_of_an_environment_whose_code_changed_are_collected_anew(tmp_path: Path) -> None:
-    source = Path(__file__).with_name("own_environments.py").read_text()
-    script = """
-from v2a_ray.engine.plan import make_plan
-from v2a_ray.experiments.reading import resolve
-target = {"domain": "gym:changing:Cart?max_episode_steps=20", "behavior": "random", "num_transitions": 50}
-plan = make_plan(resolve({"name": "x", "method": "bc_target", "target": target, "sources": []}))
-print({name: node.key for name, node in plan.items()})
-"""
-    keys = []
-    for text in (source, source, source + "\nCHANGED = True\n"):
-        (tmp_path / "changing.py").write_text(text)
-        command = [sys.executable, "-B", "-c", script]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-        keys.append(found.stdout)
-    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_reward_in_an_array_of_one_element_is_a_number() -> None:

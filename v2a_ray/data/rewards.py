@@ -5,7 +5,10 @@ Shape suffixes: N transitions, O observation dimension, A action dimension.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ import numpy as np
 from v2a_ray.data.checks.findings import Finding, Reading, place
 from v2a_ray.data.table.episodes import EpisodeTable, Float
 from v2a_ray.errors import DataError
-from v2a_ray.imports import import_named, module_digest
+from v2a_ray.imports import import_named
 
 MISSING = "rewards_missing"
 """Of a finding. It is no check that a user may ignore: what reads rewards has to be able to refuse."""
@@ -70,7 +73,9 @@ def identity(reward: float | str) -> float | dict[str, str]:
     if isinstance(reward, float | int):
         return float(reward)
     _function(reward)
-    return {"function": reward, "module": module_digest(reward.partition(":")[0])}
+    file = getattr(import_module(reward.partition(":")[0]), "__file__", None)
+    source = Path(file).read_bytes() if file else b""
+    return {"function": reward, "module": hashlib.sha256(source).hexdigest()}
 
 
 def _values(table: EpisodeTable, reward: float | str, where: str) -> Float:

@@ -47,9 +47,7 @@ def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
     for file in sorted(local.rglob("*")) if local.is_dir() else [local]:
         if file.is_file():
             try:
-                # Folders named NAME=VALUE are labels of the table; other names say nothing.
-                labels = [part for part in file.relative_to(local).parts[:-1] if "=" in part]
-                digest.update("/".join(labels).encode() + _digest(file, store))
+                digest.update(_digest(file, store))
             except OSError as error:
                 raise DataError(f"cannot be read: {error.strerror}", where=str(file)) from None
     return digest.hexdigest()

@@ -24,7 +24,6 @@ from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.domains.shifts.kinds import Shift
 from v2a_ray.domains.shifts.names import KINDS, combined_execution
 from v2a_ray.errors import DomainError
-from v2a_ray.imports import module_digest
 from v2a_ray.settings.environment_names import (
     ROBOT_FILE,
     is_robot_file,
@@ -92,11 +91,10 @@ class GymDomain:
 
     @property
     def identity(self) -> str:
-        """See `Domain`: a robot's file stands for its content, and so does the module of an environment's class."""
-        if is_robot_file(self.environment):
-            return f"{self.name} {MJCFRobot(self.environment.removeprefix(ROBOT_FILE)).digest()}"
-        module, _, attribute = self.environment.partition(":")
-        return f"{self.name} {module_digest(module)}" if attribute else self.name
+        """See `Domain`: a robot's file stands for its content."""
+        if not is_robot_file(self.environment):
+            return self.name
+        return f"{self.name} {MJCFRobot(self.environment.removeprefix(ROBOT_FILE)).digest()}"
 
     @property
     def references(self) -> Sequence[float] | None:

@@ -25,12 +25,6 @@ def register_encoder(name: str, encoder: str | Callable[..., Any]) -> None:
     ENCODERS[name] = encoder
 
 
-def encoder_module(name: str) -> str:
-    """The name of the module in which a registered encoder is defined."""
-    encoder = ENCODERS[name]
-    return encoder.partition(":")[0] if isinstance(encoder, str) else encoder.__module__
-
-
 def _require_encoder(name: str) -> str:
     if name not in ENCODERS:
         raise ValueError(f"no encoder is called {name!r}; known: {', '.join(ENCODERS)}")

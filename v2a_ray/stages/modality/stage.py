@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from v2a_ray.engine.keys import moving
 from v2a_ray.engine.rates import Cost, Tables
 from v2a_ray.engine.stage import SOURCE, SOURCE_ROWS, TABLES, Request, Stage
-from v2a_ray.stages.modality.config import encoder_module
 
 if TYPE_CHECKING:
     from v2a_ray.experiments.experiment import ExperimentConfig
@@ -30,7 +29,7 @@ class ModalityStage(Stage):
 
     def requests(self, config: ExperimentConfig) -> list[Request]:
         """See `Stage`; with `per_source`, one request per source, then the request that joins their columns."""
-        inputs, settings = self.inputs(config), moving(config.modality, encoder_module(config.modality.encoder))
+        inputs, settings = self.inputs(config), moving(config.modality)
         if config.modality.mode == "shared":
             return [Request(inputs, settings)]
         labels = [source.label for source in config.sources]
