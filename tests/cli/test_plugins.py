@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.cli.command import v2a, v2a_here
+from v2a_ray.data.formats.known_formats import FORMATS, Format, register_format
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.experiment import ExperimentConfig
@@ -25,7 +26,8 @@ from v2a_ray.experiments.sweep import load_sweep
 from v2a_ray.files import read_json
 from v2a_ray.orchestration.cluster.job_spec import make_job
 from v2a_ray.stages.alignment.config import ALIGNMENTS
-from v2a_ray.stages.policy.config import LEARNERS
+from v2a_ray.stages.modality.config import ENCODERS
+from v2a_ray.stages.policy.config import FILTERS, LEARNERS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 SMALL = {
@@ -37,7 +39,7 @@ SMALL = {
 @pytest.fixture(scope="module", autouse=True)
 def leave_nothing_registered() -> Iterator[None]:
     """What plugins register here would be there for the other tests of this process."""
-    registers: list[dict[str, Any]] = [METHODS, ALIGNMENTS._kinds, LEARNERS._kinds]
+    registers: list[dict[str, Any]] = [METHODS, ALIGNMENTS._kinds, LEARNERS._kinds, FILTERS._kinds, ENCODERS, FORMATS]
     before = [dict(register) for register in registers]
     yield
     for register, content in zip(registers, before, strict=True):
@@ -86,14 +88,90 @@ def test_an_experiment_takes_its_plugins_along(plugin: Path) -> None:
 
 
 def test_a_changed_plugin_makes_new_artifacts(plugin: Path) -> None:
-    def keys() -> dict[str, str]:
-        return {name: node.key for name, node in make_plan(load_experiment(plugin / "experiment.yaml")).items()}
-
-    before, file = keys(), plugin / "nearest_rows.py"
-    assert keys() == before
+    experiment, file = plugin / "experiment.yaml", plugin / "nearest_rows.py"
+    before = keys_of(experiment)
+    assert keys_of(experiment) == before
     file.write_text(file.read_text().replace("-distances.mean", "-2 * distances.mean"))
-    after = keys()
+    after = keys_of(experiment)
     assert {name for name in before if before[name] != after[name]} == {"alignment", "policy"}
+
+
+FILTER = """
+import torch
+from typing import Literal
+from v2a_ray.stages.policy.config import FILTERS, FilterConfig
+from v2a_ray.stages.policy.filtering import KeepAll
+
+class Half(KeepAll):
+    def num_kept(self, batch_size): return batch_size // 2
+    def keep(self, score_B): return torch.arange(len(score_B) // 2)
+
+@FILTERS.add
+class HalfConfig(FilterConfig):
+    selects = Half
+    needs_score = False
+    rule: Literal["half"] = "half"
+"""
+ENCODER = """
+from v2a_ray.networks import PooledEncoder
+from v2a_ray.stages.modality.config import register_encoder
+
+class Mine(PooledEncoder):
+    scale = 1 // 2
+
+register_encoder("mine", Mine)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "renewed"),
+    [
+        (FILTER, {"policy": {"filter": {"rule": "half"}}}, {"policy"}),
+        (ENCODER, {"modality": {"encoder": "mine"}}, {"modality", "advantage", "policy"}),
+        (FILTER, {}, set()),
+        (ENCODER, {}, set()),
+    ],
+)
+def test_a_changed_filter_or_encoder_renews_what_uses_it(
+    source: str, settings: dict[str, Any], renewed: set[str], tmp_path: Path
+) -> None:
+    file, experiment = tmp_path / "mine.py", tmp_path / "experiment.yaml"
+    data = {"behavior": "random", "num_transitions": 100}
+    content: dict[str, Any] = {"name": "x", "method": "v2a", "target": {"domain": "hopper", **data}}
+    content["sources"] = [{"domain": "hopper/gravity-0.5", **data}]
+    experiment.write_text(yaml.safe_dump(content))
+    plain = keys_of(experiment)
+    experiment.write_text(yaml.safe_dump(content | settings | {"plugins": ["mine.py"]}))
+    file.write_text(source)
+    before = keys_of(experiment)
+    assert keys_of(experiment) == before and (settings or before == plain)
+    file.write_text(source.replace("// 2", "// 10"))
+    after = keys_of(experiment)
+    assert {name for name in before if before[name] != after[name]} == renewed
+
+
+def test_a_changed_format_renews_the_data_that_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, module = tmp_path / "experiment.yaml", tmp_path / "format_of_mine.py"
+    (tmp_path / "a.mine").write_bytes(b"MINE1")
+    (tmp_path / "b.hdf5").write_bytes(b"not read by a plan")
+    data = {"domain": "hopper", "behavior": "medium"}
+    content = {"name": "x", "method": "iql", "data_root": str(tmp_path), "target": {**data, "path": "a.mine"}}
+    sources = [{**data, "path": "b.hdf5", "name": "other"}]
+    experiment.write_text(yaml.safe_dump({**content, "sources": sources}))
+    plain = keys_of(experiment)
+    module.write_text("def holds(location):\n    return True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    register_format(Format("mine", "my own", (".mine",), b"MINE", module="format_of_mine"))
+    before = keys_of(experiment)
+    module.write_text(module.read_text() + "# 2\n")
+    after = keys_of(experiment)
+    target = {"data/target", "rows/target", "policy"}
+    for one, other in ((plain, before), (before, after)):
+        assert {name for name in one if one[name] != other[name]} == target
+
+
+def keys_of(experiment: Path) -> dict[str, str]:
+    return {name: node.key for name, node in make_plan(load_experiment(experiment)).items()}
 
 
 @pytest.mark.parametrize(

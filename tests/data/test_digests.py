@@ -74,6 +74,21 @@ def test_the_digest_of_a_folder_covers_all_its_files(tmp_path: Path) -> None:
     assert digest_path(tmp_path) != digest
 
 
+def test_names_of_folders_that_hold_labels_are_part_of_the_digest(tmp_path: Path) -> None:
+    storage, digests_of = fsspec.filesystem("memory"), {}
+    for name in ("behavior=medium", "behavior=expert", "first", "second"):
+        folder = tmp_path / name / "data"
+        (folder / name / "inner").mkdir(parents=True)
+        (folder / name / "inner" / "a=1.parquet").write_bytes(b"rows")
+        storage.pipe(f"/labels/{name}/data/{name}/a=1.parquet", b"rows")
+        digests_of[name] = (digest_path(folder), digest_path(f"memory://labels/{name}/data"))
+    for medium, expert in zip(digests_of["behavior=medium"], digests_of["behavior=expert"], strict=True):
+        assert medium != expert
+    # Other names hold nothing, and stores have keys of such folders.
+    content = hashlib.sha256(hashlib.sha256(b"rows").digest()).hexdigest()
+    assert {*digests_of["first"], *digests_of["second"]} == {content}
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         digest_path(tmp_path / "absent")

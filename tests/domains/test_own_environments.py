@@ -18,7 +18,9 @@ from v2a_ray.domains import catalogue, make_environment, normalized_score, parse
 from v2a_ray.domains.behaviors import load_behavior, same_robot
 from v2a_ray.domains.own.check import check_environment
 from v2a_ray.domains.rollout import roll_out
+from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import DomainError
+from v2a_ray.experiments.experiment import ExperimentConfig
 
 OWN = "gym:own_environments"
 CART = f"{OWN}:Cart?max_episode_steps=20"
@@ -182,6 +184,32 @@ def test_late_actions_are_executed_late() -> None:
         environment.step(np.asarray([action], np.float32))
         pushed.append(environment.unwrapped.pushed)
     assert pushed == [2.0, 2.0, 4.0]
+
+
+def test_the_code_of_an_environment_is_part_of_what_artifacts_are_keyed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "robots_of_mine"
+    package.mkdir()
+    file = package / "cart.py"
+    file.write_text("import own_environments\n\nclass Cart(own_environments.Cart):\n    weight = 1.0\n")
+    (package / "__init__.py").write_text("from robots_of_mine.cart import Cart\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = [f"gym:robots_of_mine{inner}:Cart?max_episode_steps=20" for inner in (".cart", "")]
+
+    def keys(name: str) -> dict[str, str]:
+        target = {"domain": name, "behavior": "random", "num_transitions": 50}
+        content = {"name": "x", "method": "bc_target", "sources": [], "target": target}
+        return {node.name: node.key for node in make_plan(ExperimentConfig.model_validate(content)).values()}
+
+    before = [keys(name) for name in names]
+    assert [keys(name) for name in names] == before
+    file.write_text(file.read_text().replace("1.0", "-7.0"))
+    for name, old in zip(names, before, strict=True):
+        new = keys(name)
+        assert {node for node in old if old[node] != new[node]} == {"data/target", "rows/target", "policy"}
+    # An ID of the registry stands for a version of its environment.
+    assert parse_domain("gym:Pendulum-v1").identity == "gym:Pendulum-v1"
 
 
 REFUSED = {

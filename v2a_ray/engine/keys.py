@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+from v2a_ray.imports import is_ours, source_digest
 from v2a_ray.settings.base import Settings
 
 BOOKKEEPING = frozenset({"checkpoint_interval_steps", "log_interval_steps", "device", "cuda_graph"})
@@ -18,18 +17,22 @@ BOOKKEEPING = frozenset({"checkpoint_interval_steps", "log_interval_steps", "dev
 def moving(settings: Settings) -> dict[str, Any]:
     """The settings that can change a stage's numbers: all except `BOOKKEEPING`.
 
-    For a settings class from a plugin, the digest of the plugin's file is added, because another version of the plugin
-    computes other artifacts.
+    For a settings class from a plugin, also one inside a section, the digest of the plugin's file is added, because
+    another version of the plugin computes other artifacts.
     """
-    content = settings.model_dump(mode="json", exclude=set(BOOKKEEPING))
-    module = type(settings).__module__
-    return content if module.partition(".")[0] == "v2a_ray" else content | {"plugin": module_digest(module)}
+    return _with_plugins(settings, settings.model_dump(mode="json", exclude=set(BOOKKEEPING)))
 
 
-@cache
-def module_digest(name: str) -> str:
-    """SHA-256 of a module's source file."""
-    module = sys.modules[name]
-    source = getattr(module, "PLUGIN_SOURCE", None)
-    content = source.encode() if isinstance(source, str) else Path(str(module.__file__)).read_bytes()
-    return hashlib.sha256(content).hexdigest()
+def plugin_content(code: str | Callable[..., Any]) -> dict[str, str]:
+    """The digest of the file that has a class or function, or its `module:name`; nothing for those of this package."""
+    module = code.partition(":")[0] if isinstance(code, str) else code.__module__
+    return {} if is_ours(module) else {"plugin": source_digest(import_module(module))}
+
+
+def _with_plugins(settings: Settings, content: dict[str, Any]) -> dict[str, Any]:
+    inner = {
+        name: _with_plugins(value, content[name])
+        for name, value in settings
+        if isinstance(value, Settings) and name in content
+    }
+    return content | inner | plugin_content(type(settings))

@@ -14,11 +14,13 @@ from typing import Any
 
 from v2a_ray.data.config import TARGET_LABEL, DataSpec
 from v2a_ray.data.formats.digests import digest_path
+from v2a_ray.data.formats.known_formats import plugin_modules
 from v2a_ray.data.mixing.mixture import collection_requests, mix_sources, resolve, skips
 from v2a_ray.data.rewards import identity
 from v2a_ray.domains import Domain, parse_domain
 from v2a_ray.domains.behaviors import GaussianActor, load_behavior
 from v2a_ray.domains.own.behavior import FunctionPolicy, OnnxPolicy
+from v2a_ray.engine.keys import plugin_content
 from v2a_ray.engine.stage import SOURCE, TABLES, needed_stages
 from v2a_ray.engine.store import stage_key
 from v2a_ray.engine.stores import open_store
@@ -159,13 +161,16 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
         about["action_bounds"] = spec.action_bounds
     if spec.reward is not None:
         about["reward"] = identity(spec.reward)
-    if not skips(config, spec):
-        return about | {"file": digest_path(resolve(spec, config.data_root), store)}
     try:
-        digest: str | None = digest_path(resolve(spec, config.data_root), store)
+        location = resolve(spec, config.data_root)
+        about["file"] = digest_path(location, store)
+        if modules := plugin_modules(location, with_columns=spec.columns is not None):
+            about["format"] = [plugin_content(module) for module in modules]
     except DataError:
-        digest = None  # Reading it will report the reason and skip it.
-    return about | {"file": digest, "on_error": "skip"}
+        if not skips(config, spec):
+            raise
+        about["file"] = None  # Reading it will report the reason and skip it.
+    return about | ({"on_error": "skip"} if skips(config, spec) else {})
 
 
 def weights_digest(domain: Domain, component: str) -> str:

@@ -28,6 +28,7 @@ from v2a_ray.data.formats.location import Location, locate
 from v2a_ray.data.formats.minari_files import is_minari_folder
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.errors import DataError
+from v2a_ray.imports import is_ours
 from v2a_ray.robot_interface import RobotInterface
 
 HDF5_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PAR1", b"PK\x03\x04"
@@ -81,6 +82,11 @@ class Format:
     module: str = ""
     named: str = ""
     is_written: bool = True
+
+    @property
+    def plugin_modules(self) -> list[str]:
+        """The modules with its code that a plugin brings; none for a format of this package."""
+        return [name for name in (self.module, self.named) if name and not is_ours(name)]
 
     def load(self) -> FormatModule:
         """Import the format's module."""
@@ -215,6 +221,16 @@ def detect_format(path: str | Path | Location, *, with_columns: bool = False) ->
         where=str(location),
         remedy=f"known formats: {known_formats()}; of CSV name the `columns`",
     )
+
+
+def plugin_modules(location: Location, *, with_columns: bool = False) -> list[str]:
+    """The modules of the plugin whose format a file or folder is of; none for our formats, or if it is of none."""
+    if not any(entry.plugin_modules for entry in FORMATS.values()):
+        return []
+    try:
+        return detect_format(location, with_columns=with_columns).plugin_modules
+    except DataError:
+        return []  # Reading it will report the reason.
 
 
 def _magic(location: Location) -> bytes:

@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 
 from v2a_ray.domains.own.edits import OWN_KINDS, ModelEdit, apply_edits, parse_own_shift, shift_edits
-from v2a_ray.domains.own.environment import OwnInterface, adapt, make_bare, model_of, read_interface
+from v2a_ray.domains.own.environment import OwnInterface, adapt, make_bare, model_of, read_interface, source_of
 from v2a_ray.domains.own.mjcf import MJCFRobot
 from v2a_ray.domains.own.published_references import published_references
 from v2a_ray.domains.own.robot_file import read_robot
@@ -91,10 +91,12 @@ class GymDomain:
 
     @property
     def identity(self) -> str:
-        """See `Domain`: a robot's file stands for its content."""
-        if not is_robot_file(self.environment):
-            return self.name
-        return f"{self.name} {MJCFRobot(self.environment.removeprefix(ROBOT_FILE)).digest()}"
+        """See `Domain`: a robot's file, or a class's module, stands for its content."""
+        if is_robot_file(self.environment):
+            content = MJCFRobot(self.environment.removeprefix(ROBOT_FILE)).digest()
+        else:
+            content = source_of(self.environment)
+        return f"{self.name} {content}" if content else self.name
 
     @property
     def references(self) -> Sequence[float] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import io
 import re
 import warnings
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from v2a_ray.domains.own.mjcf import MJCFRobot
 from v2a_ray.domains.shifts.execution import ActionChannel, Execution
 from v2a_ray.errors import DomainError, V2AError
+from v2a_ray.imports import source_digest
 from v2a_ray.robot_interface import UnknownHealth
 from v2a_ray.settings.environment_names import ROBOT_FILE, is_robot_file
 
@@ -188,6 +190,17 @@ class Executing(gymnasium.Wrapper):  # type: ignore[misc]
         executed = self.channel.execute(action, self.env.unwrapped.np_random).astype(np.float32)
         observation, reward, terminated, truncated, info = self.env.step(executed)
         return observation, reward, terminated, truncated, info
+
+
+def source_of(environment: str) -> str:
+    """SHA-256 of the file that has the code of `package.module:Class`; empty for an ID of gymnasium's registry.
+
+    A class that its module only imports has two files: the module's and its own.
+    """
+    if _ENVIRONMENT_ID.fullmatch(environment):
+        return ""
+    named, own = importlib.import_module(environment.partition(":")[0]), inspect.getmodule(_factory(environment))
+    return " ".join(source_digest(module) for module in dict.fromkeys((named, own or named)))
 
 
 def _register_extras(environment: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from v2a_ray.engine.keys import moving
+from v2a_ray.engine.keys import moving, plugin_content
 from v2a_ray.engine.rates import Cost, Tables
 from v2a_ray.engine.stage import SOURCE, SOURCE_ROWS, TABLES, Request, Stage
+from v2a_ray.stages.modality.config import ENCODERS
 
 if TYPE_CHECKING:
     from v2a_ray.experiments.experiment import ExperimentConfig
@@ -29,7 +30,8 @@ class ModalityStage(Stage):
 
     def requests(self, config: ExperimentConfig) -> list[Request]:
         """See `Stage`; with `per_source`, one request per source, then the request that joins their columns."""
-        inputs, settings = self.inputs(config), moving(config.modality)
+        inputs = self.inputs(config)
+        settings = moving(config.modality) | plugin_content(ENCODERS[config.modality.encoder])
         if config.modality.mode == "shared":
             return [Request(inputs, settings)]
         labels = [source.label for source in config.sources]
