@@ -51,7 +51,10 @@ class Suggestions(Searcher):
         return self.search.num_trials * len(self.studies) - over
 
     def trials(self) -> list[Trial]:
-        """The draws so far, as trials; without draws that a kill interrupted and `suggest` has yet to complete."""
+        """The draws so far, as trials, in the order in which studies take turns, whichever session asks.
+
+        Without draws that a kill interrupted and `suggest` has yet to complete.
+        """
         for cell, study in enumerate(self.studies):
             for drawn in study.get_trials(deepcopy=False):
                 # Planning a trial takes milliseconds, and this method is called whenever a trial ends.
@@ -60,7 +63,7 @@ class Suggestions(Searcher):
                     self.known[cell, drawn.number] = suggested(
                         self.sweep.trials[cell], drawn.number, drawn.params, self.planner
                     )
-        return list(self.known.values())
+        return [self.known[place] for place in sorted(self.known, key=lambda place: place[::-1])]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Settings of the next Tune trial."""
