@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.data.builders import arrays_of, write_hdf5
+from tests.data.test_mixture import hopper_table
 from tests.orchestration.ray_head import RayHead, v2a
+from v2a_ray.data.formats.readers import LARGE_BYTES
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.reading import resolve
@@ -101,16 +105,20 @@ COLLECT = ["data", "collect", "--domain", "hopper/stock", "--behavior", "random"
     [
         ([*COLLECT, "-o", "table"], "v2a data collect"),
         ([*COLLECT, "-o", "table", "--num-actors", "1"], "v2a data collect"),
+        (["data", "convert", "large.hdf5", "-o", "table", "--domain", "hopper/stock"], "v2a data convert"),
         (["data", "mix", "run.yaml", "-o", "table"], "data"),
         (["choose", "run.yaml", "--run-dir", "choice"], "data"),
         (["run", "run.yaml", "--run-dir", "run"], "data"),
     ],
-    ids=["collect", "collect by one actor", "mix", "choose", "run"],
+    ids=["collect", "collect by one actor", "convert", "mix", "choose", "run"],
 )
 def test_nothing_waits_for_cores_that_never_come(
     coreless: RayHead, tmp_path: Path, command: list[str], where: str
 ) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN | {"store": str(tmp_path / "store")}))
+    write_hdf5(tmp_path / "large.hdf5", arrays_of(hopper_table()))
+    # Bytes after the end of an HDF5 file are not its content; the hole takes no disk space.
+    os.truncate(tmp_path / "large.hdf5", LARGE_BYTES)
     env = coreless.client | {"RAY_ADDRESS": coreless.address}
     done = v2a(*command, cwd=tmp_path, env=env, timeout=150)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -139,10 +139,13 @@ def convert(
     location = resolve_location(path)
     called = behavior or behavior_of_name(path) or UNKNOWN
     if not report and named is None and rewards is None and bounds is None and is_worth_ray(location, format):
+        from v2a_ray.cli.experiment_commands import notice
+        from v2a_ray.orchestration.cluster.requirements import require_resources
         from v2a_ray.orchestration.cluster.session import ray_session
         from v2a_ray.orchestration.data.convert import convert_hdf5
 
         with resumable(), ray_session(), named_bars(console) as bar, publishing(locate(output)) as local:
+            require_resources({"CPU": 1}, "v2a data convert", notice)
             task = bar.add_task("converting", total=None)
             manifest = convert_hdf5(
                 location,

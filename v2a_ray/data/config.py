@@ -280,7 +280,7 @@ class LoadingConfig(Settings):
 class ExperimentData(Settings):
     """The data of an experiment, which do not depend on the method."""
 
-    data_root: str = "."
+    data_root: str = Field(default=".", validate_default=True)
     """Folder or URI that a relative `path` starts from. A relative folder starts from the working directory."""
     store: str | None = None
     """Folder of reusable artifacts; by default $V2A_STORE, or `runs/artifacts`."""
@@ -292,6 +292,12 @@ class ExperimentData(Settings):
     mix: MixConfig = MixConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     loading: LoadingConfig = LoadingConfig()
+
+    @field_validator("data_root")
+    @classmethod
+    def _root_is_absolute(cls, root: str) -> str:
+        # Tasks of Ray have a working directory of their own.
+        return root if "://" in root else str(Path(root).expanduser().absolute())
 
     @model_validator(mode="after")
     def _sources_fit_together(self) -> ExperimentData:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from v2a_ray.data.config import ExperimentData
 from v2a_ray.engine.stores import store_address
 from v2a_ray.experiments.experiment import ExperimentConfig
-from v2a_ray.experiments.reading import require_domains, with_absolute_root
+from v2a_ray.experiments.reading import require_domains
 from v2a_ray.settings.yaml_files import validate
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Planner:
         Raises:
             ConfigError, DomainError, DataError: as `reading.resolve` and `plan.make_plan`.
         """
-        config = with_absolute_root(validate(ExperimentConfig, raw))
+        config = validate(ExperimentConfig, raw)
         config = config.model_copy(update={"store": store_address(config.store)})
         data = config.model_dump_json(include=set(DATA))
         if data not in self._known:

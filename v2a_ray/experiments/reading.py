@@ -46,14 +46,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = (), notify: Notify = 
     raw, dropped = lay_over(with_plugins(renamed(read_yaml(path), str(path), notify), path), over)
     if dropped:
         notify(dropped_settings(path, over, dropped))
-    return with_absolute_root(validate(ExperimentConfig, raw, path, over=over))
-
-
-def with_absolute_root(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with an absolute `data_root`, because tasks of Ray have a working directory of their own."""
-    if "://" in config.data_root:
-        return config
-    return config.model_copy(update={"data_root": str(Path(config.data_root).expanduser().absolute())})
+    return validate(ExperimentConfig, raw, path, over=over)
 
 
 def with_plugins(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -96,7 +89,7 @@ def missing_nodes(store: ArtifactStore, plan: Mapping[str, Node]) -> list[Node]:
 
 def resolve(raw: Mapping[str, Any], path: Path | None = None) -> ExperimentConfig:
     """Merge `raw` into its method's settings, fill in the defaults, and check that every domain exists."""
-    config = with_absolute_root(validate(ExperimentConfig, raw, path))
+    config = validate(ExperimentConfig, raw, path)
     require_domains(config, path)
     return config
 
