@@ -97,20 +97,21 @@ def coreless() -> Iterator[RayHead]:
     head.stop()
 
 
+SLOW = pytest.mark.slow
+CONVERT = ["data", "convert", "large.hdf5", "--domain", "hopper/stock"]
 COLLECT = ["data", "collect", "--domain", "hopper/stock", "--behavior", "random", "--num-transitions", "50"]
 
 
 @pytest.mark.parametrize(
     ("command", "where"),
     [
-        ([*COLLECT, "-o", "table"], "v2a data collect"),
-        ([*COLLECT, "-o", "table", "--num-actors", "1"], "v2a data collect"),
-        (["data", "convert", "large.hdf5", "-o", "table", "--domain", "hopper/stock"], "v2a data convert"),
-        (["data", "mix", "run.yaml", "-o", "table"], "data"),
-        (["choose", "run.yaml", "--run-dir", "choice"], "data"),
-        (["run", "run.yaml", "--run-dir", "run"], "data"),
+        pytest.param([*COLLECT, "-o", "table"], "v2a data collect", id="collect"),
+        pytest.param(["data", "mix", "run.yaml", "-o", "table"], "data", id="mix"),
+        pytest.param([*COLLECT, "-o", "table", "--num-actors", "1"], "v2a data collect", id="by one", marks=SLOW),
+        pytest.param([*CONVERT, "-o", "table"], "v2a data convert", id="convert", marks=SLOW),
+        pytest.param(["choose", "run.yaml", "--run-dir", "choice"], "data", id="choose", marks=SLOW),
+        pytest.param(["run", "run.yaml", "--run-dir", "run"], "data", id="run", marks=SLOW),
     ],
-    ids=["collect", "collect by one actor", "convert", "mix", "choose", "run"],
 )
 def test_nothing_waits_for_cores_that_never_come(
     coreless: RayHead, tmp_path: Path, command: list[str], where: str
