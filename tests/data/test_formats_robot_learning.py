@@ -307,6 +307,20 @@ def test_rewards_that_are_missing(tmp_path: Path, rewards_module) -> None:
             read_table(tmp_path / "b.csv", reward=f"{rewards_module}:{function}")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_named_rewards_replace_unusable_ones(value: float, tmp_path: Path) -> None:
+    reward = TABLE.reward.copy()
+    reward[3:] = value
+    export_table(TABLE.replace(reward=reward), tmp_path / "a.hdf5")
+    with pytest.raises(DataError, match="field reward"):
+        read_table(tmp_path / "a.hdf5")
+    named = read_table(tmp_path / "a.hdf5", reward=-1.0)
+    assert (named.table.reward == -1).all() and named.findings == []
+    export_table(TABLE.replace(reward=reward, observation=TABLE.observation * np.nan), tmp_path / "b.hdf5")
+    with pytest.raises(DataError, match="field observation"):
+        read_table(tmp_path / "b.hdf5", reward=-1.0)
+
+
 def test_arrays_of_the_writers_are_those_of_the_table(tmp_path: Path) -> None:
     """What LeRobot and robomimic read of ours: one row per step, flags at the ends of episodes."""
     export_table(TABLE, tmp_path / "a", format="lerobot")

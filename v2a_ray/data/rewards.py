@@ -21,6 +21,8 @@ from v2a_ray.imports import import_named
 MISSING = "rewards_missing"
 """Of a finding. It is no check that a user may ignore: what reads rewards has to be able to refuse."""
 REMEDY = "name them, `reward: module:function` or `reward: 0.0`, or choose a method that reads none, such as bc_target"
+_OF_REWARDS = place("", field="reward")
+"""How the place of a finding about recorded rewards ends."""
 
 
 def no_rewards(where: str) -> Finding:
@@ -40,7 +42,7 @@ def require_rewards(manifest: Mapping[str, Any], what: str) -> None:
 
 
 def with_reward(reading: Reading, reward: float | str, where: str) -> Reading:
-    """A reading with the rewards that the user names in place of the recorded ones.
+    """A reading with the rewards that the user names in place of the recorded ones, and without findings about those.
 
     Raises:
         DataError: the function cannot be imported, fails, or returns anything but a finite number per transition.
@@ -53,7 +55,7 @@ def with_reward(reading: Reading, reward: float | str, where: str) -> Reading:
             where=place(where, reward=reward),
             remedy="return finite numbers",
         )
-    kept = [finding for finding in reading.findings if finding.check != MISSING]
+    kept = [each for each in reading.findings if each.check != MISSING and not each.where.endswith(_OF_REWARDS)]
     return Reading(reading.table.replace(reward=values), kept)
 
 
