@@ -25,9 +25,10 @@ def overview(gains: Mapping[str, Mapping[str, Float]], path: Path) -> None:
     Args:
         gains: by robot and way, the gain in each of the cells that have it; at least two.
     """
-    plot, panels = pyplot.subplots(1, len(gains), figsize=(12, 3.6), sharey=True, layout="constrained")
+    size = (12, 3.6)
+    plot, (panels,) = pyplot.subplots(1, len(gains), figsize=size, sharey=True, layout="constrained", squeeze=False)
     jitter = np.random.default_rng(0)
-    for axes, (robot, by_way) in zip(np.atleast_1d(panels), gains.items(), strict=True):
+    for axes, (robot, by_way) in zip(panels, gains.items(), strict=True):
         axes.axvspan(-NOTICEABLE, NOTICEABLE, color="0.94")
         axes.axvline(0, color="0.5", lw=1)
         for place, values in enumerate(by_way.values()):
@@ -37,7 +38,7 @@ def overview(gains: Mapping[str, Mapping[str, Float]], path: Path) -> None:
             axes.plot(values.mean(), place, "D", ms=6, color="black")
         axes.set_title(f"{robot}, {max(map(len, by_way.values()))} cells", loc="left", fontsize=10)
         axes.set_yticks(range(len(by_way)), by_way)
-    np.atleast_1d(panels)[0].invert_yaxis()
+    panels[0].invert_yaxis()
     plot.supxlabel("normalised score less that of the better of the target alone and plain mixing", fontsize=10)
     plot.savefig(path, dpi=120)
     pyplot.close(plot)

@@ -45,6 +45,7 @@ from benchmarks.study.tables import (
     cell_table,
     contrast_table,
     contrasts,
+    gains_over_better,
     iqm_table,
     learners_table,
     standing_table,
@@ -58,7 +59,7 @@ PUBLISHED_CONTRASTS = (
     ("v2a", "iql_mixed"),
     *((method, "better baseline") for method in PUBLISHED_METHODS if method not in BASELINES),
 )
-"""The same for the published suite: does z help, does the filter, and is any filter ahead of the better baseline."""
+"""Named before the runs, for the published suite: does z help, does the filter, is any filter ahead of both."""
 
 Z_CONTRASTS = (
     ("v2a", "v2a without z"),
@@ -66,7 +67,7 @@ Z_CONTRASTS = (
     ("v2a", "better baseline"),
     ("value alone", "better baseline"),
 )
-"""The same for the mixes in which z mends A."""
+"""For the mixes in which z mends A: does it help the policy, and does the filter."""
 
 REPLAYED = "choice_replayed_"
 FILTERED = {
@@ -87,11 +88,7 @@ def map_cells(robot: str) -> dict[str, Scores]:
 
 def gains_of(cells: Mapping[str, Scores], choices: Sequence[selection.Group]) -> dict[str, NDArray[np.float64]]:
     """What every method, and `v2a choose`, gain over the better baseline in each cell that has it."""
-    better = {cell: max(float(scores[name].mean()) for name in BASELINES) for cell, scores in cells.items()}
-    gains = {
-        method: np.asarray([scores[method].mean() - better[cell] for cell, scores in cells.items()])
-        for method in METHODS
-    }
+    gains = {method: gains_over_better(list(cells.values()), method) for method in METHODS}
     chosen = [
         selection.chosen_mean(seeds, selection.SHOWN[0]) - selection.better_mean(seeds)
         for seeds in selection.by_task([group for group in choices if group.has(selection.SHOWN[0])]).values()

@@ -145,6 +145,7 @@ def main() -> None:
         run_dir = folder / "_".join([own["name"], *chosen]).replace(" ", "_")
         file = run_dir.with_name(f"{run_dir.name}.yaml")
         file.write_text(yaml.safe_dump(own, sort_keys=False, width=120))
+        # Overrides come last: `policies_per_trial=auto` repeats what was trained in batches.
         settings = [f"store={arguments.runs / 'artifacts'}", "policies_per_trial=1", *arguments.overrides]
         command = [*V2A, "sweep", str(file), *settings, "--run-dir", str(run_dir)]
         command += ["--num-cpus", str(arguments.num_cpus)]

@@ -101,9 +101,9 @@ def where_z_policies() -> dict[str, Any]:
     def source(label: str, dynamics: Dynamics, behavior: str, seed: int) -> dict[str, Any]:
         stock = f"{dynamics.domain.split('/')[0]}/stock"
         drawn = {"domain": dynamics.domain, "policy_domain": stock, "behavior": behavior, "seed": seed}
-        own: dict[str, Any] = {"name": f"{label} {behavior}", **drawn, "num_transitions": NUM_TRANSITIONS[label] // 2}
-        own |= {} if behavior == "random" else {"noise_std": NOISE_STD}
-        return own | ({"action_map": [list(row) for row in dynamics.wiring]} if dynamics.wiring else {})
+        spec: dict[str, Any] = {"name": f"{label} {behavior}", **drawn, "num_transitions": NUM_TRANSITIONS[label] // 2}
+        spec |= {} if behavior == "random" else {"noise_std": NOISE_STD}
+        return spec | ({"action_map": [list(row) for row in dynamics.wiring]} if dynamics.wiring else {})
 
     cells = {}
     for name in Z_MIXES:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study.design import UNDER
@@ -14,8 +15,10 @@ from benchmarks.study.selection import BASELINES, NOTICEABLE
 from benchmarks.study.suites import METHODS
 from v2a_ray.evaluation.aggregates import improvement
 from v2a_ray.evaluation.interval import interquartile_mean, with_spread
+from v2a_ray.experiments.choice import MIX, TARGET
 from v2a_ray.report.markdown import table_lines
 
+Float = NDArray[np.float64]
 FILTERS = tuple(method for method in METHODS if method not in BASELINES)
 CONTRASTS = (
     ("iql_mixed", "iql_target"),
@@ -50,6 +53,13 @@ def with_better_baseline(scores: Scores) -> Scores:
     """With `better baseline`: the scores of whichever baseline has the higher mean in this cell, which favours it."""
     better = max(BASELINES, key=lambda name: float(scores[name].mean()))
     return {**scores, "better baseline": scores[better]}
+
+
+def gains_over_better(cells: Sequence[Scores], method: str) -> Float:
+    """Mean of a method in each cell less that of the better baseline."""
+    return np.asarray(
+        [scores[method].mean() - scores["better baseline"].mean() for scores in map(with_better_baseline, cells)]
+    )
 
 
 def contrasts(cells: Sequence[Scores], pairs: Sequence[tuple[str, str]] = CONTRASTS) -> list[Contrast]:
@@ -92,8 +102,8 @@ def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) ->
     """In how many cells the mean of a method is above the better baseline's, beside it, or below."""
     lines = []
     for method in methods:
-        gains = [scores[method].mean() - max(scores[name].mean() for name in BASELINES) for scores in cells]
-        ahead, behind = (sum(sign * gain > NOTICEABLE for gain in gains) for sign in (1, -1))
+        gains = gains_over_better(cells, method)
+        ahead, behind = (np.count_nonzero(sign * gains > NOTICEABLE) for sign in (1, -1))
         lines.append((method, str(ahead), str(len(gains) - ahead - behind), str(behind)))
     head = ("against the better baseline", f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind")
     return table_lines(head, lines)
@@ -126,14 +136,11 @@ def learners_table(cells: Sequence[Scores]) -> list[str]:
     """V2A's filter and both baselines under each base learner: means over cells, and the filter's gain."""
     lines = []
     for learner, (target, mix, filtered) in UNDER.items():
-        own = [
-            with_better_baseline({"iql_target": scores[target], "iql_mixed": scores[mix], "v2a": scores[filtered]})
-            for scores in cells
-        ]
+        own = [{TARGET: scores[target], MIX: scores[mix], "v2a": scores[filtered]} for scores in cells]
         (gain,) = contrasts(own, [("v2a", "better baseline")])
-        means = {name: np.asarray([scores[name].mean() for scores in own]) for name in LEARNER_SHOWN}
-        behind = np.count_nonzero(means["better baseline"] - means["v2a"] > NOTICEABLE)
-        columns = [f"{column.mean():.1f}" for column in means.values()]
+        behind = np.count_nonzero(gains_over_better(own, "v2a") < -NOTICEABLE)
+        with_better = [with_better_baseline(scores) for scores in own]
+        columns = [f"{np.mean([scores[name].mean() for scores in with_better]):.1f}" for name in LEARNER_SHOWN]
         lines.append((learner, *columns, interval_of(gain), f"{behind} of {len(cells)}"))
     head = ("learner", "target alone", "plain mixing", "v2a", "better baseline", "v2a − better baseline [95 %]")
     return table_lines((*head, f"behind by more than {NOTICEABLE}"), lines)

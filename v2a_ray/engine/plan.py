@@ -161,6 +161,8 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
         about["action_bounds"] = spec.action_bounds
     if spec.reward is not None:
         about["reward"] = identity(spec.reward)
+    if skips(config, spec):
+        about["on_error"] = "skip"
     try:
         location = resolve(spec, config.data_root)
         about["file"] = digest_path(location, store)
@@ -170,7 +172,7 @@ def _data_content(spec: DataSpec, config: ExperimentConfig, store: Path) -> dict
         if not skips(config, spec):
             raise
         about["file"] = None  # Reading it will report the reason and skip it.
-    return about | ({"on_error": "skip"} if skips(config, spec) else {})
+    return about
 
 
 def weights_digest(domain: Domain, component: str) -> str:

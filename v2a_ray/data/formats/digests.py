@@ -40,11 +40,9 @@ def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
         )
     digest = hashlib.sha256()
     if location.local is None:
-        if not location.is_folder:
-            digest.update(_remote_digest(location))
-            return digest.hexdigest()
-        for name in location.names():
-            digest.update(_labels(PurePosixPath(name)) + _remote_digest(location.member(name)))
+        parts = {name: location.member(name) for name in location.names()} if location.is_folder else {"": location}
+        for name, part in parts.items():
+            digest.update(_labels(PurePosixPath(name)) + _remote_digest(part))
         return digest.hexdigest()
     local = location.local
     for file in sorted(local.rglob("*")) if local.is_dir() else [local]:

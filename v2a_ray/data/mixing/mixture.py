@@ -230,7 +230,7 @@ def resolve(spec: DataSpec, data_root: str | Path) -> Location:
         return resolve_location(spec.path)
     if "://" in str(data_root):
         return locate(f"{str(data_root).rstrip('/')}/{spec.path}")
-    return locate((Path(data_root).expanduser() / Path(spec.path).expanduser()).absolute())
+    return locate((Path(data_root) / Path(spec.path).expanduser()).absolute())
 
 
 def collection_requests(spec: DataSpec) -> list[CollectionRequest]:

@@ -63,7 +63,7 @@ class Results:
         self.due = time.monotonic() + FIRST_TABLE_SECONDS
         """When the tables may be written again, in monotonic seconds."""
         self._by_policy: dict[str, list[Trial]] = {}
-        self._indexed: set[tuple[str, ...]] = set()
+        self._num_indexed = 0
 
     def finished(self, trial: Trial) -> bool:
         """Whether the trial was trained to its end."""
@@ -107,10 +107,10 @@ class Results:
     def trials_of(self, policy: str) -> list[Trial]:
         """The trials whose policy has this key."""
         trials = self.trials()
-        # A search adds trials, and a policy ends often.
-        for trial in trials if len(trials) > len(self._indexed) else ():
-            if (labels := tuple(trial.labels.values())) not in self._indexed:
-                self._indexed.add(labels)
+        # A search adds trials, and a policy ends more often than that.
+        if len(trials) != self._num_indexed:
+            self._by_policy, self._num_indexed = {}, len(trials)
+            for trial in trials:
                 self._by_policy.setdefault(trial.plan["policy"].key, []).append(trial)
         return self._by_policy.get(policy, [])
 
