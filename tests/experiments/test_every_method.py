@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.experiments import tiny_experiments
 from tests.experiments.tiny_experiments import OURS, SOURCE, TARGET, experiment, run
 from v2a_ray.engine.columns import read_step_column
 from v2a_ray.engine.plan import make_plan
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import ConfigError, DataError
 from v2a_ray.experiments.combinations import Combination, combination, combinations, effective_settings, markdown
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.stages.policy.stage import filtered_columns
@@ -34,6 +35,28 @@ def test_every_method_runs_from_tables_to_an_evaluation(method: str, tmp_path: P
     np.testing.assert_allclose(actor["observation_mean_O"], TARGET.observation.mean(axis=0), atol=1e-4)
     evaluation = json.loads((done["policy"] / "evaluation.json").read_text())
     assert len(evaluation["returns"]) == 1 and np.isfinite(evaluation["normalized_score_mean"])
+
+
+@pytest.mark.parametrize(
+    ("method", "enough", "message"),
+    [
+        ("v2a_calibrated", 2, "1 usable transition, and 2 are needed"),
+        ("v2a_residual", 3, "1 transition with a recorded next state to fit dynamics to, and 2 are needed"),
+        ("bosa", 3, "1 transition with a recorded next state to fit dynamics to, and 2 are needed"),
+        ("droco", 2, "1 transition with a recorded next state to fit dynamics to, and 2 are needed"),
+        ("dmc_nearest", 7, r"5 neighbours need 6 transitions, and there are 5\n  try: at most 4, or more data"),
+    ],
+)
+def test_a_target_that_is_too_small_is_refused_before_training(
+    method: str, enough: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment(method)
+    monkeypatch.setattr(tiny_experiments, "TARGET", TARGET.head(enough - 1))
+    with pytest.raises(DataError, match=message):
+        run(config, tmp_path / "small")
+    monkeypatch.setattr(tiny_experiments, "TARGET", TARGET.head(enough))
+    actor = load_file(run(config, tmp_path / "enough")["policy"] / "actor.safetensors")
+    assert all(torch.isfinite(values).all() for values in actor.values())
 
 
 @pytest.mark.parametrize(

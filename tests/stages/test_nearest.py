@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from tests.stages.problems import raw, table_of
 from v2a_ray.data.loading.sampler import Transitions
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import DataError
 from v2a_ray.stages.alignment.nearest import SMALLEST_DISTANCE, Neighbors, log_ratio
 
 
@@ -54,9 +54,11 @@ def test_neighbours_are_eligible_rows_subsampled_by_seed() -> None:
 
 
 def test_more_neighbours_than_transitions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="5 neighbours need more than 3 transitions") as error:
+    with pytest.raises(DataError, match="5 neighbours need 6 transitions, and there are 3") as error:
         neighbors([0.0, 1.0, 2.0], k=5)
-    assert error.value.where == "alignment.num_neighbors"
+    assert error.value.where == "alignment.num_neighbors" and error.value.remedy.startswith("at most 2, or more data")
+    with pytest.raises(DataError, match="and there are 1\n  try: more data"):
+        neighbors([0.0], k=5)
 
 
 @pytest.mark.parametrize("count", [1000, 4000])

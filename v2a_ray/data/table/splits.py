@@ -5,14 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from v2a_ray.data.table.episodes import EpisodeTable
+from v2a_ray.errors import DataError
 
 
 def split_target(table: EpisodeTable, fraction: float, seed: int) -> tuple[EpisodeTable, EpisodeTable]:
     """The part of the target to fit, and the held-out part with about `fraction` of the transitions.
 
     Whole episodes are held out, because neighbouring transitions resemble each other. With fewer than five episodes the
-    last steps are held out instead.
+    last steps are held out instead. Raises DataError unless there is a transition for either part.
     """
+    if table.num_transitions < 2:
+        raise DataError(
+            f"{table.num_transitions or 'no'} usable transition, and 2 are needed: to fit to, and to hold out",
+            where="target",
+            remedy="give more target data",
+        )
     wanted = fraction * table.num_transitions
     if table.num_episodes < 5:
         # At least one transition on either side.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
-from v2a_ray.errors import ConfigError
+from v2a_ray.errors import DataError
 from v2a_ray.stages.alignment.alignment_tables import AlignmentTables, Fitted
 from v2a_ray.stages.alignment.config import NearestConfig, NearestStatesConfig
 from v2a_ray.stages.alignment.optimal_transport import features
@@ -54,17 +54,18 @@ class Neighbors:
         num_neighbors: int,
         seed: int,
     ) -> None:
-        """`rows_of` gives the features to compare, (B, X). Raises ConfigError unless there are more than k rows."""
+        """`rows_of` gives the features to compare, (B, X). Raises DataError unless there are more than k rows."""
         from sklearn.neighbors import NearestNeighbors  # takes a second, so other estimators do not import it
 
         rows = np.random.default_rng(seed).permutation(np.flatnonzero(eligible))[:most]
         self.chosen, self.count, self.k = np.zeros(len(eligible), dtype=bool), len(rows), num_neighbors
         self.chosen[rows] = True
         if self.count <= num_neighbors:
-            raise ConfigError(
-                f"{num_neighbors} neighbours need more than {self.count} transitions",
+            fewer = f"at most {self.count - 1}, or " if self.count > 1 else ""
+            raise DataError(
+                f"{num_neighbors} neighbours need {num_neighbors + 1} transitions, and there are {self.count}",
                 where="alignment.num_neighbors",
-                remedy=f"at most {self.count - 1}, or more data",
+                remedy=f"{fewer}more data; a part of the target is held out (alignment.held_out_fraction)",
             )
         parts, begin = [], 0
         for batch in transitions.chunks(CHUNK_ROWS):

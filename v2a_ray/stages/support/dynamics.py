@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from v2a_ray.data.loading.sampler import Batch, TransitionSampler
+from v2a_ray.errors import DataError
 from v2a_ray.networks import EnsembleMLP, adam
 
 MIN_SCALE = 1e-3
@@ -41,9 +42,19 @@ class EnsembleSettings(Protocol):
 
 
 def delta_std(transitions: TransitionSampler) -> Tensor:
-    """(O,): the standard deviation of every feature of s' - s, at least `MIN_SCALE`."""
+    """(O,): the standard deviation of every feature of s' - s, at least `MIN_SCALE`.
+
+    Raises DataError for a single step, which has none.
+    """
     steps = ((batch.next_observation_BO - batch.observation_BO, batch) for batch in transitions.chunks(8192))
     moved = torch.cat([moved_BO[batch.arrival_recorded] for moved_BO, batch in steps])
+    if len(moved) < 2:
+        found = "1 transition" if len(moved) else "no transition"
+        raise DataError(
+            f"{found} with a recorded next state to fit dynamics to, and 2 are needed",
+            where="target",
+            remedy="give more target data; an alignment holds out a part of it (alignment.held_out_fraction)",
+        )
     return moved.std(dim=0).clamp(min=MIN_SCALE)
 
 
