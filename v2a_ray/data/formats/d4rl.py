@@ -6,7 +6,7 @@ not read. A large file is read in slices: `scan` finds where episodes end, `read
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ def scan(location: Location) -> Scan:
     does for what it reads.
     """
     bounds, terminated = [np.zeros(1, dtype=np.int64)], []
-    with _recording(location) as recording:
+    with open_recording(location) as recording:
         for begin in range(0, recording.num_rows, SCAN_ROWS):
             end = min(begin + SCAN_ROWS, recording.num_rows)
             terminal = recording.values("terminals", begin, end)
@@ -109,18 +109,13 @@ def read_rows(location: Location, begin: int = 0, end: int | None = None) -> tup
     Raises:
         DataError: the file cannot be read, an array is unusable, or no row is left.
     """
-    with _recording(location) as recording:
-        end = recording.num_rows if end is None else end
-        arrays: Arrays = {key: recording.values(key, begin, end) for key in recording.keys}
-        group_ends = recording.group_ends(begin, end)
-        if len(recording.groups) > 1:
-            # A trajectory ends with its group, whatever its flags say.
-            arrays["timeouts"] = arrays.get("timeouts", np.zeros(end - begin, dtype=bool)) | group_ends
+    with open_recording(location) as recording:
+        arrays = recording.arrays(recording.keys, begin, recording.num_rows if end is None else end)
     return segment(arrays, str(location), begin)
 
 
 @dataclass(frozen=True)
-class _Recording:
+class Recording:
     """The D4RL keys of an open file as one flat recording.
 
     Attributes:
@@ -157,9 +152,17 @@ class _Recording:
             start += count
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
+    def arrays(self, keys: Collection[str], begin: int, end: int) -> Arrays:
+        """Rows [begin, end) of those of `keys` that there are, and `timeouts` at the ends of trajectories' groups."""
+        found: Arrays = {key: self.values(key, begin, end) for key in self.keys if key in keys}
+        if len(self.groups) > 1:
+            # A trajectory ends with its group, whatever its flags say.
+            found["timeouts"] = found.get("timeouts", np.zeros(end - begin, dtype=bool)) | self.group_ends(begin, end)
+        return found
+
 
 @contextmanager
-def _recording(location: Location) -> Iterator[_Recording]:
+def open_recording(location: Location) -> Iterator[Recording]:
     """The file's recording. Raises DataError for keys that are missing, of the wrong shape, or do not fit together."""
     where = str(location)
     with opened(location) as file:
@@ -191,7 +194,7 @@ def _recording(location: Location) -> Iterator[_Recording]:
                     where=inside,
                     remedy="one file holds the data of one robot",
                 )
-        yield _Recording(where, groups, keys, counts)
+        yield Recording(where, groups, keys, counts)
 
 
 def _check_orientation(found: h5py.Dataset, key: str, where: str) -> None:

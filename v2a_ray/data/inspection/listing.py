@@ -16,18 +16,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from v2a_ray.data.checks.findings import place
-from v2a_ray.data.formats.arrays import check_keys
+from v2a_ray.data.formats.d4rl import open_recording
 from v2a_ray.data.formats.folders import parquet_dataset
 from v2a_ray.data.formats.hdf5 import dataset, member, opened, subgroups
 from v2a_ray.data.formats.known_formats import FORMATS, detect_format
 from v2a_ray.data.formats.lerobot_files import INFO
-from v2a_ray.data.formats.location import locate
+from v2a_ray.data.formats.location import Location, locate
 from v2a_ray.data.formats.minari_files import read_metadata
 from v2a_ray.data.formats.npz import require_stored
 from v2a_ray.data.formats.parquet_files import read_columns, schema_names
 from v2a_ray.data.formats.rllib_columns import EPISODE
 from v2a_ray.data.formats.robomimic import DATA as DEMONSTRATIONS
-from v2a_ray.data.table.folder import MANIFEST, read_manifest
+from v2a_ray.data.table.folder import MANIFEST, folder_labels, read_manifest, with_labels
 from v2a_ray.errors import DataError, V2AError
 from v2a_ray.files import parse_json
 from v2a_ray.settings.behavior_names import UNKNOWN, behavior_of_name
@@ -175,7 +175,9 @@ def _labels(values: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 def _of_tables(path: Path) -> dict[str, Any]:
     """Details of a table's files without manifest, from four columns."""
-    table = _columns(path, ["length", "reward", *LABELLED])
+    table = pa.concat_tables(
+        [_labelled(file, ["length", "reward", *LABELLED]) for file in parquet_dataset(locate(path))]
+    )
     rewards = table.column("reward").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return {
         "num_episodes": table.num_rows,
@@ -183,6 +185,13 @@ def _of_tables(path: Path) -> dict[str, Any]:
         "mean_return": float(rewards.sum(dtype=np.float64)) / max(table.num_rows, 1),
         **_labels({name: pc.unique(table.column(name)).to_pylist() for name in LABELLED}),
     }
+
+
+def _labelled(file: Location, names: list[str]) -> pa.Table:
+    """These columns of a table's file, with labels that only its folders' names give."""
+    path, present = Path(file.path), schema_names(file)
+    stored = [name for name in names if name in present or name not in folder_labels(path)]
+    return with_labels(read_columns(file, stored), path).select(names)
 
 
 def _of_columns(path: Path) -> dict[str, Any]:
@@ -214,11 +223,9 @@ def _of_demonstrations(path: Path) -> dict[str, Any]:
 
 
 def _of_hdf5(path: Path) -> dict[str, Any]:
-    """Details of a file in D4RL's layout."""
-    where = str(path)
-    with opened(locate(path)) as file:
-        check_keys(file, where)
-        return _of_arrays({key: np.asarray(dataset(file, key, where)) for key in ENDS if key in file})
+    """Details of a file in D4RL's layout: flat, in a group, or in a group per trajectory."""
+    with open_recording(locate(path)) as recording:
+        return _of_arrays(recording.arrays(ENDS, 0, recording.num_rows))
 
 
 def _of_npz(path: Path) -> dict[str, Any]:

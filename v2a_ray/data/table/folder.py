@@ -133,7 +133,7 @@ def read_parts(files: Sequence[Path]) -> EpisodeTable:
             parquet = _open(file)
             require_parquet_stored(parquet.metadata, file.stat().st_size, str(file))
             # `pq.read_table` would take a folder called `length=5` for a column.
-            tables.append(_to_schema(_with_labels(parquet.read(), file), file))
+            tables.append(_to_schema(with_labels(parquet.read(), file), file))
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(file, error) from error
         if tables[-1].schema != tables[0].schema:
@@ -257,12 +257,17 @@ def _unreadable(file: Path, error: Exception) -> DataError:
     return DataError(f"not readable as an episode table: {first_line}", where=str(file), remedy=CONVERT)
 
 
-def _with_labels(table: pa.Table, file: Path) -> pa.Table:
-    """A table with the labels that only folder names give, as Hive writes them: `domain=hopper/part.parquet`."""
+def folder_labels(file: Path) -> dict[str, str]:
+    """The labels that folder names give, as Hive writes them: `domain=hopper/part.parquet`."""
     named = dict(part.split("=", 1) for part in file.parts[:-1] if "=" in part)
-    for label in LABELS:
-        if label in named and label not in table.column_names:
-            table = table.append_column(label, pa.array([unquote(named[label])] * table.num_rows, pa.string()))
+    return {label: unquote(named[label]) for label in LABELS if label in named}
+
+
+def with_labels(table: pa.Table, file: Path) -> pa.Table:
+    """A table with the labels that only folder names give (`folder_labels`)."""
+    for label, text in folder_labels(file).items():
+        if label not in table.column_names:
+            table = table.append_column(label, pa.array([text] * table.num_rows, pa.string()))
     return table
 
 
