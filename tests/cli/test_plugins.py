@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,11 @@ def test_a_changed_format_renews_the_data_that_it_reads(tmp_path: Path, monkeypa
     plain = keys_of(experiment)
     module.write_text("def holds(location):\n    return True\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    register_format(Format("mine", "my own", (".mine",), b"MINE", module="format_of_mine"))
+    own = Format("mine", "my own", (".mine",), b"MINE", module="format_of_mine")
+    register_format(replace(own, summary="its first version"))
+    assert register_format(own) is FORMATS["mine"]
+    with pytest.raises(ValueError, match="format 'npz' is there already"):
+        register_format(replace(own, name="npz"))
     before = keys_of(experiment)
     module.write_text(module.read_text() + "# 2\n")
     after = keys_of(experiment)

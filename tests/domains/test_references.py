@@ -68,7 +68,8 @@ def test_scores_of_arrays_are_those_of_their_elements() -> None:
 
 
 def test_a_robot_of_a_plugin_has_no_references_and_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot_spec, "_ROBOTS", dict(robot_spec._ROBOTS))
+    for register in ("_ROBOTS", "_MODULES"):
+        monkeypatch.setattr(robot_spec, register, dict(getattr(robot_spec, register)))
     robot_spec.register_robot(replace(robot_spec.robot("hopper"), name="somebodys_hopper"))
     for name in ("somebodys_hopper/stock", "somebodys_hopper/gravity-0.5", "somebodys_hopper/stock@modern"):
         assert references(parse_domain(name)) is None

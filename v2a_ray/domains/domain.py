@@ -16,7 +16,7 @@ from v2a_ray.domains.base import Domain
 from v2a_ray.domains.compiled_model import domain_edits, stock_specification
 from v2a_ray.domains.own.domain import parse_gym_domain
 from v2a_ray.domains.recorded import parse_recorded_domain
-from v2a_ray.domains.robot_spec import RobotSpec, all_robots, robot
+from v2a_ray.domains.robot_spec import RobotSpec, all_robots, robot, robot_content
 from v2a_ray.domains.shifts.execution import Execution
 from v2a_ray.domains.shifts.kinds import Shift
 from v2a_ray.domains.shifts.names import combined_execution, named_shifts, parse_shift
@@ -59,8 +59,9 @@ class RobotDomain:
 
     @property
     def identity(self) -> str:
-        """The name says all."""
-        return self.name
+        """See `Domain`: the name says all, except of a plugin's robot."""
+        content = robot_content(self.robot)
+        return f"{self.name} {content}" if content else self.name
 
     @property
     def slug(self) -> str:

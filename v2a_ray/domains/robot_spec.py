@@ -5,8 +5,10 @@ Shape suffixes: B simulations, A action dimension, P joint positions, V joint ve
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import mujoco
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from v2a_ray.domains.shifts.edits import Edit
 from v2a_ray.errors import DomainError
-from v2a_ray.settings.choices import nearest
+from v2a_ray.imports import is_ours, source_digest
+from v2a_ray.settings.choices import PLUGINS, nearest
 
 Float = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -23,6 +26,8 @@ MorphologyLevels = Mapping[str, tuple[Edit, ...]]
 ROUNDING = 1e-6
 """Relative rounding of recordings, which hold float32 (whose own rounding is 6e-8)."""
 _ROBOTS: dict[str, RobotSpec] = {}
+_MODULES: dict[str, str] = {}
+"""Name of a robot to the module that registered it."""
 
 
 def never_falls(positions_BP: Float, velocities_BV: Float) -> Flags:
@@ -176,12 +181,25 @@ def fixed(edits: tuple[Edit, ...]) -> Callable[[mujoco.MjSpec], tuple[Edit, ...]
     return lambda _stock: edits
 
 
-def register_robot(spec: RobotSpec) -> RobotSpec:
-    """Register `spec` by its name, and return it. Raises ValueError when the name is taken."""
-    if spec.name in _ROBOTS:
-        raise ValueError(f"robot {spec.name!r} is there already")
+def register_robot(spec: RobotSpec, module: str = "") -> RobotSpec:
+    """Register `spec` by its name, and return it.
+
+    `module`, which is the caller's if none is given, stands for the robot in the keys of artifacts. Raises ValueError
+    when another module's robot has the name. A new version of a plugin file replaces its own robot.
+    """
+    known = _MODULES.get(spec.name)
+    if known and not known.startswith(f"{PLUGINS}."):
+        raise ValueError(f"robot {spec.name!r} is there already, in {known}")
     _ROBOTS[spec.name] = spec
+    # As `collections.namedtuple` does: whoever calls would give its own name.
+    _MODULES[spec.name] = module or sys._getframe(1).f_globals["__name__"]
     return spec
+
+
+def robot_content(name: str) -> str:
+    """SHA-256 of the file that registers a plugin's robot; empty for a robot of this package."""
+    module = _MODULES[name]
+    return "" if is_ours(module) else source_digest(import_module(module))
 
 
 def robot(name: str) -> RobotSpec:

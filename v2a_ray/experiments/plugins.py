@@ -41,6 +41,7 @@ GROUPS = {
 """Maps groups of entry points to the function that registers their objects. Entries of methods and encoders are
 registered under the entry's name."""
 _NAMED = ("v2a_ray.methods", "v2a_ray.encoders")
+_WITH_MODULE = "v2a_ray.robots"
 _loaded: dict[str, ModuleType] = {}
 _shipped: dict[str, str] = {}
 
@@ -58,7 +59,12 @@ def load_installed() -> None:
         for entry in announced.select(group=group):
             try:
                 found, register = entry.load(), _register_of(door)
-                register(entry.name, found) if group in _NAMED else register(found)
+                if group in _NAMED:
+                    register(entry.name, found)
+                elif group == _WITH_MODULE:
+                    register(found, entry.module)
+                else:
+                    register(found)
             except Exception as error:
                 raise ConfigError(
                     f"cannot be loaded: {type(error).__name__}: {error}",
@@ -153,6 +159,11 @@ def require_loaded(paths: Iterable[str]) -> None:
 def sources_of(paths: Iterable[str]) -> dict[str, str]:
     """Maps the paths of loaded plugins to their content, for execution in other processes."""
     return {path: str(_loaded[path].__dict__["PLUGIN_SOURCE"]) for path in paths}
+
+
+def all_sources() -> dict[str, str]:
+    """Those of every plugin file that this process has loaded, for processes to which no experiment goes."""
+    return sources_of(_loaded)
 
 
 def load_shipped(sources: Mapping[str, str]) -> None:

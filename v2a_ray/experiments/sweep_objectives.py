@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep_config import Objectives, SearchConfig
-from v2a_ray.settings.environment_names import is_environment
+from v2a_ray.settings.environment_names import is_environment, is_recorded
 from v2a_ray.settings.measures import OFFLINE_MEASURES, RANK_SCORE
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def require_evaluations(sweep: Sweep, path: Path) -> None:
     from v2a_ray.domains import parse_domain, references
 
     targets = dict.fromkeys(trial.config.target.domain for trial in sweep.trials)
-    unscored = [name for name in targets if is_environment(name) and references(parse_domain(name)) is None]
+    unscored = [name for name in targets if not is_recorded(name) and references(parse_domain(name)) is None]
     ranks = scheduler.compares or sweep.config.search
     if ranks:
         _require_known(sweep, path)
@@ -38,7 +38,8 @@ def require_evaluations(sweep: Sweep, path: Path) -> None:
         raise ConfigError(
             f"trials are ranked by their normalised score, and {unscored[0]} has no references",
             where=f"{path} · search.objectives",
-            remedy="{return_mean: max}, or give the environment `references: [RANDOM, EXPERT]`",
+            remedy="{return_mean: max}"
+            + (", or give it `references: [RANDOM, EXPERT]`" if is_environment(unscored[0]) else ""),
         )
     if not scheduler.compares:
         return

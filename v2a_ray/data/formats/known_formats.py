@@ -127,16 +127,17 @@ FORMATS = {
         ),
     )
 }
+OWN_FORMATS = frozenset(FORMATS)
 
 
 def register_format(entry: Format) -> Format:
     """Register a format before the others with the same first bytes, which take the files that it does not claim.
 
-    Raises ValueError when the name is taken.
+    Raises ValueError when the name is that of a format of this package.
     """
-    if entry.name in FORMATS:
+    if entry.name in OWN_FORMATS:
         raise ValueError(f"format {entry.name!r} is there already")
-    others = dict(FORMATS)
+    others = {name: other for name, other in FORMATS.items() if name != entry.name}
     FORMATS.clear()
     FORMATS.update({entry.name: entry, **others})
     return entry

@@ -11,7 +11,7 @@ table when it is resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from v2a_ray.domains import parse_domain
 from v2a_ray.engine.plan import weights_digest
 from v2a_ray.engine.store import STAGE_VERSION
 from v2a_ray.errors import DataError
+from v2a_ray.experiments.plugins import all_sources, load_shipped
 from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.node_loss import node_was_lost
 from v2a_ray.settings.environment_names import without_folders
@@ -107,7 +108,8 @@ def collect(
 class _Collector:
     """An actor that keeps the environment of its current request."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugins: Mapping[str, str]) -> None:
+        load_shipped(plugins)  # Requests name robots, which may be a plugin's.
         self.key: tuple[Any, ...] = ()
         self.collector: EpisodeCollector | None = None
 
@@ -135,7 +137,7 @@ class _Pool:
             self._start()
 
     def _start(self) -> None:
-        self.actors.append(self.actor_class.remote())
+        self.actors.append(self.actor_class.remote(all_sources()))
         self.busy[self.actors[-1].started.remote()] = self.actors[-1]
 
     def submit(self, request: CollectionRequest, indices: Sequence[int]) -> Any:

@@ -13,7 +13,7 @@ Each slice is read once. Ray's object store, which spills to disk, holds it unti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from v2a_ray.data.table.folder import finish_folder, part_files, read_parts, wri
 from v2a_ray.data.table.manifest import PartSummary, summarize_part
 from v2a_ray.data.table.segmentation import Rows, too_many_cuts
 from v2a_ray.domains import Domain
+from v2a_ray.experiments.plugins import all_sources, load_shipped
 from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
 from v2a_ray.orchestration.data.hdf5_source import FIRST_ROW, SLICE_ROWS, EpisodeDatasource, slice_bounds
 from v2a_ray.outputs import new_folder
@@ -116,9 +117,11 @@ class _Job:
     domain: Domain
     name: str
     behavior: str
+    plugins: Mapping[str, str] = field(default_factory=all_sources)
 
     @property
     def robot(self) -> RobotInterface:
+        load_shipped(self.plugins)
         return self.domain.robot_spec
 
 

@@ -27,6 +27,7 @@ from v2a_ray.data.table.folder import count_episodes, finish_folder, part_bounds
 from v2a_ray.data.table.manifest import PartSummary, summarize_part
 from v2a_ray.domains import parse_domain
 from v2a_ray.errors import DataError
+from v2a_ray.experiments.plugins import all_sources, load_shipped
 from v2a_ray.orchestration.cluster.capacity import capacity
 from v2a_ray.orchestration.cluster.session import quiet_ray_data, user_error
 from v2a_ray.orchestration.train.memory import reserved_memory
@@ -124,6 +125,7 @@ def _combine(
             folder=partial,
             robot=robot,
             checks=checks,
+            plugins=all_sources(),
         )
         every = {"id": np.arange(len(parts))}
         part_bytes = _total_bytes(sources) // max(1, len(parts))
@@ -208,8 +210,10 @@ def _write_parts(
     folder: Path,
     robot: RobotInterface,
     checks: Severities,
+    plugins: Mapping[str, str],
 ) -> dict[str, list[Any]]:
     """Read, check, label and write the episodes of some parts; returns their shares of the manifest."""
+    load_shipped(plugins)
     written: dict[str, list[Any]] = {"part": [], "summary": []}
     for part in batch["id"].tolist():
         plan = parts[part]

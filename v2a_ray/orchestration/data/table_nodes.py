@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from v2a_ray.engine.trainer import Progress
 from v2a_ray.errors import DataError
 from v2a_ray.evaluation.fitted_q_evaluation import hold_out
 from v2a_ray.evaluation.offline import HELD_OUT
+from v2a_ray.experiments.plugins import all_sources, load_shipped
 from v2a_ray.files import read_json, write_json
 from v2a_ray.orchestration.cluster.join import require_code
 from v2a_ray.orchestration.data.collect import collect_data
@@ -155,8 +156,9 @@ def _convert_large(work: Work, spec: DataSpec, output: Path) -> None:
         raise unordered_source(spec, root)
 
 
-def _describe(table: Path, domains: Sequence[Domain]) -> SourceFacts:
+def _describe(table: Path, domains: Sequence[Domain], plugins: Mapping[str, str]) -> SourceFacts:
     """The facts of one source that are compared with the other sources."""
+    load_shipped(plugins)
     return SourceFacts.of_folder(table, domains)
 
 
@@ -192,11 +194,12 @@ def make_source(work: Work, store: ArtifactStore, progress_actor: Any) -> list[A
         # No simulation predicts what a map has made of its states.
         comparable = {spec.label: [] if is_mapped(spec) else distinct for spec in config.sources}
         if is_small(sources):
-            facts = [_describe(source.path, comparable[source.name]) for source in sources]
+            facts = [SourceFacts.of_folder(source.path, comparable[source.name]) for source in sources]
         else:
             here = ray.data.DataContext.get_current().scheduling_strategy
             describe = ray.remote(_describe).options(scheduling_strategy=here)
-            facts = ray.get([describe.remote(source.path, comparable[source.name]) for source in sources])
+            plugins = all_sources()
+            facts = ray.get([describe.remote(source.path, comparable[source.name], plugins) for source in sources])
         findings = regrade(check_facts(dict(zip(domains, facts, strict=True)), domains), config.checks)
         raise_errors(findings)
         findings += [each for source in sources for each in missing_rewards(read_manifest(source.path))]
