@@ -151,6 +151,38 @@ def test_a_changed_filter_or_encoder_renews_what_uses_it(
     assert {name for name in before if before[name] != after[name]} == renewed
 
 
+TWO_FILES = """
+from typing import Literal
+from code_of_mine import Half
+from v2a_ray.stages.policy.config import FILTERS, FilterConfig
+
+@FILTERS.add
+class HalfConfig(FilterConfig):
+    selects = {selects}
+    rule: Literal["half_of_mine"] = "half_of_mine"
+"""
+
+
+@pytest.mark.parametrize("selects", ["Half", "'code_of_mine:Half'"])
+def test_what_a_plugin_names_in_another_file_is_its_content_too(
+    selects: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, experiment = tmp_path / "code_of_mine.py", tmp_path / "experiment.yaml"
+    module.write_text(FILTER.partition("@FILTERS")[0])
+    monkeypatch.delitem(sys.modules, "code_of_mine", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(TWO_FILES.format(selects=selects))
+    data = {"behavior": "random", "num_transitions": 100}
+    content: dict[str, Any] = {"name": "x", "method": "v2a", "plugins": ["mine.py"]}
+    content |= {"target": {"domain": "hopper", **data}, "sources": [{"domain": "hopper/gravity-0.5", **data}]}
+    experiment.write_text(yaml.safe_dump(content | {"policy": {"filter": {"rule": "half_of_mine"}}}))
+    before = keys_of(experiment)
+    assert keys_of(experiment) == before
+    module.write_text(module.read_text() + "# another version")
+    after = keys_of(experiment)
+    assert {name for name in before if before[name] != after[name]} == {"policy"}
+
+
 def test_a_changed_format_renews_the_data_that_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment, module = tmp_path / "experiment.yaml", tmp_path / "format_of_mine.py"
     (tmp_path / "a.mine").write_bytes(b"MINE1")

@@ -74,14 +74,17 @@ def test_the_digest_of_a_folder_covers_all_its_files(tmp_path: Path) -> None:
     assert digest_path(tmp_path) != digest
 
 
-def test_names_of_folders_that_hold_labels_are_part_of_the_digest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["data/NAME/inner", "NAME/data"])
+def test_names_of_folders_that_hold_labels_are_part_of_the_digest(tmp_path: Path, place: str) -> None:
     storage, digests_of = fsspec.filesystem("memory"), {}
     for name in ("behavior=medium", "behavior=expert", "first", "second"):
-        folder = tmp_path / name / "data"
-        (folder / name / "inner").mkdir(parents=True)
-        (folder / name / "inner" / "a=1.parquet").write_bytes(b"rows")
-        storage.pipe(f"/labels/{name}/data/{name}/a=1.parquet", b"rows")
-        digests_of[name] = (digest_path(folder), digest_path(f"memory://labels/{name}/data"))
+        dataset, inner = (part.replace("NAME", name) for part in (place.partition("data")[0] + "data", place))
+        (tmp_path / inner).mkdir(parents=True)
+        (tmp_path / inner / "a=1.parquet").write_bytes(b"rows")
+        storage.pipe(f"/{tmp_path.name}/{inner}/a=1.parquet", b"rows")
+        digests_of[name] = (digest_path(tmp_path / dataset), digest_path(f"memory://{tmp_path.name}/{dataset}"))
+        (tmp_path / inner / "a=1.parquet").unlink()
+        storage.rm(f"/{tmp_path.name}/{inner}/a=1.parquet")
     for medium, expert in zip(digests_of["behavior=medium"], digests_of["behavior=expert"], strict=True):
         assert medium != expert
     # Other names hold nothing, and stores have keys of such folders.

@@ -23,7 +23,7 @@ SETTLED_SECONDS = 3.0
 
 
 def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
-    """SHA-256 that identifies a file, or all files in a folder with the labels that names of its subfolders hold.
+    """SHA-256 that identifies a file, or all files in a folder, with the labels that names of folders hold.
 
     For a local file it is the digest of the bytes, cached in the folder `store` if given. For a remote file it is the
     digest of address, size and modification time, because reading everything may take as long as the experiment. If
@@ -40,22 +40,22 @@ def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
         )
     digest = hashlib.sha256()
     if location.local is None:
-        parts = {name: location.member(name) for name in location.names()} if location.is_folder else {"": location}
-        for name, part in parts.items():
-            digest.update(_labels(PurePosixPath(name)) + _remote_digest(part))
+        parts = [location.member(name) for name in location.names()] if location.is_folder else [location]
+        for part in parts:
+            digest.update(_labels(PurePosixPath(part.path)) + _remote_digest(part))
         return digest.hexdigest()
     local = location.local
     for file in sorted(local.rglob("*")) if local.is_dir() else [local]:
         if file.is_file():
             try:
-                digest.update(_labels(file.relative_to(local)) + _digest(file, store))
+                digest.update(_labels(file.absolute()) + _digest(file, store))
             except OSError as error:
                 raise DataError(f"cannot be read: {error.strerror}", where=str(file)) from None
     return digest.hexdigest()
 
 
 def _labels(name: PurePath) -> bytes:
-    """The subfolders in a file's name that may hold labels, as Hive writes them: `domain=hopper/part.parquet`."""
+    """The folders in a file's path that may hold labels, as Hive writes them: `domain=hopper/part.parquet`."""
     return "/".join(part for part in name.parts[:-1] if "=" in part).encode(errors="surrogateescape")
 
 
