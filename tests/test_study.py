@@ -19,6 +19,7 @@ from benchmarks.study import (
     report,
     run,
     selection,
+    spread,
     tables,
     where_z_matters,
 )
@@ -178,7 +179,10 @@ def test_study_page_is_written_from_rows(tmp_path: Path, monkeypatch: pytest.Mon
     assert "| value alone | 3 | 42.0 ± 2.0 |" in page
     assert page.count("| robot ") == 3 and "| robot 2 | 2 | 53.0 ± 1.4 |" in page
     assert "| plain 1 | 1 | 10.0 | 10.0 | 10.0 |" in page
-    assert "| v2a − v2a without z | -4.0 [" in page and "| C | published_hopper | 3 of 6 | 1 of 5 | 27 of 270 |" in page
+    assert (
+        "| v2a − v2a without z | -4.0 [" in page
+        and "| C | published_hopper | 3 of 6 | 0 of 6 (5) | 27 of 270 |" in page
+    )
     for name in ("map_hopper", "baselines_ant", "overview"):
         assert (tmp_path / f"docs/study_{name}.png").stat().st_size > 5000
 
@@ -191,7 +195,8 @@ def test_standing_counts_cells_by_the_better_baseline() -> None:
         same | {"v2a": np.asarray([54.0]), "iql_target": np.asarray([90.0])},
     ]
     row = next(line for line in tables.standing_table(cells) if line.startswith("| v2a |"))
-    assert row == "| v2a | 1 | 1 | 1 |"
+    # Gains of 4, 2 and -36.
+    assert row == "| v2a | 1 | 1 | 1 | 1 | -10.0 | +2.0 |"
 
 
 def test_gains_of_the_picture_by_hand() -> None:
@@ -206,18 +211,31 @@ def test_gains_of_the_picture_by_hand() -> None:
     assert gains["v2a choose"] == [10.0] and "v2a choose" not in report.gains_of(cells, ())
 
 
+def test_spread_over_seeds_by_hand(tmp_path: Path) -> None:
+    # Variances 2, 8 and 0 with 1, 2 and 1 degrees of freedom; the cells with one seed say nothing.
+    cells = {"a": [1.0, 3.0], "b": [0.0, 2 * 2**0.5, 4 * 2**0.5], "c": [5.0, 5.0], "d": [90.0]}
+    pq.write_table(rows({cell: {"otdf": scores} for cell, scores in cells.items()}), tmp_path / "one.parquet")
+    few = {cell: {"igdf": [1.0, 2.0]} for cell in ("a", "b")} | {"c": {"igdf": [1.0]}}
+    pq.write_table(rows(few), tmp_path / "other.parquet")
+    pq.write_table(pa.table({"axis/method": ["otdf"]}), tmp_path / "without_cells.parquet")
+    (line,) = spread.spread_table(tmp_path)[2:]
+    assert line == f"| otdf | 3 | 7 | {(18 / 4) ** 0.5:.1f} | {2**0.5:.1f} | {8**0.5:.1f} |"
+
+
 def test_extent_counts_what_was_finished_of_what_was_designed(tmp_path: Path) -> None:
     sweep = {"axes": {"cell": {"a": {}, "b": {}}, "method": ["v2a", "otdf"], "seed": {"0": {}, "1": {}, "2": {}}}}
-    for name in ("map_tiny", "choice_tiny", "choice_begun"):
+    for name in ("map_tiny", "map_whole", "choice_tiny", "choice_begun"):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(sweep))
     run_so_far = [rows({"a": {"v2a": [1.0, 2.0]}, "b": {"iql": [1.0]}}), rows({"b": {"otdf": [1.0]}}, "failed: NaN")]
     pq.write_table(pa.concat_tables(run_so_far), tmp_path / "map_tiny.parquet")
+    pq.write_table(rows({"a": {"v2a": [1.0, 2.0, 3.0]}, "b": {"v2a": [1.0]}}), tmp_path / "map_whole.parquet")
     chosen_from = [{"task": "a", "seed": "0", "method": "v2a"}, {"task": "b", "seed": "0", "method": "v2a"}]
     pq.write_table(pa.Table.from_pylist(chosen_from), tmp_path / "selection_choice_tiny.parquet")
     assert extent.report(tmp_path, tmp_path)[2:] == [
-        "| A | map_tiny | 1 of 2 | 2 of 3 | 2 of 12 |",
-        "| D | choice_begun | 0 of 2 | 0 of 3 | 0 of 12 |",
-        "| D | choice_tiny | 2 of 2 | 1 of 3 | 2 of 12 |",
+        "| A | map_tiny | 1 of 2 | 0 of 2 (3) | 2 of 12 |",
+        "| A | map_whole | 2 of 2 | 1 of 2 (3) | 4 of 12 |",
+        "| D | choice_begun | 0 of 2 | 0 of 2 (3) | 0 of 12 |",
+        "| D | choice_tiny | 2 of 2 | 0 of 2 (3) | 2 of 12 |",
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.study import earned_less, selection
+from benchmarks.study import earned_less, rule, selection
 from benchmarks.study.design import LEFT_OUT, SUPPORTED
 from tests.test_study import rows
 
@@ -77,12 +77,31 @@ def test_overview_by_hand() -> None:
     # Chosen: mix 20, source 90, target 40; the better baseline has 40 everywhere.
     groups = [group("a", 0, 70.0, True), group("a", 2, 90.0, True), group("b", 0, 70.0, False)]
     text = selection.overview({"tiny": groups, "without a source": []})
-    row, every = text.splitlines()[-2:]
+    row, every, but_published, other = text.splitlines()[2:]
     assert text.count("tiny") == 1 and "without" not in text and every == row.replace("tiny", "all")
+    assert but_published == row.replace("tiny", "all but the published suite")
+    assert other == row.replace("tiny", "of these, other dynamics")
     assert row.startswith("| tiny | 3 | 40.0 | 43.3, 20.0 | 50.0, 20.0 | 50.0, 20.0 | +7.5 [")
     # Task a: (20 + 90) / 2 is chosen; task b: 40, which is the better baseline.
-    assert row.endswith("| 0 of 2 |")
+    assert row.endswith("| +7.5 | 0 of 2 |")
     assert selection.tasks_behind(groups[:1], "filter, mix or source") == "1 of 1"
+    tasks = {
+        "choice_published_tiny": [group("c", 0, 0.0, False)],
+        "tiny": [group("bad target, same robot", 0, 0.0, True)],
+    }
+    rows_of = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in selection.overview(tasks).splitlines()[2:]}
+    assert rows_of.pop("of these, the target's own dynamics") == "1"
+    assert rows_of == {**dict.fromkeys(tasks, "1"), "all": "2", "all but the published suite": "1"}
+
+
+def test_the_rule_for_mixing_in_every_task_by_hand() -> None:
+    def group(task: str, target: float, mixed: float, more: bool | None) -> selection.Group:
+        return selection.Group(task, "0", {"iql_target": target, "iql_mixed": mixed}, {}, more)
+
+    # Right in a and b; in c mixing loses 9, in d not mixing 3. Nobody knows what the source of e earned.
+    known = [group("a", 0, 5, True), group("b", 7, 1, False), group("c", 9, 0, True), group("d", 0, 3, False)]
+    (line,) = rule.of_choices({"tiny": [*known, group("e", 0, 1, None)], "none": []})[2:]
+    assert line == "| tiny | 4 | 2 | 2 | 3.0 | 3.8 | 2.0 |"
 
 
 def test_choice_without_what_replays_far_stands_beside_that_of_the_whole_source() -> None:

@@ -31,11 +31,12 @@ def report(rows: Path, folder: Path = FOLDER) -> list[str]:
             sizes = {axis: len(values) for axis, values in axes.items()}
             cells = math.prod(size for axis, size in sizes.items() if axis not in ("method", "seed"))
             places = {place for place in _finished(path.stem, rows) if place[2] in axes["method"]}
-            run = [len({place[0] for place in places}), len({place[1] for place in places}), len(places)]
-            designed = [cells, sizes["seed"], math.prod(sizes.values())]
-            counts = [f"{some} of {every}" for some, every in zip(run, designed, strict=True)]
-            lines.append((part, path.stem, *counts))
-    return table_lines(("part", "sweep", "cells", "seeds", "policies"), lines)
+            begun = {cell for cell, _, _ in places}
+            whole = [cell for cell in begun if len({seed for own, seed, _ in places if own == cell}) == sizes["seed"]]
+            policies = f"{len(places)} of {math.prod(sizes.values())}"
+            every = f"{len(whole)} of {cells} ({sizes['seed']})"
+            lines.append((part, path.stem, f"{len(begun)} of {cells}", every, policies))
+    return table_lines(("part", "sweep", "cells with a seed", "cells with all (seeds)", "policies"), lines)
 
 
 def _finished(sweep: str, rows: Path) -> set[tuple[str, str, str]]:

@@ -26,6 +26,7 @@ from benchmarks.study import (
     repeated,
     rule,
     selection,
+    spread,
     where_z_matters,
 )
 from benchmarks.study.cells import NEAR
@@ -198,7 +199,7 @@ def overview_section(choices: Choices) -> list[str]:
     return [prose.OVERVIEW, "![what each method gains over the better baseline](study_overview.png)", ""]
 
 
-def map_part() -> list[str]:
+def map_part(choices: Choices) -> list[str]:
     """Part A."""
     lines = [prose.MAP]
     for robot in sorted(NEAR):
@@ -212,6 +213,8 @@ def map_part() -> list[str]:
         lines += [prose.NEAREST, nearest.report(nearest.read_rows(path)), "", prose.ALL_FAR, ceiling.far_report(), ""]
     if (path := ROWS / rule.NUMBERS.name).exists():
         lines += [prose.RULE, rule.report(rule.read_numbers(path), ROWS), ""]
+    if own := {name: groups for name, groups in choices.items() if not name.startswith(REPLAYED)}:
+        lines += [prose.RULE_EVERYWHERE, *rule.of_choices(own), ""]
     return lines
 
 
@@ -262,7 +265,7 @@ def main() -> None:
         )
     paths = sorted(ROWS.glob("selection_*.parquet"))
     choices = {path.stem.removeprefix("selection_"): selection.read_groups(path) for path in paths}
-    lines = [prose.HEAD, *overview_section(choices), prose.DESIGN, *extent.report(ROWS), *map_part(), *z_part()]
+    lines = [prose.HEAD, *overview_section(choices), prose.DESIGN, *extent.report(ROWS), *map_part(choices), *z_part()]
     lines += sections("published_", prose.PUBLISHED, published_section)
     lines += choice_part(choices) if choices else []
     if (ROWS / "parts_hopper.parquet").exists():
@@ -270,6 +273,7 @@ def main() -> None:
     lines += sections("learners_", prose_choice.LEARNERS, learners_section, "####")
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
+    lines += [prose.SPREAD, *spread.spread_table(ROWS), ""]
     lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS, prose.REPEATED, repeated.report(ROWS), ""]
     if (path := ROWS / cost.COST.name).exists():
         lines += [prose.COST, cost.report(cost.read_rows(path))]

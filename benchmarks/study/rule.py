@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, export_text
 
 from benchmarks.study.run import ROWS, V2A, read_cells
-from benchmarks.study.selection import BASELINES, read_groups
+from benchmarks.study.selection import BASELINES, Group, by_task, read_groups
 from benchmarks.study.suites import FOLDER, REAL_SEEDS
 from v2a_ray.data.table.episodes import EpisodeTable
 from v2a_ray.experiments.choice import MIX
@@ -192,6 +192,24 @@ def report(numbers: Sequence[Numbers], rows: Path = ROWS) -> str:
     said = export_text(tree, feature_names=list(FEATURES), class_names=["target alone", "mix"]).rstrip()
     table = table_lines(("tasks", "number", "rule", "sign is right", "lost to the better baseline"), lines)
     return "\n".join([*table, "", *(f"    {line}" for line in said.splitlines())])
+
+
+def of_choices(by_name: Mapping[str, Sequence[Group]]) -> list[str]:
+    """The rule on every task that was chosen in: in how many it is right, and what it loses beside always and never."""
+    lines = []
+    for name, groups in by_name.items():
+        known = by_task([group for group in groups if group.source_earns_more is not None]).values()
+        if not known:
+            continue
+        target, mixed = BASELINES
+        gained = np.asarray([np.mean([seed.scores[mixed] - seed.scores[target] for seed in own]) for own in known])
+        earns_more = np.asarray([own[0].source_earns_more for own in known])
+        right = np.count_nonzero(earns_more == (gained > 0))
+        ways = (earns_more, np.ones_like(earns_more), np.zeros_like(earns_more))
+        lost = [f"{np.where(mix, -gained, gained).clip(min=0).mean():.1f}" for mix in ways]
+        lines.append((name, str(len(known)), str(np.count_nonzero(earns_more)), str(right), *lost))
+    counted = ("number", "the source earned more in", "right in")
+    return table_lines(("tasks", *counted, "the rule loses", "always mixing loses", "never mixing loses"), lines)
 
 
 def read_numbers(path: Path = NUMBERS) -> list[Numbers]:

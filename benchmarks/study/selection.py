@@ -56,6 +56,8 @@ SHOWN = ("any of the four; else target or filter", "filter or mix")
 """What is chosen by `v2a choose`, and by its form from before the source alone was a candidate."""
 NOTICEABLE = 3
 """Points of the normalised score, the goal's bound: smaller differences count as none."""
+PUBLISHED = "choice_published_"
+"""How the names of sweeps begin whose cells are the published suite's."""
 NEEDED = (*BASELINES, FILTER)
 """Of every task; the source alone and OTDF were added later, and are not everywhere."""
 MEASURES = {"fitted_q_lower": ("lower_value", 1.0), "td_error": ("td_error", -1.0)}
@@ -83,6 +85,11 @@ class Group:
     scores: Mapping[str, float]
     numbers: Mapping[str, Mapping[str, Any]]
     source_earns_more: bool | None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the source has the target's own dynamics."""
+        return "same" in self.task.split()
 
     def candidates(self, among: str) -> tuple[str, ...]:
         """What a way of that name chooses from here."""
@@ -176,17 +183,24 @@ def report(groups: Sequence[Group]) -> str:
 def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     """Every way to choose that needs the source alone, in all tasks and seeds that have it, in Markdown."""
     ways = [name for name, (good, _) in CANDIDATES.items() if SOURCE in good]
-    head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]", "tasks behind")
+    head = ("tasks", "policies chosen", "better baseline", *ways, "gain [95 %]", "median", "tasks behind")
     lines = []
     by_name = {name: [group for group in groups if all(map(group.has, ways))] for name, groups in by_name.items()}
     every = [replace(group, task=f"{name}: {group.task}") for name, groups in by_name.items() for group in groups]
-    for tasks, own in {**by_name, "all": every}.items():
+    own_setting = [group for group in every if not group.task.startswith(PUBLISHED)]
+    parts = {
+        "all": every,
+        "all but the published suite": own_setting,
+        "of these, the target's own dynamics": [group for group in own_setting if group.is_control],
+        "of these, other dynamics": [group for group in own_setting if not group.is_control],
+    }
+    for tasks, own in {**by_name, **parts}.items():
         if not own:
             continue
         better = np.asarray([max(group.scores[method] for method in BASELINES) for group in own])
         gains = [chosen_scores(own, way) - better for way in ways]
         cells = [f"{(better + gain).mean():.1f}, {-gain.min():.1f}" for gain in gains]
-        cells += [gain_over_tasks(own, gains[-1]), tasks_behind(own, ways[-1])]
+        cells += [*gain_over_tasks(own, gains[-1]), tasks_behind(own, ways[-1])]
         lines.append((tasks, str(len(own)), f"{better.mean():.1f}", *cells))
     return "\n".join(table_lines(head, lines))
 
@@ -233,12 +247,15 @@ def better_mean(seeds: Sequence[Group]) -> float:
     return max(float(np.mean([group.scores[method] for group in seeds])) for method in BASELINES)
 
 
-def gain_over_tasks(groups: Sequence[Group], gains: NDArray[np.float64]) -> str:
-    """Mean over tasks of the mean gain over seeds, with its 95 % t interval; NaN for a single task."""
+def gain_over_tasks(groups: Sequence[Group], gains: NDArray[np.float64]) -> tuple[str, str]:
+    """Mean over tasks of the mean gain over seeds, with its 95 % t interval from two tasks on; and the median."""
     edges = np.cumsum([len(seeds) for seeds in by_task(groups).values()])[:-1]
     means = [float(own.mean()) for own in np.split(gains, edges)]
+    mean, median = f"{np.mean(means):+.1f}", f"{np.median(means):+.1f}"
+    if len(means) < 2:
+        return mean, median
     interval = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
-    return f"{np.mean(means):+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+    return f"{mean} [{interval.low:+.1f}, {interval.high:+.1f}]", median
 
 
 def tasks_behind(groups: Sequence[Group], way: str) -> str:

@@ -27,6 +27,8 @@ CONTRASTS = (
     *((method, "better baseline") for method in FILTERS),
 )
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
+FAR = 15
+"""Points that one seed of a cell can tell, or nearly so ("What one seed says")."""
 LEARNER_SHOWN = (*BASELINES, "v2a", "better baseline")
 
 
@@ -35,6 +37,7 @@ class Contrast:
     """A method against another over cells.
 
     Attributes:
+        number: of cells.
         mean, low, high: of the difference of scores, averaged over seeds and then over cells, with its 95 % t interval.
         p: two-sided, of the t test that it is 0 over cells, after Holm's correction for all contrasts.
         improvement: probability that a seed of the method beats one of the other, averaged over cells (2108.13264).
@@ -42,6 +45,7 @@ class Contrast:
 
     method: str
     other: str
+    number: int
     mean: float
     low: float
     high: float
@@ -74,7 +78,7 @@ def contrasts(cells: Sequence[Scores], pairs: Sequence[tuple[str, str]] = CONTRA
         rows.append((method, other, float(difference.mean()), float(interval.low), float(interval.high), better))
         raw.append(float(tested.pvalue))
     return [
-        Contrast(method, other, mean, low, high, p, better)
+        Contrast(method, other, len(cells), mean, low, high, p, better)
         for (method, other, mean, low, high, better), p in zip(rows, holm(raw), strict=True)
     ]
 
@@ -99,14 +103,16 @@ def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) ->
 
 
 def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
-    """In how many cells the mean of a method is above the better baseline's, beside it, or below."""
+    """In how many cells the mean of a method is above the better baseline's, beside it, or below; and by how much."""
     lines = []
     for method in methods:
         gains = gains_over_better(cells, method)
-        ahead, behind = (np.count_nonzero(sign * gains > NOTICEABLE) for sign in (1, -1))
-        lines.append((method, str(ahead), str(len(gains) - ahead - behind), str(behind)))
-    head = ("against the better baseline", f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind")
-    return table_lines(head, lines)
+        ahead = np.count_nonzero(gains > NOTICEABLE)
+        behind, far_behind = (np.count_nonzero(gains < -points) for points in (NOTICEABLE, FAR))
+        counts = map(str, (ahead, len(gains) - ahead - behind, behind, far_behind))
+        lines.append((method, *counts, f"{gains.mean():+.1f}", f"{np.median(gains):+.1f}"))
+    counted = (f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind", f"behind by more than {FAR}")
+    return table_lines((f"against the better baseline, {len(cells)} cells", *counted, "mean", "median"), lines)
 
 
 def interval_of(row: Contrast) -> str:
@@ -119,7 +125,8 @@ def contrast_table(found: Sequence[Contrast]) -> list[str]:
     lines = []
     for row in found:
         lines.append((f"{row.method} − {row.other}", interval_of(row), f"{row.p:.3g}", f"{row.improvement:.2f}"))
-    return table_lines(("contrast", "difference [95 %]", "p (Holm)", "P(improvement)"), lines)
+    head = (f"contrast, {found[0].number} cells", "difference [95 %]", "p (Holm)", "P(improvement)")
+    return table_lines(head, lines)
 
 
 def iqm_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
@@ -129,7 +136,9 @@ def iqm_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list
         middle, low, high = interquartile_mean([scores[method] for scores in cells])
         interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
         lines.append((method, f"{middle:.1f}{interval}"))
-    return table_lines(("method", "interquartile mean [95 %]"), lines)
+    policies = sum(len(scores[methods[0]]) for scores in cells)
+    head = (f"{len(cells)} cells, {policies} policies each", "interquartile mean [95 %]")
+    return table_lines(head, lines)
 
 
 def learners_table(cells: Sequence[Scores]) -> list[str]:
