@@ -205,10 +205,11 @@ def test_gains_of_the_picture_by_hand() -> None:
     scores = {"iql_target": 40.0, "iql_mixed": 20.0, "v2a_supported": 50.0, "iql_source": 0.0}
     values = {method: {"lower_value": value} for method, value in scores.items()}
     groups = [selection.Group("a", seed, scores, values, more) for seed, more in (("0", True), ("1", None))]
-    gains = {way: own.tolist() for way, own in report.gains_of(cells, groups).items()}
-    assert gains["v2a"] == [3.0, 0.0] and gains["iql_target"] == [-15.0, 0.0] and gains["iql_mixed"] == [0.0, 0.0]
+    gains = report.gains_of(cells, groups)
+    assert gains["v2a"] == {"a": 3.0, "b": 0.0} and gains["iql_target"] == {"a": -15.0, "b": 0.0}
+    assert gains["iql_mixed"] == {"a": 0.0, "b": 0.0}
     # The filter has the highest value; of the second seed it is not known what the source earned.
-    assert gains["v2a choose"] == [10.0] and "v2a choose" not in report.gains_of(cells, ())
+    assert gains["v2a choose"] == {"a": 10.0} and "v2a choose" not in report.gains_of(cells, ())
 
 
 def test_spread_over_seeds_by_hand(tmp_path: Path) -> None:

@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.study.run import Scores
-from benchmarks.study.selection import NOTICEABLE
+from benchmarks.study.selection import NOTICEABLE, is_control
 from benchmarks.study.suites import METHODS
 
 mpl.use("Agg")
 Float = NDArray[np.float64]
 
 
-def overview(gains: Mapping[str, Mapping[str, Float]], path: Path) -> None:
+def overview(gains: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -> None:
     """What ways to train gain over the better baseline: a point for each cell, the mean and its 95 % t interval.
 
+    Hollow points are controls, whose source has the target's own dynamics, and are not in the mean.
+
     Args:
-        gains: by robot and way, the gain in each of the cells that have it; at least two.
+        gains: by robot, way and cell; at least two cells that are no controls.
     """
     size = (12, 3.6)
     plot, (panels,) = pyplot.subplots(1, len(gains), figsize=size, sharey=True, layout="constrained", squeeze=False)
@@ -31,8 +33,13 @@ def overview(gains: Mapping[str, Mapping[str, Float]], path: Path) -> None:
     for axes, (robot, by_way) in zip(panels, gains.items(), strict=True):
         axes.axvspan(-NOTICEABLE, NOTICEABLE, color="0.94")
         axes.axvline(0, color="0.5", lw=1)
-        for place, values in enumerate(by_way.values()):
-            axes.plot(values, place + jitter.uniform(-0.25, 0.25, len(values)), "o", ms=4, alpha=0.4, color="C0")
+        for place, by_cell in enumerate(by_way.values()):
+            height = place + jitter.uniform(-0.25, 0.25, len(by_cell))
+            is_other = np.asarray([not is_control(cell) for cell in by_cell])
+            every = np.asarray(list(by_cell.values()))
+            values = every[is_other]
+            axes.plot(values, height[is_other], "o", ms=4, alpha=0.4, color="C0")
+            axes.plot(every[~is_other], height[~is_other], "o", ms=4, color="C3", fillstyle="none")
             low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
             axes.plot([low, high], [place, place], color="black", lw=2)
             axes.plot(values.mean(), place, "D", ms=6, color="black")

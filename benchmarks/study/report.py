@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from benchmarks.study import (
     ceiling,
@@ -87,14 +86,18 @@ def map_cells(robot: str) -> dict[str, Scores]:
     return read_cells(files_of([f"{part}_{robot}" for part in ("map", "baselines", "default")], ROWS), METHODS, SEEDS)
 
 
-def gains_of(cells: Mapping[str, Scores], choices: Sequence[selection.Group]) -> dict[str, NDArray[np.float64]]:
-    """What every method, and `v2a choose`, gain over the better baseline in each cell that has it."""
-    gains = {method: gains_over_better(list(cells.values()), method) for method in METHODS}
-    chosen = [
-        selection.chosen_mean(seeds, selection.SHOWN[0]) - selection.better_mean(seeds)
-        for seeds in selection.by_task([group for group in choices if group.has(selection.SHOWN[0])]).values()
-    ]
-    return gains | ({"v2a choose": np.asarray(chosen)} if chosen else {})
+def gains_of(cells: Mapping[str, Scores], choices: Sequence[selection.Group]) -> dict[str, dict[str, float]]:
+    """What every method, and `v2a choose`, gain over the better baseline: by cell, in those that have it."""
+    gains = {
+        method: dict(zip(cells, gains_over_better(list(cells.values()), method).tolist(), strict=True))
+        for method in METHODS
+    }
+    tasks = selection.by_task([group for group in choices if group.has(selection.SHOWN[0])])
+    chosen = {
+        task: selection.chosen_mean(seeds, selection.SHOWN[0]) - selection.better_mean(seeds)
+        for task, seeds in tasks.items()
+    }
+    return gains | ({"v2a choose": chosen} if chosen else {})
 
 
 def robot_section(robot: str) -> list[str]:
@@ -111,7 +114,11 @@ def robot_section(robot: str) -> list[str]:
     lines += [f"![gain over the target alone by cell]({picture})", "", *cell_table(cells), ""]
     if len(cells) >= 3:
         every = list(cells.values())
-        lines += [*standing_table(every), "", *iqm_table(every), "", *contrast_table(contrasts(every)), ""]
+        lines += [*standing_table(every), ""]
+        other = [scores for cell, scores in cells.items() if not selection.is_control(cell)]
+        if len(other) < len(every):
+            lines += [*standing_table(other, which="cells with other dynamics"), ""]
+        lines += [*iqm_table(every), "", *contrast_table(contrasts(every)), ""]
     return lines
 
 

@@ -86,11 +86,6 @@ class Group:
     numbers: Mapping[str, Mapping[str, Any]]
     source_earns_more: bool | None
 
-    @property
-    def is_control(self) -> bool:
-        """Whether the source has the target's own dynamics."""
-        return "same" in self.task.split()
-
     def candidates(self, among: str) -> tuple[str, ...]:
         """What a way of that name chooses from here."""
         return CANDIDATES[among][0 if self.source_earns_more else 1]
@@ -160,6 +155,11 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([by_policy[place] for place in sorted(by_policy)]), path)
 
 
+def is_control(task: str) -> bool:
+    """Whether a task's source has the target's own dynamics."""
+    return "same" in task.split()
+
+
 def read_groups(path: Path) -> list[Group]:
     """The tasks and seeds in a file of rows of which every needed method is there."""
     rows = pq.read_table(path).to_pylist()
@@ -191,8 +191,8 @@ def overview(by_name: Mapping[str, Sequence[Group]]) -> str:
     parts = {
         "all": every,
         "all but the published suite": own_setting,
-        "of these, the target's own dynamics": [group for group in own_setting if group.is_control],
-        "of these, other dynamics": [group for group in own_setting if not group.is_control],
+        "of these, the target's own dynamics": [group for group in own_setting if is_control(group.task)],
+        "of these, other dynamics": [group for group in own_setting if not is_control(group.task)],
     }
     for tasks, own in {**by_name, **parts}.items():
         if not own:

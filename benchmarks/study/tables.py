@@ -102,7 +102,7 @@ def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) ->
     return table_lines(("target, from source", "seeds", *methods), lines)
 
 
-def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) -> list[str]:
+def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS, which: str = "cells") -> list[str]:
     """In how many cells the mean of a method is above the better baseline's, beside it, or below; and by how much."""
     lines = []
     for method in methods:
@@ -112,7 +112,7 @@ def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS) ->
         counts = map(str, (ahead, len(gains) - ahead - behind, behind, far_behind))
         lines.append((method, *counts, f"{gains.mean():+.1f}", f"{np.median(gains):+.1f}"))
     counted = (f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind", f"behind by more than {FAR}")
-    return table_lines((f"against the better baseline, {len(cells)} cells", *counted, "mean", "median"), lines)
+    return table_lines((f"against the better baseline, {len(cells)} {which}", *counted, "mean", "median"), lines)
 
 
 def interval_of(row: Contrast) -> str:
