@@ -136,8 +136,10 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 
 def load_policy(folder: str | Path) -> LoadedPolicy:
     """The policy of a finished run or of a sweep's trial, an export, or a behaviour such as `hopper/stock:expert`."""
+    from v2a_ray.experiments.plugins import load_installed
     from v2a_ray.export.find import find_policy
 
+    load_installed()
     return LoadedPolicy(find_policy(str(folder)))
 
 
@@ -172,7 +174,9 @@ def make_env(domain: str) -> gymnasium.Env[Any, Any]:
     """The Gymnasium environment of a domain, for example `hopper/gravity-0.5`. Raises DomainError."""
     from v2a_ray.domains import parse_domain
     from v2a_ray.domains.environments import make_environment
+    from v2a_ray.experiments.plugins import load_installed
 
+    load_installed()
     return make_environment(parse_domain(domain))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.cli.command import v2a_here
+from tests.cli.command import v2a, v2a_here
 from tests.data.builders import arrays_of, write_hdf5
 from tests.data.test_ingest import write_sources
 from tests.data.test_mixture import hopper_table
@@ -19,7 +21,9 @@ from v2a_ray.domains import Domain, parse_domain, robot_spec
 from v2a_ray.domains.robot_spec import robot
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
-from v2a_ray.experiments.plugins import load_files
+from v2a_ray.experiments import plugins
+from v2a_ray.experiments.experiment import ExperimentConfig
+from v2a_ray.experiments.plugins import load_files, load_installed
 from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import load_sweep
 
@@ -27,7 +31,11 @@ ROBOT = """
 from dataclasses import replace
 from v2a_ray.domains.robot_spec import register_robot, robot
 
-register_robot(replace(robot("hopper"), name="{name}", reset_noise_scale=0.005))
+def stands(positions, velocities):
+    return positions[:, 1] > 0.7
+
+task = replace(robot("hopper").task, is_healthy=stands)
+register_robot(replace(robot("hopper"), name="{name}", reset_noise_scale=0.005, task=task))
 """
 
 
@@ -35,6 +43,7 @@ register_robot(replace(robot("hopper"), name="{name}", reset_noise_scale=0.005))
 def leave_nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for register in ("_ROBOTS", "_MODULES"):
         monkeypatch.setattr(robot_spec, register, dict(getattr(robot_spec, register)))
+    monkeypatch.setattr(plugins, "_loaded", {})
 
 
 def plugin_robot(folder: Path, name: str) -> Domain:
@@ -81,6 +90,16 @@ def test_ray_data_combines(ray_cluster: None, tmp_path: Path, monkeypatch: pytes
     assert manifest["num_transitions"] == 11
 
 
+def test_actors_train_behaviors(ray_cluster: None, tmp_path: Path) -> None:
+    from v2a_ray.orchestration.rllib.behavior_training import train_behavior
+    from v2a_ray.orchestration.rllib.ppo import PPOSettings
+
+    settings = PPOSettings(train_batch_steps=64, minibatch_steps=64, num_epochs=1)
+    domain = plugin_robot(tmp_path, "trains")
+    folder = train_behavior(domain, tmp_path / "out", 64, settings=settings, num_environment_runners=1)
+    assert (folder / "expert.safetensors").is_file()
+
+
 def test_tasks_convert(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.data.convert import convert_hdf5
 
@@ -88,6 +107,41 @@ def test_tasks_convert(ray_cluster: None, tmp_path: Path) -> None:
     location = locate(write_hdf5(tmp_path / "a.hdf5", arrays_of(hopper_table((120, 130)))))
     manifest = convert_hdf5(location, tmp_path / "many", domain=domain, name="near", rows_per_slice=120)
     assert manifest["num_transitions"] == 250
+
+
+def test_every_command_knows_robots_of_the_environment_variable(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(ROBOT.format(name="drawn"))
+    command = ("domains", "render", "drawn/gravity-0.5", "-o", "drawn.png")
+    done = v2a(*command, cwd=tmp_path, env=os.environ | {"V2A_PLUGINS": "mine.py"})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "drawn.png").is_file()
+
+
+@pytest.mark.slow
+def test_actors_know_robots_of_packages(tmp_path: Path) -> None:
+    (tmp_path / "site" / "mine-1.0.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "mine.py").write_text(ROBOT.format(name="packed").replace("register_robot(re", "ROBOT = (re"))
+    (tmp_path / "site" / "mine-1.0.dist-info" / "METADATA").write_text("Name: mine\nVersion: 1.0\n")
+    entry = "[v2a_ray.robots]\npacked = mine:ROBOT\n"
+    (tmp_path / "site" / "mine-1.0.dist-info" / "entry_points.txt").write_text(entry)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}:{Path(__file__).parents[2]}"}
+    command = ("data", "collect", "--domain", "packed", "--behavior", "random", "--num-transitions", "20", "-o", "out")
+    done = v2a(*command, "--num-actors", "1", cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_file_of_a_finished_run_may_lie_elsewhere_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "now").mkdir()
+    (tmp_path / "now" / "moved.py").write_text(ROBOT.format(name="moves"))
+    raw = yaml.safe_load(experiment_of(tmp_path, "moves", str(tmp_path / "then" / "moved.py")).read_text())
+    with pytest.raises(ConfigError, match=r"moved.py: was not loaded(.|\n)*if you trust it, put V2A_PLUGINS="):
+        ExperimentConfig.model_validate(raw)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("V2A_PLUGINS", "now/moved.py")
+    load_installed.__wrapped__()
+    config = ExperimentConfig.model_validate(raw)
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert make_plan(config).keys() >= {"data/target", "policy"}
 
 
 def test_a_changed_robot_renews_what_it_makes(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.cli.command import v2a, v2a_here
 from v2a_ray.data.formats.known_formats import FORMATS, Format, register_format
 from v2a_ray.engine.plan import make_plan
 from v2a_ray.errors import ConfigError
+from v2a_ray.experiments import plugins
 from v2a_ray.experiments.experiment import ExperimentConfig
 from v2a_ray.experiments.methods import METHODS
 from v2a_ray.experiments.plugins import ENVIRONMENT
@@ -41,6 +42,7 @@ SMALL = {
 def leave_nothing_registered() -> Iterator[None]:
     """What plugins register here would be there for the other tests of this process."""
     registers: list[dict[str, Any]] = [METHODS, ALIGNMENTS._kinds, LEARNERS._kinds, FILTERS._kinds, ENCODERS, FORMATS]
+    registers.append(plugins._loaded)
     before = [dict(register) for register in registers]
     yield
     for register, content in zip(registers, before, strict=True):
@@ -242,7 +244,7 @@ def test_plugins_of_a_finished_run_are_not_executed(plugin: Path, tmp_path: Path
     content: dict[str, Any] = {"name": "x", "plugins": [str(plugin / "nearest_rows.py")]}
     content["target"] = {"domain": "hopper/stock", "behavior": "random", "num_transitions": 10}
     raw = content | {"sources": [content["target"]]}
-    with pytest.raises(ValueError, match=f"was not loaded; if you trust it: {ENVIRONMENT}="):
+    with pytest.raises(ConfigError, match=f"was not loaded.*\n.*if you trust it, put {ENVIRONMENT}="):
         ExperimentConfig.model_validate(raw)
     assert not seen.exists()
 

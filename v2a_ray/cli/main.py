@@ -39,7 +39,9 @@ def _options(
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    from v2a_ray.experiments.plugins import load_installed
+
+    load_installed()  # Any command may name a plugin's robot, format or method.
 
 
 @lasting_output()

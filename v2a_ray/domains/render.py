@@ -116,7 +116,7 @@ def _scene(domain: RobotDomain) -> _Scene:
     spec = domain.robot_spec
     model = compile_model(spec, domain.shifts, domain.physics)
     data = mujoco.MjData(model)
-    for joint, angle in _POSES[domain.base.robot].items():
+    for joint, angle in _POSES.get(domain.base.robot, {}).items():
         low, high = model.joint(joint).range
         data.qpos[model.joint(joint).qposadr[0]] = np.clip(angle, low, high)
     mujoco.mj_forward(model, data)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any
 
@@ -71,7 +72,8 @@ def load_installed() -> None:
                     where=f"plugin {entry.name} ({entry.value}, {group})",
                     remedy="repair or uninstall the package that announces it",
                 ) from error
-    load_files(path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path)
+    named = [path for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path]
+    load_files(str(Path(path).expanduser().resolve()) for path in named)
 
 
 @cache
@@ -149,16 +151,29 @@ def _line_in(path: str, error: BaseException) -> int | None:
     return line
 
 
+def _find_loaded(path: str) -> ModuleType | None:
+    """The loaded file of that path; where it is no more, one of its name: jobs and other machines had it elsewhere."""
+    if path in _loaded or Path(path).exists():
+        return _loaded.get(path)
+    return next((module for loaded, module in _loaded.items() if Path(loaded).name == Path(path).name), None)
+
+
 def require_loaded(paths: Iterable[str]) -> None:
-    """Raise ValueError for a plugin that was not loaded: the file that names it may be untrusted."""
+    """Raise ConfigError for a plugin that was not loaded: the file that names it may be untrusted."""
     for path in paths:
-        if path not in _loaded:
-            raise ValueError(f"plugins: {path} was not loaded; if you trust it: {ENVIRONMENT}={path}")
+        if _find_loaded(path) is None:
+            raise ConfigError(
+                "was not loaded, because it comes with the result",
+                where=f"plugins: {path}",
+                remedy=f"if you trust it, put {ENVIRONMENT}={quote(path)} before the command, "
+                f"or the path of {Path(path).name} where it is now",
+            )
 
 
 def sources_of(paths: Iterable[str]) -> dict[str, str]:
     """Maps the paths of loaded plugins to their content, for execution in other processes."""
-    return {path: str(_loaded[path].__dict__["PLUGIN_SOURCE"]) for path in paths}
+    found = {path: _find_loaded(path) for path in paths}
+    return {path: str(module.__dict__["PLUGIN_SOURCE"]) for path, module in found.items() if module is not None}
 
 
 def all_sources() -> dict[str, str]:
@@ -167,6 +182,7 @@ def all_sources() -> dict[str, str]:
 
 
 def load_shipped(sources: Mapping[str, str]) -> None:
-    """Execute plugins whose content came from another of our processes."""
+    """Load the plugins of installed packages, and execute those whose content came from another of our processes."""
     _shipped.update(sources)
+    load_installed()
     load_files(sources)

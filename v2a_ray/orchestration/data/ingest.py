@@ -123,7 +123,7 @@ def _combine(
             chosen=chosen,
             parts=parts,
             folder=partial,
-            robot=robot,
+            robot_name=robot.name,
             checks=checks,
             plugins=all_sources(),
         )
@@ -208,12 +208,14 @@ def _write_parts(
     chosen: Sequence[NDArray[np.int64]],
     parts: Sequence[_PartPlan],
     folder: Path,
-    robot: RobotInterface,
+    robot_name: str,
     checks: Severities,
     plugins: Mapping[str, str],
 ) -> dict[str, list[Any]]:
     """Read, check, label and write the episodes of some parts; returns their shares of the manifest."""
     load_shipped(plugins)
+    # Not sent itself: functions of a plugin's robot are found only after the plugin is loaded.
+    robot = parse_domain(robot_name).robot_spec
     written: dict[str, list[Any]] = {"part": [], "summary": []}
     for part in batch["id"].tolist():
         plan = parts[part]

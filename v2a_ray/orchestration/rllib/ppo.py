@@ -7,6 +7,7 @@ little exploration noise at the start (docs/behavior_algorithms.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import gymnasium
@@ -20,6 +21,7 @@ from ray.rllib.utils.filter import RunningStat
 
 from v2a_ray.domains import Domain, make_environment
 from v2a_ray.domains.behaviors import GaussianActor
+from v2a_ray.experiments.plugins import all_sources, load_shipped
 from v2a_ray.settings.base import Settings
 
 _GYM_ID = "v2a/behavior-training-v0"
@@ -71,9 +73,10 @@ def build_ppo(domain: Domain, settings: PPOSettings, num_steps: int, seed: int, 
 
     `num_runners` Ray actors sample; 0 samples in this process. Policy and value have separate networks, 64 x 64 tanh.
     """
+    environment = {"domain": domain.name, "reward_scale": settings.reward_scale, "plugins": all_sources()}
     algorithm = (
         PPOConfig()
-        .environment(ENVIRONMENT_ID, env_config={"domain": domain.name, "reward_scale": settings.reward_scale})
+        .environment(ENVIRONMENT_ID, env_config=environment)
         .env_runners(
             num_env_runners=num_runners,
             num_envs_per_env_runner=settings.num_environments,
@@ -148,8 +151,9 @@ def _set_log_std(algorithm: Any, log_std: float) -> None:
     algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=algorithm.learner_group)
 
 
-def _environment(domain: str, reward_scale: float) -> gymnasium.Env[Any, Any]:
+def _environment(domain: str, reward_scale: float, plugins: Mapping[str, str]) -> gymnasium.Env[Any, Any]:
     """The domain with scaled rewards, for PPO only; data are never collected through it."""
+    load_shipped(plugins)
     return gymnasium.wrappers.TransformReward(make_environment(domain), lambda reward: reward_scale * float(reward))
 
 
