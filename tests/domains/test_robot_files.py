@@ -168,3 +168,8 @@ def test_what_cannot_be_a_robot_is_refused(
 def test_a_name_without_a_yaml_file_is_refused() -> None:
     with pytest.raises(DomainError, match=r"a robot's file ends in \.yaml"):
         parse_domain("mjcf:robot.xml")
+
+
+def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.yaml: no such file\n.*from the working directory: mjcf:"):
+        parse_domain(f"mjcf:{tmp_path}/none.yaml")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from v2a_ray.errors import ConfigError
 from v2a_ray.settings.base import Positive, Settings
 from v2a_ray.settings.yaml_files import read_yaml, validate
 
@@ -126,5 +127,9 @@ class RobotFile(Settings):
 
 def read_robot(path: Path) -> RobotFile:
     """The file's content. Raises ConfigError with file and line."""
+    if not path.exists():
+        # Not left to `read_yaml`, which would offer our experiments.
+        remedy = "name the robot's file from the working directory: mjcf:FOLDER/robot.yaml"
+        raise ConfigError("no such file", where=str(path), remedy=remedy)
     remedy = "docs/own_robot.md has the keys and what they mean"
     return validate(RobotFile, read_yaml(path), path, remedy)
