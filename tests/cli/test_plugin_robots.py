@@ -163,7 +163,7 @@ def test_a_search_does_not_rank_by_a_score_that_a_robot_has_not(tmp_path: Path) 
     search: dict[str, Any] = {"num_trials": 2, "space": RATES}
     content = {"name": "search", "base": "experiment.yaml", "search": search}
     (tmp_path / "search.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match=r"searched has no references\n  try: {return_mean: max}$"):
+    with pytest.raises(ConfigError, match=r"searched has no references\n  try: {return_mean: max}, or give it"):
         load_sweep(tmp_path / "search.yaml")
     search["objectives"] = {"return_mean": "max"}
     (tmp_path / "search.yaml").write_text(yaml.safe_dump(content))

@@ -74,3 +74,7 @@ def test_a_robot_of_a_plugin_has_no_references_and_no_score(monkeypatch: pytest.
     for name in ("somebodys_hopper/stock", "somebodys_hopper/gravity-0.5", "somebodys_hopper/stock@modern"):
         assert references(parse_domain(name)) is None
         assert normalized_score(parse_domain(name), 100.0) is None
+    known = replace(robot_spec.robot("hopper"), name="somebodys_known_hopper", references=(10, 210))
+    robot_spec.register_robot(known)
+    for name in ("somebodys_known_hopper/stock", "somebodys_known_hopper/gravity-0.5"):
+        assert normalized_score(parse_domain(name), 110.0) == 50.0

@@ -96,7 +96,11 @@ def _measure(name: str, episodes: int, expert: str) -> None:
         means.append(float(returns.mean()))
         spread = with_spread(returns, 1)
         console.print(f"{behavior} in {domain.name}: return {spread}, {episodes} episodes", soft_wrap=True)
-    console.print(f"environment: {{references: [{means[0]:.6g}, {means[1]:.6g}]}}", soft_wrap=True)
+    random, best = (f"{mean:.6g}" for mean in means)
+    if is_environment(name):
+        console.print(f"environment: {{references: [{random}, {best}]}}", soft_wrap=True)
+    else:
+        console.print(f"RobotSpec(..., references=({random}, {best}))", soft_wrap=True)
 
 
 @app.command()

@@ -70,7 +70,8 @@ class References:
 def references(domain: Domain) -> References | None:
     """The reference returns of `domain`; `source` says when they are those of another one.
 
-    Those of anybody's environment are given with it (`references: [RANDOM, EXPERT]`), or there are none.
+    Those of anybody's environment are given with it (`references: [RANDOM, EXPERT]`), and those of a plugin's robot
+    with its specification, or there are none.
 
     A variant of a robot has that robot's. All were measured in d4rl physics, and stand for modern physics too.
     """
@@ -82,8 +83,8 @@ def references(domain: Domain) -> References | None:
     domain = require_robot(domain, "a table of references")
     base = domain.base
     if base.robot not in _D4RL:
-        # A robot of a plugin.
-        return None
+        given = base.robot_spec.references
+        return References(*given, source="given with the robot, without shifts") if given else None
     found = published_references(base) or _own_references(base)
     if found is None:
         found = References(*_D4RL[base.robot], "D4RL's stock robot; none is published for this shift")

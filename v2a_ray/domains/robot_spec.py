@@ -91,6 +91,8 @@ class RobotSpec:
         variant_of: name of the robot that differs only in its observation; this robot shares its shifts, reference
             returns and behaviours. Empty if the robot is no variant.
         num_zeros: zeros at the end of the observation, in place of quantities that recorded data lack.
+        references: returns that score 0 and 100, of a plugin's robot without shifts; None: there is no score. Those of
+            ours are in tables (`v2a_ray.domains.references`).
         max_episode_steps: environment steps after which an episode is truncated.
     """
 
@@ -113,6 +115,7 @@ class RobotSpec:
     reward_lags: bool = False
     variant_of: str = ""
     num_zeros: int = 0
+    references: tuple[float, float] | None = None
     max_episode_steps: int = 1000
     joint_levels: Mapping[str, float] = field(default_factory=lambda: {"easy": 0.8, "medium": 0.5, "hard": 0.2})
     named_levels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from v2a_ray.errors import ConfigError
 from v2a_ray.experiments.sweep_config import Objectives, SearchConfig
-from v2a_ray.settings.environment_names import is_environment, is_recorded
+from v2a_ray.settings.environment_names import is_recorded
 from v2a_ray.settings.measures import OFFLINE_MEASURES, RANK_SCORE
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def require_evaluations(sweep: Sweep, path: Path) -> None:
         raise ConfigError(
             f"trials are ranked by their normalised score, and {unscored[0]} has no references",
             where=f"{path} · search.objectives",
-            remedy="{return_mean: max}"
-            + (", or give it `references: [RANDOM, EXPERT]`" if is_environment(unscored[0]) else ""),
+            remedy="{return_mean: max}, or give it its references, the returns of a random and an expert policy",
         )
     if not scheduler.compares:
         return

@@ -198,7 +198,7 @@ def compare(records: Sequence[PolicyRecord], baseline: str | None = None) -> Com
         raise ConfigError(
             "no policy has a score",
             where="report",
-            remedy="give the target's environment references: [RANDOM, EXPERT]",
+            remedy="give the target's environment or robot its references (`v2a domains references --measure`)",
         )
     if not comparison.methods:
         raise ConfigError("no policy is finished", where="report", remedy="wait for one, or resume the sweep")
