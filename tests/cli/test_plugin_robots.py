@@ -90,6 +90,7 @@ def test_ray_data_combines(ray_cluster: None, tmp_path: Path, monkeypatch: pytes
     assert manifest["num_transitions"] == 11
 
 
+@pytest.mark.slow
 def test_actors_train_behaviors(ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.orchestration.rllib.behavior_training import train_behavior
     from v2a_ray.orchestration.rllib.ppo import PPOSettings
