@@ -131,10 +131,10 @@ over cells; the better baseline is that of the same learner.
 
     python -m benchmarks.study.run tune_configs/study/learners_hopper.yaml data_root=DIR
 
-Four cells of twenty, one seed, one of them a control: under no learner is the filter shown to reach the better baseline
-of that learner, and under none is it shown not to. It is nearest under AWAC, where it costs least in the control (26.9
-beside mixing's 32.5; under IQL 7.9 and 45.8). The best of all twelve in a cell is a baseline in three of four, and
-TD3+BC on the target alone in the one with a usable target.
+Four cells of twenty, one seed, one of them a control: under no learner is the filter shown to reach the better
+baseline of that learner, and under none is it shown not to. It is nearest under AWAC, where it costs least in the
+control (26.9 beside mixing's 32.5; under IQL 7.9 and 45.8). The best of all twelve is a baseline in every cell:
+mixing in three, and TD3+BC on the target alone in the one with a usable target.
 """
 
 CHOICES = """# What was chosen, task by task
