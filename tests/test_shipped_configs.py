@@ -17,8 +17,10 @@ from v2a_ray.experiments.reading import load_experiment
 from v2a_ray.experiments.sweep import Sweep, load_sweep
 
 FOLDER = Path(__file__).parents[1] / "tune_configs"
-FILES = sorted(FOLDER.rglob("*.yaml"))
-SWEEPS = [file for file in FILES if {"axes", "search"} & yaml.safe_load(file.read_text()).keys()]
+CONTENTS = {file: yaml.safe_load(file.read_text()) for file in sorted(FOLDER.rglob("*.yaml"))}
+"""Read once: the study's sweeps are long, and every test needs the paths in all of them."""
+FILES = list(CONTENTS)
+SWEEPS = [file for file, content in CONTENTS.items() if {"axes", "search"} & content.keys()]
 EXPERIMENTS = [file for file in FILES if file not in SWEEPS]
 
 
@@ -39,9 +41,8 @@ def paths(content: Any) -> Iterator[str]:
 @pytest.fixture
 def overrides(tmp_path: Path) -> list[str]:
     """Overrides for a store, and for a folder with placeholders for data that we do not ship."""
-    for file in FILES:
-        for path in paths(yaml.safe_load(file.read_text())):
-            (tmp_path / path).write_bytes(b"recorded elsewhere")
+    for path in {path for content in CONTENTS.values() for path in paths(content)}:
+        (tmp_path / path).write_bytes(b"recorded elsewhere")
     return [f"data_root={tmp_path}", f"store={tmp_path / 'store'}"]
 
 
@@ -58,7 +59,7 @@ def test_shipped_file_begins_with_its_purpose_and_command(file: Path) -> None:
     assert all(line.startswith("# ") for line in text.splitlines())
     assert f"#   v2a {'sweep' if file in SWEEPS else 'run'} tune_configs/{file.relative_to(FOLDER)}" in text
     assert len(text.splitlines()[0]) > 30 and not text.startswith("#   v2a")
-    recorded = any(paths(yaml.safe_load(file.read_text())))
+    recorded = any(paths(CONTENTS[file]))
     assert not recorded or "data_root=DIR" in text
 
 
