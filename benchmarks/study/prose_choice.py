@@ -134,7 +134,9 @@ over cells; the better baseline is that of the same learner.
 Four cells of twenty, one seed, one of them a control: under no learner is the filter shown to reach the better
 baseline of that learner, and under none is it shown not to. It is nearest under AWAC, where it costs least in the
 control (26.9 beside mixing's 32.5; under IQL 7.9 and 45.8). The best of all twelve is a baseline in every cell:
-mixing in three, and TD3+BC on the target alone in the one with a usable target.
+mixing in three, and TD3+BC on the target alone in the one with a usable target. IQL's policies, and the data that
+they have, are from another kind of processor, on which the same commands give numbers that differ by rounding at
+first.
 """
 
 CHOICES = """# What was chosen, task by task
