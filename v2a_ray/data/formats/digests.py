@@ -14,6 +14,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from v2a_ray.checksums import read_sealed, write_sealed
 from v2a_ray.data.formats.location import Location, locate, reading
+from v2a_ray.data.table.folder import folder_labels
 from v2a_ray.errors import DataError
 
 FOLDER = "digests"
@@ -54,9 +55,10 @@ def digest_path(path: str | Path | Location, store: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-def _labels(name: PurePath) -> bytes:
-    """The folders in a file's path that may hold labels, as Hive writes them: `domain=hopper/part.parquet`."""
-    return "/".join(part for part in name.parts[:-1] if "=" in part).encode(errors="surrogateescape")
+def _labels(file: PurePath) -> bytes:
+    """The labels that readers take from the names of a file's folders; other names may change."""
+    named = (f"{label}={text}" for label, text in folder_labels(file).items())
+    return "/".join(named).encode(errors="surrogateescape")
 
 
 def _remote_digest(location: Location) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote
 
@@ -257,7 +257,7 @@ def _unreadable(file: Path, error: Exception) -> DataError:
     return DataError(f"not readable as an episode table: {first_line}", where=str(file), remedy=CONVERT)
 
 
-def folder_labels(file: Path) -> dict[str, str]:
+def folder_labels(file: PurePath) -> dict[str, str]:
     """The labels that folder names give, as Hive writes them: `domain=hopper/part.parquet`."""
     named = dict(part.split("=", 1) for part in file.parts[:-1] if "=" in part)
     return {label: unquote(named[label]) for label in LABELS if label in named}
