@@ -91,6 +91,7 @@ def test_benchmark_scripts_run_and_quick_runs_record_nothing(arguments: list[str
     assert before == (results.read_bytes() if results.exists() else None)
 
 
+@pytest.mark.slow
 def test_policies_at_once_prints_a_row_per_batch_size(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

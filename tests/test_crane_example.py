@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "crane"
 
 
@@ -18,6 +20,7 @@ def in_folder(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_crane_is_recorded_checked_and_trained_on(tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLE, tmp_path / "crane")
     assert in_folder(folder, "crane.py").returncode == 0

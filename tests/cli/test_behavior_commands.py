@@ -51,6 +51,7 @@ def test_the_zoo_is_a_table_and_a_page(tmp_path: Path) -> None:
     assert "v2a behaviors train hopper/stock@d4rl --num-steps 800000 --seed 0" in page
 
 
+@pytest.mark.slow
 def test_a_training_that_nobody_watches_says_where_it_is(tmp_path: Path) -> None:
     small = ("train_batch_steps=256", "minibatch_steps=64", "num_epochs=1", "num_environments=2")
     domain = "gym:InvertedPendulum-v5"

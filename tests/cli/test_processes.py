@@ -66,6 +66,7 @@ def test_workers_import_what_the_command_imports(tmp_path: Path) -> None:
     assert process.wait(280) == 0, (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_while_ray_starts_gives_the_usual_status(tmp_path: Path) -> None:
     """While Ray starts, its own handlers are active; a signal from outside would miss this short moment."""
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))

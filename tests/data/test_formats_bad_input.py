@@ -178,7 +178,7 @@ sys.exit("written")
 
 
 @written_formats
-@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("before", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_disk_full(name, before, tmp_path: Path) -> None:
     """When the disk is full in the middle of writing: one message, no partial file, and the old file stays."""
     path = tmp_path / "out" / "data"

@@ -69,7 +69,14 @@ def test_a_journal_that_another_process_removed(tmp_path: Path) -> None:
     assert list(mine.load()) == [2]
 
 
-@pytest.mark.parametrize("kept", [[(0, 3)], [(2, 3), (7, 1)], [(0, 2), (2, 2), (6, 40)]])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param([(0, 3)], marks=pytest.mark.slow),
+        [(2, 3), (7, 1)],
+        pytest.param([(0, 2), (2, 2), (6, 40)], marks=pytest.mark.slow),
+    ],
+)
 def test_gaps_are_filled(kept, ray_cluster: None, tmp_path: Path) -> None:
     from v2a_ray.data.mixing.mixture import CollectionRequest
     from v2a_ray.orchestration.data.collect import collect

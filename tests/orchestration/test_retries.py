@@ -13,7 +13,7 @@ from ray.tune import FailureConfig, RunConfig
 from v2a_ray.orchestration.sweep.retries import GIVEN_UP, Retries
 
 
-@pytest.mark.parametrize(("dies", "reason"), [(True, "exit"), (False, "no luck")])
+@pytest.mark.parametrize(("dies", "reason"), [(True, "exit"), pytest.param(False, "no luck", marks=pytest.mark.slow)])
 def test_a_trial_gives_up_after_its_retries_and_says_why(
     ray_cluster: None, tmp_path: Path, dies: bool, reason: str
 ) -> None:

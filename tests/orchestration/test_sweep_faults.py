@@ -130,6 +130,7 @@ def test_a_stage_that_fails_ends_the_policies_that_need_it_and_no_others(ray_clu
     assert [row["status"] for row in rows_of(path)] == [failed.status, "finished"]
 
 
+@pytest.mark.slow
 def test_a_roll_out_that_fails_does_not_take_along_those_it_shares_a_task_with(
     ray_cluster: None, tmp_path: Path
 ) -> None:

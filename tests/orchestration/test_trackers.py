@@ -107,6 +107,7 @@ def test_a_run_is_logged_and_its_curves_stand_once(workspace: Path) -> None:
     assert [event.step for event in events.Scalars("evaluation/normalized_score_mean")] == [10, 20, 30, 40, 50, 60]
 
 
+@pytest.mark.slow
 def test_failed_policies_are_logged_with_their_reason_until_they_finish(workspace: Path) -> None:
     axes = {"policy.learning_rate": [1e30, 3e-4]}
     settings = {"policy": {"checkpoint_interval_steps": 5}}

@@ -126,10 +126,10 @@ def test_a_storage_that_does_not_answer_in_time_is_asked_again(
     ("size", "part", "before", "there"),
     [
         (LARGE, "part-1", True, False),
-        (LARGE, "part-1", False, False),
-        (LARGE, "records/", True, False),
+        pytest.param(LARGE, "part-1", False, False, marks=pytest.mark.slow),
+        pytest.param(LARGE, "records/", True, False, marks=pytest.mark.slow),
         (LARGE, "records/", False, True),
-        (SMALL, "records/", True, False),
+        pytest.param(SMALL, "records/", True, False, marks=pytest.mark.slow),
         (SMALL, "records/", False, True),
     ],
 )
