@@ -37,6 +37,7 @@ def test_an_unknown_robot_is_refused(command: str) -> None:
     result = CliRunner().invoke(app, [command, "hoper"])
     assert isinstance(result.exception, DomainError)
     assert "no robot named 'hoper'" in str(result.exception)
+    assert "hopper" in str(result.exception.remedy) and "V2A_PLUGINS=FILE.py" in str(result.exception.remedy)
 
 
 def test_unknown_physics_and_formats_are_refused_before_any_work(tmp_path: Path) -> None:

@@ -208,7 +208,8 @@ def robot_content(name: str) -> str:
 def robot(name: str) -> RobotSpec:
     """The robot called `name`. Raises DomainError naming the known robots."""
     if name not in _ROBOTS:
-        raise DomainError(f"no robot named {name!r}", where="domain", remedy=nearest(name, list(_ROBOTS)))
+        remedy = f"{nearest(name, list(_ROBOTS))}; one of a plugin: `plugins: [FILE.py]`, or V2A_PLUGINS=FILE.py"
+        raise DomainError(f"no robot named {name!r}", where="domain", remedy=remedy)
     return _ROBOTS[name]
 
 
