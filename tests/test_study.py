@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from benchmarks.study import (
     run,
     selection,
     spread,
+    standing,
     tables,
     where_z_matters,
 )
-from benchmarks.study.cells import all_cells, effects
+from benchmarks.study.cells import NEAR, all_cells, effects
 from benchmarks.study.design import UNDER
 from benchmarks.study.suites import BASELINE_METHODS, METHODS, PUBLISHED_METHODS, REAL_METHODS, SEEDS
 from v2a_ray.stages.advantage.config import SparseQConfig
@@ -197,6 +199,44 @@ def test_standing_counts_cells_by_the_better_baseline() -> None:
     row = next(line for line in tables.standing_table(cells) if line.startswith("| v2a |"))
     # Gains of 4, 2 and -36.
     assert row == "| v2a | 1 | 1 | 1 | 1 | -10.0 | +2.0 |"
+
+
+def test_sentences_have_the_numbers_of_their_cells() -> None:
+    def cell(**other: float) -> dict[str, np.ndarray]:
+        return {method: np.asarray([other.get(method, 50.0)]) for method in METHODS}
+
+    hopper = {"medium 1000 rows from far expert": cell(v2a=46.0), "expert 1000 rows from same medium": cell(v2a=30.0)}
+    found = standing.standings({"hopper": hopper, "ant": {"random 1000 rows from near medium": cell(v2a=54.0)}})
+    text = (
+        "{every[v2a].behind} of {every[v2a].number}, {other[v2a].ahead}, {controls[v2a].far_behind}, "
+        "{hopper[v2a].loss:.1f} and {hopper[v2a].median_loss:.0f}, {hopper_expert_alone[v2a].largest_loss:.0f}, "
+        "{hopper_no_expert[v2a].interval}, {hopper[v2a].interval}, {hopper[v2a].loss_interval}, "
+        "{walker2d[v2a].loss:.1f}"
+    )
+    filled = standing.with_numbers(text, found)
+    assert filled == "2 of 3, 1, 1, 12.0 and 12, 20, -4.0, -12.0 [-113.6, +89.6], 12.0 [-89.6, 113.6], (not run)\n"
+    with pytest.raises(AttributeError, match="lost"):
+        standing.with_numbers("{every[v2a].lost}", found)
+
+
+def test_sentences_are_wrapped_and_tables_of_contents_keep_their_headings() -> None:
+    text = "# A heading\nof its own line\n\n- an item\n  " + "word " * 40 + "\n- another\n"
+    lines = standing.with_numbers(text, {}).splitlines()
+    assert lines[:4] == ["# A heading", "of its own line", "", "- an item " + " ".join(["word"] * 21)]
+    assert lines[4].startswith("  word") and lines[5] == "- another" and max(map(len, lines)) <= standing.WIDTH
+
+
+def test_readme_counts_cells_as_the_rows_do() -> None:
+    """README is not generated, and has these counts."""
+    found = standing.standings({robot: report.map_cells(robot) for robot in NEAR})["other"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    said = re.search(
+        r"Of the (\d+) others the published V2A is .* in (\d+) \(ahead in (\d+)\), our default .* in (\d+) \((\d+)\),",
+        text,
+    )
+    assert said is not None
+    v2a, default = found["v2a"], found["v2a_supported"]
+    assert [int(each) for each in said.groups()] == [v2a.number, v2a.behind, v2a.ahead, default.behind, default.ahead]
 
 
 def test_gains_of_the_picture_by_hand() -> None:

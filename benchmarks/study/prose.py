@@ -16,13 +16,17 @@ is under way**: [the design](#design) says how much of it was run, and one seed 
 The unfavourable first; each is shown below, with how much it was seen of.
 
 - **The published V2A does not reach the better of two baselines**, the target alone and plain mixing. It is behind by
-  more than 3 points in 24 of 46 cells of four robots with other dynamics, by more than 15 in 8, and ahead in 2; by 7,
-  14, 8 and 6 points on average of Hopper, Walker2d, HalfCheetah and Ant, with medians of 3, 1, 4 and 7: on Walker2d
-  three cells with an expert's target make most of it. In the 10 controls, whose source is the target's own robot, it
-  is behind in 9. Over all cells and after Holm's correction Hopper's and Ant's differences are told from 0, the other
-  two are not. In the published setting it is behind in all six cells of Hopper, by 5 to 86, one seed; a difference by
-  z was not found there (-0.2 [-6.4, +6.0]). On recorded data of others it is 19 to 37 points behind the target alone
-  in three cells of six.
+  more than 3 points in {other[v2a].behind} of {other[v2a].number} cells of four robots with other dynamics, by more
+  than 15 in {other[v2a].far_behind}, and ahead in {other[v2a].ahead}; by {hopper_other[v2a].loss:.0f},
+  {walker2d_other[v2a].loss:.0f}, {halfcheetah_other[v2a].loss:.0f} and {ant_other[v2a].loss:.0f} points on average of
+  Hopper, Walker2d, HalfCheetah and Ant, with medians of {hopper_other[v2a].median_loss:.0f},
+  {walker2d_other[v2a].median_loss:.0f}, {halfcheetah_other[v2a].median_loss:.0f} and
+  {ant_other[v2a].median_loss:.0f}: on Walker2d three cells with an expert's target make most of it. In the
+  {controls[v2a].number} controls, whose source is the target's own robot, it is behind in
+  {controls[v2a].behind}. Over all cells and after Holm's correction Hopper's and Ant's differences are told from 0,
+  the other two are not. In the published setting it is behind in all six cells of Hopper, by 5 to 86, one seed; a
+  difference by z was not found there (-0.2 [-6.4, +6.0]). On recorded data of others it is 19 to 37 points behind
+  the target alone in three cells of six.
 - **Choosing by recorded data gains where the source has the target's own dynamics, and is not shown to elsewhere.**
   `v2a choose`, among four policies, is 4.2 [+0.6, +7.9] ahead of the better baseline, known in every task, over 67
   tasks of four robots, those included on which the rule was found; the median is 0. Of these the 13 controls, whose
@@ -100,14 +104,24 @@ MAP = """
 ## Part A: the map of help
 
 What each method gains over the target alone, cell by cell. `v2a` is behind the better baseline by more than 3 points
-in 33 of 56 cells, by more than 15 in 13, and ahead in 2; on average by 11.8 [6.2, 17.3] on Hopper, 17.2 [3.0, 31.4]
-on Walker2d, 8.4 [0.6, 16.3] on HalfCheetah and 5.9 [2.7, 9.1] on Ant; on Walker2d by 69 in the four cells of an
-expert's target, and by 4 in the other sixteen. With residual h it is behind in 31 cells and ahead in 4. Our default
-is behind in 30 and ahead in 4, on Hopper: on Walker2d and Ant it is on average where the target alone is (-0.6 [-3.7,
-+2.5], +0.3 [-2.0, +2.6]; in 8 of Walker2d's 20 cells it differs by more than 3 points), so that it loses where mixing
-is better. With Hopper's other dynamics it is 4.2 [-3.0, +11.3] ahead, and in the controls far behind; `v2a` is 7.2
-[2.5, 11.9] behind there, and 13.7 [-1.8, 29.3] on Walker2d. Walker2d's expert's target has to be kept: there it loses
-0 to 18 points, `v2a` 34 to 98. With Hopper's it is between a loss of 63 and a gain of 32, `v2a` loses 3 to 29.
+in {every[v2a].behind} of {every[v2a].number} cells, by more than 15 in {every[v2a].far_behind}, and ahead in
+{every[v2a].ahead}; on average by {hopper[v2a].loss_interval} on Hopper, {walker2d[v2a].loss_interval} on Walker2d,
+{halfcheetah[v2a].loss_interval} on HalfCheetah and {ant[v2a].loss_interval} on Ant; on Walker2d by
+{walker2d_expert[v2a].loss:.0f} in the four cells of an expert's target, and by {walker2d_no_expert[v2a].loss:.0f} in
+the other sixteen. With residual h it is behind in {every[v2a_residual].behind} cells and ahead in
+{every[v2a_residual].ahead}. Our default is behind in {every[v2a_supported].behind} and ahead in
+{every[v2a_supported].ahead}, on Hopper: on Walker2d and Ant it is on average where the target alone is
+({walker2d_alone[v2a_supported].interval}, {ant_alone[v2a_supported].interval}; in
+{walker2d_alone[v2a_supported].noticed} of Walker2d's {walker2d_alone[v2a_supported].number} cells it differs by more
+than 3 points), so that it loses where mixing is better. With Hopper's other dynamics it is
+{hopper_other[v2a_supported].interval} ahead, and in the controls far behind; `v2a` is
+{hopper_other[v2a].loss_interval} behind there, and {walker2d_other[v2a].loss_interval} on Walker2d. Walker2d's
+expert's target has to be kept: there it loses {walker2d_expert_alone[v2a_supported].least_loss:.0f} to
+{walker2d_expert_alone[v2a_supported].largest_loss:.0f} points, `v2a` {walker2d_expert_alone[v2a].least_loss:.0f} to
+{walker2d_expert_alone[v2a].largest_loss:.0f}. With Hopper's it is between a loss of
+{hopper_expert_alone[v2a_supported].largest_loss:.0f} and a gain of
+{hopper_expert_alone[v2a_supported].largest_gain:.0f}, `v2a` loses {hopper_expert_alone[v2a].least_loss:.0f} to
+{hopper_expert_alone[v2a].largest_loss:.0f}.
 
 On HalfCheetah mixing is the better baseline in every cell. With a random target `v2a` has most of what it gives where
 the source is far (16.3 and 18.8 of 19.1 and 20.4), and next to nothing where it is near (2.9 and 2.3 of 22.6).
@@ -318,8 +332,9 @@ that do. Two runs of one seed differ by 1.4 times as much, and with a probabilit
 LIMITS = """## Limits
 
 - Most cells have one seed, with which differences of 15 points and more are found where there is none
-  ([above](#what-one-seed-says)): of the 33 cells in which `v2a` is behind by more than 3 points, 13 are by more than
-  15. Differences over 20 cells are another matter, though cells that share a target are not independent.
+  ([above](#what-one-seed-says)): of the {every[v2a].behind} cells in which `v2a` is behind by more than 3 points,
+  {every[v2a].far_behind} are by more than 15.
+  Differences over 20 cells are another matter, though cells that share a target are not independent.
 - Policies have 5,000 update steps (10,000 in Part C, as V2A has; DVDF and OTDF have a million), and advantages 3,000
   (10,000). Part B shows that A changes its order with training, and Part C that after 100,000 steps the target alone is
   better and mixing worse, in the one cell in which that was tried.
@@ -350,8 +365,9 @@ FAILED = """## What failed
 
 What was tried for this study and is not used, so that nobody has to try it again without knowing.
 
-- **Filters by h as the default.** `v2a` (contrastive h) is behind the better baseline in 33 of 56 cells,
-  `v2a_residual` in 31; our default without its support term in two of three.
+- **Filters by h as the default.** `v2a` (contrastive h) is behind the better baseline in {every[v2a].behind} of
+  {every[v2a].number} cells, `v2a_residual` in {every[v2a_residual].behind}; our default without its support term in
+  two of three.
 - **Telling the near source by the data**: the mean of three kinds of h, and a model that is told the names of the
   dynamics (Part A). By hand, without a script that was kept: nearest neighbours of (s, a), an ensemble that is fitted
   to the target, and rolling the told model out over twenty steps. With an expert's source and a bad target none is

@@ -26,6 +26,7 @@ from benchmarks.study import (
     rule,
     selection,
     spread,
+    standing,
     where_z_matters,
 )
 from benchmarks.study.cells import NEAR
@@ -45,9 +46,9 @@ from benchmarks.study.tables import (
     cell_table,
     contrast_table,
     contrasts,
-    gains_over_better,
     iqm_table,
     learners_table,
+    standing_of,
     standing_table,
 )
 from v2a_ray.evaluation.interval import with_spread
@@ -89,7 +90,7 @@ def map_cells(robot: str) -> dict[str, Scores]:
 def gains_of(cells: Mapping[str, Scores], choices: Sequence[selection.Group]) -> dict[str, dict[str, float]]:
     """What every method, and `v2a choose`, gain over the better baseline: by cell, in those that have it."""
     gains = {
-        method: dict(zip(cells, gains_over_better(list(cells.values()), method).tolist(), strict=True))
+        method: dict(zip(cells, standing_of(list(cells.values()), method).gains.tolist(), strict=True))
         for method in METHODS
     }
     tasks = selection.by_task([group for group in choices if group.has(selection.SHOWN[0])])
@@ -141,8 +142,8 @@ def parts_section(robot: str) -> list[str]:
     """The parts of the default beside the methods of the map, in cells and seeds that have both."""
     methods = (*BASELINES, "v2a_supported", *PARTS)
     cells = read_cells([ROWS / f"{sweep}_{robot}.parquet" for sweep in ("map", "parts")], methods, SEEDS)
-    standing = standing_table(list(cells.values()), methods)
-    return [f"#### {robot}", "", *methods_section(cells, methods), *standing, ""]
+    counts = standing_table(list(cells.values()), methods)
+    return [f"#### {robot}", "", *methods_section(cells, methods), *counts, ""]
 
 
 def learners_section(path: Path) -> list[str]:
@@ -208,10 +209,10 @@ def overview_section(choices: Choices) -> list[str]:
 
 def map_part(choices: Choices) -> list[str]:
     """Part A."""
-    lines = [prose.MAP]
+    lines = []
     for robot in sorted(NEAR):
         lines += robot_section(robot)
-    lines += sections("baselines_", prose.BASELINES, baselines_section)
+    lines += sections("baselines_", prose.BASELINES, baselines_section, "####")
     ceilings = {robot: ceiling.report(robot) for robot in sorted(NEAR) if ceiling.was_run(robot)}
     lines += [prose.CEILING] if ceilings else []
     for robot, tables in ceilings.items():
@@ -272,7 +273,13 @@ def main() -> None:
         )
     paths = sorted(ROWS.glob("selection_*.parquet"))
     choices = {path.stem.removeprefix("selection_"): selection.read_groups(path) for path in paths}
-    lines = [prose.HEAD, *overview_section(choices), prose.DESIGN, *extent.report(ROWS), *map_part(choices), *z_part()]
+    maps = {robot: map_cells(robot) for robot in NEAR if (ROWS / f"map_{robot}.parquet").exists()}
+    numbers = standing.standings(maps)
+    head, of_map, limits, failed = (
+        standing.with_numbers(text, numbers) for text in (prose.HEAD, prose.MAP, prose.LIMITS, prose.FAILED)
+    )
+    lines = [head, *overview_section(choices), prose.DESIGN, *extent.report(ROWS), of_map, *map_part(choices)]
+    lines += z_part()
     lines += sections("published_", prose.PUBLISHED, published_section)
     lines += choice_part(choices) if choices else []
     if (ROWS / "parts_hopper.parquet").exists():
@@ -281,7 +288,7 @@ def main() -> None:
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
     lines += [prose.SPREAD, *spread.spread_table(ROWS), ""]
-    lines += [prose.LIMITS, prose.FAILED, prose.FINDINGS, prose.REPEATED, repeated.report(ROWS), ""]
+    lines += [limits, failed, prose.FINDINGS, prose.REPEATED, repeated.report(ROWS), ""]
     if (path := ROWS / cost.COST.name).exists():
         lines += [prose.COST, cost.report(cost.read_rows(path))]
     write_page("study", lines)

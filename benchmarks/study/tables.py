@@ -59,11 +59,12 @@ def with_better_baseline(scores: Scores) -> Scores:
     return {**scores, "better baseline": scores[better]}
 
 
-def gains_over_better(cells: Sequence[Scores], method: str) -> Float:
-    """Mean of a method in each cell less that of the better baseline."""
-    return np.asarray(
-        [scores[method].mean() - scores["better baseline"].mean() for scores in map(with_better_baseline, cells)]
-    )
+def _interval(values: Float, sign: str) -> str:
+    """Of the mean, 95 %, with a sign as a format has it; empty for one value."""
+    if len(values) < 2:
+        return ""
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    return f" [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def contrasts(cells: Sequence[Scores], pairs: Sequence[tuple[str, str]] = CONTRASTS) -> list[Contrast]:
@@ -102,15 +103,96 @@ def cell_table(cells: Mapping[str, Scores], methods: Sequence[str] = METHODS) ->
     return table_lines(("target, from source", "seeds", *methods), lines)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a method stands over cells beside the better baseline, or another method.
+
+    Attributes:
+        gains: (C,) mean of the method in each cell less that of the other.
+    """
+
+    gains: Float
+
+    @property
+    def number(self) -> int:
+        """Of cells."""
+        return len(self.gains)
+
+    @property
+    def ahead(self) -> int:
+        """Cells in which it is ahead by more than a difference that is noticed."""
+        return int(np.count_nonzero(self.gains > NOTICEABLE))
+
+    @property
+    def behind(self) -> int:
+        """Cells in which it is behind by more than that."""
+        return int(np.count_nonzero(self.gains < -NOTICEABLE))
+
+    @property
+    def noticed(self) -> int:
+        """Cells in which it is either."""
+        return self.ahead + self.behind
+
+    @property
+    def far_behind(self) -> int:
+        """Cells in which it is behind by more than one seed hides."""
+        return int(np.count_nonzero(self.gains < -FAR))
+
+    @property
+    def mean(self) -> float:
+        """Over cells."""
+        return float(self.gains.mean())
+
+    @property
+    def loss(self) -> float:
+        """The mean with the other sign."""
+        return -self.mean
+
+    @property
+    def median_loss(self) -> float:
+        """The median over cells with the other sign."""
+        return -float(np.median(self.gains))
+
+    @property
+    def largest_loss(self) -> float:
+        """Of any cell."""
+        return -float(self.gains.min())
+
+    @property
+    def least_loss(self) -> float:
+        """Of any cell; negative where it gains everywhere."""
+        return -float(self.gains.max())
+
+    @property
+    def largest_gain(self) -> float:
+        """Of any cell."""
+        return float(self.gains.max())
+
+    @property
+    def interval(self) -> str:
+        """The mean, and its 95 % t interval over cells where there are two."""
+        return f"{self.mean:+.1f}{_interval(self.gains, '+')}"
+
+    @property
+    def loss_interval(self) -> str:
+        """The loss with its interval."""
+        return f"{self.loss:.1f}{_interval(-self.gains, '-')}"
+
+
+def standing_of(cells: Sequence[Scores], method: str, other: str = "better baseline") -> Standing:
+    """A method beside another over cells."""
+    return Standing(
+        np.asarray([scores[method].mean() - scores[other].mean() for scores in map(with_better_baseline, cells)])
+    )
+
+
 def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS, which: str = "cells") -> list[str]:
     """In how many cells the mean of a method is above the better baseline's, beside it, or below; and by how much."""
     lines = []
     for method in methods:
-        gains = gains_over_better(cells, method)
-        ahead = np.count_nonzero(gains > NOTICEABLE)
-        behind, far_behind = (np.count_nonzero(gains < -points) for points in (NOTICEABLE, FAR))
-        counts = map(str, (ahead, len(gains) - ahead - behind, behind, far_behind))
-        lines.append((method, *counts, f"{gains.mean():+.1f}", f"{np.median(gains):+.1f}"))
+        own = standing_of(cells, method)
+        counts = map(str, (own.ahead, own.number - own.ahead - own.behind, own.behind, own.far_behind))
+        lines.append((method, *counts, f"{own.mean:+.1f}", f"{np.median(own.gains):+.1f}"))
     counted = (f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind", f"behind by more than {FAR}")
     return table_lines((f"against the better baseline, {len(cells)} {which}", *counted, "mean", "median"), lines)
 
@@ -147,7 +229,7 @@ def learners_table(cells: Sequence[Scores]) -> list[str]:
     for learner, (target, mix, filtered) in UNDER.items():
         own = [{TARGET: scores[target], MIX: scores[mix], "v2a": scores[filtered]} for scores in cells]
         (gain,) = contrasts(own, [("v2a", "better baseline")])
-        behind = np.count_nonzero(gains_over_better(own, "v2a") < -NOTICEABLE)
+        behind = standing_of(own, "v2a").behind
         with_better = [with_better_baseline(scores) for scores in own]
         columns = [f"{np.mean([scores[name].mean() for scores in with_better]):.1f}" for name in LEARNER_SHOWN]
         lines.append((learner, *columns, interval_of(gain), f"{behind} of {len(cells)}"))
