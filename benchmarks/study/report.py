@@ -52,6 +52,7 @@ from benchmarks.study.tables import (
     standing_table,
 )
 from v2a_ray.evaluation.interval import with_spread
+from v2a_ray.experiments.choice import TARGET
 from v2a_ray.report.markdown import table_lines
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +186,14 @@ def published_section(path: Path) -> list[str]:
     return lines
 
 
+def real_section(path: Path) -> list[str]:
+    """Part E: every method in every cell, and beside the target alone."""
+    cells = read_cells([path], REAL_METHODS, REAL_SEEDS)
+    others = [method for method in REAL_METHODS if method != TARGET]
+    beside = standing_table(list(cells.values()), others, other=TARGET) if cells else []
+    return [*methods_section(cells, REAL_METHODS), *beside, ""]
+
+
 def sections(start: str, head: str, section: Callable[[Path], list[str]], level: str = "###") -> list[str]:
     """A part of the page: `head`, and a section for each file of rows whose name begins with `start`."""
     paths = sorted(ROWS.glob(f"{start}*.parquet"))
@@ -286,7 +295,7 @@ def main() -> None:
         lines += [prose_choice.PARTS, *parts_section("hopper")]
     lines += sections("learners_", prose_choice.LEARNERS, learners_section, "####")
     if (path := ROWS / "real.parquet").exists():
-        lines += [prose.REAL, *methods_section(read_cells([path], REAL_METHODS, REAL_SEEDS), REAL_METHODS)]
+        lines += [prose.REAL, *real_section(path)]
     lines += [prose.SPREAD, *spread.spread_table(ROWS), ""]
     lines += [limits, failed, prose.FINDINGS, prose.REPEATED, repeated.report(ROWS), ""]
     if (path := ROWS / cost.COST.name).exists():

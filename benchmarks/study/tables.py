@@ -27,6 +27,10 @@ CONTRASTS = (
     *((method, "better baseline") for method in FILTERS),
 )
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
+BETTER = "better baseline"
+NAMES = {BETTER: "the better baseline", TARGET: "the target alone"}
+"""What methods are compared with, in words."""
+
 FAR = 15
 """Points that one seed of a cell can tell, or nearly so ("What one seed says")."""
 LEARNER_SHOWN = (*BASELINES, "v2a", "better baseline")
@@ -179,22 +183,24 @@ class Standing:
         return f"{self.loss:.1f}{_interval(-self.gains, '-')}"
 
 
-def standing_of(cells: Sequence[Scores], method: str, other: str = "better baseline") -> Standing:
+def standing_of(cells: Sequence[Scores], method: str, other: str = BETTER) -> Standing:
     """A method beside another over cells."""
     return Standing(
         np.asarray([scores[method].mean() - scores[other].mean() for scores in map(with_better_baseline, cells)])
     )
 
 
-def standing_table(cells: Sequence[Scores], methods: Sequence[str] = METHODS, which: str = "cells") -> list[str]:
-    """In how many cells the mean of a method is above the better baseline's, beside it, or below; and by how much."""
+def standing_table(
+    cells: Sequence[Scores], methods: Sequence[str] = METHODS, which: str = "cells", other: str = BETTER
+) -> list[str]:
+    """In how many cells the mean of a method is above the other's, beside it, or below; and by how much."""
     lines = []
     for method in methods:
-        own = standing_of(cells, method)
+        own = standing_of(cells, method, other)
         counts = map(str, (own.ahead, own.number - own.ahead - own.behind, own.behind, own.far_behind))
         lines.append((method, *counts, f"{own.mean:+.1f}", f"{np.median(own.gains):+.1f}"))
     counted = (f"ahead by more than {NOTICEABLE}", f"within {NOTICEABLE}", "behind", f"behind by more than {FAR}")
-    return table_lines((f"against the better baseline, {len(cells)} {which}", *counted, "mean", "median"), lines)
+    return table_lines((f"against {NAMES[other]}, {len(cells)} {which}", *counted, "mean", "median"), lines)
 
 
 def interval_of(row: Contrast) -> str:
