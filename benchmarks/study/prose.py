@@ -329,6 +329,10 @@ policy where the target has been, and the target alone, hardly depends on the se
 that do. Two runs of one seed differ by 1.4 times as much, and with a probability of 95 % by up to 2.8 times.
 """
 
+CROSSED = """Is it unfair to compare with the better of two noisy baselines? Little, here. In the cells of Parts A and E with
+several seeds, the baseline can be chosen by a cell's other seeds, and then the filters stand as they did:
+"""
+
 LIMITS = """## Limits
 
 - Most cells have one seed, with which differences of 15 points and more are found where there is none

@@ -194,6 +194,13 @@ def real_section(path: Path) -> list[str]:
     return [*methods_section(cells, REAL_METHODS), *beside, ""]
 
 
+def crossed_section(maps: Mapping[str, Mapping[str, Scores]]) -> list[str]:
+    """What it is worth to choose the baseline by the scores that it is compared by."""
+    cells = [scores for own in maps.values() for scores in own.values()]
+    cells += read_cells(files_of(["real"], ROWS), METHODS, REAL_SEEDS).values()
+    return [prose.CROSSED, *spread.crossed_table(cells), ""]
+
+
 def sections(start: str, head: str, section: Callable[[Path], list[str]], level: str = "###") -> list[str]:
     """A part of the page: `head`, and a section for each file of rows whose name begins with `start`."""
     paths = sorted(ROWS.glob(f"{start}*.parquet"))
@@ -296,7 +303,7 @@ def main() -> None:
     lines += sections("learners_", prose_choice.LEARNERS, learners_section, "####")
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *real_section(path)]
-    lines += [prose.SPREAD, *spread.spread_table(ROWS), ""]
+    lines += [prose.SPREAD, *spread.spread_table(ROWS), "", *crossed_section(maps)]
     lines += [limits, failed, prose.FINDINGS, prose.REPEATED, repeated.report(ROWS), ""]
     if (path := ROWS / cost.COST.name).exists():
         lines += [prose.COST, cost.report(cost.read_rows(path))]

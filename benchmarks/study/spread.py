@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.study.run import read_scores
+from benchmarks.study.run import Scores, read_scores
+from benchmarks.study.selection import BASELINES
+from benchmarks.study.tables import FILTERS, Standing, standing_of
 from v2a_ray.report.markdown import table_lines
 
 Float = NDArray[np.float64]
@@ -47,3 +50,20 @@ def spread_table(rows: Path) -> list[str]:
         lines.append((method, str(len(cells)), str(policies), *(f"{number:.1f}" for number in numbers)))
     head = ("method", "cells", "policies", "pooled standard deviation", "median cell", "largest")
     return table_lines(head, lines)
+
+
+def crossed(cells: Sequence[Scores], method: str) -> Standing:
+    """A method beside the baseline that is better in the cell's other seeds, on average over the seeds of each cell."""
+    gains = []
+    for scores in cells:
+        seeds = range(len(scores[method]))
+        better = [max(BASELINES, key=lambda name: float(np.delete(scores[name], seed).mean())) for seed in seeds]
+        gains.append(np.mean([scores[method][seed] - scores[better[seed]][seed] for seed in seeds]))
+    return Standing(np.asarray(gains))
+
+
+def crossed_table(cells: Sequence[Scores]) -> list[str]:
+    """What each filter gains over the better baseline of the same seeds, and over that of the other seeds."""
+    several = [scores for scores in cells if len(scores[BASELINES[0]]) >= 2]
+    lines = [(method, standing_of(several, method).interval, crossed(several, method).interval) for method in FILTERS]
+    return table_lines((f"{len(several)} cells", "better in the same seeds", "better in other seeds"), lines)
