@@ -333,8 +333,8 @@ a near medium-replay its lead of 28 is there again, 29. Two runs of one seed dif
 probability of 95 % by up to 2.8 times.
 """
 
-CROSSED = """Is it unfair to compare with the better of two noisy baselines? Little, here. In the cells of Parts A and E with
-several seeds, the baseline can be chosen by a cell's other seeds, and then the filters stand as they did:
+CROSSED = """Is it unfair to compare with the better of two noisy baselines? Little, here. In the cells of Parts A and E
+with several seeds, the baseline can be chosen by a cell's other seeds, and then the filters stand as they did:
 """
 
 LIMITS = """## Limits
