@@ -22,6 +22,7 @@ from benchmarks.study import (
     nearest,
     prose,
     prose_choice,
+    prose_end,
     repeated,
     rule,
     selection,
@@ -43,6 +44,7 @@ from benchmarks.study.suites import (
     Z_METHODS,
 )
 from benchmarks.study.tables import (
+    BETTER,
     cell_table,
     contrast_table,
     contrasts,
@@ -59,15 +61,15 @@ ROOT = Path(__file__).parents[2]
 PUBLISHED_CONTRASTS = (
     ("v2a", "v2a without z"),
     ("v2a", "iql_mixed"),
-    *((method, "better baseline") for method in PUBLISHED_METHODS if method not in BASELINES),
+    *((method, BETTER) for method in PUBLISHED_METHODS if method not in BASELINES),
 )
 """Named before the runs, for the published suite: does z help, does the filter, is any filter ahead of both."""
 
 Z_CONTRASTS = (
     ("v2a", "v2a without z"),
     ("value alone", "value alone without z"),
-    ("v2a", "better baseline"),
-    ("value alone", "better baseline"),
+    ("v2a", BETTER),
+    ("value alone", BETTER),
 )
 """For the mixes in which z mends A: does it help the policy, and does the filter."""
 
@@ -102,11 +104,8 @@ def gains_of(cells: Mapping[str, Scores], choices: Sequence[selection.Group]) ->
     return gains | ({"v2a choose": chosen} if chosen else {})
 
 
-def robot_section(robot: str) -> list[str]:
-    """What the rows of a robot's map say, if it was run. Its figure is written beside the page."""
-    if not (ROWS / f"map_{robot}.parquet").exists():
-        return []
-    cells = map_cells(robot)
+def robot_section(robot: str, cells: Mapping[str, Scores]) -> list[str]:
+    """What the rows of a robot's map say. Its figure is written beside the page."""
     whole = sum(len(scores[METHODS[0]]) == len(SEEDS) for scores in cells.values())
     lines = [f"### {robot}", "", f"{len(cells)} cells have a seed, {whole} have all {len(SEEDS)}.", ""]
     if not cells:
@@ -198,7 +197,7 @@ def crossed_section(maps: Mapping[str, Mapping[str, Scores]]) -> list[str]:
     """What it is worth to choose the baseline by the scores that it is compared by."""
     cells = [scores for own in maps.values() for scores in own.values()]
     cells += read_cells(files_of(["real"], ROWS), METHODS, REAL_SEEDS).values()
-    return [prose.CROSSED, *spread.crossed_table(cells), ""]
+    return [prose_end.CROSSED, *spread.crossed_table(cells), ""]
 
 
 def sections(start: str, head: str, section: Callable[[Path], list[str]], level: str = "###") -> list[str]:
@@ -210,11 +209,10 @@ def sections(start: str, head: str, section: Callable[[Path], list[str]], level:
     return lines
 
 
-def overview_section(choices: Choices) -> list[str]:
+def overview_section(choices: Choices, maps: Mapping[str, Mapping[str, Scores]]) -> list[str]:
     """The picture of all maps, of the robots whose map has at least three cells."""
     gains = {}
-    for robot in NEAR:
-        cells = map_cells(robot)
+    for robot, cells in maps.items():
         if len(cells) >= 3:
             gains[robot] = gains_of(cells, choices.get(f"{robot}_map", ()))
     if not gains:
@@ -223,11 +221,11 @@ def overview_section(choices: Choices) -> list[str]:
     return [prose.OVERVIEW, "![what each method gains over the better baseline](study_overview.png)", ""]
 
 
-def map_part(choices: Choices) -> list[str]:
+def map_part(choices: Choices, maps: Mapping[str, Mapping[str, Scores]]) -> list[str]:
     """Part A."""
     lines = []
-    for robot in sorted(NEAR):
-        lines += robot_section(robot)
+    for robot in sorted(maps):
+        lines += robot_section(robot, maps[robot])
     lines += sections("baselines_", prose.BASELINES, baselines_section, "####")
     ceilings = {robot: ceiling.report(robot) for robot in sorted(NEAR) if ceiling.was_run(robot)}
     lines += [prose.CEILING] if ceilings else []
@@ -292,9 +290,16 @@ def main() -> None:
     maps = {robot: map_cells(robot) for robot in NEAR if (ROWS / f"map_{robot}.parquet").exists()}
     numbers = standing.standings(maps)
     head, of_map, limits, failed = (
-        standing.with_numbers(text, numbers) for text in (prose.HEAD, prose.MAP, prose.LIMITS, prose.FAILED)
+        standing.with_numbers(text, numbers) for text in (prose.HEAD, prose.MAP, prose_end.LIMITS, prose_end.FAILED)
     )
-    lines = [head, *overview_section(choices), prose.DESIGN, *extent.report(ROWS), of_map, *map_part(choices)]
+    lines = [
+        head,
+        *overview_section(choices, maps),
+        prose.DESIGN,
+        *extent.report(ROWS),
+        of_map,
+        *map_part(choices, maps),
+    ]
     lines += z_part()
     lines += sections("published_", prose.PUBLISHED, published_section)
     lines += choice_part(choices) if choices else []
@@ -303,10 +308,10 @@ def main() -> None:
     lines += sections("learners_", prose_choice.LEARNERS, learners_section, "####")
     if (path := ROWS / "real.parquet").exists():
         lines += [prose.REAL, *real_section(path)]
-    lines += [prose.SPREAD, *spread.spread_table(ROWS), "", *crossed_section(maps)]
-    lines += [limits, failed, prose.FINDINGS, prose.REPEATED, repeated.report(ROWS), ""]
+    lines += [prose_end.SPREAD, *spread.spread_table(ROWS), "", *crossed_section(maps)]
+    lines += [limits, failed, prose_end.FINDINGS, prose_end.REPEATED, repeated.report(ROWS), ""]
     if (path := ROWS / cost.COST.name).exists():
-        lines += [prose.COST, cost.report(cost.read_rows(path))]
+        lines += [prose_end.COST, cost.report(cost.read_rows(path))]
     write_page("study", lines)
 
 

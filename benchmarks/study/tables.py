@@ -19,21 +19,20 @@ from v2a_ray.experiments.choice import MIX, TARGET
 from v2a_ray.report.markdown import table_lines
 
 Float = NDArray[np.float64]
+BETTER = "better baseline"
 FILTERS = tuple(method for method in METHODS if method not in BASELINES)
 CONTRASTS = (
     ("iql_mixed", "iql_target"),
     *((method, "iql_mixed") for method in FILTERS),
     *((method, "iql_target") for method in FILTERS),
-    *((method, "better baseline") for method in FILTERS),
+    *((method, BETTER) for method in FILTERS),
 )
 """Named before the runs: does mixing help, and does a filter help more than mixing, than nothing, than the better."""
-BETTER = "better baseline"
 NAMES = {BETTER: "the better baseline", TARGET: "the target alone"}
 """What methods are compared with, in words."""
-
 FAR = 15
 """Points that one seed of a cell can tell, or nearly so ("What one seed says")."""
-LEARNER_SHOWN = (*BASELINES, "v2a", "better baseline")
+LEARNER_SHOWN = (*BASELINES, "v2a", BETTER)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Contrast:
 def with_better_baseline(scores: Scores) -> Scores:
     """With `better baseline`: the scores of whichever baseline has the higher mean in this cell, which favours it."""
     better = max(BASELINES, key=lambda name: float(scores[name].mean()))
-    return {**scores, "better baseline": scores[better]}
+    return {**scores, BETTER: scores[better]}
 
 
 def _interval(values: Float, sign: str) -> str:
@@ -234,10 +233,10 @@ def learners_table(cells: Sequence[Scores]) -> list[str]:
     lines = []
     for learner, (target, mix, filtered) in UNDER.items():
         own = [{TARGET: scores[target], MIX: scores[mix], "v2a": scores[filtered]} for scores in cells]
-        (gain,) = contrasts(own, [("v2a", "better baseline")])
+        (gain,) = contrasts(own, [("v2a", BETTER)])
         behind = standing_of(own, "v2a").behind
         with_better = [with_better_baseline(scores) for scores in own]
         columns = [f"{np.mean([scores[name].mean() for scores in with_better]):.1f}" for name in LEARNER_SHOWN]
         lines.append((learner, *columns, interval_of(gain), f"{behind} of {len(cells)}"))
-    head = ("learner", "target alone", "plain mixing", "v2a", "better baseline", "v2a − better baseline [95 %]")
+    head = ("learner", "target alone", "plain mixing", "v2a", BETTER, "v2a − better baseline [95 %]")
     return table_lines((*head, f"behind by more than {NOTICEABLE}"), lines)
