@@ -94,11 +94,13 @@ seeds. Cells are counted as independent; some share a target. Interquartile mean
 those of 2108.13264, over tasks and seeds, with 9,999 stratified bootstrap resamples; there is no interval where a
 cell has fewer than three seeds.
 
-    python -m benchmarks.study.design          # writes the sweeps
+    python -m benchmarks.study.design   # writes the sweeps; prints the commands that collect the targets' data in DIR
     python -m benchmarks.study.run tune_configs/study/NAME.yaml data_root=DIR [--cells CELL --seeds 0 --methods METHOD]
 
-The second command runs a cell of any of them again, to the same bits on the same kind of processor. What was run, of
-what was designed; the budget was 40 to 60 hours of one core, and the first seed of every cell came first:
+The second command goes on with a sweep. With `--again` it runs cells that have rows once more, from an empty store,
+and says of every policy whether its returns are the same: [to the bit](#what-was-trained-twice), on the same kind of
+processor. What was run, of what was designed; the budget was 40 to 60 hours of one core, and the first seed of every
+cell came first:
 """
 
 MAP = """

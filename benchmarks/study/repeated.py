@@ -17,12 +17,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.study.run import ROWS, finished_rows
+from benchmarks.study.run import AGAIN, ROWS, finished_rows
 from benchmarks.study.suites import FOLDER
 from v2a_ray.report.markdown import table_lines
-
-AGAIN = "again"
-"""Folder of rows, beside those that were trained first."""
 
 
 def policies(rows: Path, folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -8,6 +8,12 @@ of any. After each the rows so far are written to `benchmarks/study/rows/NAME.pa
 file has. What that file holds whole is not run again: the same command goes on where it stopped, on this machine from
 its last checkpoint and on another one from the rows that were committed. Each policy is trained alone, so that a cell
 that is run again by itself has the same numbers to the bit.
+
+    python -m benchmarks.study.run tune_configs/study/map_hopper.yaml data_root=DIR --again --cells CELL --seeds 0
+
+runs a cell that has rows once more, data and columns and policies, from a store of its own in `RUNS/again`, and says
+of every policy whether its returns are those of the rows, to the bit; with status 1 where one differs. The new rows
+are written to `benchmarks/study/rows/again/`.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,8 @@ from numpy.typing import NDArray
 from v2a_ray.experiments.sweep import with_grid
 
 ROWS = Path(__file__).parent / "rows"
+AGAIN = "again"
+"""Folder of what was run once more: of rows in ROWS, and of runs and their store."""
 V2A = (sys.executable, "-m", "v2a_ray.cli.main")
 KEPT = (
     "axis/cell",
@@ -46,6 +54,8 @@ KEPT = (
     "data_kept",
 )
 """Columns of results.parquet that a row of the study keeps."""
+Place = tuple[str, str]
+"""A cell and a seed, both as labels."""
 Scores = Mapping[str, NDArray[np.float64]]
 """Of one cell: method to the final normalised scores, by seed."""
 
@@ -63,6 +73,11 @@ def wanted(content: dict[str, Any], axis: str, labels: Sequence[str] | None) -> 
     if unknown := [label for label in labels or [] if label not in known]:
         raise SystemExit(f"{content['name']} has no {axis} {unknown[0]!r}; it has: {'; '.join(known)}")
     return known if labels is None else list(labels)
+
+
+def read_rows(path: Path) -> pa.Table | None:
+    """The rows in a file, None where there is none."""
+    return pq.read_table(path) if path.exists() else None
 
 
 def is_whole(rows: pa.Table | None, methods: Sequence[str], cell: str, seed: str) -> bool:
@@ -86,6 +101,24 @@ def with_rows_of(rows: pa.Table | None, results: pa.Table) -> pa.Table:
     places = zip(*(rows[axis].to_pylist() for axis in axes), strict=True)
     kept = rows.filter(pa.array([place not in replaced for place in places], pa.bool_()))
     return pa.concat_tables([kept, new], promote_options="permissive")
+
+
+def same_returns(rows: pa.Table, again: pa.Table, places: Sequence[Place]) -> Iterator[tuple[bool, str]]:
+    """Of every policy in `places` that both have: whether its returns are the same to the bit, and that in words."""
+    columns = ["axis/cell", "axis/seed", "axis/method", "returns", "num_episodes", "normalized_score_mean"]
+    found = [
+        {tuple(row)[:3]: row[3:] for row in zip(*(table[name].to_pylist() for name in columns), strict=True)}
+        for table in (rows, again)
+    ]
+    for place, (returns, episodes, score) in found[1].items():
+        if place[:2] not in places or place not in found[0]:
+            continue
+        before, _, score_before = found[0][place]
+        label = f"{place[0]}, seed {place[1]}, {place[2]}"
+        if returns == before:
+            yield True, f"{label}: {score:.2f}, all {episodes} returns the same to the bit"
+        else:
+            yield False, f"{label}: {score:.2f}, and {score_before:.2f} in the rows"
 
 
 def files_of(sweeps: Sequence[str], rows: Path) -> list[Path]:
@@ -124,41 +157,71 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--num-cpus", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="results of the parts, and their store")
+    parser.add_argument("--again", action="store_true", help="run what has rows once more, and compare")
     for axis in ("cell", "seed", "method"):
         parser.add_argument(
             f"--{axis}s", nargs="+", metavar=axis.upper(), help="these alone; all of the sweep's without"
         )
     arguments = parser.parse_args()
     content = yaml.safe_load(arguments.sweep.read_text())
-    ROWS.mkdir(exist_ok=True)
-    folder, path = arguments.runs / content["name"], ROWS / f"{content['name']}.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = pq.read_table(path) if path.exists() else None
-    failed: list[str] = []
-    places = (wanted(content, "seed", arguments.seeds), wanted(content, "cell", arguments.cells))
+    seeds, cells = wanted(content, "seed", arguments.seeds), wanted(content, "cell", arguments.cells)
     methods = wanted(content, "method", arguments.methods)
-    chosen = methods if arguments.methods else []
-    for seed, cell in itertools.product(*places):
-        if is_whole(rows, methods, cell, seed):
-            continue
-        own = part_sweep(content, cell, seed, chosen)
-        run_dir = folder / "_".join([own["name"], *chosen]).replace(" ", "_")
+    first = read_rows(ROWS / f"{content['name']}.parquet")
+    places = [
+        (cell, seed)
+        for seed, cell in itertools.product(seeds, cells)
+        if is_whole(first, methods, cell, seed) == arguments.again
+    ]
+    if arguments.again and not places:
+        raise SystemExit(f"no row of {content['name']} has all of these methods: there is nothing to compare with")
+    runs, folder = (arguments.runs / AGAIN, ROWS / AGAIN) if arguments.again else (arguments.runs, ROWS)
+    rows, failed = run_parts(content, places, methods if arguments.methods else [], runs, folder, arguments)
+    all_same = True
+    if arguments.again and first is not None and rows is not None:
+        for is_same, sentence in same_returns(first, rows, [place for place in places if place not in failed]):
+            print(sentence)
+            all_same = all_same and is_same
+    if failed:
+        parts = ", ".join(f"{cell} with seed {seed}" for cell, seed in failed)
+        raise SystemExit(f"{len(failed)} parts did not finish: {parts}")
+    if not all_same:
+        raise SystemExit(1)
+
+
+def run_parts(
+    content: dict[str, Any],
+    places: Sequence[Place],
+    methods: Sequence[str],
+    runs: Path,
+    folder: Path,
+    arguments: argparse.Namespace,
+) -> tuple[pa.Table | None, list[Place]]:
+    """Run these methods, or all, of every cell and seed. Returns the rows in `folder`, and the parts that failed.
+
+    `runs` gets results and the store. The rows in `folder` are written after every part.
+    """
+    path, results = folder / f"{content['name']}.parquet", runs / content["name"]
+    folder.mkdir(exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
+    rows, failed = read_rows(path), list[Place]()
+    for cell, seed in places:
+        own = part_sweep(content, cell, seed, methods)
+        run_dir = results / "_".join([own["name"], *methods]).replace(" ", "_")
         file = run_dir.with_name(f"{run_dir.name}.yaml")
         file.write_text(yaml.safe_dump(own, sort_keys=False, width=120))
         # Overrides come last: `policies_per_trial=auto` repeats what was trained in batches.
-        settings = [f"store={arguments.runs / 'artifacts'}", "policies_per_trial=1", *arguments.overrides]
+        settings = [f"store={runs / 'artifacts'}", "policies_per_trial=1", *arguments.overrides]
         command = [*V2A, "sweep", str(file), *settings, "--run-dir", str(run_dir)]
         command += ["--num-cpus", str(arguments.num_cpus)]
         start = time.perf_counter()
         status = subprocess.run(command, check=False).returncode
         print(f"{cell}, seed {seed}: status {status}, {time.perf_counter() - start:.0f} s", flush=True)
         if status != 0:
-            failed.append(own["name"])
-        if (results := run_dir / "results.parquet").exists():
-            rows = with_rows_of(rows, pq.read_table(results))
+            failed.append((cell, seed))
+        if (found := run_dir / "results.parquet").exists():
+            rows = with_rows_of(rows, pq.read_table(found))
             pq.write_table(rows, path)
-    if failed:
-        raise SystemExit(f"{len(failed)} parts did not finish: {', '.join(failed)}")
+    return rows, failed
 
 
 if __name__ == "__main__":
