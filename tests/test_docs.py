@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,41 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == [] and (links or page not in (ROOT / "README.md", ROOT / "docs" / "index.md"))
+
+
+def misread_lines(text: str) -> Iterator[str]:
+    """Lines that Markdown takes for something else than they are.
+
+    A number at the start of a line of a paragraph begins a list, if the line is a list item's: "more than / 15. Then".
+    An indented command after a list is a paragraph of its last item, not code.
+    """
+    number, is_list, is_fenced, before = 0, False, False, ""
+    for line in text.splitlines():
+        is_fenced ^= line.lstrip().startswith("```")
+        if is_fenced:
+            continue
+        item = re.match(r" *(?:[-*]|(\d+)[.)]) ", line)
+        if item and item[1] and before.strip() and int(item[1]) != number + 1:
+            yield line
+        if is_list and not before.strip() and re.match(r" {4}(v2a|python|pip|make|nohup|ray) ", line):
+            yield line
+        if item:
+            number, is_list = int(item[1] or 0), True
+        elif line.strip() and not line.startswith(" ") and not before.strip():
+            number, is_list = 0, False
+        before = line
+
+
+@every_page
+def test_markdown_reads_lines_as_they_are_meant(page: Path) -> None:
+    assert list(misread_lines(page.read_text())) == []
+
+
+def test_misread_lines_are_found() -> None:
+    fine = "- one\n  more\n- two\n\nText:\n\n    python -m x\n\n1. one\n   more\n2. two\n"
+    assert list(misread_lines(fine)) == []
+    assert list(misread_lines("- more than\n  15. Then\n")) == ["  15. Then"]
+    assert list(misread_lines("- one\n  more\n\n    python -m x\n")) == ["    python -m x"]
 
 
 def test_readme_is_short() -> None:

@@ -25,6 +25,8 @@ known.
   it did. This is what `v2a choose` does. Tested in the published setting too, on Hopper (tag `study-d-published`) and
   then on four of Walker2d's six cells (tag `study-d-otdf`).
 
+What is chosen of a sweep's policies:
+
     python -m benchmarks.study.selection runs/NAME --output DIR --name NAME
 
 Means of what is chosen, and the most that it loses to the better of target alone and mixing, which is known here for
