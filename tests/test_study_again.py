@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from benchmarks.study import run
+from v2a_ray.processor import processor_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,10 +26,17 @@ def test_policies_run_again_are_compared_by_their_returns() -> None:
 
     rounding = float(np.nextafter(2.0, 3.0))
     first = pa.Table.from_pylist([row("v2a", [1.0, 2.0]), row("otdf", [1.0, 2.0]), row("igdf", [5.0])])
-    again = [row("v2a", [1.0, 2.0]), row("otdf", [1.0, rounding]), row("dvdf", [1.0]), row("igdf", [4.0], "b")]
-    found = list(run.same_returns(first, pa.Table.from_pylist(again), [("a", "0")]))
+    again = [
+        row("v2a", [1.0, 2.0]),
+        row("otdf", [1.0, rounding]),
+        row("dvdf", [1.0]),
+        row("igdf", [4.0], "b"),
+    ]
+    second = pa.Table.from_pylist([{**policy, "processor": "here"} for policy in again])
+    found = list(run.same_returns(first, second, [("a", "0")]))
     assert [is_same for is_same, _ in found] == [True, False]
-    assert "v2a: 1.50, all 2 returns the same" in found[0][1] and "1.50 in the rows" in found[1][1]
+    assert "v2a: 1.50, all 2 returns the same" in found[0][1]
+    assert "otdf: 1.50 on here, and 1.50 in the rows, on a processor that is not recorded" in found[1][1]
 
 
 @pytest.mark.slow  # Three sweeps of two policies, each with a Ray of its own.
@@ -57,6 +65,7 @@ def test_cell_is_run_again_from_an_empty_store(
     study()
     path = tmp_path / "rows/few.parquet"
     first = pq.read_table(path)
+    assert first["processor"].to_pylist() == [processor_name()] * 2
     assert study("--again").count("all 2 returns the same to the bit") == 2
     assert pq.read_table(path).equals(first)
     again = pq.read_table(tmp_path / "rows/again/few.parquet")

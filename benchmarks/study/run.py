@@ -34,6 +34,7 @@ import yaml
 from numpy.typing import NDArray
 
 from v2a_ray.experiments.sweep import with_grid
+from v2a_ray.processor import processor_name
 
 ROWS = Path(__file__).parent / "rows"
 AGAIN = "again"
@@ -52,8 +53,9 @@ KEPT = (
     "lengths",
     "source_transitions_eligible",
     "data_kept",
+    "processor",
 )
-"""Columns of results.parquet that a row of the study keeps."""
+"""Columns of results.parquet that a row of the study keeps, and the processor that computed it; older rows lack it."""
 Place = tuple[str, str]
 """A cell and a seed, both as labels."""
 Scores = Mapping[str, NDArray[np.float64]]
@@ -105,20 +107,22 @@ def with_rows_of(rows: pa.Table | None, results: pa.Table) -> pa.Table:
 
 def same_returns(rows: pa.Table, again: pa.Table, places: Sequence[Place]) -> Iterator[tuple[bool, str]]:
     """Of every policy in `places` that both have: whether its returns are the same to the bit, and that in words."""
-    columns = ["axis/cell", "axis/seed", "axis/method", "returns", "num_episodes", "normalized_score_mean"]
-    found = [
-        {tuple(row)[:3]: row[3:] for row in zip(*(table[name].to_pylist() for name in columns), strict=True)}
+    first, second = (
+        {(row["axis/cell"], row["axis/seed"], row["axis/method"]): row for row in table.to_pylist()}
         for table in (rows, again)
-    ]
-    for place, (returns, episodes, score) in found[1].items():
-        if place[:2] not in places or place not in found[0]:
+    )
+    for key, new in second.items():
+        if key[:2] not in places or key not in first:
             continue
-        before, _, score_before = found[0][place]
-        label = f"{place[0]}, seed {place[1]}, {place[2]}"
-        if returns == before:
-            yield True, f"{label}: {score:.2f}, all {episodes} returns the same to the bit"
+        old, score = first[key], f"{new['normalized_score_mean']:.2f}"
+        if is_same := new["returns"] == old["returns"]:
+            found = f"{score}, all {new['num_episodes']} returns the same to the bit"
         else:
-            yield False, f"{label}: {score:.2f}, and {score_before:.2f} in the rows"
+            processors = [row.get("processor") or "a processor that is not recorded" for row in (new, old)]
+            found = (
+                f"{score} on {processors[0]}, and {old['normalized_score_mean']:.2f} in the rows, on {processors[1]}"
+            )
+        yield is_same, f"{key[0]}, seed {key[1]}, {key[2]}: {found}"
 
 
 def files_of(sweeps: Sequence[str], rows: Path) -> list[Path]:
@@ -219,7 +223,9 @@ def run_parts(
         if status != 0:
             failed.append((cell, seed))
         if (found := run_dir / "results.parquet").exists():
-            rows = with_rows_of(rows, pq.read_table(found))
+            new = pq.read_table(found)
+            new = new.append_column("processor", pa.array([processor_name()] * len(new), pa.string()))
+            rows = with_rows_of(rows, new)
             pq.write_table(rows, path)
     return rows, failed
 
