@@ -21,8 +21,8 @@ LIMITS = """## Limits
 
 - Most cells have one seed, with which differences of 15 points and more are found where there is none
   ([above](#what-one-seed-says)): in {every[v2a].far_behind} of the {every[v2a].behind} cells in which `v2a` is behind
-  by more than 3 points, it is behind by more than 15 points. Differences over 20 cells are another matter, though cells that
-  share a target are not independent.
+  by more than 3 points, it is behind by more than 15 points. Differences over 20 cells are another matter, though
+  cells that share a target are not independent.
 - Policies have 5,000 update steps (10,000 in Part C, as V2A has; DVDF and OTDF have a million), and advantages 3,000
   (10,000). Part B shows that A changes its order with training, and Part C that after 100,000 steps the target alone is
   better and mixing worse, in the one cell in which that was tried.
