@@ -299,10 +299,11 @@ def test_a_policy_that_was_trained_twice_is_compared_with_itself(tmp_path: Path)
     for name, axes in sweeps.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"settings": {"policy": {}}, "axes": axes}))
 
-    def write(name: str, *policies: tuple[str, str, float, list[float]]) -> None:
+    def write(name: str, *policies: tuple[str, str, float, list[float]], processor: str | None = None) -> None:
         table = [
             {"axis/cell": cell, "axis/method": method, "axis/seed": "0", "status": "finished"}
-            | {"seconds": seconds, "returns": returns}
+            | {"seconds": seconds, "returns": returns, "normalized_score_mean": float(np.mean(returns))}
+            | {"processor": processor}
             for cell, method, seconds, returns in policies
         ]
         pq.write_table(pa.Table.from_pylist(table), tmp_path / f"{name}.parquet")
@@ -314,7 +315,11 @@ def test_a_policy_that_was_trained_twice_is_compared_with_itself(tmp_path: Path)
         assert (f"| one | two | {line} |" in text) if line else "| one |" not in text
     (tmp_path / "again").mkdir()
     write("again/one", ("a", "otdf", 3.0, [5.0]), ("b", "v2a", 3.0, [5.0, 6.1]))
-    assert "| one | one, run again | 2 | 1 |" in repeated.report(tmp_path, tmp_path)
+    text = repeated.report(tmp_path, tmp_path)
+    assert "| one | one, run again | 2 | 1 |" in text and "processor" not in text
+    write("again/one", ("a", "otdf", 3.0, [5.0]), ("b", "v2a", 3.0, [5.0, 6.5]), processor="another")
+    text = repeated.report(tmp_path, tmp_path)
+    assert "run again" not in text and "| v2a | 1 | 0 | 0.2 | 0.2 |" in text and "| otdf | 1 | 1 | 0.0 | 0.0 |" in text
 
 
 def test_screen_sees_where_an_action_is_worth_the_opposite(tmp_path: Path) -> None:

@@ -79,10 +79,11 @@ REPEATED = """
 ## What was trained twice
 
 Sweeps have cells in common, and those that were run on another day were so from an empty store, on a machine of the
-same kind: data, columns and policies anew. A cell of Hopper's map was run again to see. Do they have the same
-returns, to the bit? The first cell of Hopper's map had not: its three seeds had been trained as one batch, whose
-policies equal single ones up to rounding. It was trained again, one policy at a time, and differs by less than a
-point in seed 0, and by up to 1.8 in the others. Pairs are counted: a policy that three sweeps have is two.
+same kind: data, columns and policies anew. Four cells of Hopper's map were run again to see, three of them in a fresh
+clone with `--again`. Do they have the same returns, to the bit? The first cell of Hopper's map had not: its three seeds
+had been trained as one batch, whose policies equal single ones up to rounding. It was trained again, one policy at a
+time, and differs by less than a point in seed 0, and by up to 1.8 in the others. Pairs are counted: a policy that three
+sweeps have is two.
 
     python -m benchmarks.study.repeated
 """

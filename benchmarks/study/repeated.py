@@ -5,21 +5,27 @@
 Several sweeps have cells in common, and `rows/again/` has policies of cells that were run a second time for this
 question. Where one found the other's policy in its store, the training time of both rows is the same; where the times
 differ, the policy was trained again, on another day and often on another machine, from data that were collected again.
+Rows that name no processor are older than those that do, and from other kinds of it.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from benchmarks.study.run import AGAIN, ROWS, finished_rows
 from benchmarks.study.suites import FOLDER
 from v2a_ray.report.markdown import table_lines
+
+OTHER_PROCESSOR = """On another kind of processor the same command has other numbers, by rounding at first. This is how
+far rounding alone moves a score, and nobody should read less from one seed:
+"""
 
 
 def policies(rows: Path, folder: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -42,19 +48,36 @@ def policies(rows: Path, folder: Path) -> Iterator[tuple[str, str, Mapping[str, 
 
 
 def report(rows: Path = ROWS, folder: Path = FOLDER) -> str:
-    """For every two sweeps: the policies that both have trained, and those with equal returns, in Markdown."""
+    """Policies that were trained twice, in Markdown: by sweep, and on two kinds of processor by method."""
     found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for settings, sweep, row in policies(rows, folder):
         found.setdefault(settings, []).append((sweep, row))
     equal: dict[tuple[str, str], list[bool]] = {}
+    moved: dict[str, list[tuple[bool, float]]] = {}
     for same in found.values():
         for (one, first), (other, second) in itertools.combinations(same, 2):
-            if first["seconds"] != second["seconds"]:
-                equal.setdefault((one, other), []).append(first["returns"] == second["returns"])
+            is_equal = first["returns"] == second["returns"]
+            if first.get("processor") != second.get("processor"):
+                difference = abs(first["normalized_score_mean"] - second["normalized_score_mean"])
+                moved.setdefault(first["axis/method"], []).append((is_equal, difference))
+            elif first["seconds"] != second["seconds"]:
+                equal.setdefault((one, other), []).append(is_equal)
     lines = [(*sweeps, str(len(pairs)), str(sum(pairs))) for sweeps, pairs in sorted(equal.items())]
     every = [pair for pairs in equal.values() for pair in pairs]
     head = ("sweep", "and", "policies trained by both", "of which equal to the bit")
-    return "\n".join(table_lines(head, [*lines, ("all", "", str(len(every)), str(sum(every)))]))
+    table = table_lines(head, [*lines, ("all", "", str(len(every)), str(sum(every)))])
+    return "\n".join([*table, *(["", OTHER_PROCESSOR, *moved_table(moved)] if moved else [])])
+
+
+def moved_table(moved: Mapping[str, Sequence[tuple[bool, float]]]) -> list[str]:
+    """Of policies trained on two kinds of processor: how many are equal, and how far their scores are apart."""
+    lines = []
+    for method, pairs in moved.items():
+        differences = [difference for _, difference in pairs]
+        equal = sum(is_equal for is_equal, _ in pairs)
+        apart = (f"{np.mean(differences):.1f}", f"{max(differences):.1f}")
+        lines.append((method, str(len(pairs)), str(equal), *apart))
+    return table_lines(("method", "policies", "equal to the bit", "scores differ by", "at most by"), lines)
 
 
 if __name__ == "__main__":
