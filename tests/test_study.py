@@ -226,6 +226,15 @@ def test_sentences_are_wrapped_and_tables_of_contents_keep_their_headings() -> N
     assert lines[4].startswith("  word") and lines[5] == "- another" and max(map(len, lines)) <= standing.WIDTH
 
 
+@pytest.mark.parametrize("mark", ["15.", "-", "+", "#"])
+def test_no_wrapped_line_begins_as_a_list_does(mark: str) -> None:
+    for length in range(standing.WIDTH - 10, standing.WIDTH + 10):
+        lines = standing.with_numbers(f"{'x' * length} by {mark} and more words\n", {}).splitlines()
+        assert not any(line.startswith(mark) for line in lines) and " ".join(lines).endswith(
+            f"by {mark} and more words"
+        )
+
+
 def test_readme_counts_cells_as_the_rows_do() -> None:
     """README is not generated, and has these counts."""
     found = standing.standings({robot: report.map_cells(robot) for robot in NEAR})["other"]

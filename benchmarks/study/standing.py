@@ -5,6 +5,7 @@ A sentence says `{other[v2a].behind} of {other[v2a].number} cells`, so that rows
 
 from __future__ import annotations
 
+import re
 import string
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from v2a_ray.experiments.choice import TARGET
 Cells = Mapping[str, Scores]
 WIDTH = 118
 NOT_RUN = "(not run)"
+LIST_MARK = re.compile(r" (?=(?:\d+[.)]|[-+*#>]) )")
+"""The space before what begins a list, a heading or a quotation where it begins a line: no line breaks there."""
+JOINED = "\0"
 
 
 def groups_of(maps: Mapping[str, Cells]) -> dict[str, list[Scores]]:
@@ -82,4 +86,7 @@ class _Known(string.Formatter):
 
 def _wrapped(wrap: textwrap.TextWrapper, line: str) -> list[str]:
     wrap.subsequent_indent = "  " if line.startswith("- ") else ""
-    return [line] if line.startswith("#") else wrap.wrap(line) or [""]
+    if line.startswith("#"):
+        return [line]
+    joined = LIST_MARK.sub(JOINED, line)
+    return [part.replace(JOINED, " ") for part in wrap.wrap(joined)] or [""]
