@@ -5,16 +5,18 @@ from __future__ import annotations
 SPREAD = """## What one seed says
 
 The same cell with other seeds, in all sweeps that have several of one cell: the standard deviation within a cell.
-Most of these cells have the same data with every seed (see the design), so that it is a lower bound. The target
-alone, OTDF and our default hardly depend on the seed where it draws no other target; mixing and the filters without a
-support term do. Where it draws another thousand rows they can: beside a far expert our default has 86 and 34, so that
-the lead of 32 points that one seed had is not one, and the target alone 53 and 71; with a thousand rows of medium and
-a near medium-replay its lead of 28 is there again, 29. Two runs of one seed differ by 1.4 times as much, and with a
-probability of 95 % by up to 2.8 times.
+Cells whose target is first episodes have the same data with every seed (see the design), so that it is a lower bound.
+In the median cell it is small with every method, and in single cells it decides who leads. With a thousand rows of an
+expert beside a far one our default has 86 and 34 (and [39](#what-was-trained-twice) with the first seed on another
+processor), and the target alone 53 and 71; with 100,000 rows of an expert the
+target alone has 38 and 100. Of our default's four leads with one seed, all on Hopper, two are there again: a thousand
+rows of medium and a near medium-replay (by 28 and 29), and 10,000 rows of medium and three sources (by 20 and 18). Two
+are not: the far expert (by 32 and -36), and the far medium-replay (by 14 and -2). Two runs of one seed differ by 1.4
+times as much, and with a probability of 95 % by up to 2.8 times.
 """
 
-CROSSED = """Is it unfair to compare with the better of two noisy baselines? Little, here. In the cells of Parts A and E
-with several seeds, the baseline can be chosen by a cell's other seeds, and then the filters stand as they did:
+CROSSED = """Is it unfair to compare with the better of two noisy baselines? By about a point. In the cells of Parts A
+and E with several seeds, the baseline can be chosen by a cell's other seeds, and then the filters are less behind:
 """
 
 LIMITS = """## Limits
@@ -91,10 +93,10 @@ sweeps have is two.
 COST = """## What it took
 
 Hours of one core, as the artifacts' records say; one or two trainings ran at a time on two cores of an AMD EPYC
-(family 25 model 17; later seeds of Part E and of Hopper's map, and the other learners, on model 1, which is slower),
-at times beside other work, so they are upper bounds. Not counted: collecting data, the screen of Part B (some 12
-minutes a mix) and the critics of Part D (some 20 seconds a policy). Counted are also policies whose rows are those of
-a choice alone, or of no sweep.
+(family 25 model 17; later seeds of Part E and some of Hopper's map, and the other learners, on model 1, which is
+slower; the newest rows name their processor), at times beside other work, so they are upper bounds. Not counted:
+collecting data, the screen of Part B (some 12 minutes a mix) and the critics of Part D (some 20 seconds a policy).
+Counted are also policies whose rows are those of a choice alone, or of no sweep.
 
     python -m benchmarks.study.cost runs/artifacts
 """

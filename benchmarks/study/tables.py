@@ -167,11 +167,6 @@ class Standing:
         return -float(self.gains.max())
 
     @property
-    def largest_gain(self) -> float:
-        """Of any cell."""
-        return float(self.gains.max())
-
-    @property
     def interval(self) -> str:
         """The mean, and its 95 % t interval over cells where there are two."""
         return f"{self.mean:+.1f}{_interval(self.gains, '+')}"
