@@ -24,8 +24,9 @@ from benchmarks.study.suites import FOLDER
 from v2a_ray.report.markdown import table_lines
 
 OTHER_PROCESSOR = """On another kind of processor the same command has other numbers. It rounds otherwise, and
-training goes apart, which is as good as another seed. Three cells of Hopper's map were run there, seed 0. Two have what they had. In the third, a thousand rows of an expert beside a far
-expert, our default has 39 points instead of 86, and the target alone 38 instead of 53.
+training goes apart, which is as good as another seed. Three cells of Hopper's map were run there, seed 0. Two have
+what they had. In the third, a thousand rows of an expert beside a far expert, our default has 39 points instead of
+86, and the target alone 38 instead of 53.
 """
 
 
